@@ -1,0 +1,68 @@
+"""Typed server-side sessions for Litestar: no acknowledged write lost, no logged-out user back.
+
+    class AppSession(msgspec.Struct):
+        visits: int = 0
+
+    @post("/visit")
+    async def visit(session: Session[AppSession]) -> dict[str, int]:
+        def bump(data: AppSession) -> None:
+            data.visits += 1
+
+        return {"visits": (await session.update(bump)).visits}
+
+    app = Litestar([visit], plugins=[SessionPlugin(SessionConfig(AppSession))])
+
+Login over OpenID Connect is in `session_core.oidc`, guards in `session_core.guards`, stores in `session_core.stores`, helpers for
+tests in `session_core.testing`.
+"""
+
+from __future__ import annotations
+
+from session_core.clock import Clock, SystemClock
+from session_core.config import SessionConfig
+from session_core.cookies import CookieConfig
+from session_core.errors import (
+    ConfigurationError,
+    SessionConflictError,
+    SessionCoreError,
+    SessionDataError,
+    SessionGoneError,
+    StoreUnavailableError,
+)
+from session_core.events import Event, EventListener
+from session_core.identity import Identity
+from session_core.manager import SessionManager, Sessions, SessionStats, SessionSummary
+from session_core.middleware import session_of
+from session_core.plugin import SessionPlugin
+from session_core.record import Device
+from session_core.session import Session, SessionHandle
+from session_core.stores import SessionStore, open_store
+from session_core.timeouts import Timeouts
+
+__all__ = (
+    "Clock",
+    "ConfigurationError",
+    "CookieConfig",
+    "Device",
+    "Event",
+    "EventListener",
+    "Identity",
+    "Session",
+    "SessionConfig",
+    "SessionConflictError",
+    "SessionCoreError",
+    "SessionDataError",
+    "SessionGoneError",
+    "SessionHandle",
+    "SessionManager",
+    "SessionPlugin",
+    "SessionStats",
+    "SessionStore",
+    "SessionSummary",
+    "Sessions",
+    "StoreUnavailableError",
+    "SystemClock",
+    "Timeouts",
+    "open_store",
+    "session_of",
+)

@@ -1,0 +1,24 @@
+"""Time as a parameter: the only place that asks the operating system what time it is."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+__all__ = ("Clock", "SystemClock")
+
+
+class Clock(Protocol):
+    """Where the library gets the time from; tests hand in a `FakeClock`."""
+
+    def now(self) -> int:
+        """Unix time in milliseconds."""
+        ...
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def now(self) -> int:
+        """Unix time in milliseconds."""
+        return time.time_ns() // 1_000_000

@@ -1,0 +1,116 @@
+"""Everything that can be configured about sessions, checked when it is built."""
+
+from __future__ import annotations
+
+import secrets as random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from session_core.clock import Clock, SystemClock
+from session_core.cookies import CookieConfig, CookieSigner
+from session_core.errors import ConfigurationError
+from session_core.events import EventListener
+from session_core.identity import Identity
+from session_core.record import DataCodec, Device
+from session_core.same_origin import origin_of
+from session_core.stores import SessionStore, open_store
+from session_core.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from litestar.connection import ASGIConnection
+
+    from session_core.session import SessionHandle
+
+__all__ = ("SessionConfig",)
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+RoleResolver: TypeAlias = "Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]"
+DeviceReader: TypeAlias = "Callable[[ASGIConnection[Any, Any, Any, Any]], Device]"
+
+
+def _roles_in_data(session: SessionHandle[Any]) -> Collection[str]:
+    roles: Collection[str] = getattr(session.data, "roles", ())
+    return roles
+
+
+@dataclass
+class SessionConfig(Generic[D]):
+    """How an application keeps its sessions.
+
+    Raises `ConfigurationError` when built with a value that cannot work.
+    """
+
+    data_type: type[D]
+    """The struct that holds the session's data; every field needs a default."""
+    store: str | SessionStore = "memory://"
+    """Where sessions are kept: a URL for `open_store`, or a store."""
+    secrets: Sequence[str | bytes] = ()
+    """Cookie signing secrets, each of 32 bytes or more: the first signs, all verify. When empty, one is made for the life of this
+    process, which the log says: sessions then end with it, and a second worker would not know them."""
+    public_url: str = "http://localhost:8000"
+    """Scheme, host and port under which browsers reach the application. Decides whether the cookie is Secure and which origin may
+    send state-changing requests; the Host and X-Forwarded-* headers never do."""
+    cookie: CookieConfig = field(default_factory=CookieConfig)
+    """Name and attributes of the session cookie."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    """Idle and absolute timeout, and the touch interval."""
+    max_sessions_per_user: int = 0
+    """A login above this number ends the user's oldest session; 0 means no limit."""
+    on_conflict: Literal["refuse", "last_write_wins"] = "refuse"
+    """What happens when two requests assign different values to the same field: 409 for the later, or it wins."""
+    default_factory: Callable[[], D] | None = None
+    """Makes the data of a new session; the data type itself when None."""
+    max_data_bytes: int = 65536
+    """The largest encoded data that is stored."""
+    store_timeout: float = 2.0
+    """Seconds within which the store must answer; 503 after that."""
+    sweep_interval: float = 300.0
+    """Seconds between removals of expired records, for stores without native expiry; 0 switches the sweeper off."""
+    on_event: Sequence[EventListener] = ()
+    """Called with every event, in the request it belongs to."""
+    roles: RoleResolver = _roles_in_data
+    """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async, and is asked in
+    every guarded request, so that a role that was taken away is gone at once."""
+    is_active: Callable[[Identity], bool | Awaitable[bool]] | None = None
+    """Whether a logged-in user may still act; asked by every guard. A disabled user is refused with the next request."""
+    device: DeviceReader | None = None
+    """Where a client comes from; by default its address as the server sees it, and its User-Agent."""
+    login_path: str = "/auth/login"
+    """Where a browser that must log in is sent; gets `next`, and `max_age` or `acr_values` for a step-up."""
+    trusted_origins: Sequence[str] = ()
+    """Other origins that may send state-changing requests, for example `https://admin.example.org`."""
+    middleware_on: Literal["session_routes", "all_routes"] = "session_routes"
+    """Where the middleware runs: on routes that use the session (by parameter, by guards, or with `opt={"session": True}`), or on all."""
+    clock: Clock = field(default_factory=SystemClock)
+    """Where the time comes from."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a request."""
+        self.public_origin = origin_of(self.public_url)
+        """The origin of our own pages."""
+        if self.max_sessions_per_user < 0:
+            msg = "max_sessions_per_user must be 0 (no limit) or more, for example 5"
+            raise ConfigurationError(msg)
+        if self.store_timeout <= 0:
+            msg = "store_timeout must be positive seconds, for example 2.0"
+            raise ConfigurationError(msg)
+        if self.on_conflict not in {"refuse", "last_write_wins"}:
+            msg = "on_conflict must be 'refuse' or 'last_write_wins'"
+            raise ConfigurationError(msg)
+        self.secrets_generated = not self.secrets
+        """Whether the secret lives only as long as this process."""
+        self.signer = CookieSigner(tuple(self.secrets) or (random.token_urlsafe(32),))
+        self.codec = DataCodec(self.data_type, self.default_factory, max_bytes=self.max_data_bytes)
+        self.resolved_cookie = self.cookie.resolve(self.public_url)
+
+    def __repr__(self) -> str:
+        # The generated one would print secrets and the store's password.
+        return f"SessionConfig({self.data_type.__name__}, cookie={self.resolved_cookie.name!r})"
+
+    def make_store(self) -> SessionStore:
+        """Return the configured store, opened by URL when it is one (not yet connected)."""
+        return open_store(self.store, clock=self.clock) if isinstance(self.store, str) else self.store

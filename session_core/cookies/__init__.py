@@ -1,0 +1,20 @@
+"""The cookie that carries the session id: signing, Set-Cookie attributes, reading; knows no store and no ASGI app."""
+
+from session_core.cookies.config import CookieConfig, ResolvedCookie, cookie_name
+from session_core.cookies.signing import CookieSigner, Unsigned, parse_secrets, sign_cookie, unsign_cookie
+from session_core.cookies.transport import CookieReading, CookieRejection, read_cookies, read_session_id
+
+__all__ = (
+    "CookieConfig",
+    "CookieReading",
+    "CookieRejection",
+    "CookieSigner",
+    "ResolvedCookie",
+    "Unsigned",
+    "cookie_name",
+    "parse_secrets",
+    "read_cookies",
+    "read_session_id",
+    "sign_cookie",
+    "unsign_cookie",
+)

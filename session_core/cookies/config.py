@@ -1,0 +1,191 @@
+"""What a cookie looks like: its name and attributes, checked once at start; reads no request.
+
+A browser silently drops a cookie whose attributes do not fit its name or the site, and a cookie is only deleted by the
+attributes it was set with. Both are therefore settled here, before the first response.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Final, Literal
+
+import msgspec
+
+from session_core.cookies.encoding import encode_component
+from session_core.errors import ConfigurationError
+from session_core.same_origin import origin_of
+
+__all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
+
+_MAX_HEADER_BYTES: Final = 4096
+_SIGNED_ID_CHARS: Final = 2 + 43 + 1 + 43
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
+_PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")
+"""Printable ASCII without space, comma and semicolon: nothing that could end the attribute or the header."""
+_SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
+
+
+class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The cookie as its owner wants it; `resolve` makes it fit for one public URL."""
+
+    name: str | None = None
+    """`None`: `__Host-session` on https, `session` on http (Safari takes no Secure cookie from http://localhost)."""
+    domain: str | None = None
+    """`None`: this host only, which is safest. A domain shares the cookie with every one of its subdomains."""
+    path: str = "/"
+    """Not a security boundary: a page under any other path of the host can obtain the cookie."""
+    secure: bool | None = None
+    """`None`: as the public URL says."""
+    http_only: bool = True
+    """Keeps scripts from reading the cookie."""
+    same_site: Literal["lax", "strict", "none"] = "lax"
+    """`strict` would lose the session on the way back from the identity provider."""
+    persistent: bool = True
+    """`False` sends no Max-Age: the cookie ends with the browser's session. The server's timeouts hold either way."""
+    partitioned: bool = False
+    """A separate cookie jar per embedding site (CHIPS)."""
+
+    def __post_init__(self) -> None:
+        """Refuse whatever could not stand in a Set-Cookie header at all."""
+        if self.name is not None and not _NAME.match(self.name):
+            _refuse("a cookie name is an RFC 9110 token", 'name="__Host-session"')
+        if self.domain is not None and not _DOMAIN.match(self.domain.lower()):
+            _refuse("a cookie domain is a plain host name without leading dot", 'domain="example.com"')
+        if not _PATH.match(self.path):
+            _refuse("a cookie path begins with / and has no space, comma or semicolon", 'path="/"')
+        if self.same_site not in _SAME_SITE:
+            _refuse('same_site is one of "lax", "strict", "none"', 'same_site="lax"')
+
+    def resolve(self, public_url: str) -> ResolvedCookie:
+        """Return the cookie for the site at `public_url`.
+
+        Raises `ConfigurationError` for every combination that a browser would drop or that weakens the cookie.
+        """
+        scheme, _, authority = origin_of(public_url).partition("://")
+        host = authority if authority.endswith("]") else authority.rsplit(":", 1)[0] if ":" in authority else authority
+        cookie = ResolvedCookie(
+            name=self.name or cookie_name("session", public_url),
+            domain=None if self.domain is None else self.domain.lower(),
+            path=self.path,
+            secure=scheme == "https" if self.secure is None else self.secure,
+            http_only=self.http_only,
+            same_site=self.same_site,
+            persistent=self.persistent,
+            partitioned=self.partitioned,
+        )
+        _check_site(cookie, https=scheme == "https", host=host)
+        _check_attributes(cookie)
+        _check_prefix(cookie)
+        # A session cookie always has this length, so that its header can never turn out too long during a request.
+        cookie.set_header("x" * _SIGNED_ID_CHARS, 1)
+        return cookie
+
+
+class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One cookie of one site, every attribute settled. Made by `CookieConfig.resolve`."""
+
+    name: str
+    domain: str | None
+    path: str
+    secure: bool
+    http_only: bool
+    same_site: Literal["lax", "strict", "none"]
+    persistent: bool
+    partitioned: bool
+
+    def set_header(self, value: str, max_age_seconds: int | None) -> bytes:
+        """Return the value of the Set-Cookie header that sets the cookie; `value` is percent-encoded here.
+
+        `max_age_seconds` is ignored by a cookie that is not persistent; `None` and a negative number mean "until the
+        browser closes" and "already over". Raises `ConfigurationError` above 4096 bytes, the least that every browser
+        keeps (RFC 6265 6.1), and for text that is no Unicode.
+        """
+        try:
+            encoded = encode_component(value)
+        except UnicodeEncodeError:
+            msg = f"the value for cookie {self.name} is not encodable as UTF-8"
+            raise ConfigurationError(msg) from None
+        age = "" if max_age_seconds is None or not self.persistent else f"; Max-Age={max(0, max_age_seconds)}"
+        header = f"{self.name}={encoded}{age}{self._attributes}".encode("ascii")
+        if len(header) > _MAX_HEADER_BYTES:
+            msg = (
+                f"the Set-Cookie header of {self.name} has {len(header)} bytes, browsers keep at most "
+                f"{_MAX_HEADER_BYTES}; keep less in the cookie, or shorten its domain and path"
+            )
+            raise ConfigurationError(msg)
+        return header
+
+    def delete_header(self) -> bytes:
+        """Return the value of the Set-Cookie header that deletes the cookie, with the attributes it was set with."""
+        past = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        return f"{self.name}={past}{self._attributes}".encode("ascii")
+
+    @property
+    def _attributes(self) -> str:
+        cached: str | None = self.__dict__.get("attributes")
+        if cached is None:
+            cached = self.__dict__["attributes"] = _attributes(self)
+        return cached
+
+
+def cookie_name(base: str, public_url: str) -> str:
+    """Return the safest name a cookie of this site can have: `__Host-` + base on https, base alone on http.
+
+    Only the host itself can set a `__Host-` cookie, over https and for the whole host: neither a subdomain nor a
+    network attacker can plant one (RFC 6265bis 4.1.3.2).
+    """
+    return f"__Host-{base}" if origin_of(public_url).startswith("https:") else base
+
+
+def _attributes(cookie: ResolvedCookie) -> str:
+    parts = [f"; Path={cookie.path}"]
+    if cookie.domain is not None:
+        parts.append(f"; Domain={cookie.domain}")
+    parts += ["; Secure"] if cookie.secure else []
+    parts += ["; HttpOnly"] if cookie.http_only else []
+    parts.append(f"; SameSite={_SAME_SITE[cookie.same_site]}")
+    parts += ["; Partitioned"] if cookie.partitioned else []
+    return "".join(parts)
+
+
+def _check_site(cookie: ResolvedCookie, *, https: bool, host: str) -> None:
+    if https and not cookie.secure:
+        _refuse("a cookie of an https site must be Secure, or it also travels in the clear", "secure=None")
+    if cookie.secure and not https and not _is_loopback(host):
+        _refuse("browsers take no Secure cookie from an http site", 'a public URL of "https://app.example.com"')
+    if cookie.domain is not None and host != cookie.domain and not host.endswith(f".{cookie.domain}"):
+        _refuse("a cookie domain is the public URL's host or a parent domain of it", "domain=None")
+
+
+def _check_attributes(cookie: ResolvedCookie) -> None:
+    if cookie.same_site == "none" and not cookie.secure:
+        _refuse("SameSite=None needs a Secure cookie, and so https", 'same_site="lax"')
+    if cookie.partitioned and not cookie.secure:
+        _refuse("a Partitioned cookie must be Secure, and so needs https", "partitioned=False")
+
+
+def _check_prefix(cookie: ResolvedCookie) -> None:
+    # Browsers compare the prefix without regard to case (RFC 6265bis 5.7), and drop what does not live up to it.
+    name = cookie.name.lower()
+    if name.startswith(("__secure-", "__host-", "__http-")) and not cookie.secure:
+        _refuse(f"the cookie name {cookie.name} needs Secure, and so https", 'name="session"')
+    if name.startswith("__host-") and (cookie.path != "/" or cookie.domain is not None):
+        _refuse(f'the cookie name {cookie.name} needs path="/" and no domain', 'name="__Secure-session"')
+    if name.startswith(("__http-", "__host-http-")) and not cookie.http_only:
+        _refuse(f"the cookie name {cookie.name} needs HttpOnly", "http_only=True")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse(problem: str, example: str) -> None:
+    msg = f"{problem}; for example {example}"
+    raise ConfigurationError(msg)

@@ -1,0 +1,167 @@
+"""Signs and verifies cookie values, byte for byte as Node's cookie-signature and express-session; knows no header.
+
+The signature is no secrecy: it only spares the store a lookup for every forged cookie. What a session cookie opens is
+decided by the store, under the digest of the id.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from session_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ("CookieSigner", "Unsigned", "parse_secrets", "sign_cookie", "unsign_cookie")
+
+_PREFIX: Final = "s:"
+_MIN_SECRET_BYTES: Final = 32
+_DERIVED_KEY_BYTES: Final = 32
+_GOOD_SECRET: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+
+
+class Unsigned(msgspec.Struct, frozen=True):
+    """A value whose signature is genuine.
+
+    `by_first_secret` is false when a rotated-out secret signed it: sign it again and set the cookie anew.
+    """
+
+    value: str
+    by_first_secret: bool
+
+    def __repr__(self) -> str:
+        """Hide the value: it is a bearer secret, and reprs end up in logs and tracebacks."""
+        return f"Unsigned(value=<hidden>, by_first_secret={self.by_first_secret})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """Hide the value from rich tracebacks too; msgspec would show every field."""
+        yield "by_first_secret", self.by_first_secret
+
+
+def sign_cookie(value: str, secret: str | bytes) -> str:
+    """Return `s:` + value + `.` + base64(HMAC-SHA256(secret, value)) without padding.
+
+    Raises `ValueError` for text that UTF-8 cannot encode (lone surrogates), `ConfigurationError` for an empty secret.
+    """
+    key = _key_bytes(secret)
+    try:
+        message = value.encode()
+    except UnicodeEncodeError:
+        # Not chained: a UnicodeEncodeError carries the whole value, here a bearer secret.
+        msg = "a cookie value must be text that UTF-8 can encode"
+        raise ValueError(msg) from None
+    return f"{_PREFIX}{value}.{_signature(message, key).decode('ascii')}"
+
+
+def unsign_cookie(signed: str, secrets: Sequence[str | bytes]) -> Unsigned | None:
+    """Return the value when one of `secrets` signed it, else `None`. Never raises for anything in `signed`.
+
+    The value ends at the LAST dot, as in cookie-signature. Only the one canonical spelling of a signature verifies:
+    the text is compared, not its decoded bytes, so padding and unused base64 bits cannot make a second valid cookie.
+    """
+    return _unsign(signed, [_key_bytes(secret) for secret in secrets])
+
+
+class CookieSigner:
+    """Signs with the first of `secrets`, verifies with all of them.
+
+    Made from the plain secrets it serves the session cookie alone (and is interchangeable with express-session); every
+    other cookie gets its own keys from `for_cookie`, so that a value signed for one never verifies as another.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, secrets: Sequence[str | bytes]) -> None:
+        """Raise `ConfigurationError` when there is no secret or one is shorter than 32 bytes."""
+        if isinstance(secrets, str | bytes):
+            # A plain string is a sequence of one-character secrets, which nobody means.
+            msg = "pass the cookie secrets as a list, for example CookieSigner([secret])"
+            raise ConfigurationError(msg)
+        if not secrets:
+            msg = f"at least one cookie secret is needed; {_GOOD_SECRET}"
+            raise ConfigurationError(msg)
+        self._keys = [_strong_key(secret, position) for position, secret in enumerate(secrets, start=1)]
+
+    @classmethod
+    def for_cookie(cls, name: str, secrets: Sequence[str | bytes]) -> CookieSigner:
+        """Return a signer whose keys are derived from the secrets and the cookie's name (HKDF-SHA256, RFC 5869)."""
+        info = b"session_core signed cookie\0" + name.encode()
+        signer = cls(secrets)
+        signer._keys = [
+            HKDF(algorithm=SHA256(), length=_DERIVED_KEY_BYTES, salt=None, info=info).derive(key)
+            for key in signer._keys
+        ]
+        return signer
+
+    def sign(self, value: str) -> str:
+        """Return the signed form, made with the first secret. Raises `ValueError` for lone surrogates."""
+        return sign_cookie(value, self._keys[0])
+
+    def unsign(self, cookie: str) -> Unsigned | None:
+        """Return the value when one of the secrets signed it, else `None`; never raises."""
+        return _unsign(cookie, self._keys)
+
+    def __repr__(self) -> str:
+        """Show how many secrets there are, never one of them."""
+        return f"CookieSigner(<{len(self._keys)} secrets>)"
+
+
+def parse_secrets(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list of secrets; white space around each is dropped.
+
+    Raises `ConfigurationError` for an empty entry or one shorter than 32 bytes; it names the position, never the text.
+    """
+    secrets = tuple(part.strip() for part in text.split(","))
+    for position, secret in enumerate(secrets, start=1):
+        _strong_key(secret, position)
+    return secrets
+
+
+def _unsign(signed: str, keys: Sequence[bytes]) -> Unsigned | None:
+    if not signed.startswith(_PREFIX):
+        return None
+    value, dot, signature = signed[len(_PREFIX) :].rpartition(".")
+    if not dot:
+        return None
+    try:
+        message, given = value.encode(), signature.encode()
+    except UnicodeEncodeError:
+        return None
+    for position, key in enumerate(keys):
+        if hmac.compare_digest(_signature(message, key), given):
+            return Unsigned(value, position == 0)
+    return None
+
+
+def _signature(message: bytes, key: bytes) -> bytes:
+    return b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=")
+
+
+def _key_bytes(secret: str | bytes) -> bytes:
+    try:
+        key = secret.encode() if isinstance(secret, str) else bytes(secret)
+    except UnicodeEncodeError:
+        key = b""
+    if not key:
+        msg = f"a cookie secret must be non-empty UTF-8 text or bytes; {_GOOD_SECRET}"
+        raise ConfigurationError(msg)
+    return key
+
+
+def _strong_key(secret: str | bytes, position: int) -> bytes:
+    # The length may be told, the secret never: this message is printed at start and ends up in a log.
+    key = _key_bytes(secret) if secret else b""
+    if len(key) < _MIN_SECRET_BYTES:
+        msg = (
+            f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; "
+            f"{_GOOD_SECRET}"
+        )
+        raise ConfigurationError(msg)
+    return key

@@ -1,0 +1,207 @@
+"""The one error tree of the library, with stable codes and their HTTP meaning.
+
+    SessionCoreError
+    ├── ConfigurationError                 a setting is unfit; raised at start, never per request
+    ├── SessionDataError                   the application put a value of the wrong type into the session
+    ├── AccessDeniedError
+    │   ├── LoginRequiredError             401: nobody is logged in
+    │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
+    │   ├── ForbiddenError                 403: logged in, not allowed
+    │   └── CrossSiteRequestError          403: a state-changing request came from another origin
+    ├── StoreError
+    │   ├── StoreUnavailableError          503: the store did not answer in time, or at all
+    │   ├── SessionGoneError               401: the session ended while the request was in flight
+    │   └── SessionConflictError           409: somebody else changed the same field meanwhile
+    └── OidcError
+        ├── DiscoveryError                 503: the provider's metadata or keys cannot be had or trusted
+        ├── AuthorizationResponseError     400: the callback does not belong to a login started here
+        ├── TokenExchangeError             502: the token or userinfo endpoint did not give what it must
+        ├── IdTokenError                   400: an ID token failed validation
+        └── LogoutTokenError               400: a logout token failed validation
+
+Messages never contain an id, a token, a cookie or anything else a client sent. A bad cookie is no error at
+all: the visitor is anonymous and an event says why.
+
+Codes of the JavaScript original beside ours: `COOKIE_ERROR` is the event `cookie.rejected`, `INVALID_SESSION` and
+`EXPIRED_SESSION` are `session_gone`, `CRYPTO_ERROR` is `configuration`, `STORAGE_ERROR` is `store_unavailable`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = (
+    "AccessDeniedError",
+    "AuthorizationResponseError",
+    "ConfigurationError",
+    "CrossSiteRequestError",
+    "DiscoveryError",
+    "ForbiddenError",
+    "IdTokenError",
+    "LoginRequiredError",
+    "LogoutTokenError",
+    "OidcError",
+    "SessionConflictError",
+    "SessionCoreError",
+    "SessionDataError",
+    "SessionGoneError",
+    "StepUpRequiredError",
+    "StoreError",
+    "StoreUnavailableError",
+    "TokenExchangeError",
+)
+
+
+class SessionCoreError(Exception):
+    """Root of every error this library raises.
+
+    `code` is stable and may be matched by clients; `status_code` is what the plugin answers over HTTP; `title` is
+    the only text a client sees.
+    """
+
+    code: ClassVar[str] = "session_core"
+    status_code: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+
+class ConfigurationError(SessionCoreError):
+    """A setting is missing, malformed or unfit for where it is used."""
+
+    code = "configuration"
+
+
+class SessionDataError(SessionCoreError):
+    """The session data does not fit its declared type or size; nothing was saved."""
+
+    code = "session_data"
+    title = "The session data is invalid"
+
+
+class AccessDeniedError(SessionCoreError):
+    """The request is understood and refused."""
+
+    code = "access_denied"
+    status_code = 403
+    title = "Access denied"
+
+
+class LoginRequiredError(AccessDeniedError):
+    """Nobody is logged in; a browser is sent to the login, an API client gets 401."""
+
+    code = "login_required"
+    status_code = 401
+    title = "Login required"
+
+
+class StepUpRequiredError(AccessDeniedError):
+    """Somebody is logged in, but the login is too old or too weak for this route.
+
+    `max_age` is in seconds (OpenID Connect Core 3.1.2.1), `acr_values` the accepted classes in order of preference.
+    """
+
+    code = "step_up_required"
+    status_code = 401
+    title = "A fresh login is required"
+
+    def __init__(self, *, max_age: int | None = None, acr_values: tuple[str, ...] = ()) -> None:
+        super().__init__("a more recent or stronger login is required")
+        self.max_age = max_age
+        self.acr_values = acr_values
+
+
+class ForbiddenError(AccessDeniedError):
+    """Logged in, but a guard's predicate said no."""
+
+    code = "forbidden"
+    title = "You are not allowed to do this"
+
+
+class CrossSiteRequestError(AccessDeniedError):
+    """A state-changing request was sent by a page of another origin."""
+
+    code = "cross_site_request"
+    title = "Cross-site request refused"
+
+
+class StoreError(SessionCoreError):
+    """Something about the stored session, as opposed to the request."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer. Says nothing about any session: nobody is logged out by it."""
+
+    code = "store_unavailable"
+    status_code = 503
+    title = "The session store is unavailable, please try again shortly"
+
+
+class SessionGoneError(StoreError):
+    """The session was destroyed, revoked, regenerated or expired; the write was not made."""
+
+    code = "session_gone"
+    status_code = 401
+    title = "The session has ended"
+
+
+class SessionConflictError(StoreError):
+    """Another request changed the same field first; the write was not made.
+
+    `fields` are the names of the fields in conflict (empty when raised by a store, which sees only versions).
+    """
+
+    code = "session_conflict"
+    status_code = 409
+    title = "The session was changed by another request"
+
+    def __init__(self, *args: object, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(*args)
+        self.fields = fields
+
+
+class OidcError(SessionCoreError):
+    """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics."""
+
+    code = "oidc"
+    status_code = 400
+    title = "The login could not be completed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DiscoveryError(OidcError):
+    """The provider's metadata or keys are unreachable, malformed or not trustworthy."""
+
+    code = "discovery"
+    status_code = 503
+    title = "The identity provider is unavailable"
+
+
+class AuthorizationResponseError(OidcError):
+    """The authorization response does not belong to a login that this browser started, or it is an error."""
+
+    code = "authorization_response"
+
+
+class TokenExchangeError(OidcError):
+    """The token or userinfo endpoint failed, timed out or answered outside the protocol."""
+
+    code = "token_exchange"
+    status_code = 502
+    title = "The identity provider did not complete the login"
+
+
+class IdTokenError(OidcError):
+    """An ID token (or the userinfo that belongs to it) failed validation (OpenID Connect Core 3.1.3.7)."""
+
+    code = "id_token"
+
+
+class LogoutTokenError(OidcError):
+    """A logout token failed validation (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
+
+    code = "logout_token"
+    title = "The logout token is invalid"

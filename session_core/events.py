@@ -1,0 +1,114 @@
+"""What happened to a session, told to listeners; never carries an id, a token or a cookie."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+import structlog
+
+if TYPE_CHECKING:
+    from session_core.clock import Clock
+    from session_core.identity import Identity
+
+__all__ = ("Event", "EventListener", "EventName", "Events")
+
+EventName: TypeAlias = Literal[
+    "cookie.rejected",
+    "cookie.resigned",
+    "session.created",
+    "session.regenerated",
+    "session.destroyed",
+    "session.revoked",
+    "session.evicted",
+    "session.unknown",
+    "session.gone",
+    "session.conflict",
+    "session.undecodable",
+    "session.swept",
+    "store.unavailable",
+    "store.weak",
+    "request.cross_site",
+    "access.denied",
+    "login.started",
+    "login.succeeded",
+    "login.failed",
+    "logout.local",
+    "logout.backchannel",
+    "logout.rejected",
+]
+"""The names are stable: dashboards and audit queries may depend on them."""
+
+_LEVELS: dict[str, int] = {
+    "cookie.rejected": logging.WARNING,
+    "session.unknown": logging.DEBUG,
+    "session.conflict": logging.WARNING,
+    "session.undecodable": logging.ERROR,
+    "session.swept": logging.DEBUG,
+    "store.unavailable": logging.ERROR,
+    "store.weak": logging.WARNING,
+    "request.cross_site": logging.WARNING,
+    "access.denied": logging.WARNING,
+    "login.failed": logging.WARNING,
+    "logout.rejected": logging.WARNING,
+}
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. `at` is Unix milliseconds, `handle` the public handle of the session.
+
+    `reason` is a short stable slug; `detail` holds further values that are safe to log.
+    """
+
+    name: EventName
+    at: int
+    handle: str | None = None
+    identity: Identity | None = None
+    reason: str | None = None
+    detail: dict[str, str | int] = {}
+
+
+EventListener: TypeAlias = Callable[[Event], Awaitable[None] | None]
+"""A function called with each event, in the request it belongs to. Its errors are logged and go no further."""
+
+
+class Events:
+    """Sends events to the log and to the configured listeners."""
+
+    def __init__(self, clock: Clock, listeners: tuple[EventListener, ...] = ()) -> None:
+        self._clock = clock
+        self._listeners = listeners
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
+
+    async def emit(
+        self,
+        name: EventName,
+        *,
+        handle: str | None = None,
+        identity: Identity | None = None,
+        reason: str | None = None,
+        **detail: str | int,
+    ) -> None:
+        """Log the event and tell every listener. Never raises for a listener's sake."""
+        event = Event(
+            name=name, at=self._clock.now(), handle=handle, identity=identity, reason=reason, detail=detail
+        )
+        fields: dict[str, str | int] = dict(detail)
+        if handle:
+            fields["session"] = handle
+        if reason:
+            fields["reason"] = reason
+        if identity:
+            # The user key, not the subject: a subject may be an e-mail address at some providers.
+            fields["user"] = identity.user_key
+        self._log.log(_LEVELS.get(name, logging.INFO), name, **fields)
+        for listener in self._listeners:
+            try:
+                result = listener(event)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001 - an audit sink that is down must not undo a logout
+                self._log.error("event listener failed", event_name=name, error=type(error).__name__)

@@ -1,0 +1,146 @@
+"""Who may pass: typed Litestar guards over the session. A login that is not OpenID Connect can use them all the same."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.exceptions import WebSocketException
+
+from session_core.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ForbiddenError,
+    LoginRequiredError,
+    StepUpRequiredError,
+)
+from session_core.middleware import session_of
+from session_core.plugin import plugin_of
+
+if TYPE_CHECKING:
+    from litestar.connection import ASGIConnection
+    from litestar.handlers import BaseRouteHandler
+
+    from session_core.identity import Identity
+    from session_core.session import SessionHandle
+
+__all__ = ("requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role")
+
+D = TypeVar("D", bound=msgspec.Struct)
+Connection: TypeAlias = "ASGIConnection[Any, Any, Any, Any]"
+SessionGuard: TypeAlias = "Callable[[Connection, BaseRouteHandler], Awaitable[None]]"
+_Check: TypeAlias = "Callable[[SessionHandle[Any], Identity, Connection], Awaitable[None]]"
+
+_WEBSOCKET_CODES = 4000
+
+
+async def requires_login(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Let logged-in users pass. Others get 401; a browser is sent to the login and comes back."""
+    del handler
+    await _guarded(connection, _nothing_more)
+
+
+def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> SessionGuard:
+    """Let users pass of whose session `predicate` is true: 401 when nobody is logged in, 403 when it says no.
+
+    `data_type` types the predicate's argument, and must be the data type of the application's sessions.
+    """
+
+    async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
+        del identity, connection
+        if not isinstance(session.data, data_type):
+            msg = f"requires({data_type.__name__}, ...) guards a route whose sessions hold {type(session.data).__name__}"
+            raise ConfigurationError(msg)
+        if not await _answer(predicate(session)):
+            raise ForbiddenError
+
+    return _guard(check, f"requires {data_type.__name__}")
+
+
+def requires_role(*roles: str) -> SessionGuard:
+    """Let users pass who have one of the roles now (`SessionConfig.roles` is asked in every request)."""
+    if not roles:
+        msg = "requires_role needs at least one role, for example requires_role('admin')"
+        raise ConfigurationError(msg)
+
+    async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
+        del identity
+        has = await _answer(plugin_of(connection).config.roles(session))
+        if not set(roles) & set(has):
+            raise ForbiddenError
+
+    return _guard(check, f"requires role {' or '.join(roles)}")
+
+
+def requires_recent_login(*, minutes: float = 0, seconds: float = 0) -> SessionGuard:
+    """Let users pass who proved who they are at most so long ago (`auth_time`); others log in again and come back."""
+    max_age = int(minutes * 60 + seconds)
+    if max_age <= 0:
+        msg = "requires_recent_login needs a positive time, for example requires_recent_login(minutes=5)"
+        raise ConfigurationError(msg)
+
+    async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
+        del session
+        now = plugin_of(connection).config.clock.now() // 1000
+        # An OP that does not say when has not proved that it was recently.
+        if identity.auth_time is None or now - identity.auth_time > max_age:
+            raise StepUpRequiredError(max_age=max_age)
+
+    return _guard(check, f"requires login within {max_age} s")
+
+
+def requires_acr(*acr_values: str) -> SessionGuard:
+    """Let users pass whose login reached one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
+    if not acr_values:
+        msg = "requires_acr needs at least one value, for example requires_acr('phr')"
+        raise ConfigurationError(msg)
+
+    async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
+        del session, connection
+        if identity.acr not in acr_values:
+            raise StepUpRequiredError(acr_values=acr_values)
+
+    return _guard(check, f"requires acr {' or '.join(acr_values)}")
+
+
+def _guard(check: _Check, description: str) -> SessionGuard:
+    async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+        del handler
+        await _guarded(connection, check)
+
+    # The table of routes and their guards (`litestar check`) shows this.
+    guard.__name__ = description
+    return guard
+
+
+async def _guarded(connection: Connection, check: _Check) -> None:
+    """Run a check for a logged-in, active user; tell refusals as an event, and in WebSocket terms on a WebSocket."""
+    session = await session_of(connection)
+    plugin = plugin_of(connection)
+    try:
+        identity = session.identity
+        if identity is None:
+            raise LoginRequiredError
+        is_active = plugin.config.is_active
+        if is_active is not None and not await _answer(is_active(identity)):
+            raise ForbiddenError
+        await check(session, identity, connection)
+    except AccessDeniedError as error:
+        if not isinstance(error, LoginRequiredError):
+            await plugin.events.emit(
+                "access.denied", handle=session.handle, identity=session.identity, reason=error.code
+            )
+        if connection.scope["type"] == ScopeType.WEBSOCKET:
+            raise WebSocketException(detail=error.title, code=_WEBSOCKET_CODES + error.status_code) from error
+        raise
+
+
+async def _nothing_more(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
+    del session, identity, connection
+
+
+async def _answer(value: Any) -> Any:  # noqa: ANN401 - bool or roles, plain or awaitable
+    return await value if inspect.isawaitable(value) else value

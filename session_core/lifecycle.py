@@ -1,0 +1,262 @@
+"""What can happen to one session: begin, be read, change, change its id, end. Knows no ASGI and no cookie.
+
+    load_session -> (handler) -> save_session
+
+Every write is "only if it still exists, at this version"; that is what keeps a logged-out user out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import msgspec
+
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.record import DataCodec, Device, SessionRecord
+from session_core.session_id import handle_of, new_session_id, session_key
+from session_core.writer import Change, SessionWriter, Snapshot, entry_of, snapshot_of
+
+if TYPE_CHECKING:
+    from session_core.clock import Clock
+    from session_core.events import Events
+    from session_core.identity import Identity
+    from session_core.stores.base import SessionStore
+    from session_core.timeouts import Timeouts
+
+__all__ = ("ENDED_MARK_MS", "SessionLifecycle", "ended_op_session_mark")
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+_SUCCESSOR_MS: Final = 60_000
+"""How long a rotated id leads a logout to its successor: longer than any request that is still under way."""
+_MAX_ROTATE_ATTEMPTS: Final = 100
+ENDED_MARK_MS: Final = 660_000
+"""How long an ended OP session is remembered: a login transaction (ten minutes) and a margin for skewed clocks."""
+
+
+def ended_op_session_mark(op_session_key: str, number: int) -> str:
+    """Name of the claim that says that an OP session has ended; numbered, since a claim cannot be renewed."""
+    return f"ended-{op_session_key}-{number}"
+
+
+class SessionLifecycle(Generic[D]):
+    """The operations on sessions of one application."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the configuration that the lifecycle needs, by name
+        self,
+        *,
+        store: SessionStore,
+        codec: DataCodec[D],
+        timeouts: Timeouts,
+        clock: Clock,
+        events: Events,
+        max_sessions_per_user: int,
+        refuse_conflicts: bool,
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.timeouts = timeouts
+        self.clock = clock
+        self.events = events
+        self.refuse_conflicts = refuse_conflicts
+        self._limit = max_sessions_per_user
+        self._writer = SessionWriter(store, timeouts, clock)
+
+    async def load(self, session_id: str) -> Snapshot | None:
+        """Return the session of an id that a browser presented, or None: such an id is never adopted.
+
+        None also for a record that cannot be decoded (`session.undecodable` is emitted). Raises `StoreUnavailableError`.
+        """
+        key = session_key(session_id)
+        stored = await self.store.load(key)
+        if stored is None:
+            await self.events.emit("session.unknown", handle=handle_of(key))
+            return None
+        try:
+            snapshot = snapshot_of(stored)
+            self.codec.decode(snapshot.record.data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            await self.events.emit("session.undecodable", handle=handle_of(key), reason=type(error).__name__)
+            return None
+        if snapshot.record.absolute_expires_at <= self.clock.now():
+            return None
+        return snapshot
+
+    async def begin(
+        self, data: bytes, *, device: Device, identity: Identity | None = None, vault: bytes = b""
+    ) -> tuple[str, Snapshot]:
+        """Store a new session under a new id; return the id and the session."""
+        now = self.clock.now()
+        record = SessionRecord(
+            created_at=now,
+            absolute_expires_at=self.timeouts.absolute_expiry(now),
+            data=msgspec.Raw(data),
+            identity=identity,
+            logged_in_at=now if identity else 0,
+            device=device,
+            vault=vault,
+        )
+        expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+        session_id = new_session_id()
+        key = session_key(session_id)
+        evicted = await self.store.create(
+            key, entry_of(record, expires_at), limit=self._limit if identity else 0
+        )
+        await self.events.emit("session.created", handle=handle_of(key), identity=identity)
+        await self._report_evicted(evicted, identity)
+        return session_id, Snapshot(key, 1, expires_at, record)
+
+    async def write(self, snapshot: Snapshot, change: Change) -> Snapshot:
+        """Apply a change to the newest copy of the session (see `SessionWriter.write`)."""
+        try:
+            return await self._writer.write(snapshot, change)
+        except SessionGoneError:
+            await self.events.emit("session.gone", handle=handle_of(snapshot.key))
+            raise
+        except SessionConflictError as conflict:
+            await self.events.emit(
+                "session.conflict", handle=handle_of(snapshot.key), reason=",".join(conflict.fields) or "version"
+            )
+            raise
+
+    async def touch(self, snapshot: Snapshot) -> None:
+        """Extend the idle timeout of a session that was only read, when the touch interval has passed.
+
+        An outage here is no error: the request has what it read, and nothing is acknowledged.
+        """
+        expires_at = self.expiry_after_use(snapshot)
+        if expires_at != snapshot.expires_at:
+            try:
+                await self.store.touch(snapshot.key, expires_at)
+            except StoreUnavailableError:
+                return
+
+    def expiry_after_use(self, snapshot: Snapshot) -> int:
+        """When the session expires, given that it is used now and a touch is made only when it is due."""
+        now = self.clock.now()
+        absolute = snapshot.record.absolute_expires_at
+        if self.timeouts.touch_due(now, snapshot.expires_at, absolute):
+            return self.timeouts.expiry(now, absolute)
+        return snapshot.expires_at
+
+    async def regenerate(self, snapshot: Snapshot, change: Change) -> tuple[str, Snapshot]:
+        """Give the session a new id in one atomic step; created, expiry and login stay."""
+        session_id, new, _ = await self._rotate(snapshot, change, limit=0)
+        await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
+        return session_id, new
+
+    async def login(  # noqa: PLR0913 - each is a fact of the login
+        self,
+        snapshot: Snapshot | None,
+        identity: Identity,
+        *,
+        change: Change,
+        data: bytes,
+        vault: bytes,
+        device: Device,
+        started_at: int | None = None,
+    ) -> tuple[str, Snapshot]:
+        """Log `identity` in under a new id, and start the lifetimes anew.
+
+        Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
+        no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
+        `started_at` (Unix ms) is when the login began: if the OP ended its session after that, the login is refused with
+        `SessionGoneError`.
+        """
+        now = self.clock.now()
+
+        def log_in(record: SessionRecord) -> SessionRecord:
+            mine = record.identity is None or identity.is_same_user(record.identity)
+            return SessionRecord(
+                created_at=now,
+                absolute_expires_at=self.timeouts.absolute_expiry(now),
+                data=change(record).data if mine else msgspec.Raw(self._blank()),
+                identity=identity,
+                logged_in_at=now,
+                device=device,
+                vault=vault,
+            )
+
+        entered: tuple[str, Snapshot] | None = None
+        if snapshot is not None:
+            try:
+                session_id, new, evicted = await self._rotate(snapshot, log_in, limit=self._limit)
+                await self._report_evicted(evicted, identity)
+                entered = session_id, new
+            except SessionGoneError:
+                data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
+        if entered is None:
+            entered = await self.begin(data, device=device, identity=identity, vault=vault)
+        await self._refuse_ended(entered[1], started_at)
+        await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
+        return entered
+
+    async def destroy(self, snapshot: Snapshot) -> None:
+        """End a session, and what it was rotated into meanwhile. Idempotent."""
+        await self.store.delete(snapshot.key)
+        await self.events.emit(
+            "session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity
+        )
+
+    async def _rotate(
+        self, snapshot: Snapshot, change: Change, *, limit: int
+    ) -> tuple[str, Snapshot, tuple[str, ...]]:
+        """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
+        current: Snapshot | None = snapshot if snapshot.version > 0 else await self._newest(snapshot.key)
+        for _ in range(_MAX_ROTATE_ATTEMPTS):
+            if current is None:
+                await self.events.emit("session.gone", handle=handle_of(snapshot.key))
+                raise SessionGoneError
+            record = change(current.record)
+            now = self.clock.now()
+            expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+            session_id = new_session_id()
+            key = session_key(session_id)
+            try:
+                evicted = await self.store.rotate(
+                    current.key,
+                    key,
+                    entry_of(record, expires_at),
+                    version=current.version,
+                    successor_until=now + _SUCCESSOR_MS,
+                    limit=limit,
+                )
+            except SessionConflictError:
+                current = await self._newest(snapshot.key)
+            except SessionGoneError:
+                current = None
+            else:
+                return session_id, Snapshot(key, 1, expires_at, record), evicted
+        msg = "other requests kept changing the session"
+        raise SessionConflictError(msg)
+
+    async def _newest(self, key: str) -> Snapshot | None:
+        stored = await self.store.load(key)
+        try:
+            return snapshot_of(stored) if stored else None
+        except msgspec.MsgspecError:
+            return None
+
+    def _blank(self) -> bytes:
+        return self.codec.encode(self.codec.fresh())
+
+    async def _refuse_ended(self, new: Snapshot, started_at: int | None) -> None:
+        """Undo a login whose OP session ended while it was under way.
+
+        Whoever ends an OP session first leaves a mark and then deletes; a login first stores and then looks for the mark.
+        Either the deletion meets the session or this meets the mark.
+        """
+        op_session = new.record.identity.op_session_key if new.record.identity else None
+        if started_at is None or op_session is None:
+            return
+        number = 0
+        while (until := await self.store.claimed_until(ended_op_session_mark(op_session, number))) is not None:
+            if until - ENDED_MARK_MS >= started_at:
+                await self.store.delete(new.key)
+                msg = "the identity provider ended this login"
+                raise SessionGoneError(msg)
+            number += 1
+
+    async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
+        for key in evicted:
+            await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

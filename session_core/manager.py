@@ -1,0 +1,183 @@
+"""Other people's sessions: listing them, ending them, counting them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+from litestar.di import NamedDependency
+
+from session_core.identity import Identity, op_session_key
+from session_core.lifecycle import ENDED_MARK_MS, ended_op_session_mark
+from session_core.session_id import handle_of
+from session_core.stores.base import SessionIndex
+from session_core.writer import snapshot_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from session_core.clock import Clock
+    from session_core.events import Events
+    from session_core.record import Device
+    from session_core.stores.base import SessionStore, StoredSession
+    from session_core.timeouts import Timeouts
+
+__all__ = ("SessionManager", "SessionStats", "SessionSummary", "Sessions")
+
+
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One session as its user or an operator may see it. Times are Unix milliseconds.
+
+    `handle` names it in lists and URLs and opens nothing. `last_seen_at` is exact to the touch interval.
+    """
+
+    handle: str
+    identity: Identity | None
+    created_at: int
+    last_seen_at: int
+    idle_expires_at: int
+    absolute_expires_at: int
+    device: Device
+    size: int
+    """Bytes of the stored record."""
+
+
+class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How many sessions there are and how large their records are (bytes)."""
+
+    total: int
+    logged_in: int
+    anonymous: int
+    undecodable: int
+    users: int
+    size_p50: int
+    size_p99: int
+    size_max: int
+
+
+class SessionManager:
+    """Sessions seen from outside a request. Every method may raise `StoreUnavailableError`."""
+
+    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events) -> None:
+        self.store = store
+        self.clock = clock
+        self.events = events
+        self._timeouts = timeouts
+
+    async def list_for(self, identity: Identity) -> list[SessionSummary]:
+        """Return the live sessions of a user, the most recently used first."""
+        found = await self.store.find(SessionIndex(user=identity.user_key))
+        summaries = [summary for stored in found if (summary := self._summary(stored)) is not None]
+        return sorted(summaries, key=lambda summary: (-summary.last_seen_at, summary.handle))
+
+    async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
+        """End the session that `handle` names, if it is one of this user's; return whether there was one."""
+        # Only the user's own sessions are searched: a handle of somebody else's is simply not found.
+        for stored in await self.store.find(SessionIndex(user=identity.user_key)):
+            if handle_of(stored.key) == handle:
+                ended = await self.store.delete(stored.key)
+                await self._report(ended, reason, identity)
+                return bool(ended)
+        return False
+
+    async def revoke_any(self, handle: str, *, reason: str = "operator") -> bool:
+        """End the session that `handle` names, whoever's it is. For operators: reads every session."""
+        async for stored in self.store.scan():
+            if handle_of(stored.key) == handle:
+                ended = await self.store.delete(stored.key)
+                await self._report(ended, reason, None)
+                return bool(ended)
+        return False
+
+    async def revoke_all(self, identity: Identity, *, keep: str | None = None, reason: str = "revoked") -> int:
+        """End all sessions of a user, except the one whose key (`SessionHandle.key`) is `keep`; return how many."""
+        ended = await self.store.delete_by(SessionIndex(user=identity.user_key), keep=keep)
+        await self._report(ended, reason, identity)
+        return len(ended)
+
+    async def end_op_session(self, issuer: str, sid: str, *, reason: str = "op_logout") -> int:
+        """End all sessions that belong to one session at the OP; return how many.
+
+        A login callback of that OP session which is under way now is refused as well. The same `sid` of another issuer is untouched.
+        """
+        key = op_session_key(issuer, sid)
+        number = 0
+        while not await self.store.claim(ended_op_session_mark(key, number), self.clock.now() + ENDED_MARK_MS):
+            number += 1
+        ended = await self.store.delete_by(SessionIndex(op_session=key))
+        await self._report(ended, reason, None)
+        return len(ended)
+
+    async def claim(self, name: str, *, seconds: int) -> bool:
+        """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
+        return await self.store.claim(name, self.clock.now() + seconds * 1000)
+
+    async def all(self) -> AsyncIterator[SessionSummary]:
+        """Iterate over all live sessions that can be decoded, for operators."""
+        async for stored in self.store.scan():
+            summary = self._summary(stored)
+            if summary is not None:
+                yield summary
+
+    async def stats(self) -> SessionStats:
+        """Count the live sessions. Reads every session."""
+        sizes: list[int] = []
+        users: set[str] = set()
+        logged_in = undecodable = 0
+        async for stored in self.store.scan():
+            sizes.append(len(stored.entry.data))
+            summary = self._summary(stored)
+            if summary is None:
+                undecodable += 1
+            elif summary.identity is not None:
+                logged_in += 1
+                users.add(summary.identity.user_key)
+        sizes.sort()
+        total = len(sizes)
+        return SessionStats(
+            total=total,
+            logged_in=logged_in,
+            anonymous=total - logged_in - undecodable,
+            undecodable=undecodable,
+            users=len(users),
+            size_p50=sizes[total // 2] if sizes else 0,
+            size_p99=sizes[min(total - 1, total * 99 // 100)] if sizes else 0,
+            size_max=sizes[-1] if sizes else 0,
+        )
+
+    async def prune(self, *, batch: int = 1000) -> int:
+        """Remove expired records from the store, batch by batch; return how many. Safe in many processes at once."""
+        removed = 0
+        while count := await self.store.delete_expired(batch):
+            removed += count
+        if removed:
+            await self.events.emit("session.swept", count=removed)
+        return removed
+
+    async def ping(self) -> None:
+        """Return when the store can read and write; raise `StoreUnavailableError` when not."""
+        await self.store.ping()
+
+    def _summary(self, stored: StoredSession) -> SessionSummary | None:
+        try:
+            record = snapshot_of(stored).record
+        except msgspec.MsgspecError:
+            return None
+        return SessionSummary(
+            handle=handle_of(stored.key),
+            identity=record.identity,
+            created_at=record.created_at,
+            last_seen_at=max(record.created_at, self._timeouts.last_seen(stored.entry.expires_at)),
+            idle_expires_at=stored.entry.expires_at,
+            absolute_expires_at=record.absolute_expires_at,
+            device=record.device,
+            size=len(stored.entry.data),
+        )
+
+    async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
+        for key in keys:
+            await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
+
+
+Sessions: TypeAlias = NamedDependency[SessionManager]
+"""What a handler asks for: `async def handler(sessions: Sessions)`. The parameter must be named `sessions`."""

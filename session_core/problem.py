@@ -1,0 +1,94 @@
+"""How an error of the library looks over HTTP: a redirect to the login, a page, or problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from litestar.response import Redirect, Response
+
+from session_core.errors import LoginRequiredError, SessionConflictError, SessionCoreError, StepUpRequiredError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from litestar.connection import ASGIConnection
+
+    from session_core.config import SessionConfig
+
+__all__ = ("error_response", "login_redirect", "problem", "wants_page")
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
+<body><main><h1>{title}</h1><p>Error {status}. <a href="/">Back to the start page</a></p></main></body></html>
+"""
+
+
+def wants_page(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether the client is a browser that shows the answer to a person, not a program that reads it."""
+    mode = connection.headers.get("sec-fetch-mode")
+    return "text/html" in connection.headers.get("accept", "") and mode in {None, "navigate"}
+
+
+def problem(error: SessionCoreError) -> dict[str, Any]:
+    """Return the problem details of an error (RFC 9457): its title and code, nothing of the request."""
+    details: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status_code,
+        "code": error.code,
+    }
+    if isinstance(error, SessionConflictError) and error.fields:
+        details["fields"] = list(error.fields)
+    if isinstance(error, StepUpRequiredError):
+        details["max_age"] = error.max_age
+        details["acr_values"] = list(error.acr_values)
+    return details
+
+
+def login_redirect(
+    connection: ASGIConnection[Any, Any, Any, Any], error: SessionCoreError, config: SessionConfig[Any]
+) -> Response[Any] | None:
+    """Return the redirect that sends a person to the login and back here, or None when that is not the answer."""
+    if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
+        return None
+    query: dict[str, str] = {"next": _return_to(connection, config)}
+    if isinstance(error, StepUpRequiredError):
+        if error.max_age is not None:
+            query["max_age"] = str(error.max_age)
+        if error.acr_values:
+            query["acr_values"] = " ".join(error.acr_values)
+    separator = "&" if "?" in config.login_path else "?"
+    return Redirect(f"{config.login_path}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
+
+
+def error_response(
+    connection: ASGIConnection[Any, Any, Any, Any], error: SessionCoreError, config: SessionConfig[Any]
+) -> Response[Any]:
+    """Return the answer to an error in the form the client can use."""
+    redirect = login_redirect(connection, error, config)
+    if redirect is not None:
+        return redirect
+    headers = {"cache-control": "no-store"}
+    if isinstance(error, StoreUnavailableError):
+        headers["retry-after"] = "1"
+    if wants_page(connection):
+        page = _PAGE.format(title=error.title, status=error.status_code)
+        return Response(page, status_code=error.status_code, media_type="text/html; charset=utf-8", headers=headers)
+    return Response(
+        problem(error), status_code=error.status_code, media_type="application/problem+json", headers=headers
+    )
+
+
+def _return_to(connection: ASGIConnection[Any, Any, Any, Any], config: SessionConfig[Any]) -> str:
+    """Where the login should lead back: this page or, for a form post, the page the form was on."""
+    if connection.scope.get("method", "GET") in _SAFE_METHODS:
+        query = connection.scope["query_string"].decode("latin-1")
+        path = quote(connection.scope["path"])
+        return f"{path}?{query}" if query else path
+    try:
+        referer = urlsplit(connection.headers.get("referer", ""))
+    except ValueError:
+        return "/"
+    if f"{referer.scheme}://{referer.netloc}" != config.public_origin:
+        return "/"
+    return f"{referer.path}?{referer.query}" if referer.query else referer.path or "/"

@@ -1,0 +1,168 @@
+"""Decides whether a request was sent by a page of our own origin; pure functions over raw headers, no ASGI.
+
+`Sec-Fetch-Site` decides where it is sent: scripts cannot forge it, and it is the browser's own comparison of the page's
+origin with the requested one. Hence a request says `same-origin` also when the application is reached under another
+host than the configured one (an internal name, a preview host), and passes although its `Origin` differs: the cookies
+of such a request are those of that other host. Only without `Sec-Fetch-Site` (old browsers; plain http outside
+localhost) is `Origin` compared with the configured origin. A client that sends neither is no browser, has no user's
+cookies to abuse, and passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
+
+from session_core.errors import ConfigurationError
+
+__all__ = (
+    "CrossSiteReason",
+    "RawHeaders",
+    "cross_site_reason",
+    "cross_site_websocket_reason",
+    "is_user_navigation",
+    "origin_of",
+)
+
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+"""Headers as in an ASGI scope: lower-case names, order and repetitions preserved."""
+
+CrossSiteReason: TypeAlias = Literal[
+    "sec_fetch_site_same_site",
+    "sec_fetch_site_cross_site",
+    "sec_fetch_site_invalid",
+    "origin_mismatch",
+    "origin_null",
+    "origin_invalid",
+    "origin_repeated",
+]
+"""Why a request is refused; stable, safe to log, holds nothing the client sent."""
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_MAX_PORT: Final = 65535
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?\Z"
+)
+_SPECULATION: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+_SPECULATIVE: Final = re.compile(rb"prefetch|prerender|preview", re.IGNORECASE)
+
+
+def cross_site_reason(
+    method: str,
+    headers: RawHeaders,
+    *,
+    public_origin: str,
+    trusted_origins: frozenset[str] = frozenset(),
+) -> CrossSiteReason | None:
+    """Return why a page of another origin must have sent this request, or `None` when it may pass.
+
+    GET, HEAD and OPTIONS pass (they must not change state); every other method, TRACE included, is judged. The origins
+    are given as `origin_of` returns them; a page of a trusted origin may send what our own pages may.
+    """
+    if method in _SAFE_METHODS:
+        return None
+    return _judge(headers, trusted_origins | {public_origin}, trusted_origins)
+
+
+def cross_site_websocket_reason(
+    headers: RawHeaders,
+    *,
+    public_origin: str,
+    trusted_origins: frozenset[str] = frozenset(),
+) -> CrossSiteReason | None:
+    """Return why a page of another origin must have opened this WebSocket, or `None` when it may pass.
+
+    The handshake is a GET that the same-origin policy does not cover (cross-site WebSocket hijacking), so it is judged
+    like a POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
+    """
+    return _judge(headers, trusted_origins | {public_origin}, trusted_origins)
+
+
+def is_user_navigation(headers: RawHeaders) -> bool:
+    """Whether a GET is somebody going to the page: a top-level navigation, not an image, frame, fetch or prefetch.
+
+    True too when no Sec-Fetch header is sent at all (old browsers, command-line clients) and nothing says prefetch.
+    """
+    fetch: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name.startswith(b"sec-fetch-"):
+            # Repeated: joined into a value that no browser sends, so the request is no navigation.
+            fetch[name] = fetch[name] + b"," + value if name in fetch else value
+        elif name in _SPECULATION and _SPECULATIVE.search(value):
+            return False
+    if not fetch:
+        return True
+    return fetch.get(b"sec-fetch-mode") == b"navigate" and fetch.get(b"sec-fetch-dest") == b"document"
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an http(s) URL as browsers serialise it: lower case, without the scheme's default port.
+
+    Raises `ConfigurationError` (RFC 6454 4; the URL is not repeated in it: it may hold a password).
+    """
+    scheme, separator, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    origin = _normalised(f"{scheme}://{authority}") if separator else None
+    if origin is None:
+        msg = (
+            "a public URL is http(s)://host[:port] with an ASCII host name (xn--... for international names) and no "
+            "user name, for example https://app.example.com"
+        )
+        raise ConfigurationError(msg)
+    return origin
+
+
+def _judge(headers: RawHeaders, ours: frozenset[str], trusted: frozenset[str]) -> CrossSiteReason | None:
+    sites: list[bytes] = []
+    origins: list[bytes] = []
+    for name, value in headers:
+        if name == b"sec-fetch-site":
+            sites.append(value)
+        elif name == b"origin":
+            origins.append(value)
+    if not sites:
+        return _judge_origin(origins, ours) if origins else None
+    refusal = _judge_site(sites)
+    # The browser knows nothing of our trust in other origins: there, and only there, may Origin overrule it.
+    if refusal in {"sec_fetch_site_same_site", "sec_fetch_site_cross_site"} and origins:
+        return refusal if _judge_origin(origins, trusted) else None
+    return refusal
+
+
+def _judge_site(sites: list[bytes]) -> CrossSiteReason | None:
+    if len(sites) > 1:
+        return "sec_fetch_site_invalid"
+    match sites[0]:
+        case b"same-origin" | b"none":
+            return None
+        case b"same-site":
+            return "sec_fetch_site_same_site"
+        case b"cross-site":
+            return "sec_fetch_site_cross_site"
+        case _:
+            return "sec_fetch_site_invalid"
+
+
+def _judge_origin(origins: list[bytes], accepted: frozenset[str]) -> CrossSiteReason | None:
+    if len(origins) > 1:
+        return "origin_repeated"
+    if origins[0] == b"null":
+        # Sandboxed frames, data: pages and redirects across origins: anybody can be "null".
+        return "origin_null"
+    origin = _normalised(origins[0].decode("latin-1"))
+    if origin is None:
+        return "origin_invalid"
+    return None if origin in accepted else "origin_mismatch"
+
+
+def _normalised(origin: str) -> str | None:
+    # A lone ASCII check first: str.lower() folds the Kelvin sign and its like into ASCII letters.
+    match = _ORIGIN.match(origin.lower()) if origin.isascii() else None
+    if match is None:
+        return None
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if port is None or int(port) == int(_DEFAULT_PORTS[scheme]):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}" if 0 < int(port) <= _MAX_PORT else None

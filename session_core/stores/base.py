@@ -1,0 +1,183 @@
+"""The store contract: opaque bytes by session key, with a version, an expiry and two indexes.
+
+A store knows nothing of cookies, identities or the content of a session. The comments of `SessionStore` ARE the
+contract; `session_core.testing.SessionStoreContract` is the same contract as tests.
+
+Shared rules:
+
+- Every time is Unix milliseconds. A record whose `expires_at` is not after the clock's now does not exist, for every
+  method, whether or not it has been swept.
+- Absent, expired and ended are all `None`, `False`, empty or `SessionGoneError`. Any other exception is an outage, and a
+  store raises `StoreUnavailableError` for it.
+- Each method is one atomic step: another process sees all of it or nothing, and a process killed in the middle leaves a
+  state that equals one of the two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+__all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession")
+
+
+class SessionIndex(msgspec.Struct, frozen=True):
+    """Which sessions: those of one user, or those of one session at the OP (exactly one is given).
+
+    Both are opaque keys made by `session_core.identity`.
+    """
+
+    user: str | None = None
+    op_session: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an index that would mean 'all sessions' or 'both'."""
+        if (self.user is None) == (self.op_session is None):
+            msg = "exactly one of user and op_session is needed"
+            raise ValueError(msg)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What is written for one session.
+
+    `rank` orders the sessions of a user: those with the lowest rank are the first to go when a limit is passed
+    (milliseconds of the login).
+    """
+
+    data: bytes
+    expires_at: int
+    user: str | None = None
+    op_session: str | None = None
+    rank: int = 0
+
+
+class StoredSession(msgspec.Struct, frozen=True):
+    """What is read for one session."""
+
+    key: str
+    version: int
+    entry: Entry
+
+
+class StoreCapabilities(msgspec.Struct, frozen=True):
+    """What a store can promise; what it cannot is logged at start and refused where a promise depends on it."""
+
+    atomic: bool
+    """Compare-and-swap and rotation are atomic over all processes that share the store."""
+    indexed: bool
+    """`find` and `delete_by` cost O(sessions found)."""
+    shared: bool
+    """Several processes see the same sessions."""
+    durable: bool
+    """Sessions survive a restart of the application."""
+    native_expiry: bool
+    """Expired records leave by themselves, without `delete_expired`."""
+
+
+class SessionStore(Protocol):
+    """A place that keeps sessions. Keys and index values are ASCII without separators; data is opaque."""
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What this store can promise."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and create what is missing. Called once, before any other method, in the serving event loop."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and files. Calling it twice, or without `open`, is no error."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store can read and write; raise `StoreUnavailableError` when not."""
+        ...
+
+    async def load(self, key: str) -> StoredSession | None:
+        """Return the record, or None when there is none (absent, expired, deleted, rotated away)."""
+        ...
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        """Store a new record at version 1.
+
+        With `limit` > 0 and `entry.user`, the user's live sessions of the lowest rank are deleted in the same step, so that
+        at most `limit` remain, this one included: never one more, however many processes do this at once.
+
+        Returns the keys deleted for the limit. Raises `SessionConflictError` when the key is taken (nothing is overwritten).
+        """
+        ...
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        """Overwrite the record if its version is `version`; return the new version (`version` + 1).
+
+        Data, expiry and index entries change together. Raises `SessionConflictError` when the version differs and
+        `SessionGoneError` when there is no record: a write never brings a session back.
+        """
+        ...
+
+    async def rotate(
+        self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
+    ) -> tuple[str, ...]:
+        """Replace the record at `old_key` (of `version`) by one at `new_key` at version 1, in ONE step.
+
+        At every instant, also when the process is killed, exactly one of the two keys is live. Until `successor_until` the
+        store remembers that `old_key` was followed by `new_key`, for `delete` alone. `limit` and the result are those of
+        `create`; the record that moves does not count twice.
+
+        Raises `SessionConflictError` or `SessionGoneError` as `replace` does, and `SessionConflictError` when `new_key` is taken.
+        """
+        ...
+
+    async def touch(self, key: str, expires_at: int) -> bool:
+        """Move the expiry of a live record to `expires_at` if that is later; version and data stay.
+
+        Returns whether the record is live. Never shortens a life and never revives a record.
+        """
+        ...
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        """End the session: delete the record and, where it was rotated and is remembered, its successors.
+
+        A logout that meets a regeneration in flight must win, whichever reaches the store first. Idempotent. Returns the
+        keys of the live records that this call deleted.
+        """
+        ...
+
+    async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
+        """Return the live records of an index, in no particular order. Stale index entries are dropped on the way."""
+        ...
+
+    async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
+        """Delete all live records of an index except the key `keep`, also one that is being rotated meanwhile.
+
+        Returns the keys that this call deleted.
+        """
+        ...
+
+    async def delete_expired(self, limit: int = 1000) -> int:
+        """Remove up to `limit` expired records, successors and claims from storage; return how many were removed.
+
+        Safe to run in many processes at once. A store with native expiry returns 0.
+        """
+        ...
+
+    def scan(self) -> AsyncIterator[StoredSession]:
+        """Iterate over all live records, for operators. Not a snapshot: records may come and go meanwhile."""
+        ...
+
+    async def claim(self, name: str, expires_at: int) -> bool:
+        """Return True for exactly one caller per `name` until `expires_at`, over all processes.
+
+        What single use is made of: a login transaction, the `jti` of a logout token, an OP session that has ended. Names are
+        ASCII digests, never secrets.
+        """
+        ...
+
+    async def claimed_until(self, name: str) -> int | None:
+        """Return the `expires_at` of the live claim on `name`, or None when there is none."""
+        ...

@@ -1,0 +1,122 @@
+"""Puts a deadline on every store call and turns whatever goes wrong into `StoreUnavailableError`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from session_core.errors import SessionCoreError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
+
+__all__ = ("GuardedStore",)
+
+T = TypeVar("T")
+
+
+class GuardedStore:
+    """A store that answers within `timeout` seconds or says that it cannot.
+
+    `on_outage` is awaited with a reason slug for each failed call.
+    """
+
+    def __init__(
+        self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self.inner = inner
+        self._timeout = timeout
+        self._on_outage = on_outage
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What the store behind can promise."""
+        return self.inner.capabilities
+
+    async def open(self) -> None:
+        """See `SessionStore.open`; not bounded: creating tables may take its time."""
+        await self.inner.open()
+
+    async def close(self) -> None:
+        """See `SessionStore.close`."""
+        await self.inner.close()
+
+    async def ping(self) -> None:
+        """See `SessionStore.ping`."""
+        await self._bounded(self.inner.ping())
+
+    async def load(self, key: str) -> StoredSession | None:
+        """See `SessionStore.load`."""
+        return await self._bounded(self.inner.load(key))
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        """See `SessionStore.create`."""
+        return await self._bounded(self.inner.create(key, entry, limit=limit))
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        """See `SessionStore.replace`."""
+        return await self._bounded(self.inner.replace(key, entry, version=version))
+
+    async def rotate(
+        self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
+    ) -> tuple[str, ...]:
+        """See `SessionStore.rotate`."""
+        return await self._bounded(
+            self.inner.rotate(
+                old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit
+            )
+        )
+
+    async def touch(self, key: str, expires_at: int) -> bool:
+        """See `SessionStore.touch`."""
+        return await self._bounded(self.inner.touch(key, expires_at))
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        """See `SessionStore.delete`."""
+        return await self._bounded(self.inner.delete(key))
+
+    async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
+        """See `SessionStore.find`."""
+        return await self._bounded(self.inner.find(index))
+
+    async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
+        """See `SessionStore.delete_by`."""
+        return await self._bounded(self.inner.delete_by(index, keep=keep))
+
+    async def delete_expired(self, limit: int = 1000) -> int:
+        """See `SessionStore.delete_expired`."""
+        return await self._bounded(self.inner.delete_expired(limit))
+
+    def scan(self) -> AsyncIterator[StoredSession]:
+        """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
+        return self.inner.scan()
+
+    async def claim(self, name: str, expires_at: int) -> bool:
+        """See `SessionStore.claim`."""
+        return await self._bounded(self.inner.claim(name, expires_at))
+
+    async def claimed_until(self, name: str) -> int | None:
+        """See `SessionStore.claimed_until`."""
+        return await self._bounded(self.inner.claimed_until(name))
+
+    async def _bounded(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except StoreUnavailableError:
+            await self._on_outage("unavailable")
+            raise
+        except SessionCoreError:
+            raise
+        except TimeoutError as error:
+            await self._on_outage("timeout")
+            msg = "the session store did not answer in time"
+            raise StoreUnavailableError(msg) from error
+        except Exception as error:
+            # The contract: any other exception of a store is an outage. A driver's message may quote values, so only
+            # its type is told.
+            await self._on_outage(type(error).__name__)
+            msg = f"the session store failed: {type(error).__name__}"
+            raise StoreUnavailableError(msg) from error

@@ -1,0 +1,54 @@
+"""Idle and absolute lifetime as arithmetic on Unix milliseconds; knows no store and no request."""
+
+from __future__ import annotations
+
+import msgspec
+
+from session_core.errors import ConfigurationError
+
+__all__ = ("Timeouts",)
+
+_SECOND = 1000
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """How long a session lives; all three in seconds.
+
+    `idle`: ends after this long without a request. `absolute`: ends this long after it began, whatever happens.
+    `touch_interval`: a read extends the idle timeout only when it moves the expiry by at least this much, so that most
+    reads write nothing.
+    """
+
+    idle: int = 3600
+    absolute: int = 86400
+    touch_interval: int = 60
+
+    def __post_init__(self) -> None:
+        """Refuse lifetimes that make no sense together."""
+        if self.idle <= 0 or self.absolute <= 0:
+            msg = "idle and absolute timeouts must be positive seconds, for example idle=3600, absolute=86400"
+            raise ConfigurationError(msg)
+        if self.idle > self.absolute:
+            msg = f"the idle timeout ({self.idle} s) must not exceed the absolute timeout ({self.absolute} s)"
+            raise ConfigurationError(msg)
+        if self.touch_interval < 0:
+            msg = "the touch interval must not be negative, for example touch_interval=60"
+            raise ConfigurationError(msg)
+
+    def absolute_expiry(self, now: int) -> int:
+        """When a session that begins `now` ends at the latest."""
+        return now + self.absolute * _SECOND
+
+    def expiry(self, now: int, absolute_expires_at: int) -> int:
+        """When a session used `now` expires unless it is used again: idle, capped by absolute."""
+        return min(now + self.idle * _SECOND, absolute_expires_at)
+
+    def touch_due(self, now: int, expires_at: int, absolute_expires_at: int) -> bool:
+        """Whether a use `now` moves the stored expiry far enough to be worth a write."""
+        # Half the idle timeout bounds the interval: otherwise a long interval would let an active user expire.
+        interval = min(self.touch_interval * _SECOND, self.idle * _SECOND // 2)
+        return self.expiry(now, absolute_expires_at) - expires_at >= max(interval, 1)
+
+    def last_seen(self, expires_at: int) -> int:
+        """When the session was last used, to the touch interval; stands still in the last idle period."""
+        return expires_at - self.idle * _SECOND

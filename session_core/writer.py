@@ -1,0 +1,188 @@
+"""Makes every write of one session, in this process, go through one queue.
+
+Compare-and-swap alone collapses when many requests write to one session: each commit fails all others. Here the writers of
+a session wait for one another, and all that wait are applied to the newest copy and become ONE store write. Between
+processes the store's version decides, and the loser applies its changes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.record import SessionRecord, decode_record, encode_record
+from session_core.stores.base import Entry
+
+if TYPE_CHECKING:
+    from session_core.clock import Clock
+    from session_core.stores.base import SessionStore, StoredSession
+    from session_core.timeouts import Timeouts
+
+__all__ = ("Change", "SessionWriter", "Snapshot", "entry_of", "snapshot_of")
+
+Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
+"""Computes the new record from the newest one; runs again when another write won. Returns its argument for "no change"."""
+
+_STALE: Final = -1
+_MAX_ATTEMPTS: Final = 100
+_MAX_BACKOFF_SECONDS: Final = 0.064
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A session as it was read or written: what a later change is based on.
+
+    `version` is negative when the record is older than the store's: a write then reads first.
+    """
+
+    key: str
+    version: int
+    expires_at: int
+    record: SessionRecord
+
+
+def snapshot_of(stored: StoredSession) -> Snapshot:
+    """Decode what a store returned. Raises `msgspec.MsgspecError` for a record that cannot be decoded."""
+    return Snapshot(stored.key, stored.version, stored.entry.expires_at, decode_record(stored.entry.data))
+
+
+def entry_of(record: SessionRecord, expires_at: int) -> Entry:
+    """Encode a record for a store, with its index keys."""
+    identity = record.identity
+    return Entry(
+        data=encode_record(record),
+        expires_at=expires_at,
+        user=identity.user_key if identity else None,
+        op_session=identity.op_session_key if identity else None,
+        rank=record.logged_in_at or record.created_at,
+    )
+
+
+class _Pending:
+    """One waiting writer."""
+
+    __slots__ = ("change", "future", "outcome")
+
+    def __init__(self, change: Change, future: asyncio.Future[Snapshot]) -> None:
+        self.change = change
+        self.future = future
+        self.outcome: SessionRecord | None = None
+
+
+class SessionWriter:
+    """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it."""
+
+    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock) -> None:
+        self._store = store
+        self._timeouts = timeouts
+        self._clock = clock
+        self._queues: dict[str, list[_Pending]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, base: Snapshot, change: Change) -> Snapshot:
+        """Apply `change` to the newest copy of a session and save it.
+
+        Returns the session as it was right after this change. Raises what `change` raises (nothing is then saved for it),
+        `SessionGoneError` when the session has ended, `SessionConflictError` when other processes win a hundred times in a
+        row, `StoreUnavailableError` when the store does not answer (the write may or may not have been made).
+
+        A caller that is cancelled does not stop a write that has begun.
+        """
+        pending = _Pending(change, asyncio.get_running_loop().create_future())
+        queue = self._queues.get(base.key)
+        if queue is not None:
+            queue.append(pending)
+        else:
+            self._queues[base.key] = [pending]
+            # A task of its own: a client that disconnects must not cancel the write others wait for.
+            task = asyncio.create_task(self._drain(base))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await pending.future
+
+    async def _drain(self, base: Snapshot) -> None:
+        queue = self._queues[base.key]
+        newest: Snapshot | None = base if base.version != _STALE else None
+        batch: list[_Pending] = []
+        try:
+            while queue:
+                batch = [pending for pending in queue if not pending.future.done()]
+                queue.clear()
+                try:
+                    newest = await self._commit(base.key, batch, newest)
+                except Exception as error:  # noqa: BLE001 - handed to the waiting requests
+                    newest = None
+                    for pending in batch:
+                        _fail(pending, error)
+        finally:
+            del self._queues[base.key]
+            # Only when the task itself is cancelled (the process stops) is anybody still waiting here.
+            for pending in (*batch, *queue):
+                pending.future.cancel()
+
+    async def _commit(self, key: str, batch: list[_Pending], newest: Snapshot | None) -> Snapshot | None:
+        for attempt in range(_MAX_ATTEMPTS):
+            if newest is None:
+                newest = await self._reload(key)
+            record = self._apply(batch, newest.record)
+            if record is newest.record:
+                _succeed(batch, newest)
+                return newest
+            now = self._clock.now()
+            expires_at = max(newest.expires_at, self._timeouts.expiry(now, record.absolute_expires_at))
+            try:
+                version = await self._store.replace(key, entry_of(record, expires_at), version=newest.version)
+            except SessionConflictError:
+                newest = None
+                if attempt:
+                    # Random, growing pauses: two processes in lockstep would fail each other for ever.
+                    await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
+                continue
+            newest = Snapshot(key, version, expires_at, record)
+            _succeed(batch, newest)
+            return newest
+        msg = "other processes kept changing the session"
+        raise SessionConflictError(msg)
+
+    async def _reload(self, key: str) -> Snapshot:
+        stored = await self._store.load(key)
+        if stored is None:
+            raise SessionGoneError
+        try:
+            return snapshot_of(stored)
+        except msgspec.MsgspecError as error:
+            raise SessionGoneError from error
+
+    @staticmethod
+    def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
+        """Run the batch's changes one upon the other; one that raises fails alone."""
+        for pending in batch:
+            if pending.future.done():
+                continue
+            try:
+                record = pending.change(record)
+            except Exception as error:  # noqa: BLE001 - belongs to the request that handed the change in
+                _fail(pending, error)
+            else:
+                pending.outcome = record
+        return record
+
+
+def _succeed(batch: list[_Pending], newest: Snapshot) -> None:
+    for pending in batch:
+        if pending.future.done() or pending.outcome is None:
+            continue
+        if pending.outcome is newest.record:
+            pending.future.set_result(newest)
+        else:
+            # Others of the batch came after this one: the caller sees its own result, which is already history.
+            pending.future.set_result(Snapshot(newest.key, _STALE, newest.expires_at, pending.outcome))
+
+
+def _fail(pending: _Pending, error: Exception) -> None:
+    if not pending.future.done():
+        pending.future.set_exception(error)

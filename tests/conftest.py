@@ -1,0 +1,19 @@
+"""What all tests share: one event loop, a clock that stands still, an application to try sessions in."""
+
+from __future__ import annotations
+
+import pytest
+
+from session_core.testing import FakeClock
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as servers do."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that only moves when a test says so."""
+    return FakeClock()
