@@ -11,7 +11,7 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,7 +30,7 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _HEADER_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
 _KEY_FORM: Final = re.compile(r"[A-Za-z0-9_-]{43}=?\Z")
-_GOOD_KEY: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+_MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class SealingKeys:
@@ -41,7 +41,7 @@ class SealingKeys:
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Raise `ConfigurationError` when there is no key or one is not 32 bytes long."""
         if not keys or isinstance(keys, bytes):
-            msg = f"at least one encryption key is needed, in a list; {_GOOD_KEY}"
+            msg = f"at least one encryption key is needed, in a list; {_MAKE_ONE}"
             raise ConfigurationError(msg)
         for position, key in enumerate(keys, start=1):
             if len(key) != _KEY_BYTES:
@@ -114,6 +114,6 @@ def _associated(header: bytes, context: str) -> bytes:
     return header + context.encode("utf-8", "surrogatepass")
 
 
-def _refuse(position: int) -> None:
-    msg = f"encryption key number {position} is not 32 random bytes in base64url; {_GOOD_KEY}"
+def _refuse(position: int) -> NoReturn:
+    msg = f"encryption key number {position} is not 32 random bytes in base64url; {_MAKE_ONE}"
     raise ConfigurationError(msg)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import httpx
 import msgspec
 from litestar import Litestar, Request, delete, get, patch, post
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody
-from litestar.testing import AsyncTestClient
 
 from session_core import Identity, Session, SessionConfig, SessionHandle, SessionPlugin, Sessions
 from session_core.events import Event
@@ -113,12 +113,14 @@ def plugin_in(app: Litestar) -> SessionPlugin:
     return app.plugins.get(SessionPlugin)
 
 
-def client_of(app: Litestar, **options: Any) -> AsyncTestClient[Litestar]:
+def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:
+    """A client whose requests run in the test's own event loop, so that they really overlap."""
     options.setdefault("base_url", "http://127.0.0.1:8000")
-    return AsyncTestClient(app, raise_server_exceptions=False, **options)
+    transport = httpx.ASGITransport(cast("Any", app), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, **options)
 
 
-def cookie_of(client: AsyncTestClient[Litestar]) -> str | None:
+def cookie_of(client: httpx.AsyncClient) -> str | None:
     """The session cookie the client would send."""
     return client.cookies.get("session")
 

@@ -7,8 +7,9 @@ attributes it was set with. Both are therefore settled here, before the first re
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
-from typing import Final, Literal
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Literal, NoReturn
 
 import msgspec
 
@@ -24,6 +25,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 _PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")
 """Printable ASCII without space, comma and semicolon: nothing that could end the attribute or the header."""
+_PORT: Final = re.compile(r":[0-9]+\Z")
 _SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
@@ -64,7 +66,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         Raises `ConfigurationError` for every combination that a browser would drop or that weakens the cookie.
         """
         scheme, _, authority = origin_of(public_url).partition("://")
-        host = authority if authority.endswith("]") else authority.rsplit(":", 1)[0] if ":" in authority else authority
+        host = _PORT.sub("", authority).strip("[]")
         cookie = ResolvedCookie(
             name=self.name or cookie_name("session", public_url),
             domain=None if self.domain is None else self.domain.lower(),
@@ -102,11 +104,10 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         browser closes" and "already over". Raises `ConfigurationError` above 4096 bytes, the least that every browser
         keeps (RFC 6265 6.1), and for text that is no Unicode.
         """
-        try:
-            encoded = encode_component(value)
-        except UnicodeEncodeError:
+        encoded = encode_component(value)
+        if encoded is None:
             msg = f"the value for cookie {self.name} is not encodable as UTF-8"
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg)
         age = "" if max_age_seconds is None or not self.persistent else f"; Max-Age={max(0, max_age_seconds)}"
         header = f"{self.name}={encoded}{age}{self._attributes}".encode("ascii")
         if len(header) > _MAX_HEADER_BYTES:
@@ -122,12 +123,15 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         past = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
         return f"{self.name}={past}{self._attributes}".encode("ascii")
 
-    @property
+    @cached_property
     def _attributes(self) -> str:
-        cached: str | None = self.__dict__.get("attributes")
-        if cached is None:
-            cached = self.__dict__["attributes"] = _attributes(self)
-        return cached
+        parts = [f"Path={self.path}"]
+        if self.domain is not None:
+            parts.append(f"Domain={self.domain}")
+        flags = (("Secure", self.secure), ("HttpOnly", self.http_only), ("Partitioned", self.partitioned))
+        parts += [flag for flag, wanted in flags if wanted]
+        parts.append(f"SameSite={_SAME_SITE[self.same_site]}")
+        return "".join(f"; {part}" for part in parts)
 
 
 def cookie_name(base: str, public_url: str) -> str:
@@ -139,23 +143,13 @@ def cookie_name(base: str, public_url: str) -> str:
     return f"__Host-{base}" if origin_of(public_url).startswith("https:") else base
 
 
-def _attributes(cookie: ResolvedCookie) -> str:
-    parts = [f"; Path={cookie.path}"]
-    if cookie.domain is not None:
-        parts.append(f"; Domain={cookie.domain}")
-    parts += ["; Secure"] if cookie.secure else []
-    parts += ["; HttpOnly"] if cookie.http_only else []
-    parts.append(f"; SameSite={_SAME_SITE[cookie.same_site]}")
-    parts += ["; Partitioned"] if cookie.partitioned else []
-    return "".join(parts)
-
-
 def _check_site(cookie: ResolvedCookie, *, https: bool, host: str) -> None:
     if https and not cookie.secure:
         _refuse("a cookie of an https site must be Secure, or it also travels in the clear", "secure=None")
     if cookie.secure and not https and not _is_loopback(host):
         _refuse("browsers take no Secure cookie from an http site", 'a public URL of "https://app.example.com"')
-    if cookie.domain is not None and host != cookie.domain and not host.endswith(f".{cookie.domain}"):
+    inside = _ip(host) is None and host.endswith(f".{cookie.domain}")
+    if cookie.domain is not None and host != cookie.domain and not inside:
         _refuse("a cookie domain is the public URL's host or a parent domain of it", "domain=None")
 
 
@@ -178,14 +172,17 @@ def _check_prefix(cookie: ResolvedCookie) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    address = _ip(host)
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def _ip(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
-def _refuse(problem: str, example: str) -> None:
+def _refuse(problem: str, example: str) -> NoReturn:
     msg = f"{problem}; for example {example}"
     raise ConfigurationError(msg)

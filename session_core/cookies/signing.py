@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from session_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = ("CookieSigner", "Unsigned", "parse_secrets", "sign_cookie", "unsign_cookie")
 
 _PREFIX: Final = "s:"
 _MIN_SECRET_BYTES: Final = 32
 _DERIVED_KEY_BYTES: Final = 32
-_GOOD_SECRET: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+_MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
 class Unsigned(msgspec.Struct, frozen=True):
@@ -40,9 +40,9 @@ class Unsigned(msgspec.Struct, frozen=True):
         """Hide the value: it is a bearer secret, and reprs end up in logs and tracebacks."""
         return f"Unsigned(value=<hidden>, by_first_secret={self.by_first_secret})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Hide the value from rich tracebacks too; msgspec would show every field."""
-        yield "by_first_secret", self.by_first_secret
+        return [("by_first_secret", self.by_first_secret)]
 
 
 def sign_cookie(value: str, secret: str | bytes) -> str:
@@ -51,12 +51,10 @@ def sign_cookie(value: str, secret: str | bytes) -> str:
     Raises `ValueError` for text that UTF-8 cannot encode (lone surrogates), `ConfigurationError` for an empty secret.
     """
     key = _key_bytes(secret)
-    try:
-        message = value.encode()
-    except UnicodeEncodeError:
-        # Not chained: a UnicodeEncodeError carries the whole value, here a bearer secret.
+    message = _utf8(value)
+    if message is None:
         msg = "a cookie value must be text that UTF-8 can encode"
-        raise ValueError(msg) from None
+        raise ValueError(msg)
     return f"{_PREFIX}{value}.{_signature(message, key).decode('ascii')}"
 
 
@@ -85,7 +83,7 @@ class CookieSigner:
             msg = "pass the cookie secrets as a list, for example CookieSigner([secret])"
             raise ConfigurationError(msg)
         if not secrets:
-            msg = f"at least one cookie secret is needed; {_GOOD_SECRET}"
+            msg = f"at least one cookie secret is needed; {_MAKE_ONE}"
             raise ConfigurationError(msg)
         self._keys = [_strong_key(secret, position) for position, secret in enumerate(secrets, start=1)]
 
@@ -95,8 +93,7 @@ class CookieSigner:
         info = b"session_core signed cookie\0" + name.encode()
         signer = cls(secrets)
         signer._keys = [
-            HKDF(algorithm=SHA256(), length=_DERIVED_KEY_BYTES, salt=None, info=info).derive(key)
-            for key in signer._keys
+            HKDF(algorithm=SHA256(), length=_DERIVED_KEY_BYTES, salt=None, info=info).derive(key) for key in signer._keys
         ]
         return signer
 
@@ -130,9 +127,8 @@ def _unsign(signed: str, keys: Sequence[bytes]) -> Unsigned | None:
     value, dot, signature = signed[len(_PREFIX) :].rpartition(".")
     if not dot:
         return None
-    try:
-        message, given = value.encode(), signature.encode()
-    except UnicodeEncodeError:
+    message, given = _utf8(value), _utf8(signature)
+    if message is None or given is None:
         return None
     for position, key in enumerate(keys):
         if hmac.compare_digest(_signature(message, key), given):
@@ -144,13 +140,19 @@ def _signature(message: bytes, key: bytes) -> bytes:
     return b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=")
 
 
-def _key_bytes(secret: str | bytes) -> bytes:
+def _utf8(text: str) -> bytes | None:
+    # Callers raise outside of the except block: a UnicodeEncodeError carries the whole text, here always a secret, and
+    # as the context of another error it would still be reported by tools that print chains.
     try:
-        key = secret.encode() if isinstance(secret, str) else bytes(secret)
+        return text.encode()
     except UnicodeEncodeError:
-        key = b""
+        return None
+
+
+def _key_bytes(secret: str | bytes) -> bytes:
+    key = _utf8(secret) if isinstance(secret, str) else bytes(secret)
     if not key:
-        msg = f"a cookie secret must be non-empty UTF-8 text or bytes; {_GOOD_SECRET}"
+        msg = f"a cookie secret must be non-empty UTF-8 text or bytes; {_MAKE_ONE}"
         raise ConfigurationError(msg)
     return key
 
@@ -159,9 +161,6 @@ def _strong_key(secret: str | bytes, position: int) -> bytes:
     # The length may be told, the secret never: this message is printed at start and ends up in a log.
     key = _key_bytes(secret) if secret else b""
     if len(key) < _MIN_SECRET_BYTES:
-        msg = (
-            f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; "
-            f"{_GOOD_SECRET}"
-        )
+        msg = f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; {_MAKE_ONE}"
         raise ConfigurationError(msg)
     return key

@@ -6,7 +6,7 @@ So every candidate is read, and an id is believed only when the signature holds 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -14,16 +14,14 @@ from session_core.cookies.encoding import decode_component
 from session_core.session_id import is_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from session_core.cookies.config import ResolvedCookie
     from session_core.cookies.signing import CookieSigner
 
 __all__ = ("CookieReading", "CookieRejection", "read_cookies", "read_session_id")
 
-CookieRejection: TypeAlias = Literal[
-    "oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"
-]
+CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"]
 """Why no id was taken from the cookies; stable, safe to log."""
 
 _MAX_VALUE_BYTES: Final = 4096
@@ -45,10 +43,9 @@ class CookieReading(msgspec.Struct, frozen=True):
         shown = "None" if self.session_id is None else "<hidden>"
         return f"CookieReading(session_id={shown}, needs_resign={self.needs_resign}, rejected={self.rejected!r})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Hide the id from rich tracebacks too; msgspec would show every field."""
-        yield "needs_resign", self.needs_resign
-        yield "rejected", self.rejected
+        return [("needs_resign", self.needs_resign), ("rejected", self.rejected)]
 
 
 _NO_COOKIE: Final = CookieReading()
@@ -63,9 +60,7 @@ def read_cookies(scope_headers: Iterable[tuple[bytes, bytes]], name: str | bytes
     return _scan(scope_headers, name.encode() if isinstance(name, str) else name)[0]
 
 
-def read_session_id(
-    headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCookie, signer: CookieSigner
-) -> CookieReading:
+def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCookie, signer: CookieSigner) -> CookieReading:
     """Return the session id that this request's cookie proves, or why there is none; never raises.
 
     Junk beside the genuine cookie is ignored, whatever the order. Two different genuine ids are refused: one of them
@@ -95,9 +90,7 @@ def read_session_id(
     return CookieReading(session_id=found, needs_resign=not by_first)
 
 
-def _scan(
-    headers: Iterable[tuple[bytes, bytes]], name: bytes
-) -> tuple[list[str], CookieRejection | None]:
+def _scan(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[list[str], CookieRejection | None]:
     values: list[str] = []
     rejected: CookieRejection | None = None
     for header, line in headers:

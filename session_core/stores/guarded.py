@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
 
@@ -29,6 +29,8 @@ class GuardedStore:
         self.inner = inner
         self._timeout = timeout
         self._on_outage = on_outage
+        self._opened = False
+        self._opening = asyncio.Lock()
 
     @property
     def capabilities(self) -> StoreCapabilities:
@@ -36,11 +38,12 @@ class GuardedStore:
         return self.inner.capabilities
 
     async def open(self) -> None:
-        """See `SessionStore.open`; not bounded: creating tables may take its time."""
-        await self.inner.open()
+        """See `SessionStore.open`. A store that cannot be opened now is opened by the first call after it is back."""
+        await self._bounded(self._open())
 
     async def close(self) -> None:
         """See `SessionStore.close`."""
+        self._opened = False
         await self.inner.close()
 
     async def ping(self) -> None:
@@ -89,9 +92,11 @@ class GuardedStore:
         """See `SessionStore.delete_expired`."""
         return await self._bounded(self.inner.delete_expired(limit))
 
-    def scan(self) -> AsyncIterator[StoredSession]:
+    async def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
-        return self.inner.scan()
+        await self.open()
+        async for stored in self.inner.scan():
+            yield stored
 
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`."""
@@ -101,9 +106,17 @@ class GuardedStore:
         """See `SessionStore.claimed_until`."""
         return await self._bounded(self.inner.claimed_until(name))
 
-    async def _bounded(self, call: Awaitable[T]) -> T:
+    async def _open(self) -> None:
+        async with self._opening:
+            if not self._opened:
+                await self.inner.open()
+                self._opened = True
+
+    async def _bounded(self, call: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(self._timeout):
+                if not self._opened:
+                    await self._open()
                 return await call
         except StoreUnavailableError:
             await self._on_outage("unavailable")
@@ -120,3 +133,5 @@ class GuardedStore:
             await self._on_outage(type(error).__name__)
             msg = f"the session store failed: {type(error).__name__}"
             raise StoreUnavailableError(msg) from error
+        finally:
+            call.close()  # when opening failed it was never awaited

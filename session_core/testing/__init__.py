@@ -1,0 +1,25 @@
+"""What tests of applications and of third-party stores need; imports pytest only for `SessionStoreContract`.
+
+`FakeClock` can be used without pytest. `SessionStoreContract` needs pytest and anyio (whose plugin runs the tests), so it is
+imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_core.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from session_core.testing.store_contract import SessionStoreContract
+
+__all__ = ("FakeClock", "SessionStoreContract")
+
+
+def __getattr__(name: str) -> object:
+    if name == "SessionStoreContract":
+        from session_core.testing.store_contract import SessionStoreContract  # noqa: PLC0415 - needs pytest
+
+        return SessionStoreContract
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

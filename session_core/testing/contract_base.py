@@ -1,0 +1,86 @@
+"""Fixtures and words that the parts of the store contract share."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+
+from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.stores.base import Entry
+from session_core.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from session_core.stores.base import SessionStore
+
+__all__ = ("HOUR", "ContractBase", "outcome")
+
+HOUR = 3_600_000
+
+
+class ContractBase:
+    """What a test of the contract can ask for."""
+
+    pytestmark = pytest.mark.anyio
+
+    rounds = 20
+    """How often each race is run, in both orders."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """Run on asyncio."""
+        return "asyncio"
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """The clock that the store must have been built with."""
+        return FakeClock()
+
+    @pytest.fixture
+    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+        """Override this one: an opened, empty store built with `clock`, closed afterwards."""
+        del clock
+        msg = f"{type(self).__name__} must override the fixture `store`"
+        raise NotImplementedError(msg)
+        yield
+
+    def key(self, name: str, *, after: str | None = None) -> str:
+        """Return a key as the library makes them: 43 characters of base64url.
+
+        `after` is the key that a rotation will start from; override where a store needs the two to be related.
+        """
+        del after
+        return urlsafe_b64encode(sha256(name.encode()).digest()).rstrip(b"=").decode()
+
+    def entry(  # noqa: PLR0913 - one parameter per field
+        self,
+        clock: FakeClock,
+        data: bytes = b"data",
+        *,
+        hours: float = 1,
+        user: str | None = None,
+        op_session: str | None = None,
+        rank: int = 0,
+    ) -> Entry:
+        """Return an entry that lives for `hours`."""
+        return Entry(data, clock.now() + round(hours * HOUR), user, op_session, rank)
+
+    async def live(self, store: SessionStore, *keys: str) -> list[str]:
+        """Return those of the keys that are live."""
+        return [key for key in keys if await store.load(key) is not None]
+
+
+async def outcome(call: Coroutine[object, object, object]) -> object:
+    """Return what the call returned, or the type of the refusal that it raised."""
+    try:
+        await asyncio.sleep(0)
+        return await call
+    except (SessionConflictError, SessionGoneError) as error:
+        return type(error)
+    finally:
+        call.close()

@@ -1,0 +1,191 @@
+"""The store contract, part five: claims, sweeping, looking around, opening and closing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.stores.base import SessionIndex
+from session_core.testing.contract_base import HOUR, ContractBase
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from session_core.stores.base import SessionStore
+    from session_core.testing.clock import FakeClock
+
+__all__ = ("UpkeepContract",)
+
+_STEPS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610)
+"""After how many turns of the event loop a request is cancelled."""
+
+
+class UpkeepContract(ContractBase):
+    """claim, delete_expired, scan, ping, close, and requests that are cancelled."""
+
+    async def test_a_name_is_claimed_once(self, store: SessionStore, clock: FakeClock) -> None:
+        """Until the claim ends, whatever end later callers ask for."""
+        name, until = self.key("name"), clock.now() + HOUR
+        assert await store.claimed_until(name) is None
+        assert await store.claim(name, until) is True
+        assert await store.claim(name, until + HOUR) is False
+        assert await store.claimed_until(name) == until
+        assert await store.claimed_until(self.key("other")) is None
+        assert await store.claim(self.key("other"), until) is True
+
+    async def test_a_claim_ends(self, store: SessionStore, clock: FakeClock) -> None:
+        """From then on the name is free, for one."""
+        name = self.key("name")
+        await store.claim(name, clock.now() + HOUR)
+        clock.advance(seconds=3599.999)
+        assert await store.claimed_until(name) is not None
+        assert await store.claim(name, clock.now() + HOUR) is False
+        clock.advance(seconds=0.001)
+        assert await store.claimed_until(name) is None
+        assert await store.claim(name, clock.now() + HOUR) is True
+        assert await store.claim(name, clock.now() + HOUR) is False
+        assert await store.claimed_until(name) == clock.now() + HOUR
+
+    async def test_claims_and_sessions_are_apart(self, store: SessionStore, clock: FakeClock) -> None:
+        """The same name may be a key, a user, an OP session and a claim."""
+        name = self.key("name")
+        await store.create(name, self.entry(clock, user=name, op_session=name))
+        assert await store.claim(name, clock.now() + HOUR) is True
+        assert await store.delete(name) == (name,)
+        assert await store.claim(name, clock.now() + HOUR) is False
+
+    async def test_delete_expired_removes_what_has_ended_only(self, store: SessionStore, clock: FakeClock) -> None:
+        """Live sessions, remembered successors and claims that hold all stay."""
+        native = store.capabilities.native_expiry
+        for name in ("a", "b"):
+            await store.create(self.key(name), self.entry(clock, user="u", op_session="o"))
+        await store.create(self.key("live"), self.entry(clock, hours=2, user="u", op_session="o"))
+        await store.create(self.key("old"), self.entry(clock, hours=2))
+        new, until = self.key("new", after=self.key("old")), clock.now() + 2 * HOUR
+        await store.rotate(self.key("old"), new, self.entry(clock, hours=3), version=1, successor_until=until)
+        await store.claim("short", clock.now() + HOUR)
+        await store.claim("long", clock.now() + 2 * HOUR)
+        clock.advance(hours=1)
+        assert await store.delete_expired() == (0 if native else 3)
+        assert await store.delete_expired() == 0
+        assert await self.live(store, self.key("live"), new) == [self.key("live"), new]
+        assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [self.key("live")]
+        assert await store.claim("long", clock.now() + HOUR) is False
+        assert await store.delete(self.key("old")) == (new,)
+
+    async def test_delete_expired_forgets_successors(self, store: SessionStore, clock: FakeClock) -> None:
+        """What was remembered for a delete leaves storage too; the session itself does not."""
+        await store.create(self.key("old"), self.entry(clock))
+        new, until = self.key("new", after=self.key("old")), clock.now() + HOUR
+        await store.rotate(self.key("old"), new, self.entry(clock, hours=3), version=1, successor_until=until)
+        clock.advance(hours=1)
+        assert await store.delete_expired() == (0 if store.capabilities.native_expiry else 1)
+        assert await store.load(new) is not None
+
+    async def test_delete_expired_works_in_batches(self, store: SessionStore, clock: FakeClock) -> None:
+        """Never more than `limit` in one call, and in the end everything."""
+        if store.capabilities.native_expiry:
+            pytest.skip("expired records leave by themselves")
+        for number in range(7):
+            await store.create(self.key(str(number)), self.entry(clock, user="u"))
+        for number in range(3):
+            await store.claim(str(number), clock.now() + HOUR)
+        clock.advance(hours=1)
+        removed = [await store.delete_expired(limit=4) for _ in range(4)]
+        assert removed == [4, 4, 2, 0]
+
+    async def test_several_sweepers_share_the_work(self, store: SessionStore, clock: FakeClock) -> None:
+        """At the same time, beside a request that begins a session: each record is counted once, none too many goes."""
+        for number in range(12):
+            await store.create(self.key(str(number)), self.entry(clock, user="u"))
+        clock.advance(hours=1)
+        creating = asyncio.create_task(self._create_later(store, clock))
+        removed = await asyncio.gather(*(store.delete_expired() for _ in range(3)))
+        await creating
+        removed.append(await store.delete_expired())
+        assert sum(removed) == (0 if store.capabilities.native_expiry else 12)
+        assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [self.key("new")]
+
+    async def test_scan_gives_the_live_records(self, store: SessionStore, clock: FakeClock) -> None:
+        """Each once, as `load` gives it; nothing that has ended."""
+        for number in range(5):
+            await store.create(self.key(str(number)), self.entry(clock, hours=1 + number))
+        await store.delete(self.key("4"))
+        clock.advance(hours=1)
+        seen = [stored async for stored in store.scan()]
+        assert sorted(stored.key for stored in seen) == sorted(self.key(str(number)) for number in (1, 2, 3))
+        assert [await store.load(stored.key) for stored in seen] == seen
+
+    async def test_scan_bears_changes(self, store: SessionStore, clock: FakeClock) -> None:
+        """Sessions that end while an operator looks at the list disturb nobody."""
+        for number in range(5):
+            await store.create(self.key(str(number)), self.entry(clock))
+        seen = 0
+        async for stored in store.scan():
+            seen += 1
+            await store.delete(stored.key)
+        assert seen == 5
+        assert [stored async for stored in store.scan()] == []
+
+    async def test_ping_answers(self, store: SessionStore) -> None:
+        """And leaves nothing behind that anybody sees."""
+        await store.ping()
+        assert [stored async for stored in store.scan()] == []
+
+    async def test_close_is_idempotent(self, store: SessionStore) -> None:
+        """Closing twice is no error."""
+        await store.close()
+        await store.close()
+
+    async def test_durable_sessions_survive_reopening(self, store: SessionStore, clock: FakeClock) -> None:
+        """A store that says it is durable has everything after a restart."""
+        await store.create(self.key("old"), self.entry(clock, user="u"))
+        new = self.key("new", after=self.key("old"))
+        entry = self.entry(clock, b"kept", user="u")
+        await store.rotate(self.key("old"), new, entry, version=1, successor_until=clock.now() + HOUR)
+        await store.claim("name", clock.now() + HOUR)
+        if not store.capabilities.durable:
+            pytest.skip("the store says that it is not durable")
+        await store.close()
+        await store.open()
+        stored = await store.load(new)
+        assert stored is not None
+        assert stored.entry == entry
+        assert await store.claim("name", clock.now() + HOUR) is False
+        assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [new]
+        assert await store.delete(self.key("old")) == (new,)
+
+    async def test_a_cancelled_request_harms_nobody(self, store: SessionStore, clock: FakeClock) -> None:
+        """Clients hang up at any moment: the call was made or was not, and the store goes on answering."""
+        key = self.key("0")
+        entry, until = self.entry(clock, user="u"), clock.now() + HOUR
+        await store.create(key, entry)
+        for steps in _STEPS:
+            await self._cancel_after(steps, store.load(key))
+            await self._cancel_after(steps, store.replace(key, entry, version=0))
+            new = self.key(str(steps + 1), after=key)
+            await self._cancel_after(steps, store.rotate(key, new, entry, version=1, successor_until=until, limit=5))
+            async with asyncio.timeout(10):
+                if await store.load(key) is None:
+                    assert await store.load(new) is not None
+                    key = new
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(store.load(key) for _ in range(30)))
+            assert await store.delete_by(SessionIndex(user="u")) == (key,)
+
+    async def _create_later(self, store: SessionStore, clock: FakeClock) -> None:
+        await store.create(self.key("new"), self.entry(clock, user="u"))
+
+    async def _cancel_after(self, steps: int, call: Coroutine[object, object, object]) -> None:
+        task = asyncio.create_task(call)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        if steps == 0:
+            call.close()
+        with suppress(asyncio.CancelledError, SessionConflictError, SessionGoneError):
+            await task
