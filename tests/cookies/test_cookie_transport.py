@@ -1,0 +1,192 @@
+"""Reading cookies that others tossed beside, before and instead of ours."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from session_core.cookies import CookieConfig, CookieReading, CookieSigner, read_cookies, read_session_id
+
+NEW = "new-secret-new-secret-new-secret-new"
+OLD = "old-secret-old-secret-old-secret-old"
+ID = "Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY"
+OTHER_ID = "B" * 43
+SIGNER = CookieSigner([NEW, OLD])
+COOKIE = CookieConfig().resolve("https://app.example.com")
+NAME = COOKIE.name.encode()
+
+
+def pair(session_id: str = ID, signer: CookieSigner = SIGNER) -> bytes:
+    return COOKIE.set_header(signer.sign(session_id), None).split(b"; ")[0]
+
+
+def reading(*lines: bytes) -> CookieReading:
+    return read_session_id([(b"host", b"app.example.com"), *((b"cookie", line) for line in lines)], COOKIE, SIGNER)
+
+
+GENUINE = pair()
+
+
+class TestReadCookies:
+    def test_all_values_of_the_name_in_the_order_sent_over_several_headers(self) -> None:
+        headers = [(b"cookie", b"a=1; b=2;a=3"), (b"x-cookie", b"a=9"), (b"cookie", b"\ta=4 ; c=5")]
+        assert read_cookies(headers, "a") == ["1", "3", "4"]
+        assert read_cookies(headers, b"b") == ["2"]
+
+    @pytest.mark.parametrize(
+        "line",
+        [b"A=1", b"aa=1", b"a =1", b"a", b"=a=1", b"=1", b"b=a=1", b'b="a=1"', b"a\0=1", b"\xa0a=1", b"\x0ba=1", b"", b";;;"],
+    )
+    def test_another_name_is_another_cookie(self, line: bytes) -> None:
+        assert read_cookies([(b"cookie", line)], "a") == []
+
+    def test_an_empty_value_is_a_value_and_equals_signs_are_not_ours(self) -> None:
+        assert read_cookies([(b"cookie", b"a=; a=x=y")], "a") == [""]
+
+    def test_long_values_are_left_out(self) -> None:
+        line = b"a=" + b"x" * 4096 + b"; a=" + b"y" * 4097
+        assert read_cookies([(b"cookie", line)], "a") == ["x" * 4096]
+
+    def test_the_number_of_values_is_bounded(self) -> None:
+        assert len(read_cookies([(b"cookie", b"a=1; " * 500)], "a")) == 33
+
+    @given(st.lists(st.tuples(st.sampled_from([b"cookie", b"x"]), st.binary() | st.binary().map(lambda raw: b"a=" + raw))))
+    @settings(deadline=None)
+    def test_garbage_never_raises(self, headers: list[tuple[bytes, bytes]]) -> None:
+        assert all(isinstance(value, str) for value in read_cookies(headers, "a"))
+        read_session_id(headers, CookieConfig(name="a").resolve("http://localhost"), SIGNER)
+
+
+def test_the_genuine_cookie_is_read() -> None:
+    assert reading(b"theme=dark; " + GENUINE + b"; lang=en") == CookieReading(session_id=ID)
+
+
+def test_no_cookie_is_nothing_to_report() -> None:
+    assert reading() == reading(b"theme=dark") == CookieReading()
+
+
+@pytest.mark.attack("51")
+def test_a_cookie_signed_by_the_older_secret_is_to_be_signed_again() -> None:
+    assert reading(pair(signer=CookieSigner([OLD]))) == CookieReading(session_id=ID, needs_resign=True)
+
+
+def test_beside_its_newly_signed_twin_the_older_cookie_needs_nothing() -> None:
+    assert reading(pair(signer=CookieSigner([OLD])), GENUINE) == CookieReading(session_id=ID)
+
+
+@pytest.mark.attack("50")
+def test_each_byte_of_the_cookie_changed_or_cut_is_anonymous() -> None:
+    raw = GENUINE.partition(b"=")[2]
+    mutants = [raw[:end] for end in range(len(raw))]
+    for at in range(len(raw)):
+        mutants += [raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :] for bit in (1, 2, 4, 8, 16, 32, 64, 128)]
+        mutants += [raw[:at] + b"%%%02X" % raw[at] + raw[at + 1 :], raw[:at] + b"%%%02x" % raw[at] + raw[at + 1 :]]
+    # A semicolon or a space at the end is not part of a cookie's value: what is left is what was set.
+    for mutant in mutants:
+        if mutant.partition(b";")[0].strip(b" \t") != raw:
+            found = reading(NAME + b"=" + mutant)
+            assert found.session_id is None, mutant
+            assert found.rejected, mutant
+
+
+@pytest.mark.attack("50")
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "unsigned"),
+        (ID.encode(), "unsigned"),
+        (b"s%3A" + ID.encode(), "bad_signature"),
+        (b"j%3A" + GENUINE.partition(b"s%3A")[2], "unsigned"),
+        (GENUINE.partition(b"=")[2].replace(b"%3A", b":"), "re-encoded"),
+        (GENUINE.partition(b"=")[2].replace(b"%3A", b"%3a"), "re-encoded"),
+        (GENUINE.partition(b"=")[2] + b"=", "re-encoded"),
+        (GENUINE.partition(b"=")[2] + b"%3D", "bad_signature"),
+        (b'"' + GENUINE.partition(b"=")[2] + b'"', "re-encoded"),
+        (GENUINE.partition(b"=")[2].replace(b"%", b"%25"), "unsigned"),
+        (b"x" * 9000, "oversized"),
+        (pair("not-an-id").partition(b"=")[2], "bad_form"),
+        (pair(ID + "=").partition(b"=")[2], "bad_form"),
+        (pair(ID + "\n").partition(b"=")[2], "bad_form"),
+        (pair(ID + "\0").partition(b"=")[2], "bad_form"),
+        (pair("").partition(b"=")[2], "bad_form"),
+        (pair(signer=CookieSigner(["another-secret-another-secret-another"])).partition(b"=")[2], "bad_signature"),
+        (pair(signer=CookieSigner.for_cookie("login", [NEW])).partition(b"=")[2], "bad_signature"),
+    ],
+)
+def test_a_bad_cookie_is_anonymous_and_says_why(value: bytes, reason: str) -> None:
+    assert reading(NAME + b"=" + value) == CookieReading(rejected=reason)  # type: ignore[arg-type]
+
+
+JUNK = [
+    NAME + b"=", NAME + b"=x", NAME + b"=" + OTHER_ID.encode(), NAME + b"=s%3A" + OTHER_ID.encode() + b".forged",
+    NAME + b"=\xff\xfe", NAME + b"=%FF", NAME, b"=" + pair(OTHER_ID), b"__host-session=" + pair(OTHER_ID).partition(b"=")[2],
+    b"__HOST-SESSION=" + pair(OTHER_ID).partition(b"=")[2], b"session=" + pair(OTHER_ID).partition(b"=")[2],
+    NAME + b" =" + pair(OTHER_ID).partition(b"=")[2], b"\xa0" + pair(OTHER_ID), b"\xc2\xa0" + pair(OTHER_ID),
+    b"\xe2\x80\x80" + pair(OTHER_ID), b"\x1f" + pair(OTHER_ID), b"\x0c" + pair(OTHER_ID), b"$Version=1", b"$" + pair(OTHER_ID),
+    b'x="' + pair(OTHER_ID) + b'"', b"," + pair(OTHER_ID), b"x=1," + pair(OTHER_ID), NAME + b"=" + b"y" * 9000,
+]  # fmt: skip
+
+
+@pytest.mark.attack("53")
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:32]))
+def test_a_tossed_cookie_is_never_adopted_and_the_genuine_one_still_works(junk: bytes) -> None:
+    assert reading(junk).session_id is None
+    for lines in ((junk + b"; " + GENUINE,), (GENUINE + b"; " + junk,), (junk, GENUINE), (GENUINE, junk)):
+        assert reading(*lines) == CookieReading(session_id=ID)
+
+
+@pytest.mark.attack("53")
+def test_all_of_them_at_once_in_any_order() -> None:
+    order = random.Random(7)
+    for _ in range(50):
+        mixed = [GENUINE, *JUNK]
+        order.shuffle(mixed)
+        assert reading(b"; ".join(mixed)) == CookieReading(session_id=ID)
+
+
+def test_the_tossing_check_bites_on_a_reader_that_strips_all_white_space() -> None:
+    """`str.strip` also drops U+00A0, which a browser keeps in a name that a subdomain may set."""
+    lines = [part.decode("latin-1").strip().partition("=")[0] for part in (b"\xa0" + pair(OTHER_ID)).split(b";")]
+    assert COOKIE.name in lines
+
+
+@pytest.mark.attack("53")
+def test_two_different_genuine_ids_are_refused_in_both_orders() -> None:
+    """The attacker's own valid cookie, tossed from a subdomain, must not become the victim's session (fixation)."""
+    planted = pair(OTHER_ID)
+    assert reading(GENUINE, planted) == reading(planted, GENUINE) == CookieReading(rejected="ambiguous")
+    assert reading(pair(OTHER_ID, CookieSigner([OLD])), GENUINE) == CookieReading(rejected="ambiguous")
+
+
+def test_the_same_genuine_cookie_twice_is_one() -> None:
+    assert reading(GENUINE + b"; " + GENUINE) == CookieReading(session_id=ID)
+
+
+@pytest.mark.attack("54")
+def test_a_flood_of_cookies_hides_no_second_genuine_id() -> None:
+    flood = b"; ".join([NAME + b"=x"] * 500)
+    assert reading(flood + b"; " + GENUINE) == CookieReading(rejected="too_many")
+    assert reading(GENUINE + b"; " + flood) == CookieReading(rejected="too_many")
+
+
+@pytest.mark.attack("54")
+def test_500_cookies_of_other_names_and_31_of_ours_change_nothing() -> None:
+    others = b"; ".join(b"c%d=%d" % (number, number) for number in range(500))
+    junk = b"; ".join([NAME + b"=x"] * 31)
+    assert reading(others + b"; " + junk + b"; " + GENUINE) == CookieReading(session_id=ID)
+
+
+@pytest.mark.attack("52")
+def test_an_id_anywhere_but_in_the_cookie_is_not_read() -> None:
+    value = GENUINE.partition(b"=")[2]
+    headers = [(b"authorization", b"Bearer " + value), (b"x-session", value), (b"cookie2", GENUINE), (b"set-cookie", GENUINE)]
+    assert read_session_id(headers, COOKIE, SIGNER) == CookieReading()
+
+
+def test_a_reading_hides_the_id() -> None:
+    found = reading(GENUINE)
+    assert ID not in f"{found!r} {found} {found.__rich_repr__()}"
+    assert repr(CookieReading(rejected="ambiguous")) == "CookieReading(session_id=None, needs_resign=False, rejected='ambiguous')"
