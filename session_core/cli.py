@@ -6,10 +6,10 @@ import asyncio
 import secrets
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
-from litestar import Litestar  # noqa: TC002 - the command line looks at the signature
+from litestar import Litestar
 
 from session_core.env_file import rotate_secret
 from session_core.errors import SessionCoreError
@@ -32,8 +32,9 @@ _NOT_FOUND = 2
 
 def add_commands(cli: click.Group) -> None:
     """Add the commands to Litestar's command line; replaces Litestar's own `sessions`, which knows other sessions."""
-    # A fresh group for each call: Litestar wraps the callbacks of the group it is given.
-    group = click.Group("sessions", help="List, show and end sessions; secrets; counts.")
+    # Litestar's own kind of group hands the application to commands that ask for it.
+    kind = cast("type[click.Group]", getattr(cli, "group_class", click.Group))
+    group = kind("sessions", help="List, show and end sessions; secrets; counts.")
     for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate):
         group.add_command(command)
     cli.add_command(group)
@@ -168,7 +169,10 @@ def _generate_secret() -> None:
 )
 @click.option("--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify.")
 def _rotate(env_file: str, name: str, keep: int) -> None:
-    """Put a new secret in front of those in a settings file. Restart the application to use it; cookies are re-signed as they come."""
+    """Put a new secret in front of those in a settings file.
+
+    Restart the application to use it; cookies are re-signed as they come.
+    """
     kept = rotate_secret(env_file, name, secrets.token_urlsafe(32), keep=keep)
     click.echo(f"{name} in {env_file}: a new secret signs, {kept} old one(s) still verify")
 

@@ -73,8 +73,8 @@ class SessionConfig(Generic[D]):
     on_event: Sequence[EventListener] = ()
     """Called with every event, in the request it belongs to."""
     roles: RoleResolver = _roles_in_data
-    """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async, and is asked in
-    every guarded request, so that a role that was taken away is gone at once."""
+    """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async, and is
+    asked in every guarded request, so that a role that was taken away is gone at once."""
     is_active: Callable[[Identity], bool | Awaitable[bool]] | None = None
     """Whether a logged-in user may still act; asked by every guard. A disabled user is refused with the next request."""
     device: DeviceReader | None = None
@@ -84,7 +84,8 @@ class SessionConfig(Generic[D]):
     trusted_origins: Sequence[str] = ()
     """Other origins that may send state-changing requests, for example `https://admin.example.org`."""
     middleware_on: Literal["session_routes", "all_routes"] = "session_routes"
-    """Where the middleware runs: on routes that use the session (by parameter, by guards, or with `opt={"session": True}`), or on all."""
+    """Where the middleware runs: on routes that use the session (by parameter, by guards, or with `opt={"session": True}`),
+    or on all."""
     clock: Clock = field(default_factory=SystemClock)
     """Where the time comes from."""
 

@@ -93,9 +93,7 @@ class Events:
         **detail: str | int,
     ) -> None:
         """Log the event and tell every listener. Never raises for a listener's sake."""
-        event = Event(
-            name=name, at=self._clock.now(), handle=handle, identity=identity, reason=reason, detail=detail
-        )
+        event = Event(name=name, at=self._clock.now(), handle=handle, identity=identity, reason=reason, detail=detail)
         fields: dict[str, str | int] = dict(detail)
         if handle:
             fields["session"] = handle

@@ -130,9 +130,7 @@ async def _guarded(connection: Connection, check: _Check) -> None:
         await check(session, identity, connection)
     except AccessDeniedError as error:
         if not isinstance(error, LoginRequiredError):
-            await plugin.events.emit(
-                "access.denied", handle=session.handle, identity=session.identity, reason=error.code
-            )
+            await plugin.events.emit("access.denied", handle=session.handle, identity=session.identity, reason=error.code)
         if connection.scope["type"] == ScopeType.WEBSOCKET:
             raise WebSocketException(detail=error.title, code=_WEBSOCKET_CODES + error.status_code) from error
         raise

@@ -42,7 +42,7 @@ def ended_op_session_mark(op_session_key: str, number: int) -> str:
 class SessionLifecycle(Generic[D]):
     """The operations on sessions of one application."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the configuration that the lifecycle needs, by name
+    def __init__(
         self,
         *,
         store: SessionStore,
@@ -99,9 +99,7 @@ class SessionLifecycle(Generic[D]):
         expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
         session_id = new_session_id()
         key = session_key(session_id)
-        evicted = await self.store.create(
-            key, entry_of(record, expires_at), limit=self._limit if identity else 0
-        )
+        evicted = await self.store.create(key, entry_of(record, expires_at), limit=self._limit if identity else 0)
         await self.events.emit("session.created", handle=handle_of(key), identity=identity)
         await self._report_evicted(evicted, identity)
         return session_id, Snapshot(key, 1, expires_at, record)
@@ -145,7 +143,7 @@ class SessionLifecycle(Generic[D]):
         await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
         return session_id, new
 
-    async def login(  # noqa: PLR0913 - each is a fact of the login
+    async def login(
         self,
         snapshot: Snapshot | None,
         identity: Identity,
@@ -194,13 +192,9 @@ class SessionLifecycle(Generic[D]):
     async def destroy(self, snapshot: Snapshot) -> None:
         """End a session, and what it was rotated into meanwhile. Idempotent."""
         await self.store.delete(snapshot.key)
-        await self.events.emit(
-            "session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity
-        )
+        await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
 
-    async def _rotate(
-        self, snapshot: Snapshot, change: Change, *, limit: int
-    ) -> tuple[str, Snapshot, tuple[str, ...]]:
+    async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
         """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
         current: Snapshot | None = snapshot if snapshot.version > 0 else await self._newest(snapshot.key)
         for _ in range(_MAX_ROTATE_ATTEMPTS):

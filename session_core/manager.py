@@ -98,7 +98,8 @@ class SessionManager:
     async def end_op_session(self, issuer: str, sid: str, *, reason: str = "op_logout") -> int:
         """End all sessions that belong to one session at the OP; return how many.
 
-        A login callback of that OP session which is under way now is refused as well. The same `sid` of another issuer is untouched.
+        A login callback of that OP session which is under way now is refused as well. The same `sid` of another issuer is
+        untouched.
         """
         key = op_session_key(issuer, sid)
         number = 0

@@ -81,29 +81,22 @@ class SessionMiddleware(ASGIMiddleware):
         scope[_SCOPE_KEY] = handle  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
         replaced = False
 
+        async def send_finished(message: Message) -> None:
+            await send(self._finish(message, handle, reader) if message["type"] in _STARTS else message)
+
         async def send_durable(message: Message) -> None:
             nonlocal replaced
             if replaced:
                 raise _ReplacedResponseError
-            if message["type"] not in _STARTS or not handle.loaded:
+            if not handle.loaded or message["type"] not in _STARTS:
                 await send(message)
                 return
-            if message["type"] == "websocket.accept" or cast("Any", message)["status"] < _SERVER_ERROR:
-                # After a failure the assignments of the handler are discarded with its other work; what it made durable stands.
-                try:
-                    await handle.save()
-                except SessionCoreError as error:
-                    if message["type"] != "http.response.start":
-                        raise
-                    replaced = True
-                    await self._answer_error(scope, receive, send_finished, error)
-                    return
-            await send_finished(message)
-
-        async def send_finished(message: Message) -> None:
-            if message["type"] in _STARTS:
-                message = self._finish(message, handle, reader)
-            await send(message)
+            error = await _save(handle, message)
+            if error is None:
+                await send_finished(message)
+            else:
+                replaced = True
+                await self._answer_error(scope, receive, send_finished, error)
 
         try:
             await next_app(scope, receive, send_durable)
@@ -114,7 +107,7 @@ class SessionMiddleware(ASGIMiddleware):
     def _finish(self, message: Message, handle: SessionHandle[Any], reader: _CookieReader) -> Message:
         """Return a copy of the start message with the cookie and the caching headers that the session asks for."""
         # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
-        headers = list(cast("Any", message).get("headers") or ())
+        headers: list[tuple[bytes, bytes]] = list(cast("dict[str, Any]", message).get("headers") or ())
         if reader.needs_resign and handle.exists and handle.cookie_action is None:
             handle.cookie_action = "set"
         if handle.cookie_action == "set" and handle.session_id and handle.absolute_expires_at:
@@ -131,6 +124,19 @@ class SessionMiddleware(ASGIMiddleware):
         # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
         max_age = max(1, -(-(absolute_expires_at - self._config.clock.now()) // 1000))
         return cookie.set_header(self._config.signer.sign(session_id), max_age)
+
+
+async def _save(handle: SessionHandle[Any], message: Message) -> SessionCoreError | None:
+    """Make the handler's assignments durable; return the error that must be answered instead of `message`."""
+    if cast("dict[str, Any]", message).get("status", 0) >= _SERVER_ERROR:
+        return None  # the handler failed: its assignments are discarded with its other work; what it made durable stands
+    try:
+        await handle.save()
+    except SessionCoreError as error:
+        if message["type"] != "http.response.start":
+            raise
+        return error
+    return None
 
 
 class _CookieReader:

@@ -52,9 +52,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
     def __init__(self, config: SessionConfig[Any]) -> None:
         self.config = config
         self.events = Events(config.clock, tuple(config.on_event))
-        self.store = GuardedStore(
-            config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage
-        )
+        self.store = GuardedStore(config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage)
         self.lifecycle: SessionLifecycle[Any] = SessionLifecycle(
             store=self.store,
             codec=config.codec,

@@ -7,7 +7,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from litestar.response import Redirect, Response
 
-from session_core.errors import LoginRequiredError, SessionConflictError, SessionCoreError, StepUpRequiredError, StoreUnavailableError
+from session_core.errors import (
+    LoginRequiredError,
+    SessionConflictError,
+    SessionCoreError,
+    StepUpRequiredError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -74,9 +80,7 @@ def error_response(
     if wants_page(connection):
         page = _PAGE.format(title=error.title, status=error.status_code)
         return Response(page, status_code=error.status_code, media_type="text/html; charset=utf-8", headers=headers)
-    return Response(
-        problem(error), status_code=error.status_code, media_type="application/problem+json", headers=headers
-    )
+    return Response(problem(error), status_code=error.status_code, media_type="application/problem+json", headers=headers)
 
 
 def _return_to(connection: ASGIConnection[Any, Any, Any, Any], config: SessionConfig[Any]) -> str:

@@ -67,9 +67,7 @@ def decode_record(raw: bytes) -> SessionRecord:
 class DataCodec(Generic[D]):
     """Encodes, decodes, compares and merges one type of session data."""
 
-    def __init__(
-        self, data_type: type[D], default_factory: Callable[[], D] | None = None, *, max_bytes: int = 65536
-    ) -> None:
+    def __init__(self, data_type: type[D], default_factory: Callable[[], D] | None = None, *, max_bytes: int = 65536) -> None:
         """Check that `data_type` can be session data.
 
         Raises `ConfigurationError` when it is no msgspec.Struct, is array-like or tagged, or cannot be made without arguments.
@@ -89,9 +87,7 @@ class DataCodec(Generic[D]):
         try:
             self.decode(self.encode(self.fresh()))
         except Exception as error:
-            msg = (
-                f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error}"
-            )
+            msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error}"
             raise ConfigurationError(msg) from error
 
     @property

@@ -44,9 +44,7 @@ class SameOriginMiddleware(ASGIMiddleware):
                 scope["method"], scope["headers"], public_origin=self._origin, trusted_origins=self._trusted
             )
         else:
-            reason = cross_site_websocket_reason(
-                scope["headers"], public_origin=self._origin, trusted_origins=self._trusted
-            )
+            reason = cross_site_websocket_reason(scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)
         if reason is None:
             await next_app(scope, receive, send)
             return

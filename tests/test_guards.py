@@ -48,9 +48,7 @@ async def strong() -> str:
 
 
 @post("/enter")
-async def enter(
-    session: Session[AppSession], auth_time: FromQuery[int | None] = None, acr: FromQuery[str | None] = None
-) -> None:
+async def enter(session: Session[AppSession], auth_time: FromQuery[int | None] = None, acr: FromQuery[str | None] = None) -> None:
     await session.login(Identity(issuer=ISSUER, subject="alice", auth_time=auth_time, acr=acr))
 
 

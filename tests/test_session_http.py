@@ -202,7 +202,12 @@ async def test_another_site_cannot_change_state(headers: dict[str, str]) -> None
 
 async def test_the_same_origin_and_programs_may(clock: FakeClock) -> None:
     async with client_of(make_app(clock=clock, trusted_origins=("https://admin.example",))) as client:
-        for headers in ({"sec-fetch-site": "same-origin"}, {"origin": "http://localhost:8000"}, {}, {"origin": "https://admin.example"}):
+        for headers in (
+            {"sec-fetch-site": "same-origin"},
+            {"origin": "http://localhost:8000"},
+            {},
+            {"origin": "https://admin.example"},
+        ):
             assert (await client.post("/visit", headers=headers)).status_code == 201
 
 
@@ -230,7 +235,9 @@ async def test_ids_in_other_places_are_ignored() -> None:
         await client.post("/login/alice")
         cookie = cookie_of(client) or ""
     async with client_of(app) as client:
-        answer = await client.get("/read", params={"session": cookie, "sid": cookie}, headers={"x-session": cookie, "authorization": cookie})
+        answer = await client.get(
+            "/read", params={"session": cookie, "sid": cookie}, headers={"x-session": cookie, "authorization": cookie}
+        )
         assert answer.json()["exists"] is False
 
 

@@ -29,10 +29,9 @@ __all__ = ("SqlDatabase",)
 T = TypeVar("T")
 
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
-_ATTEMPTS: Final = 10
-# The server undid the whole transaction and says so: these, and only these, are safe to run again. PostgreSQL's
-# serialization failure and deadlock; MySQL's deadlock. By SQLSTATE or error number.
-_UNDONE: Final = frozenset({"40001", "40P01", 1213})
+# The database did nothing, or undid everything, and says so: these, and only these, are safe to run again. PostgreSQL's
+# serialization failure and deadlock; MySQL's deadlock; SQLite's write lock being held by another process.
+_UNDONE: Final = frozenset({"40001", "40P01", 1213, "SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT"})
 _SINGLE: Final = "session_core_single_statement"
 
 
@@ -61,9 +60,8 @@ class SqlDatabase:
                 if self.dialect == "sqlite":
                     await asyncio.to_thread(_make_private_file, self.url.database or "")
                     await self._use_write_ahead_log()
-                if with_tables:
-                    async with self._opened(self._transactions).begin() as connection:
-                        await create_tables(connection)
+            if with_tables:
+                await self.transact(create_tables)
         except BaseException:
             await self.close()
             raise
@@ -88,26 +86,30 @@ class SqlDatabase:
                 return await _rows(engine, statement, parameters)
 
     async def write(self, statement: Executable, parameters: Mapping[str, object]) -> int:
-        """Run one statement that commits itself; return how many rows it met. Not repeated: it may have been done."""
-        async with self._outages(), self._opened(self._singles).connect() as connection:
-            result = await connection.execute(statement, parameters)
-            await connection.commit()
-            return result.rowcount
+        """Run one statement that commits itself; return how many rows it met."""
+
+        async def work(connection: AsyncConnection) -> int:
+            return (await connection.execute(statement, parameters)).rowcount
+
+        return await self._repeat(lambda: self._singles, work)
 
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run `work` in one write transaction, again when the server undid it for another's sake."""
+        """Run `work` in one write transaction; it may run again, when the database undid what it did."""
+        return await self._repeat(lambda: self._transactions, work)
+
+    async def _repeat(self, engine: Callable[[], AsyncEngine | None], work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._outages():
-            engine = self._opened(self._transactions)
-            for attempt in range(_ATTEMPTS):
+            attempt = 0
+            while True:
                 try:
-                    async with engine.begin() as connection:
+                    async with self._opened(engine()).begin() as connection:
                         return await work(connection)
                 except DBAPIError as error:
-                    if attempt + 1 == _ATTEMPTS or not _was_undone(error):
+                    if not _was_undone(error):
                         raise
-                # Randomly, or two that met in a deadlock meet there again.
-                await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311 - no secret
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+                # At random, or two that met in a deadlock meet there again. `_outages` bounds it all in time.
+                attempt = min(attempt + 1, 5)
+                await asyncio.sleep(random.uniform(0, 0.001 * 2**attempt))  # noqa: S311 - no secret
 
     def _opened(self, engine: AsyncEngine | None) -> AsyncEngine:
         if engine is None:
@@ -119,8 +121,10 @@ class SqlDatabase:
         """SQLite has one writer at a time: queueing for one connection here is fairer and cheaper than its own polling."""
         reads = self._engine(pool_size=self._pool_size, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
         writes = self._engine(pool_size=1)
-        for engine in (reads, writes):
-            event.listen(engine.sync_engine, "connect", self._prepare_sqlite)
+        event.listen(reads.sync_engine, "connect", _prepare_sqlite(busy_ms=int(self._timeout * 1000)))
+        # Short: SQLite polls for the write lock more and more slowly, and a busy neighbour would starve this process.
+        # Beginning anew (`_repeat`) is fairer, and leaves the waiting to the event loop.
+        event.listen(writes.sync_engine, "connect", _prepare_sqlite(busy_ms=20))
         event.listen(writes.sync_engine, "begin", _begin_sqlite)
         self._engines = (reads, writes)
         self._reads, self._transactions = reads, writes
@@ -140,17 +144,6 @@ class SqlDatabase:
         return create_async_engine(
             self.url, max_overflow=0, pool_timeout=self._timeout, hide_parameters=True, **options
         )
-
-    def _prepare_sqlite(self, connection: Any, record: object) -> None:
-        del record
-        # Without this the driver begins transactions by itself, late and without the write lock, and two that have read
-        # before they write end in "database is locked" or, worse, in a check on stale rows.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
-        # The default for a write-ahead log may lose acknowledged commits with the power.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
 
     async def _use_write_ahead_log(self) -> None:
         """Readers then never wait for the writer. Kept in the file; where a file system cannot, sessions work without."""
@@ -191,6 +184,21 @@ async def _rows(engine: AsyncEngine, statement: Executable, parameters: Mapping[
         return (await connection.execute(statement, parameters)).all()
 
 
+def _prepare_sqlite(*, busy_ms: int) -> Callable[[Any, object], None]:
+    def prepare(connection: Any, record: object) -> None:
+        del record
+        # Without this the driver begins transactions by itself, late and without the write lock, and two that have read
+        # before they write end in "database is locked" or, worse, in a check on stale rows.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {busy_ms}")
+        # The usual setting for a write-ahead log may lose acknowledged commits with the power.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    return prepare
+
+
 def _begin_sqlite(connection: Connection) -> None:
     # A single statement takes the write lock by itself, before it reads.
     if not connection.get_execution_options().get(_SINGLE):
@@ -199,8 +207,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _was_undone(error: DBAPIError) -> bool:
     original = error.orig
-    state = getattr(original, "sqlstate", None)
-    return state in _UNDONE or (bool(original and original.args) and original.args[0] in _UNDONE)
+    if original is None:
+        return False
+    signs = (getattr(original, "sqlstate", None), getattr(original, "sqlite_errorname", None), *original.args[:1])
+    return any(isinstance(sign, str | int) and sign in _UNDONE for sign in signs)
 
 
 def _parse(text: str) -> URL:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_core.testing.clock import FakeClock
+from session_core.testing.login import log_in, log_in_sync, logged_in_cookie
 
 if TYPE_CHECKING:
     from session_core.testing.store_contract import SessionStoreContract
 
-__all__ = ("FakeClock", "SessionStoreContract")
+__all__ = ("FakeClock", "SessionStoreContract", "log_in", "log_in_sync", "logged_in_cookie")
 
 
 def __getattr__(name: str) -> object:

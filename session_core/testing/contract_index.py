@@ -17,7 +17,9 @@ __all__ = ("IndexContract",)
 class IndexContract(ContractBase):
     """find, delete_by and the limit."""
 
-    async def fill(self, store: SessionStore, clock: FakeClock, names: str, user: str, op_session: str | None = None) -> list[str]:
+    async def fill(
+        self, store: SessionStore, clock: FakeClock, names: str, user: str, op_session: str | None = None
+    ) -> list[str]:
         """Create one session per letter, of rising rank; return the keys."""
         keys = [self.key(f"{user}-{name}") for name in names]
         for rank, key in enumerate(keys):

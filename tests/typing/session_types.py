@@ -7,7 +7,7 @@ from typing import Literal, assert_type
 import msgspec
 from litestar import get
 
-from session_core import Identity, Session, SessionConfig, SessionHandle, SessionSummary, Sessions
+from session_core import Identity, Session, SessionConfig, SessionHandle, Sessions, SessionSummary
 from session_core.guards import requires
 from session_core.stores import SessionStore, open_store
 
