@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from litestar.di import NamedDependency
 
+from session_core.draft import Draft, with_data
 from session_core.errors import SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord
 from session_core.session_id import handle_of
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from session_core.identity import Identity
     from session_core.lifecycle import SessionLifecycle
-    from session_core.writer import Snapshot
+    from session_core.writer import Change, Snapshot
 
 __all__ = ("CookieAction", "Session", "SessionHandle")
 
@@ -43,8 +44,7 @@ class SessionHandle(Generic[D]):
         self._read_session_id = read_session_id
         self._read_device = read_device
         self._snapshot: Snapshot | None = None
-        self._data: D | None = None
-        self._base: bytes = b""
+        self._draft: Draft[D] | None = None
         self.session_id: str | None = None
         """The secret id; for the middleware that writes the cookie, nobody else."""
         self.cookie_action: CookieAction = None
@@ -58,11 +58,11 @@ class SessionHandle(Generic[D]):
     @property
     def loaded(self) -> bool:
         """Whether anybody asked for the session in this request."""
-        return self._data is not None
+        return self._draft is not None
 
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
-        if self._data is None:
+        if self._draft is None:
             session_id = await self._read_session_id()
             snapshot = await self._lifecycle.load(session_id) if session_id else None
             if snapshot is not None:
@@ -81,17 +81,14 @@ class SessionHandle(Generic[D]):
     @property
     def data(self) -> D:
         """The typed data: read it, assign to it."""
-        if self._data is None:
-            msg = "the session is not loaded yet; inject it, or await session_of(connection)"
-            raise RuntimeError(msg)
-        return self._data
+        return self._loaded_draft().data
 
     @data.setter
     def data(self, value: D) -> None:
         if not isinstance(value, self._lifecycle.codec.data_type):
             msg = f"session data must be a {self._lifecycle.codec.data_type.__name__}"
             raise SessionDataError(msg)
-        self._data = value
+        self._loaded_draft().data = value
 
     @property
     def exists(self) -> bool:
@@ -153,8 +150,10 @@ class SessionHandle(Generic[D]):
             msg = f"{codec.data_type.__name__} has no field {', '.join(sorted(unknown))}"
             raise SessionDataError(msg)
 
+        draft = self._loaded_draft()
+
         def change(record: SessionRecord) -> SessionRecord:
-            stored = bytes(self._merged(record).data)
+            stored = bytes(draft.merged(record).data)
             data = codec.decode(stored)
             result = function(data) if function else None
             if result is not None:
@@ -165,7 +164,7 @@ class SessionHandle(Generic[D]):
             if fields:
                 data = msgspec.structs.replace(data, **fields)
             new = codec.apply(stored, codec.changes(stored, data))
-            return _with_data(record, new)
+            return with_data(record, new)
 
         if self._snapshot is None:
             await self._begin(change)
@@ -175,12 +174,13 @@ class SessionHandle(Generic[D]):
 
     async def save(self) -> None:
         """Save what was assigned to `data`, or note that the session was used. The middleware calls it."""
-        if self._data is None:
+        draft = self._draft
+        if draft is None:
             return
         if self._snapshot is None:
-            await self._begin(self._merged)
-        elif self._changes():
-            self._adopt(await self._lifecycle.write(self._snapshot, self._merged))
+            await self._begin(draft.merged)
+        elif draft.changes():
+            self._adopt(await self._lifecycle.write(self._snapshot, draft.merged))
         else:
             await self._lifecycle.touch(self._snapshot)
 
@@ -191,11 +191,12 @@ class SessionHandle(Generic[D]):
         `SessionLifecycle.login` for `started_at`.
         """
         await self.load()
+        draft = self._loaded_draft()
         session_id, snapshot = await self._lifecycle.login(
             self._snapshot,
             identity,
-            change=self._merged,
-            data=self._checked(),
+            change=draft.merged,
+            data=draft.encoded(),
             vault=vault,
             device=self._read_device(),
             started_at=started_at,
@@ -208,7 +209,7 @@ class SessionHandle(Generic[D]):
         if self._snapshot is None:
             await self.save()
             return
-        session_id, snapshot = await self._lifecycle.regenerate(self._snapshot, self._merged)
+        session_id, snapshot = await self._lifecycle.regenerate(self._snapshot, self._loaded_draft().merged)
         self._enter(session_id, snapshot)
 
     async def destroy(self) -> None:
@@ -225,61 +226,41 @@ class SessionHandle(Generic[D]):
         await self.load()
         if self._snapshot is None:
             raise SessionGoneError
+        draft = self._loaded_draft()
         snapshot = await self._lifecycle.write(
             self._snapshot,
-            lambda record: msgspec.structs.replace(self._merged(record), vault=vault),
+            lambda record: msgspec.structs.replace(draft.merged(record), vault=vault),
         )
         self._adopt(snapshot)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _loaded_draft(self) -> Draft[D]:
+        if self._draft is None:
+            msg = "the session is not loaded yet; inject it, or await session_of(connection)"
+            raise RuntimeError(msg)
+        return self._draft
+
     def _adopt(self, snapshot: Snapshot | None) -> None:
-        codec = self._lifecycle.codec
+        lifecycle = self._lifecycle
+        stored = None if snapshot is None else bytes(snapshot.record.data)
+        self._draft = Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts)
         self._snapshot = snapshot
-        if snapshot is None:
-            self._data = codec.fresh()
-            self._base = codec.encode(self._data)
-        else:
-            self._base = bytes(snapshot.record.data)
-            self._data = codec.decode(self._base)
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id
         self.cookie_action = "set"
         self._adopt(snapshot)
 
-    async def _begin(self, change: Callable[[SessionRecord], SessionRecord]) -> None:
+    async def _begin(self, change: Change) -> None:
         """Store a visitor's first data; nothing at all when it is still what a fresh session has."""
-        blank = SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(self._base))
-        data = bytes(change(blank).data)
-        if data == self._base:
+        base = self._loaded_draft().base
+        data = bytes(change(SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(base))).data)
+        if data == base:
             return
         session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device())
         self._enter(session_id, snapshot)
 
-    def _changes(self) -> dict[str, bytes]:
-        return self._lifecycle.codec.changes(self._base, cast("D", self._data))
-
-    def _merged(self, record: SessionRecord) -> SessionRecord:
-        """Apply the assignments of this request to the newest record."""
-        changes = self._changes()
-        if not changes:
-            return record
-        codec, newest = self._lifecycle.codec, bytes(record.data)
-        if self._lifecycle.refuse_conflicts:
-            return _with_data(record, codec.merge(self._base, newest, changes))
-        return _with_data(record, codec.apply(newest, changes))
-
-    def _checked(self) -> bytes:
-        """The data of a visitor, valid for storing."""
-        return self._lifecycle.codec.apply(self._base, self._changes())
-
-
-def _with_data(record: SessionRecord, data: bytes) -> SessionRecord:
-    return record if data == bytes(record.data) else msgspec.structs.replace(record, data=msgspec.Raw(data))
-
 
 Session: TypeAlias = NamedDependency[SessionHandle[D]]
 """What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""
-
-AnySession: TypeAlias = SessionHandle[Any]

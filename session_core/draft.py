@@ -1,0 +1,52 @@
+"""The typed data of one request: what was read, and what the handler has assigned since."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from session_core.record import DataCodec, SessionRecord
+
+__all__ = ("Draft", "with_data")
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+
+class Draft(Generic[D]):
+    """Session data that a handler may change, beside the encoding it was read from."""
+
+    __slots__ = ("_codec", "_refuse_conflicts", "base", "data")
+
+    def __init__(self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool) -> None:
+        self._codec = codec
+        self._refuse_conflicts = refuse_conflicts
+        self.data: D = codec.fresh() if stored is None else codec.decode(stored)
+        self.base: bytes = codec.encode(self.data) if stored is None else stored
+
+    def changes(self) -> dict[str, bytes]:
+        """What was assigned since, encoded, by stored field name; nested changes are found too."""
+        return self._codec.changes(self.base, self.data)
+
+    def merged(self, record: SessionRecord) -> SessionRecord:
+        """Apply the assignments to the newest record; the same record when there are none.
+
+        Raises `SessionConflictError` where somebody else assigned something else, unless the last write is to win;
+        `SessionDataError` for a value of the wrong type.
+        """
+        changes = self.changes()
+        if not changes:
+            return record
+        newest = bytes(record.data)
+        if self._refuse_conflicts:
+            return with_data(record, self._codec.merge(self.base, newest, changes))
+        return with_data(record, self._codec.apply(newest, changes))
+
+    def encoded(self) -> bytes:
+        """The data as it would be stored now, checked. Raises `SessionDataError`."""
+        return self._codec.apply(self.base, self.changes())
+
+
+def with_data(record: SessionRecord, data: bytes) -> SessionRecord:
+    """Return the record holding `data`; the same record when it does already."""
+    return record if data == bytes(record.data) else msgspec.structs.replace(record, data=msgspec.Raw(data))
