@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -84,10 +85,12 @@ class Disk:
     def unmark(self, path: Path) -> None:
         """Remove such a file, and its directory with the last of them."""
         path.unlink(missing_ok=True)
-        try:
-            path.parent.rmdir()
-        except OSError:
-            return  # there are others
+        self.drop_if_empty(path.parent)
+
+    def drop_if_empty(self, directory: Path) -> None:
+        """Remove a directory with nothing in it."""
+        with suppress(OSError):
+            directory.rmdir()
 
     def names(self, directory: Path) -> Iterator[str]:
         """Give the names in a directory, none when it is not there."""

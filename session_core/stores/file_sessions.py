@@ -169,6 +169,7 @@ class SessionFiles:
                 for key in self.disk.names(indexes / directory):
                     if _KEY.match(key) and not self._path(key).exists():
                         self._drop_mark(indexes / directory / key, key)
+                self.disk.drop_if_empty(indexes / directory)
 
     def _apply(self, changes: list[Change]) -> None:
         """Make the changes; the locks are held. Repeatable: half of it may have been made before."""

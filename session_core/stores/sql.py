@@ -14,6 +14,7 @@ from session_core.stores.sql_schema import claims, sessions
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from sqlalchemy import Table
     from sqlalchemy.engine import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -162,17 +163,10 @@ class SqlStore:
         """See `SessionStore.delete_expired`."""
         removed = 0
         for table in (sessions, claims):
-
-            async def work(connection: AsyncConnection, table: Any = table, room: int = limit - removed) -> int:
-                now = self._clock.now()
-                found = await connection.execute(statements.EXPIRED[table], {"now": now, "limit": min(room, _BATCH)})
-                names = list(found.scalars())
-                if names:
-                    await connection.execute(statements.REMOVE[table], {"names": names, "now": now})
-                return len(names)
-
-            while removed < limit and (count := await self._database.transact(work)):
-                removed += count
+            names = [""]
+            while names and removed < limit:
+                names = await self._remove_expired(table, min(limit - removed, _BATCH))
+                removed += sum(not statements.is_lock(name) for name in names)
         return removed
 
     async def scan(self) -> AsyncIterator[StoredSession]:
@@ -196,6 +190,16 @@ class SqlStore:
         rows = await self._database.read(statements.CLAIMED_UNTIL, {"at": name, "now": self._clock.now()})
         return int(rows[0].expires_at) if rows else None
 
+    async def _remove_expired(self, table: Table, limit: int) -> list[str]:
+        async def work(connection: AsyncConnection) -> list[str]:
+            now = self._clock.now()
+            names = list((await connection.execute(statements.EXPIRED[table], {"now": now, "limit": limit})).scalars())
+            if names:
+                await connection.execute(statements.REMOVE[table], {"names": names, "now": now})
+            return names
+
+        return await self._database.transact(work)
+
     async def _evict(self, connection: AsyncConnection, key: str, entry: Entry, limit: int) -> tuple[str, ...]:
         """Delete what is above the limit beside `key`. The lock on the user is held."""
         if limit <= 0 or entry.user is None:
@@ -211,7 +215,7 @@ _TAKEN: Final = "the session key is taken"
 
 
 def _stored(row: Row[Any]) -> StoredSession:
-    key, version, data, expires_at, user, op_session, rank = row
+    key, version, data, expires_at, user, op_session, rank = tuple(row)
     return StoredSession(key, version, Entry(bytes(data), expires_at, user, op_session, rank))
 
 

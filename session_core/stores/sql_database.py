@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from session_core.errors import ConfigurationError, StoreUnavailableError
+from session_core.errors import StoreUnavailableError
 from session_core.stores.sql_tables import create_tables
+from session_core.stores.sql_url import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from sqlalchemy import Executable
-    from sqlalchemy.engine import URL, Connection, Row
+    from sqlalchemy.engine import Connection, Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 __all__ = ("SqlDatabase",)
 
 T = TypeVar("T")
 
-_ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
 # The database did nothing, or undid everything, and says so: these, and only these, are safe to run again. PostgreSQL's
 # serialization failure and deadlock; MySQL's deadlock; SQLite's write lock being held by another process.
 _UNDONE: Final = frozenset({"40001", "40P01", 1213, "SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT"})
@@ -39,10 +38,11 @@ class SqlDatabase:
     """One database, in three ways of talking to it: reads, single writes and write transactions."""
 
     def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
-        self.url = _parse(url)
+        self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
         self._pool_size = pool_size
         self._timeout = timeout
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._engines: tuple[AsyncEngine, ...] = ()
         self._reads: AsyncEngine | None = None
         self._singles: AsyncEngine | None = None
@@ -67,7 +67,9 @@ class SqlDatabase:
             raise
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection, when the calls under way have ended. Idempotent."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
         engines, self._engines = self._engines, ()
         self._reads = self._singles = self._transactions = None
         for engine in engines:
@@ -75,6 +77,33 @@ class SqlDatabase:
 
     async def read(self, statement: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         """Return the rows of one SELECT, without a transaction around it."""
+        return await self._to_its_end(self._read(statement, parameters))
+
+    async def write(self, statement: Executable, parameters: Mapping[str, object]) -> int:
+        """Run one statement that commits itself; return how many rows it met."""
+
+        async def work(connection: AsyncConnection) -> int:
+            return (await connection.execute(statement, parameters)).rowcount
+
+        return await self._to_its_end(self._repeat(lambda: self._singles, work))
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` in one write transaction; it may run again, when the database undid what it did."""
+        return await self._to_its_end(self._repeat(lambda: self._transactions, work))
+
+    async def _to_its_end(self, call: Coroutine[Any, Any, T]) -> T:
+        """Let a call end even if who waits for it is cancelled: clients that hang up would cost a connection each."""
+        task = asyncio.create_task(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else may be there any more to be told
+
+    async def _read(self, statement: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         async with self._outages():
             engine = self._opened(self._reads)
             try:
@@ -84,18 +113,6 @@ class SqlDatabase:
                 if not error.connection_invalidated:
                     raise
                 return await _rows(engine, statement, parameters)
-
-    async def write(self, statement: Executable, parameters: Mapping[str, object]) -> int:
-        """Run one statement that commits itself; return how many rows it met."""
-
-        async def work(connection: AsyncConnection) -> int:
-            return (await connection.execute(statement, parameters)).rowcount
-
-        return await self._repeat(lambda: self._singles, work)
-
-    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run `work` in one write transaction; it may run again, when the database undid what it did."""
-        return await self._repeat(lambda: self._transactions, work)
 
     async def _repeat(self, engine: Callable[[], AsyncEngine | None], work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._outages():
@@ -140,7 +157,7 @@ class SqlDatabase:
         self._transactions = engine
         self._reads = self._singles = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def _engine(self, **options: Any) -> AsyncEngine:
+    def _engine(self, **options: Any) -> AsyncEngine:  # noqa: ANN401 - as SQLAlchemy's own
         return create_async_engine(
             self.url, max_overflow=0, pool_timeout=self._timeout, hide_parameters=True, **options
         )
@@ -185,7 +202,7 @@ async def _rows(engine: AsyncEngine, statement: Executable, parameters: Mapping[
 
 
 def _prepare_sqlite(*, busy_ms: int) -> Callable[[Any, object], None]:
-    def prepare(connection: Any, record: object) -> None:
+    def prepare(connection: Any, record: object) -> None:  # noqa: ANN401 - the driver's own
         del record
         # Without this the driver begins transactions by itself, late and without the write lock, and two that have read
         # before they write end in "database is locked" or, worse, in a check on stale rows.
@@ -211,29 +228,6 @@ def _was_undone(error: DBAPIError) -> bool:
         return False
     signs = (getattr(original, "sqlstate", None), getattr(original, "sqlite_errorname", None), *original.args[:1])
     return any(isinstance(sign, str | int) and sign in _UNDONE for sign in signs)
-
-
-def _parse(text: str) -> URL:
-    try:
-        url = make_url(text)
-        driver = _ASYNC_DRIVERS.get(url.drivername)
-        if driver is not None:
-            url = url.set(drivername=f"{url.drivername}+{driver}")
-        dialect = url.get_dialect()
-    except ArgumentError as error:
-        msg = "the URL of the session store is malformed; a good example: sqlite+aiosqlite:///var/sessions.db"
-        raise ConfigurationError(msg) from error
-    if url.get_backend_name() not in _ASYNC_DRIVERS or not dialect.is_async:
-        msg = f"the SQL session store cannot use {url.drivername}; use one of " + ", ".join(
-            f"{name}+{driver}" for name, driver in _ASYNC_DRIVERS.items()
-        )
-        raise ConfigurationError(msg)
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        msg = "SQLite in memory is seen by one connection only; use memory://, or a file: sqlite+aiosqlite:///var/sessions.db"
-        raise ConfigurationError(msg)
-    # Raises ImportError when the driver is not installed: at start, not at the first request.
-    dialect.import_dbapi()
-    return url
 
 
 def _make_private_file(path: str) -> None:

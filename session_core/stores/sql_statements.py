@@ -14,7 +14,7 @@ from session_core.stores.sql_schema import claims, sessions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Executable, Table
+    from sqlalchemy import BindParameter, Executable, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 __all__ = (
@@ -33,11 +33,12 @@ __all__ = (
     "VERSION",
     "insert",
     "insert_alone",
+    "is_lock",
     "lock",
 )
 
-_now: Final = bindparam("now")
-_key: Final = bindparam("at")
+_now: Final[BindParameter[int]] = bindparam("now")
+_key: Final[BindParameter[str]] = bindparam("at")
 _of_user: Final = sessions.c.user_key == bindparam("user")
 _of_op_session: Final = sessions.c.op_session_key == bindparam("op_session")
 _live: Final = and_(sessions.c.successor.is_(None), sessions.c.expires_at > _now)
@@ -101,7 +102,7 @@ REMOVE: Final = {
 }
 
 
-def _on_conflict(table: Table, dialect: Any) -> Executable:
+def _on_conflict(table: Table, dialect: Any) -> Executable:  # noqa: ANN401 - a module
     """INSERT that takes the place of an expired row, in one statement."""
     insert = dialect.insert(table)
     name = table.primary_key.columns[0]
@@ -110,6 +111,7 @@ def _on_conflict(table: Table, dialect: Any) -> Executable:
 
 
 _ADVISORY: Final = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_LOCK_PREFIX: Final = "lock:"
 _LOCK_ROW_MS: Final = 3_600_000
 _new_lock: Final = mysql.insert(claims)
 _LOCK_ROW: Final = _new_lock.on_duplicate_key_update(expires_at=_new_lock.inserted.expires_at)
@@ -158,4 +160,9 @@ async def lock(connection: AsyncConnection, names: Iterable[str | None], now: in
             await connection.execute(_ADVISORY, {"number": number})
         else:
             # A row of its own, in the table that is swept anyway; the colon keeps it apart from real claims.
-            await connection.execute(_LOCK_ROW, {"name": f"lock:{name}", "expires_at": now + _LOCK_ROW_MS})
+            await connection.execute(_LOCK_ROW, {"name": f"{_LOCK_PREFIX}{name}", "expires_at": now + _LOCK_ROW_MS})
+
+
+def is_lock(name: str) -> bool:
+    """Whether a row of the claims is a lock of MySQL's, which nobody has claimed."""
+    return name.startswith(_LOCK_PREFIX)

@@ -47,7 +47,7 @@ class ContractBase:
         del clock
         msg = f"{type(self).__name__} must override the fixture `store`"
         raise NotImplementedError(msg)
-        yield
+        yield  # noqa: PT022 - what makes this an asynchronous generator, as overriding ones are
 
     def key(self, name: str, *, after: str | None = None) -> str:
         """Return a key as the library makes them: 43 characters of base64url.
@@ -57,7 +57,7 @@ class ContractBase:
         del after
         return urlsafe_b64encode(sha256(name.encode()).digest()).rstrip(b"=").decode()
 
-    def entry(  # noqa: PLR0913 - one parameter per field
+    def entry(
         self,
         clock: FakeClock,
         data: bytes = b"data",

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 
 from session_core.errors import SessionConflictError
 from session_core.stores.base import Entry, SessionStore
@@ -28,10 +29,8 @@ def say(line: str) -> None:
 
 async def increment(store: SessionStore, count: int) -> None:
     """Add to one counter by load and compare-and-swap; say how many were acknowledged."""
-    try:
+    with suppress(SessionConflictError):
         await store.create("counter", Entry(b"0", FOREVER))
-    except SessionConflictError:
-        pass
     done = 0
     while done < count:
         stored = await store.load("counter")

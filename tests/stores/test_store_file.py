@@ -25,6 +25,7 @@ FOREVER = 2**52
 HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.anyio
+# ruff: noqa: ASYNC240 - nothing else runs in these event loops
 
 
 @pytest.fixture

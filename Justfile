@@ -1,0 +1,58 @@
+# uv run just RECIPE
+
+# list the recipes
+default:
+    @just --list
+
+# demo:begin
+# the demo: identity provider and application, logged in within a minute
+demo *ARGS:
+    uv run demo {{ARGS}}
+# demo:end
+
+# the application on Granian, as in production
+serve *ARGS:
+    uv run serve {{ARGS}}
+
+# all tests, or those named
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# style, formatting, and who may import whom
+lint:
+    uv run ruff check .
+    uv run ruff format --check .
+    uv run lint-imports
+
+# both type checkers
+types:
+    uv run mypy .
+    uv run pyright
+
+# demo:begin
+# the tests in a real browser
+e2e *ARGS:
+    uv run pytest tests/e2e {{ARGS}}
+
+# the README's screenshot, taken from the running demo
+screenshot:
+    uv run python scripts/screenshot.py
+# demo:end
+
+# build the documentation
+docs:
+    uv run zensical build --clean
+
+# bring the database of the settings to the newest version
+migrate:
+    uv run alembic upgrade head
+
+# give the project a name of your own
+rename NAME:
+    uv run python scripts/rename.py {{NAME}}
+
+# demo:begin
+# drop the demo; what is left logs in at your own provider
+eject:
+    uv run python scripts/eject.py
+# demo:end

@@ -1,0 +1,22 @@
+"""The reference application: what one builds on `session_core`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from app.settings import Settings
+
+__all__ = ("NAME", "create_app")
+
+NAME = "session_core"
+"""What people read as the name of this application; `just rename NAME` changes it."""
+
+
+def create_app(settings: Settings | None = None) -> Litestar:
+    """Return the application; here so that `litestar run` finds it. Imported late: a mere `import app` stays cheap."""
+    from app.asgi import create_app as create  # noqa: PLC0415 - see above
+
+    return create(settings)

@@ -1,0 +1,196 @@
+"""Builds the application from its settings; what a server, the command line and the tests start from.
+
+    settings -> database, users, audit -> sessions -> login -> routes -> headers, access log
+
+A clone that adds a page adds a module to `app.routes` and its handlers here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from app import NAME
+from app.access_log import AccessLog
+from app.database import SCHEMA_REVISION, migrate
+from app.errors import exception_handlers
+from app.log import configure_logging
+from app.problem_report import SettingsError
+from app.production import production_problems, refuse_unfit
+from app.request_context import client_address, user_agent
+from app.routes import account, admin, health, home, session_api, static, user_api
+from app.security_headers import SecurityHeaders
+from app.services import Services
+from app.session_data import AppSession
+from app.settings import Settings, load_settings
+from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
+from session_core.errors import ForbiddenError, OidcError
+from session_core.identity import Identity
+from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.record import Device
+from session_core.sealing import SealingKeys, parse_keys
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from litestar.connection import ASGIConnection
+
+    from session_core import SessionHandle
+
+__all__ = ("create_app",)
+
+_MAX_BODY = 64 * 1024
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app")
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Litestar:
+    """Return the application.
+
+    Without settings they are read from the environment and `.env`; when those are unfit, the process ends with one clear line
+    for each (a server or a command line imports this; a traceback would only hide what is wrong).
+    """
+    try:
+        settings = settings or load_settings()
+        refuse_unfit(settings)
+        return _assemble(settings, clock or SystemClock())
+    except (SettingsError, ConfigurationError) as error:
+        sys.exit(str(error) if isinstance(error, SettingsError) else f"error: {error}")
+
+
+def _assemble(settings: Settings, clock: Clock) -> Litestar:
+    configure_logging(level=settings.app_log_level, as_json=settings.is_production)
+    services = Services(settings, clock)
+    login = OidcPlugin(_oidc_config(services))
+    app = Litestar(
+        route_handlers=[
+            *home.handlers,
+            *account.handlers,
+            *admin.handlers,
+            *user_api.handlers,
+            *session_api.handlers,
+            *health.handlers,
+            *static.handlers,
+        ],
+        plugins=[SessionPlugin(_session_config(services)), login],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        exception_handlers=exception_handlers(),
+        lifespan=[lambda _: _running(services, login)],
+        openapi_config=_openapi(settings),
+        request_max_body_size=_MAX_BODY,
+        logging_config=None,
+        debug=settings.app_debug,
+        opt={"posture_check": lambda: (settings.app_env, production_problems(settings), settings.is_production)},
+    )
+    app.state["services"] = services
+    # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
+    app.asgi_handler = AccessLog(
+        SecurityHeaders(app.asgi_handler, settings, lambda: login.relying_party.discovery.known),
+        services.metrics,
+        settings.trusted_proxies,
+        loud=settings.is_production,
+    )
+    return app
+
+
+def _session_config(services: Services) -> SessionConfig[AppSession]:
+    settings = services.settings
+
+    def device(connection: ASGIConnection[Any, Any, Any, Any]) -> Device:
+        scope = connection.scope
+        return Device(ip=client_address(scope, settings.trusted_proxies), user_agent=user_agent(scope))
+
+    async def roles(session: SessionHandle[AppSession]) -> tuple[str, ...]:
+        user = await services.user_of(session)
+        return user.roles if user else ()
+
+    return SessionConfig(
+        AppSession,
+        store=settings.session_store,
+        secrets=[secret.get_secret_value() for secret in settings.session_secrets],
+        public_url=settings.public_url,
+        cookie=CookieConfig(name=settings.session_cookie),
+        timeouts=Timeouts(idle=settings.session_idle_seconds, absolute=settings.session_absolute_seconds),
+        max_sessions_per_user=settings.session_max_per_user,
+        on_event=[services.metrics.happened, services.audit.record],
+        roles=roles,
+        is_active=services.users.is_active,
+        device=device,
+        clock=services.clock,
+    )
+
+
+def _oidc_config(services: Services) -> OidcConfig:
+    settings = services.settings
+    secret = settings.oidc_client_secret
+    provider = OidcProvider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=secret.get_secret_value() if secret else None,
+        scopes=settings.oidc_scopes.split(),
+        logout_token_typ=settings.oidc_logout_token_typ,
+        allow_http=not settings.is_production,
+    )
+
+    async def remember_user(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> None:
+        del session
+        user = await services.users.remember(identity, claims)
+        if user.disabled:
+            raise ForbiddenError
+
+    return OidcConfig(
+        providers=[provider],
+        public_url=settings.public_url,
+        sealing=SealingKeys(parse_keys(",".join(key.get_secret_value() for key in settings.session_encryption_keys))),
+        http_timeout_seconds=settings.oidc_http_timeout_seconds,
+        on_login=remember_user,
+    )
+
+
+@asynccontextmanager
+async def _running(services: Services, login: OidcPlugin) -> AsyncIterator[None]:
+    """Open the database for as long as the application runs; a development machine migrates it by itself."""
+    await services.database.open()
+    if not services.settings.is_production and await services.database.revision() != SCHEMA_REVISION:
+        await asyncio.to_thread(migrate, services.settings.database_url)
+    await services.audit.open()
+    # The first login need not wait for it, and pages know where a logout may lead. A provider that is out stops nothing.
+    asking_provider = asyncio.create_task(_ask_provider(login))
+    try:
+        yield
+    finally:
+        asking_provider.cancel()
+        await services.audit.close()
+        await services.database.close()
+
+
+async def _ask_provider(login: OidcPlugin) -> None:
+    with suppress(OidcError):
+        await login.relying_party.discovery.metadata()
+
+
+def _openapi(settings: Settings) -> OpenAPIConfig:
+    cookie = settings.session_cookie or ("__Host-session" if settings.public_url.startswith("https:") else "session")
+    scheme = SecurityScheme(
+        type="apiKey",
+        name=cookie,
+        security_scheme_in="cookie",
+        description="The session cookie; GET /auth/login begins the login that sets it.",
+    )
+    return OpenAPIConfig(
+        title=NAME,
+        version="1",
+        path="/schema",
+        # JSON and YAML alone: the pages that Litestar can serve load their scripts from another host.
+        render_plugins=[JsonRenderPlugin(path="/"), YamlRenderPlugin()],
+        components=Components(security_schemes={"session": scheme}),
+        security=[{"session": []}],
+    )

@@ -1,0 +1,115 @@
+"""`serve`: the application on Granian, as in production."""
+
+# ruff: noqa: T201 - a command speaks to whoever typed it
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from app.database import migrate
+from app.listening import address_problem, end_with_parent
+from app.problem_report import Problem, SettingsError
+from app.production import refuse_unfit
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litestar import Litestar
+
+__all__ = ("serve", "worker")
+
+_MAX_PORT = 65535
+
+
+def serve(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; return the exit code. Anything that prevents it is one clear line."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        refuse_unfit(settings)
+        _refuse_unshared(settings, options.workers)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if problem := address_problem(options.host, options.port, "uv run serve --port"):
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    if not settings.is_production:
+        # Here and not in the workers: one process migrates, and the others find it done.
+        migrate(settings.database_url)
+    with ExitStack() as resources:
+        if options.workers > 1:
+            # Workers share their numbers through files there; without it /metrics would show one worker's at random.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = resources.enter_context(tempfile.TemporaryDirectory())
+        _announce(settings, options)
+        _run(options)
+    return 0
+
+
+def worker() -> Litestar:
+    """Return the application for one worker process, which ends when the server that started it does."""
+    from app.asgi import create_app  # noqa: PLC0415 - the parent process needs no application
+
+    end_with_parent()
+    return create_app()
+
+
+def _run(options: argparse.Namespace) -> None:
+    from granian import Granian  # noqa: PLC0415 - `--help` and refusals need no server
+    from granian.constants import Interfaces  # noqa: PLC0415
+
+    Granian(
+        "app.cli:worker",
+        factory=True,
+        address=options.host,
+        port=options.port,
+        workers=options.workers,
+        interface=Interfaces.ASGI,
+        respawn_failed_workers=True,
+        workers_kill_timeout=10,
+        # Granian's access log would hold query strings, and with them authorization codes; the application writes its own.
+        log_access=False,
+    ).serve()
+
+
+def _refuse_unshared(settings: Settings, workers: int) -> None:
+    kind = urlsplit(settings.session_store).scheme
+    if workers > 1 and kind == "memory":
+        message = f"sessions in memory are known to one process only, not to {workers} workers"
+        raise SettingsError([Problem("SESSION_STORE", message, "use --workers 1, or another store")])
+
+
+def _announce(settings: Settings, options: argparse.Namespace) -> None:
+    print(f"serving {settings.public_url} on {options.host}:{options.port} with {options.workers} worker(s)", flush=True)
+    public = urlsplit(settings.public_url)
+    if public.scheme == "http" and (public.port or 80) != options.port:
+        print(f"note: logins return to PUBLIC_URL, {settings.public_url}, not to port {options.port}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="serve", description="Serve the reference application on Granian.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=_workers, default=1, help="number of processes (default: %(default)s)")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MAX_PORT:
+        message = f"{text!r} is no port; a good example: 8000"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        message = f"{text!r} is no number of processes; a good example: 4"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)

@@ -1,0 +1,1 @@
+"""The routes of the reference application, by what they are about."""

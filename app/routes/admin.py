@@ -1,0 +1,101 @@
+"""The administrator's page: users, session counts, the audit trail; and the switches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, get, post
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Redirect, Response
+
+from app.routes.account import RECENT_MINUTES, is_recent
+from app.services import Injected, Services
+from app.session_data import AppSession
+from app.users import User
+from session_core import Session, Sessions
+from session_core.errors import ForbiddenError
+from session_core.guards import requires_recent_login, requires_role
+from session_core.identity import Identity
+
+__all__ = ("handlers",)
+
+_CHANGE = [requires_role("admin"), requires_recent_login(minutes=RECENT_MINUTES)]
+
+
+@get("/admin", guards=[requires_role("admin")], include_in_schema=False)
+async def admin(
+    request: Request[Any, Any, Any],
+    session: Session[AppSession],
+    sessions: Sessions,
+    services: Injected,
+    q: Annotated[str, QueryParameter(max_length=100)] = "",
+) -> Response[str]:
+    """Show who is here and what happened."""
+    await services.audit.flush(0.5)
+    found = await services.users.search(q)
+    events = await services.audit.latest(limit=50)
+    stats = await sessions.stats()
+    return services.pages.render(
+        request,
+        "admin.html",
+        session=session,
+        user=await services.require_user(session),
+        recent=is_recent(session.identity, services.clock.now()),
+        recent_minutes=RECENT_MINUTES,
+        counts=[
+            ("sessions now", stats.total),
+            ("logged in", stats.logged_in),
+            ("visitors without a login", stats.anonymous),
+            ("users logged in", stats.users),
+        ],
+        query=q,
+        rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found],
+        events=events,
+        names=await services.users.names({entry.user_key for entry in events if entry.user_key}),
+    )
+
+
+@post("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
+async def disable_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
+    """Refuse a user from the next request on, and end what is open."""
+    user = await _somebody_else(key, session, services)
+    await services.users.set_disabled(key, disabled=True)
+    services.audit.add("user.disabled", user_key=key)
+    await sessions.revoke_all(_identity(user), reason="disabled")
+    return Redirect("/admin", status_code=303)
+
+
+@post("/admin/users/{key:str}/enable", guards=_CHANGE, include_in_schema=False)
+async def enable_user(key: FromPath[str], session: Session[AppSession], services: Injected) -> Redirect:
+    """Let a disabled user log in again."""
+    await _somebody_else(key, session, services)
+    await services.users.set_disabled(key, disabled=False)
+    services.audit.add("user.enabled", user_key=key)
+    return Redirect("/admin", status_code=303)
+
+
+@post("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
+async def sign_out_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
+    """End all sessions of a user."""
+    user = await _somebody_else(key, session, services)
+    services.audit.add("user.signed_out", user_key=key)
+    await sessions.revoke_all(_identity(user), reason="administrator")
+    return Redirect("/admin", status_code=303)
+
+
+async def _somebody_else(key: str, session: Session[AppSession], services: Services) -> User:
+    """Return the user meant; never the administrator who asks, who could otherwise lock everybody out."""
+    if session.identity is not None and session.identity.user_key == key:
+        raise ForbiddenError
+    user = await services.users.find(key) if key.isprintable() else None
+    if user is None:
+        raise NotFoundException
+    return user
+
+
+def _identity(user: User) -> Identity:
+    return Identity(issuer=user.issuer, subject=user.subject)
+
+
+handlers = [admin, disable_user, enable_user, sign_out_user]

@@ -1,0 +1,65 @@
+"""For machines that watch: is it alive, can it work, how much does it do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from litestar import get
+from litestar.response import Response
+
+from app.metrics import CONTENT_TYPE
+from app.services import Injected
+from session_core import Sessions
+
+__all__ = ("handlers",)
+
+_TIMEOUT: Final = 3.0
+_NO_STORE: Final = {"cache-control": "no-store"}
+
+
+@get("/health/live", tags=["health"])
+async def live() -> Response[dict[str, str]]:
+    """Say that the process answers; asks nobody else, so that an outage elsewhere never restarts it."""
+    return Response({"status": "ok"}, headers=_NO_STORE)
+
+
+@get("/health/ready", tags=["health"])
+async def ready(services: Injected, sessions: Sessions) -> Response[dict[str, Any]]:
+    """Say whether requests can be served: 503 naming what is out otherwise."""
+    kind = urlsplit(services.settings.session_store).scheme
+    names = ("session_store", "database")
+    results = await asyncio.gather(_check(sessions.ping()), _check(services.database.ping()))
+    checks = {name: "ok" if good else "unavailable" for name, good in zip(names, results, strict=True)}
+    if all(results):
+        return Response({"status": "ok", "checks": checks}, headers=_NO_STORE)
+    out = [f"session store ({kind})"] * (not results[0]) + ["database"] * (not results[1])
+    details = {
+        "type": "about:blank",
+        "title": "Not ready",
+        "status": 503,
+        "detail": f"unavailable: {' and '.join(out)}",
+        "checks": checks,
+    }
+    return Response(details, status_code=503, media_type="application/problem+json", headers=_NO_STORE)
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(services: Injected) -> Response[bytes]:
+    """Return the numbers in Prometheus' text form."""
+    body = services.metrics.render(audit_lost=services.audit.lost)
+    return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
+
+
+async def _check(work: Awaitable[None]) -> bool:
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            await work
+    except Exception:  # noqa: BLE001 - whatever is wrong, it is not ready
+        return False
+    return True
+
+
+handlers = [live, ready, metrics]

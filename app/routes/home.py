@@ -1,0 +1,98 @@
+"""The public page, and what its forms do: plain posts that work without a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
+
+import msgspec
+from litestar import Request, get, post
+from litestar.params import URLEncodedBody
+from litestar.response import Redirect, Response
+
+from app.services import Injected
+from app.session_data import AppSession, Language, Note, Theme
+from app.wording import LANGUAGES, greeting
+from session_core import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("handlers",)
+
+_PAGES: Final = frozenset({"/", "/account", "/account/sessions", "/admin"})
+
+
+class ThemeForm(msgspec.Struct):
+    """What the theme button sends."""
+
+    theme: Theme
+    back: str = "/"
+
+
+class PreferencesForm(msgspec.Struct):
+    """What the form "Change it" sends."""
+
+    language: Language
+    note: Note
+
+
+@get("/", include_in_schema=False)
+async def home(request: Request[Any, Any, Any], session: Session[AppSession], services: Injected) -> Response[str]:
+    """Show the session at work. For a visitor without a cookie nothing is loaded and nothing is stored."""
+    words, language = greeting(session.data.language)
+    return services.pages.render(
+        request,
+        "home.html",
+        session=session,
+        user=await services.user_of(session),
+        fields=list(_fields(session.data)),
+        events=await services.audit.of_session(session),
+        idle_ms=services.settings.session_idle_seconds * 1000,
+        languages=LANGUAGES,
+        greeting=words,
+        greeting_language=language,
+        embedded=services.settings.uses_embedded_op,
+    )
+
+
+@post("/session/visits", include_in_schema=False)
+async def count_visit(session: Session[AppSession]) -> Redirect:
+    """Count one more; atomic, so that no click is lost to another tab."""
+
+    def bump(data: AppSession) -> None:
+        data.visits += 1
+
+    await session.update(bump)
+    return Redirect("/", status_code=303)
+
+
+@post("/session/theme", include_in_schema=False)
+async def choose_theme(data: URLEncodedBody[ThemeForm], session: Session[AppSession]) -> Redirect:
+    """Remember the theme; from now on the session decides, not the browser's preference."""
+    await session.update(theme=data.theme, theme_chosen=True)
+    return Redirect(data.back if data.back in _PAGES else "/", status_code=303)
+
+
+@post("/session/preferences", include_in_schema=False)
+async def save_preferences(data: URLEncodedBody[PreferencesForm], session: Session[AppSession]) -> Redirect:
+    """Save language and note by plain assignment: checked, merged and stored before this answer leaves."""
+    session.data.language = data.language
+    session.data.note = data.note
+    return Redirect("/", status_code=303)
+
+
+@post("/session/regenerate", include_in_schema=False)
+async def regenerate(session: Session[AppSession]) -> Redirect:
+    """Give the session a new id."""
+    await session.regenerate()
+    return Redirect("/", status_code=303)
+
+
+def _fields(data: AppSession) -> Iterator[tuple[str, str, str]]:
+    """Name, declared type and value of each field, as one would write them."""
+    for name, hint in get_type_hints(AppSession).items():
+        plain = str(hint) if getattr(hint, "__args__", None) else hint.__name__
+        yield name, plain.replace("typing.", "").replace("'", '"'), repr(getattr(data, name)).replace("'", '"')
+
+
+handlers = [home, count_visit, choose_theme, save_preferences, regenerate]

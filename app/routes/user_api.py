@@ -1,0 +1,104 @@
+"""The logged-in user as JSON: who it is, and where else it is logged in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import delete, get
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, FromQuery
+
+from app.services import Injected
+from app.session_data import AppSession
+from session_core import Session, Sessions
+from session_core.errors import LoginRequiredError
+from session_core.guards import requires_login
+from session_core.identity import Identity
+from session_core.oidc import Tokens
+
+__all__ = ("handlers",)
+
+
+class Me(msgspec.Struct, kw_only=True):
+    """Who is logged in. `auth_time` is when the user proved it to the provider, in Unix seconds."""
+
+    issuer: str
+    subject: str
+    name: str
+    email: str | None
+    roles: tuple[str, ...]
+    auth_time: int | None
+
+
+class SessionItem(msgspec.Struct, kw_only=True):
+    """One of the user's sessions. `handle` names it and opens nothing; times are Unix milliseconds."""
+
+    handle: str
+    current: bool
+    created_at: int
+    last_seen_at: int
+    ip: str
+    user_agent: str
+
+
+def _identity(session: Session[AppSession]) -> Identity:
+    if session.identity is None:
+        raise LoginRequiredError
+    return session.identity
+
+
+@get("/api/me", guards=[requires_login], tags=["user"])
+async def me(session: Session[AppSession], services: Injected) -> Me:
+    """Return who is logged in."""
+    user, identity = await services.require_user(session), _identity(session)
+    return Me(
+        issuer=user.issuer,
+        subject=user.subject,
+        name=user.name,
+        email=user.email,
+        roles=user.roles,
+        auth_time=identity.auth_time,
+    )
+
+
+@get("/api/sessions", guards=[requires_login], tags=["user"])
+async def list_sessions(session: Session[AppSession], sessions: Sessions) -> list[SessionItem]:
+    """List the user's own sessions, the most recently used first."""
+    return [
+        SessionItem(
+            handle=summary.handle,
+            current=summary.handle == session.handle,
+            created_at=summary.created_at,
+            last_seen_at=summary.last_seen_at,
+            ip=summary.device.ip,
+            user_agent=summary.device.user_agent,
+        )
+        for summary in await sessions.list_for(_identity(session))
+    ]
+
+
+@delete("/api/sessions/{handle:str}", guards=[requires_login], tags=["user"])
+async def end_session(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> None:
+    """End one of the user's own sessions; 404 for anybody else's."""
+    if handle == session.handle:
+        await session.destroy()
+    elif not await sessions.revoke(handle, identity=_identity(session)):
+        raise NotFoundException
+
+
+@delete("/api/sessions", guards=[requires_login], tags=["user"])
+async def end_sessions(session: Session[AppSession], sessions: Sessions, *, include_current: FromQuery[bool] = False) -> None:
+    """Sign out everywhere else, and with `include_current` here as well."""
+    await sessions.revoke_all(_identity(session), keep=session.key)
+    if include_current:
+        await session.destroy()
+
+
+@get("/api/userinfo", guards=[requires_login], tags=["user"])
+async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, Any]:
+    """Return what the provider says about the user now, with the session's access token, refreshed when it has expired."""
+    return await tokens.userinfo(session)
+
+
+handlers = [me, userinfo, list_sessions, end_session, end_sessions]

@@ -1,0 +1,83 @@
+"""The headers that tell a browser what our answers may do; added to every answer, errors included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+from litestar.enums import ScopeType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+    from app.settings import Settings
+    from session_core.oidc.discovery import ProviderMetadata
+
+__all__ = ("SecurityHeaders", "content_security_policy")
+
+
+def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"x-content-type-options", b"nosniff"),
+        # Our own forms need the referrer to find back to their page after a login; nobody else gets any.
+        (b"referrer-policy", b"same-origin"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ]
+    if settings.public_url.startswith("https://"):
+        headers.append((b"strict-transport-security", b"max-age=63072000; includeSubDomains"))
+    return headers
+
+
+def content_security_policy(form_targets: frozenset[str]) -> str:
+    """Return the policy of our pages: everything from here, nothing inline, no frames, forms to us and to the provider."""
+    policy = (
+        "default-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        # Browsers hold the redirects after a form post to this as well: logging out posts here and ends at the provider.
+        " ".join(("form-action 'self'", *sorted(form_targets))),
+        "frame-ancestors 'none'",
+    )
+    return "; ".join(policy)
+
+
+class SecurityHeaders:
+    """Outermost but one: Litestar answers 404 and 405 outside its own middleware.
+
+    `provider` tells the provider's metadata once they are known: its logout may be at another origin than its name.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, provider: Callable[[], ProviderMetadata | None]) -> None:
+        self._app = app
+        self._issuer = settings.oidc_issuer
+        self._provider = provider
+        self._fixed = _fixed_headers(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, adding what an answer does not say itself."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # A copy: the message may be kept by a cache and be sent again.
+                given = list(message.get("headers") or ())
+                names = {name.lower() for name, _ in given}
+                given += [(name, value) for name, value in self._fixed if name not in names]
+                if b"content-security-policy" not in names:
+                    given += [(b"content-security-policy", self._policy()), (b"x-frame-options", b"DENY")]
+                message = cast("Message", {**message, "headers": given})
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+    def _policy(self) -> bytes:
+        metadata = self._provider()
+        addresses = [self._issuer, metadata.end_session_endpoint if metadata else None]
+        origins = {f"{url.scheme}://{url.netloc}" for url in map(urlsplit, filter(None, addresses))}
+        return content_security_policy(frozenset(origins)).encode()

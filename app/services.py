@@ -1,0 +1,51 @@
+"""The parts of the running application that handlers ask for, in one injectable object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from litestar.di import NamedDependency
+
+from app.audit import AuditTrail
+from app.database import Database
+from app.metrics import Metrics
+from app.pages import Pages
+from app.users import Users
+from session_core.errors import LoginRequiredError
+
+if TYPE_CHECKING:
+    from app.session_data import AppSession
+    from app.settings import Settings
+    from app.users import User
+    from session_core import Clock, SessionHandle
+
+__all__ = ("Injected", "Services")
+
+
+class Services:
+    """What lives as long as the application."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.database = Database(settings.database_url)
+        self.users = Users(self.database, clock)
+        self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days)
+        self.metrics = Metrics()
+        self.pages = Pages(clock)
+
+    async def user_of(self, session: SessionHandle[AppSession]) -> User | None:
+        """Return the user who is logged in and may still act."""
+        user = await self.users.find(session.identity.user_key) if session.identity else None
+        return None if user is None or user.disabled else user
+
+    async def require_user(self, session: SessionHandle[AppSession]) -> User:
+        """Return the logged-in user; raise `LoginRequiredError` when the login ended after the guard let it pass."""
+        user = await self.user_of(session)
+        if user is None:
+            raise LoginRequiredError
+        return user
+
+
+Injected: TypeAlias = NamedDependency[Services]
+"""What a handler asks for: `services: Injected`."""

@@ -1,0 +1,1 @@
+"""The demo: an embedded identity provider, and the command that runs it beside the reference application."""

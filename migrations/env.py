@@ -1,0 +1,61 @@
+"""Runs migrations on the database of the settings, or on the one that `app.database.migrate` was given."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from alembic import context
+from sqlalchemy import text
+
+from app.database import make_engine
+from app.problem_report import SettingsError
+from app.settings import load_settings
+from app.tables import metadata
+from session_core.stores.sql_schema import metadata as session_metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_ADVISORY_LOCK = 0x5E5510
+_TARGETS = [metadata, session_metadata]
+
+
+def _url() -> str:
+    given: str | None = context.config.attributes.get("url")
+    if given:
+        return given
+    try:
+        return load_settings().database_url
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
+def _migrate(connection: Connection) -> None:
+    # Of processes that migrate at the same time one works, and the others wait and find nothing left to do.
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+    context.configure(connection=connection, target_metadata=_TARGETS, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+async def _online() -> None:
+    engine = make_engine(_url())
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(url=_url(), target_metadata=_TARGETS, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(_online())

@@ -1,0 +1,20 @@
+"""Login with OpenID Connect: a relying party that trusts a provider's answer only after every check.
+
+login -> provider -> callback -> checks -> session.login          logout -> session.destroy -> provider
+
+OidcPlugin(OidcConfig(
+    providers=[OidcProvider(issuer="https://login.example.org", client_id="app", client_secret=...)],
+    public_url="https://app.example.org",
+    sealing=SealingKeys(parse_keys(...)),
+))
+"""
+
+from __future__ import annotations
+
+from session_core.oidc.access_tokens import AccessTokens
+from session_core.oidc.config import LoginHook, OidcConfig
+from session_core.oidc.plugin import OidcPlugin, Tokens
+from session_core.oidc.provider import OidcProvider
+from session_core.oidc.return_to import local_return_to
+
+__all__ = ("AccessTokens", "LoginHook", "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "local_return_to")

@@ -1,0 +1,119 @@
+"""Splits a signed token into its parts and verifies its signature with one key; knows no claim and fetches no key.
+
+The signature itself is joserfc's work. What stands before it is here, since a library must accept what some profile
+allows: one compact form, one spelling of base64, one reading of the JSON, one of a few asymmetric algorithms.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+from joserfc.jws import JWSRegistry
+
+from session_core.oidc.strict_json import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+    from session_core.errors import OidcError
+
+__all__ = ("MAX_TOKEN_CHARS", "Jws", "VerificationKey", "fits", "parse_jws", "verifies")
+
+MAX_TOKEN_CHARS: Final = 65_536
+"""The longest token that is looked at."""
+_MAX_KID: Final = 512
+_PARTS: Final = 3
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+_CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
+_KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+
+PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
+
+
+class VerificationKey(msgspec.Struct, frozen=True):
+    """A public key of the provider: what its JWK says about it, and the key. `curve` is empty for RSA."""
+
+    key_type: str
+    curve: str
+    kid: str | None
+    alg: str | None
+    key: Any
+
+
+class Jws(msgspec.Struct, frozen=True):
+    """A token whose form is right; nothing in it is to be believed before `verifies` says so."""
+
+    alg: str
+    kid: str | None
+    typ: str | None
+    claims: dict[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+    def __repr__(self) -> str:
+        """Hide the content: the token is a secret."""
+        return f"Jws(alg={self.alg!r})"
+
+
+def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcError]) -> Jws:
+    """Take a token apart (RFC 7515 7.1).
+
+    `jwk`, `jku`, `x5u` and `x5c` headers are never looked at: a token does not say by which key it wants to be judged.
+    Raises `error` with one of the reasons `token_form`, `token_too_large`, `token_json`, `alg_not_allowed`, `crit_header`.
+    """
+    if not isinstance(token, str):
+        raise error("token_form")
+    if len(token) > MAX_TOKEN_CHARS:
+        raise error("token_too_large")
+    parts = [_decode(part) for part in token.split(".")]
+    if len(parts) != _PARTS or any(part is None for part in parts):
+        raise error("token_form")
+    try:
+        header, claims = parse_object(parts[0] or b""), parse_object(parts[1] or b"")
+    except ValueError:
+        raise error("token_json") from None
+    alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
+    if not isinstance(alg, str) or alg not in algorithms:
+        raise error("alg_not_allowed")
+    # Extensions that must be understood are not understood (RFC 7515 4.1.11); `b64` changes what is signed (RFC 7797).
+    if "crit" in header or "b64" in header:
+        raise error("crit_header")
+    if not _is_optional_text(kid) or not _is_optional_text(typ):
+        raise error("token_form")
+    return Jws(alg, kid, typ, claims, token.rpartition(".")[0].encode("ascii"), parts[2] or b"")
+
+
+def fits(jws: Jws, key: VerificationKey) -> bool:
+    """Whether `key` is of the kind that the token's algorithm needs: the algorithm never decides how a key is read."""
+    if key.key_type != _KEY_TYPES[jws.alg[:2]] or key.curve != _CURVES.get(jws.alg, ""):
+        return False
+    same_family = {"EdDSA", "Ed25519"}
+    return key.alg is None or key.alg == jws.alg or {key.alg, jws.alg} == same_family
+
+
+def verifies(jws: Jws, key: VerificationKey) -> bool:
+    """Whether `key`, which fits, made the token's signature."""
+    # joserfc warns at "EdDSA", the older name of the same algorithm (RFC 9864); the key is known to be Ed25519.
+    algorithm = JWSRegistry.algorithms["Ed25519" if jws.alg == "EdDSA" else jws.alg]
+    try:
+        return algorithm.verify(jws.signing_input, jws.signature, key.key)
+    except Exception:  # noqa: BLE001 - a key or signature that the cryptography refuses to look at did not sign this
+        return False
+
+
+def _decode(part: str) -> bytes | None:
+    if not _BASE64URL.match(part) or len(part) % 4 == 1:
+        return None
+    decoded = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    # Unused bits may differ without changing the bytes: a second spelling of the same token.
+    return decoded if urlsafe_b64encode(decoded).rstrip(b"=") == part.encode() else None
+
+
+def _is_optional_text(value: object) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= _MAX_KID)

@@ -1,0 +1,43 @@
+"""Runs one piece of work for everybody who wants it at the same time; knows nothing about the work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+
+__all__ = ("SingleFlight",)
+
+T = TypeVar("T")
+
+
+class SingleFlight(Generic[T]):
+    """At most one run per key at a time, in this process; all who ask meanwhile get its result or its error."""
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Task[T]] = {}
+
+    def is_running(self, key: Hashable) -> bool:
+        """Whether a run for `key` is under way that can be joined."""
+        return key in self._running
+
+    async def run(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Join the run of `key`, or start one with `work`.
+
+        A caller that is cancelled (its client went away) does not cancel the run that others wait for.
+        """
+        task = self._running.get(key)
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
+            task = asyncio.create_task(work())
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._finish(key, done))
+        return await asyncio.shield(task)
+
+    def _finish(self, key: Hashable, task: asyncio.Task[T]) -> None:
+        if self._running.get(key) is task:
+            del self._running[key]
+        if not task.cancelled():
+            # Seen, also when every caller has gone: asyncio would otherwise print the error at some later time.
+            task.exception()

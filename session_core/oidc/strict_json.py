@@ -1,0 +1,42 @@
+"""Parses JSON objects that came from outside, and refuses whatever two parsers could read differently; knows no token."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+__all__ = ("parse_object",)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in `raw`.
+
+    Raises `ValueError` for anything else, and for what is legal or tolerated elsewhere but means different things to
+    different readers: duplicate members (RFC 8259 4), NaN and Infinity, lone surrogates, another encoding than UTF-8.
+    """
+    try:
+        # Two passes: the first is strict about syntax and Unicode, the second sees duplicate members.
+        msgspec.json.decode(raw)
+        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        # Not chained: the message of a decoding error quotes its input, which may be a token.
+        value = None
+    if not isinstance(value, dict):
+        msg = "not a JSON object with unique members"
+        raise ValueError(msg)  # noqa: TRY004 - one error for everything that is wrong with the text
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "duplicate member"
+        raise ValueError(msg)
+    return members
+
+
+def _refuse_constant(name: str) -> Any:  # noqa: ANN401 - json's own signature
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)

@@ -1,0 +1,144 @@
+"""The reference application over a database of its own, with a clock that stands still, and a way to be logged in."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import msgspec
+import pytest
+import structlog
+from litestar import Litestar
+from pydantic import SecretStr
+
+from app.asgi import create_app
+from app.database import migrate
+from app.services import Services
+from app.session_data import AppSession
+from app.settings import Settings
+from session_core import Device, Identity, SessionPlugin
+from session_core.testing import FakeClock
+
+ISSUER = "http://127.0.0.1:9000"
+SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
+
+
+class Running:
+    """An application that runs, and clients for it."""
+
+    def __init__(self, app: Litestar, clock: FakeClock) -> None:
+        self.app = app
+        self.clock = clock
+        self.plugin = app.plugins.get(SessionPlugin)
+        self.services: Services = app.state["services"]
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(cast("Any", self.app), raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost:8000", headers=headers)
+
+    def browser(self) -> httpx.AsyncClient:
+        """A client that looks like a browser showing pages."""
+        agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+        return self.client(**{"accept": "text/html,*/*;q=0.8", "sec-fetch-site": "same-origin", "user-agent": agent})
+
+    async def log_in(
+        self,
+        client: httpx.AsyncClient,
+        subject: str = "alice",
+        *,
+        roles: tuple[str, ...] = ("user",),
+        minutes_ago: int = 0,
+        data: AppSession | None = None,
+    ) -> Identity:
+        """Give the client a session of a user, as a login does."""
+        auth_time = self.clock.now() // 1000 - minutes_ago * 60
+        identity = Identity(issuer=ISSUER, subject=subject, sid=f"op-{subject}", auth_time=auth_time)
+        claims = {"name": subject.title(), "email": f"{subject}@example.org", "roles": list(roles)}
+        await self.services.users.remember(identity, claims)
+        encoded = msgspec.msgpack.encode(data or AppSession(), order="deterministic")
+        device = Device(ip="192.0.2.7", user_agent="test")
+        session_id, _ = await self.plugin.lifecycle.begin(encoded, device=device, identity=identity)
+        config = self.plugin.config
+        header = config.resolved_cookie.set_header(config.signer.sign(session_id), 3600).decode()
+        name, _, value = header.partition(";")[0].partition("=")
+        client.cookies.set(name, value, domain="localhost.local")
+        return identity
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture(autouse=True)
+def global_state_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings come from the test alone, and what the application sets for its process is undone."""
+    for name in os.environ:
+        if name.startswith(("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_", "LITESTAR_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    root, configuration = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**configuration)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty, migrated database, made once: a copy costs nothing."""
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    migrate(f"sqlite+aiosqlite:///{file}")
+    return file.read_bytes()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, migrated_file: bytes) -> Callable[..., Settings]:
+    """Settings for one application; anything can be overridden."""
+
+    def make(**overrides: Any) -> Settings:
+        file = tmp_path / "app.db"
+        if not file.exists():
+            file.write_bytes(migrated_file)
+        values: Mapping[str, Any] = {
+            "session_store": "memory://",
+            "database_url": f"sqlite+aiosqlite:///{file}",
+            "session_secrets": (SecretStr(SECRET),),
+            "session_encryption_keys": (SecretStr(KEY),),
+            "oidc_client_secret": SecretStr("client-secret-of-the-tests"),
+            "_env_file": None,
+        }
+        return Settings(**{**values, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def start(make_settings: Callable[..., Settings], clock: FakeClock) -> Start:
+    """Start an application with some settings; use it as `async with start(...) as running`."""
+
+    @asynccontextmanager
+    async def running(**overrides: Any) -> AsyncIterator[Running]:
+        app = create_app(make_settings(**overrides), clock=clock)
+        async with app.lifespan():
+            yield Running(app, clock)
+
+    return running
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    """The application with default settings and a memory store."""
+    async with start() as application:
+        yield application
+
+
+@pytest.fixture
+async def client(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """A program that talks to the application, not logged in."""
+    async with running.client() as http:
+        yield http

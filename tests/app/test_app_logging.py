@@ -1,0 +1,104 @@
+"""The log: structured, about every request, and without a single secret, whoever writes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+import structlog
+
+from app.log import configure_logging
+from app.redaction import redact, redact_text
+from tests.app.conftest import Start
+
+CANARY = "Q2FuYXJ5LXRoYXQtbXVzdC1ub3QtYmUtbG9nZ2VkLTEyMw"
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "cookie Set-Cookie authorization password client_secret access_token id_token refresh_token token code state nonce "
+        "code_verifier session_id sid query body SESSION_SECRETS encryption_key"
+    ).split(),
+)
+def test_fields_with_telling_names_are_hidden(name: str) -> None:
+    for value in (CANARY, [CANARY], {"x": CANARY}, CANARY.encode()):
+        assert CANARY not in str(redact(None, "info", {"event": "x", "nested": {name: value}, name: value}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"GET /auth/callback?code={CANARY}&iss=x",
+        f"?state={CANARY}",
+        f"Cookie: session=s%3A{CANARY}.{CANARY}",
+        f"session=s:{CANARY}.{CANARY}; theme=dark",
+        f"Authorization: Bearer {CANARY}",
+        f"Authorization: Basic {CANARY}",
+        f"eyJhbGciOiJFUzI1NiJ9.{CANARY}.{CANARY}",
+        f"postgresql://app:{CANARY}@db/app",
+        f"{{'access_token': '{CANARY}', 'x': 1}}",
+        f'{{"refresh_token": "{CANARY}"}}',
+        f"password={CANARY}",
+        f"id_token_hint={CANARY}",
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
+    assert CANARY not in redact_text(text)
+    assert CANARY not in str(redact(None, "info", {"event": text, "error": ValueError(text), "list": [text]}))
+
+
+def test_what_is_harmless_stays() -> None:
+    entry = {"event": "request", "status": 200, "status_code": 404, "path": "/account", "user_key": "k", "ok": True, "none": None}
+    assert redact(None, "info", dict(entry)) == entry
+    assert redact_text("the status code was 404") == "the status code was 404"
+
+
+def test_the_standard_librarys_loggers_pass_the_same_redaction(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="INFO", as_json=True)
+    logging.getLogger("some.library").warning("sent %s", f"Bearer {CANARY}", extra={"token": CANARY})
+    logging.getLogger("httpx2").info("GET https://op/token?code=%s", CANARY)
+    try:
+        raise ValueError(f"bad code={CANARY}")  # noqa: EM102, TRY003, TRY301 - as careless code does
+    except ValueError:
+        structlog.get_logger("app").exception("failed", cookie=CANARY)
+    written = capsys.readouterr().err
+    assert CANARY not in written
+    assert [line["level"] for line in lines_of(written)] == ["warning", "error"]
+    assert "ValueError" in lines_of(written)[1]["exception"]
+
+
+@pytest.mark.anyio
+async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with start() as running:
+        configure_logging(level="DEBUG", as_json=True)
+        running.app.asgi_handler._loud = True
+        async with running.client(**{"user-agent": "test", "authorization": f"Bearer {CANARY}"}) as client:
+            await running.log_in(client)
+            cookie = client.cookies.get("session") or ""
+            await client.get(f"/api/me?code={CANARY}&state={CANARY}")
+            await client.patch("/api/session", json={"note": CANARY})
+            await client.get(f"/nowhere?x={CANARY}", headers={"cookie": f"session={CANARY}"})
+            await client.post("/api/session/regenerate")
+            secrets = [CANARY, cookie, cookie[6:40], client.cookies.get("session") or ""]
+            secrets += [stored.key async for stored in running.plugin.store.scan()]
+    written = capsys.readouterr().err
+    for secret in secrets:
+        assert secret
+        assert secret not in written
+    requests = [line for line in lines_of(written) if line["event"] == "request"]
+    assert [(line["method"], line["path"], line["status"]) for line in requests] == [
+        ("GET", "/api/me", 200),
+        ("PATCH", "/api/session", 200),
+        ("GET", "/nowhere", 404),
+        ("POST", "/api/session/regenerate", 204),
+    ]
+    assert all(line["request_id"] and line["milliseconds"] >= 0 and line["client"] == "127.0.0.1" for line in requests)

@@ -1,0 +1,153 @@
+"""Health, metrics, the schema, error answers and security headers."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from app.database import DatabaseUnavailableError
+from session_core import StoreUnavailableError
+from tests.app.conftest import Running, Start
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_live_and_ready(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health/live")).json() == {"status": "ok"}
+    ready = await client.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ok", "checks": {"session_store": "ok", "database": "ok"}}
+
+
+async def test_ready_names_the_store_that_is_out(
+    running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down() -> None:
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(running.plugin.store.inner, "ping", down)
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "unavailable: session store (memory)"
+    assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_ready_names_the_database_that_is_out(
+    running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down() -> None:
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(running.services.database, "ping", down)
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["checks"] == {"session_store": "ok", "database": "unavailable"}
+
+
+async def test_a_database_outage_is_a_503_and_logs_nobody_out(running: Running, client: httpx.AsyncClient) -> None:
+    await running.log_in(client)
+    await running.services.database.close()
+    response = await client.get("/api/me")
+    assert response.status_code == 503
+    assert response.json()["code"] == "database_unavailable"
+    assert "set-cookie" not in response.headers
+    await running.services.database.open()
+    assert (await client.get("/api/me")).status_code == 200
+
+
+async def test_metrics_count_by_route_and_hold_no_identifiers(running: Running, client: httpx.AsyncClient) -> None:
+    await running.log_in(client)
+    await client.post("/api/session/visits")
+    handle = (await client.get("/api/sessions")).json()[0]["handle"]
+    await client.get("/secret-path-of-a-client?code=abc")
+    await client.request("BREW", "/")
+    await client.delete(f"/api/sessions/{handle}")
+    response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'http_requests_total{method="POST",route="/api/session/visits",status="200"} 1.0' in response.text
+    assert 'session_events_total{event="session.destroyed"} 1.0' in response.text
+    for leak in (handle, "alice", "secret-path", "abc", "BREW", client.cookies.get("session") or "none"):
+        assert leak not in response.text
+
+
+async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient) -> None:
+    response = await client.get("/schema")
+    assert response.status_code == 200
+    schema = response.json()
+    assert schema["components"]["securitySchemes"]["session"] == {
+        "type": "apiKey",
+        "name": "session",
+        "in": "cookie",
+        "description": "The session cookie; GET /auth/login begins the login that sets it.",
+    }
+    assert {"/api/me", "/api/session", "/api/sessions", "/api/session/visits"} <= schema["paths"].keys()
+    # What is injected is no parameter.
+    assert "parameters" not in schema["paths"]["/api/session"]["get"]
+    assert "<" not in (await client.get("/schema/openapi.yaml")).text[:200]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/", 405), ("GET", "/api/me", 401), ("GET", "/", 200)]
+)
+async def test_security_headers_are_on_every_answer(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == status
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "form-action 'self' http://127.0.0.1:9000" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "same-origin"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "strict-transport-security" not in response.headers
+
+
+async def test_https_brings_hsts_and_the_host_cookie(start: Start) -> None:
+    async with start(public_url="https://app.example.org") as running, running.client() as client:
+        response = await client.post("/api/session/visits")
+        assert response.headers["strict-transport-security"].startswith("max-age=63072000")
+        assert response.headers["set-cookie"].startswith("__Host-session=")
+        schema = (await client.get("/schema")).json()
+        assert schema["components"]["securitySchemes"]["session"]["name"] == "__Host-session"
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_errors_are_pages_for_browsers_and_problems_for_programs(running: Running, status: int) -> None:
+    method, path = ("GET", "/nowhere") if status == 404 else ("POST", "/")
+    async with running.browser() as browser, running.client() as program:
+        page = await browser.request(method, path)
+        assert page.status_code == status
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Back to the start page" in page.text
+        problem = await program.request(method, path)
+        assert problem.status_code == status
+        assert problem.headers["content-type"] == "application/problem+json"
+        assert problem.json()["status"] == status
+
+
+async def test_an_unexpected_error_says_nothing_about_itself(
+    running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        message = "the secret reason"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(type(running.services), "user_of", broken)
+    response = await client.get("/api/session")
+    assert response.status_code == 500
+    assert response.json() == {"type": "about:blank", "title": "Internal server error", "status": 500}
+    async with running.browser() as browser:
+        page = await browser.get("/")
+        assert page.status_code == 500
+        assert "secret reason" not in page.text
+
+
+async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> None:
+    for path in ("/%00", "/api/sessions/%00", "/api/sessions/" + "x" * 5000, "/?%ff=%fe", "/admin?q=%00", "/static/%00"):
+        for method in ("GET", "POST", "DELETE", "PATCH"):
+            response = await client.request(method, path, content=b"\xff\xfe", headers={"cookie": b"session=\xff\xfe; ;=;"})
+            assert response.status_code < 500, (method, path)

@@ -1,0 +1,197 @@
+"""The pages: what a visitor, a user and an administrator see, and forms that work without a script."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from app.session_data import AppSession
+from tests.app.conftest import Running
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"accept": "application/json"}
+
+
+async def test_home_for_a_visitor_loads_and_creates_nothing(running: Running) -> None:
+    async with running.browser() as browser:
+        response = await browser.get("/")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert "set-cookie" not in response.headers
+        assert 'href="/auth/login?next=/"' in response.text
+        assert (await running.plugin.sessions.stats()).total == 0
+
+
+async def test_the_counter_works_through_a_plain_form(running: Running) -> None:
+    async with running.browser() as browser:
+        for expected in (1, 2):
+            response = await browser.post("/session/visits")
+            assert (response.status_code, response.headers["location"]) == (303, "/")
+            assert f"<strong>{expected}</strong>" in (await browser.get("/")).text
+
+
+async def test_the_theme_is_chosen_through_a_plain_form_and_leads_back(running: Running) -> None:
+    async with running.browser() as browser:
+        assert "data-theme" not in (await browser.get("/")).text
+        response = await browser.post("/session/theme", data={"theme": "dark", "back": "/account"})
+        assert (response.status_code, response.headers["location"]) == (303, "/account")
+        assert '<html lang="en" data-theme="dark">' in (await browser.get("/")).text
+        await browser.post("/session/theme", data={"theme": "light"})
+        assert '<html lang="en" data-theme="light">' in (await browser.get("/")).text
+
+
+@pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "/auth/logout", "/\r\nx: y"])
+async def test_a_form_does_not_lead_anywhere_else(running: Running, back: str) -> None:
+    async with running.browser() as browser:
+        response = await browser.post("/session/theme", data={"theme": "dark", "back": back})
+        assert response.headers["location"] == "/"
+
+
+async def test_what_somebody_typed_is_escaped(running: Running) -> None:
+    async with running.browser() as browser:
+        response = await browser.post("/session/preferences", data={"language": "de", "note": "<script>alert(1)</script>"})
+        assert response.status_code == 303
+        page = (await browser.get("/")).text
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+
+
+async def test_a_bad_form_value_is_a_page_and_changes_nothing(running: Running) -> None:
+    async with running.browser() as browser:
+        response = await browser.post("/session/theme", data={"theme": "purple"})
+        assert response.status_code == 400
+        assert "<h1>Bad Request</h1>" in response.text
+        assert (await running.plugin.sessions.stats()).total == 0
+
+
+@pytest.mark.parametrize("path", ["/account", "/account/sessions", "/admin"])
+async def test_a_browser_is_sent_to_the_login_and_comes_back(running: Running, path: str) -> None:
+    async with running.browser() as browser:
+        response = await browser.get(path)
+        assert response.status_code == 303
+        assert response.headers["location"] == f"/auth/login?next={path.replace('/', '%2F')}"
+    async with running.client() as program:
+        assert (await program.get(path)).status_code == 401
+
+
+async def test_admin_is_for_administrators(running: Running) -> None:
+    async with running.browser() as browser:
+        await running.log_in(browser)
+        response = await browser.get("/admin")
+        assert response.status_code == 403
+        assert "You are not allowed to do this" in response.text
+        await running.log_in(browser, "admin", roles=("admin",))
+        assert (await browser.get("/admin")).status_code == 200
+
+
+async def test_devices_are_signed_out_after_a_recent_login_only(running: Running) -> None:
+    async with running.browser() as laptop, running.browser() as phone:
+        await running.log_in(laptop, minutes_ago=30)
+        await running.log_in(phone)
+        page = (await laptop.get("/account/sessions")).text
+        assert "Confirm it is you" in page
+        response = await laptop.post(
+            "/account/sessions/end-others", headers={"referer": "http://localhost:8000/account/sessions"}
+        )
+        assert response.status_code == 303
+        assert response.headers["location"].startswith("/auth/login?next=%2Faccount%2Fsessions&max_age=300")
+        assert (await phone.get("/account")).status_code == 200
+
+        done = await phone.post("/account/sessions/end-others")
+        assert (done.status_code, done.headers["location"]) == (303, "/account/sessions?ended=1")
+        assert "One device is signed out." in (await phone.get(done.headers["location"])).text
+        assert (await laptop.get("/api/me", headers=JSON)).status_code == 401
+
+
+async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
+    async with running.browser() as laptop, running.browser() as phone:
+        await running.log_in(laptop)
+        await running.log_in(phone)
+        actions = re.findall(r'action="(/account/sessions/[^"]+/end)"', (await laptop.get("/account/sessions")).text)
+        assert len(actions) == 1
+        assert (await laptop.post(actions[0])).status_code == 303
+        assert (await phone.get("/api/me", headers=JSON)).status_code == 401
+        assert (await laptop.post(actions[0])).status_code == 404
+
+
+async def test_an_administrator_disables_a_user_and_ends_its_sessions(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as user:
+        await running.log_in(admin, "admin", roles=("admin",))
+        identity = await running.log_in(user, "bob")
+        page = (await admin.get("/admin?q=bob")).text
+        assert f"/admin/users/{identity.user_key}/disable" in page
+        assert (await admin.post(f"/admin/users/{identity.user_key}/disable")).status_code == 303
+        assert (await user.get("/api/me", headers=JSON)).status_code == 401
+        assert "disabled" in (await admin.get("/admin")).text
+        await running.log_in(user, "bob")
+        assert (await user.get("/api/me", headers=JSON)).status_code == 403
+        assert (await admin.post(f"/admin/users/{identity.user_key}/enable")).status_code == 303
+        assert (await user.get("/api/me", headers=JSON)).status_code == 200
+
+
+async def test_an_administrator_cannot_lock_themselves_out(running: Running) -> None:
+    async with running.browser() as admin:
+        identity = await running.log_in(admin, "admin", roles=("admin",))
+        assert (await admin.post(f"/admin/users/{identity.user_key}/disable")).status_code == 403
+        assert (await admin.get("/admin")).status_code == 200
+        assert (await admin.post("/admin/users/nobody/disable")).status_code == 404
+
+
+async def test_an_administrator_with_an_old_login_changes_nothing(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as user:
+        await running.log_in(admin, "admin", roles=("admin",), minutes_ago=6)
+        identity = await running.log_in(user, "bob")
+        response = await admin.post(f"/admin/users/{identity.user_key}/sign-out")
+        assert response.headers["location"].startswith("/auth/login?")
+        assert (await user.get("/api/me", headers=JSON)).status_code == 200
+
+
+class _Outline(HTMLParser):
+    """Collects what a page loads and what could run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.inline: list[str] = []
+        self.labels: set[str] = set()
+        self.inputs: set[str] = set()
+        self.headings = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag in {"script", "style", "iframe"} or "style" in values or any(name.startswith("on") for name in values):
+            self.inline.append(tag)
+        if tag in {"link", "img", "script"}:
+            self.loads.append(values.get("href") or values.get("src") or "")
+        if tag == "label":
+            self.labels.add(values.get("for") or "")
+        if tag in {"input", "select", "textarea"} and values.get("type") != "hidden":
+            self.inputs.add(values.get("id") or "without id")
+        self.headings += tag == "h1"
+
+
+@pytest.mark.parametrize("path", ["/", "/account", "/account/sessions", "/admin", "/nowhere"])
+async def test_pages_load_from_here_only_and_need_no_script(running: Running, path: str) -> None:
+    async with running.browser() as browser:
+        await running.log_in(browser, "admin", roles=("admin",), data=AppSession(note="x"))
+        outline = _Outline()
+        outline.feed((await browser.get(path)).text)
+        assert outline.inline == []
+        assert outline.loads
+        assert all(address.startswith("/static/") for address in outline.loads)
+        assert outline.inputs <= outline.labels
+        assert outline.headings == 1
+        for address in outline.loads:
+            asset = await browser.get(address)
+            assert asset.status_code == 200
+            assert "set-cookie" not in asset.headers
+            assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+async def test_no_path_below_a_page_is_taken_for_a_file(client: httpx.AsyncClient) -> None:
+    for path in ("/account/x.css", "/account.css", "/api/me/x.js", "/static/../session_data.py", "/static/%2e%2e/asgi.py"):
+        assert (await client.get(path)).status_code == 404

@@ -1,0 +1,168 @@
+"""`/api/session...`: the typed data of one session over HTTP, row by row of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from app.session_data import AppSession
+from session_core import StoreUnavailableError
+from tests.app.conftest import Running
+
+pytestmark = pytest.mark.anyio
+
+HOUR, DAY = 3_600_000, 86_400_000
+
+
+async def test_a_visitor_sees_defaults_and_leaves_no_trace(running: Running, client: httpx.AsyncClient) -> None:
+    response = await client.get("/api/session")
+    assert response.status_code == 200
+    assert response.json() == {
+        "theme": "light",
+        "language": "en",
+        "note": "",
+        "visits": 0,
+        "cart": [],
+        "theme_chosen": False,
+        "authenticated": False,
+        "created_at": None,
+        "idle_expires_at": None,
+        "absolute_expires_at": None,
+    }
+    assert "set-cookie" not in response.headers
+    assert (await running.plugin.sessions.stats()).total == 0
+
+
+async def test_a_patch_stores_the_fields_it_names_and_begins_a_session(running: Running, client: httpx.AsyncClient) -> None:
+    response = await client.patch("/api/session", json={"theme": "dark", "note": "milk"})
+    assert response.status_code == 200
+    assert (response.json()["theme"], response.json()["note"], response.json()["language"]) == ("dark", "milk", "en")
+    now = running.clock.now()
+    again = (await client.get("/api/session")).json()
+    assert (again["theme"], again["note"]) == ("dark", "milk")
+    assert again["authenticated"] is False
+    assert again["created_at"] == now
+    assert again["idle_expires_at"] == now + HOUR
+    assert again["absolute_expires_at"] == now + DAY
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"theme": "purple"}, "theme"),
+        ({"theme": 1}, "theme"),
+        ({"language": 7}, "language"),
+        ({"language": "no language at all"}, "language"),
+        ({"note": ["a"]}, "note"),
+        ({"note": "x" * 501}, "note"),
+        ({"visits": 1000}, "visits"),
+        ({"authenticated": True}, "authenticated"),
+    ],
+)
+async def test_a_bad_value_is_refused_with_the_name_of_its_field(
+    running: Running, client: httpx.AsyncClient, body: dict[str, object], field: str
+) -> None:
+    response = await client.patch("/api/session", json=body)
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert field in response.text
+    assert (await running.plugin.sessions.stats()).total == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null", b'{"theme":' + b"[" * 5000])
+async def test_a_body_that_is_no_object_is_a_400(client: httpx.AsyncClient, body: bytes) -> None:
+    response = await client.patch("/api/session", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["status"] == 400
+
+
+async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fields_merge(running: Running) -> None:
+    async with running.client() as one, running.client() as two:
+        await running.log_in(one)
+        two.cookies = one.cookies
+        both = await asyncio.gather(
+            one.patch("/api/session", json={"note": "first"}), two.patch("/api/session", json={"language": "de"})
+        )
+        assert [response.status_code for response in both] == [200, 200]
+        stored = (await one.get("/api/session")).json()
+        assert (stored["note"], stored["language"]) == ("first", "de")
+
+        clash = await asyncio.gather(
+            one.patch("/api/session", json={"note": "mine"}), two.patch("/api/session", json={"note": "yours"})
+        )
+        assert sorted(response.status_code for response in clash) == [200, 409]
+        refused = next(response for response in clash if response.status_code == 409)
+        assert refused.json()["code"] == "session_conflict"
+        assert refused.json()["fields"] == ["note"]
+
+
+async def test_visits_are_counted_one_by_one_however_many_come_at_once(client: httpx.AsyncClient) -> None:
+    first = await client.post("/api/session/visits")
+    assert (first.status_code, first.json()) == (200, {"visits": 1})
+    assert "session=" in first.headers["set-cookie"]
+    await asyncio.gather(*(client.post("/api/session/visits") for _ in range(49)))
+    assert (await client.get("/api/session")).json()["visits"] == 50
+
+
+async def test_regenerate_gives_a_new_cookie_and_the_old_one_is_dead(running: Running, client: httpx.AsyncClient) -> None:
+    await client.post("/api/session/visits")
+    old = client.cookies.get("session")
+    response = await client.post("/api/session/regenerate")
+    assert response.status_code == 204
+    assert client.cookies.get("session") != old
+    assert (await client.get("/api/session")).json()["visits"] == 1
+    async with running.client() as thief:
+        thief.cookies.set("session", old or "", domain="localhost.local")
+        assert (await thief.get("/api/session")).json()["visits"] == 0
+
+
+async def test_a_session_ends_when_idle_and_in_any_case_after_a_day(running: Running, client: httpx.AsyncClient) -> None:
+    await client.post("/api/session/visits")
+    running.clock.advance(minutes=59)
+    assert (await client.get("/api/session")).json()["visits"] == 1
+    running.clock.advance(minutes=61)
+    assert (await client.get("/api/session")).json()["visits"] == 0
+
+    await client.post("/api/session/visits")
+    for _ in range(24):
+        running.clock.advance(minutes=59)
+        assert (await client.get("/api/session")).json()["visits"] == 1
+    running.clock.advance(minutes=30)
+    assert (await client.get("/api/session")).json()["visits"] == 0
+
+
+async def test_a_store_outage_is_a_503_with_the_cookie_untouched(
+    running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.post("/api/session/visits")
+
+    async def down(*_: object, **__: object) -> None:
+        raise StoreUnavailableError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.plugin.store.inner, "load", down)
+        response = await client.get("/api/session")
+        assert response.status_code == 503
+        assert response.json()["code"] == "store_unavailable"
+        assert response.headers["retry-after"] == "1"
+        assert "set-cookie" not in response.headers
+        assert (await client.get("/health/live")).status_code == 200
+    assert (await client.get("/api/session")).json()["visits"] == 1
+
+
+async def test_a_change_from_another_site_is_refused(client: httpx.AsyncClient) -> None:
+    for headers in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}):
+        response = await client.post("/api/session/visits", headers=headers)
+        assert response.status_code == 403
+        assert response.json()["code"] == "cross_site_request"
+        assert "set-cookie" not in response.headers
+
+
+async def test_answers_that_depend_on_a_session_are_not_cacheable(running: Running, client: httpx.AsyncClient) -> None:
+    await running.log_in(client, data=AppSession(note="private"))
+    response = await client.get("/api/session")
+    assert response.json()["note"] == "private"
+    assert response.headers["cache-control"] == "private, no-store"
+    assert "Cookie" in response.headers["vary"]

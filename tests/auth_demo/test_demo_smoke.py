@@ -1,0 +1,139 @@
+"""The `demo` command as a new user runs it: it works, it ends, and what prevents it is one clear line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.auth_demo.demo_process import ROOT, Demo, free_ports, run_demo, running_demo, start_demo
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def ends_up_free(demo: Demo) -> bool:
+    """Whether both ports are given back within a few seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if is_free(demo.port) and is_free(demo.op_port):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("store", [None, "memory://"])
+def test_smoke_logs_in_and_out_over_real_http(tmp_path: Path, store: str | None) -> None:
+    port, op_port = free_ports()
+    extra = [] if store is None else ["--store", store]
+    result = run_demo(tmp_path, "--smoke", "--port", str(port), "--op-port", str(op_port), *extra)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    assert "logged in as Alice Liddell (user)" in result.stdout
+    assert result.stdout.endswith("smoke: everything worked\n")
+    assert is_free(port)
+    assert is_free(op_port)
+    assert (tmp_path / "var" / "app.db").exists()
+
+
+def test_ctrl_c_stops_both_and_leaves_nothing_running(tmp_path: Path) -> None:
+    demo = start_demo(tmp_path)
+    code, out, err = demo.stop()
+    assert code == 0
+    assert "Traceback" not in out + err
+    for text in (demo.app_url, demo.issuer, "alice", "bob", "admin", "password: demo", "stopping"):
+        assert text in out
+    assert ends_up_free(demo)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_any_other_end_leaves_nothing_running_either(tmp_path: Path, number: signal.Signals) -> None:
+    demo = start_demo(tmp_path)
+    demo.stop(number)
+    assert ends_up_free(demo)
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs Linux: the kernel ends the demo with uv")
+def test_the_demo_ends_with_uv_however_that_ends(tmp_path: Path) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("uv is missing; install it with: pip install uv")
+        pytest.skip("uv is missing; install it with: pip install uv")
+    demo = start_demo(tmp_path, launcher=(uv, "run", "--no-sync", "--project", str(ROOT), "demo"))
+    demo.process.kill()
+    demo.process.communicate(timeout=20)
+    assert ends_up_free(demo)
+
+
+def test_a_client_that_stays_connected_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    demo = start_demo(tmp_path)
+    with socket.create_connection(("127.0.0.1", demo.port)) as idle, socket.create_connection(("127.0.0.1", demo.port)) as half:
+        idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(12) == b"HTTP/1.1 200"
+        half.sendall(b"POST /session/visits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        code, _, _ = demo.stop()
+    assert code == 0
+    assert ends_up_free(demo)
+
+
+@pytest.mark.parametrize("option", ["--port", "--op-port"])
+def test_a_busy_port_is_one_clear_line(tmp_path: Path, option: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        busy = other.getsockname()[1]
+        (free,) = free_ports(1)
+        ports = {"--port": str(free), "--op-port": str(free), option: str(busy)}
+        result = run_demo(tmp_path, "--no-browser", *(part for pair in ports.items() for part in pair))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"error: port {busy} on 127.0.0.1 is in use; stop the other program, or choose another port: "
+        f"uv run demo {option} {busy + 1}\n"
+    )
+
+
+def test_two_demos_do_not_share_a_port_without_a_word(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        result = run_demo(tmp_path, "--no-browser", "--port", str(demo.port), "--op-port", str(free_ports(1)[0]))
+    assert result.returncode == 1
+    assert f"port {demo.port}" in result.stderr
+
+
+def test_it_does_not_run_in_production(tmp_path: Path) -> None:
+    port, op_port = free_ports()
+    result = run_demo(tmp_path, "--no-browser", "--port", str(port), "--op-port", str(op_port), APP_ENV="production")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "production" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--port", "zero"), "is no port"), (("--port", "70000"), "is no port"), (("--store", "nosuch://x"), "SESSION_STORE")],
+)
+def test_a_bad_option_is_refused_with_a_reason(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = run_demo(tmp_path, "--no-browser", *arguments)
+    assert result.returncode in {1, 2}
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_cluster_says_that_it_is_not_there_yet(tmp_path: Path) -> None:
+    result = run_demo(tmp_path, "--cluster")
+    assert result.returncode == 2
+    assert "arrives with the Redis store" in result.stderr

@@ -1,0 +1,83 @@
+"""Reads the project's Markdown: its Python blocks, links, headings and commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
+_MARK = re.compile(r"<!-- (?P<mark>continues|same as (?P<file>\S+)) -->\s*\Z")
+_LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *(?:\{#(?P<id>[\w-]+)\})?$", re.MULTILINE)
+_INLINE = re.compile(r"(?<!`)`(?P<code>uv run [^`\n]+)`")
+_SHELL = frozenset({"console", "sh", "bash", "shell"})
+
+
+class Block(NamedTuple):
+    """One example of a page: the code of a Python fence, with that of those which it continues."""
+
+    page: Path
+    line: int
+    code: str
+    same_as: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def fences(page: Path) -> Iterator[tuple[int, str, str, re.Match[str] | None]]:
+    """Line, language, body and mark of each fence. A mark is a comment on the lines before it."""
+    text = page.read_text(encoding="utf-8")
+    for fence in _FENCE.finditer(text):
+        body = re.sub(rf"^{fence['indent']}", "", fence["body"], flags=re.MULTILINE)
+        yield text.count("\n", 0, fence.start()) + 2, fence["language"], body, _MARK.search(text, 0, fence.start())
+
+
+def blocks(page: Path) -> list[Block]:
+    """The examples of a page. `<!-- continues -->` joins a block to the one before; others stand alone."""
+    found: list[Block] = []
+    for line, language, body, mark in fences(page):
+        if language not in {"python", "py", "python3"}:
+            continue
+        if mark and mark["mark"] == "continues":
+            before = found.pop()
+            found.append(before._replace(code=f"{before.code}\n\n{body}"))
+        else:
+            found.append(Block(page, line, body, mark["file"] if mark else None))
+    return found
+
+
+def prose(page: Path) -> str:
+    """The page without what stands in fences."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def links(page: Path) -> list[str]:
+    """The targets of the links and images that lead to files of the repository."""
+    found = (match["target"] for match in _LINK.finditer(prose(page)))
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names under which the headings of a page can be linked to."""
+    return {match["id"] or _slug(match["text"]) for match in _HEADING.finditer(prose(page))}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every `uv run ...` of a page, in a shell block or in running text, as words after `uv run`."""
+    found = [match["code"] for match in _INLINE.finditer(prose(page))]
+    for _, language, body, _ in fences(page):
+        if language in _SHELL:
+            found += re.findall(r"uv run [^\n]+", body.replace("\\\n", " "))
+    split = [shlex.split(re.split(r"\s(?:&&|\|)\s", command)[0], comments=True)[2:] for command in found]
+    return [[word for word in words if word != "--no-sync"] for words in split]
+
+
+def _slug(heading: str) -> str:
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", plain.lower())).strip("-")

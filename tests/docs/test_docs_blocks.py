@@ -1,0 +1,180 @@
+"""What the README and the documentation say is so: blocks run, links lead somewhere, commands and settings exist."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from session_core.cli import add_commands
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, prose
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+BIN = Path(sys.executable).parent
+SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "test_block.py"
+    file.write_text(block.code, encoding="utf-8")
+    if re.search(r"^(?:async )?def test_|^class Test", block.code, re.MULTILINE):
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]
+        tried = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert tried.returncode == 0, tried.stdout
+        return
+    name = "block_" + re.sub(r"\W", "_", str(block))
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Litestar and msgspec look annotations up in the module by its name.
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    app = getattr(module, "app", None)
+    if isinstance(app, Litestar):
+        with TestClient(app):
+            pass
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.same_as], ids=str)
+def test_a_block_is_what_the_file_says(block: Block) -> None:
+    assert block.same_as is not None
+    assert block.code.strip() in (ROOT / block.same_as).read_text(encoding="utf-8")
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    problems = [f"uv run {' '.join(words)}: {problem}" for words in commands(page) if (problem := _problem(words))]
+    assert problems == []
+
+
+def test_a_wrong_command_is_found() -> None:
+    for wrong in ("demo --prot 1", "just nothing", "litestar sessions lsit", "litestar sessions revoke", "nothing", "alembic up"):
+        assert _problem(wrong.split()), wrong
+
+
+def test_the_readme_and_the_reference_tell_every_setting() -> None:
+    settings = set(re.findall(r"^#?([A-Z][A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert settings
+    for page in (ROOT / "README.md", ROOT / "docs" / "reference" / "settings.md"):
+        assert settings - set(re.findall(r"`([A-Z][A-Z_]+)`", page.read_text())) == set(), page
+
+
+def test_the_reference_tells_every_error_event_and_option() -> None:
+    errors = importlib.import_module("session_core.errors")
+    events = importlib.import_module("session_core.events")
+    config = importlib.import_module("session_core.config").SessionConfig
+    codes = {vars(kind)["code"] for name in errors.__all__ if "code" in vars(kind := getattr(errors, name))}
+    pages = {name: (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("errors", "events", "config")}
+    assert {name for name in errors.__all__ if f"`{name}`" not in pages["errors"]} == set()
+    assert {code for code in codes if f"`{code}`" not in pages["errors"]} == set()
+    assert {name for name in events.EventName.__args__ if f"`{name}`" not in pages["events"]} == set()
+    assert {name for name in config.__dataclass_fields__ if f"`{name}`" not in pages["config"]} == set()
+
+
+def test_the_reference_tells_every_verb() -> None:
+    session = importlib.import_module("session_core.session").SessionHandle
+    manager = importlib.import_module("session_core.manager").SessionManager
+    page = (ROOT / "docs" / "reference" / "session.md").read_text()
+    verbs = [name for kind in (session, manager) for name in vars(kind) if not name.startswith("_")]
+    assert [name for name in verbs if f"`{name}" not in page] == []
+
+
+def test_the_reference_tells_every_route() -> None:
+    text = (ROOT / "docs" / "reference" / "routes.md").read_text()
+    app: Litestar = importlib.import_module("app.asgi").create_app()
+    paths = {re.sub(r":\w+\}", "}", route.path) for route in app.routes}
+    assert {path for path in paths if f"{path}`" not in text and not path.startswith(("/static", "/schema/"))} == set()
+
+
+@each_page
+def test_a_page_names_no_machine_and_no_unfinished_work(page: Path) -> None:
+    assert re.findall(r"/work/|/home/\w+|/Users/\w+|TODO|FIXME|lorem", page.read_text()) == []
+
+
+@each_page
+def test_a_page_loads_nothing_from_another_host(page: Path) -> None:
+    assert re.findall(r"!\[[^\]]*\]\(https?:|<(?:script|img|link|iframe)\b[^>]*https?:", prose(page)) == []
+
+
+def _problem(words: list[str]) -> str | None:
+    """Why a command cannot be one, or None. Nothing is run but `just --summary`."""
+    name, *arguments = words
+    if name == "demo" and name not in SCRIPTS:
+        return None  # a clone that dropped the demo may still tell of it
+    if name in SCRIPTS:
+        return _refused(importlib.import_module(SCRIPTS[name].partition(":")[0])._parser(), arguments)
+    if not (BIN / name).exists():
+        return "no such program"
+    if name == "just":
+        summary = subprocess.run([BIN / "just", "--summary"], cwd=ROOT, capture_output=True, text=True, check=True)
+        return None if not arguments or arguments[0] in summary.stdout.split() else "no such recipe"
+    if name == "litestar":
+        return _refused_by_litestar(arguments)
+    if name == "alembic":
+        return _refused(importlib.import_module("alembic.config").CommandLine().parser, arguments)
+    files = [word for word in arguments if word.endswith(".py") or word.startswith(("tests", "examples/"))]
+    missing = [file for file in files if not (ROOT / file.partition("::")[0]).exists()]
+    return f"no such file: {', '.join(missing)}" if missing else None
+
+
+def _refused(parser: ArgumentParser, arguments: list[str]) -> str | None:
+    try:
+        parser.parse_args(arguments)
+    except SystemExit as refused:
+        return "its arguments are refused" if refused.code else None
+    return None
+
+
+def _refused_by_litestar(arguments: list[str]) -> str | None:
+    cli: Any = click.Group("litestar")
+    add_commands(cli)
+    if arguments[:1] == ["--app"]:
+        arguments = arguments[2:]
+    if not arguments or arguments[0] in {"run", "routes", "info", "version", "schema", "--help"}:
+        return None
+    return _resolve(cli, arguments)
+
+
+def _resolve(group: click.Group, arguments: list[str]) -> str | None:
+    command = group.commands.get(arguments[0])
+    if command is None:
+        return f"no command {arguments[0]}"
+    if isinstance(command, click.Group):
+        return _resolve(command, arguments[1:]) if arguments[1:] and arguments[1] not in {"...", "--help"} else None
+    try:
+        command.make_context(arguments[0], arguments[1:])
+    except click.exceptions.Exit:
+        return None
+    except click.ClickException as refused:
+        return refused.format_message()
+    return None
+
+
+def test_blocks_are_found_at_all() -> None:
+    assert len(BLOCKS) > 10

@@ -1,0 +1,152 @@
+"""The examples do what they say: each is loaded as it stands and used over HTTP."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from litestar.exceptions import WebSocketDisconnect
+from litestar.testing import TestClient
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples"
+PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate"}
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def client_of(name: str) -> Iterator[TestClient]:
+    with TestClient(load(name).app) as client:
+        client.follow_redirects = False
+        yield client
+
+
+def test_every_example_is_tried_here() -> None:
+    tried = Path(__file__).read_text()
+    assert [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in tried] == []
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_stands_on_the_library_alone(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    ours = {name.split(".")[0] for name in imported} & {"app", "auth_demo", "tests", "examples"}
+    assert not ours
+    assert "session_core" in {name.split(".")[0] for name in imported}
+
+
+def test_quickstart_counts() -> None:
+    with client_of("quickstart") as client:
+        assert client.post("/visit").json() == {"visits": 1}
+        assert client.post("/visit").json() == {"visits": 2}
+
+
+def test_guards_say_who_may_pass() -> None:
+    with client_of("guards") as client:
+        assert client.get("/profile").status_code == 401
+        client.post("/login", json={"subject": "alice", "seconds_ago": 600})
+        assert client.get("/profile").json() == {"subject": "alice"}
+        assert client.get("/shop").status_code == 403
+        client.post("/terms")
+        assert client.get("/shop").text == "shop"
+        assert client.get("/admin").status_code == 403
+        assert client.get("/password").json()["code"] == "step_up_required"
+        assert client.get("/transfer").json()["acr_values"] == ["phr"]
+        client.post("/login", json={"subject": "ada", "acr": "phr"})
+        assert [client.get(path).status_code for path in ("/admin", "/password", "/transfer")] == [200, 200, 200]
+
+
+def test_guards_refuse_a_disabled_user_at_once() -> None:
+    module = load("guards")
+    with TestClient(module.app) as client:
+        client.post("/login", json={"subject": "alice"})
+        assert client.get("/profile").status_code == 200
+        module.DISABLED.add("alice")
+        assert client.get("/profile").status_code == 403
+
+
+def test_own_login_logs_in_and_out() -> None:
+    with client_of("own_login") as client:
+        sent = client.get("/account/devices", headers=PAGE)
+        assert sent.headers["location"] == "/login?next=%2Faccount%2Fdevices"
+        assert "<form" in client.get(sent.headers["location"]).text
+        before = client.cookies["session"]
+        assert client.post("/login", data={"user": "alice", "password": "guess"}).status_code == 403
+        account = {"user": "alice", "password": "correct horse battery staple"}
+        assert client.post("/login", data=account).headers["location"] == "/account/devices"
+        assert client.cookies["session"] != before
+        assert client.get("/account").json() == {"subject": "alice"}
+        assert client.get("/account/devices").json() == [{"device": "testclient", "current": True}]
+        assert client.post("/logout").headers["location"] == "/login"
+        assert client.get("/account").status_code == 401
+
+
+def test_own_login_leads_nowhere_else() -> None:
+    with client_of("own_login") as client:
+        client.get("/login?next=https://evil.example/")
+        account = {"user": "alice", "password": "correct horse battery staple"}
+        assert client.post("/login", data=account).headers["location"] == "/account"
+
+
+def test_own_login_ends_on_every_device() -> None:
+    module = load("own_login")
+    account = {"user": "alice", "password": "correct horse battery staple"}
+    with TestClient(module.app) as phone:
+        laptop = TestClient(module.app)
+        phone.post("/login", data=account)
+        laptop.post("/login", data=account)
+        phone.post("/logout-everywhere")
+        assert [client.get("/account").status_code for client in (phone, laptop)] == [401, 401]
+
+
+def test_websocket_uses_the_session_until_it_ends() -> None:
+    with client_of("websocket") as client:
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/echo"):
+            pass
+        assert refused.value.code == 4401
+        client.post("/login")
+        with client.websocket_connect("/echo") as socket:
+            socket.send_text("hello")
+            assert socket.receive_text() == "1: hello"
+            client.post("/logout")
+            socket.send_text("anybody there?")
+            with pytest.raises(WebSocketDisconnect) as ended:
+                socket.receive_text()
+            assert ended.value.code == 4401
+
+
+def test_own_store_keeps_the_whole_contract() -> None:
+    # A process of its own: the file is a test module, which the command in its first line runs.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "examples/own_store.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "skipped" not in result.stdout
+
+
+def test_own_store_serves_an_application(tmp_path: Path) -> None:
+    store = load("own_store").JsonStore(tmp_path / "sessions.json")
+    module = load("quickstart")
+    config = module.SessionConfig(module.AppSession, store=store)
+    app = module.Litestar([module.visit], plugins=[module.SessionPlugin(config)])
+    with TestClient(app) as client:
+        assert [client.post("/visit").json()["visits"] for _ in range(3)] == [1, 2, 3]
