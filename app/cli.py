@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from app.database import migrate
 from app.listening import address_problem, end_with_parent
+from app.log import configure_logging
 from app.problem_report import Problem, SettingsError
 from app.production import refuse_unfit
 from app.settings import Settings, load_settings
@@ -48,6 +49,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         if options.workers > 1:
             # Workers share their numbers through files there; without it /metrics would show one worker's at random.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = resources.enter_context(tempfile.TemporaryDirectory())
+        configure_logging(level=settings.app_log_level, as_json=settings.is_production)
         _announce(settings, options)
         _run(options)
     return 0
@@ -76,6 +78,8 @@ def _run(options: argparse.Namespace) -> None:
         workers_kill_timeout=10,
         # Granian's access log would hold query strings, and with them authorization codes; the application writes its own.
         log_access=False,
+        # Its other messages go where ours go: through the redaction, as JSON in production.
+        log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
     ).serve()
 
 

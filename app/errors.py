@@ -38,7 +38,7 @@ _ADVICE: Final = {
     504: "The identity provider took too long. Your session is untouched.",
 }
 _UNKNOWN: Final = "Something went wrong here, not with you. It has been noted."
-_LOGIN_FAILED: Final = "The login was not completed; an earlier session is as it was. Please start again from here."
+_LOGIN_FAILED: Final = "Nothing was changed: an earlier session is as it was. Please start again from here."
 
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.errors")
 

@@ -37,12 +37,16 @@ def address_problem(host: str, port: int, again: str) -> str | None:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it dies, however it dies (Linux; elsewhere nothing)."""
+    """Ask the kernel to end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
+
+    Killed, not asked to stop: a Granian worker that is asked before it serves forgets it, and a server that was killed had no
+    clean end anyway.
+    """
     if sys.platform != "linux":
         return
     started_by = multiprocessing.parent_process()
     parent = started_by.pid if started_by else os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have died before we asked; then nobody would tell us.
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)

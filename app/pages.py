@@ -12,7 +12,7 @@ from litestar.enums import MediaType
 from litestar.response import Response
 
 from app import NAME
-from app.wording import device, duration, iso, place, stamp, story
+from app.wording import address, device, duration, iso, place, stamp, story
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -46,6 +46,7 @@ class Pages:
             "ago": self._ago,
             "remaining": self._remaining,
             "share": self._share,
+            "address": address,
             "device": device,
             "host": lambda url: url.partition("://")[2] or url,
             "iso": iso,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from app.audit import AuditEntry
 
-__all__ = ("LANGUAGES", "DeviceName", "device", "duration", "greeting", "iso", "place", "stamp", "story")
+__all__ = ("LANGUAGES", "DeviceName", "address", "device", "duration", "greeting", "iso", "place", "stamp", "story")
 
 LANGUAGES: Final = (
     ("en", "English"),
@@ -91,8 +91,14 @@ def story(entry: AuditEntry) -> tuple[str, str]:
 
 def place(entry: AuditEntry) -> str:
     """Return where an audit entry came from."""
-    parts = [device(entry.user_agent).name if entry.user_agent else "", entry.ip or "", (entry.reason or "").replace("_", " ")]
+    client = device(entry.user_agent).name if entry.user_agent else ""
+    parts = [client, address(entry.ip) if entry.ip else "", (entry.reason or "").replace("_", " ")]
     return " · ".join(filter(None, parts))
+
+
+def address(ip: str) -> str:
+    """Return an IP address as a person would say it."""
+    return "this computer" if ip in {"127.0.0.1", "::1"} else ip or "unknown address"
 
 
 def device(user_agent: str) -> DeviceName:

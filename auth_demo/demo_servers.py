@@ -28,7 +28,7 @@ __all__ = ("Addresses", "DemoServers", "StartError", "end_with_launcher")
 _CLIENT_ID: Final = "reference-app"
 _IPV4, _IPV6 = "127.0.0.1", "::1"
 _READY_SECONDS: Final = 10.0
-_STOP_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1
 
 

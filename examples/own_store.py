@@ -73,7 +73,7 @@ class JsonStore:
         self._save()
         return version + 1
 
-    async def rotate(  # noqa: PLR0913 - as the contract has it
+    async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
         """Move the record to a new key, in one step; a `delete` of the old key finds the new one for a while."""

@@ -15,10 +15,13 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e")
+_FILES: Final = ("scripts/screenshot.py",)
 _NOT_OURS: Final = frozenset({".git", ".venv", "var", "node_modules", "dist", "build", "site", "__pycache__"})
 _TEXT: Final = frozenset({".py", ".toml", ".md", ".html", ".yml", ".yaml", ".css", ".ini", ".cfg", ""})
 _BLOCK: Final = re.compile(r"(?ms)^[^\n]*demo:begin[^\n]*\n.*?^[^\n]*demo:end[^\n]*\n")
-_IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) auth_demo\b|[\"']auth_demo[.\"']")
+_IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) (?:tests\.)?auth_demo\b|[\"']auth_demo[.\"']")
+_LINES: Final = r"(?:(?!\[)[^\n]*\n)*"
+_CONTRACT: Final = re.compile(rf'(?m)^\[\[tool\.importlinter\.contracts\]\]\n{_LINES}?source_modules = \["auth_demo{_LINES}')
 _MARK: Final = "demo:" + "begin"
 
 
@@ -29,6 +32,10 @@ def eject(root: Path) -> list[str]:
         if (root / name).is_dir():
             shutil.rmtree(root / name)
             done.append(f"removed {name}/")
+    for name in _FILES:
+        if (root / name).is_file():
+            (root / name).unlink()
+            done.append(f"removed {name}")
     for path in _files(root):
         if path.suffix == ".py" and _is_below(path, root / "tests", root / "examples") and _IMPORT.search(_read(path)):
             path.unlink()
@@ -42,7 +49,7 @@ def eject(root: Path) -> list[str]:
 
 def _edit_pyproject(path: Path) -> list[str]:
     before = _read(path)
-    after = re.sub(r'(?m)^demo = "auth_demo[^"]*"\n', "", before)
+    after = re.sub(r'(?m)^demo = "auth_demo[^"]*"\n', "", _CONTRACT.sub("", before))
     # In lists of packages, whether on one line or on a line of their own.
     after = re.sub(r'(?m)^\s*"auth_demo(?:[./][^"]*)?",?\s*\n', "", after)
     after = re.sub(r'"auth_demo(?:[./][^"]*)?",\s*|,\s*"auth_demo(?:[./][^"]*)?"', "", after)

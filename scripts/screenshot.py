@@ -29,7 +29,11 @@ def main() -> int:
     if chromium is None:
         print("error: Chromium is missing; install it with: sudo apt-get install chromium", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory() as directory, running_demo(Path(directory)) as demo, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_demo(Path(directory), ports=(8000, 9000)) as demo,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(base_url=demo.app_url, viewport=_SIZE, device_scale_factor=1.5)  # type: ignore[arg-type]
         _use(page)

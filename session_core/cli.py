@@ -62,7 +62,7 @@ def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T
 @click.command("list")
 @click.option("--issuer", help="Only sessions of the user with this issuer (needs --subject).")
 @click.option("--subject", help="Only sessions of the user with this subject (needs --issuer).")
-@click.option("--limit", type=int, default=100, show_default=True, help="How many to print.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many to print.")
 def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int) -> None:
     """List live sessions by their handles."""
 
@@ -111,7 +111,7 @@ def _show(app: Litestar, handle: str) -> None:
         ("user agent", summary.device.user_agent or "-"),
         ("bytes", str(summary.size)),
     ):
-        click.echo(f"{name:15} {value}")
+        click.echo(f"{name:15} {_printable(value)}")
 
 
 @click.command("revoke")
@@ -196,11 +196,19 @@ def _check(app: Litestar) -> None:
 
 def _line(summary: SessionSummary) -> str:
     who = f"{summary.identity.subject} @ {summary.identity.issuer}" if summary.identity else "(not logged in)"
-    return f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}"
+    return _printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey: a client's User-Agent reaches the operator's screen."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return "never"
 
 
 def _not_found(handle: str) -> None:

@@ -104,7 +104,7 @@ class SessionConfig(Generic[D]):
             raise ConfigurationError(msg)
         self.secrets_generated = not self.secrets
         """Whether the secret lives only as long as this process."""
-        self.signer = CookieSigner(tuple(self.secrets) or (random.token_urlsafe(32),))
+        self.signer = CookieSigner(self.secrets or (random.token_urlsafe(32),))
         self.codec = DataCodec(self.data_type, self.default_factory, max_bytes=self.max_data_bytes)
         self.resolved_cookie = self.cookie.resolve(self.public_url)
 

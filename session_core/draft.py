@@ -16,17 +16,26 @@ D = TypeVar("D", bound=msgspec.Struct)
 class Draft(Generic[D]):
     """Session data that a handler may change, beside the encoding it was read from."""
 
-    __slots__ = ("_codec", "_refuse_conflicts", "base", "data")
+    __slots__ = ("_codec", "_fields", "_refuse_conflicts", "base", "data")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool) -> None:
         self._codec = codec
         self._refuse_conflicts = refuse_conflicts
         self.data: D = codec.fresh() if stored is None else codec.decode(stored)
-        self.base: bytes = codec.encode(self.data) if stored is None else stored
+        encoded = codec.encode(self.data)
+        self.base: bytes = encoded if stored is None else stored
+        # Where the base does not say everything (an older record, defaults left out), decoding it again could give other
+        # defaults, of a time or at random: what was read is then kept field by field.
+        says_everything = encoded == self.base and codec.writes_every_field
+        self._fields = None if says_everything else codec.fields(self.data)
 
     def changes(self) -> dict[str, bytes]:
         """What was assigned since, encoded, by stored field name; nested changes are found too."""
-        return self._codec.changes(self.base, self.data)
+        codec = self._codec
+        if self._fields is None and codec.encode(self.data) == self.base:
+            return {}
+        before = codec.fields(codec.decode(self.base)) if self._fields is None else self._fields
+        return {name: raw for name, raw in codec.fields(self.data).items() if raw != before[name]}
 
     def merged(self, record: SessionRecord) -> SessionRecord:
         """Apply the assignments to the newest record; the same record when there are none.

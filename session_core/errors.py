@@ -2,6 +2,7 @@
 
     SessionCoreError
     ├── ConfigurationError                 a setting is unfit; raised at start, never per request
+    ├── ResponseStartedError               a new session id was asked for when its cookie could no longer be sent
     ├── SessionDataError                   the application put a value of the wrong type into the session
     ├── AccessDeniedError
     │   ├── LoginRequiredError             401: nobody is logged in
@@ -41,6 +42,7 @@ __all__ = (
     "LoginRequiredError",
     "LogoutTokenError",
     "OidcError",
+    "ResponseStartedError",
     "SessionConflictError",
     "SessionCoreError",
     "SessionDataError",
@@ -68,6 +70,12 @@ class ConfigurationError(SessionCoreError):
     """A setting is missing, malformed or unfit for where it is used."""
 
     code = "configuration"
+
+
+class ResponseStartedError(SessionCoreError):
+    """The session would need a new cookie, and the response (or the WebSocket) has started; nothing was changed."""
+
+    code = "response_started"
 
 
 class SessionDataError(SessionCoreError):

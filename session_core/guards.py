@@ -54,7 +54,8 @@ def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | 
         if not isinstance(session.data, data_type):
             msg = f"requires({data_type.__name__}, ...) guards a route whose sessions hold {type(session.data).__name__}"
             raise ConfigurationError(msg)
-        if not await _answer(predicate(session)):
+        # Exactly True: a predicate that forgets to call something must not let everybody in.
+        if await _answer(predicate(session)) is not True:
             raise ForbiddenError
 
     return _guard(check, f"requires {data_type.__name__}")
@@ -125,7 +126,7 @@ async def _guarded(connection: Connection, check: _Check) -> None:
         if identity is None:
             raise LoginRequiredError
         is_active = plugin.config.is_active
-        if is_active is not None and not await _answer(is_active(identity)):
+        if is_active is not None and await _answer(is_active(identity)) is not True:
             raise ForbiddenError
         await check(session, identity, connection)
     except AccessDeniedError as error:

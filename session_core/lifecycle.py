@@ -7,12 +7,15 @@ Every write is "only if it still exists, at this version"; that is what keeps a 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
+from session_core.ended_op_sessions import KEPT_MS as ENDED_MARK_MS
+from session_core.ended_op_sessions import was_marked_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.record import DataCodec, Device, SessionRecord
+from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
 from session_core.writer import Change, SessionWriter, Snapshot, entry_of, snapshot_of
 
@@ -23,20 +26,13 @@ if TYPE_CHECKING:
     from session_core.stores.base import SessionStore
     from session_core.timeouts import Timeouts
 
-__all__ = ("ENDED_MARK_MS", "SessionLifecycle", "ended_op_session_mark")
+__all__ = ("ENDED_MARK_MS", "SessionLifecycle",)
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 _SUCCESSOR_MS: Final = 60_000
 """How long a rotated id leads a logout to its successor: longer than any request that is still under way."""
 _MAX_ROTATE_ATTEMPTS: Final = 100
-ENDED_MARK_MS: Final = 660_000
-"""How long an ended OP session is remembered: a login transaction (ten minutes) and a margin for skewed clocks."""
-
-
-def ended_op_session_mark(op_session_key: str, number: int) -> str:
-    """Name of the claim that says that an OP session has ended; numbered, since a claim cannot be renewed."""
-    return f"ended-{op_session_key}-{number}"
 
 
 class SessionLifecycle(Generic[D]):
@@ -52,6 +48,7 @@ class SessionLifecycle(Generic[D]):
         events: Events,
         max_sessions_per_user: int,
         refuse_conflicts: bool,
+        patience: float = 2.0,
     ) -> None:
         self.store = store
         self.codec = codec
@@ -60,7 +57,7 @@ class SessionLifecycle(Generic[D]):
         self.events = events
         self.refuse_conflicts = refuse_conflicts
         self._limit = max_sessions_per_user
-        self._writer = SessionWriter(store, timeouts, clock)
+        self._writer = SessionWriter(store, timeouts, clock, patience=patience)
 
     async def load(self, session_id: str) -> Snapshot | None:
         """Return the session of an id that a browser presented, or None: such an id is never adopted.
@@ -75,8 +72,9 @@ class SessionLifecycle(Generic[D]):
         try:
             snapshot = snapshot_of(stored)
             self.codec.decode(snapshot.record.data)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            await self.events.emit("session.undecodable", handle=handle_of(key), reason=type(error).__name__)
+        except UndecodableError as error:
+            reason = type(error.__cause__).__name__
+            await self.events.emit("session.undecodable", handle=handle_of(key), reason=reason)
             return None
         if snapshot.record.absolute_expires_at <= self.clock.now():
             return None
@@ -194,6 +192,11 @@ class SessionLifecycle(Generic[D]):
         await self.store.delete(snapshot.key)
         await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
 
+    async def end_unreadable(self, session_id: str) -> None:
+        """End what an id stands for when this application found no session under it: another version may read it."""
+        for key in await self.store.delete(session_key(session_id)):
+            await self.events.emit("session.destroyed", handle=handle_of(key), reason="unreadable")
+
     async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
         """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
         current: Snapshot | None = snapshot if snapshot.version > 0 else await self._newest(snapshot.key)
@@ -204,7 +207,7 @@ class SessionLifecycle(Generic[D]):
             record = change(current.record)
             now = self.clock.now()
             expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
-            session_id = new_session_id()
+            session_id = new_session_id(after=current.key)
             key = session_key(session_id)
             try:
                 evicted = await self.store.rotate(
@@ -219,6 +222,11 @@ class SessionLifecycle(Generic[D]):
                 current = await self._newest(snapshot.key)
             except SessionGoneError:
                 current = None
+            except StoreUnavailableError:
+                # The answer is missing, not the step: where it was made, the old id is dead, and only this request knows the new.
+                if (made := await self.store.load(key)) is None:
+                    raise
+                return session_id, Snapshot(key, made.version, expires_at, record), ()
             else:
                 return session_id, Snapshot(key, 1, expires_at, record), evicted
         msg = "other requests kept changing the session"
@@ -228,28 +236,27 @@ class SessionLifecycle(Generic[D]):
         stored = await self.store.load(key)
         try:
             return snapshot_of(stored) if stored else None
-        except msgspec.MsgspecError:
+        except UndecodableError:
             return None
 
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())
 
     async def _refuse_ended(self, new: Snapshot, started_at: int | None) -> None:
-        """Undo a login whose OP session ended while it was under way.
-
-        Whoever ends an OP session first leaves a mark and then deletes; a login first stores and then looks for the mark.
-        Either the deletion meets the session or this meets the mark.
-        """
+        """Undo a login whose OP session ended while it was under way, or of which that cannot be known."""
         op_session = new.record.identity.op_session_key if new.record.identity else None
         if started_at is None or op_session is None:
             return
-        number = 0
-        while (until := await self.store.claimed_until(ended_op_session_mark(op_session, number))) is not None:
-            if until - ENDED_MARK_MS >= started_at:
+        try:
+            ended = await was_marked_since(self.store, op_session, started_at, self.clock.now())
+        except StoreUnavailableError:
+            with suppress(StoreUnavailableError):
                 await self.store.delete(new.key)
-                msg = "the identity provider ended this login"
-                raise SessionGoneError(msg)
-            number += 1
+            raise
+        if ended:
+            await self.store.delete(new.key)
+            msg = "the identity provider ended this login"
+            raise SessionGoneError(msg)
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
         for key in evicted:

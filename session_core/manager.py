@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from litestar.di import NamedDependency
 
+from session_core.ended_op_sessions import leave_mark
 from session_core.identity import Identity, op_session_key
-from session_core.lifecycle import ENDED_MARK_MS, ended_op_session_mark
+from session_core.record import Device, UndecodableError
 from session_core.session_id import handle_of
 from session_core.stores.base import SessionIndex
 from session_core.writer import snapshot_of
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from session_core.clock import Clock
     from session_core.events import Events
-    from session_core.record import Device
     from session_core.stores.base import SessionStore, StoredSession
     from session_core.timeouts import Timeouts
 
@@ -102,9 +102,7 @@ class SessionManager:
         untouched.
         """
         key = op_session_key(issuer, sid)
-        number = 0
-        while not await self.store.claim(ended_op_session_mark(key, number), self.clock.now() + ENDED_MARK_MS):
-            number += 1
+        await leave_mark(self.store, key, self.clock.now())
         ended = await self.store.delete_by(SessionIndex(op_session=key))
         await self._report(ended, reason, None)
         return len(ended)
@@ -162,7 +160,7 @@ class SessionManager:
     def _summary(self, stored: StoredSession) -> SessionSummary | None:
         try:
             record = snapshot_of(stored).record
-        except msgspec.MsgspecError:
+        except UndecodableError:
             return None
         return SessionSummary(
             handle=handle_of(stored.key),

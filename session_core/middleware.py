@@ -7,9 +7,11 @@ Nothing is read until somebody asks for the session; nothing is sent that depend
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
 
 from session_core.cookies import read_session_id
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from session_core.config import SessionConfig
     from session_core.lifecycle import SessionLifecycle
 
-__all__ = ("SessionMiddleware", "session_of")
+__all__ = ("SessionMiddleware", "session_of", "vary_on_cookie")
 
 _SCOPE_KEY = "session_core.session"
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -49,6 +51,13 @@ async def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionH
     return await handle.load()
 
 
+def vary_on_cookie(message: Message, scope: Scope) -> None:
+    """Put `Cookie` back into `Vary` where something outside the session middleware (CORS) has overwritten it."""
+    handle = cast("SessionHandle[Any] | None", scope.get(_SCOPE_KEY))
+    if message["type"] == "http.response.start" and handle is not None and handle.loaded:
+        message["headers"] = _with_caching(list(message.get("headers") or ()), private=False)
+
+
 class _ReplacedResponseError(Exception):
     """Stops a handler that goes on streaming a response which an error has replaced."""
 
@@ -65,47 +74,36 @@ class SessionMiddleware(ASGIMiddleware):
         self,
         config: SessionConfig[Any],
         lifecycle: SessionLifecycle[Any],
-        answer_error: Callable[[Scope, Receive, Send, SessionCoreError], Awaitable[None]],
+        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
     ) -> None:
         self._config = config
         self._lifecycle = lifecycle
-        self._answer_error = answer_error
+        self.answer_error = answer_error
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""
-        if _SCOPE_KEY in scope:  # an application mounted in one that has sessions already
+        outer = cast("SessionHandle[Any] | None", scope.get(_SCOPE_KEY))
+        if outer is not None and outer.belongs_to(self._lifecycle):  # the middleware stands here twice
             await next_app(scope, receive, send)
             return
         reader = _CookieReader(self._config, self._lifecycle, scope)
         handle: SessionHandle[Any] = SessionHandle(self._lifecycle, reader.session_id, reader.device)
+        sender = _Sender(self, handle, reader, scope, receive, send)
         scope[_SCOPE_KEY] = handle  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
-        replaced = False
-
-        async def send_finished(message: Message) -> None:
-            await send(self._finish(message, handle, reader) if message["type"] in _STARTS else message)
-
-        async def send_durable(message: Message) -> None:
-            nonlocal replaced
-            if replaced:
-                raise _ReplacedResponseError
-            if not handle.loaded or message["type"] not in _STARTS:
-                await send(message)
-                return
-            error = await _save(handle, message)
-            if error is None:
-                await send_finished(message)
-            else:
-                replaced = True
-                await self._answer_error(scope, receive, send_finished, error)
-
         try:
-            await next_app(scope, receive, send_durable)
+            await next_app(scope, receive, sender.send_durable)
+            await sender.save_rest()
+        except HTTPException as error:
+            await sender.answer_with_cookie(error)
         except Exception:
-            if not replaced:
+            if not sender.replaced:
                 raise
+        finally:
+            if outer is not None:  # an application mounted in one that has other sessions
+                scope[_SCOPE_KEY] = outer  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
 
-    def _finish(self, message: Message, handle: SessionHandle[Any], reader: _CookieReader) -> Message:
-        """Return a copy of the start message with the cookie and the caching headers that the session asks for."""
+    def finish(self, message: Message, handle: SessionHandle[Any], reader: _CookieReader) -> Message:
+        """Return the start message with the cookie and the caching headers that the session asks for."""
         # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
         headers: list[tuple[bytes, bytes]] = list(cast("dict[str, Any]", message).get("headers") or ())
         if reader.needs_resign and handle.exists and handle.cookie_action is None:
@@ -126,17 +124,79 @@ class SessionMiddleware(ASGIMiddleware):
         return cookie.set_header(self._config.signer.sign(session_id), max_age)
 
 
-async def _save(handle: SessionHandle[Any], message: Message) -> SessionCoreError | None:
-    """Make the handler's assignments durable; return the error that must be answered instead of `message`."""
-    if cast("dict[str, Any]", message).get("status", 0) >= _SERVER_ERROR:
-        return None  # the handler failed: its assignments are discarded with its other work; what it made durable stands
-    try:
-        await handle.save()
-    except SessionCoreError as error:
-        if message["type"] != "http.response.start":
-            raise
-        return error
-    return None
+class _Sender:
+    """Sends one response, after what it depends on is durable."""
+
+    def __init__(
+        self,
+        middleware: SessionMiddleware,
+        handle: SessionHandle[Any],
+        reader: _CookieReader,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._middleware = middleware
+        self._handle = handle
+        self._reader = reader
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._failed = False
+        self.replaced = False
+        """Whether an error has taken the place of the response."""
+
+    async def send_durable(self, message: Message) -> None:
+        """Save the session before the response starts; send the error instead where that fails."""
+        if self.replaced:
+            raise _ReplacedResponseError
+        if message["type"] not in _STARTS:
+            await self._send(message)
+            return
+        error = await self._save(message) if self._handle.loaded else None
+        if error is None:
+            await self._send_finished(message)
+        else:
+            await self._replace(error)
+
+    async def save_rest(self) -> None:
+        """Save what a background task or a WebSocket handler has assigned after the start; nobody is left to tell of a conflict."""
+        if self._handle.changed and self._handle.exists and not self._failed:
+            with suppress(SessionCoreError):  # an event has told the log
+                await self._handle.save()
+
+    async def answer_with_cookie(self, error: HTTPException) -> None:
+        """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
+        if self.replaced:
+            return
+        if self._handle.response_started or self._handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
+            raise error
+        await self._replace(error)
+
+    async def _replace(self, error: Exception) -> None:
+        self.replaced = True
+        await self._middleware.answer_error(self._scope, self._receive, self._send_finished, error)
+
+    async def _send_finished(self, message: Message) -> None:
+        if message["type"] in _STARTS:
+            self._handle.response_started = True
+            if self._handle.loaded:
+                message = self._middleware.finish(message, self._handle, self._reader)
+        await self._send(message)
+
+    async def _save(self, message: Message) -> SessionCoreError | None:
+        """Make the handler's assignments durable; return the error that must be answered instead of `message`."""
+        if cast("dict[str, Any]", message).get("status", 0) >= _SERVER_ERROR:
+            # The handler failed: its assignments go with its other work; what it made durable stands.
+            self._failed = True
+            return None
+        try:
+            await self._handle.save()
+        except SessionCoreError as error:
+            if message["type"] != "http.response.start":
+                raise
+            return error
+        return None
 
 
 class _CookieReader:

@@ -11,13 +11,13 @@ from litestar.di import Provide
 from litestar.exceptions.responses import create_exception_response
 from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
-from litestar.types import Scope
+from litestar.types import Message, Scope
 
 from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
 from session_core.events import Events
 from session_core.lifecycle import SessionLifecycle
 from session_core.manager import SessionManager
-from session_core.middleware import SessionMiddleware, session_of
+from session_core.middleware import SessionMiddleware, session_of, vary_on_cookie
 from session_core.problem import error_response
 from session_core.routes import forbid_cache, is_state_changing, uses_session
 from session_core.same_origin_middleware import SameOriginMiddleware
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ("SessionPlugin", "plugin_of")
 
+_SERVER_ERROR = 500
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
 
@@ -61,6 +62,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             events=self.events,
             max_sessions_per_user=config.max_sessions_per_user,
             refuse_conflicts=config.on_conflict == "refuse",
+            patience=config.store_timeout,
         )
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
         """Other people's sessions; also injected as `sessions`."""
@@ -78,6 +80,13 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         app_config.dependencies.setdefault("sessions", Provide(lambda: self.sessions, sync_to_thread=False))
         app_config.exception_handlers.setdefault(SessionCoreError, self.handle_error)
         app_config.lifespan.append(self._lifespan)
+        app_config.after_exception.append(_log_fault)
+        if app_config.cors_config is not None:
+
+            async def keep_vary(message: Message, scope: Scope) -> None:
+                vary_on_cookie(message, scope)
+
+            app_config.before_send.append(keep_vary)
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
@@ -96,6 +105,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
                 added.append(self._session_middleware)
                 if forbid_cache(handler):
                     _log.warning("response cache switched off: the route uses the session", path=route.path)
+            added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
             if added:
                 # A new list: handlers share theirs with the copies that other routes were made from.
                 handler.middleware = [*added, *(handler.middleware or ())]
@@ -115,8 +125,9 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             msg = "max_sessions_per_user needs a store with atomic writes; this one cannot keep the limit under concurrency"
             raise ConfigurationError(msg)
 
-    async def _answer_error(self, scope: Scope, receive: Receive, send: Send, error: SessionCoreError) -> None:
+    async def _answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
         """Send what the application answers to an error that came up while its response was being sent."""
+        await _log_fault(error, scope)
         app: Litestar = scope["litestar_app"]
         request: Request[Any, Any, Any] = app.request_class(scope, receive, send)
         handlers = scope["route_handler"].resolve_exception_handlers()
@@ -156,6 +167,12 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             await asyncio.sleep(self.config.sweep_interval)
             with suppress(StoreUnavailableError):
                 await self.sessions.prune()
+
+
+async def _log_fault(error: Exception, scope: Scope) -> None:
+    """Log what is the application's own fault and would otherwise be a 500 without a word."""
+    if isinstance(error, SessionCoreError) and error.status_code == _SERVER_ERROR:
+        _log.error("session error", code=error.code, problem=str(error), path=scope["path"])
 
 
 class _Connection:

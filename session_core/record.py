@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
+from session_core.data_types import encoding_order
 from session_core.errors import ConfigurationError, SessionConflictError, SessionDataError
 from session_core.identity import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("DataCodec", "Device", "SessionRecord", "decode_record", "encode_record")
+__all__ = ("DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
+_join: Final = msgspec.msgpack.Encoder()
 _split: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+class UndecodableError(Exception):
+    """Stored bytes that this version of the application cannot read: corrupted, poisoned, or written by another version."""
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,7 +54,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     vault: bytes = msgspec.field(name="t", default=b"")
     """Sealed by the layer that owns it (the relying party's tokens); opaque here."""
     write_id: int = msgspec.field(name="w", default=0)
-    """Random per write: tells whether an uncertain write was this one."""
+    """Random per write: no two writes are the same bytes, so a store can tell whether an uncertain write was this one."""
 
 
 _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)
@@ -60,8 +66,11 @@ def encode_record(record: SessionRecord) -> bytes:
 
 
 def decode_record(raw: bytes) -> SessionRecord:
-    """Decode a store's bytes. Raises `msgspec.MsgspecError` for anything that is no record."""
-    return _record_decoder.decode(raw)
+    """Decode a store's bytes. Raises `UndecodableError` for anything that is no record."""
+    try:
+        return _record_decoder.decode(raw)
+    except Exception as error:  # a poisoned record may raise anything: wrong text, too deep, too large
+        raise UndecodableError from error
 
 
 class DataCodec(Generic[D]):
@@ -82,12 +91,15 @@ class DataCodec(Generic[D]):
         self.fresh: Callable[[], D] = default_factory or data_type
         """Makes the data of a new session."""
         self._max_bytes = max_bytes
+        self._encoder = msgspec.msgpack.Encoder(order=encoding_order(data_type))
         self._decoder = msgspec.msgpack.Decoder(data_type)
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
+        self.writes_every_field = not data_type.__struct_config__.omit_defaults
+        """Whether the encoding of the data says everything about it."""
         try:
-            self.decode(self.encode(self.fresh()))
+            self.fields(self.decode(self.encode(self.fresh())))
         except Exception as error:
-            msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error}"
+            msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error!r}"
             raise ConfigurationError(msg) from error
 
     @property
@@ -98,23 +110,23 @@ class DataCodec(Generic[D]):
     def encode(self, data: D) -> bytes:
         """Encode the data. Raises `SessionDataError` for a value that cannot be stored."""
         try:
-            return _encoder.encode(data)
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            msg = f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}"
-            raise SessionDataError(msg) from error
+            return self._encoder.encode(data)
+        except Exception as error:
+            raise self._cannot_store(error) from error
 
-    def decode(self, stored: bytes) -> D:
-        """Decode stored data; missing fields take their defaults. Raises `msgspec.MsgspecError` when it does not fit."""
-        return self._decoder.decode(stored)
+    def decode(self, stored: bytes | msgspec.Raw) -> D:
+        """Decode stored data; missing fields take their defaults. Raises `UndecodableError` when it does not fit."""
+        try:
+            return self._decoder.decode(stored)
+        except Exception as error:  # __post_init__ of the data type may raise anything
+            raise UndecodableError from error
 
-    def changes(self, stored: bytes, data: D) -> dict[str, bytes]:
-        """Return the encoded fields of `data` that differ from `stored`, by their stored names."""
-        # The usual case, nothing changed, costs one encoding: what was written is the canonical encoding.
-        if self.encode(data) == stored:
-            return {}
-        base = self._encoded_fields(self.decode(stored))
-        mine = self._encoded_fields(data)
-        return {name: raw for name, raw in mine.items() if raw != base[name]}
+    def fields(self, data: D) -> dict[str, bytes]:
+        """Encode each field by itself, by its stored name. Raises `SessionDataError`."""
+        try:
+            return {name: self._encoder.encode(getattr(data, attribute)) for attribute, name in self._fields.items()}
+        except Exception as error:
+            raise self._cannot_store(error) from error
 
     def merge(self, base: bytes, newest: bytes, changes: dict[str, bytes]) -> bytes:
         """Apply `changes`, made on `base`, to `newest`.
@@ -122,12 +134,12 @@ class DataCodec(Generic[D]):
         Raises `SessionConflictError` naming the fields that others changed to something else meanwhile.
         """
         if newest != base:
-            before = self._encoded_fields(self.decode(base))
-            now = self._encoded_fields(self.decode(newest))
+            # As stored, not as decoded: a field that is missing in both would decode to two different defaults.
+            before, now = _split.decode(base), _split.decode(newest)
             clashing = tuple(
                 attribute
                 for attribute, name in self._fields.items()
-                if name in changes and now[name] not in (before[name], changes[name])
+                if name in changes and _bytes(now.get(name)) not in {_bytes(before.get(name)), changes[name]}
             )
             if clashing:
                 msg = "another request changed the same field of the session"
@@ -137,29 +149,34 @@ class DataCodec(Generic[D]):
     def apply(self, stored: bytes, changes: dict[str, bytes]) -> bytes:
         """Return `stored` with `changes`, checked against the declared types.
 
-        Raises `SessionDataError` for a value of the wrong type, or data beyond the size limit.
+        Known fields come first and in their declared order, so that the result equals the plain encoding of the data. Raises
+        `SessionDataError` for a value of the wrong type, or data beyond the size limit.
         """
         if not changes:
             return stored
-        fields: dict[str, msgspec.Raw] = _split.decode(stored)
-        merged = {name: msgspec.Raw(changes[name]) if name in changes else fields.get(name) for name in self._fields.values()}
-        merged = {name: raw for name, raw in merged.items() if raw is not None}
-        merged.update((name, raw) for name, raw in fields.items() if name not in merged)
-        new = _encoder.encode(merged)
+        old = _split.decode(stored)
+        known = self._fields.values()
+        merged = {
+            name: msgspec.Raw(changes[name]) if name in changes else old[name] for name in known if name in {*old, *changes}
+        }
+        # What a newer version of the application wrote stays as it is.
+        merged.update((name, raw) for name, raw in old.items() if name not in merged)
+        new = _join.encode(merged)
         try:
-            self.decode(new)
-        except msgspec.MsgspecError as error:
-            # msgspec names the type and the path, never the value.
-            msg = f"{self.data_type.__name__}: {error}"
+            self._decoder.decode(new)
+        except Exception as error:
+            # Only where it is wrong: the decoder's own words may quote the value.
+            path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
+            msg = f"{self.data_type.__name__} would hold a value that does not fit its type, at {path}"
             raise SessionDataError(msg) from error
         if len(new) > self._max_bytes:
             msg = f"{self.data_type.__name__} takes {len(new)} bytes, more than the limit of {self._max_bytes}"
             raise SessionDataError(msg)
         return new
 
-    def _encoded_fields(self, data: D) -> dict[str, bytes]:
-        try:
-            return {name: _encoder.encode(getattr(data, attribute)) for attribute, name in self._fields.items()}
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            msg = f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}"
-            raise SessionDataError(msg) from error
+    def _cannot_store(self, error: Exception) -> SessionDataError:
+        return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")
+
+
+def _bytes(raw: msgspec.Raw | None) -> bytes | None:
+    return None if raw is None else bytes(raw)

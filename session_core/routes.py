@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from litestar.handlers import HTTPRouteHandler, WebsocketRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
 
 from session_core.session import SessionHandle
 
@@ -32,7 +32,8 @@ def is_state_changing(handler: BaseRouteHandler) -> bool:
     """Whether a browser must not be able to call this handler from another site."""
     if isinstance(handler, HTTPRouteHandler):
         return bool(_UNSAFE_METHODS & set(handler.http_methods))
-    return isinstance(handler, WebsocketRouteHandler)
+    # What a mounted application does with a method is not known here.
+    return isinstance(handler, WebsocketRouteHandler | ASGIRouteHandler)
 
 
 def forbid_cache(handler: BaseRouteHandler) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
-from session_core.errors import CrossSiteRequestError, SessionCoreError
+from session_core.errors import CrossSiteRequestError
 from session_core.same_origin import cross_site_reason, cross_site_websocket_reason, origin_of
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ __all__ = ("SameOriginMiddleware",)
 class SameOriginMiddleware(ASGIMiddleware):
     """Stands before the session on routes that change state; one instance serves all requests."""
 
-    scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
+    scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
 
     def __init__(
         self,
         config: SessionConfig[Any],
         events: Events,
-        answer_error: Callable[[Scope, Receive, Send, SessionCoreError], Awaitable[None]],
+        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
     ) -> None:
         self._origin = config.public_origin
         self._trusted = frozenset(origin_of(origin) for origin in config.trusted_origins)

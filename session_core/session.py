@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from litestar.di import NamedDependency
 
 from session_core.draft import Draft, with_data
-from session_core.errors import SessionDataError, SessionGoneError
+from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord
 from session_core.session_id import handle_of
 
@@ -31,7 +32,8 @@ class SessionHandle(Generic[D]):
 
     A visitor without a session has one all the same: `data` is fresh, `exists` is False, and nothing is stored or sent until
     something changes. What is assigned to `data` is saved before the response starts, merged by field with what
-    others saved meanwhile; `update`, `login`, `regenerate` and `destroy` are durable when they return.
+    others saved meanwhile; `update`, `login`, `regenerate` and `destroy` are durable when they return, and give `data` anew: do
+    not hold on to the object from before.
     """
 
     def __init__(
@@ -45,6 +47,11 @@ class SessionHandle(Generic[D]):
         self._read_device = read_device
         self._snapshot: Snapshot | None = None
         self._draft: Draft[D] | None = None
+        self._lock = asyncio.Lock()
+        self._unreadable_id: str | None = None
+        """The id the browser presented, when no session was found under it."""
+        self.response_started = False
+        """Set by the middleware when the cookie can no longer be changed."""
         self.session_id: str | None = None
         """The secret id; for the middleware that writes the cookie, nobody else."""
         self.cookie_action: CookieAction = None
@@ -63,11 +70,9 @@ class SessionHandle(Generic[D]):
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
         if self._draft is None:
-            session_id = await self._read_session_id()
-            snapshot = await self._lifecycle.load(session_id) if session_id else None
-            if snapshot is not None:
-                self.session_id = session_id
-            self._adopt(snapshot)
+            async with self._lock:
+                if self._draft is None:
+                    await self._first_load()
         return self
 
     async def reload(self) -> D:
@@ -89,6 +94,11 @@ class SessionHandle(Generic[D]):
             msg = f"session data must be a {self._lifecycle.codec.data_type.__name__}"
             raise SessionDataError(msg)
         self._loaded_draft().data = value
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was assigned that is not saved yet."""
+        return self._draft is not None and bool(self._draft.changes())
 
     @property
     def exists(self) -> bool:
@@ -153,23 +163,18 @@ class SessionHandle(Generic[D]):
         draft = self._loaded_draft()
 
         def change(record: SessionRecord) -> SessionRecord:
-            stored = bytes(draft.merged(record).data)
-            data = codec.decode(stored)
-            result = function(data) if function else None
+            newest = self._new_draft(bytes(draft.merged(record).data))
+            result = function(newest.data) if function else None
             if result is not None:
                 if not isinstance(result, codec.data_type):
                     msg = f"the function must return None or a {codec.data_type.__name__}, and must not be async"
                     raise SessionDataError(msg)
-                data = result
+                newest.data = result
             if fields:
-                data = msgspec.structs.replace(data, **fields)
-            new = codec.apply(stored, codec.changes(stored, data))
-            return with_data(record, new)
+                newest.data = msgspec.structs.replace(newest.data, **fields)
+            return with_data(record, newest.encoded())
 
-        if self._snapshot is None:
-            await self._begin(change)
-        else:
-            self._adopt(await self._lifecycle.write(self._snapshot, change))
+        await self._write(change)
         return self.data
 
     async def save(self) -> None:
@@ -177,11 +182,9 @@ class SessionHandle(Generic[D]):
         draft = self._draft
         if draft is None:
             return
-        if self._snapshot is None:
-            await self._begin(draft.merged)
-        elif draft.changes():
-            self._adopt(await self._lifecycle.write(self._snapshot, draft.merged))
-        else:
+        if draft.changes():
+            await self._write(draft.merged)
+        elif self._snapshot is not None:
             await self._lifecycle.touch(self._snapshot)
 
     async def login(self, identity: Identity, *, vault: bytes = b"", started_at: int | None = None) -> None:
@@ -191,6 +194,8 @@ class SessionHandle(Generic[D]):
         `SessionLifecycle.login` for `started_at`.
         """
         await self.load()
+        self._refuse_late()
+        await self._end_unreadable()
         draft = self._loaded_draft()
         session_id, snapshot = await self._lifecycle.login(
             self._snapshot,
@@ -209,6 +214,7 @@ class SessionHandle(Generic[D]):
         if self._snapshot is None:
             await self.save()
             return
+        self._refuse_late()
         session_id, snapshot = await self._lifecycle.regenerate(self._snapshot, self._loaded_draft().merged)
         self._enter(session_id, snapshot)
 
@@ -217,6 +223,7 @@ class SessionHandle(Generic[D]):
         await self.load()
         if self._snapshot is not None:
             await self._lifecycle.destroy(self._snapshot)
+        await self._end_unreadable()
         self.session_id = None
         self.cookie_action = "delete"
         self._adopt(None)
@@ -233,7 +240,20 @@ class SessionHandle(Generic[D]):
         )
         self._adopt(snapshot)
 
+    def belongs_to(self, lifecycle: SessionLifecycle[Any]) -> bool:
+        """Whether this is a session of those that `lifecycle` keeps."""
+        return self._lifecycle is lifecycle
+
     # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _first_load(self) -> None:
+        session_id = await self._read_session_id()
+        snapshot = await self._lifecycle.load(session_id) if session_id else None
+        if snapshot is None:
+            self._unreadable_id = session_id
+        else:
+            self.session_id = session_id
+        self._adopt(snapshot)
 
     def _loaded_draft(self) -> Draft[D]:
         if self._draft is None:
@@ -242,15 +262,25 @@ class SessionHandle(Generic[D]):
         return self._draft
 
     def _adopt(self, snapshot: Snapshot | None) -> None:
-        lifecycle = self._lifecycle
-        stored = None if snapshot is None else bytes(snapshot.record.data)
-        self._draft = Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts)
+        self._draft = self._new_draft(None if snapshot is None else bytes(snapshot.record.data))
         self._snapshot = snapshot
+
+    def _new_draft(self, stored: bytes | None) -> Draft[D]:
+        return Draft(self._lifecycle.codec, stored, refuse_conflicts=self._lifecycle.refuse_conflicts)
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id
         self.cookie_action = "set"
         self._adopt(snapshot)
+
+    async def _write(self, change: Change) -> None:
+        if self._snapshot is None:
+            # Tasks of one request that all write first must not begin a session each.
+            async with self._lock:
+                if self._snapshot is None:
+                    await self._begin(change)
+                    return
+        self._adopt(await self._lifecycle.write(self._snapshot, change))
 
     async def _begin(self, change: Change) -> None:
         """Store a visitor's first data; nothing at all when it is still what a fresh session has."""
@@ -258,8 +288,20 @@ class SessionHandle(Generic[D]):
         data = bytes(change(SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(base))).data)
         if data == base:
             return
+        self._refuse_late()
         session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device())
         self._enter(session_id, snapshot)
+
+    def _refuse_late(self) -> None:
+        if self.response_started:
+            msg = "the response has started: its cookie cannot carry a new session id any more"
+            raise ResponseStartedError(msg)
+
+    async def _end_unreadable(self) -> None:
+        """End what the presented id may still open elsewhere: another version of the application may read that record."""
+        if self._unreadable_id is not None:
+            await self._lifecycle.end_unreadable(self._unreadable_id)
+            self._unreadable_id = None
 
 
 Session: TypeAlias = NamedDependency[SessionHandle[D]]

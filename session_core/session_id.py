@@ -3,6 +3,10 @@
 The id is a bearer secret: it lives in the browser's cookie and in the request that carries it, nowhere else. Everything
 else sees the session key (its SHA-256 digest), so that a leaked store or backup opens no session. People see the
 handle, from which neither can be computed.
+
+An id and its key end in the same slot tag: three characters that are no secret and say nothing of the session. A regenerated
+id keeps the tag of the one before, so that a store that spreads its keys over many machines by the tag (Redis Cluster) has
+both on one machine and can move the session in one atomic step. The 256 secret bits are always new.
 """
 
 from __future__ import annotations
@@ -13,25 +17,38 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Final
 
-__all__ = ("handle_of", "is_session_id", "new_session_id", "session_key")
+__all__ = ("DIGEST_CHARS", "TAG_CHARS", "handle_of", "is_session_id", "new_session_id", "session_key")
 
+DIGEST_CHARS: Final = 43
+"""Of the secret part of an id, and of the digest in a key: 32 bytes in base64url."""
+TAG_CHARS: Final = 3
+"""Of the slot tag at the end of both: enough for any number of machines."""
 _ID_BYTES: Final = 32
-_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z", re.ASCII)
+_ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{DIGEST_CHARS}}}(?:[A-Za-z0-9_-]{{{TAG_CHARS}}})?\Z", re.ASCII)
 
 
-def new_session_id() -> str:
-    """Return 256 random bits as 43 characters of base64url."""
-    return secrets.token_urlsafe(_ID_BYTES)
+def new_session_id(*, after: str | None = None) -> str:
+    """Return 256 random bits as 43 characters of base64url, and a slot tag of three.
+
+    `after` is the key of the session that the new id will belong to, where there is one: the tag is taken from it.
+    """
+    tag = (
+        after[DIGEST_CHARS:]
+        if after is not None and len(after) == DIGEST_CHARS + TAG_CHARS
+        else secrets.token_urlsafe(3)[:TAG_CHARS]
+    )
+    return secrets.token_urlsafe(_ID_BYTES) + tag
 
 
 def is_session_id(value: str) -> bool:
-    """Whether `value` has the one form that `new_session_id` produces."""
+    """Whether `value` has the form of a session id. Ids made elsewhere may lack the tag."""
     return _ID_FORM.match(value) is not None
 
 
 def session_key(session_id: str) -> str:
-    """Return the store's key for an id: SHA-256 as 43 characters of base64url."""
-    return urlsafe_b64encode(sha256(session_id.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
+    """Return the store's key for an id: SHA-256 of all of it as 43 characters of base64url, and its slot tag."""
+    digest = urlsafe_b64encode(sha256(session_id.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
+    return digest + session_id[DIGEST_CHARS:]
 
 
 def handle_of(key: str) -> str:

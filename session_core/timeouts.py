@@ -9,6 +9,7 @@ from session_core.errors import ConfigurationError
 __all__ = ("Timeouts",)
 
 _SECOND = 1000
+_LONGEST = 10 * 366 * 86400
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -27,6 +28,9 @@ class Timeouts(msgspec.Struct, frozen=True):
         """Refuse lifetimes that make no sense together."""
         if self.idle <= 0 or self.absolute <= 0:
             msg = "idle and absolute timeouts must be positive seconds, for example idle=3600, absolute=86400"
+            raise ConfigurationError(msg)
+        if self.absolute > _LONGEST:
+            msg = "the absolute timeout must not exceed ten years of seconds, for example absolute=86400"
             raise ConfigurationError(msg)
         if self.idle > self.absolute:
             msg = f"the idle timeout ({self.idle} s) must not exceed the absolute timeout ({self.absolute} s)"

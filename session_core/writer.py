@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from session_core.errors import SessionConflictError, SessionGoneError
-from session_core.record import SessionRecord, decode_record, encode_record
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.record import SessionRecord, UndecodableError, decode_record, encode_record
 from session_core.stores.base import Entry
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot_of(stored: StoredSession) -> Snapshot:
-    """Decode what a store returned. Raises `msgspec.MsgspecError` for a record that cannot be decoded."""
+    """Decode what a store returned. Raises `UndecodableError`."""
     return Snapshot(stored.key, stored.version, stored.entry.expires_at, decode_record(stored.entry.data))
 
 
@@ -65,22 +66,27 @@ def entry_of(record: SessionRecord, expires_at: int) -> Entry:
 class _Pending:
     """One waiting writer."""
 
-    __slots__ = ("change", "future", "outcome")
+    __slots__ = ("change", "context", "error", "future", "outcome")
 
     def __init__(self, change: Change, future: asyncio.Future[Snapshot]) -> None:
         self.change = change
         self.future = future
+        self.context = copy_context()
+        """Of the request that waits: the change must not see another request's context variables."""
         self.outcome: SessionRecord | None = None
+        self.error: Exception | None = None
 
 
 class SessionWriter:
     """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it."""
 
-    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock) -> None:
+    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, *, patience: float) -> None:
         self._store = store
         self._timeouts = timeouts
         self._clock = clock
-        self._queues: dict[str, list[_Pending]] = {}
+        self._patience = patience
+        # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
+        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, base: Snapshot, change: Change) -> Snapshot:
@@ -92,12 +98,13 @@ class SessionWriter:
 
         A caller that is cancelled does not stop a write that has begun.
         """
-        pending = _Pending(change, asyncio.get_running_loop().create_future())
-        queue = self._queues.get(base.key)
+        loop = asyncio.get_running_loop()
+        pending = _Pending(change, loop.create_future())
+        queue = self._queues.get((loop, base.key))
         if queue is not None:
             queue.append(pending)
         else:
-            self._queues[base.key] = [pending]
+            self._queues[loop, base.key] = [pending]
             # A task of its own: a client that disconnects must not cancel the write others wait for.
             task = asyncio.create_task(self._drain(base))
             self._tasks.add(task)
@@ -105,46 +112,57 @@ class SessionWriter:
         return await pending.future
 
     async def _drain(self, base: Snapshot) -> None:
-        queue = self._queues[base.key]
-        newest: Snapshot | None = base if base.version != _STALE else None
+        address = (asyncio.get_running_loop(), base.key)
+        queue = self._queues[address]
+        known = base if base.version != _STALE else None
         batch: list[_Pending] = []
         try:
             while queue:
                 batch = [pending for pending in queue if not pending.future.done()]
                 queue.clear()
                 try:
-                    newest = await self._commit(base.key, batch, newest)
+                    async with asyncio.timeout(self._patience):
+                        known = await self._commit(base.key, batch, known)
                 except Exception as error:  # noqa: BLE001 - handed to the waiting requests
-                    newest = None
+                    known = None
+                    if isinstance(error, TimeoutError):
+                        error = StoreUnavailableError("the write did not come through in time")
                     for pending in batch:
                         _fail(pending, error)
         finally:
-            del self._queues[base.key]
+            del self._queues[address]
             # Only when the task itself is cancelled (the process stops) is anybody still waiting here.
             for pending in (*batch, *queue):
                 pending.future.cancel()
 
-    async def _commit(self, key: str, batch: list[_Pending], newest: Snapshot | None) -> Snapshot | None:
+    async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
+        """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.
+
+        `known` is the copy at hand. That it is the newest is proven only by reading it here, or by a compare-and-swap.
+        """
         for attempt in range(_MAX_ATTEMPTS):
-            if newest is None:
-                newest = await self._reload(key)
-            record = self._apply(batch, newest.record)
-            if record is newest.record:
-                _succeed(batch, newest)
-                return newest
-            now = self._clock.now()
-            expires_at = max(newest.expires_at, self._timeouts.expiry(now, record.absolute_expires_at))
+            read = known is None
+            current = await self._reload(key) if known is None else known
+            record = _apply(batch, current.record)
+            if record is current.record:
+                if not read:
+                    known = None  # nothing to swap, hence nothing proves that this copy is the newest
+                    continue
+                _settle(batch, current)
+                return current
+            expires_at = self._timeouts.expiry(self._clock.now(), record.absolute_expires_at)
+            expires_at = max(current.expires_at, expires_at)
             try:
-                version = await self._store.replace(key, entry_of(record, expires_at), version=newest.version)
+                version = await self._store.replace(key, entry_of(record, expires_at), version=current.version)
             except SessionConflictError:
-                newest = None
+                known = None
                 if attempt:
                     # Random, growing pauses: two processes in lockstep would fail each other for ever.
                     await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
                 continue
-            newest = Snapshot(key, version, expires_at, record)
-            _succeed(batch, newest)
-            return newest
+            saved = Snapshot(key, version, expires_at, record)
+            _settle(batch, saved)
+            return saved
         msg = "other processes kept changing the session"
         raise SessionConflictError(msg)
 
@@ -154,31 +172,35 @@ class SessionWriter:
             raise SessionGoneError
         try:
             return snapshot_of(stored)
-        except msgspec.MsgspecError as error:
+        except UndecodableError as error:
             raise SessionGoneError from error
 
-    @staticmethod
-    def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
-        """Run the batch's changes one upon the other; one that raises fails alone."""
-        for pending in batch:
-            if pending.future.done():
-                continue
-            try:
-                record = pending.change(record)
-            except Exception as error:  # noqa: BLE001 - belongs to the request that handed the change in
-                _fail(pending, error)
-            else:
-                pending.outcome = record
-        return record
 
-
-def _succeed(batch: list[_Pending], newest: Snapshot) -> None:
+def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
+    """Run the batch's changes one upon the other; one that raises is left out. Nobody is told yet: the copy may be old."""
     for pending in batch:
-        if pending.future.done() or pending.outcome is None:
+        if pending.future.done():
             continue
-        if pending.outcome is newest.record:
+        pending.outcome = pending.error = None
+        try:
+            record = pending.outcome = pending.context.run(pending.change, record)
+        except (StopIteration, asyncio.CancelledError) as error:
+            # A future cannot carry the first (compare PEP 479), and the second would stop the writes of others.
+            pending.error = RuntimeError(f"the change raised {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - belongs to the request that handed the change in
+            pending.error = error
+    return record
+
+
+def _settle(batch: list[_Pending], newest: Snapshot) -> None:
+    for pending in batch:
+        if pending.future.done():
+            continue
+        if pending.error is not None:
+            pending.future.set_exception(pending.error)
+        elif pending.outcome is newest.record:
             pending.future.set_result(newest)
-        else:
+        elif pending.outcome is not None:
             # Others of the batch came after this one: the caller sees its own result, which is already history.
             pending.future.set_result(Snapshot(newest.key, _STALE, newest.expires_at, pending.outcome))
 

@@ -271,7 +271,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
                 await client.post(path)
                 if cookie := cookie_of(client):
                     secrets += [cookie, cookie.removeprefix("s%3A").partition(".")[0], cookie.partition(".")[2]]
-            secrets += [session_key(secret) for secret in secrets if len(secret) == 43]
+            secrets += [session_key(secret) for secret in secrets if len(secret) == 46]
             await plugin_in(app).events.emit("session.created", handle=handle_of(session_key(secrets[0])))
     captured = capsys.readouterr()
     # The client's own debug log shows headers; what the library writes is what counts.

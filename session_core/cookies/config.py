@@ -20,7 +20,7 @@ from session_core.same_origin import origin_of
 __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 
 _MAX_HEADER_BYTES: Final = 4096
-_SIGNED_ID_CHARS: Final = 2 + 43 + 1 + 43
+_SIGNED_ID_CHARS: Final = 2 + 46 + 1 + 43
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 _PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")

@@ -150,7 +150,7 @@ def _utf8(text: str) -> bytes | None:
 
 
 def _key_bytes(secret: str | bytes) -> bytes:
-    key = _utf8(secret) if isinstance(secret, str) else bytes(secret)
+    key = _utf8(secret) if isinstance(secret, str) else secret if isinstance(secret, bytes) else None
     if not key:
         msg = f"a cookie secret must be non-empty UTF-8 text or bytes; {_MAKE_ONE}"
         raise ConfigurationError(msg)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from session_core.errors import AuthorizationResponseError
+from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from session_core.errors import OidcError
@@ -29,7 +30,7 @@ _MAX_HINT: Final = 256
 _MAX_ACR: Final = 512
 _MAX_AGE_DIGITS: Final = 9
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-_LOGIN_PARAMS: Final = frozenset({"next", "max_age", "acr_values", "prompt", "login_hint"})
+_LOGIN_PARAMS: Final = frozenset({"next", "max_age", "acr_values", "prompt", "login_hint", "iss", "target_link_uri"})
 _ERRORS: Final = frozenset(
     {
         "access_denied", "account_selection_required", "consent_required", "interaction_required", "invalid_request",
@@ -40,7 +41,7 @@ _ERRORS: Final = frozenset(
 """RFC 6749 4.1.2.1, OpenID Connect Core 3.1.2.6; any other code is not repeated: it is text from outside."""
 
 
-class AuthorizationResponse(msgspec.Struct, frozen=True, kw_only=True):
+class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
     """An authorization response (RFC 6749 4.1.2, RFC 9207); who sent it is not known yet.
 
     `error` is a known error code, or `provider_error`; what the provider wrote about it is dropped.
@@ -51,19 +52,20 @@ class AuthorizationResponse(msgspec.Struct, frozen=True, kw_only=True):
     issuer: str | None
     error: str | None
 
-    def __repr__(self) -> str:
-        """Hide code and state."""
-        return f"AuthorizationResponse(error={self.error!r})"
-
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks of a login. `next` is not checked here."""
+    """What somebody asks of a login. `next` and `target_link_uri` are not checked here.
+
+    `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4).
+    """
 
     next: str | None = None
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
     prompt: str | None = None
     login_hint: str | None = None
+    issuer: str | None = None
+    target_link_uri: str | None = None
 
 
 def read_authorization_response(query: bytes) -> AuthorizationResponse:
@@ -107,6 +109,8 @@ def read_login_request(query: bytes) -> LoginRequest:
         acr_values=tuple(dict.fromkeys(acr_values.split())),
         prompt=prompt,
         login_hint=hint,
+        issuer=params.get("iss"),
+        target_link_uri=params.get("target_link_uri"),
     )
 
 

@@ -13,8 +13,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
-import msgspec
 
+from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
@@ -29,16 +29,12 @@ MAX_BODY_BYTES: Final = 1_048_576
 _MAX_CONNECTIONS: Final = 20
 
 
-class OpResponse(msgspec.Struct, frozen=True):
+class OpResponse(SecretStruct, frozen=True):
     """What the provider answered; `media_type` is lower case, without parameters."""
 
     status: int
     media_type: str
     body: bytes
-
-    def __repr__(self) -> str:
-        """Hide the body: it may hold tokens."""
-        return f"OpResponse(status={self.status}, media_type={self.media_type!r}, {len(self.body)} bytes)"
 
     def json_object(self, *also: str) -> dict[str, Any]:
         """Return the body as a JSON object.

@@ -11,8 +11,6 @@ import hmac
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from session_core.errors import IdTokenError
 from session_core.identity import Identity
 from session_core.oidc.claims import (
@@ -26,6 +24,7 @@ from session_core.oidc.claims import (
     text,
 )
 from session_core.oidc.jws import Jws, parse_jws
+from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from session_core.oidc.keys import KeyCache
@@ -38,7 +37,7 @@ _MAX_METHODS: Final = 32
 _HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
-class ExpectedIdToken(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     """What the login that the token answers to had asked for. `now` is Unix time in seconds.
 
     `nonce` is None only for a refreshed token, which has none (OpenID Connect Core 12.2).
@@ -54,12 +53,8 @@ class ExpectedIdToken(msgspec.Struct, frozen=True, kw_only=True):
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
 
-    def __repr__(self) -> str:
-        """Hide nonce and access token."""
-        return f"ExpectedIdToken(issuer={self.issuer!r}, client_id={self.client_id!r})"
 
-
-class ValidIdToken(msgspec.Struct, frozen=True):
+class ValidIdToken(SecretStruct, frozen=True):
     """A token that passed every check: who logged in, and all its claims."""
 
     identity: Identity

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 from joserfc.jws import JWSRegistry
 
+from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class VerificationKey(msgspec.Struct, frozen=True):
     key: Any
 
 
-class Jws(msgspec.Struct, frozen=True):
+class Jws(SecretStruct, frozen=True):
     """A token whose form is right; nothing in it is to be believed before `verifies` says so."""
 
     alg: str
@@ -55,10 +56,6 @@ class Jws(msgspec.Struct, frozen=True):
     claims: dict[str, Any]
     signing_input: bytes
     signature: bytes
-
-    def __repr__(self) -> str:
-        """Hide the content: the token is a secret."""
-        return f"Jws(alg={self.alg!r})"
 
 
 def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcError]) -> Jws:

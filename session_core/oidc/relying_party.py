@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from session_core.errors import AuthorizationResponseError, DiscoveryError, IdTokenError, LogoutTokenError
-from session_core.identity import Identity, op_session_key
+from session_core.errors import AuthorizationResponseError, DiscoveryError, IdTokenError
+from session_core.identity import Identity
 from session_core.oidc.authlib_client import authorization_url
 from session_core.oidc.authorization_response import (
     AuthorizationResponse,
@@ -26,12 +26,12 @@ from session_core.oidc.discovery import Discovery, ProviderMetadata
 from session_core.oidc.http import OpHttp
 from session_core.oidc.id_token import ExpectedIdToken, ValidIdToken, validate_id_token
 from session_core.oidc.keys import KeyCache
-from session_core.oidc.logout_token import REPLAY_SECONDS, ExpectedLogoutToken, LogoutOrder, validate_logout_token
+from session_core.oidc.provider_logout import ProviderLogout
 from session_core.oidc.return_to import local_return_to
+from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.token_endpoint import TokenAnswer, TokenEndpoint, fetch_userinfo
 from session_core.oidc.tokens import TokenSet, TokenVault
 from session_core.oidc.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions
-from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
     from session_core.manager import SessionManager
@@ -44,7 +44,7 @@ _MAX_HINT_CHARS: Final = 6000
 """An ID token longer than this does not fit into a URL everywhere; the logout then goes without it."""
 
 
-class Callback(msgspec.Struct, frozen=True):
+class Callback(SecretStruct, frozen=True):
     """A callback that belongs to a login which this browser started, and which nobody has finished before."""
 
     response: AuthorizationResponse
@@ -52,7 +52,7 @@ class Callback(msgspec.Struct, frozen=True):
     metadata: ProviderMetadata
 
 
-class FinishedLogin(msgspec.Struct, frozen=True):
+class FinishedLogin(SecretStruct, frozen=True):
     """A login that passed every check and may become a session. `claims`: userinfo below, ID token above."""
 
     identity: Identity
@@ -60,10 +60,6 @@ class FinishedLogin(msgspec.Struct, frozen=True):
     tokens: TokenSet
     started_at: int
     return_to: str
-
-    def __repr__(self) -> str:
-        """Hide claims and tokens."""
-        return f"FinishedLogin(user={self.identity.user_key!r})"
 
 
 class RelyingParty:
@@ -80,6 +76,7 @@ class RelyingParty:
         self.transactions = LoginTransactions(config.sealing, self.clock, public_url=config.public_url)
         self.token_endpoint = TokenEndpoint(self.provider, self.http)
         self.vault = TokenVault(config.sealing)
+        self.provider_logout = ProviderLogout(self)
 
     async def start_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
@@ -87,11 +84,13 @@ class RelyingParty:
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` before anything is sent anywhere.
         """
         asked = read_login_request(query)
+        if asked.issuer not in {None, self.provider.issuer}:
+            raise AuthorizationResponseError("unknown_issuer")
         metadata = await self.discovery.metadata()
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
-            return_to=local_return_to(asked.next),
+            return_to=local_return_to(asked.next or self._local_target(asked.target_link_uri)),
             max_age=asked.max_age,
             acr_values=asked.acr_values,
         )
@@ -206,45 +205,14 @@ class RelyingParty:
         separator = "&" if "?" in metadata.end_session_endpoint else "?"
         return f"{metadata.end_session_endpoint}{separator}{urlencode(params)}"
 
-    async def end_sessions(self, logout_token: str) -> LogoutOrder:
-        """Carry out a back-channel logout.
-
-        Raises `LogoutTokenError`, or `DiscoveryError` and `StoreUnavailableError`, after which the provider may try again.
-        """
-        metadata = await self.discovery.metadata(unsolicited=True)
-        expected = ExpectedLogoutToken(
-            issuer=self.provider.issuer,
-            client_id=self.provider.client_id,
-            algorithms=self.provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
-            jwks_uri=metadata.jwks_uri,
-            now=self.clock.now() / 1000,
-            typ_required=self.provider.logout_token_typ != "if_present",  # noqa: S105 - a mode
-        )
-        order = await validate_logout_token(logout_token, expected, self.keys)
-        if await self.sessions.store.claimed_until(order.replay_key) is not None:
-            raise LogoutTokenError("jti_replayed")
-        if order.sid is not None:
-            await self.sessions.end_op_session(self.provider.issuer, order.sid, reason="backchannel_logout")
-        elif order.subject is not None:
-            user = Identity(issuer=self.provider.issuer, subject=order.subject)
-            await self.sessions.revoke_all(user, reason="backchannel_logout")
-        # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
-        # copies at the same time both end what is there, which is the same as one.
-        await self.sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)
-        return order
-
-    async def end_frontchannel(self, sid: str) -> None:
-        """Carry out a front-channel logout. Raises `StoreUnavailableError`.
-
-        Anybody can send such a request, so an unknown `sid` leaves nothing behind in the store.
-        """
-        issuer = self.provider.issuer
-        if await self.sessions.store.find(SessionIndex(op_session=op_session_key(issuer, sid))):
-            await self.sessions.end_op_session(issuer, sid, reason="frontchannel_logout")
-
     async def close(self) -> None:
         """Close the connections to the provider."""
         await self.http.close()
+
+    def _local_target(self, target_link_uri: str | None) -> str | None:
+        """Return the path of a target of ours; whoever initiates a login may name any address (Core 4: no open redirector)."""
+        own = self.config.public_url.rstrip("/")
+        return target_link_uri.removeprefix(own) if target_link_uri and target_link_uri.startswith(f"{own}/") else None
 
     async def _validate(self, answer: TokenAnswer, metadata: ProviderMetadata, transaction: LoginTransaction) -> ValidIdToken:
         expected = msgspec.structs.replace(

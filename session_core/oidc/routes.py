@@ -134,7 +134,7 @@ async def backchannel_logout(request: AnyRequest, relying_party: RelyingPartyDep
     """Take a logout token from the provider (Back-Channel Logout 1.0, 2.5 and 2.8). No cookie is read or set."""
     events = relying_party.sessions.events
     try:
-        order = await relying_party.end_sessions(await _logout_token(request))
+        order = await relying_party.provider_logout.by_token(await _logout_token(request))
     except LogoutTokenError as error:
         await events.emit("logout.rejected", reason=error.reason)
         return Response(problem(error), status_code=_BAD_REQUEST, media_type="application/problem+json")
@@ -142,13 +142,13 @@ async def backchannel_logout(request: AnyRequest, relying_party: RelyingPartyDep
         await events.emit("logout.rejected", reason=_reason(error))
         raise
     await events.emit("logout.backchannel", reason="sid" if order.sid else "sub")
-    return Response(None, status_code=200)
+    return Response(b"", status_code=200, media_type=MediaType.TEXT)
 
 
 @get("/backchannel-logout", status_code=_NOT_ALLOWED, opt={"session": False}, include_in_schema=False)
 async def backchannel_logout_by_get() -> Response[Any]:
     """Refuse; a route of its own only so that this answer, too, says no-store."""
-    return Response(None, status_code=_NOT_ALLOWED, headers={"allow": "POST"})
+    return Response(b"", status_code=_NOT_ALLOWED, media_type=MediaType.TEXT, headers={"allow": "POST"})
 
 
 @get("/frontchannel-logout", opt={"session": False}, media_type=MediaType.HTML, summary="Front-channel logout")
@@ -166,7 +166,7 @@ async def frontchannel_logout(request: AnyRequest, relying_party: RelyingPartyDe
     except LogoutTokenError as error:
         await relying_party.sessions.events.emit("logout.rejected", reason=error.reason)
         raise
-    await relying_party.end_frontchannel(sid)
+    await relying_party.provider_logout.by_frame(sid)
     origins = {relying_party.provider.origin}
     if metadata is not None and metadata.end_session_endpoint is not None:
         origins.add(origin_of_url(metadata.end_session_endpoint))
@@ -195,6 +195,9 @@ async def _enter(relying_party: RelyingParty, session: SessionHandle[Any], finis
     except SessionGoneError:
         # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
         raise AuthorizationResponseError("ended_by_provider") from None
+    if await relying_party.provider_logout.has_ended(finished.identity, finished.started_at):
+        await session.destroy()
+        raise AuthorizationResponseError("ended_by_provider")
     if change is not None:
         try:
             await session.update(change)

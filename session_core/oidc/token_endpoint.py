@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from session_core.errors import IdTokenError, TokenExchangeError
 from session_core.oidc.authlib_client import token_request
 from session_core.oidc.claims import check_audience, check_issuer
 from session_core.oidc.jws import MAX_TOKEN_CHARS, parse_jws
+from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from session_core.oidc.discovery import ProviderMetadata
@@ -32,7 +31,7 @@ _ERRORS: Final = frozenset(
 """RFC 6749 5.2; any other code is not repeated: it is text from outside."""
 
 
-class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class TokenAnswer(SecretStruct, frozen=True, kw_only=True):
     """A successful token response (RFC 6749 5.1, OpenID Connect Core 3.1.3.3). `expires_in` is in seconds."""
 
     access_token: str
@@ -40,10 +39,6 @@ class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str | None
     id_token: str | None
     scope: str | None
-
-    def __repr__(self) -> str:
-        """Hide the tokens."""
-        return f"TokenAnswer(expires_in={self.expires_in})"
 
 
 class TokenEndpoint:

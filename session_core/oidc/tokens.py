@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from session_core.identity import Identity
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("TokenSet", "TokenVault")
 
 
-class TokenSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     """The tokens of one login. `expires_at` is when the access token expires, Unix milliseconds; None: never said."""
 
     access_token: str = msgspec.field(name="a")
@@ -22,14 +24,6 @@ class TokenSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id_token: str | None = msgspec.field(name="i", default=None)
     scope: str | None = msgspec.field(name="s", default=None)
     provider: str = msgspec.field(name="p", default="default")
-
-    def __repr__(self) -> str:
-        """Hide the tokens: reprs end up in logs and tracebacks."""
-        return f"TokenSet(expires_at={self.expires_at}, refreshable={self.refresh_token is not None})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Hide the tokens from rich tracebacks too; msgspec would show every field."""
-        return [("expires_at", self.expires_at)]
 
 
 class TokenVault:

@@ -19,6 +19,7 @@ import msgspec
 
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
+from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,8 @@ __all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "state_d
 
 LIFETIME_SECONDS: Final = 600
 _MAX_OPEN: Final = 10
+_MAX_DELETED: Final = 20
+"""A sibling host can plant any number of cookies; clearing them must not make an answer that no proxy passes on."""
 _MAX_RETURN_TO: Final = 1024
 _SECRET_BYTES: Final = 32
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
@@ -38,7 +41,7 @@ _SUFFIX: Final = re.compile(rb"[A-Za-z0-9_-]{8}\Z")
 _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,3900}\Z")
 
 
-class LoginTransaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     """What a callback must match. `started_at` is Unix milliseconds; `state` is kept as its digest."""
 
     provider: str
@@ -49,10 +52,6 @@ class LoginTransaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     started_at: int
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """Hide the secrets."""
-        return f"LoginTransaction(provider={self.provider!r}, started_at={self.started_at})"
 
 
 def state_digest(state: str) -> str:
@@ -135,8 +134,8 @@ class LoginTransactions:
             else:
                 dead.append(name)
         live.sort()
-        dead += [name for _, name in live[: max(0, len(live) - (_MAX_OPEN - 1))]]
-        return [self._resolve(name).delete_header() for name in dead]
+        dead = [name for _, name in live[: max(0, len(live) - (_MAX_OPEN - 1))]] + dead
+        return [self._resolve(name).delete_header() for name in dead[:_MAX_DELETED]]
 
     def _names(self, headers: list[tuple[bytes, bytes]]) -> list[str]:
         prefix = self._prefix.encode()

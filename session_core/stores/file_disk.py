@@ -72,8 +72,8 @@ class Disk:
             return None
 
     def mark(self, path: Path) -> None:
-        """Make sure, durably, that an empty file is there, in a directory that comes and goes."""
-        while not path.exists():
+        """Put an empty file in place, durably, in a directory that comes and goes."""
+        while True:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -81,6 +81,7 @@ class Disk:
                 continue  # the last other file of the directory left, and the directory with it
             self.sync(path.parent)
             self.sync(path.parent.parent)
+            return
 
     def unmark(self, path: Path) -> None:
         """Remove such a file, and its directory with the last of them."""
@@ -95,7 +96,7 @@ class Disk:
     def names(self, directory: Path) -> Iterator[str]:
         """Give the names in a directory, none when it is not there."""
         try:
-            yield from os.listdir(directory)
+            yield from os.listdir(directory)  # noqa: PTH208 - paths are not needed
         except FileNotFoundError:
             return
 

@@ -35,9 +35,7 @@ class FileRecord(msgspec.Struct, frozen=True, array_like=True):
 
     def stored(self) -> StoredSession:
         """Return the session that this is the record of."""
-        return StoredSession(
-            self.key, self.version, Entry(self.data, self.expires_at, self.user, self.op_session, self.rank)
-        )
+        return StoredSession(self.key, self.version, Entry(self.data, self.expires_at, self.user, self.op_session, self.rank))
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.session_id import handle_of
-from session_core.stores.file_disk import Disk, file_name
+from session_core.stores.base import SessionIndex
+from session_core.stores.file_disk import Disk
 from session_core.stores.file_format import FileRecord, decode, encode
+from session_core.stores.file_marks import Marks, is_key
 from session_core.stores.file_transactions import Change, Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from session_core.clock import Clock
-    from session_core.stores.base import Entry, SessionIndex, StoredSession
+    from session_core.stores.base import Entry, StoredSession
 
 __all__ = ("SessionFiles",)
-
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,200}\Z", re.ASCII)
 
 
 class SessionFiles:
@@ -32,6 +30,7 @@ class SessionFiles:
         self._clock = clock
         self.disk = Disk(root)
         self.transactions = Transactions(self.disk, self._apply)
+        self._marks = Marks(self.disk)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
     def open(self) -> None:
@@ -70,9 +69,7 @@ class SessionFiles:
             self._commit([], [FileRecord.of(key, version + 1, entry)])
             return version + 1
 
-    def rotate(
-        self, old_key: str, new_key: str, entry: Entry, version: int, successor_until: int, limit: int
-    ) -> tuple[str, ...]:
+    def rotate(self, old_key: str, new_key: str, entry: Entry, version: int, successor_until: int, limit: int) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
         self._path(new_key)
 
@@ -102,9 +99,7 @@ class SessionFiles:
                 return False
             if expires_at > record.expires_at:
                 entry = record.stored().entry
-                moved = FileRecord(
-                    key, record.version, expires_at, entry.user, entry.op_session, entry.rank, None, entry.data
-                )
+                moved = FileRecord(key, record.version, expires_at, entry.user, entry.op_session, entry.rank, None, entry.data)
                 self._commit([], [moved])
             return True
 
@@ -123,12 +118,12 @@ class SessionFiles:
     def find(self, index: SessionIndex) -> list[StoredSession]:
         """See `SessionStore.find`."""
         found: list[StoredSession] = []
-        for key in self._marked(index):
+        for key in self._marks.keys(index):
             stored = self.load(key)
             if stored is not None and _belongs(stored.entry, index):
                 found.append(stored)
             else:
-                self._heal(key, index)
+                self._drop_mark(self._marks.at(index, key))
         return found
 
     def delete_by(self, index: SessionIndex, keep: str | None) -> tuple[str, ...]:
@@ -136,101 +131,89 @@ class SessionFiles:
 
         def names() -> list[str]:
             name = f"user:{index.user}" if index.user is not None else f"op_session:{index.op_session}"
-            return [name, *(f"key:{key}" for key in self._marked(index))]
+            return [name, *(f"key:{key}" for key in self._marks.keys(index))]
 
         with self.transactions.writing(names):
-            live = [record for key in self._marked(index) if (record := self._live(key)) is not None]
+            live = [record for key in self._marks.keys(index) if (record := self._live(key)) is not None]
             keys = tuple(record.key for record in live if record.key != keep and _belongs(record, index))
             self._commit(names(), [], keys)
             return keys
 
     def keys(self) -> list[str]:
         """Return the keys of all files, live or not."""
-        return [name for name in self.disk.names(self.disk.sessions) if _KEY.match(name)]
+        return [name for name in self.disk.names(self.disk.sessions) if is_key(name)]
 
     def remove_expired(self, key: str) -> bool:
-        """Remove the file of a key if it has expired; return whether this call did."""
+        """Remove the file of a key if it has expired; return whether this call did. A live one gets back the marks it lost."""
         record = self._read(self._path(key))
-        if record is None or record.expires_at > self._clock.now():
+        if record is None or (record.expires_at > self._clock.now() and all(mark.exists() for mark in self._marks.of(record))):
             return False
         with self.transactions.writing(lambda: [f"key:{key}"]):
             record = self._read(self._path(key))
-            if record is None or record.expires_at > self._clock.now():
+            if record is None:
+                return False
+            if record.expires_at > self._clock.now():
+                self._mark(record)
                 return False
             self._commit([], [], (key,))
             return True
 
     def clean(self) -> None:
-        """Complete, heal and remove what killed processes left."""
+        """Complete what killed processes had decided, and remove what they left."""
         self.transactions.recover()
         self.disk.clean()
-        for indexes in (self.disk.users, self.disk.op_sessions):
-            for directory in self.disk.names(indexes):
-                for key in self.disk.names(indexes / directory):
-                    if _KEY.match(key) and not self._path(key).exists():
-                        self._drop_mark(indexes / directory / key, key)
-                self.disk.drop_if_empty(indexes / directory)
+        for mark in self._marks.all():
+            if not self._path(mark.name).exists():
+                self._drop_mark(mark)
 
     def _apply(self, changes: list[Change]) -> None:
         """Make the changes; the locks are held. Repeatable: half of it may have been made before."""
         stale: set[Path] = set()
         for change in changes:
             path = self._path(change.key)
-            stale |= self._marks(self._read(path))
+            stale |= self._marks.of(self._read(path))
             if change.content is None:
                 path.unlink(missing_ok=True)
             else:
                 self.disk.write(path, change.content)
-                stale -= self._marks(decode(change.content))
+                stale -= self._marks.of(decode(change.content))
         self.disk.sync(self.disk.sessions)
         for mark in stale:
             self.disk.unmark(mark)
 
     def _commit(self, names: list[str], records: list[FileRecord], ended: tuple[str, ...] = ()) -> None:
-        # Marks come first and go last: one too many heals, one too few would hide a session from its revocation.
         for record in records:
-            for mark in self._marks(record):
-                self.disk.mark(mark)
+            self._mark(record)
         changes = [Change(record.key, encode(record)) for record in records]
         self.transactions.commit(names, changes + [Change(key, None) for key in ended])
 
-    def _marks(self, record: FileRecord | None) -> set[Path]:
-        if record is None:
-            return set()
-        pairs = ((self.disk.users, record.user), (self.disk.op_sessions, record.op_session))
-        return {directory / file_name(value) / record.key for directory, value in pairs if value is not None}
+    def _mark(self, record: FileRecord) -> None:
+        # Those of the record that is there are on the disk already. Any other may be new and not yet be, even if it exists.
+        known = self._marks.of(self._read(self._path(record.key)))
+        for mark in self._marks.of(record):
+            if mark not in known or not mark.exists():
+                self.disk.mark(mark)
 
-    def _marked(self, index: SessionIndex) -> Iterator[str]:
-        directory, value = (
-            (self.disk.users, index.user) if index.user is not None else (self.disk.op_sessions, index.op_session or "")
-        )
-        return (key for key in self.disk.names(directory / file_name(value)) if _KEY.match(key))
-
-    def _heal(self, key: str, index: SessionIndex) -> None:
-        for mark in self._marks(FileRecord(key, 0, 0, index.user, index.op_session)):
-            self._drop_mark(mark, key)
-
-    def _drop_mark(self, mark: Path, key: str) -> None:
-        """Remove a mark unless it belongs to the record of the key: a writer may be between the mark and the record."""
-        with self.transactions.writing(lambda: [f"key:{key}"]):
-            if mark not in self._marks(self._read(self._path(key))):
+    def _drop_mark(self, mark: Path) -> None:
+        """Remove a mark unless it belongs to the record of its key: a writer may be between the mark and the record."""
+        with self.transactions.writing(lambda: [f"key:{mark.name}"]):
+            if mark not in self._marks.of(self._read(self._path(mark.name))):
                 self.disk.unmark(mark)
 
     def _names_for_limit(self, entry: Entry, limit: int) -> list[str]:
         if limit <= 0 or entry.user is None:
             return []
-        return [f"user:{entry.user}", *(f"key:{key}" for key in self._marked_of(entry.user))]
+        marked = self._marks.keys(SessionIndex(user=entry.user))
+        return [f"user:{entry.user}", *(f"key:{key}" for key in marked)]
 
     def _to_evict(self, entry: Entry, limit: int, *, beside: str = "") -> tuple[str, ...]:
         if limit <= 0 or entry.user is None:
             return ()
-        live = [record for key in self._marked_of(entry.user) if (record := self._live(key)) is not None]
+        marked = self._marks.keys(SessionIndex(user=entry.user))
+        live = [record for key in marked if (record := self._live(key)) is not None]
         others = [record for record in live if record.user == entry.user and record.key != beside]
         others.sort(key=lambda record: (record.rank, record.key))
         return tuple(record.key for record in others[: max(len(others) - limit + 1, 0)])
-
-    def _marked_of(self, user: str) -> Iterator[str]:
-        return (key for key in self.disk.names(self.disk.users / file_name(user)) if _KEY.match(key))
 
     def _chain(self, key: str) -> list[str]:
         """Return the key and what it was rotated to, as far as it is remembered."""
@@ -270,11 +253,11 @@ class SessionFiles:
             return decode(content)
         except ValueError as error:
             # A damaged disk must not answer 500 to whoever has that session for ever: it is as good as gone.
-            self._log.error("store.file_unreadable", session=handle_of(path.name), reason=str(error))  # noqa: TRY400
+            self._log.error("store.file_unreadable", session=handle_of(path.name), reason=str(error))
             return None
 
     def _path(self, key: str) -> Path:
-        if not _KEY.match(key):
+        if not is_key(key):
             msg = "a session key consists of letters, digits, '-' and '_'"
             raise ValueError(msg)
         return self.disk.sessions / key

@@ -114,7 +114,7 @@ class Transactions:
             try:
                 changes = _changes.decode(content)
             except msgspec.MsgspecError:
-                self._log.error("store.journal_unreadable", note=note.name)  # noqa: TRY400 - a traceback would quote content
+                self._log.error("store.journal_unreadable", note=note.name)
                 changes = []
         self._apply(changes)
         note.unlink(missing_ok=True)
@@ -122,9 +122,7 @@ class Transactions:
         self._disk.sync(self._disk.journal)
 
     def _notes(self) -> list[tuple[Path, int]]:
-        return [
-            (self._disk.journal / name, int(name.partition("-")[0], 16)) for name in self._disk.names(self._disk.journal)
-        ]
+        return [(self._disk.journal / name, int(name.partition("-")[0], 16)) for name in self._disk.names(self._disk.journal)]
 
     @contextmanager
     def _locked(self, stripes: int, kind: int) -> Iterator[None]:

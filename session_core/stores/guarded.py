@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 
@@ -16,6 +17,9 @@ __all__ = ("GuardedStore",)
 
 T = TypeVar("T")
 
+_UPKEEP_SECONDS: Final = 60.0
+_CLOSE_SECONDS: Final = 5.0
+
 
 class GuardedStore:
     """A store that answers within `timeout` seconds or says that it cannot.
@@ -23,14 +27,13 @@ class GuardedStore:
     `on_outage` is awaited with a reason slug for each failed call.
     """
 
-    def __init__(
-        self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]
-    ) -> None:
+    def __init__(self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]) -> None:
         self.inner = inner
         self._timeout = timeout
         self._on_outage = on_outage
         self._opened = False
-        self._opening = asyncio.Lock()
+        self._closed = False
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     @property
     def capabilities(self) -> StoreCapabilities:
@@ -39,12 +42,16 @@ class GuardedStore:
 
     async def open(self) -> None:
         """See `SessionStore.open`. A store that cannot be opened now is opened by the first call after it is back."""
+        self._closed = False
         await self._bounded(self._open())
 
     async def close(self) -> None:
-        """See `SessionStore.close`."""
+        """See `SessionStore.close`; gives up after a while on a store that cannot let go."""
         self._opened = False
-        await self.inner.close()
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.inner.close()
 
     async def ping(self) -> None:
         """See `SessionStore.ping`."""
@@ -67,9 +74,7 @@ class GuardedStore:
     ) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
         return await self._bounded(
-            self.inner.rotate(
-                old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit
-            )
+            self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit)
         )
 
     async def touch(self, key: str, expires_at: int) -> bool:
@@ -89,12 +94,12 @@ class GuardedStore:
         return await self._bounded(self.inner.delete_by(index, keep=keep))
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`."""
-        return await self._bounded(self.inner.delete_expired(limit))
+        """See `SessionStore.delete_expired`; upkeep, which nobody waits for, has a deadline of its own."""
+        return await self._bounded(self.inner.delete_expired(limit), _UPKEEP_SECONDS)
 
     async def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
-        await self.open()
+        await self._bounded(self._ready())
         async for stored in self.inner.scan():
             yield stored
 
@@ -107,16 +112,27 @@ class GuardedStore:
         return await self._bounded(self.inner.claimed_until(name))
 
     async def _open(self) -> None:
-        async with self._opening:
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._opening[0] is not loop:
+            # A lock belongs to one event loop; an application may be started again in another.
+            self._opening = (loop, asyncio.Lock())
+        async with self._opening[1]:
             if not self._opened:
                 await self.inner.open()
                 self._opened = True
 
-    async def _bounded(self, call: Coroutine[Any, Any, T]) -> T:
+    async def _ready(self) -> None:
+        if self._opened:
+            return
+        if self._closed:
+            msg = "the session store is closed"
+            raise StoreUnavailableError(msg)
+        await self._open()
+
+    async def _bounded(self, call: Coroutine[Any, Any, T], timeout: float | None = None) -> T:  # noqa: ASYNC109 - per call
         try:
-            async with asyncio.timeout(self._timeout):
-                if not self._opened:
-                    await self._open()
+            async with asyncio.timeout(timeout or self._timeout):
+                await self._ready()
                 return await call
         except StoreUnavailableError:
             await self._on_outage("unavailable")

@@ -72,9 +72,7 @@ class MemoryStore:
         if stored is None:
             return False
         if expires_at > stored.entry.expires_at:
-            entry = Entry(
-                stored.entry.data, expires_at, stored.entry.user, stored.entry.op_session, stored.entry.rank
-            )
+            entry = Entry(stored.entry.data, expires_at, stored.entry.user, stored.entry.op_session, stored.entry.rank)
             self._records[key] = StoredSession(key, stored.version, entry)
         return True
 
@@ -149,7 +147,7 @@ class MemoryStore:
             raise SessionConflictError
 
     def _refuse_taken(self, key: str) -> None:
-        if self._live(key) is not None:
+        if self._live(key) is not None or self._successors.get(key, ("", 0))[1] > self._clock.now():
             msg = "the session key is taken"
             raise SessionConflictError(msg)
 
@@ -157,7 +155,7 @@ class MemoryStore:
         """Make room for one more session of the entry's user."""
         if limit <= 0 or entry.user is None:
             return ()
-        alive = [stored for key in set(self._by_user[entry.user]) if (stored := self._live(key)) is not None]
+        alive = [stored for key in set(self._by_user.get(entry.user, ())) if (stored := self._live(key)) is not None]
         alive.sort(key=lambda stored: (stored.entry.rank, stored.key))
         evicted = tuple(stored.key for stored in alive[: max(len(alive) - limit + 1, 0)])
         for key in evicted:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ("open_store", "redacted")
 
-_GOOD = "memory://, file:///var/sessions, sqlite+aiosqlite:///var/app.db, postgresql+asyncpg://user@host/db"
+_GOOD = "memory://, file:///var/sessions, sqlite+aiosqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost"
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
@@ -38,11 +38,10 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
 
 def redacted(url: str) -> str:
     """Return the URL without the password, for messages and logs."""
-    head, separator, tail = url.partition("://")
-    authority, slash, path = tail.partition("/")
-    user, at, host = authority.rpartition("@")
-    name, colon, _ = user.partition(":")
-    return f"{head}{separator}{name}{':***' if colon else ''}{at}{host}{slash}{path.partition('?')[0]}"
+    head, separator, tail = url.partition("?")[0].partition("://")
+    credentials, at, place = tail.rpartition("@")
+    name, colon, _ = credentials.partition(":")
+    return f"{head}{separator}{name}{':***' if colon else ''}{at}{place}"
 
 
 def _memory(url: str, clock: Clock) -> SessionStore:
@@ -66,10 +65,18 @@ def _sql(url: str, clock: Clock) -> SessionStore:
     return SqlStore(url, clock=clock)
 
 
+def _redis(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.redis import RedisStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return RedisStore(url, clock=clock)
+
+
 _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "memory": _memory,
     "file": _file,
     "sqlite": _sql,
     "postgresql": _sql,
     "mysql": _sql,
+    "redis": _redis,
+    "rediss": _redis,
 }

@@ -150,17 +150,13 @@ class SqlDatabase:
     def _open_server(self) -> None:
         # READ COMMITTED is no default everywhere, and needed: a snapshot taken before a lock was granted would not show
         # what the lock's last owner wrote.
-        engine = self._engine(
-            pool_size=self._pool_size, isolation_level="READ COMMITTED", skip_autocommit_rollback=True
-        )
+        engine = self._engine(pool_size=self._pool_size, isolation_level="READ COMMITTED", skip_autocommit_rollback=True)
         self._engines = (engine,)
         self._transactions = engine
         self._reads = self._singles = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def _engine(self, **options: Any) -> AsyncEngine:  # noqa: ANN401 - as SQLAlchemy's own
-        return create_async_engine(
-            self.url, max_overflow=0, pool_timeout=self._timeout, hide_parameters=True, **options
-        )
+        return create_async_engine(self.url, max_overflow=0, pool_timeout=self._timeout, hide_parameters=True, **options)
 
     async def _use_write_ahead_log(self) -> None:
         """Readers then never wait for the writer. Kept in the file; where a file system cannot, sessions work without."""

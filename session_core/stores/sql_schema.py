@@ -15,7 +15,7 @@ _name: Final = String(255).with_variant(mysql.VARCHAR(255, charset="ascii", coll
 _data: Final = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 metadata: Final = MetaData()
-"""Hand it to alembic as `target_metadata` to keep these tables in your migrations; then open the store with `create_tables=False`."""
+"""Alembic's `target_metadata`, to keep these tables in your migrations; then open the store with `create_tables=False`."""
 
 sessions: Final = Table(
     "sessions",

@@ -70,9 +70,7 @@ TRY_WRITE: Final = update(claims).where(claims.c.name == "").values(expires_at=0
 UPDATE_VERSION: Final = update(sessions).where(_this_version)
 _later: Final = bindparam("later", type_=BigInteger)
 TOUCH: Final = (
-    update(sessions)
-    .where(_this)
-    .values(expires_at=case((sessions.c.expires_at < _later, _later), else_=sessions.c.expires_at))
+    update(sessions).where(_this).values(expires_at=case((sessions.c.expires_at < _later, _later), else_=sessions.c.expires_at))
 )
 
 # FOR UPDATE (which SQLite neither knows nor needs) waits for a rotation in flight and then looks at the row again.
@@ -95,9 +93,7 @@ EXPIRED: Final = {
     for table in (sessions, claims)
 }
 REMOVE: Final = {
-    table: delete(table).where(
-        table.primary_key.columns[0].in_(bindparam("names", expanding=True)), table.c.expires_at <= _now
-    )
+    table: delete(table).where(table.primary_key.columns[0].in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
     for table in (sessions, claims)
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.session_id import TAG_CHARS
 from session_core.stores.base import Entry
 from session_core.testing.clock import FakeClock
 
@@ -50,12 +51,12 @@ class ContractBase:
         yield  # noqa: PT022 - what makes this an asynchronous generator, as overriding ones are
 
     def key(self, name: str, *, after: str | None = None) -> str:
-        """Return a key as the library makes them: 43 characters of base64url.
+        """Return a key as the library makes them: 43 characters of base64url, and a slot tag of three.
 
-        `after` is the key that a rotation will start from; override where a store needs the two to be related.
+        `after` is the key that a rotation will start from; the two have the same tag.
         """
-        del after
-        return urlsafe_b64encode(sha256(name.encode()).digest()).rstrip(b"=").decode()
+        digest = urlsafe_b64encode(sha256(name.encode()).digest()).rstrip(b"=").decode()
+        return digest + (digest if after is None else after)[-TAG_CHARS:]
 
     def entry(
         self,

@@ -22,7 +22,7 @@ async def test_what_happens_to_a_user_is_written_and_shown(running: Running) -> 
         await browser.post("/session/regenerate")
         page = (await browser.get("/account")).text
         assert "The session got a new id" in page
-        assert "Firefox on Linux" in page
+        assert "Firefox on Linux · this computer" in page
         entries = await running.services.audit.of_user(identity.user_key)
         assert [entry.event for entry in entries] == ["session.regenerated", "session.created"]
         assert entries[0].ip == "127.0.0.1"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-_OURS = ("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_", "LITESTAR_")
+from tests.app.processes import clean_environment, free_ports
+
 DEMO = (sys.executable, "-c", "import sys; from auth_demo.demo import main; sys.exit(main())")
 
 
@@ -35,23 +33,6 @@ class Demo:
         return self.process.returncode, out, err
 
 
-def free_ports(count: int = 2) -> list[int]:
-    """Ports that nothing listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without our settings; imports come from this tree."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**kept, "PYTHONPATH": str(ROOT)}
-
-
 def run_demo(directory: Path, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
@@ -65,9 +46,11 @@ def run_demo(directory: Path, *arguments: str, timeout: float = 60, **environmen
     )
 
 
-def start_demo(directory: Path, arguments: Sequence[str] = (), launcher: Sequence[str] = DEMO) -> Demo:
+def start_demo(
+    directory: Path, arguments: Sequence[str] = (), launcher: Sequence[str] = DEMO, ports: tuple[int, int] | None = None
+) -> Demo:
     """Start the command and return when its first page is there."""
-    port, op_port = free_ports()
+    port, op_port = ports or free_ports()
     process = subprocess.Popen(
         [*launcher, "--no-browser", "--port", str(port), "--op-port", str(op_port), *arguments],
         cwd=directory,
@@ -92,9 +75,9 @@ def start_demo(directory: Path, arguments: Sequence[str] = (), launcher: Sequenc
 
 
 @contextmanager
-def running_demo(directory: Path, *arguments: str) -> Iterator[Demo]:
+def running_demo(directory: Path, *arguments: str, ports: tuple[int, int] | None = None) -> Iterator[Demo]:
     """A demo for as long as the block lasts."""
-    demo = start_demo(directory, arguments)
+    demo = start_demo(directory, arguments, ports=ports)
     try:
         yield demo
     finally:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.auth_demo.demo_process import ROOT, Demo, free_ports, run_demo, running_demo, start_demo
+from tests.app.processes import ROOT, free_ports
+from tests.auth_demo.demo_process import Demo, run_demo, running_demo, start_demo
 
 
 def is_free(port: int) -> bool:

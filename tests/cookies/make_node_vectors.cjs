@@ -1,6 +1,6 @@
 // Makes node_vectors.json with the real npm packages. Not run by the tests. In an empty directory outside the repository:
 //   npm install express-session@1.19.0 express@5 cookie-signature@1.2.2
-//   NODE_PATH=node_modules node <here>/make_node_vectors.cjs > <here>/node_vectors.json
+//   OUR_COOKIES='["sid=...", "sid=..."]' NODE_PATH=node_modules node <here>/make_node_vectors.cjs > <here>/node_vectors.json
 "use strict";
 const path = require("node:path");
 const http = require("node:http");
@@ -12,7 +12,7 @@ const sessionSignature = pick("cookie-signature", inner); // the one express-ses
 const cookie = pick("cookie", inner);
 const version = (name, within = root) => pick(name + "/package.json", within).version;
 
-const ID = "Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY";
+const ID = "Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY7e0";
 const SECRET = "keyboard cat keyboard cat keyboard cat";
 const OLD = "a retired secret, a retired secret, retired";
 const key = (secret) => (secret.hex === undefined ? secret.text : Buffer.from(secret.hex, "hex"));

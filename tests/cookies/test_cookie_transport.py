@@ -12,8 +12,8 @@ from session_core.cookies import CookieConfig, CookieReading, CookieSigner, read
 
 NEW = "new-secret-new-secret-new-secret-new"
 OLD = "old-secret-old-secret-old-secret-old"
-ID = "Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY"
-OTHER_ID = "B" * 43
+ID = "Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY7e0"
+OTHER_ID = "B" * 46
 SIGNER = CookieSigner([NEW, OLD])
 COOKIE = CookieConfig().resolve("https://app.example.com")
 NAME = COOKIE.name.encode()

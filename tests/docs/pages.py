@@ -10,12 +10,25 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
 _MARK = re.compile(r"<!-- (?P<mark>continues|same as (?P<file>\S+)) -->\s*\Z")
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *(?:\{#(?P<id>[\w-]+)\})?$", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(?P<code>uv run [^`\n]+)`")
 _SHELL = frozenset({"console", "sh", "bash", "shell"})
+
+
+class Fence(NamedTuple):
+    """What stands between two lines of backticks. A mark is a comment on the lines before it."""
+
+    line: int
+    language: str
+    title: str | None
+    body: str
+    mark: re.Match[str] | None
 
 
 class Block(NamedTuple):
@@ -30,25 +43,29 @@ class Block(NamedTuple):
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-def fences(page: Path) -> Iterator[tuple[int, str, str, re.Match[str] | None]]:
-    """Line, language, body and mark of each fence. A mark is a comment on the lines before it."""
+def fences(page: Path) -> Iterator[Fence]:
+    """All fences of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for fence in _FENCE.finditer(text):
         body = re.sub(rf"^{fence['indent']}", "", fence["body"], flags=re.MULTILINE)
-        yield text.count("\n", 0, fence.start()) + 2, fence["language"], body, _MARK.search(text, 0, fence.start())
+        line = text.count("\n", 0, fence.start()) + 2
+        yield Fence(line, fence["language"], fence["title"], body, _MARK.search(text, 0, fence.start()))
 
 
 def blocks(page: Path) -> list[Block]:
-    """The examples of a page. `<!-- continues -->` joins a block to the one before; others stand alone."""
+    """The examples of a page. `<!-- continues -->` joins a block to the one before; others stand alone.
+
+    Without those that have a file's name as their title: they are steps of the tutorial, which is run as a whole.
+    """
     found: list[Block] = []
-    for line, language, body, mark in fences(page):
-        if language not in {"python", "py", "python3"}:
+    for fence in fences(page):
+        if fence.language not in {"python", "py", "python3"} or fence.title:
             continue
-        if mark and mark["mark"] == "continues":
+        if fence.mark and fence.mark["mark"] == "continues":
             before = found.pop()
-            found.append(before._replace(code=f"{before.code}\n\n{body}"))
+            found.append(before._replace(code=f"{before.code}\n\n{fence.body}"))
         else:
-            found.append(Block(page, line, body, mark["file"] if mark else None))
+            found.append(Block(page, fence.line, fence.body, fence.mark["file"] if fence.mark else None))
     return found
 
 
@@ -71,9 +88,9 @@ def anchors(page: Path) -> set[str]:
 def commands(page: Path) -> list[list[str]]:
     """Every `uv run ...` of a page, in a shell block or in running text, as words after `uv run`."""
     found = [match["code"] for match in _INLINE.finditer(prose(page))]
-    for _, language, body, _ in fences(page):
-        if language in _SHELL:
-            found += re.findall(r"uv run [^\n]+", body.replace("\\\n", " "))
+    for fence in fences(page):
+        if fence.language in _SHELL:
+            found += re.findall(r"uv run [^\n]+", fence.body.replace("\\\n", " "))
     split = [shlex.split(re.split(r"\s(?:&&|\|)\s", command)[0], comments=True)[2:] for command in found]
     return [[word for word in words if word != "--no-sync"] for words in split]
 

@@ -131,12 +131,18 @@ def test_an_administrator_disables_a_user_who_is_out_at_once(open_page: OpenPage
     log_in(admin, "admin")
     admin.get_by_role("link", name="Admin").click()
     admin.get_by_role("button", name="Disable Bob Builder").click()
-    expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob Builder"))).to_contain_text("disabled")
+    expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob Builder"))).to_contain_text(
+        "disabled"
+    )
     user.goto("/")
     expect(user.get_by_role("banner").get_by_role("link", name="Log in")).to_be_visible()
     admin.get_by_role("button", name="Enable Bob Builder").click()
-    expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob Builder"))).not_to_contain_text("disabled")
-    log_in(user, "bob")
+    expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob Builder"))).not_to_contain_text(
+        "disabled"
+    )
+    # The provider still knows who this is: one click, and no password.
+    user.get_by_role("banner").get_by_role("link", name="Log in").click()
+    expect(user.get_by_role("banner").get_by_role("button", name="Log out")).to_be_visible()
 
 
 def test_two_tabs_log_in_at_the_same_time(open_page: OpenPage, demo: Demo) -> None:

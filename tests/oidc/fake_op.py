@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -105,6 +105,8 @@ class FakeOp:
         self.sid = "op-session-1"
         self.access_tokens = 0
         self.auth_time: int | None = None
+        self.refreshable = False
+        self.refresh_token = ""
 
     # -- the browser's side ----------------------------------------------------------------------------------
 
@@ -173,7 +175,12 @@ class FakeOp:
                 return httpx2.Response(400, json={"error": "invalid_grant", "error_description": "<script>"})
             nonce = {"nonce": asked["nonce"]}
         else:
+            if given["refresh_token"] != self.refresh_token:
+                return httpx2.Response(400, json={"error": "invalid_grant"})
             nonce = {}
+        if self.refreshable:
+            # Rotated with every use; the old one is dead at once.
+            self.refresh_token = f"rt-{secrets.token_urlsafe(8)}"
         self.access_tokens += 1
         access_token = f"at-{self.access_tokens}"
         answer = {
@@ -183,6 +190,8 @@ class FakeOp:
             "id_token": self.id_token(nonce, access_token),
             "scope": "openid",
         }
+        if self.refreshable:
+            answer["refresh_token"] = self.refresh_token
         return httpx2.Response(200, json=self.changed(answer, self.answer))
 
     def id_token(self, nonce: dict[str, str], access_token: str) -> str:
@@ -219,13 +228,27 @@ class FakeOp:
 class World:
     """The application, the provider and one browser, in one event loop."""
 
-    def __init__(self, *, public_url: str = PUBLIC_URL, provider: dict[str, Any] | None = None, **oidc: Any) -> None:
-        self.clock = FakeClock()
-        self.op = FakeOp(self.clock)
+    def __init__(
+        self,
+        *,
+        public_url: str = PUBLIC_URL,
+        provider: dict[str, Any] | None = None,
+        handlers: Sequence[Any] = (),
+        sharing: World | None = None,
+        **oidc: Any,
+    ) -> None:
+        """`sharing`: another process of the same application, with the same store, clock and provider."""
+        self.clock = sharing.clock if sharing else FakeClock()
+        self.op = sharing.op if sharing else FakeOp(self.clock)
         self.events: list[Event] = []
         self.public_url = public_url
         self.sessions = SessionPlugin(
-            make_config(public_url=public_url, clock=self.clock, on_event=[self.events.append])
+            make_config(
+                public_url=public_url,
+                clock=self.clock,
+                on_event=[self.events.append],
+                store=sharing.sessions.store.inner if sharing else "memory://",
+            )
         )
         given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **(provider or {})}
         oidc.setdefault("transport", httpx2.MockTransport(self.op.handle))
@@ -238,7 +261,7 @@ class World:
                 **oidc,
             )
         )
-        self.app = Litestar([*HANDLERS], plugins=[self.sessions, self.oidc], openapi_config=None, debug=False)
+        self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, debug=False)
         self.browser = self.new_browser()
         self.planted: str | None = None
 
@@ -265,17 +288,21 @@ class World:
         """Who the application says is logged in."""
         return (await (browser or self.browser).get("/read")).json()["subject"]  # type: ignore[no-any-return]
 
-    async def raw_status(self, path: str, query: bytes, headers: dict[str, str]) -> int:
-        """Send a GET that no HTTP client would, and return the status."""
+    async def raw_status(
+        self, path: str, query: bytes, headers: dict[str, str], *, method: str = "GET", body: Iterable[bytes] = ()
+    ) -> int:
+        """Send a request that no HTTP client would, and return the status."""
         sent: list[Any] = []
+        chunks = iter(body)
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": path,
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "path": path,
             "raw_path": path.encode(), "query_string": query, "root_path": "", "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8000), "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }  # fmt: skip
 
         async def receive() -> Any:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            chunk = next(chunks, None)
+            return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
         async def send(message: Any) -> None:
             sent.append(message)

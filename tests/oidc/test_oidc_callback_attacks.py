@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+import httpx2
 import pytest
 
-from tests.oidc.fake_op import GET_PAGE, ISSUER, World
+from tests.oidc.fake_op import GET_PAGE, GONE, ISSUER, World
 
 pytestmark = pytest.mark.anyio
 
@@ -192,6 +194,14 @@ async def test_junk_in_transaction_cookies_is_cleared(world: World) -> None:
     assert [cookie.partition("=")[0] for cookie in deleted] == ["login-junkjunk"]
 
 
+@pytest.mark.attack("54")
+async def test_five_hundred_planted_cookies_make_no_huge_answer(world: World) -> None:
+    cookies = "; ".join(f"login-{number:08d}=x" for number in range(500))
+    response = await world.browser.get("/auth/login", headers={**GET_PAGE, "cookie": cookies})
+    assert response.status_code == 303
+    assert len(response.headers.get_list("set-cookie")) == 21
+
+
 @pytest.mark.attack("12")
 @pytest.mark.parametrize(
     "headers",
@@ -253,6 +263,18 @@ async def test_a_transaction_cookie_changed_or_moved_does_not_open(world: World)
     assert world.op.count("/token") == 0
 
 
+@pytest.mark.attack("50")
+async def test_a_transaction_under_the_name_of_another_is_cleared_as_junk(world: World) -> None:
+    await world.start()
+    await world.start()
+    cookies = {name: value for name, value in world.browser.cookies.items() if name.startswith("login-")}
+    swapped = dict(zip(cookies, reversed(list(cookies.values())), strict=True))
+    async with world.new_browser(cookies=swapped) as browser:
+        response = await browser.get("/auth/login", headers=GET_PAGE)
+    deleted = [cookie for cookie in response.headers.get_list("set-cookie") if "Max-Age=0" in cookie]
+    assert {cookie.partition("=")[0] for cookie in deleted} == set(cookies)
+
+
 @pytest.mark.attack("58")
 @pytest.mark.parametrize("code", ["", "a\r\nb", "\x00", "ü", "x" * 5000])
 async def test_a_code_that_is_no_code(world: World, code: str) -> None:
@@ -270,22 +292,25 @@ async def test_spoofed_hosts_change_no_redirect_uri(world: World) -> None:
 
 
 @pytest.mark.attack("42")
-async def test_the_provider_ends_the_login_while_its_callback_is_under_way(world: World) -> None:
+@pytest.mark.parametrize("claims", [{}, {"sid": GONE, "sub": "alice"}], ids=["by sid", "by sub"])
+async def test_the_provider_ends_the_login_while_its_callback_is_under_way(world: World, claims: dict[str, Any]) -> None:
     url = world.op.authorize(await world.start())
     inside, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow_userinfo(_: object) -> object:
+    async def slow_userinfo(_: httpx2.Request) -> httpx2.Response:
         inside.set()
         await go_on.wait()
-        import httpx2
-
         return httpx2.Response(200, json={"sub": "alice"})
 
-    world.op.replies["/userinfo"] = slow_userinfo  # type: ignore[assignment]
+    world.op.replies["/userinfo"] = slow_userinfo
     callback = asyncio.create_task(world.come_back(url))
     await inside.wait()
-    assert (await world.send_logout(world.op.logout_token())).status_code == 200
+    assert (await world.send_logout(world.op.logout_token(**claims))).status_code == 200
     go_on.set()
     assert (await callback).status_code == 400
     assert world.reasons() == ["ended_by_provider"]
     assert await world.subject() is None
+    # The next login is another one, and nobody has ended it.
+    world.op.replies.clear()
+    world.clock.advance(seconds=1)
+    assert (await world.login()).status_code == 303

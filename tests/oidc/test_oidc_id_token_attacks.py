@@ -89,7 +89,7 @@ BAD_CLAIMS = [
     attack("25", claims={"sub": None}, reason="sub_malformed"),
     attack("25", claims={"sub": ["alice"]}, reason="sub_malformed"),
     attack("25", claims={"sub": "a\u0000b"}, reason="sub_malformed"),
-    attack("25", claims={"sub": "аlice"}, reason="sub_malformed"),
+    attack("25", claims={"sub": "\u0430lice"}, reason="sub_malformed"),
     attack("25", claims={"sub": "\ud800"}, reason="token_json"),
     attack("21", "oidcc-client-test-invalid-aud", claims={"aud": "other"}, reason="aud_mismatch"),
     attack("21", "oidcc-client-test-missing-aud", claims={"aud": GONE}, reason="aud_missing"),
@@ -198,9 +198,7 @@ PUBLIC_PEM = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.Subjec
 @pytest.mark.attack("18")
 @pytest.mark.attack("19")
 @pytest.mark.attack("oidcc-client-test-invalid-sig-hs256")
-@pytest.mark.parametrize(
-    "forge", [unsigned, hs256(PUBLIC_PEM), hs256(CLIENT_SECRET.encode()), hs256(b"published-oct-key")]
-)
+@pytest.mark.parametrize("forge", [unsigned, hs256(PUBLIC_PEM), hs256(CLIENT_SECRET.encode()), hs256(b"published-oct-key")])
 async def test_nobody_or_anybody_signed(world: World, forge: Any) -> None:
     world.op.jwks.append({"kty": "oct", "k": b64(b"published-oct-key"), "kid": "k1", "alg": "HS256"})
     world.op.forge = forge
@@ -238,7 +236,7 @@ async def test_a_key_that_the_token_brings_along_is_not_looked_at(world: World, 
         (lambda token: token + ".x", "token_form"),
         (lambda token: token[:-20] + ("A" if token[-20] != "A" else "B") + token[-19:], "bad_signature"),
         (lambda token: token + "AAAA", "bad_signature"),
-        (lambda token: token[:-4], "bad_signature"),
+        (lambda token: token[:-2], "bad_signature"),
         (lambda token: token + "=", "token_form"),
         (lambda token: token.replace(".", "..", 1), "token_form"),
         (lambda token: token.replace(token.split(".")[1], b64(b'{"sub":"admin"}')), "bad_signature"),
@@ -258,8 +256,10 @@ async def test_every_bit_of_the_signature_counts(world: World) -> None:
     """Also the unused bits of the last base64 character: a token has one spelling."""
     last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for step in (1, 2, 8, 16, 32):
-        world.op.forge = lambda header, claims, step=step: (  # type: ignore[misc]
-            (token := sign(header, claims, RSA_KEY))[:-1] + last[last.index(token[-1]) ^ step]
+        world.op.forge = (
+            lambda header, claims, step=step: (  # type: ignore[misc]
+                (token := sign(header, claims, RSA_KEY))[:-1] + last[last.index(token[-1]) ^ step]
+            )
         )
         assert (await world.login()).status_code == 400
     assert set(world.reasons()) == {"token_form", "bad_signature"}
@@ -351,18 +351,14 @@ async def test_userinfo_of_somebody_else(world: World, sub: object) -> None:
 )
 async def test_signed_userinfo_that_is_not_genuine(world: World, claims: Any, key: Any, alg: str, reason: str) -> None:
     token = sign({"alg": alg, "kid": "k1"}, claims, key)
-    world.op.replies["/userinfo"] = lambda _: httpx2.Response(
-        200, headers={"content-type": "application/jwt"}, text=token
-    )
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     await world.assert_rejected(await world.login(), reason)
 
 
 @pytest.mark.attack("18")
 async def test_unsigned_userinfo_that_says_it_is_signed(world: World) -> None:
     token = unsigned({}, {"sub": "alice"})
-    world.op.replies["/userinfo"] = lambda _: httpx2.Response(
-        200, headers={"content-type": "application/jwt"}, text=token
-    )
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     await world.assert_rejected(await world.login(), "token_form")
 
 

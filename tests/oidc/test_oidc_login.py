@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
+from litestar import Litestar
 from litestar.exceptions import PermissionDeniedException
 
 from session_core import ConfigurationError, Identity, SessionHandle, SessionPlugin
@@ -35,7 +37,7 @@ async def test_a_login_from_link_to_session(world: World) -> None:
 async def test_the_authorization_request(world: World) -> None:
     first, second = await world.start(), await world.start()
     assert first.startswith(f"{ISSUER}/authorize?")
-    asked = {name: values for name, values in parse_qs(urlsplit(first).query).items()}
+    asked = parse_qs(urlsplit(first).query)
     assert {name: asked.pop(name) for name in ("response_type", "client_id", "scope", "redirect_uri")} == {
         "response_type": ["code"],
         "client_id": ["app"],
@@ -72,6 +74,37 @@ async def test_unfit_login_parameters_are_refused(world: World, query: str) -> N
     response = await world.browser.get(f"/auth/login?{query}", headers=GET_PAGE)
     assert response.status_code == 400
     assert "set-cookie" not in response.headers
+
+
+@pytest.mark.attack("oidcc-client-test-3rd-party-init-login")
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("http://127.0.0.1:8000/account", "/account"),
+        ("https://evil.example/account", "/"),
+        ("http://127.0.0.1:8000.evil.example/", "/"),
+        ("http://127.0.0.1:8000//evil.example/", "/"),
+        ("", "/"),
+    ],
+)
+async def test_a_login_that_a_third_party_initiates(world: World, target: str, location: str) -> None:
+    assert (await world.login(iss=ISSUER, target_link_uri=target)).headers["location"] == location
+    refused = await world.browser.get("/auth/login", params={"iss": "https://evil.example"}, headers=GET_PAGE)
+    assert refused.status_code == 400
+
+
+async def test_the_routes_are_in_the_api_description(world: World) -> None:
+    schema = Litestar(
+        plugins=[SessionPlugin(make_config(public_url=world.public_url)), OidcPlugin(world.oidc.config)]
+    ).openapi_schema.to_schema()
+    assert set(schema["paths"]) == {
+        "/auth/login",
+        "/auth/callback",
+        "/auth/logout",
+        "/auth/backchannel-logout",
+        "/auth/frontchannel-logout",
+    }
+    assert "relying_party" not in repr(schema)
 
 
 async def test_an_address_elsewhere_is_no_next(world: World) -> None:
@@ -186,13 +219,9 @@ async def test_signatures(world: World, alg: str, key: Any) -> None:
 
 @pytest.mark.attack("oidcc-client-test-userinfo-signed")
 async def test_signed_userinfo(world: World) -> None:
-    import httpx2
-
     claims = {"iss": ISSUER, "aud": "app", "sub": "alice"}
     tokens = [world.op.signed(claims), sign({"alg": "RS256", "kid": "k1"}, claims, world.op.key)]
-    world.op.replies["/userinfo"] = lambda _: httpx2.Response(
-        200, headers={"content-type": "application/jwt"}, text=tokens.pop()
-    )
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=tokens.pop())
     assert (await world.login()).status_code == 303
     assert (await world.login()).status_code == 303
 
@@ -277,8 +306,6 @@ class TestConfiguration:
             OidcConfig(**{**given, **change})
 
     def test_it_needs_sessions_of_the_same_site(self) -> None:
-        from litestar import Litestar
-
         provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
         plugin = OidcPlugin(
             OidcConfig(providers=[provider], public_url="http://127.0.0.1:8000", sealing=SealingKeys([b"k" * 32]))

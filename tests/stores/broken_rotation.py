@@ -100,9 +100,7 @@ class DeletedKeysStayTaken(MemoryStore):
             raise SessionConflictError
 
 
-@found_by(
-    "delete_follows_the_successor", "delete_follows_all_successors", "delete_expired_removes_what_has_ended_only"
-)
+@found_by("delete_follows_the_successor", "delete_follows_all_successors", "delete_expired_removes_what_has_ended_only")
 class RotateIsNotRemembered(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, **rest: Any) -> tuple[str, ...]:
         evicted = await super().rotate(old_key, new_key, entry, **rest)

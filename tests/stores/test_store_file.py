@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -138,6 +139,16 @@ async def test_marks_heal_on_the_way(store: FileStore, root: Path) -> None:
     (root / "users" / "u" / "b").touch()
     assert await store.delete_by(SessionIndex(user="u")) == ("a",)
     assert await store.load("b") is not None
+
+
+async def test_lost_marks_come_back_with_the_sweep(store: FileStore, root: Path) -> None:
+    """After a restore of half a backup, say: nobody may be out of reach of a revocation for long."""
+    await store.create("a", Entry(b"", FOREVER, "u", "o"))
+    shutil.rmtree(root / "users" / "u")
+    (root / "op_sessions" / "o" / "a").unlink()
+    assert await store.delete_expired() == 0
+    for index in (SessionIndex(user="u"), SessionIndex(op_session="o")):
+        assert [stored.key for stored in await store.find(index)] == ["a"]
 
 
 async def test_the_sweep_leaves_nothing(store: FileStore, root: Path, clock: FakeClock) -> None:

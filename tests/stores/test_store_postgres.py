@@ -64,7 +64,8 @@ class TestPostgresServer:
         await store.create("k", Entry(b"data", 2**52))
         await asyncio.gather(*(store.load("k") for _ in range(10)))
         await _execute(
-            database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'",
         )
         for _ in range(5):
             assert await store.load("k") is not None

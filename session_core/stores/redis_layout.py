@@ -1,0 +1,210 @@
+"""How a session looks inside Redis: names of keys and bytes of values; knows no connection.
+
+    {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed   (string)
+    {prefix}uDIGEST       members of a user's sessions                                     (sorted set, all scores 0)
+    {prefix}oDIGEST       members of the sessions of one session at the OP                 (sorted set, all scores 0)
+    {prefix}cNAME         a claim                                                          (string)
+
+The library's session keys end in a slot tag that a rotation inherits (`session_core.session_id`). It becomes the hash tag
+of the Redis key, so the old and the new key of a rotation are in one slot of a cluster, and one script can move the session.
+A session key of any other form is its own hash tag: it can be anything but rotated on a cluster.
+
+The first byte of a value says what it is: 128 and above is a record, `>` a pointer, `P` a reservation of a login under way,
+`X` the tombstone of a reservation that lost its place. A record is
+
+    flags, version, expires_at, rank, user, OP session, data
+
+with numbers of 3+5+5 bytes (times since 2020) or, where they do not fit, 8 each, and index keys of 32 bytes or, where they
+are not the library's digests, as they are. The names of indexes are short digests, too: two users that met in one index
+would not disturb each other, because every reader compares the record. All this is what keeps a session of 300 bytes under
+700 with both indexes; a hash, a set or readable names do not.
+"""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from hashlib import blake2b
+from typing import Final
+
+from session_core.errors import ConfigurationError
+from session_core.session_id import DIGEST_CHARS, TAG_CHARS
+from session_core.stores.base import Entry, SessionIndex, StoredSession
+
+__all__ = (
+    "INDEX_CELL_MS", "Layout", "decode_record", "decode_reservation", "encode_record", "is_live_format", "key_of", "member_of",
+    "owner_bytes", "pointer_to",
+)  # fmt: skip
+
+EPOCH_MS: Final = 1_577_836_800_000
+"""2020-01-01; with five bytes the short form reaches the year 2054."""
+INDEX_CELL_MS: Final = 3_600_000
+"""An index is kept until the end of the hour after the one in which its last member expires, so that most writes that
+extend a session's life need not touch it."""
+
+_RECORD: Final = 0x80
+_WIDE: Final = 0x01
+_NONE, _PACKED, _PLAIN = 0, 1, 2
+_TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
+_NAME_BYTES: Final = 10
+
+
+class Layout:
+    """Names of the keys of one application. `prefix` keeps several applications in one database apart."""
+
+    __slots__ = ("_head", "prefix")
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self._head = len(prefix)
+
+    def record(self, key: str) -> bytes:
+        """The Redis key of a session key."""
+        return self.prefix + member_of(key)
+
+    def session_key(self, name: bytes) -> str:
+        """The session key of the Redis key of a record."""
+        return key_of(name[self._head :])
+
+    def index(self, index: SessionIndex) -> bytes:
+        """The Redis key of an index."""
+        return self.user_index(index.user) if index.user is not None else self.op_index(index.op_session or "")
+
+    def user_index(self, user: str) -> bytes:
+        """The Redis key of the index of a user."""
+        return self.prefix + b"u" + _short(user)
+
+    def op_index(self, op_session: str) -> bytes:
+        """The Redis key of the index of an OP session."""
+        return self.prefix + b"o" + _short(op_session)
+
+    def indexes(self, entry: Entry) -> list[bytes]:
+        """The Redis keys of the indexes that an entry belongs to, the user's first."""
+        names = [self.user_index(entry.user)] if entry.user is not None else []
+        return [*names, self.op_index(entry.op_session)] if entry.op_session is not None else names
+
+    def check_one_slot(self, old_key: str, new_key: str) -> None:
+        """Raise `ConfigurationError` for two keys that a cluster keeps in two slots."""
+        if member_of(old_key).partition(b"}")[0] != member_of(new_key).partition(b"}")[0]:
+            msg = "on a Redis cluster a session can only be rotated to a key of its own slot tag (new_session_id(after=...))"
+            raise ConfigurationError(msg)
+
+    def claim(self, name: str) -> bytes:
+        """The Redis key of a claim."""
+        return self.prefix + b"c" + name.encode("ascii")
+
+    def records_pattern(self) -> bytes:
+        """What SCAN must match to find the records (and what stands in their place)."""
+        return self.prefix + b"{*"
+
+
+def member_of(key: str) -> bytes:
+    """The part of a record's name after the prefix; what indexes and pointers hold."""
+    digest = _pack(key[:DIGEST_CHARS]) if len(key) == DIGEST_CHARS + TAG_CHARS else None
+    if digest is None:
+        if "{" in key or "}" in key:
+            msg = "a session key must not contain braces"
+            raise ValueError(msg)
+        return b"{%b}" % key.encode("ascii")
+    return b"{%b}%b" % (key[DIGEST_CHARS:].encode("ascii"), digest)
+
+
+def key_of(member: bytes) -> str:
+    """The session key that `member_of` made `member` of."""
+    tag, _, digest = member[1:].partition(b"}")
+    return (_unpack(digest) if digest else "") + tag.decode("ascii")
+
+
+def pointer_to(key: str, until: int) -> bytes:
+    """The value that remembers what a key was rotated to."""
+    return b">%b%b" % (max(until, 0).to_bytes(8), member_of(key))
+
+
+def owner_bytes(owner: str | None) -> bytes:
+    """How scripts compare a user or an OP session: kind and bytes; empty for none."""
+    kind, raw = _owner(owner)
+    return b"" if kind == _NONE else b"%d%b" % (kind, raw)
+
+
+def encode_record(version: int, entry: Entry) -> bytes:
+    """Return the value of a record."""
+    user_kind, user = _owner(entry.user)
+    op_kind, op_session = _owner(entry.op_session)
+    expires, rank = entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
+    flags = _RECORD | user_kind << 1 | op_kind << 3
+    if 0 <= expires < 1 << 40 and 0 <= rank < 1 << 40 and version < 1 << 24:
+        numbers = b"%c%b%b%b" % (flags, version.to_bytes(3), expires.to_bytes(5), rank.to_bytes(5))
+    else:
+        rank_bytes = entry.rank.to_bytes(8, signed=True)
+        numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
+    return b"".join((numbers, _sized(user_kind, user), _sized(op_kind, op_session), entry.data))
+
+
+def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
+    """Return the session in a value, or None where it holds none that lives `now`."""
+    if not value or value[0] < _RECORD:
+        return None
+    flags = value[0]
+    if flags & _WIDE:
+        version, expires_at = int.from_bytes(value[1:9]), int.from_bytes(value[9:17])
+        rank, at = int.from_bytes(value[17:25], signed=True), 25
+    else:
+        version, expires_at = int.from_bytes(value[1:4]), int.from_bytes(value[4:9]) + EPOCH_MS
+        rank, at = int.from_bytes(value[9:14]) + EPOCH_MS, 14
+    if expires_at <= now:
+        return None
+    user, at = _read_owner(value, at, flags >> 1 & 3)
+    op_session, at = _read_owner(value, at, flags >> 3 & 3)
+    return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
+
+
+def decode_reservation(value: bytes | None) -> tuple[int, bytes] | None:
+    """The rank of a login under way, and the member of the session of the same user that it moves (empty for none)."""
+    if not value or value[:1] != b"P":
+        return None
+    return int.from_bytes(value[9:17], signed=True), value[17:]
+
+
+def is_live_format(value: bytes | None) -> bool:
+    """Whether something that is, or may still become, a session is in a value: a record or a reservation."""
+    return value is not None and (value[:1] >= b"\x80" or value[:1] == b"P")
+
+
+def _short(value: str) -> bytes:
+    return blake2b(value.encode("ascii"), digest_size=_NAME_BYTES).digest()
+
+
+def _owner(owner: str | None) -> tuple[int, bytes]:
+    if owner is None:
+        return _NONE, b""
+    packed = _pack(owner) if len(owner) == DIGEST_CHARS else None
+    return (_PLAIN, owner.encode("ascii")) if packed is None else (_PACKED, packed)
+
+
+def _sized(kind: int, raw: bytes) -> bytes:
+    return len(raw).to_bytes(2) + raw if kind == _PLAIN else raw
+
+
+def _read_owner(value: bytes, at: int, kind: int) -> tuple[str | None, int]:
+    if kind == _NONE:
+        return None, at
+    if kind == _PACKED:
+        return _unpack(value[at : at + 32]), at + 32
+    start = at + 2
+    end = start + int.from_bytes(value[at:start])
+    return value[start:end].decode("ascii"), end
+
+
+def _pack(digest: str) -> bytes | None:
+    """The 32 bytes of a digest in base64url; None for what would not come back the same."""
+    try:
+        raw = a2b_base64(digest.encode("ascii").translate(_TO_BASE64) + b"=", strict_mode=True)
+    except (Base64Error, UnicodeEncodeError):
+        return None
+    # The last character carries two bits that decoding drops.
+    return raw if digest[-1] in "AEIMQUYcgkosw048" else None
+
+
+def _unpack(digest: bytes) -> str:
+    return b2a_base64(digest, newline=False).rstrip(b"=").translate(_FROM_BASE64).decode("ascii")

@@ -1,0 +1,144 @@
+"""The atomic steps as calls: times become durations, keys become names, and answers become results or refusals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.stores import redis_scripts as scripts
+from session_core.stores.redis_connection import Reply, unavailable
+from session_core.stores.redis_layout import INDEX_CELL_MS, encode_record, key_of, member_of, pointer_to
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from session_core.clock import Clock
+    from session_core.stores.base import Entry
+    from session_core.stores.redis_layout import Layout
+    from session_core.stores.redis_link import RedisLink
+    from session_core.stores.redis_scripts import Script
+
+__all__ = ("RedisSteps", "expect")
+
+_NO_TOKEN: Final = b""
+
+
+class RedisSteps:
+    """What can be done in one step. With a `token` the new key has been reserved under it."""
+
+    def __init__(self, link: RedisLink, layout: Layout, clock: Clock) -> None:
+        self.link = link
+        self.layout = layout
+        self.clock = clock
+
+    async def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Reply:
+        """Run a script, as of now."""
+        return await self.link.run(script, keys, self.clock.now(), *args)
+
+    async def create(self, key: str, entry: Entry, limit: int, token: bytes = _NO_TOKEN) -> tuple[str, ...]:
+        """Begin a session. Returns what was ended for the limit."""
+        reply = await self.run(
+            scripts.CREATE,
+            [self.layout.record(key), *self._indexes_beside(entry)],
+            encode_record(1, entry),
+            self.ttl(entry.expires_at),
+            member_of(key),
+            self.index_ttl(entry.expires_at),
+            self.layout.prefix,
+            limit,
+            token,
+        )
+        return _ended(reply)
+
+    async def replace(self, key: str, entry: Entry, version: int) -> int:
+        """Overwrite a session of `version`; return the new version."""
+        arguments = (version, encode_record(version + 1, entry))
+        reply = await self._write(scripts.REPLACE, key, entry, entry.expires_at, *arguments)
+        return expect(reply)
+
+    async def rotate(
+        self,
+        old_key: str,
+        new_key: str,
+        entry: Entry,
+        *,
+        version: int,
+        successor_until: int,
+        limit: int,
+        token: bytes = _NO_TOKEN,
+    ) -> tuple[str, ...]:
+        """Move a session. Returns what was ended for the limit."""
+        reply = await self.run(
+            scripts.ROTATE,
+            [self.layout.record(old_key), self.layout.record(new_key), *self._indexes_beside(entry)],
+            version,
+            encode_record(1, entry),
+            self.ttl(entry.expires_at),
+            pointer_to(new_key, successor_until),
+            self.ttl(successor_until),
+            member_of(new_key),
+            member_of(old_key),
+            self.index_ttl(entry.expires_at),
+            self.layout.prefix,
+            limit,
+            token,
+        )
+        return _ended(reply)
+
+    async def touch(self, key: str, entry: Entry | None, expires_at: int) -> bool | None:
+        """Move an expiry forward; None when the indexes have to live longer, too, and the entry is needed to find them."""
+        reply = await self._write(scripts.TOUCH, key, entry, expires_at, expires_at)
+        return None if isinstance(reply, list) else bool(reply)
+
+    async def finish(self, member: bytes, *, owned: bytes = b"", keep: bytes = b"", hold_ms: int = 0) -> tuple[str, ...]:
+        """End a session, or what it was rotated to; with `hold_ms` also a login under way. Returns the key."""
+        name = self.layout.prefix + member
+        ended: list[bytes] = await self.run(scripts.FINISH, [name], self.layout.prefix, member, owned, keep, hold_ms)
+        return tuple(key_of(member) for member in ended)
+
+    async def enlist(self, index: bytes, member: bytes, expires_at: int, *, want_all: bool = False) -> list[bytes]:
+        """Put a name into an index. Returns all names when asked, and now and then when the index may need cleaning."""
+        args = (member, self.index_ttl(expires_at), b"1" if want_all else b"")
+        members: list[bytes] = await self.run(scripts.ENLIST, [index], *args)
+        return members
+
+    def ttl(self, expires_at: int) -> int:
+        """Milliseconds from now; 0 when it is over."""
+        return max(expires_at - self.clock.now(), 0)
+
+    def index_ttl(self, expires_at: int) -> int:
+        """Milliseconds for which an index is kept that has a member until `expires_at`."""
+        return max((expires_at // INDEX_CELL_MS + 2) * INDEX_CELL_MS - self.clock.now(), 1)
+
+    async def _write(self, script: Script, key: str, entry: Entry | None, expires_at: int, *arguments: bytes | int) -> Reply:
+        """Change a record; and, when that is not enough, its indexes in the same step, or before it on a cluster."""
+        name, member = self.layout.record(key), member_of(key)
+        arguments = (*arguments, self.ttl(expires_at), member, self.index_ttl(expires_at), self.layout.prefix)
+        reply = await self.run(script, [name], *arguments, b"")
+        if entry is None or not isinstance(reply, list):
+            return reply
+        if self.link.clustered:
+            for index in self.layout.indexes(entry):
+                await self.enlist(index, member, expires_at)
+        return await self.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
+
+    def _indexes_beside(self, entry: Entry) -> list[bytes]:
+        """The indexes that change in the same step as the record."""
+        return [] if self.link.clustered else self.layout.indexes(entry)
+
+
+def expect(answer: int) -> int:
+    """Return an answer that is no refusal."""
+    if answer >= 0:
+        return answer
+    if answer == scripts.GONE:
+        raise SessionGoneError
+    if answer == scripts.CONFLICT:
+        raise SessionConflictError
+    reason = "it cannot be told whether the write was made" if answer == scripts.UNKNOWN else "the write took too long"
+    raise unavailable(reason)
+
+
+def _ended(reply: list[Reply]) -> tuple[str, ...]:
+    expect(reply[0])
+    return tuple(key_of(member) for member in reply[1:])

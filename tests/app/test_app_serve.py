@@ -1,0 +1,178 @@
+"""`serve` and the `litestar` commands as an operator types them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.app.processes import ROOT, clean_environment, free_ports
+
+SERVE = (sys.executable, "-c", "import sys; from app.cli import serve; sys.exit(serve())")
+
+
+@contextmanager
+def serving(directory: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    (port,) = free_ports(1)
+    process = subprocess.Popen(
+        [*SERVE, "--port", str(port), *arguments],
+        cwd=directory,
+        env={**clean_environment(), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                pytest.fail(f"serve ended: {process.communicate()[0]}")
+            try:
+                urllib.request.urlopen(f"{url}/health/ready", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield process, url
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=20)
+
+
+def is_free(url: str) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(url.rpartition(":")[2])))
+        except OSError:
+            return False
+    return True
+
+
+def wait_until_free(url: str) -> bool:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        if is_free(url):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def run(directory: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_two_workers_share_sessions_secrets_and_metrics_and_stop_together(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as (process, url):
+        cookie = ""
+        counts = []
+        for _ in range(20):
+            request = urllib.request.Request(f"{url}/api/session/visits", method="POST", headers={"cookie": cookie})
+            with urllib.request.urlopen(request, timeout=10) as response:
+                counts.append(json.load(response)["visits"])
+                cookie = (response.headers["set-cookie"] or cookie).partition(";")[0]
+        assert counts == list(range(1, 21))
+        for _ in range(5):
+            with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+                text = response.read().decode()
+            assert 'http_requests_total{method="POST",route="/api/session/visits",status="200"} 20.0' in text
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "Traceback" not in out
+        assert wait_until_free(url)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: the kernel ends the workers with their parent")
+def test_killing_the_server_leaves_no_worker_behind(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as (process, url):
+        process.kill()
+        process.wait()
+        assert wait_until_free(url)
+
+
+def test_a_query_is_in_no_log(tmp_path: Path) -> None:
+    with serving(tmp_path, APP_LOG_LEVEL="DEBUG") as (process, url):
+        urllib.request.urlopen(f"{url}/api/session?code=canary-code&state=canary-state", timeout=10).close()
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+    assert "/api/session" in out
+    assert "canary" not in out
+
+
+def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = run(tmp_path, *SERVE, "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: port {port} on 127.0.0.1 is in use; stop the other program, or choose another port: "
+        f"uv run serve --port {port + 1}\n"
+    )
+
+
+def test_several_workers_refuse_a_store_that_they_cannot_share(tmp_path: Path) -> None:
+    result = run(tmp_path, *SERVE, "--workers", "2", SESSION_STORE="memory://")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: SESSION_STORE: sessions in memory")
+
+
+@pytest.mark.parametrize("arguments", [("--port", "http"), ("--workers", "0"), ("--workers", "many")])
+def test_a_bad_option_is_refused_with_a_good_example(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = run(tmp_path, *SERVE, *arguments)
+    assert result.returncode == 2
+    assert "a good example" in result.stderr
+
+
+def test_the_command_line_finds_the_application_without_being_told(tmp_path: Path) -> None:
+    litestar = str(Path(sys.executable).parent / "litestar")
+    # The settings name where things are kept: the tree itself stays as it is.
+    keep = {
+        "SESSION_STORE": f"sqlite+aiosqlite:///{tmp_path}/app.db",
+        "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/app.db",
+        "SESSION_SECRETS": "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB",
+        "SESSION_ENCRYPTION_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY",
+        "OIDC_CLIENT_SECRET": "client-secret-of-the-tests",
+    }
+    routes = run(ROOT, litestar, "routes", **keep)
+    assert routes.returncode == 0, routes.stderr
+    assert "/auth/callback" in routes.stdout
+    check = run(ROOT, litestar, "check", **keep)
+    assert check.returncode == 0, check.stderr
+    assert "fit for development" in check.stdout
+    assert "/admin" in check.stdout
+    assert run(ROOT, litestar, "sessions", "stats", **keep).returncode == 0
+    assert run(ROOT, litestar, "run", "--help", **keep).returncode == 0
+
+
+def test_check_names_each_setting_that_is_not_fit_for_production(tmp_path: Path) -> None:
+    litestar = str(Path(sys.executable).parent / "litestar")
+    result = run(tmp_path, litestar, "--app", "app:create_app", "check", APP_ENV="production", SESSION_STORE="memory://")
+    assert result.returncode == 1
+    named = [line.split(":")[1].strip() for line in result.stderr.splitlines()]
+    assert named == ["PUBLIC_URL", "SESSION_SECRETS", "SESSION_ENCRYPTION_KEYS", "SESSION_STORE", "OIDC_ISSUER"]
+    assert not (tmp_path / "var").exists()
+
+
+def test_the_environment_of_this_test_is_clean() -> None:
+    assert os.environ.get("APP_ENV") is None

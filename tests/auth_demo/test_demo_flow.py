@@ -1,0 +1,162 @@
+"""The addresses under /auth, and what stands behind them, over HTTP between two real servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import httpx
+import pytest
+
+from tests.auth_demo.demo_process import Demo, running_demo
+
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with running_demo(tmp_path_factory.mktemp("flow")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(demo: Demo) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as http:
+        yield http
+
+
+def callback_of(client: httpx.Client, demo: Demo, user: str = "alice", start: str = "/auth/login") -> str:
+    """Go through the provider's pages up to the address that leads back, and return that address."""
+    page = client.get(client.get(start).headers["location"])
+    while page.has_redirect_location and page.headers["location"].startswith("/"):
+        page = client.get(urljoin(demo.issuer, page.headers["location"]))
+    if not page.has_redirect_location:
+        found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text)
+        fields = {name: unescape(value) for name, value in found}
+        page = client.post(f"{demo.issuer}/login", data={**fields, "account": user}, headers={"origin": demo.issuer})
+    return page.headers["location"]
+
+
+def log_in(client: httpx.Client, demo: Demo, user: str = "alice", start: str = "/auth/login") -> httpx.Response:
+    return client.get(callback_of(client, demo, user, start))
+
+
+def test_login_sends_everything_that_protects_it(client: httpx.Client, demo: Demo) -> None:
+    response = client.get("/auth/login?next=/account")
+    assert response.status_code in {302, 303}
+    query = parse_qs(urlsplit(response.headers["location"]).query)
+    assert query["redirect_uri"] == [f"{demo.app_url}/auth/callback"]
+    assert query["code_challenge_method"] == ["S256"]
+    assert query["response_type"] == ["code"]
+    assert all(len(query[name][0]) >= 20 for name in ("state", "nonce", "code_challenge"))
+    assert client.cookies.get("session") is None
+
+
+def test_a_login_ends_where_it_should_and_shows_who_it_is(client: httpx.Client, demo: Demo) -> None:
+    client.post("/api/session/visits")
+    before = client.cookies.get("session")
+    response = log_in(client, demo, "admin", "/auth/login?next=/account/sessions")
+    assert (response.status_code, response.headers["location"]) == (303, "/account/sessions")
+    assert client.cookies.get("session") not in {before, None}
+    me = client.get("/api/me").json()
+    assert (me["issuer"], me["subject"], me["name"]) == (demo.issuer, "demo-admin", "Ada Admin")
+    assert me["roles"] == ["admin", "user"]
+    assert client.get("/api/session").json()["visits"] == 1
+    assert client.get("/admin", headers=HTML).status_code == 200
+
+
+@pytest.mark.parametrize("next_page", ["//evil.example", "https://evil.example", "/\\evil.example", "/%09/evil.example"])
+def test_a_login_leads_nowhere_else(client: httpx.Client, demo: Demo, next_page: str) -> None:
+    assert log_in(client, demo, start=f"/auth/login?next={next_page}").headers["location"] == "/"
+
+
+def test_userinfo_comes_from_the_provider(client: httpx.Client, demo: Demo) -> None:
+    assert client.get("/api/userinfo").status_code == 401
+    log_in(client, demo)
+    response = client.get("/api/userinfo")
+    assert response.status_code == 200
+    assert response.json()["sub"] == "demo-alice"
+    assert response.json()["email"] == "alice@example.org"
+
+
+@pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=unknown", "?error=denied&state=unknown", "?state=a&state=b"])
+def test_a_callback_of_nobodys_login_is_an_error_page_and_changes_nothing(client: httpx.Client, demo: Demo, query: str) -> None:
+    log_in(client, demo)
+    cookie = client.cookies.get("session")
+    problem = client.get(f"/auth/callback{query}", headers={"accept": "application/json"})
+    assert 400 <= problem.status_code < 600
+    assert problem.headers["content-type"] == "application/problem+json"
+    page = client.get(f"/auth/callback{query}", headers=HTML)
+    assert page.status_code == problem.status_code
+    assert "The login could not be completed" in page.text
+    assert client.cookies.get("session") == cookie
+    assert client.get("/api/me").status_code == 200
+
+
+def test_a_callback_works_once(client: httpx.Client, demo: Demo) -> None:
+    callback = callback_of(client, demo)
+    assert client.get(callback).status_code == 303
+    assert client.get(callback).status_code == 400
+    assert client.get("/api/me").status_code == 200
+
+
+def test_a_callback_is_worthless_in_another_browser(client: httpx.Client, demo: Demo) -> None:
+    callback = callback_of(client, demo)
+    with httpx.Client(trust_env=False) as victim:
+        assert victim.get(callback).status_code == 400
+        assert victim.get(f"{demo.app_url}/api/me").status_code == 401
+
+
+def test_logout_ends_the_session_and_leads_to_the_provider(client: httpx.Client, demo: Demo) -> None:
+    log_in(client, demo)
+    response = client.post("/auth/logout")
+    assert response.status_code == 303
+    target = urlsplit(response.headers["location"])
+    assert f"{target.scheme}://{target.netloc}" == demo.issuer
+    query = parse_qs(target.query)
+    assert query["post_logout_redirect_uri"] == [f"{demo.app_url}/"]
+    assert {"id_token_hint", "state"} <= query.keys()
+    assert response.headers["clear-site-data"] == '"cache", "storage"'
+    assert client.get("/api/me").status_code == 401
+
+
+def test_logout_is_refused_from_another_site_and_by_get(client: httpx.Client, demo: Demo) -> None:
+    log_in(client, demo)
+    assert client.post("/auth/logout", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert client.post("/auth/logout", headers={"origin": "https://evil.example"}).status_code == 403
+    assert client.get("/auth/logout").status_code == 405
+    assert client.get("/api/me").status_code == 200
+
+
+def test_a_logout_at_the_provider_reaches_every_session_of_that_login(client: httpx.Client, demo: Demo) -> None:
+    log_in(client, demo)
+    with httpx.Client(base_url=demo.app_url, trust_env=False) as tab:
+        tab.cookies.set("session", client.cookies.get("session") or "", domain="localhost.local")
+        assert tab.get("/api/me").status_code == 200
+        client.get(client.post("/auth/logout").headers["location"])
+        assert tab.get("/api/me").status_code == 401
+
+
+@pytest.mark.parametrize("body", [{}, {"logout_token": "x"}, {"logout_token": "a.b.c"}])
+def test_a_bad_logout_token_is_a_400_that_nobody_keeps(client: httpx.Client, body: dict[str, str]) -> None:
+    response = client.post("/auth/backchannel-logout", data=body)
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+
+
+def test_a_disabled_user_cannot_log_in(client: httpx.Client, demo: Demo) -> None:
+    with httpx.Client(base_url=demo.app_url, trust_env=False) as admin:
+        log_in(client, demo, "bob")
+        log_in(admin, demo, "admin")
+        page = admin.get("/admin?q=bob", headers=HTML).text
+        disable = re.findall(r'action="(/admin/users/[^"]+/disable)"', page)
+        assert admin.post(disable[0]).status_code == 303
+        assert client.get("/api/me").status_code == 401
+        refused = client.get(callback_of(client, demo, "bob"), headers=HTML)
+        assert refused.status_code == 403
+        assert client.get("/api/me").status_code == 401
+        assert admin.post(disable[0].replace("/disable", "/enable")).status_code == 303
+        assert log_in(client, demo, "bob").status_code == 303
