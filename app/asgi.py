@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,6 +19,7 @@ from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from pydantic import SecretStr
 
 from app import NAME
 from app.access_log import AccessLog
@@ -37,7 +39,7 @@ from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
 from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
 from session_core.record import Device
-from session_core.sealing import SealingKeys, parse_keys
+from session_core.sealing import SealingKeys, generate_key, parse_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -60,13 +62,28 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     """
     try:
         settings = settings or load_settings()
+        if _only_checked():
+            return _assemble(_assemblable(settings), clock or SystemClock(), judged=settings)
         refuse_unfit(settings)
-        return _assemble(settings, clock or SystemClock())
+        return _assemble(settings, clock or SystemClock(), judged=settings)
     except (SettingsError, ConfigurationError) as error:
         sys.exit(str(error) if isinstance(error, SettingsError) else f"error: {error}")
 
 
-def _assemble(settings: Settings, clock: Clock) -> Litestar:
+def _only_checked() -> bool:
+    """Whether this is `litestar check`, which names what is unfit together with the routes, and serves nothing."""
+    return Path(sys.argv[0]).name == "litestar" and "check" in sys.argv[1:]
+
+
+def _assemblable(settings: Settings) -> Settings:
+    """Return settings from which the routes can be built for `litestar check`, also where those given are unfit to serve."""
+    if not settings.is_production or not production_problems(settings):
+        return settings
+    missing = {"app_env": "development", "oidc_client_secret": settings.oidc_client_secret or SecretStr(generate_key())}
+    return settings.model_copy(update=missing)
+
+
+def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Litestar:
     configure_logging(level=settings.app_log_level, as_json=settings.is_production)
     services = Services(settings, clock)
     login = OidcPlugin(_oidc_config(services))
@@ -88,7 +105,7 @@ def _assemble(settings: Settings, clock: Clock) -> Litestar:
         request_max_body_size=_MAX_BODY,
         logging_config=None,
         debug=settings.app_debug,
-        opt={"posture_check": lambda: (settings.app_env, production_problems(settings), settings.is_production)},
+        opt={"posture_check": lambda: (judged.app_env, production_problems(judged), judged.is_production)},
     )
     app.state["services"] = services
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
@@ -146,10 +163,12 @@ def _oidc_config(services: Services) -> OidcConfig:
         if user.disabled:
             raise ForbiddenError
 
+    # There are none only in `litestar check`: development makes them, and production is refused.
+    keys = [key.get_secret_value() for key in settings.session_encryption_keys] or [generate_key()]
     return OidcConfig(
         providers=[provider],
         public_url=settings.public_url,
-        sealing=SealingKeys(parse_keys(",".join(key.get_secret_value() for key in settings.session_encryption_keys))),
+        sealing=SealingKeys(parse_keys(",".join(keys))),
         http_timeout_seconds=settings.oidc_http_timeout_seconds,
         on_login=remember_user,
     )

@@ -27,7 +27,7 @@ _SERVER_ERROR: Final = 500
 _ADVICE: Final = {
     400: "The request was not understood. Nothing was changed.",
     401: "Please log in, then try again.",
-    403: "You are logged in, but this is not for you. Nothing was changed.",
+    403: "This is not for you, or not from where it was asked. Nothing was changed.",
     404: "There is nothing at this address. It may have been there once.",
     405: "This address does not take that kind of request.",
     409: "Somebody, perhaps you in another tab, was faster. Load the page again to see the newest state.",

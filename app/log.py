@@ -42,6 +42,8 @@ def configure_logging(*, level: str, as_json: bool) -> None:
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # Its access log holds query strings, and so the code and state of every login; ours does not.
+    logging.getLogger("uvicorn.access").disabled = True
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -171,9 +171,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.session_idle_seconds > self.session_absolute_seconds:
-            message = "SESSION_IDLE_SECONDS|must not be longer than SESSION_ABSOLUTE_SECONDS"
-            raise ValueError(message)
         if (self.session_cookie or "").startswith(("__Host-", "__Secure-")) and self.public_url.startswith("http:"):
             message = "SESSION_COOKIE|browsers refuse a __Host- or __Secure- cookie while PUBLIC_URL is http"
             raise ValueError(message)

@@ -33,7 +33,7 @@ _NOT_FOUND = 2
 def add_commands(cli: click.Group) -> None:
     """Add the commands to Litestar's command line; replaces Litestar's own `sessions`, which knows other sessions."""
     # Litestar's own kind of group hands the application to commands that ask for it.
-    kind = cast("type[click.Group]", getattr(cli, "group_class", click.Group))
+    kind = cast("type[click.Group]", getattr(cli, "group_class", None) or click.Group)
     group = kind("sessions", help="List, show and end sessions; secrets; counts.")
     for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate):
         group.add_command(command)

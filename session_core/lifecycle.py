@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
-from session_core.ended_op_sessions import KEPT_MS as ENDED_MARK_MS
-from session_core.ended_op_sessions import was_marked_since
+from session_core.end_marks import was_marked_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from session_core.stores.base import SessionStore
     from session_core.timeouts import Timeouts
 
-__all__ = ("ENDED_MARK_MS", "SessionLifecycle",)
+__all__ = ("SessionLifecycle",)
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -156,9 +155,10 @@ class SessionLifecycle(Generic[D]):
 
         Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
         no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
-        `started_at` (Unix ms) is when the login began: if the OP ended its session after that, the login is refused with
+        `started_at` (Unix ms) is when the login began: if the OP ended the user's session after that, the login is refused with
         `SessionGoneError`.
         """
+        await self._refuse_ended(identity, started_at)  # before anything of the session the browser has is touched
         now = self.clock.now()
 
         def log_in(record: SessionRecord) -> SessionRecord:
@@ -183,7 +183,7 @@ class SessionLifecycle(Generic[D]):
                 data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
         if entered is None:
             entered = await self.begin(data, device=device, identity=identity, vault=vault)
-        await self._refuse_ended(entered[1], started_at)
+        await self._undo_if_ended(entered[1], identity, started_at)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
 
@@ -242,21 +242,24 @@ class SessionLifecycle(Generic[D]):
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())
 
-    async def _refuse_ended(self, new: Snapshot, started_at: int | None) -> None:
-        """Undo a login whose OP session ended while it was under way, or of which that cannot be known."""
-        op_session = new.record.identity.op_session_key if new.record.identity else None
-        if started_at is None or op_session is None:
+    async def _refuse_ended(self, identity: Identity, started_at: int | None) -> None:
+        """Raise `SessionGoneError` when the OP ended this user's sessions after the login began."""
+        if started_at is None:
             return
+        now = self.clock.now()
+        for ended in filter(None, (identity.op_session_key, identity.user_key)):
+            if await was_marked_since(self.store, ended, started_at, now):
+                msg = "the identity provider ended this login"
+                raise SessionGoneError(msg)
+
+    async def _undo_if_ended(self, new: Snapshot, identity: Identity, started_at: int | None) -> None:
+        """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""
         try:
-            ended = await was_marked_since(self.store, op_session, started_at, self.clock.now())
-        except StoreUnavailableError:
+            await self._refuse_ended(identity, started_at)
+        except (SessionGoneError, StoreUnavailableError):
             with suppress(StoreUnavailableError):
                 await self.store.delete(new.key)
             raise
-        if ended:
-            await self.store.delete(new.key)
-            msg = "the identity provider ended this login"
-            raise SessionGoneError(msg)
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
         for key in evicted:

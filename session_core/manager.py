@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from litestar.di import NamedDependency
 
-from session_core.ended_op_sessions import leave_mark
+from session_core.end_marks import leave_mark
 from session_core.identity import Identity, op_session_key
 from session_core.record import Device, UndecodableError
 from session_core.session_id import handle_of
@@ -106,6 +106,11 @@ class SessionManager:
         ended = await self.store.delete_by(SessionIndex(op_session=key))
         await self._report(ended, reason, None)
         return len(ended)
+
+    async def end_user(self, identity: Identity, *, reason: str = "op_logout") -> int:
+        """End all sessions of a user because the OP said so; return how many. A login under way now is refused as well."""
+        await leave_mark(self.store, identity.user_key, self.clock.now())
+        return await self.revoke_all(identity, reason=reason)
 
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""

@@ -102,12 +102,10 @@ class SessionMiddleware(ASGIMiddleware):
             if outer is not None:  # an application mounted in one that has other sessions
                 scope[_SCOPE_KEY] = outer  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
 
-    def finish(self, message: Message, handle: SessionHandle[Any], reader: _CookieReader) -> Message:
+    def finish(self, message: Message, handle: SessionHandle[Any]) -> Message:
         """Return the start message with the cookie and the caching headers that the session asks for."""
         # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
         headers: list[tuple[bytes, bytes]] = list(cast("dict[str, Any]", message).get("headers") or ())
-        if reader.needs_resign and handle.exists and handle.cookie_action is None:
-            handle.cookie_action = "set"
         if handle.cookie_action == "set" and handle.session_id and handle.absolute_expires_at:
             headers.append((b"set-cookie", self._cookie(handle.session_id, handle.absolute_expires_at)))
         elif handle.cookie_action == "delete":
@@ -116,6 +114,10 @@ class SessionMiddleware(ASGIMiddleware):
             private = handle.exists or handle.cookie_action is not None
             headers = _with_caching(headers, private=private)
         return cast("Message", {**message, "headers": headers})
+
+    async def report_resigned(self, handle: SessionHandle[Any]) -> None:
+        """Tell that a cookie signed with an older secret is signed anew."""
+        await self._lifecycle.events.emit("cookie.resigned", handle=handle.handle)
 
     def _cookie(self, session_id: str, absolute_expires_at: int) -> bytes:
         cookie = self._config.resolved_cookie
@@ -160,7 +162,7 @@ class _Sender:
             await self._replace(error)
 
     async def save_rest(self) -> None:
-        """Save what a background task or a WebSocket handler has assigned after the start; nobody is left to tell of a conflict."""
+        """Save what a background task or WebSocket handler has assigned since; nobody is left to tell of a conflict."""
         if self._handle.changed and self._handle.exists and not self._failed:
             with suppress(SessionCoreError):  # an event has told the log
                 await self._handle.save()
@@ -180,8 +182,11 @@ class _Sender:
     async def _send_finished(self, message: Message) -> None:
         if message["type"] in _STARTS:
             self._handle.response_started = True
+            if self._reader.needs_resign and self._handle.exists and self._handle.cookie_action is None:
+                self._handle.cookie_action = "set"
+                await self._middleware.report_resigned(self._handle)
             if self._handle.loaded:
-                message = self._middleware.finish(message, self._handle, self._reader)
+                message = self._middleware.finish(message, self._handle)
         await self._send(message)
 
     async def _save(self, message: Message) -> SessionCoreError | None:

@@ -24,24 +24,20 @@ DIGEST_CHARS: Final = 43
 TAG_CHARS: Final = 3
 """Of the slot tag at the end of both: enough for any number of machines."""
 _ID_BYTES: Final = 32
-_ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{DIGEST_CHARS}}}(?:[A-Za-z0-9_-]{{{TAG_CHARS}}})?\Z", re.ASCII)
+_ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{DIGEST_CHARS + TAG_CHARS}}}\Z", re.ASCII)
 
 
 def new_session_id(*, after: str | None = None) -> str:
     """Return 256 random bits as 43 characters of base64url, and a slot tag of three.
 
-    `after` is the key of the session that the new id will belong to, where there is one: the tag is taken from it.
+    `after` is the key of the session that the new id will belong to, where there is one: the tag is that of the key.
     """
-    tag = (
-        after[DIGEST_CHARS:]
-        if after is not None and len(after) == DIGEST_CHARS + TAG_CHARS
-        else secrets.token_urlsafe(3)[:TAG_CHARS]
-    )
+    tag = secrets.token_urlsafe(TAG_CHARS)[:TAG_CHARS] if after is None else after[DIGEST_CHARS:]
     return secrets.token_urlsafe(_ID_BYTES) + tag
 
 
 def is_session_id(value: str) -> bool:
-    """Whether `value` has the form of a session id. Ids made elsewhere may lack the tag."""
+    """Whether `value` has the one form that `new_session_id` produces."""
     return _ID_FORM.match(value) is not None
 
 

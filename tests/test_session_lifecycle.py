@@ -228,8 +228,11 @@ async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
     async with client_of(make_app(clock=clock, store=store, secrets=(old,))) as client:
         await client.post("/login/alice")
         cookie = cookie_of(client) or ""
-    async with client_of(make_app(clock=clock, store=store, secrets=(new, old)), cookies={"session": cookie}) as client:
+    recorder = Recorder()
+    rotated = make_app(clock=clock, store=store, secrets=(new, old), on_event=[recorder])
+    async with client_of(rotated, cookies={"session": cookie}) as client:
         response = await client.get("/read")
+        assert recorder.names == ["cookie.resigned"]
         assert response.json()["subject"] == "alice"
         resigned = response.headers["set-cookie"].partition(";")[0].removeprefix("session=")
         assert resigned != cookie

@@ -16,7 +16,7 @@ __all__ = ("handlers",)
 
 
 class SessionView(AppSession, kw_only=True):
-    """The typed data and the lifetimes. Times are Unix milliseconds, null for a visitor without a session."""
+    """The typed data and the lifetimes. Times are Unix seconds as in `auth_time`, null for a visitor without a session."""
 
     authenticated: bool
     created_at: int | None
@@ -42,10 +42,14 @@ async def _view(session: Session[AppSession], services: Injected) -> SessionView
     return SessionView(
         **msgspec.structs.asdict(session.data),
         authenticated=await services.user_of(session) is not None,
-        created_at=session.created_at,
-        idle_expires_at=session.idle_expires_at,
-        absolute_expires_at=session.absolute_expires_at,
+        created_at=_seconds(session.created_at),
+        idle_expires_at=_seconds(session.idle_expires_at),
+        absolute_expires_at=_seconds(session.absolute_expires_at),
     )
+
+
+def _seconds(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else milliseconds // 1000
 
 
 @get("/api/session", tags=["session"])

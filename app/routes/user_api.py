@@ -32,7 +32,7 @@ class Me(msgspec.Struct, kw_only=True):
 
 
 class SessionItem(msgspec.Struct, kw_only=True):
-    """One of the user's sessions. `handle` names it and opens nothing; times are Unix milliseconds."""
+    """One of the user's sessions. `handle` names it and opens nothing; times are Unix seconds, as in `auth_time`."""
 
     handle: str
     current: bool
@@ -69,8 +69,8 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
         SessionItem(
             handle=summary.handle,
             current=summary.handle == session.handle,
-            created_at=summary.created_at,
-            last_seen_at=summary.last_seen_at,
+            created_at=summary.created_at // 1000,
+            last_seen_at=summary.last_seen_at // 1000,
             ip=summary.device.ip,
             user_agent=summary.device.user_agent,
         )

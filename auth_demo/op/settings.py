@@ -94,7 +94,7 @@ class RegisteredClient:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:
-    """A seeded user; `sub` differs from `username` so that mixing them up shows at once."""
+    """A seeded user."""
 
     username: str
     sub: str
@@ -105,12 +105,12 @@ class Account:
 
 
 DEMO_ACCOUNTS: Final = (
-    Account(username="alice", sub="demo-alice", name="Alice Liddell", email="alice@example.org"),
-    Account(username="bob", sub="demo-bob", name="Bob Builder", email="bob@example.org"),
+    Account(username="alice", sub="alice", name="Alice", email="alice@example.org"),
+    Account(username="bob", sub="bob", name="Bob", email="bob@example.org"),
     Account(
         username="admin",
-        sub="demo-admin",
-        name="Ada Admin",
+        sub="admin",
+        name="Admin",
         email="admin@example.org",
         roles=("user", "admin"),
     ),

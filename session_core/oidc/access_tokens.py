@@ -47,8 +47,12 @@ class AccessTokens:
         self._rp = relying_party
         self._flight: SingleFlight[TokenSet] = SingleFlight()
         self._held: dict[str, int] = {}
-        self._lease_seconds = math.ceil(relying_party.config.http_timeout_seconds) + 2
-        """Longer than a redemption can take. Whoever dies in one leaves the session stuck for no longer than this."""
+        timeout = relying_party.config.http_timeout_seconds
+        self._lease_seconds = math.ceil(3 * timeout) + 2
+        """Longer than a redemption can take (metadata, tokens, keys, each within the timeout, and the store). Whoever dies in one
+        leaves the session stuck for no longer than this."""
+        self._patience_seconds = timeout + 2
+        """How long a request waits for somebody else's redemption."""
 
     async def access_token(self, session: SessionHandle[Any]) -> str:
         """Return an access token that is valid now.
@@ -93,7 +97,7 @@ class AccessTokens:
 
     async def _renew(self, session: SessionHandle[Any], key: str) -> TokenSet:
         """Return the newest tokens of the session: somebody else's when there are any, else those of a redemption."""
-        deadline = asyncio.get_running_loop().time() + self._lease_seconds
+        deadline = asyncio.get_running_loop().time() + self._patience_seconds
         while True:
             # From the store: this request may have loaded the session before another one refreshed it.
             tokens = await self._stored(session, key)

@@ -125,7 +125,8 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
         issuer=expected.issuer,
         subject=subject,
         sid=sid,
-        auth_time=int(expected.now if auth_time is None else auth_time),
+        # Not "now" where the provider does not say: a silent single sign-on proves no recent login.
+        auth_time=None if auth_time is None else int(auth_time),
         acr=acr,
         amr=_methods(claims),
     )

@@ -1,7 +1,6 @@
 """Ends sessions here because the provider said so, in the back (a signed token) or in the front (a frame in the browser).
 
-A login that is under way while its end is ordered must not survive: whoever ends first leaves a mark and then ends; a
-login first stores its session and then looks for the mark. Either the end meets the session or the login meets the mark.
+A login that is under way while its end is ordered must not survive; see `session_core.end_marks`.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from session_core.errors import LogoutTokenError
 from session_core.identity import Identity, op_session_key
-from session_core.lifecycle import ENDED_MARK_MS
 from session_core.oidc.logout_token import REPLAY_SECONDS, ExpectedLogoutToken, LogoutOrder, validate_logout_token
 from session_core.stores.base import SessionIndex
 
@@ -50,7 +48,8 @@ class ProviderLogout:
         if order.sid is not None:
             await self._sessions.end_op_session(self._issuer, order.sid, reason="backchannel_logout")
         elif order.subject is not None:
-            await self._end_user(Identity(issuer=self._issuer, subject=order.subject))
+            user = Identity(issuer=self._issuer, subject=order.subject)
+            await self._sessions.end_user(user, reason="backchannel_logout")
         # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
         # copies at the same time both end what is there, which is the same as one.
         await self._sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)
@@ -63,23 +62,3 @@ class ProviderLogout:
         """
         if await self._sessions.store.find(SessionIndex(op_session=op_session_key(self._issuer, sid))):
             await self._sessions.end_op_session(self._issuer, sid, reason="frontchannel_logout")
-
-    async def has_ended(self, identity: Identity, started_at: int) -> bool:
-        """Whether the provider ended all sessions of this user after `started_at` (Unix milliseconds)."""
-        number = 0
-        while (until := await self._sessions.store.claimed_until(_mark(identity, number))) is not None:
-            if until - ENDED_MARK_MS >= started_at:
-                return True
-            number += 1
-        return False
-
-    async def _end_user(self, identity: Identity) -> None:
-        number = 0
-        # Numbered, since a claim cannot be renewed.
-        while not await self._sessions.store.claim(_mark(identity, number), self._rp.clock.now() + ENDED_MARK_MS):
-            number += 1
-        await self._sessions.revoke_all(identity, reason="backchannel_logout")
-
-
-def _mark(identity: Identity, number: int) -> str:
-    return f"ended-user-{identity.user_key}-{number}"

@@ -195,9 +195,6 @@ async def _enter(relying_party: RelyingParty, session: SessionHandle[Any], finis
     except SessionGoneError:
         # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
         raise AuthorizationResponseError("ended_by_provider") from None
-    if await relying_party.provider_logout.has_ended(finished.identity, finished.started_at):
-        await session.destroy()
-        raise AuthorizationResponseError("ended_by_provider")
     if change is not None:
         try:
             await session.update(change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from hiredis import ReplyError
@@ -29,11 +30,21 @@ __all__ = ("ClusterLink",)
 
 _PAUSE_SECONDS: Final = 0.05
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
-_AT_ONCE: Final = frozenset({"MOVED", "NOSCRIPT"})
 _MAX_REDIRECTS: Final = 5
 """In a row; then nodes disagree, and more hurry would only add to it."""
 _WAIT: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN"})
 """Not run, and over by itself."""
+
+
+class _DetourError(Exception):
+    """Not run, or run already by a first attempt that must be repeated to be decided: where to go, after a pause or `at_once`."""
+
+    def __init__(self, reason: str, *, at_once: bool = False, ask: Address | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.at_once = at_once
+        self.ask = ask
+        """Whom to ask this once: the slot is moving there."""
 
 
 class ClusterLink:
@@ -108,35 +119,55 @@ class ClusterLink:
 
     async def _exchange(self, slot: int, command: Command) -> Reply:
         deadline = asyncio.get_running_loop().time() + self._target.timeout
-        asked: Address | None = None
-        redirects = 0
-        while True:
-            if not self._opened:
-                report_outage("not open")
-            address, asking, asked = asked or self._owners[slot], asked is not None, None
-            if address is None:
-                reason = "no node answers for the slot"
-            else:
-                try:
-                    reply = await self._send(address, command, asking=asking)
-                except (ConnectionLostError, StoreUnavailableError) as error:
-                    if isinstance(error, ConnectionLostError):
-                        command.replay = command.replay or error.sent
-                    reason = "connection lost"
-                else:
-                    if not isinstance(reply, ReplyError):
-                        return reply
-                    reason, asked = self._redirected(slot, address, reply, command)
-                    redirects += 1
-                    if redirects % _MAX_REDIRECTS and (asked is not None or reason in _AT_ONCE):
-                        continue
+        ask: Address | None = None
+        for attempt in count(1):
+            address = ask or self._owners[slot]
+            try:
+                return await self._attempt(slot, address, command, asking=ask is not None)
+            except _DetourError as detour:
+                ask, reason = detour.ask, detour.reason
+                if detour.at_once and attempt % _MAX_REDIRECTS:
+                    continue
             if asyncio.get_running_loop().time() + _PAUSE_SECONDS >= deadline:
                 self._look_later()
-                raise unavailable(reason)
+                report_outage(reason)
             await asyncio.sleep(_PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._look_around(avoid=address)
+        raise AssertionError  # the loop has no end
+
+    async def _attempt(self, slot: int, address: Address | None, command: Command, *, asking: bool) -> Reply:
+        """Return the reply, or raise `_DetourError` when it is worth sending the command again."""
+        if not self._opened:
+            report_outage("not open")
+        reason = "no node answers for the slot"
+        if address is None:
+            raise _DetourError(reason)
+        try:
+            reply = await self._send(address, command, asking=asking)
+        except ConnectionLostError as lost:
+            command.replay = command.replay or lost.sent
+            reason = "connection lost"
+            raise _DetourError(reason) from None
+        except StoreUnavailableError:
+            raise _DetourError(reason) from None
+        if not isinstance(reply, ReplyError):
+            return reply
+        word = word_of(reply)
+        if word in {"MOVED", "ASK"}:
+            host, _, port = str(reply).split(" ")[2].rpartition(":")
+            there = (host or address[0], int(port))
+            if word == "MOVED":
+                self._owners[slot] = there
+                self._look_later()
+            raise _DetourError(word, at_once=True, ask=there if word == "ASK" else None)
+        if word == "NOSCRIPT" and not command.full:
+            command.full = True
+            raise _DetourError(word, at_once=True, ask=address if asking else None)
+        if word in _WAIT or "READONLY" in str(reply):
+            raise _DetourError(word, ask=address if asking else None)
+        raise unavailable(word)
 
     async def _send(self, address: Address, command: Command, *, asking: bool) -> Reply:
         endpoint = self._endpoint(address)
@@ -144,24 +175,6 @@ class ClusterLink:
         if asking:
             connection.send(_ASKING).add_done_callback(_forget)
         return await connection.send(command.packed())
-
-    def _redirected(self, slot: int, address: Address, error: ReplyError, command: Command) -> tuple[str, Address | None]:
-        """What an error means, in a word, and whom to ask this once. Raises when there is nothing to wait for."""
-        word = word_of(error)
-        if word in {"MOVED", "ASK"}:
-            host, _, port = str(error).split(" ")[2].rpartition(":")
-            there = (host or address[0], int(port))
-            if word == "ASK":
-                return word, there
-            self._owners[slot] = there
-            self._look_later()
-            return word, None
-        if word == "NOSCRIPT" and not command.full:
-            command.full = True
-            return word, None
-        if word in _WAIT or "READONLY" in str(error):
-            return word, None
-        report_outage(word)
 
     def _endpoint(self, address: Address) -> Endpoint:
         endpoint = self._endpoints.get(address)

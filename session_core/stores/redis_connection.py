@@ -15,7 +15,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from hiredis import ProtocolError, Reader, ReplyError
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from session_core.errors import StoreUnavailableError
 
@@ -183,17 +184,25 @@ class Endpoint:
             self._connection = task.result()
 
     async def _connect(self) -> SharedConnection:
-        connection: AbstractConnection | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await self._locate()
-                await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
-            return _take_over(connection, self._timeout)
+                try:
+                    return await self._connect_once()
+                except AuthenticationError:
+                    raise
+                except RedisConnectionError:
+                    # The server was restarted, or a proxy moved, between our connecting and our first word.
+                    return await self._connect_once()
         except (RedisError, OSError, TimeoutError) as error:
             report_outage(type(error).__name__)
+
+    async def _connect_once(self) -> SharedConnection:
+        connection = await self._locate()
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
+            return _take_over(connection, self._timeout)
         finally:
-            if connection is not None:
-                await connection.disconnect(nowait=True)  # nothing is left of it once it was taken over
+            await connection.disconnect(nowait=True)  # nothing is left of it once it was taken over
 
 
 def _take_over(connection: AbstractConnection, timeout: float) -> SharedConnection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -97,7 +97,7 @@ async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
 ) -> None:
     async with start() as running:
         configure_logging(level="DEBUG", as_json=True)
-        running.app.asgi_handler._loud = True
+        cast("Any", running.app.asgi_handler)._loud = True
         async with running.client(**{"user-agent": "test", "authorization": f"Bearer {CANARY}"}) as client:
             await running.log_in(client)
             cookie = client.cookies.get("session") or ""

@@ -61,7 +61,7 @@ def test_a_login_ends_where_it_should_and_shows_who_it_is(client: httpx.Client, 
     assert (response.status_code, response.headers["location"]) == (303, "/account/sessions")
     assert client.cookies.get("session") not in {before, None}
     me = client.get("/api/me").json()
-    assert (me["issuer"], me["subject"], me["name"]) == (demo.issuer, "demo-admin", "Ada Admin")
+    assert (me["issuer"], me["subject"], me["name"]) == (demo.issuer, "admin", "Admin")
     assert me["roles"] == ["admin", "user"]
     assert client.get("/api/session").json()["visits"] == 1
     assert client.get("/admin", headers=HTML).status_code == 200
@@ -77,7 +77,7 @@ def test_userinfo_comes_from_the_provider(client: httpx.Client, demo: Demo) -> N
     log_in(client, demo)
     response = client.get("/api/userinfo")
     assert response.status_code == 200
-    assert response.json()["sub"] == "demo-alice"
+    assert response.json()["sub"] == "alice"
     assert response.json()["email"] == "alice@example.org"
 
 

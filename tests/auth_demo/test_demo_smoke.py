@@ -42,7 +42,7 @@ def test_smoke_logs_in_and_out_over_real_http(tmp_path: Path, store: str | None)
     result = run_demo(tmp_path, "--smoke", "--port", str(port), "--op-port", str(op_port), *extra)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
-    assert "logged in as Alice Liddell (user)" in result.stdout
+    assert "logged in as Alice (user)" in result.stdout
     assert result.stdout.endswith("smoke: everything worked\n")
     assert is_free(port)
     assert is_free(op_port)

@@ -162,7 +162,7 @@ async def test_the_redeeming_process_is_killed(world: World) -> None:
         task.cancel()
     await asyncio.gather(killed, return_exceptions=True)
     world.op.replies.clear()
-    world.clock.advance(seconds=3)  # the lease: half a second for the provider, rounded up, and two more
+    world.clock.advance(seconds=4)  # the lease: three times half a second for the provider, rounded up, and two more
     async with other.new_browser(cookies=cookies) as browser:
         assert (await browser.get("/token-now")).text == "at-2"
 

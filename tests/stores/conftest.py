@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.stores.postgres_server import installed, postgres_server
+from tests.stores.redis_servers import _old_redis, _valkey, _valkey_cluster, old_redis, valkey, valkey_cluster  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

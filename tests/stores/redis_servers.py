@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import shutil
@@ -11,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +42,10 @@ class RedisServer:
         self.port = port or free_port()
         self.password = password
         self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
-        self._command = [str(program), *options, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        configuration = self.directory / "configuration"  # a Sentinel insists on a file, to write down what it finds
+        configuration.touch()
+        self._command = [str(program), str(configuration), *options, "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--dir", str(self.directory)]
         if "--sentinel" not in options:
             self._command += ["--save", "", "--repl-diskless-sync-delay", "0"]
         if password:
@@ -62,7 +66,7 @@ class RedisServer:
                 stdout=output,
                 stderr=output,
                 cwd=self.directory,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509
+                preexec_fn=end_with_parent,  # noqa: PLW1509
             )
         deadline = time.monotonic() + 10
         while True:
@@ -149,16 +153,12 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
             server.admin("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in servers[1:]:
             servers[0].admin("CLUSTER", "MEET", "127.0.0.1", server.port)
-        _until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
+        until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
         for number, server in enumerate(servers[primaries:]):
             server.admin("CLUSTER", "REPLICATE", servers[number].admin("CLUSTER", "MYID"))
-        _until(lambda: all(b"cluster_state:ok" in _bytes(server.admin("CLUSTER", "INFO")) for server in servers))
+        until(lambda: all(b"cluster_state:ok" in _bytes(server.admin("CLUSTER", "INFO")) for server in servers))
         if replicas:
-            _until(
-                lambda: all(
-                    _bytes(server.admin("INFO", "replication")).count(b"state=online") == 1 for server in servers[:primaries]
-                )
-            )
+            until(lambda: all(info(server, "replication").count(b"state=online") == 1 for server in servers[:primaries]))
         yield RedisCluster(servers, primaries)
 
 
@@ -182,19 +182,25 @@ def _nodes(server: RedisServer) -> list[bytes]:
     return [line for line in lines if b"handshake" not in line]
 
 
+def info(server: RedisServer, section: str) -> bytes:
+    """What a server says of itself."""
+    return _bytes(server.admin("INFO", section))
+
+
 def _bytes(reply: object) -> bytes:
     assert isinstance(reply, bytes)
     return reply
 
 
-def _until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for servers to agree among themselves."""
     deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < deadline, "the cluster did not form"
+        assert time.monotonic() < deadline, "the servers do not agree"
         time.sleep(0.02)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
@@ -248,3 +254,65 @@ def valkey_cluster(_valkey_cluster: RedisCluster) -> RedisCluster:
     """An empty cluster of three primaries with a replica each."""
     _valkey_cluster.flush()
     return _valkey_cluster
+
+
+class CuttingProxy:
+    """A way to a server that can be cut after a command has reached it and before its reply has come back."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._cut_after: bytes | None = None
+        self._meanwhile: Callable[[], Awaitable[object]] | None = None
+        self.port = 0
+
+    def cut_after(self, part: bytes, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Deliver the next command that contains `part`, await `meanwhile`, and break the connection off instead of the reply."""
+        self._cut_after, self._meanwhile = part, meanwhile
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[CuttingProxy]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, there = await asyncio.open_connection("127.0.0.1", self._to)
+        cut = asyncio.Event()
+
+        async def forward() -> None:
+            while data := await reader.read(65536):
+                if self._cut_after is not None and self._cut_after in data:
+                    self._cut_after = None
+                    cut.set()
+                there.write(data)
+            there.close()
+
+        async def answer() -> None:
+            while data := await back.read(65536):
+                if cut.is_set():
+                    if self._meanwhile is not None:
+                        await self._meanwhile()
+                    break
+                writer.write(data)
+            writer.transport.abort()
+
+        with suppress(ConnectionError):
+            await asyncio.gather(forward(), answer())
+        there.transport.abort()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def answering(reply: bytes) -> AsyncIterator[int]:
+    """A server that gives one reply to whatever it is sent; yields its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(reply * data.count(b"\r\n*" if data[:1] != b"*" else b"*"))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]

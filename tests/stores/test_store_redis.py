@@ -9,16 +9,7 @@ import pytest
 from session_core.stores.base import SessionStore
 from session_core.stores.redis import RedisStore
 from session_core.testing import FakeClock, SessionStoreContract
-from tests.stores.redis_servers import (  # noqa: F401 - fixtures
-    RedisCluster,
-    RedisServer,
-    _old_redis,
-    _valkey,
-    _valkey_cluster,
-    old_redis,
-    valkey,
-    valkey_cluster,
-)
+from tests.stores.redis_servers import RedisCluster, RedisServer
 
 
 class TestValkeyStore(SessionStoreContract):

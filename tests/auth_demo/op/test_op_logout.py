@@ -48,7 +48,7 @@ def test_back_channel_logout_token_is_what_the_specification_says(flow: Any, htt
         "aud": "app",
         "iat": int(clock()),
         "exp": int(clock()) + 120,
-        "sub": "demo-alice",
+        "sub": "alice",
         "sid": id_claims["sid"],
         "events": {EVENT: {}},
     }
@@ -147,7 +147,7 @@ def test_hint_of_another_user_asks_first(flow: Any, http: Any, op: Any) -> None:
 
 def test_foreign_or_logout_token_as_hint_is_no_hint(flow: Any, http: Any, op: Any) -> None:
     flow.tokens()
-    token = op.notifier.logout_token("app", sub="demo-alice", sid=op.sessions_of("alice")[0].sid)
+    token = op.notifier.logout_token("app", sub="alice", sid=op.sessions_of("alice")[0].sid)
     for hint in (token, "garbage", "a.b.c"):
         assert "Sign out?" in end(http, id_token_hint=hint).text
 
@@ -241,9 +241,9 @@ async def test_end_sessions_of_a_user_from_python(settings: Any, clock: Any, bac
     app = create_op(settings, clock=clock, transport=back_channel)
     op = op_of(app)
     for client_ids in ({"app"}, {"app", "post"}, set()):
-        _, session = op.sessions.begin("demo-alice", acr="urn:demo:acr:1", amr=("user",), previous=None)
+        _, session = op.sessions.begin("alice", acr="urn:demo:acr:1", amr=("user",), previous=None)
         session.client_ids |= client_ids
-    _, other = op.sessions.begin("demo-bob", acr="urn:demo:acr:1", amr=("user",), previous=None)
+    _, other = op.sessions.begin("bob", acr="urn:demo:acr:1", amr=("user",), previous=None)
     other.client_ids.add("app")
     back_channel.answers = [200, 400]
     deliveries = await op.end_sessions_of("alice")
