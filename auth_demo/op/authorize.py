@@ -88,7 +88,7 @@ def grant_code(op: EmbeddedOp, wanted: AuthorizationRequest, session: OpSession)
     return send_code(wanted.reply_to, op.settings.issuer, code)
 
 
-def show_sign_in(  # noqa: PLR0913 - the last three only matter when the form comes back
+def show_sign_in(
     request: OpRequest,
     wanted: AuthorizationRequest,
     parameters: Parameters,

@@ -46,8 +46,9 @@ class Reservations:
     async def create(self, key: str, entry: Entry, limit: int) -> tuple[str, ...]:
         """See `SessionStore.create`."""
         token = await self._reserve([key], entry, version=0)
+        ended = await self._enter(key, entry, limit, moves=None)
         await self._steps.create(key, entry, 0, token)
-        return await self._enter(key, entry, limit, moves=None)
+        return ended
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int

@@ -158,7 +158,7 @@ def test_a_path_begins_with_a_slash(path: str) -> None:
 
 
 @pytest.mark.parametrize("same_site", ["Lax", "", "default", "none; Secure", None])
-def test_an_unknown_same_site_value_is_refused(same_site: Any) -> None:  # noqa: ANN401 - any value at all
+def test_an_unknown_same_site_value_is_refused(same_site: Any) -> None:
     with pytest.raises(ConfigurationError, match="lax"):
         CookieConfig(same_site=same_site)
 

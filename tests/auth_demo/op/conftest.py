@@ -1,6 +1,6 @@
 """A provider with a fake clock, a recording back-channel and a small driver of the code flow."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 import base64
 import hashlib

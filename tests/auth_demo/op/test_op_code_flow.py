@@ -1,6 +1,6 @@
 """The authorization code flow: what a correct client gets, and what a near miss does not."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 import base64
 import hashlib

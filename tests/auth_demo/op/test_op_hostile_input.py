@@ -1,6 +1,6 @@
 """Anything a browser can send gets a clear 4xx, never a 500, and every answer carries the security headers."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 from typing import Any
 

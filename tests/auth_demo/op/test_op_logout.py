@@ -1,6 +1,6 @@
 """RP-initiated, back-channel and front-channel logout."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 import asyncio
 from typing import Any

@@ -1,6 +1,6 @@
 """Refusing unsafe places, refusing unusable settings, discovery, keys and bounded memory."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """The sign-in page and when it is shown: prompt, max_age, hints, acr, password guessing, form CSRF."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Refresh rotation, reuse detection, client authentication and revocation."""
 
-# ruff: noqa: ANN401 - classes of a conftest cannot be imported by the tests that get them as fixtures
+
 
 from typing import Any
 
