@@ -159,7 +159,7 @@ class SingleLink:
         """Return the reason when the command, which was not run, is worth sending again; raise when it is not."""
         word = word_of(error)
         if word == "NOSCRIPT" and not command.full:
-            return word
+            command.full = True
         elif "READONLY" in str(error):
             # It was the primary once. Who is now is asked anew, with a new connection.
             connection.close()
