@@ -41,7 +41,7 @@ screenshot:
 
 # build the documentation
 docs:
-    uv run zensical build --clean
+    uv run zensical build --strict --clean
 
 # bring the database of the settings to the newest version
 migrate:

@@ -33,6 +33,8 @@ class ProviderLogout:
         Raises `LogoutTokenError`, or `DiscoveryError`; after an outage of ours or theirs the provider may send it again.
         """
         provider = self._rp.provider
+        if logout_token.count(".") != 2:  # noqa: PLR2004 - a compact JWS (RFC 7515 7.1)
+            raise LogoutTokenError("malformed")  # without asking the provider anything on a stranger's behalf
         metadata = await self._rp.discovery.metadata(unsolicited=True)
         expected = ExpectedLogoutToken(
             issuer=provider.issuer,

@@ -93,7 +93,7 @@ end
 local function enlist(index, member, ttl, prefix)
   redis.call('ZADD', index, 0, member)
   if redis.call('PTTL', index) < tonumber(ttl) then redis.call('PEXPIRE', index, ttl) end
-  if false then
+  if prefix ~= '' and redis.call('ZCARD', index) % 16 == 0 then
     for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
       if redis.call('EXISTS', prefix .. other) == 0 then redis.call('ZREM', index, other) end
     end
