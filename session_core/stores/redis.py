@@ -33,7 +33,7 @@ from session_core.clock import Clock, SystemClock
 from session_core.stores import redis_scripts as scripts
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.redis_cluster import ClusterLink
-from session_core.stores.redis_layout import Layout, decode_record, is_live_format, key_of, member_of, owner_bytes
+from session_core.stores.redis_layout import Layout, decode_record, is_live_format, key_of, member_of, owner_bytes, read_index
 from session_core.stores.redis_link import SingleLink, gather
 from session_core.stores.redis_reservation import Reservations
 from session_core.stores.redis_sentinel import SentinelLocator
@@ -129,13 +129,13 @@ class RedisStore:
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""
         name = self._layout.index(index)
-        members: list[bytes] = await self._link.call(b"ZRANGE", name, 0, -1)
+        members = read_index(await self._link.call(b"GET", name))
         values = await self._link.read([self._layout.prefix + member for member in members])
         # What is gone from the server never comes back under its key. A record that only the clock calls expired stays in: the
         # clock may be wrong.
         gone = [member for member, value in zip(members, values, strict=True) if not is_live_format(value)]
         if gone:
-            await self._link.call(b"ZREM", name, *gone)
+            await self._steps.run(scripts.DELIST, [name], *gone)
         now = self._clock.now()
         found = (decode_record(key_of(member), value, now) for member, value in zip(members, values, strict=True))
         return [stored for stored in found if stored is not None and _belongs(stored.entry, index)]
@@ -148,7 +148,7 @@ class RedisStore:
             swept: list[bytes] = await self._steps.run(scripts.SWEEP, [name], self._layout.prefix, owned, kept)
             return tuple(key_of(member) for member in swept)
         # Whatever was live is in the index, or is what a member of it was rotated to meanwhile.
-        members: list[bytes] = await self._link.call(b"ZRANGE", name, 0, -1)
+        members = read_index(await self._link.call(b"GET", name))
         ended = await gather([self._steps.finish(member, owned=owned, keep=kept) for member in members])
         return tuple(key for keys in ended for key in keys)
 

@@ -1,9 +1,9 @@
 """How a session looks inside Redis: names of keys and bytes of values; knows no connection.
 
-    {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed   (string)
-    {prefix}uDIGEST       members of a user's sessions                                     (sorted set, all scores 0)
-    {prefix}oDIGEST       members of the sessions of one session at the OP                 (sorted set, all scores 0)
-    {prefix}cNAME         a claim                                                          (string)
+    {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed
+    {prefix}uDIGEST       members of a user's sessions
+    {prefix}oDIGEST       members of the sessions of one session at the OP
+    {prefix}cNAME         a claim
 
 The library's session keys end in a slot tag that a rotation inherits (`session_core.session_id`). It becomes the hash tag
 of the Redis key, so the old and the new key of a rotation are in one slot of a cluster, and one script can move the session.
@@ -15,9 +15,10 @@ The first byte of a value says what it is: 128 and above is a record, `>` a poin
     flags, version, expires_at, rank, user, OP session, data
 
 with numbers of 3+5+5 bytes (times since 2020) or, where they do not fit, 8 each, and index keys of 32 bytes or, where they
-are not the library's digests, as they are. The names of indexes are short digests, too: two users that met in one index
-would not disturb each other, because every reader compares the record. All this is what keeps a session of 300 bytes under
-700 with both indexes; a hash, a set or readable names do not.
+are not the library's digests, as they are. A member is the rest of a record's name after the prefix; an index holds members,
+each after a byte with its length. The names of indexes are short digests, too: two users that met in one index would not
+disturb each other, because every reader compares the record. All this is what keeps a session of 300 bytes under 700 with both
+indexes; hashes, sets or readable names do not.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from session_core.stores.base import Entry, SessionIndex, StoredSession
 
 __all__ = (
     "INDEX_CELL_MS", "Layout", "decode_record", "decode_reservation", "encode_record", "is_live_format", "key_of", "member_of",
-    "owner_bytes", "pointer_to",
+    "owner_bytes", "pointer_to", "read_index",
 )  # fmt: skip
 
 EPOCH_MS: Final = 1_577_836_800_000
@@ -47,7 +48,8 @@ _WIDE: Final = 0x01
 _NONE, _PACKED, _PLAIN = 0, 1, 2
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
-_NAME_BYTES: Final = 10
+_NAME_BYTES: Final = 9
+_MAX_KEY_CHARS: Final = 250
 
 
 class Layout:
@@ -103,11 +105,21 @@ def member_of(key: str) -> bytes:
     """The part of a record's name after the prefix; what indexes and pointers hold."""
     digest = _pack(key[:DIGEST_CHARS]) if len(key) == DIGEST_CHARS + TAG_CHARS else None
     if digest is None:
-        if "{" in key or "}" in key:
-            msg = "a session key must not contain braces"
+        if "{" in key or "}" in key or len(key) > _MAX_KEY_CHARS:
+            msg = f"a session key must not contain braces, nor more than {_MAX_KEY_CHARS} characters"
             raise ValueError(msg)
         return b"{%b}" % key.encode("ascii")
     return b"{%b}%b" % (key[DIGEST_CHARS:].encode("ascii"), digest)
+
+
+def read_index(value: bytes | None) -> list[bytes]:
+    """The members in an index."""
+    members, at = [], 0
+    while value and at < len(value):
+        end = at + 1 + value[at]
+        members.append(value[at + 1 : end])
+        at = end
+    return members
 
 
 def key_of(member: bytes) -> str:

@@ -83,7 +83,7 @@ class Reservations:
             values = dict(zip(others, await self._read(others), strict=True))
             gone = [other for other, value in values.items() if not is_live_format(value)]
             if gone:
-                await self._steps.link.call(b"ZREM", index, *gone)
+                await self._steps.run(scripts.DELIST, [index], *gone)
             if limit > 0 and place == 0:
                 ended = await self._make_room(entry, values, limit)
         return ended

@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import Final
 
 __all__ = (
-    "CLAIM", "CONFLICT", "CREATE", "ENLIST", "FINISH", "GONE", "LAPSED", "REINDEX", "REPLACE", "RESERVE", "ROTATE", "SWEEP",
+    "CLAIM", "CONFLICT", "CREATE", "DELIST", "ENLIST", "FINISH", "GONE", "LAPSED", "REINDEX", "REPLACE", "RESERVE", "ROTATE", "SWEEP",
     "TOUCH", "UNKNOWN", "Script",
 )  # fmt: skip
 
@@ -89,26 +89,65 @@ local function put(name, value, ttl)
   end
 end
 
--- Without a prefix the members are in other slots, and nothing can be said of them.
-local function enlist(index, member, ttl, prefix)
-  redis.call('ZADD', index, 0, member)
-  if redis.call('PTTL', index) < tonumber(ttl) then redis.call('PEXPIRE', index, ttl) end
-  if prefix ~= '' and redis.call('ZCARD', index) % 16 == 0 then
-    for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
-      if redis.call('EXISTS', prefix .. other) == 0 then redis.call('ZREM', index, other) end
-    end
+-- An index: its members, each after a byte that says how long it is.
+local function members_of(index)
+  local value, members, at = redis.call('GET', index) or '', {}, 1
+  while at <= #value do
+    local size = string.byte(value, at)
+    members[#members + 1] = string.sub(value, at + 1, at + size)
+    at = at + 1 + size
   end
+  return members
+end
+
+local function sized(member)
+  return string.char(#member) .. member
+end
+
+local function delist(index, gone)
+  local value = redis.call('GET', index)
+  local rest = value or ''
+  for _, member in ipairs(gone) do
+    local first, last = string.find(rest, sized(member), 1, true)
+    if first then rest = string.sub(rest, 1, first - 1) .. string.sub(rest, last + 1) end
+  end
+  if rest == '' then
+    redis.call('DEL', index)
+  elseif rest ~= value then
+    redis.call('SET', index, rest, 'KEEPTTL')
+  end
+end
+
+-- Returns whether it is time to look for members that have ended: every sixteenth of them.
+local function enlist(index, member, ttl)
+  local value, entry = redis.call('GET', index) or '', sized(member)
+  if not string.find(value, entry, 1, true) then
+    value = value .. entry
+    redis.call('SET', index, value, 'KEEPTTL')
+  end
+  if redis.call('PTTL', index) < tonumber(ttl) then redis.call('PEXPIRE', index, ttl) end
+  return math.floor(#value / #entry) % 16 == 0
+end
+
+-- The same on a single server, where the records are at hand.
+local function enlist_beside(index, member, ttl, prefix)
+  if not enlist(index, member, ttl) then return end
+  local gone = {}
+  for _, other in ipairs(members_of(index)) do
+    if redis.call('EXISTS', prefix .. other) == 0 then gone[#gone + 1] = other end
+  end
+  delist(index, gone)
 end
 
 -- Delete the user's sessions of the lowest rank until there is room for `member`; return them.
 local function make_room(index, member, user, limit, prefix)
-  local others, evicted = {}, {}
-  for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+  local others, evicted, gone = {}, {}, {}
+  for _, other in ipairs(members_of(index)) do
     if other ~= member then
       local value = redis.call('GET', prefix .. other)
       local r = opened(value)
       if not value then
-        redis.call('ZREM', index, other)
+        gone[#gone + 1] = other
       elseif r and r.user == user then
         others[#others + 1] = {r.rank, other}
       end
@@ -117,9 +156,10 @@ local function make_room(index, member, user, limit, prefix)
   table.sort(others, function(a, b) return a[1] < b[1] or a[1] == b[1] and a[2] < b[2] end)
   for place = 1, #others - limit + 1 do
     evicted[place] = others[place][2]
+    gone[#gone + 1] = evicted[place]
     redis.call('DEL', prefix .. evicted[place])
-    redis.call('ZREM', index, evicted[place])
   end
+  delist(index, gone)
   return evicted
 end
 
@@ -148,7 +188,7 @@ else
   if r or is_pending(found) then return {CONFLICT} end
 end
 put(KEYS[1], value, ttl)
-for place = 2, #KEYS do enlist(KEYS[place], member, index_ttl, prefix) end
+for place = 2, #KEYS do enlist_beside(KEYS[place], member, index_ttl, prefix) end
 local mine = opened(value)
 if not mine or tonumber(limit) == 0 or #KEYS == 1 then return {0} end
 return {0, unpack(make_room(KEYS[2], member, mine.user, tonumber(limit), prefix))}
@@ -173,7 +213,7 @@ if force == '' then
   end
 end
 put(KEYS[1], value, ttl)
-for place = 2, #KEYS do enlist(KEYS[place], member, index_ttl, prefix) end
+for place = 2, #KEYS do enlist_beside(KEYS[place], member, index_ttl, prefix) end
 return version + 1
 """)
 
@@ -195,7 +235,7 @@ else
   numbers = struct.pack('>I8I8i8', r.version, expires, r.rank)
 end
 put(KEYS[1], string.char(flags) .. numbers .. string.sub(r.value, r.head), ttl)
-for place = 2, #KEYS do enlist(KEYS[place], member, index_ttl, prefix) end
+for place = 2, #KEYS do enlist_beside(KEYS[place], member, index_ttl, prefix) end
 return 1
 """)
 
@@ -221,8 +261,8 @@ end
 put(KEYS[2], value, ttl)
 put(KEYS[1], pointer, pointer_ttl)
 for place = 3, #KEYS do
-  enlist(KEYS[place], member, index_ttl, prefix)
-  redis.call('ZREM', KEYS[place], old_member)
+  delist(KEYS[place], {old_member})
+  enlist_beside(KEYS[place], member, index_ttl, prefix)
 end
 local mine = opened(value)
 if not mine or tonumber(limit) == 0 or #KEYS == 2 then return {0} end
@@ -258,8 +298,8 @@ return {}
 SWEEP: Final = Script("""
 -- KEYS: index. Deletes all sessions of the index but one; returns their members. For a single server.
 local prefix, owned, keep = unpack(ARGV, 3)
-local deleted = {}
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+local deleted, gone = {}, {}
+for _, member in ipairs(members_of(KEYS[1])) do
   local value = redis.call('GET', prefix .. member)
   local r = opened(value)
   if r and member ~= keep and (owned == 'u' .. r.user or owned == 'o' .. r.op) then
@@ -267,8 +307,9 @@ for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     deleted[#deleted + 1] = member
     value = false
   end
-  if not value then redis.call('ZREM', KEYS[1], member) end
+  if not value then gone[#gone + 1] = member end
 end
+delist(KEYS[1], gone)
 return deleted
 """)
 
@@ -290,11 +331,16 @@ return 0
 """)
 
 ENLIST: Final = Script("""
--- KEYS: index. Returns all members when asked, and every sixteenth time.
+-- KEYS: index. Returns all members when asked, and when it is time to look for those that have ended.
 local member, ttl, all = unpack(ARGV, 3)
-enlist(KEYS[1], member, ttl, '')
-if all == '' and redis.call('ZCARD', KEYS[1]) % 16 ~= 0 then return {} end
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+if not enlist(KEYS[1], member, ttl) and all == '' then return {} end
+return members_of(KEYS[1])
+""")
+
+DELIST: Final = Script("""
+-- KEYS: index. Takes members out.
+delist(KEYS[1], {unpack(ARGV, 3)})
+return 0
 """)
 
 CLAIM: Final = Script("""

@@ -1,7 +1,5 @@
 """A provider with a fake clock, a recording back-channel and a small driver of the code flow."""
 
-
-
 import base64
 import hashlib
 import html

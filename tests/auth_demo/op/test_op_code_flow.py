@@ -1,7 +1,5 @@
 """The authorization code flow: what a correct client gets, and what a near miss does not."""
 
-
-
 import base64
 import hashlib
 from typing import Any

@@ -1,7 +1,5 @@
 """Anything a browser can send gets a clear 4xx, never a 500, and every answer carries the security headers."""
 
-
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """RP-initiated, back-channel and front-channel logout."""
 
-
-
 import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

@@ -1,7 +1,5 @@
 """Refusing unsafe places, refusing unusable settings, discovery, keys and bounded memory."""
 
-
-
 import subprocess
 import sys
 from typing import Any

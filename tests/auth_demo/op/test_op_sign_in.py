@@ -1,7 +1,5 @@
 """The sign-in page and when it is shown: prompt, max_age, hints, acr, password guessing, form CSRF."""
 
-
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Refresh rotation, reuse detection, client authentication and revocation."""
 
-
-
 from typing import Any
 
 import pytest
