@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from session_core.draft import Draft, with_data
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord
-from session_core.session_id import handle_of
+from session_core.session_facts import SessionFacts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ D = TypeVar("D", bound=msgspec.Struct)
 CookieAction: TypeAlias = Literal["set", "delete"] | None
 
 
-class SessionHandle(Generic[D]):
+class SessionHandle(SessionFacts, Generic[D]):
     """The session of one request.
 
     A visitor without a session has one all the same: `data` is fresh, `exists` is False, and nothing is stored or sent until
@@ -42,10 +42,10 @@ class SessionHandle(Generic[D]):
         read_session_id: Callable[[], Awaitable[str | None]],
         read_device: Callable[[], Device] = Device,
     ) -> None:
-        self._lifecycle = lifecycle
+        super().__init__(lifecycle)
+        self._lifecycle: SessionLifecycle[D] = lifecycle
         self._read_session_id = read_session_id
         self._read_device = read_device
-        self._snapshot: Snapshot | None = None
         self._draft: Draft[D] | None = None
         self._lock = asyncio.Lock()
         self._unreadable_id: str | None = None
@@ -99,48 +99,6 @@ class SessionHandle(Generic[D]):
     def changed(self) -> bool:
         """Whether something was assigned that is not saved yet."""
         return self._draft is not None and bool(self._draft.changes())
-
-    @property
-    def exists(self) -> bool:
-        """Whether the session is stored (False for a visitor about whom nothing is kept)."""
-        return self._snapshot is not None
-
-    @property
-    def identity(self) -> Identity | None:
-        """Who is logged in, or None."""
-        return self._snapshot.record.identity if self._snapshot else None
-
-    @property
-    def handle(self) -> str | None:
-        """A public name of this session for lists and logs; opens nothing."""
-        return handle_of(self._snapshot.key) if self._snapshot else None
-
-    @property
-    def key(self) -> str | None:
-        """The store's key of this session (a digest; opens nothing)."""
-        return self._snapshot.key if self._snapshot else None
-
-    @property
-    def vault(self) -> bytes:
-        """What the login layer keeps sealed in this session."""
-        return self._snapshot.record.vault if self._snapshot else b""
-
-    @property
-    def created_at(self) -> int | None:
-        """When the session began (a login begins it anew); Unix milliseconds."""
-        return self._snapshot.record.created_at if self._snapshot else None
-
-    @property
-    def idle_expires_at(self) -> int | None:
-        """When the session ends unless it is used; Unix milliseconds."""
-        if self._snapshot is None:
-            return None
-        return self._lifecycle.expiry_after_use(self._snapshot)
-
-    @property
-    def absolute_expires_at(self) -> int | None:
-        """When the session ends in any case; Unix milliseconds."""
-        return self._snapshot.record.absolute_expires_at if self._snapshot else None
 
     # -- changing --------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from hashlib import sha1
 from typing import Final
 
 __all__ = (
-    "CLAIM", "CONFLICT", "CREATE", "DELIST", "ENLIST", "FINISH", "GONE", "LAPSED", "REINDEX", "REPLACE", "RESERVE", "ROTATE", "SWEEP",
-    "TOUCH", "UNKNOWN", "Script",
+    "CLAIM", "CONFLICT", "CREATE", "DELIST", "ENLIST", "FINISH", "GONE", "LAPSED", "REINDEX", "REPLACE", "RESERVE", "ROTATE",
+    "SWEEP", "TOUCH", "UNKNOWN", "Script",
 )  # fmt: skip
 
 GONE: Final = -1
@@ -114,7 +114,7 @@ local function delist(index, gone)
   if rest == '' then
     redis.call('DEL', index)
   elseif rest ~= value then
-    redis.call('SET', index, rest, 'KEEPTTL')
+    redis.pcall('SET', index, rest, 'KEEPTTL') -- refused when memory is full; one too many does no harm
   end
 end
 

@@ -262,6 +262,8 @@ class TestServer:
             assert stored is not None
             assert stored.entry.data == b"kept"
             assert await store.delete(NEXT) == (NEXT,)
+            assert [found.key for found in await store.find(SessionIndex(user="user"))] == [KEY]
+            assert await store.delete_by(SessionIndex(user="nobody")) == ()
             own_server.admin("CONFIG", "SET", "maxmemory", 0)
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 

@@ -1,0 +1,64 @@
+"""What can be read of a request's session besides its data: who, since when, until when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from session_core.session_id import handle_of
+
+if TYPE_CHECKING:
+    from session_core.identity import Identity
+    from session_core.lifecycle import SessionLifecycle
+    from session_core.writer import Snapshot
+
+__all__ = ("SessionFacts",)
+
+
+class SessionFacts:
+    """The session as it was read or last written; everything is empty for a visitor about whom nothing is kept."""
+
+    def __init__(self, lifecycle: SessionLifecycle[Any]) -> None:
+        self._lifecycle = lifecycle
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the session is stored (False for a visitor about whom nothing is kept)."""
+        return self._snapshot is not None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is logged in, or None."""
+        return self._snapshot.record.identity if self._snapshot else None
+
+    @property
+    def handle(self) -> str | None:
+        """A public name of this session for lists and logs; opens nothing."""
+        return handle_of(self._snapshot.key) if self._snapshot else None
+
+    @property
+    def key(self) -> str | None:
+        """The store's key of this session (a digest; opens nothing)."""
+        return self._snapshot.key if self._snapshot else None
+
+    @property
+    def vault(self) -> bytes:
+        """What the login layer keeps sealed in this session."""
+        return self._snapshot.record.vault if self._snapshot else b""
+
+    @property
+    def created_at(self) -> int | None:
+        """When the session began (a login begins it anew); Unix milliseconds."""
+        return self._snapshot.record.created_at if self._snapshot else None
+
+    @property
+    def idle_expires_at(self) -> int | None:
+        """When the session ends unless it is used; Unix milliseconds."""
+        if self._snapshot is None:
+            return None
+        return self._lifecycle.expiry_after_use(self._snapshot)
+
+    @property
+    def absolute_expires_at(self) -> int | None:
+        """When the session ends in any case; Unix milliseconds."""
+        return self._snapshot.record.absolute_expires_at if self._snapshot else None
