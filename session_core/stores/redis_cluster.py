@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-    from session_core.stores.redis_scripts import Script
+    from session_core.stores.redis_lua import Script
     from session_core.stores.redis_url import Address, RedisTarget
 
 __all__ = ("ClusterLink",)

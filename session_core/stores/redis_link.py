@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
     from session_core.stores.redis_connection import SharedConnection
-    from session_core.stores.redis_scripts import Script
+    from session_core.stores.redis_lua import Script
     from session_core.stores.redis_url import RedisTarget
 
 __all__ = ("SCAN_COUNT", "Command", "RedisLink", "SingleLink", "Word", "gather")

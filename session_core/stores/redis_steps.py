@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from session_core.stores.base import Entry
     from session_core.stores.redis_layout import Layout
     from session_core.stores.redis_link import RedisLink
-    from session_core.stores.redis_scripts import Script
+    from session_core.stores.redis_lua import Script
 
 __all__ = ("RedisSteps", "expect")
 

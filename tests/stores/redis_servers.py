@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import shutil
@@ -12,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -254,65 +253,3 @@ def valkey_cluster(_valkey_cluster: RedisCluster) -> RedisCluster:
     """An empty cluster of three primaries with a replica each."""
     _valkey_cluster.flush()
     return _valkey_cluster
-
-
-class CuttingProxy:
-    """A way to a server that can be cut after a command has reached it and before its reply has come back."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._cut_after: bytes | None = None
-        self._meanwhile: Callable[[], Awaitable[object]] | None = None
-        self.port = 0
-
-    def cut_after(self, part: bytes, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Deliver the next command that contains `part`, await `meanwhile`, and break the connection off instead of the reply."""
-        self._cut_after, self._meanwhile = part, meanwhile
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[CuttingProxy]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
-            yield self
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, there = await asyncio.open_connection("127.0.0.1", self._to)
-        cut = asyncio.Event()
-
-        async def forward() -> None:
-            while data := await reader.read(65536):
-                if self._cut_after is not None and self._cut_after in data:
-                    self._cut_after = None
-                    cut.set()
-                there.write(data)
-            there.close()
-
-        async def answer() -> None:
-            while data := await back.read(65536):
-                if cut.is_set():
-                    if self._meanwhile is not None:
-                        await self._meanwhile()
-                    break
-                writer.write(data)
-            writer.transport.abort()
-
-        with suppress(ConnectionError):
-            await asyncio.gather(forward(), answer())
-        there.transport.abort()
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[int]:
-    """A server that gives one reply to whatever it is sent; yields its port."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(reply * data.count(b"\r\n*" if data[:1] != b"*" else b"*"))
-        writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]

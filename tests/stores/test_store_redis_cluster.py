@@ -71,6 +71,36 @@ async def test_a_login_that_lost_its_place_while_it_was_under_way_is_over(valkey
     await store.close()
 
 
+async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valkey_cluster: RedisCluster) -> None:
+    """Its id was to be replaced: it must not be good for anything any more."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old = session_key(new_session_id())
+    new, later = session_key(new_session_id(after=old)), session_key(new_session_id())
+    await store.create(old, Entry(b"", FOREVER))
+    entry = Entry(b"", FOREVER, "user", None, 1)
+    token = await store._reservations._reserve([new, old], entry, version=1)
+    await store._reservations._enter(new, entry, 1, moves=old)
+    assert await store.create(later, Entry(b"", FOREVER, "user", None, 2), limit=1) == (new,)
+    assert await store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=token) == ()
+    assert [await store.load(key) for key in (old, new)] == [None, None]
+    await store.close()
+
+
+async def test_a_login_that_must_fail_ends_nobodys_session(valkey_cluster: RedisCluster) -> None:
+    """Whether the session to be moved is still what it was is seen before anything else."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old, other = session_key(new_session_id()), session_key(new_session_id())
+    new = session_key(new_session_id(after=old))
+    await store.create(old, Entry(b"", FOREVER))
+    await store.create(other, Entry(b"", FOREVER, "user"))
+    with pytest.raises(SessionConflictError):
+        await store.rotate(old, new, Entry(b"", FOREVER, "user"), version=7, successor_until=FOREVER, limit=1)
+    assert await store.load(other) is not None
+    await store.close()
+
+
 async def test_a_session_that_is_being_regenerated_counts_once(valkey_cluster: RedisCluster) -> None:
     """Its reservation is in the index beside it, and a login at the limit ends neither."""
     store = RedisStore(valkey_cluster.url)

@@ -13,7 +13,8 @@ from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.session_id import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis import RedisStore
-from tests.stores.redis_servers import CuttingProxy, RedisServer, answering, needed_valkey, running
+from tests.stores.redis_faults import CuttingProxy, answering
+from tests.stores.redis_servers import RedisServer, needed_valkey, running
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
