@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ("main",)
 
 _MAX_PORT: Final = 65535
-_LATER: Final = "error: the cluster demo arrives with the Redis store; until then: uv run demo"
+_LATER: Final = "error: the cluster demo is not there yet; with a server of your own: uv run demo --store redis://localhost"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--smoke", action="store_true", help="start, log in, log out, stop; the exit code says whether it worked")
     parser.add_argument("--store", metavar="URL", help="where sessions are kept, for example memory://")
-    parser.add_argument("--cluster", action="store_true", help="on a real Valkey cluster (arrives with the Redis store)")
+    parser.add_argument("--cluster", action="store_true", help="on a real Valkey cluster (not there yet)")
     parser.add_argument("--kill-primary", action="store_true", help="with --cluster: show that nobody is logged out")
     return parser
 

@@ -137,4 +137,4 @@ def test_a_bad_option_is_refused_with_a_reason(tmp_path: Path, arguments: tuple[
 def test_the_cluster_says_that_it_is_not_there_yet(tmp_path: Path) -> None:
     result = run_demo(tmp_path, "--cluster")
     assert result.returncode == 2
-    assert "arrives with the Redis store" in result.stderr
+    assert "the cluster demo is not there yet" in result.stderr
