@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -72,7 +73,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventListener: TypeAlias = Callable[[Event], Awaitable[None] | None]
-"""A function called with each event, in the request it belongs to. Its errors are logged and go no further."""
+"""A function called with each event, in the request it belongs to, which waits at most five seconds for it. Its errors are logged
+and go no further."""
+
+_LISTENER_SECONDS = 5.0
 
 
 class Events:
@@ -107,6 +111,7 @@ class Events:
             try:
                 result = listener(event)
                 if inspect.isawaitable(result):
-                    await result
+                    async with asyncio.timeout(_LISTENER_SECONDS):
+                        await result
             except Exception as error:  # noqa: BLE001 - an audit sink that is down must not undo a logout
                 self._log.error("event listener failed", event_name=name, error=type(error).__name__)

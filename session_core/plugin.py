@@ -165,8 +165,12 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         """Remove expired records for ever."""
         while True:
             await asyncio.sleep(self.config.sweep_interval)
-            with suppress(StoreUnavailableError):
+            try:
                 await self.sessions.prune()
+            except StoreUnavailableError:
+                continue  # an event has told the log; the next round tries again
+            except Exception as error:  # noqa: BLE001 - one bad round must not end the sweeping for ever
+                _log.error("sweep failed", error=type(error).__name__)
 
 
 async def _log_fault(error: Exception, scope: Scope) -> None:
