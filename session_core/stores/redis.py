@@ -15,7 +15,8 @@ session.
 (`session_core.session_id`): rotation is one script, hence atomic whatever is killed when. The indexes are in other slots. So a
 login first reserves its key, then enters the indexes, then ends the sessions above the limit, and only then becomes a session
 (`redis_reservation`). There are never more than the limit; but a login that is killed half-way may have ended the session whose
-place it was to take, and `delete_by` ends sessions one by one.
+place it was to take, and `delete_by` ends sessions one by one. While a slot is being moved to another node key by key, rotations
+in it wait (`TRYAGAIN`), and fail when `timeout` is over.
 
 **Durability** is the server's: with `appendonly yes` and `appendfsync everysec` a crash loses the last second, with replicas a
 failover loses what the old primary had not passed on yet (usually milliseconds; `WAIT` is not used, and would narrow that, not

@@ -15,7 +15,15 @@ from hiredis import ReplyError
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from session_core.errors import StoreUnavailableError
-from session_core.stores.redis_connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
+from session_core.stores.redis_connection import (
+    ConnectionLostError,
+    Endpoint,
+    Reply,
+    report_outage,
+    result_of,
+    unavailable,
+    word_of,
+)
 from session_core.stores.redis_link import SCAN_COUNT, Command, Word, gather
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ class ClusterLink:
 
     async def open(self) -> None:
         """Find out who owns what. Raises `StoreUnavailableError` when no node says so."""
+        await self.close()
         self._opened = True
         await self._look_around()
         if not any(self._owners):
@@ -71,7 +80,7 @@ class ClusterLink:
         """Disconnect from all nodes."""
         self._opened = False
         looking, self._looking = self._looking, None
-        if looking is not None:
+        if looking is not None and not looking.get_loop().is_closed():
             looking.cancel()
             await asyncio.wait([looking])
         endpoints, self._endpoints = self._endpoints, {}
@@ -200,7 +209,7 @@ class ClusterLink:
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(avoid))
             self._looking.add_done_callback(self._looked)
-        await asyncio.shield(self._looking)
+        await result_of(self._looking)
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         if self._looking is task:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from hiredis import ProtocolError, Reader, ReplyError
 from redis.exceptions import AuthenticationError, RedisError
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ("ConnectionLostError", "Endpoint", "Reply", "SharedConnection", "report_outage", "unavailable", "word_of")
+__all__ = ("ConnectionLostError", "Endpoint", "Reply", "SharedConnection", "report_outage", "result_of", "unavailable", "word_of")
 
+T = TypeVar("T")
 Reply: TypeAlias = Any
 """What a server answers: bytes, an integer, None, a list of these, or a `hiredis.ReplyError`."""
 
@@ -85,6 +86,9 @@ class SharedConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once; whoever waits for a reply is told that the connection was lost."""
+        if self._loop.is_closed():
+            self.lost = True  # nobody waits in a loop that is over, and its transports are, too
+            return
         self._transport.abort()
         self._end()
 
@@ -163,13 +167,12 @@ class Endpoint:
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._connected)
-        # One caller that gives up must not fail the others.
-        return await asyncio.shield(self._connecting)
+        return await result_of(self._connecting)
 
     async def close(self) -> None:
         """Close the connection."""
         connecting, self._connecting = self._connecting, None
-        if connecting is not None:
+        if connecting is not None and not connecting.get_loop().is_closed():
             connecting.cancel()
             await asyncio.wait([connecting])
         if self._connection is not None:
@@ -211,6 +214,14 @@ def _take_over(connection: AbstractConnection, timeout: float) -> SharedConnecti
         report_outage("closed")
     connection._writer = connection._reader = None  # noqa: SLF001
     return SharedConnection(writer, timeout)
+
+
+async def result_of(task: asyncio.Task[T]) -> T:
+    """Return the result of a task that several wait for: one that gives up does not fail the others."""
+    await asyncio.wait([task])
+    if task.cancelled():
+        report_outage("closed")
+    return task.result()
 
 
 def word_of(error: ReplyError) -> str:

@@ -102,6 +102,7 @@ class SingleLink:
 
     async def open(self) -> None:
         """See `RedisLink.open`."""
+        await self.close()
         self._opened = True
         await self._endpoint.connected()
 
