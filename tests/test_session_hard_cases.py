@@ -447,6 +447,13 @@ async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouc
     assert (again.identity, again.data.cart) == (None, ["book"])
 
 
+def test_what_is_no_url_is_not_shown_either() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        SessionPlugin(SessionConfig(AppSession, store="redis:/canary@host"))
+    assert "canary" not in str(refused.value)
+    assert "redis" in str(refused.value)
+
+
 def test_a_lifetime_beyond_reason_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ten years"):
         Timeouts(idle=10**18, absolute=10**18)

@@ -39,6 +39,8 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
 def redacted(url: str) -> str:
     """Return the URL without the password, for messages and logs."""
     head, separator, tail = url.partition("?")[0].partition("://")
+    if not separator:
+        return f"{head.partition(':')[0]}..."  # no URL: what follows may be anything, a password too
     credentials, at, place = tail.rpartition("@")
     name, colon, _ = credentials.partition(":")
     return f"{head}{separator}{name}{':***' if colon else ''}{at}{place}"
