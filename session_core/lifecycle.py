@@ -61,7 +61,8 @@ class SessionLifecycle(Generic[D]):
     async def load(self, session_id: str) -> Snapshot | None:
         """Return the session of an id that a browser presented, or None: such an id is never adopted.
 
-        None also for a record that cannot be decoded (`session.undecodable` is emitted). Raises `StoreUnavailableError`.
+        None also for a record that cannot be decoded (`session.undecodable` is emitted); its data is left to the caller, who
+        decodes it only once. Raises `StoreUnavailableError`.
         """
         key = session_key(session_id)
         stored = await self.store.load(key)
@@ -70,14 +71,16 @@ class SessionLifecycle(Generic[D]):
             return None
         try:
             snapshot = snapshot_of(stored)
-            self.codec.decode(snapshot.record.data)
         except UndecodableError as error:
-            reason = type(error.__cause__).__name__
-            await self.events.emit("session.undecodable", handle=handle_of(key), reason=reason)
+            await self.report_undecodable(key, error)
             return None
         if snapshot.record.absolute_expires_at <= self.clock.now():
             return None
         return snapshot
+
+    async def report_undecodable(self, key: str, error: UndecodableError) -> None:
+        """Tell that a stored session cannot be read by this version of the application, and what kind of error says so."""
+        await self.events.emit("session.undecodable", handle=handle_of(key), reason=type(error.__cause__).__name__)
 
     async def begin(
         self, data: bytes, *, device: Device, identity: Identity | None = None, vault: bytes = b""

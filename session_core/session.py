@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 
 from session_core.draft import Draft, with_data
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
-from session_core.record import Device, SessionRecord
+from session_core.record import Device, SessionRecord, UndecodableError
 from session_core.session_facts import SessionFacts
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     async def reload(self) -> D:
         """Read the session again; assignments that were not saved are lost. Returns the new data."""
-        snapshot = await self._lifecycle.load(self.session_id) if self.session_id else None
-        if snapshot is None:
+        if not await self._load_id(self.session_id):
             self.session_id = None
-        self._adopt(snapshot)
         return self.data
 
     @property
@@ -206,12 +204,23 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     async def _first_load(self) -> None:
         session_id = await self._read_session_id()
-        snapshot = await self._lifecycle.load(session_id) if session_id else None
-        if snapshot is None:
-            self._unreadable_id = session_id
-        else:
+        if await self._load_id(session_id):
             self.session_id = session_id
-        self._adopt(snapshot)
+        else:
+            self._unreadable_id = session_id
+
+    async def _load_id(self, session_id: str | None) -> bool:
+        """Adopt the session of an id; return whether there is one that can be read."""
+        snapshot = await self._lifecycle.load(session_id) if session_id else None
+        if snapshot is not None:
+            try:
+                self._adopt(snapshot)
+            except UndecodableError as error:
+                await self._lifecycle.report_undecodable(snapshot.key, error)
+            else:
+                return True
+        self._adopt(None)
+        return False
 
     def _loaded_draft(self) -> Draft[D]:
         if self._draft is None:
@@ -238,7 +247,11 @@ class SessionHandle(SessionFacts, Generic[D]):
                 if self._snapshot is None:
                     await self._begin(change)
                     return
-        self._adopt(await self._lifecycle.write(self._snapshot, change))
+        try:
+            self._adopt(await self._lifecycle.write(self._snapshot, change))
+        except UndecodableError as error:
+            # Another version of the application has written what this one cannot read: here, the session has ended.
+            raise SessionGoneError from error
 
     async def _begin(self, change: Change) -> None:
         """Store a visitor's first data; nothing at all when it is still what a fresh session has."""
