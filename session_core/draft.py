@@ -29,6 +29,13 @@ class Draft(Generic[D]):
         says_everything = encoded == self.base and codec.writes_every_field
         self._fields = None if says_everything else codec.fields(self.data)
 
+    @property
+    def changed(self) -> bool:
+        """Whether something was assigned since."""
+        if self._fields is None:
+            return self._codec.encode(self.data) != self.base
+        return bool(self.changes())
+
     def changes(self) -> dict[str, bytes]:
         """What was assigned since, encoded, by stored field name; nested changes are found too."""
         codec = self._codec
@@ -43,16 +50,22 @@ class Draft(Generic[D]):
         Raises `SessionConflictError` where somebody else assigned something else, unless the last write is to win;
         `SessionDataError` for a value of the wrong type.
         """
+        newest = bytes(record.data)
+        if self._fields is None and newest == self.base:
+            return with_data(record, self.encoded())
         changes = self.changes()
         if not changes:
             return record
-        newest = bytes(record.data)
         if self._refuse_conflicts:
             return with_data(record, self._codec.merge(self.base, newest, changes))
         return with_data(record, self._codec.apply(newest, changes))
 
     def encoded(self) -> bytes:
         """The data as it would be stored now, checked. Raises `SessionDataError`."""
+        if self._fields is None:
+            # The base is the plain encoding of the data it was read as; so its successor is that of the data now.
+            encoded = self._codec.encode(self.data)
+            return self.base if encoded == self.base else self._codec.checked(encoded)
         return self._codec.apply(self.base, self.changes())
 
 

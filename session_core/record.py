@@ -18,13 +18,18 @@ from session_core.identity import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
+__all__ = ("NOTE_MARK", "DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record", "is_note")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 _join: Final = msgspec.msgpack.Encoder()
 _split: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+NOTE_MARK: Final = b"\xc1note\x00"
+"""Begins what the library itself keeps in a store beside the sessions. The byte 0xC1 begins nothing in MessagePack: what begins
+with it is never a session."""
 
 
 class UndecodableError(Exception):
@@ -71,6 +76,11 @@ def decode_record(raw: bytes) -> SessionRecord:
         return _record_decoder.decode(raw)
     except Exception as error:  # a poisoned record may raise anything: wrong text, too deep, too large
         raise UndecodableError from error
+
+
+def is_note(raw: bytes) -> bool:
+    """Whether a store's bytes are a note of the library's own and no session."""
+    return raw.startswith(NOTE_MARK)
 
 
 class DataCodec(Generic[D]):
@@ -161,18 +171,24 @@ class DataCodec(Generic[D]):
         }
         # What a newer version of the application wrote stays as it is.
         merged.update((name, raw) for name, raw in old.items() if name not in merged)
-        new = _join.encode(merged)
+        return self.checked(_join.encode(merged))
+
+    def checked(self, encoded: bytes) -> bytes:
+        """Return `encoded` if it may be stored: nothing checks the type of what is assigned to a field before.
+
+        Raises `SessionDataError` for a value of the wrong type, or data beyond the size limit.
+        """
         try:
-            self._decoder.decode(new)
+            self._decoder.decode(encoded)
         except Exception as error:
             # Only where it is wrong: the decoder's own words may quote the value.
             path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
             msg = f"{self.data_type.__name__} would hold a value that does not fit its type, at {path}"
             raise SessionDataError(msg) from error
-        if len(new) > self._max_bytes:
-            msg = f"{self.data_type.__name__} takes {len(new)} bytes, more than the limit of {self._max_bytes}"
+        if len(encoded) > self._max_bytes:
+            msg = f"{self.data_type.__name__} takes {len(encoded)} bytes, more than the limit of {self._max_bytes}"
             raise SessionDataError(msg)
-        return new
+        return encoded
 
     def _cannot_store(self, error: Exception) -> SessionDataError:
         return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")

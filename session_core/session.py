@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from session_core.draft import Draft, with_data
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
@@ -36,18 +37,24 @@ class SessionHandle(SessionFacts, Generic[D]):
     not hold on to the object from before.
     """
 
+    __slots__ = (
+        "_beginning", "_draft", "_loading", "_read_device", "_read_session_id", "_unreadable_id", "cookie_action",
+        "response_started", "session_id",
+    )  # fmt: skip
+
     def __init__(
         self,
         lifecycle: SessionLifecycle[D],
         read_session_id: Callable[[], Awaitable[str | None]],
         read_device: Callable[[], Device] = Device,
     ) -> None:
-        super().__init__(lifecycle)
         self._lifecycle: SessionLifecycle[D] = lifecycle
+        self._snapshot = None
         self._read_session_id = read_session_id
         self._read_device = read_device
         self._draft: Draft[D] | None = None
-        self._lock = asyncio.Lock()
+        self._loading: asyncio.Event | None = None
+        self._beginning: asyncio.Lock | None = None
         self._unreadable_id: str | None = None
         """The id the browser presented, when no session was found under it."""
         self.response_started = False
@@ -69,10 +76,16 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
-        if self._draft is None:
-            async with self._lock:
-                if self._draft is None:
-                    await self._first_load()
+        while self._draft is None:
+            if self._loading is not None:  # another task of this request is at it
+                await self._loading.wait()
+                continue
+            self._loading = asyncio.Event()
+            try:
+                await self._first_load()
+            finally:
+                self._loading.set()
+                self._loading = None
         return self
 
     async def reload(self) -> D:
@@ -96,7 +109,17 @@ class SessionHandle(SessionFacts, Generic[D]):
     @property
     def changed(self) -> bool:
         """Whether something was assigned that is not saved yet."""
-        return self._draft is not None and bool(self._draft.changes())
+        return self._draft is not None and self._draft.changed
+
+    @property
+    def save_due(self) -> bool:
+        """Whether `save` would have something to do."""
+        snapshot, draft = self._snapshot, self._draft
+        if draft is None:
+            return False
+        if snapshot is not None and self._lifecycle.expiry_after_use(snapshot) != snapshot.expires_at:
+            return True
+        return draft.changed
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -243,7 +266,9 @@ class SessionHandle(SessionFacts, Generic[D]):
     async def _write(self, change: Change) -> None:
         if self._snapshot is None:
             # Tasks of one request that all write first must not begin a session each.
-            async with self._lock:
+            if self._beginning is None:
+                self._beginning = asyncio.Lock()
+            async with self._beginning:
                 if self._snapshot is None:
                     await self._begin(change)
                     return
@@ -275,5 +300,5 @@ class SessionHandle(SessionFacts, Generic[D]):
             self._unreadable_id = None
 
 
-Session: TypeAlias = NamedDependency[SessionHandle[D]]
+Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]
 """What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""

@@ -17,14 +17,24 @@ __all__ = ("SessionFacts",)
 class SessionFacts:
     """The session as it was read or last written; everything is empty for a visitor about whom nothing is kept."""
 
-    def __init__(self, lifecycle: SessionLifecycle[Any]) -> None:
-        self._lifecycle = lifecycle
-        self._snapshot: Snapshot | None = None
+    __slots__ = ("_lifecycle", "_snapshot")
+
+    _lifecycle: SessionLifecycle[Any]
+    _snapshot: Snapshot | None
 
     @property
     def exists(self) -> bool:
         """Whether the session is stored (False for a visitor about whom nothing is kept)."""
         return self._snapshot is not None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The session as it was read or last written, for the layers around the handler."""
+        return self._snapshot
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Go on under the key that another request has given to the session; what the handler has assigned stays."""
+        self._snapshot = snapshot
 
     @property
     def identity(self) -> Identity | None:

@@ -18,6 +18,7 @@ import msgspec
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import SessionRecord, UndecodableError, decode_record, encode_record
 from session_core.stores.base import Entry
+from session_core.stores.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
@@ -84,7 +85,7 @@ class SessionWriter:
         self._store = store
         self._timeouts = timeouts
         self._clock = clock
-        self._patience = patience
+        self._deadlines = Deadlines(patience)
         # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
         self._queues: dict[tuple[asyncio.AbstractEventLoop, str], list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,8 +122,7 @@ class SessionWriter:
                 batch = [pending for pending in queue if not pending.future.done()]
                 queue.clear()
                 try:
-                    async with asyncio.timeout(self._patience):
-                        known = await self._commit(base.key, batch, known)
+                    known = await self._deadlines.run(self._commit(base.key, batch, known))
                 except Exception as error:  # noqa: BLE001 - handed to the waiting requests
                     known = None
                     if isinstance(error, TimeoutError):

@@ -74,7 +74,7 @@ class CookieSigner:
     other cookie gets its own keys from `for_cookie`, so that a value signed for one never verifies as another.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_first_mac", "_keys")
 
     def __init__(self, secrets: Sequence[str | bytes]) -> None:
         """Raise `ConfigurationError` when there is no secret or one is shorter than 32 bytes."""
@@ -85,17 +85,21 @@ class CookieSigner:
         if not secrets:
             msg = f"at least one cookie secret is needed; {_MAKE_ONE}"
             raise ConfigurationError(msg)
-        self._keys = [_strong_key(secret, position) for position, secret in enumerate(secrets, start=1)]
+        self._use([_strong_key(secret, position) for position, secret in enumerate(secrets, start=1)])
 
     @classmethod
     def for_cookie(cls, name: str, secrets: Sequence[str | bytes]) -> CookieSigner:
         """Return a signer whose keys are derived from the secrets and the cookie's name (HKDF-SHA256, RFC 5869)."""
         info = b"session_core signed cookie\0" + name.encode()
         signer = cls(secrets)
-        signer._keys = [
-            HKDF(algorithm=SHA256(), length=_DERIVED_KEY_BYTES, salt=None, info=info).derive(key) for key in signer._keys
-        ]
+        signer._use(
+            [HKDF(algorithm=SHA256(), length=_DERIVED_KEY_BYTES, salt=None, info=info).derive(key) for key in signer._keys]
+        )
         return signer
+
+    def _use(self, keys: list[bytes]) -> None:
+        self._keys = keys
+        self._first_mac = hmac.new(keys[0], digestmod="sha256")
 
     def sign(self, value: str) -> str:
         """Return the signed form, made with the first secret. Raises `ValueError` for lone surrogates."""
@@ -104,6 +108,16 @@ class CookieSigner:
     def unsign(self, cookie: str) -> Unsigned | None:
         """Return the value when one of the secrets signed it, else `None`; never raises."""
         return _unsign(cookie, self._keys)
+
+    def unsign_id(self, session_id: bytes, signature: bytes) -> str | None:
+        """Return the id when the first secret gave it this signature, percent-encoded as in a cookie; else `None`.
+
+        For ids only: ASCII without a dot.
+        """
+        mac = self._first_mac.copy()  # has taken in the key already
+        mac.update(session_id)
+        expected = b64encode(mac.digest()).rstrip(b"=").replace(b"+", b"%2B").replace(b"/", b"%2F")
+        return session_id.decode("ascii") if hmac.compare_digest(expected, signature) else None
 
     def __repr__(self) -> str:
         """Show how many secrets there are, never one of them."""

@@ -6,6 +6,8 @@ So every candidate is read, and an id is believed only when the signature holds 
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -66,6 +68,9 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     Junk beside the genuine cookie is ignored, whatever the order. Two different genuine ids are refused: one of them
     was planted, and which one cannot be told.
     """
+    plain = _plain_id(headers, cookie.name, signer)
+    if plain is not None:
+        return CookieReading(session_id=plain) if plain else _NO_COOKIE
     values, rejected = _scan(headers, cookie.name.encode())
     if not values:
         return CookieReading(rejected=rejected) if rejected else _NO_COOKIE
@@ -88,6 +93,33 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     if found is None:
         return CookieReading(rejected=rejected)
     return CookieReading(session_id=found, needs_resign=not by_first)
+
+
+def _plain_id(headers: Iterable[tuple[bytes, bytes]], name: str, signer: CookieSigner) -> str | None:
+    """The id in the one cookie of this name, signed by the first secret: what nearly every request carries. Empty for none.
+
+    A short cut, in a third of the time; whatever is in any way different takes the long way.
+    """
+    pattern, needle = _plain_form(name)
+    line: bytes | None = None
+    for header, value in headers:
+        if header == b"cookie" and needle in value:
+            if line is not None:
+                return None
+            line = value
+    if line is None:
+        return ""
+    if line.count(needle) != 1:
+        return None
+    found = pattern.search(line)
+    return None if found is None else signer.unsign_id(found[1], found[2])
+
+
+@lru_cache(maxsize=64)
+def _plain_form(name: str) -> tuple[re.Pattern[bytes], bytes]:
+    needle = name.encode()
+    value = rb"s%3A([A-Za-z0-9_-]{46})\.([A-Za-z0-9%]{43,129})"
+    return re.compile(rb"(?:\A|;)[ \t]*" + re.escape(needle) + b"=" + value + rb"[ \t]*(?:;|\Z)"), needle
 
 
 def _scan(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[list[str], CookieRejection | None]:

@@ -1,0 +1,136 @@
+"""One timer for many calls must end exactly the calls whose time is up, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from session_core.stores.deadlines import Deadlines
+
+pytestmark = pytest.mark.anyio
+
+SHORT = 0.02
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_call_that_hangs_is_ended_and_the_task_goes_on() -> None:
+    deadlines = Deadlines(SHORT)
+    with pytest.raises(TimeoutError):
+        await deadlines.run(hang())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)  # a cancellation that was left behind would come up here
+    assert deadlines._running == deadlines._expired == {}
+
+
+async def test_a_result_and_an_error_pass_unchanged() -> None:
+    deadlines = Deadlines(5)
+
+    async def fail() -> None:
+        raise KeyError
+
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    assert await deadlines.run(answer()) == 7
+    with pytest.raises(KeyError):
+        await deadlines.run(fail())
+    assert deadlines._running == {}
+
+
+async def test_each_call_has_its_own_time() -> None:
+    deadlines = Deadlines(SHORT)
+    loop = asyncio.get_running_loop()
+
+    async def timed() -> float:
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await deadlines.run(hang())
+        return loop.time() - began
+
+    async def quick() -> None:
+        await deadlines.run(asyncio.sleep(0))
+
+    async def later() -> float:
+        await asyncio.sleep(SHORT / 2)
+        return await timed()
+
+    # The quick one makes the timer; when it fires for nobody, it must be set again for those still running.
+    _, *took = await asyncio.gather(quick(), *(timed() for _ in range(20)), *(later() for _ in range(20)))
+    assert min(took) >= SHORT * 0.99
+
+
+async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
+    deadlines = Deadlines(5)
+    task = asyncio.create_task(deadlines.run(hang()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancelled_by_both_at_once_stays_cancelled() -> None:
+    deadlines = Deadlines(SHORT)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def ends_late() -> None:
+        try:
+            await hang()
+        finally:
+            tasks[0].cancel()  # the client goes away while the time is up
+
+    tasks.append(asyncio.create_task(deadlines.run(ends_late())))
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+
+
+async def test_a_call_that_finishes_although_its_time_is_up_leaves_no_cancellation() -> None:
+    deadlines = Deadlines(SHORT)
+
+    async def stubborn() -> str:
+        try:
+            await hang()
+        except asyncio.CancelledError:
+            return "done"
+        return "never"
+
+    assert await deadlines.run(stubborn()) == "done"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_call_inside_a_call_has_a_limit_too() -> None:
+    deadlines = Deadlines(SHORT)
+
+    async def inner() -> str:
+        with pytest.raises(TimeoutError):
+            await Deadlines(SHORT / 4).run(hang())
+        return "outer goes on"
+
+    assert await deadlines.run(inner()) == "outer goes on"
+    with pytest.raises(TimeoutError):
+        await deadlines.run(deadlines.run(hang()))
+
+
+def test_it_serves_one_event_loop_after_another() -> None:
+    deadlines = Deadlines(SHORT)
+
+    async def left_running() -> None:
+        task = asyncio.create_task(deadlines.run(hang()))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def again() -> None:
+        with pytest.raises(TimeoutError):
+            await deadlines.run(hang())
+
+    for _ in range(3):
+        asyncio.run(left_running())
+        asyncio.run(again())
