@@ -37,7 +37,7 @@ from app.settings import Settings, load_settings
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
-from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider
 from session_core.record import Device
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 
@@ -110,7 +110,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Litestar
     app.state["services"] = services
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
     app.asgi_handler = AccessLog(
-        SecurityHeaders(app.asgi_handler, settings, lambda: login.relying_party.discovery.known),
+        SecurityHeaders(app.asgi_handler, settings, login.relying_parties.form_targets),
         services.metrics,
         settings.trusted_proxies,
         loud=settings.is_production,
@@ -147,7 +147,7 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
 
 def _oidc_config(services: Services) -> OidcConfig:
     settings = services.settings
-    secret = settings.oidc_client_secret
+    secret, refresh_key = settings.oidc_client_secret, settings.oidc_refresh_tokens_key
     provider = OidcProvider(
         issuer=settings.oidc_issuer,
         client_id=settings.oidc_client_id,
@@ -170,6 +170,7 @@ def _oidc_config(services: Services) -> OidcConfig:
         public_url=settings.public_url,
         sealing=SealingKeys(parse_keys(",".join(keys))),
         http_timeout_seconds=settings.oidc_http_timeout_seconds,
+        batch_refresh=BatchRefresh(key=refresh_key.get_secret_value() if refresh_key else None),
         on_login=remember_user,
     )
 

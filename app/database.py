@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ("SCHEMA_REVISION", "Database", "DatabaseUnavailableError", "make_engine", "migrate")
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0002"
 """The newest migration; a test holds it to the migrations directory."""
 _TIMEOUT: Final = 5.0
 _HERE: Final = Path(__file__).parent

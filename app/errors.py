@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import DatabaseUnavailableError
 from session_core import SessionPlugin
-from session_core.errors import OidcError, SessionCoreError, SessionDataError, StoreUnavailableError
-from session_core.problem import login_redirect, problem, wants_page
+from session_core.errors import OidcError, SessionCoreError, SessionDataError
+from session_core.problem import error_headers, login_redirect, problem, wants_page
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -67,8 +67,7 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
     if isinstance(error, SessionDataError) and str(error):
         details["detail"] = str(error)
     advice = _LOGIN_FAILED if isinstance(error, OidcError) else None
-    headers = {"retry-after": "1"} if isinstance(error, StoreUnavailableError) else {}
-    return _answer(request, details, advice=advice, headers=headers)
+    return _answer(request, details, advice=advice, headers=error_headers(error))
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

@@ -78,6 +78,7 @@ class Pages:
             user=user,
             navigation=navigation,
             path=request.scope["path"],
+            unsent=request.query_params.get("unsent") == "1",
             **values,
         )
         return Response(html, status_code=status, media_type=MediaType.HTML)

@@ -20,6 +20,8 @@ __all__ = ("production_problems", "refuse_unfit")
 _PLACEHOLDERS: Final = ("change", "default", "example", "secret", "password", "insecure", "development")
 _MIN_DISTINCT: Final = 8
 _MIN_CLIENT_SECRET: Final = 16
+_WHY_NOT: Final = "it cannot compare and swap, so two processes could both use one login callback, and overwrite each other"
+_NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 
 
 def production_problems(settings: Settings) -> list[Problem]:
@@ -43,6 +45,8 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     kind = urlsplit(settings.session_store).scheme
     if kind in {"memory", "file"}:
         yield "session_store", f"the {kind} store is not for production: use a database or Redis"
+    elif kind.partition("+")[0] in _NOT_ATOMIC:
+        yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"
     if settings.uses_embedded_op:
         yield "oidc_issuer", "the embedded demo provider signs anybody in as anybody; name your own provider in production"
     elif not settings.oidc_issuer.startswith("https://"):

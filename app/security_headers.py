@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from app.settings import Settings
-    from session_core.oidc.discovery import ProviderMetadata
 
 __all__ = ("SecurityHeaders", "content_security_policy")
 
@@ -38,7 +36,7 @@ def content_security_policy(form_targets: frozenset[str]) -> str:
         "default-src 'self'",
         "object-src 'none'",
         "base-uri 'none'",
-        # Browsers hold the redirects after a form post to this as well: logging out posts here and ends at the provider.
+        # Browsers hold the redirects after a form post to this as well: a logout, or a form that needs a fresh login, ends there.
         " ".join(("form-action 'self'", *sorted(form_targets))),
         "frame-ancestors 'none'",
     )
@@ -48,13 +46,12 @@ def content_security_policy(form_targets: frozenset[str]) -> str:
 class SecurityHeaders:
     """Outermost but one: Litestar answers 404 and 405 outside its own middleware.
 
-    `provider` tells the provider's metadata once they are known: its logout may be at another origin than its name.
+    `form_targets` tells the origins of the provider, which may be others than its name's once its metadata are known.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, provider: Callable[[], ProviderMetadata | None]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, form_targets: Callable[[], frozenset[str]]) -> None:
         self._app = app
-        self._issuer = settings.oidc_issuer
-        self._provider = provider
+        self._form_targets = form_targets
         self._fixed = _fixed_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +74,4 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
     def _policy(self) -> bytes:
-        metadata = self._provider()
-        addresses = [self._issuer, metadata.end_session_endpoint if metadata else None]
-        origins = {f"{url.scheme}://{url.netloc}" for url in map(urlsplit, filter(None, addresses))}
-        return content_security_policy(frozenset(origins)).encode()
+        return content_security_policy(self._form_targets()).encode()

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     oidc_scopes: str = "openid profile email"
     oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
     oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
+    oidc_refresh_tokens_key: SecretStr | None = None
     trusted_proxies: Networks = ()
 
     @property
@@ -83,6 +84,15 @@ class Settings(BaseSettings):
             if (size := len(secret.get_secret_value().encode())) < _MIN_SECRET:
                 message = f"secret {number} of {len(value)} has {size} bytes, at least {_MIN_SECRET} are needed"
                 raise ValueError(message)
+        return value
+
+    @field_validator("oidc_refresh_tokens_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else None
+        if text is not None and (len(text) < _MIN_SECRET or not text.isascii() or not text.isprintable()):
+            message = f"must be {_MIN_SECRET} printable ASCII characters or more"
+            raise ValueError(message)
         return value
 
     @field_validator("session_encryption_keys")

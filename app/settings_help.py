@@ -27,5 +27,6 @@ EXAMPLES: Final = {
     "oidc_scopes": "for example OIDC_SCOPES=openid profile email",
     "oidc_logout_token_typ": "for example OIDC_LOGOUT_TOKEN_TYP=strict",
     "oidc_http_timeout_seconds": "for example OIDC_HTTP_TIMEOUT_SECONDS=5",
+    "oidc_refresh_tokens_key": "make one with: uv run litestar sessions generate-secret",
     "trusted_proxies": "for example TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
 }

@@ -18,6 +18,7 @@
         ├── AuthorizationResponseError     400: the callback does not belong to a login started here
         ├── TokenExchangeError             502: the token or userinfo endpoint did not give what it must
         ├── IdTokenError                   400: an ID token failed validation
+        ├── LoginRefusedError              403: the application does not let this user in
         └── LogoutTokenError               400: a logout token failed validation
 
 Messages never contain an id, a token, a cookie or anything else a client sent. A bad cookie is no error at
@@ -39,6 +40,7 @@ __all__ = (
     "DiscoveryError",
     "ForbiddenError",
     "IdTokenError",
+    "LoginRefusedError",
     "LoginRequiredError",
     "LogoutTokenError",
     "OidcError",
@@ -206,6 +208,14 @@ class IdTokenError(OidcError):
     """An ID token (or the userinfo that belongs to it) failed validation (OpenID Connect Core 3.1.3.7)."""
 
     code = "id_token"
+
+
+class LoginRefusedError(OidcError):
+    """The application does not let this user in; raised by `on_login`, with a reason of its own for the log: `"not_invited"`."""
+
+    code = "login_refused"
+    status_code = 403
+    title = "You are not allowed to log in here"
 
 
 class LogoutTokenError(OidcError):

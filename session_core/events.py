@@ -30,6 +30,7 @@ EventName: TypeAlias = Literal[
     "session.conflict",
     "session.undecodable",
     "session.swept",
+    "connection.closed",
     "store.unavailable",
     "store.weak",
     "request.cross_site",
@@ -37,9 +38,13 @@ EventName: TypeAlias = Literal[
     "login.started",
     "login.succeeded",
     "login.failed",
+    "login.silent_failed",
     "logout.local",
     "logout.backchannel",
     "logout.rejected",
+    "tokens.refreshed",
+    "tokens.refresh_failed",
+    "tokens.revocation_failed",
 ]
 """The names are stable: dashboards and audit queries may depend on them."""
 
@@ -55,6 +60,8 @@ _LEVELS: dict[str, int] = {
     "access.denied": logging.WARNING,
     "login.failed": logging.WARNING,
     "logout.rejected": logging.WARNING,
+    "tokens.refresh_failed": logging.WARNING,
+    "tokens.revocation_failed": logging.WARNING,
 }
 
 

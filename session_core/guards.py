@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from litestar.enums import ScopeType
@@ -35,6 +36,8 @@ SessionGuard: TypeAlias = "Callable[[Connection, BaseRouteHandler], Awaitable[No
 _Check: TypeAlias = "Callable[[SessionHandle[Any], Identity, Connection], Awaitable[None]]"
 
 _WEBSOCKET_CODES = 4000
+_ACR: Final = re.compile(r"[!#-\[\]-~]{1,255}\Z")
+"""Printable ASCII without space, quote and backslash: a list of them is sent as words, and quoted in a header (RFC 9470 3)."""
 
 
 async def requires_login(connection: Connection, handler: BaseRouteHandler) -> None:
@@ -95,8 +98,8 @@ def requires_recent_login(*, minutes: float = 0, seconds: float = 0) -> SessionG
 
 def requires_acr(*acr_values: str) -> SessionGuard:
     """Let users pass whose login reached one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
-    if not acr_values:
-        msg = "requires_acr needs at least one value, for example requires_acr('phr')"
+    if not acr_values or not all(_ACR.match(value) for value in acr_values):
+        msg = "requires_acr needs at least one value, and values are single words, for example requires_acr('phr')"
         raise ConfigurationError(msg)
 
     async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:

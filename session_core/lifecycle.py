@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.end_marks import was_marked_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
@@ -19,6 +20,8 @@ from session_core.session_id import handle_of, new_session_id, session_key
 from session_core.writer import Change, SessionWriter, Snapshot, entry_of, snapshot_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from session_core.clock import Clock
     from session_core.events import Events
     from session_core.identity import Identity
@@ -29,8 +32,8 @@ __all__ = ("SessionLifecycle",)
 
 D = TypeVar("D", bound=msgspec.Struct)
 
-_SUCCESSOR_MS: Final = 60_000
-"""How long a rotated id leads a logout to its successor: longer than any request that is still under way."""
+_SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
+"""How long a rotated id leads a logout to its successor: longer than any request that is still under way, by any node's clock."""
 _MAX_ROTATE_ATTEMPTS: Final = 100
 
 
@@ -150,6 +153,7 @@ class SessionLifecycle(Generic[D]):
         *,
         change: Change,
         data: bytes,
+        first: Callable[[bytes], bytes],
         vault: bytes,
         device: Device,
         started_at: int | None = None,
@@ -158,6 +162,7 @@ class SessionLifecycle(Generic[D]):
 
         Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
         no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
+        What the session begins with is what `first` makes of that; where it raises, nothing has changed.
         `started_at` (Unix ms) is when the login began: if the OP ended the user's session after that, the login is refused with
         `SessionGoneError`.
         """
@@ -169,7 +174,7 @@ class SessionLifecycle(Generic[D]):
             return SessionRecord(
                 created_at=now,
                 absolute_expires_at=self.timeouts.absolute_expiry(now),
-                data=change(record).data if mine else msgspec.Raw(self._blank()),
+                data=msgspec.Raw(first(bytes(change(record).data) if mine else self._blank())),
                 identity=identity,
                 logged_in_at=now,
                 device=device,
@@ -185,7 +190,7 @@ class SessionLifecycle(Generic[D]):
             except SessionGoneError:
                 data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
         if entered is None:
-            entered = await self.begin(data, device=device, identity=identity, vault=vault)
+            entered = await self.begin(first(data), device=device, identity=identity, vault=vault)
         await self._undo_if_ended(entered[1], identity, started_at)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -9,8 +11,9 @@ from litestar.di import NamedDependency
 
 from session_core.end_marks import leave_mark
 from session_core.identity import Identity, op_session_key
-from session_core.record import Device, UndecodableError
+from session_core.record import Device, UndecodableError, is_note
 from session_core.session_id import handle_of
+from session_core.session_stats import SessionStats, StatsCounter
 from session_core.stores.base import SessionIndex
 from session_core.writer import snapshot_of
 
@@ -42,19 +45,6 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the stored record."""
 
 
-class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How many sessions there are and how large their records are (bytes)."""
-
-    total: int
-    logged_in: int
-    anonymous: int
-    undecodable: int
-    users: int
-    size_p50: int
-    size_p99: int
-    size_max: int
-
-
 class SessionManager:
     """Sessions seen from outside a request. Every method may raise `StoreUnavailableError`."""
 
@@ -62,7 +52,7 @@ class SessionManager:
         self.store = store
         self.clock = clock
         self.events = events
-        self._timeouts = timeouts
+        self.timeouts = timeouts
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -82,7 +72,7 @@ class SessionManager:
 
     async def revoke_any(self, handle: str, *, reason: str = "operator") -> bool:
         """End the session that `handle` names, whoever's it is. For operators: reads every session."""
-        async for stored in self.store.scan():
+        async for stored in self._scan():
             if handle_of(stored.key) == handle:
                 ended = await self.store.delete(stored.key)
                 await self._report(ended, reason, None)
@@ -118,42 +108,35 @@ class SessionManager:
 
     async def all(self) -> AsyncIterator[SessionSummary]:
         """Iterate over all live sessions that can be decoded, for operators."""
-        async for stored in self.store.scan():
+        async for stored in self._scan():
             summary = self._summary(stored)
             if summary is not None:
                 yield summary
 
     async def stats(self) -> SessionStats:
-        """Count the live sessions. Reads every session."""
-        sizes: list[int] = []
-        users: set[str] = set()
-        logged_in = undecodable = 0
-        async for stored in self.store.scan():
-            sizes.append(len(stored.entry.data))
+        """Count the live sessions. Reads every session, and remembers none of them (see `StatsCounter`)."""
+        counter = StatsCounter(self.clock.now())
+        async for stored in self._scan():
             summary = self._summary(stored)
             if summary is None:
-                undecodable += 1
-            elif summary.identity is not None:
-                logged_in += 1
-                users.add(summary.identity.user_key)
-        sizes.sort()
-        total = len(sizes)
-        return SessionStats(
-            total=total,
-            logged_in=logged_in,
-            anonymous=total - logged_in - undecodable,
-            undecodable=undecodable,
-            users=len(users),
-            size_p50=sizes[total // 2] if sizes else 0,
-            size_p99=sizes[min(total - 1, total * 99 // 100)] if sizes else 0,
-            size_max=sizes[-1] if sizes else 0,
-        )
+                counter.add_undecodable(len(stored.entry.data))
+            else:
+                counter.add(summary.size, summary.identity, summary.last_seen_at)
+        return counter.result()
 
     async def prune(self, *, batch: int = 1000) -> int:
-        """Remove expired records from the store, batch by batch; return how many. Safe in many processes at once."""
+        """Remove expired records from the store, batch by batch; return how many. Safe in many processes at once.
+
+        Rests after each batch for as long as it took: the requests' share of the store is never less than half.
+        """
         removed = 0
-        while count := await self.store.delete_expired(batch):
+        while True:
+            began = perf_counter()
+            count = await self.store.delete_expired(batch)
             removed += count
+            if not count:
+                break
+            await asyncio.sleep(perf_counter() - began)
         if removed:
             await self.events.emit("session.swept", count=removed)
         return removed
@@ -161,6 +144,12 @@ class SessionManager:
     async def ping(self) -> None:
         """Return when the store can read and write; raise `StoreUnavailableError` when not."""
         await self.store.ping()
+
+    async def _scan(self) -> AsyncIterator[StoredSession]:
+        """Iterate over all sessions, without the library's own notes."""
+        async for stored in self.store.scan():
+            if not is_note(stored.entry.data):
+                yield stored
 
     def _summary(self, stored: StoredSession) -> SessionSummary | None:
         try:
@@ -171,7 +160,7 @@ class SessionManager:
             handle=handle_of(stored.key),
             identity=record.identity,
             created_at=record.created_at,
-            last_seen_at=max(record.created_at, self._timeouts.last_seen(stored.entry.expires_at)),
+            last_seen_at=max(record.created_at, self.timeouts.last_seen(stored.entry.expires_at)),
             idle_expires_at=stored.entry.expires_at,
             absolute_expires_at=record.absolute_expires_at,
             device=record.device,

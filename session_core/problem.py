@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from session_core.config import SessionConfig
 
-__all__ = ("error_response", "login_redirect", "problem", "wants_page")
+__all__ = ("error_headers", "error_response", "login_redirect", "problem", "wants_page")
 
 _SKEW_SECONDS = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -53,6 +53,23 @@ def problem(error: SessionCoreError) -> dict[str, Any]:
     return details
 
 
+def error_headers(error: SessionCoreError) -> dict[str, str]:
+    """Return the headers that belong to an error, whatever form its body has.
+
+    What a step-up needs is said as RFC 9470 3 says it; what authenticates a request here stays the session cookie.
+    """
+    if isinstance(error, StoreUnavailableError):
+        return {"retry-after": "1"}
+    if not isinstance(error, StepUpRequiredError):
+        return {}
+    params = ['error="insufficient_user_authentication"', f'error_description="{error.title}"']
+    if error.max_age is not None:
+        params.append(f'max_age="{error.max_age}"')
+    if error.acr_values:
+        params.append(f'acr_values="{" ".join(error.acr_values)}"')
+    return {"www-authenticate": f"Bearer {', '.join(params)}"}
+
+
 def login_redirect(
     connection: ASGIConnection[Any, Any, Any, Any], error: SessionCoreError, config: SessionConfig[Any]
 ) -> Response[Any] | None:
@@ -67,6 +84,9 @@ def login_redirect(
             query["max_age"] = str(max(0, error.max_age - _SKEW_SECONDS))
         if error.acr_values:
             query["acr_values"] = " ".join(error.acr_values)
+        if connection.scope.get("method", "GET") not in _SAFE_METHODS:
+            # The form is not kept: the page it was on is told, and tells the user to send it again.
+            query["unsent"] = "1"
     separator = "&" if "?" in config.login_path else "?"
     return Redirect(f"{config.login_path}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
 
@@ -78,9 +98,7 @@ def error_response(
     redirect = login_redirect(connection, error, config)
     if redirect is not None:
         return redirect
-    headers = {"cache-control": "no-store"}
-    if isinstance(error, StoreUnavailableError):
-        headers["retry-after"] = "1"
+    headers = {"cache-control": "no-store", **error_headers(error)}
     if wants_page(connection):
         page = _PAGE.format(title=error.title, status=error.status_code)
         return Response(page, status_code=error.status_code, media_type=MediaType.HTML, headers=headers)

@@ -53,7 +53,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._read_session_id = read_session_id
         self._read_device = read_device
         self._draft: Draft[D] | None = None
-        self._loading: asyncio.Event | None = None
+        self._loading: list[asyncio.Future[None]] | None = None
         self._beginning: asyncio.Lock | None = None
         self._unreadable_id: str | None = None
         """The id the browser presented, when no session was found under it."""
@@ -78,14 +78,23 @@ class SessionHandle(SessionFacts, Generic[D]):
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
         while self._draft is None:
             if self._loading is not None:  # another task of this request is at it
-                await self._loading.wait()
+                arrived = asyncio.get_running_loop().create_future()
+                self._loading.append(arrived)
+                await arrived
                 continue
-            self._loading = asyncio.Event()
+            waiting: list[asyncio.Future[None]] = []
+            self._loading = waiting
             try:
-                await self._first_load()
+                session_id = await self._read_session_id()
+                if await self._load_id(session_id):
+                    self.session_id = session_id
+                else:
+                    self._unreadable_id = session_id
             finally:
-                self._loading.set()
                 self._loading = None
+                for arrived in waiting:
+                    if not arrived.done():
+                        arrived.set_result(None)
         return self
 
     async def reload(self) -> D:
@@ -142,16 +151,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._loaded_draft()
 
         def change(record: SessionRecord) -> SessionRecord:
-            newest = self._new_draft(bytes(draft.merged(record).data))
-            result = function(newest.data) if function else None
-            if result is not None:
-                if not isinstance(result, codec.data_type):
-                    msg = f"the function must return None or a {codec.data_type.__name__}, and must not be async"
-                    raise SessionDataError(msg)
-                newest.data = result
-            if fields:
-                newest.data = msgspec.structs.replace(newest.data, **fields)
-            return with_data(record, newest.encoded())
+            return with_data(record, self._applied(bytes(draft.merged(record).data), function, fields))
 
         await self._write(change)
         return self.data
@@ -166,21 +166,39 @@ class SessionHandle(SessionFacts, Generic[D]):
         elif self._snapshot is not None:
             await self._lifecycle.touch(self._snapshot)
 
-    async def login(self, identity: Identity, *, vault: bytes = b"", started_at: int | None = None) -> None:
+    async def login(
+        self,
+        identity: Identity,
+        *,
+        first: Callable[[D], D | None] | None = None,
+        vault: bytes = b"",
+        started_at: int | None = None,
+    ) -> None:
         """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
 
-        Data of an anonymous visitor or of the same user is kept. `vault` is kept for the login layer. See
+        Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
+        same write: where it raises, nobody is logged in and nothing has changed. `vault` is kept for the login layer. See
         `SessionLifecycle.login` for `started_at`.
         """
         await self.load()
         self._refuse_late()
         await self._end_unreadable()
         draft = self._loaded_draft()
+
+        def begin_with(encoded: bytes) -> bytes:
+            if first is None:
+                return encoded
+            try:
+                return self._applied(encoded, first, {})
+            except UndecodableError:  # of another version of the application: as if there had been no session
+                return self._applied(self._new_draft(None).base, first, {})
+
         session_id, snapshot = await self._lifecycle.login(
             self._snapshot,
             identity,
             change=draft.merged,
             data=draft.encoded(),
+            first=begin_with,
             vault=vault,
             device=self._read_device(),
             started_at=started_at,
@@ -225,13 +243,6 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    async def _first_load(self) -> None:
-        session_id = await self._read_session_id()
-        if await self._load_id(session_id):
-            self.session_id = session_id
-        else:
-            self._unreadable_id = session_id
-
     async def _load_id(self, session_id: str | None) -> bool:
         """Adopt the session of an id; return whether there is one that can be read."""
         snapshot = await self._lifecycle.load(session_id) if session_id else None
@@ -257,6 +268,19 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     def _new_draft(self, stored: bytes | None) -> Draft[D]:
         return Draft(self._lifecycle.codec, stored, refuse_conflicts=self._lifecycle.refuse_conflicts)
+
+    def _applied(self, encoded: bytes, function: Callable[[D], D | None] | None, fields: dict[str, object]) -> bytes:
+        """Return encoded data after `function` and with `fields`, checked."""
+        newest = self._new_draft(encoded)
+        result = function(newest.data) if function else None
+        if result is not None:
+            if not isinstance(result, self._lifecycle.codec.data_type):
+                msg = f"the function must return None or a {self._lifecycle.codec.data_type.__name__}, and must not be async"
+                raise SessionDataError(msg)
+            newest.data = result
+        if fields:
+            newest.data = msgspec.structs.replace(newest.data, **fields)
+        return newest.encoded()
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id

@@ -12,9 +12,15 @@ OidcPlugin(OidcConfig(
 from __future__ import annotations
 
 from session_core.oidc.access_tokens import AccessTokens
+from session_core.oidc.batch_config import BatchRefresh
+from session_core.oidc.client_key import ClientKey
 from session_core.oidc.config import LoginHook, OidcConfig
+from session_core.oidc.oauth2_provider import OAuth2Provider
 from session_core.oidc.plugin import OidcPlugin, Tokens
 from session_core.oidc.provider import OidcProvider
 from session_core.oidc.return_to import local_return_to
 
-__all__ = ("AccessTokens", "LoginHook", "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "local_return_to")
+__all__ = (
+    "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",
+    "Tokens", "local_return_to",
+)  # fmt: skip

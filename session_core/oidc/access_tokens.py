@@ -8,71 +8,74 @@ expired token, in this process and in others, one redeems it, and the others tak
 from __future__ import annotations
 
 import asyncio
-import math
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from session_core.errors import (
     DiscoveryError,
     IdTokenError,
     LoginRequiredError,
+    SessionConflictError,
     SessionGoneError,
     StoreUnavailableError,
     TokenExchangeError,
 )
-from session_core.oidc.id_token import validate_id_token
+from session_core.oidc.refresh import TokenRefresh
 from session_core.oidc.single_flight import SingleFlight
-from session_core.oidc.tokens import TokenSet
-from session_core.writer import snapshot_of
 
 if TYPE_CHECKING:
-    from session_core.oidc.relying_party import RelyingParty
+    from session_core.oidc.relying_parties import RelyingParties
+    from session_core.oidc.session_tokens import HeldTokens
+    from session_core.oidc.tokens import TokenSet
     from session_core.session import SessionHandle
 
 __all__ = ("AccessTokens",)
 
-_EARLY_MS: Final = 30_000
-"""Refreshed this long before the expiry, so that the token is still good when it arrives somewhere."""
-_POLL_SECONDS: Final = 0.05
-_SAVE_ATTEMPTS: Final = 3
-_GONE: Final = frozenset({"invalid_grant"})
+_EARLY_SECONDS: Final = 30
+"""Refreshed this long before the expiry, so that the token is still good when it arrives somewhere; of a token that does not live
+long, in the last quarter of its life."""
+_ARRIVAL_SECONDS: Final = 5
+"""A token that expires sooner than this is not handed out while another one is under way."""
 
 
 class AccessTokens:
     """What a logged-in user's tokens are good for; injected as `tokens`."""
 
-    def __init__(self, relying_party: RelyingParty) -> None:
-        self._rp = relying_party
-        self._flight: SingleFlight[TokenSet] = SingleFlight()
-        self._held: dict[str, int] = {}
-        timeout = relying_party.config.http_timeout_seconds
-        self._lease_seconds = math.ceil(3 * timeout) + 2
-        """Longer than a redemption can take (metadata, tokens, keys, each within the timeout, and the store). Whoever dies in one
-        leaves the session stuck for no longer than this."""
-        self._patience_seconds = timeout + 2
-        """How long a request waits for somebody else's redemption."""
+    def __init__(self, relying_parties: RelyingParties) -> None:
+        self._rps = relying_parties
+        self.refresh = TokenRefresh(relying_parties, relying_parties.first.notes)
+        """The one way in which tokens are refreshed, by requests and by batches."""
+        self._flight: SingleFlight[HeldTokens] = SingleFlight()
+        timeout = relying_parties.config.http_timeout_seconds
+        self._patience_seconds = self.refresh.lease_seconds + timeout
+        """How long a request waits: until a dead holder's lease is free, and then for a redemption."""
+        self._drain_seconds = 3 * timeout
 
-    async def access_token(self, session: SessionHandle[Any]) -> str:
+    async def access_token(self, session: SessionHandle[Any], *, refused: str | None = None) -> str:
         """Return an access token that is valid now.
+
+        A token that is about to expire is returned as it is, while it lasts, and refreshed beside. `refused` is a token that a
+        resource server did not accept though it should be valid (RFC 6750 3.1, `invalid_token`): another one is fetched.
 
         Raises `LoginRequiredError` when nobody is logged in, there is no token, or the provider has ended the login (the session
         is destroyed then); `TokenExchangeError` or `DiscoveryError` when it cannot be refreshed now (the session stays);
         `StoreUnavailableError`.
         """
         await session.load()
-        tokens = self._rp.vault.open(session.vault, session.identity)
+        sealed = session.vault
+        tokens = self._rps.vault.open(sealed, session.identity)
         if tokens is None or session.key is None:
             raise LoginRequiredError
-        if self._is_fresh(tokens):
+        if self._is_good(tokens, _EARLY_SECONDS, refused):
+            if self._rps.vault.needs_reseal(sealed):
+                await self._reseal(session.key)
             return tokens.access_token
         if tokens.refresh_token is None:
-            if self._is_valid(tokens):
+            if self._is_good(tokens, 0, refused):
                 return tokens.access_token
             raise LoginRequiredError
-        # Not cancelled with this request: a redeemed token that nobody stores is a lost login.
-        return (await self._flight.run(session.key, lambda: self._renew(session, session.key or ""))).access_token
+        lasts = self._is_good(tokens, _ARRIVAL_SECONDS, refused)
+        renewal = self._begin_renewal(session, session.key, refused, waiting=not lasts)
+        return tokens.access_token if lasts else await self._renewed(renewal, tokens, refused)
 
     async def userinfo(self, session: SessionHandle[Any]) -> dict[str, Any]:
         """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).
@@ -81,10 +84,12 @@ class AccessTokens:
         when it has no such endpoint, is out, or answers for somebody else. The session stays.
         """
         token = await self.access_token(session)
-        if session.identity is None:
+        tokens = self._rps.vault.open(session.vault, session.identity)
+        if session.identity is None or tokens is None:
             raise LoginRequiredError
+        relying_party = self._rps.of(tokens.provider)
         try:
-            claims = await self._rp.userinfo(token, session.identity.subject)
+            claims = await relying_party.userinfo(token, session.identity.subject)
         except TokenExchangeError as error:
             if error.reason == "userinfo_unauthorized":
                 raise LoginRequiredError from None
@@ -95,98 +100,66 @@ class AccessTokens:
             raise TokenExchangeError("userinfo_not_offered")
         return claims
 
-    async def _renew(self, session: SessionHandle[Any], key: str) -> TokenSet:
-        """Return the newest tokens of the session: somebody else's when there are any, else those of a redemption."""
-        deadline = asyncio.get_running_loop().time() + self._patience_seconds
-        while True:
-            # From the store: this request may have loaded the session before another one refreshed it.
-            tokens = await self._stored(session, key)
-            if self._is_fresh(tokens) or tokens.refresh_token is None:
-                return tokens
-            name = f"refresh-{sha256(b'refresh token' + tokens.refresh_token.encode()).hexdigest()}"
-            if await self._lease(name):
-                return await self._redeem(session, tokens, tokens.refresh_token)
-            if asyncio.get_running_loop().time() > deadline:
-                if self._is_valid(tokens):
-                    return tokens
-                raise TokenExchangeError("refresh_in_progress")
-            await asyncio.sleep(_POLL_SECONDS)
+    async def close(self) -> None:
+        """Wait for refreshes and revocations that are under way, for a while: a process that stops must not lose a login."""
+        await self._flight.drain(self._drain_seconds)
+        await self.refresh.revocation.close(self._drain_seconds)
 
-    async def _lease(self, name: str) -> bool:
-        """Whether this process may redeem the token now: the first of all that ask, until the lease runs out."""
-        now = self._rp.clock.now()
-        self._held = {held: until for held, until in self._held.items() if now < until}
-        # An attempt of ours that failed at once leaves us the lease: the next request need not wait for its end.
-        if name not in self._held:
-            if not await self._rp.sessions.claim(name, seconds=self._lease_seconds):
-                return False
-            self._held[name] = now + self._lease_seconds * 1000
-        return True
-
-    async def _stored(self, session: SessionHandle[Any], key: str) -> TokenSet:
-        stored = await self._rp.sessions.store.load(key)
+    async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:
         try:
-            record = snapshot_of(stored).record if stored else None
-        except msgspec.MsgspecError:
-            record = None
-        tokens = self._rp.vault.open(record.vault, record.identity) if record else None
-        if record is None or tokens is None or not record.identity or not record.identity.is_same_user(session.identity):
+            async with asyncio.timeout(self._patience_seconds):
+                # Not cancelled with this request: a redeemed token that nobody stores is a lost login.
+                new = (await asyncio.shield(renewal)).tokens
+        except (TokenExchangeError, DiscoveryError):
+            # An outage of the provider ends nothing: the old token is used until it really expires.
+            if self._is_good(old, 0, refused):
+                return old.access_token
+            raise
+        except TimeoutError:
+            raise TokenExchangeError("refresh_in_progress") from None
+        if not self._is_good(new, 0, refused) and new.refresh_token is None:
             raise LoginRequiredError
-        return tokens
+        return new.access_token
 
-    async def _redeem(self, session: SessionHandle[Any], old: TokenSet, refresh_token: str) -> TokenSet:
-        try:
-            metadata = await self._rp.discovery.metadata()
-            answer = await self._rp.token_endpoint.refresh(metadata.token_endpoint, refresh_token=refresh_token)
-            await self._check_same_user(session, answer.id_token, answer.access_token)
-        except (TokenExchangeError, IdTokenError) as error:
-            if isinstance(error, IdTokenError) or error.reason in _GONE:
-                # The provider ended the login, or speaks of somebody else: this session must not go on.
-                await self._rp.sessions.events.emit("login.failed", handle=session.handle, reason=f"refresh_{error.reason}")
+    def _begin_renewal(
+        self, session: SessionHandle[Any], key: str, refused: str | None, *, waiting: bool
+    ) -> asyncio.Task[HeldTokens]:
+        identity = session.identity
+
+        async def end(held: HeldTokens) -> None:
+            # By the handle only while its handler waits here: then the cookie goes, too.
+            if waiting and session.key == key:
                 await session.destroy()
-                raise LoginRequiredError from None
-            return self._still_valid(old, error)
-        except DiscoveryError as error:
-            return self._still_valid(old, error)
-        tokens = self._rp.token_set(answer, old)
-        await self._store(session, tokens)
-        return tokens
-
-    async def _check_same_user(self, session: SessionHandle[Any], id_token: str | None, access_token: str) -> None:
-        """Check a refreshed ID token (OpenID Connect Core 12.2): same issuer, audience and subject as at the login."""
-        if id_token is None:
-            return
-        metadata = await self._rp.discovery.metadata()
-        expected = self._rp.expected_id_token(metadata, access_token, None)
-        valid = await validate_id_token(id_token, expected, self._rp.keys)
-        if not valid.identity.is_same_user(session.identity):
-            raise IdTokenError("sub_mismatch")
-
-    async def _store(self, session: SessionHandle[Any], tokens: TokenSet) -> None:
-        if session.identity is None:
-            raise LoginRequiredError
-        sealed = self._rp.vault.seal(tokens, session.identity)
-        for attempt in range(_SAVE_ATTEMPTS):
-            try:
-                await session.store_vault(sealed)
-            except SessionGoneError:
-                raise LoginRequiredError from None
-            except StoreUnavailableError:
-                # The old refresh token is spent: giving up here costs the user a login.
-                if attempt == _SAVE_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(_POLL_SECONDS)
             else:
-                return
+                await self.refresh.end(held)
 
-    def _still_valid(self, old: TokenSet, error: TokenExchangeError | DiscoveryError) -> TokenSet:
-        # An outage of the provider ends nothing: the old token is used until it really expires.
-        if self._is_valid(old):
-            return old
-        raise error
+        async def renew() -> HeldTokens:
+            return await self.refresh.renew(
+                key,
+                identity,
+                is_new=lambda tokens: self._is_good(tokens, _EARLY_SECONDS, refused),
+                is_usable=lambda tokens: self._is_good(tokens, _ARRIVAL_SECONDS, refused),
+                end=end,
+            )
 
-    def _is_fresh(self, tokens: TokenSet) -> bool:
-        return tokens.expires_at is None or self._rp.clock.now() < tokens.expires_at - _EARLY_MS
+        # Whoever asks for another token than the rest must not be given theirs.
+        return self._flight.begin((key, refused), renew)
 
-    def _is_valid(self, tokens: TokenSet) -> bool:
-        return tokens.expires_at is None or self._rp.clock.now() < tokens.expires_at
+    async def _reseal(self, key: str) -> None:
+        """Seal the tokens anew under the first key, so that the one before can be retired; another time when it fails."""
+        try:
+            held = await self.refresh.store.load(key)
+            if held is not None and self._rps.vault.needs_reseal(held.record.vault):
+                await self.refresh.store.change(held, lambda tokens: tokens, used=True)
+        except (StoreUnavailableError, SessionGoneError, SessionConflictError):
+            return
+
+    def _is_good(self, tokens: TokenSet, margin: int, refused: str | None) -> bool:
+        """Whether the access token is accepted and lives for `margin` seconds more."""
+        if refused is not None and tokens.access_token == refused:
+            return False
+        if tokens.expires_at is None:
+            return True
+        if tokens.lifetime is not None:
+            margin = min(margin, tokens.lifetime // 4)
+        return self._rps.clock.now() < tokens.expires_at - margin * 1000

@@ -1,12 +1,10 @@
-"""Reads what a browser brings to the login's start and to the callback: bounded, each parameter once; decides nothing."""
+"""Reads what a browser brings back from the provider: bounded, each parameter once; decides nothing."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
-
-import msgspec
 
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.secret_struct import SecretStruct
@@ -16,21 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AuthorizationResponse",
-    "LoginRequest",
     "check_code",
     "read_authorization_response",
-    "read_login_request",
     "single_params",
 )
 
 _MAX_BYTES: Final = 16_384
 _MAX_FIELDS: Final = 50
 _MAX_CODE: Final = 4096
-_MAX_HINT: Final = 256
-_MAX_ACR: Final = 512
-_MAX_AGE_DIGITS: Final = 9
-_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-_LOGIN_PARAMS: Final = frozenset({"next", "max_age", "acr_values", "prompt", "login_hint", "iss", "target_link_uri"})
 _ERRORS: Final = frozenset(
     {
         "access_denied", "account_selection_required", "consent_required", "interaction_required", "invalid_request",
@@ -53,24 +44,9 @@ class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
     error: str | None
 
 
-class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks of a login. `next` and `target_link_uri` are not checked here.
-
-    `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4).
-    """
-
-    next: str | None = None
-    max_age: int | None = None
-    acr_values: tuple[str, ...] = ()
-    prompt: str | None = None
-    login_hint: str | None = None
-    issuer: str | None = None
-    target_link_uri: str | None = None
-
-
-def read_authorization_response(query: bytes) -> AuthorizationResponse:
-    """Return the parameters of a callback. Raises `AuthorizationResponseError`."""
-    params = single_params(query, AuthorizationResponseError)
+def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
+    """Return the parameters of a callback, of its address or its form. Raises `AuthorizationResponseError`."""
+    params = single_params(encoded, AuthorizationResponseError)
     state = params.get("state")
     if not state:
         raise AuthorizationResponseError("state_missing")
@@ -85,33 +61,6 @@ def check_code(code: str | None) -> str:
     if not code or len(code) > _MAX_CODE or not code.isascii() or not code.isprintable():
         raise AuthorizationResponseError("code_malformed")
     return code
-
-
-def read_login_request(query: bytes) -> LoginRequest:
-    """Return the parameters of `GET /auth/login`. Raises `AuthorizationResponseError` (`login_parameter`).
-
-    A wrong `max_age` is refused, not ignored: the login that follows would look as if it had been recent.
-    """
-    params = single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS)
-    max_age, prompt, hint = params.get("max_age"), params.get("prompt"), params.get("login_hint")
-    acr_values = params.get("acr_values", "")
-    fit = (
-        (max_age is None or (max_age.isascii() and max_age.isdigit() and len(max_age) <= _MAX_AGE_DIGITS))
-        and (prompt is None or prompt in _PROMPTS)
-        and (hint is None or (0 < len(hint) <= _MAX_HINT and hint.isprintable()))
-        and (len(acr_values) <= _MAX_ACR and acr_values.isascii() and acr_values.isprintable())
-    )
-    if not fit:
-        raise AuthorizationResponseError("login_parameter")
-    return LoginRequest(
-        next=params.get("next"),
-        max_age=None if max_age is None else int(max_age),
-        acr_values=tuple(dict.fromkeys(acr_values.split())),
-        prompt=prompt,
-        login_hint=hint,
-        issuer=params.get("iss"),
-        target_link_uri=params.get("target_link_uri"),
-    )
 
 
 def single_params(

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from session_core.cookies import CookieConfig
 from session_core.errors import ConfigurationError
 from session_core.identity import Identity
+from session_core.oidc.batch_config import BatchRefresh
+from session_core.oidc.oauth2_provider import OAuth2Provider
 from session_core.oidc.provider import OidcProvider
+from session_core.oidc.registration import DEFAULT_ID, Registration
 from session_core.same_origin import origin_of
 from session_core.sealing import SealingKeys
 
@@ -29,8 +33,8 @@ LoginHook: TypeAlias = "Callable[[Identity, Mapping[str, Any], SessionHandle[Any
 class OidcConfig:
     """How users log in. Raises `ConfigurationError` when built with a value that cannot work."""
 
-    providers: Sequence[OidcProvider]
-    """Where users log in; one for now."""
+    providers: Sequence[OidcProvider | OAuth2Provider]
+    """Where users log in. The first is the one that is meant where nobody chooses."""
     public_url: str
     """Scheme, host and port under which browsers reach the application; the only source of redirect URIs. Must be the
     session's public URL."""
@@ -44,6 +48,8 @@ class OidcConfig:
     """Called with the identity, all claims (userinfo below, ID token above) and the session as it was, when everything
     has been verified and before the session changes: create or update the user here; raise to refuse the login. May return
     a function that is applied to the data of the new session."""
+    batch_refresh: BatchRefresh | None = None
+    """Notes which sessions' tokens expire when, so that `litestar sessions refresh-tokens` can refresh those that are due."""
     jwks_cooldown_seconds: float = 10
     """How long an unknown key or a bad signature cannot make us fetch the provider's keys again."""
     transport: httpx2.AsyncBaseTransport | None = field(default=None, repr=False)
@@ -51,9 +57,7 @@ class OidcConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
-        if len(self.providers) != 1:
-            msg = "exactly one provider is supported, for example providers=[OidcProvider(issuer=..., client_id=...)]"
-            raise ConfigurationError(msg)
+        self._check_providers()
         origin_of(self.public_url)
         if urlsplit(self.public_url).path not in {"", "/"}:
             msg = "public_url must be scheme, host and optional port, for example https://app.example.org"
@@ -67,16 +71,34 @@ class OidcConfig:
             raise ConfigurationError(msg)
 
     @property
-    def provider(self) -> OidcProvider:
-        """The provider."""
+    def provider(self) -> OidcProvider | OAuth2Provider:
+        """The first provider."""
         return self.providers[0]
 
-    @property
-    def redirect_uri(self) -> str:
-        """Where the provider sends the browser after a login; registered with it, character for character."""
-        return f"{self.public_url.rstrip('/')}/auth/callback"
+    def redirect_uri(self, provider: Registration) -> str:
+        """Return where this provider sends the browser after a login; registered with it, character for character.
+
+        No two providers share one: an answer that comes back to another's address is refused (RFC 9700 4.4).
+        """
+        own = "" if provider.id == DEFAULT_ID else f"/{provider.id}"
+        return f"{self.public_url.rstrip('/')}/auth/callback{own}"
 
     @property
     def post_logout_redirect_uri(self) -> str:
         """Where the provider sends the browser after a logout; registered with it, character for character."""
         return f"{self.public_url.rstrip('/')}{self.post_logout_path}"
+
+    def _check_providers(self) -> None:
+        if not self.providers:
+            msg = "at least one provider is needed, for example providers=[OidcProvider(issuer=..., client_id=...)]"
+            raise ConfigurationError(msg)
+        if len({provider.id for provider in self.providers}) != len(self.providers):
+            msg = 'each provider needs an id of its own, for example OAuth2Provider(id="github", ...)'
+            raise ConfigurationError(msg)
+        if len({provider.issuer for provider in self.providers}) != len(self.providers):
+            msg = "no two providers may have the same issuer: with the subject it names the user"
+            raise ConfigurationError(msg)
+        posting = any(provider.response_mode == "form_post" for provider in self.providers)
+        if posting:
+            # Its cookie is SameSite=None, so Secure: browsers take that from https and, most of them, from loopback hosts.
+            CookieConfig(name="login-post", same_site="none", secure=True).resolve(self.public_url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -13,9 +13,9 @@ from session_core.oidc.single_flight import SingleFlight
 if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.oidc.http import OpHttp
-    from session_core.oidc.provider import OidcProvider
+    from session_core.oidc.registration import Registration
 
-__all__ = ("Discovery", "ProviderMetadata")
+__all__ = ("Discovery", "FixedMetadata", "MetadataSource", "ProviderMetadata")
 
 _OK: Final = 200
 _FRESH_MS: Final = 3_600_000
@@ -36,6 +36,9 @@ class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
     userinfo_endpoint: str | None = None
     end_session_endpoint: str | None = None
     revocation_endpoint: str | None = None
+    pushed_authorization_request_endpoint: str | None = None
+    require_pushed_authorization_requests: bool = False
+    response_modes_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
 
@@ -44,9 +47,39 @@ class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
         """Every address that we or the browser would go to."""
         some = (
             self.authorization_endpoint, self.token_endpoint, self.jwks_uri, self.userinfo_endpoint,
-            self.end_session_endpoint, self.revocation_endpoint,
+            self.end_session_endpoint, self.revocation_endpoint, self.pushed_authorization_request_endpoint,
         )  # fmt: skip
         return tuple(url for url in some if url is not None)
+
+
+class MetadataSource(Protocol):
+    """Where a provider's metadata come from."""
+
+    @property
+    def known(self) -> ProviderMetadata | None:
+        """The metadata that are known without asking the provider."""
+        ...
+
+    async def metadata(self, *, unsolicited: bool = False) -> ProviderMetadata:
+        """Return the metadata. Raises `DiscoveryError`."""
+        ...
+
+
+class FixedMetadata:
+    """Metadata that the application gave: of a provider that publishes none."""
+
+    def __init__(self, metadata: ProviderMetadata) -> None:
+        self._metadata = metadata
+
+    @property
+    def known(self) -> ProviderMetadata:
+        """The metadata."""
+        return self._metadata
+
+    async def metadata(self, *, unsolicited: bool = False) -> ProviderMetadata:
+        """Return the metadata."""
+        del unsolicited
+        return self._metadata
 
 
 class Discovery:
@@ -55,7 +88,7 @@ class Discovery:
     A failure is not remembered against a login: the next one asks again, and those that wait at the same time share one request.
     """
 
-    def __init__(self, provider: OidcProvider, http: OpHttp, clock: Clock) -> None:
+    def __init__(self, provider: Registration, http: OpHttp, clock: Clock) -> None:
         self._provider = provider
         self._http = http
         self._clock = clock

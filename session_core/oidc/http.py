@@ -41,10 +41,14 @@ class OpResponse(SecretStruct, frozen=True):
 
         Raises `ValueError` when it is none, or is labelled neither application/json nor one of `also`.
         """
+        return parse_object(self.json_body(*also))
+
+    def json_body(self, *also: str) -> bytes:
+        """Return the body. Raises `ValueError` when it is labelled neither application/json nor one of `also`."""
         if self.media_type not in {"application/json", *also}:
             msg = "not labelled as JSON"
             raise ValueError(msg)
-        return parse_object(self.body)
+        return self.body
 
 
 class OpHttp:

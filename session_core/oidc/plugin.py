@@ -10,7 +10,9 @@ from litestar.plugins import InitPlugin
 
 from session_core.errors import ConfigurationError
 from session_core.oidc.access_tokens import AccessTokens
-from session_core.oidc.relying_party import RelyingParty
+from session_core.oidc.batch_refresh import RefreshBatch
+from session_core.oidc.batch_route import batch_route
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes import oidc_router
 from session_core.plugin import SessionPlugin
 from session_core.same_origin import origin_of
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from litestar.config.app import AppConfig
 
+    from session_core.oidc.batch_refresh import BatchResult
     from session_core.oidc.config import OidcConfig
+    from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("OidcPlugin", "Tokens")
 
@@ -33,15 +37,22 @@ Tokens: TypeAlias = NamedDependency[AccessTokens]
 class OidcPlugin(InitPlugin):
     """Login with OpenID Connect, for an application that has a `SessionPlugin`.
 
-    Adds `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/backchannel-logout` and `/auth/frontchannel-logout`.
+    Adds `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/backchannel-logout` and `/auth/frontchannel-logout`; for a
+    provider whose id is not `default` all but the logout also with its id behind.
     """
 
     def __init__(self, config: OidcConfig) -> None:
         self.config = config
-        self.relying_party: RelyingParty
-        """The verbs of login and logout; set when the application is built."""
+        self.relying_parties: RelyingParties
+        """The verbs of login and logout, for each provider; set when the application is built."""
         self.tokens: AccessTokens
         """Access tokens of sessions; set when the application is built, also injected as `tokens`."""
+        self._batch: RefreshBatch | None = None
+
+    @property
+    def relying_party(self) -> RelyingParty:
+        """The verbs towards the first provider."""
+        return self.relying_parties.first
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add routes, dependency and lifespan. Raises `ConfigurationError` without fitting sessions."""
@@ -52,17 +63,50 @@ class OidcPlugin(InitPlugin):
         if origin_of(self.config.public_url) != origin_of(sessions.config.public_url):
             msg = "OidcConfig and SessionConfig must have the same public_url"
             raise ConfigurationError(msg)
-        self.relying_party = RelyingParty(self.config, sessions.sessions)
-        self.tokens = AccessTokens(self.relying_party)
-        app_config.route_handlers.append(oidc_router(self.relying_party))
+        if not sessions.store.capabilities.atomic and not sessions.config.accept_weak_store:
+            msg = (
+                "OidcPlugin needs a store whose claims are atomic: on this one two processes could both use one login callback, "
+                "logout token or refresh token; use another store, or say SessionConfig(accept_weak_store=True)"
+            )
+            raise ConfigurationError(msg)
+        self.relying_parties = RelyingParties(self.config, sessions.sessions)
+        self.tokens = AccessTokens(self.relying_parties)
+        app_config.route_handlers.append(oidc_router(self.relying_parties, self.tokens.refresh.revocation))
+        if self.config.batch_refresh is not None and self.relying_party.notes is not None:
+            self._batch = RefreshBatch(
+                self.relying_parties, self.tokens.refresh, self.relying_party.notes, self.config.batch_refresh
+            )
+            if self.config.batch_refresh.key is not None:
+                app_config.route_handlers.append(batch_route(self._batch, sessions.sessions, self.config.batch_refresh.key))
         app_config.dependencies.setdefault("tokens", Provide(lambda: self.tokens, sync_to_thread=False))
         app_config.lifespan.append(self._lifespan)
         return app_config
 
+    async def refresh_tokens(
+        self, *, horizon_seconds: int | None = None, concurrency: int | None = None, dry_run: bool = False
+    ) -> BatchResult:
+        """Refresh the tokens of the sessions that are due, outside of a running application (see `RefreshBatch.run`).
+
+        Raises `ConfigurationError` without `OidcConfig(batch_refresh=...)`.
+        """
+        if self._batch is None:
+            msg = "nothing notes which sessions are due: say OidcConfig(batch_refresh=BatchRefresh())"
+            raise ConfigurationError(msg)
+        try:
+            return await self._batch.run(horizon_seconds=horizon_seconds, concurrency=concurrency, dry_run=dry_run)
+        finally:
+            await self.tokens.close()
+            await self.relying_parties.close()
+
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         del app
+        sessions = self.relying_party.sessions
+        if not sessions.store.capabilities.atomic:
+            lost = "two processes may both use one login callback, logout token or refresh token"
+            await sessions.events.emit("store.weak", reason="no_single_use", lost=lost)
         try:
             yield
         finally:
-            await self.relying_party.close()
+            await self.tokens.close()
+            await self.relying_parties.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from session_core.errors import LogoutTokenError
 from session_core.identity import Identity, op_session_key
 from session_core.oidc.logout_token import REPLAY_SECONDS, ExpectedLogoutToken, LogoutOrder, validate_logout_token
+from session_core.oidc.provider import OidcProvider
 from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class ProviderLogout:
         Raises `LogoutTokenError`, or `DiscoveryError`; after an outage of ours or theirs the provider may send it again.
         """
         provider = self._rp.provider
+        if not isinstance(provider, OidcProvider):
+            raise LogoutTokenError("not_openid")
         if logout_token.count(".") != 2:  # noqa: PLR2004 - a compact JWS (RFC 7515 7.1)
             raise LogoutTokenError("malformed")  # without asking the provider anything on a stranger's behalf
         metadata = await self._rp.discovery.metadata(unsolicited=True)

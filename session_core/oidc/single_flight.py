@@ -28,12 +28,22 @@ class SingleFlight(Generic[T]):
 
         A caller that is cancelled (its client went away) does not cancel the run that others wait for.
         """
+        return await asyncio.shield(self.begin(key, work))
+
+    def begin(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
+        """Return the run of `key`, begun with `work` when there is none. Whoever awaits it shields it."""
         task = self._running.get(key)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
             task = asyncio.create_task(work())
             self._running[key] = task
             task.add_done_callback(lambda done: self._finish(key, done))
-        return await asyncio.shield(task)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for all runs of this event loop, `seconds` at most."""
+        loop = asyncio.get_running_loop()
+        if running := {task for task in self._running.values() if task.get_loop() is loop}:
+            await asyncio.wait(running, timeout=seconds)
 
     def _finish(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if self._running.get(key) is task:

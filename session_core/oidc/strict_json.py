@@ -1,4 +1,4 @@
-"""Parses JSON objects that came from outside, and refuses whatever two parsers could read differently; knows no token."""
+"""Parses JSON that came from outside, and refuses whatever two parsers could read differently; knows no token."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from typing import Any
 
 import msgspec
 
-__all__ = ("parse_object",)
+__all__ = ("parse_json", "parse_object")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in `raw`.
+    """Return the JSON object in `raw`. Raises `ValueError` for anything else, and as `parse_json` does."""
+    value = parse_json(raw)
+    if not isinstance(value, dict):
+        raise _malformed()
+    return value
 
-    Raises `ValueError` for anything else, and for what is legal or tolerated elsewhere but means different things to
+
+def parse_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Return the JSON value in `raw`.
+
+    Raises `ValueError` for what is none, and for what is legal or tolerated elsewhere but means different things to
     different readers: duplicate members (RFC 8259 4), NaN and Infinity, lone surrogates, another encoding than UTF-8.
     """
     try:
         # Two passes: the first is strict about syntax and Unicode, the second sees duplicate members.
         msgspec.json.decode(raw)
-        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        # Not chained: the message of a decoding error quotes its input, which may be a token.
-        value = None
-    if not isinstance(value, dict):
-        msg = "not a JSON object with unique members"
-        raise ValueError(msg)  # noqa: TRY004 - one error for everything that is wrong with the text
-    return value
+        pass
+    # Not chained: the message of a decoding error quotes its input, which may be a token.
+    raise _malformed()
+
+
+def _malformed() -> ValueError:
+    return ValueError("not JSON of the expected form with unique members")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from session_core.errors import IdTokenError, TokenExchangeError
-from session_core.oidc.authlib_client import token_request
 from session_core.oidc.claims import check_audience, check_issuer
 from session_core.oidc.jws import MAX_TOKEN_CHARS, parse_jws
+from session_core.oidc.provider import OidcProvider
 from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
+    from session_core.oidc.client_authentication import ClientAuthentication
     from session_core.oidc.discovery import ProviderMetadata
     from session_core.oidc.http import OpHttp, OpResponse
     from session_core.oidc.keys import KeyCache
-    from session_core.oidc.provider import OidcProvider
+    from session_core.oidc.registration import Registration
 
-__all__ = ("TokenAnswer", "TokenEndpoint", "fetch_userinfo")
+__all__ = ("TokenAnswer", "TokenEndpoint", "error_reason", "fetch_userinfo")
 
 _OK: Final = 200
 _MAX_SECONDS: Final = 10 * 365 * 86400
@@ -29,6 +32,8 @@ _ERRORS: Final = frozenset(
     }
 )  # fmt: skip
 """RFC 6749 5.2; any other code is not repeated: it is text from outside."""
+_OTHER_NAMES: Final = {"bad_verification_code": "invalid_grant", "bad_refresh_token": "invalid_grant"}
+"""What GitHub calls it."""
 
 
 class TokenAnswer(SecretStruct, frozen=True, kw_only=True):
@@ -44,14 +49,15 @@ class TokenAnswer(SecretStruct, frozen=True, kw_only=True):
 class TokenEndpoint:
     """The token endpoint of one provider. Every method raises `TokenExchangeError` with a reason."""
 
-    def __init__(self, provider: OidcProvider, http: OpHttp) -> None:
+    def __init__(self, provider: Registration, http: OpHttp, client: ClientAuthentication) -> None:
         self._provider = provider
         self._http = http
+        self._client = client
 
     async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenAnswer:
         """Exchange an authorization code. Sent once and never again: a second use of a code revokes the first's tokens."""
         answer = await self._request(url, "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        if answer.id_token is None:
+        if answer.id_token is None and isinstance(self._provider, OidcProvider):
             raise TokenExchangeError("id_token_missing")
         return answer
 
@@ -59,15 +65,32 @@ class TokenEndpoint:
         """Exchange a refresh token; the answer may hold a new one, which replaces it."""
         return await self._request(url, "refresh_token", refresh_token=refresh_token)
 
+    async def revoke(self, metadata: ProviderMetadata, *, token: str, hint: str) -> None:
+        """Tell the provider that a token is not needed any more (RFC 7009 2.1). A token it does not know is no error (2.2)."""
+        if metadata.revocation_endpoint is None:
+            raise TokenExchangeError("revocation_not_offered")
+        params = {"token": token, "token_type_hint": hint}
+        headers, form = self._client.prepare(params, token_endpoint=metadata.token_endpoint)
+        url = metadata.revocation_endpoint
+        response = await self._http.send("POST", url, what="revocation", error=TokenExchangeError, headers=headers, form=form)
+        if response.status != _OK:
+            raise TokenExchangeError("revocation_status")
+
     async def _request(self, url: str, grant_type: str, **params: str) -> TokenAnswer:
-        headers, form = token_request(self._provider, url, grant_type, **params)
+        headers, form = self._client.prepare({"grant_type": grant_type, **params}, token_endpoint=url)
         response = await self._http.send("POST", url, what="token", error=TokenExchangeError, headers=headers, form=form)
         if response.status != _OK:
-            raise TokenExchangeError(_error_reason(response))
+            raise TokenExchangeError(error_reason(response))
         try:
-            return _parse(response.json_object())
+            document = response.json_object()
+            # Some providers say an error with status 200.
+            if "error" in document:
+                raise TokenExchangeError(error_reason(response))
+            answer = _parse(document)
         except ValueError:
             raise TokenExchangeError("token_malformed") from None
+        # Without OpenID Connect nothing says what an ID token would be worth.
+        return answer if isinstance(self._provider, OidcProvider) else msgspec.structs.replace(answer, id_token=None)
 
 
 async def fetch_userinfo(
@@ -106,12 +129,16 @@ async def fetch_userinfo(
     return jws.claims
 
 
-def _error_reason(response: OpResponse) -> str:
+def error_reason(response: OpResponse, what: str = "token") -> str:
+    """Return the reason for an answer that is an error: its code where that is a known one (RFC 6749 5.2)."""
     try:
         error = response.json_object().get("error")
     except ValueError:
-        return "token_status"
-    return error if isinstance(error, str) and error in _ERRORS else "token_status"
+        return f"{what}_status"
+    error = _OTHER_NAMES.get(error, error) if isinstance(error, str) else None
+    if error not in _ERRORS:
+        return f"{what}_status"
+    return error if what == "token" else f"{what}_{error}"
 
 
 def _parse(answer: dict[str, Any]) -> TokenAnswer:

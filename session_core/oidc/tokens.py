@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,7 +12,28 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.sealing import SealingKeys
 
-__all__ = ("TokenSet", "TokenVault")
+__all__ = ("FREE", "Lease", "TokenSet", "TokenVault")
+
+
+class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who may redeem the refresh token it lies beside. `holder` is random for each lease, and empty when nobody holds it.
+
+    `term` counts the leases of one login and is never given twice: it is the fencing token. `beat` counts the renewals: whoever
+    sees it change knows that the holder lives, whatever the clocks of both say.
+    """
+
+    term: int = msgspec.field(name="t", default=0)
+    holder: str = msgspec.field(name="h", default="")
+    beat: int = msgspec.field(name="b", default=0)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds it, dead or alive."""
+        return bool(self.holder)
+
+
+FREE: Final = Lease()
+"""The lease of a login that has never been refreshed."""
 
 
 class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,6 +45,15 @@ class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     id_token: str | None = msgspec.field(name="i", default=None)
     scope: str | None = msgspec.field(name="s", default=None)
     provider: str = msgspec.field(name="p", default="default")
+    lifetime: int | None = msgspec.field(name="x", default=None)
+    """For how long the access token was issued, in seconds."""
+    family: str = msgspec.field(name="f", default="")
+    """Random for each login, given by its first lease: what was redeemed for one login is not stored into another."""
+    term: int = msgspec.field(name="t", default=0)
+    """Of the lease under which these were redeemed; 0: they came with the login."""
+    nonce: str | None = msgspec.field(name="n", default=None)
+    """Digest of the nonce of the login's own ID token, once that has been replaced by a refreshed one."""
+    lease: Lease = msgspec.field(name="l", default=FREE)
 
 
 class TokenVault:
@@ -35,6 +65,10 @@ class TokenVault:
     def seal(self, tokens: TokenSet, identity: Identity) -> bytes:
         """Return what goes into the session's vault."""
         return self._sealing.seal(msgspec.msgpack.encode(tokens), context=_context(identity))
+
+    def needs_reseal(self, sealed: bytes) -> bool:
+        """Whether another than the first key sealed it."""
+        return bool(sealed) and self._sealing.needs_reseal(sealed)
 
     def open(self, sealed: bytes, identity: Identity | None) -> TokenSet | None:
         """Return the tokens, or None: there are none, the keys were retired, or the vault is not this user's."""

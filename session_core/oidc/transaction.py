@@ -13,7 +13,7 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from session_core.cookies import ResolvedCookie
     from session_core.sealing import SealingKeys
 
-__all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "state_digest")
+__all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "ResponseMode", "state_digest")
+
+ResponseMode: TypeAlias = Literal["query", "form_post"]
 
 LIFETIME_SECONDS: Final = 600
 _MAX_OPEN: Final = 10
@@ -52,6 +54,8 @@ class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=Tr
     started_at: int
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
+    response_mode: ResponseMode = "query"
+    silent: bool = False
 
 
 def state_digest(state: str) -> str:
@@ -66,7 +70,8 @@ class LoginTransactions:
         self._sealing = sealing
         self._clock = clock
         self._public_url = public_url
-        self._prefix = cookie_name("login", public_url) + "-"
+        bases: dict[ResponseMode, str] = {"query": "login", "form_post": "login-post"}
+        self._prefixes = {mode: cookie_name(base, public_url) + "-" for mode, base in bases.items()}
 
     def start(
         self,
@@ -76,6 +81,8 @@ class LoginTransactions:
         return_to: str,
         max_age: int | None = None,
         acr_values: tuple[str, ...] = (),
+        response_mode: ResponseMode = "query",
+        silent: bool = False,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the answer.
 
@@ -93,8 +100,10 @@ class LoginTransactions:
             started_at=self._clock.now(),
             max_age=max_age,
             acr_values=acr_values,
+            response_mode=response_mode,
+            silent=silent,
         )
-        cookie = self._cookie(transaction.state_digest)
+        cookie = self._cookie(transaction.state_digest, response_mode)
         sealed = self._sealing.seal(msgspec.msgpack.encode(transaction), context=_context(cookie.name))
         value = urlsafe_b64encode(sealed).rstrip(b"=").decode()
         return state, transaction, [cookie.set_header(value, LIFETIME_SECONDS), *self._evict(headers)]
@@ -108,8 +117,9 @@ class LoginTransactions:
         if not _STATE.match(state):
             raise AuthorizationResponseError("state_malformed")
         digest = state_digest(state)
-        name = self._cookie(digest).name
-        for value in read_cookies(headers, name):
+        headers = list(headers)
+        jars = [self._cookie(digest, mode).name for mode in get_args(ResponseMode)]
+        for name, value in ((jar, value) for jar in jars for value in read_cookies(headers, jar)):
             transaction = self._unseal(name, value)
             if transaction is not None and hmac.compare_digest(transaction.state_digest, digest):
                 if self._is_over(transaction):
@@ -119,7 +129,7 @@ class LoginTransactions:
 
     def delete_header(self, transaction: LoginTransaction) -> bytes:
         """Return the Set-Cookie value that deletes the transaction's cookie."""
-        return self._cookie(transaction.state_digest).delete_header()
+        return self._cookie(transaction.state_digest, transaction.response_mode).delete_header()
 
     def _evict(self, headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
         """Return the Set-Cookie values that delete the oldest transactions, and cookies that are none."""
@@ -138,14 +148,14 @@ class LoginTransactions:
         return [self._resolve(name).delete_header() for name in dead[:_MAX_DELETED]]
 
     def _names(self, headers: list[tuple[bytes, bytes]]) -> list[str]:
-        prefix = self._prefix.encode()
+        prefixes = [prefix.encode() for prefix in self._prefixes.values()]
         names: dict[str, None] = {}
         for header, line in headers:
-            if header != b"cookie" or prefix not in line:
+            if header != b"cookie":
                 continue
             for pair in line.split(b";"):
                 name = pair.strip(b" \t").partition(b"=")[0]
-                if name.startswith(prefix) and _SUFFIX.match(name[len(prefix) :]):
+                if any(name.startswith(prefix) and _SUFFIX.match(name[len(prefix) :]) for prefix in prefixes):
                     names[name.decode("ascii")] = None
         return list(names)
 
@@ -162,10 +172,13 @@ class LoginTransactions:
         # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
         return not 0 <= self._clock.now() - transaction.started_at < LIFETIME_SECONDS * 1000
 
-    def _cookie(self, digest: str) -> ResolvedCookie:
-        return self._resolve(self._prefix + digest[:8])
+    def _cookie(self, digest: str, mode: ResponseMode) -> ResolvedCookie:
+        return self._resolve(self._prefixes[mode] + digest[:8])
 
     def _resolve(self, name: str) -> ResolvedCookie:
+        if name.startswith(self._prefixes["form_post"]):
+            # Comes back with a cross-site POST, on which only None is sent, and None needs Secure.
+            return CookieConfig(name=name, same_site="none", secure=True).resolve(self._public_url)
         # Lax: the way back from the provider is a cross-site navigation, on which Strict is not sent.
         return CookieConfig(name=name, same_site="lax").resolve(self._public_url)
 

@@ -82,11 +82,20 @@ async def pieces(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
+def by_basic(request: httpx2.Request, form: dict[str, str]) -> None:
+    basic = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
+    assert basic == "app:s3cret%3Awith%25odd%2Bchars"
+    assert not {"client_secret", "client_assertion"} & set(form)
+
+
 class FakeOp:
     """What each attribute changes is changed from the next request on."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, issuer: str = ISSUER) -> None:
         self.clock = clock
+        self.issuer = issuer
+        self.client_auth: Callable[[httpx2.Request, dict[str, str]], None] = by_basic
+        self.pushed: dict[str, dict[str, str]] = {}
         self.key: Any = RSA_KEY
         self.alg = "RS256"
         self.kid: str | None = "k1"
@@ -112,12 +121,19 @@ class FakeOp:
 
     def authorize(self, url: str) -> str:
         """Let the user agree at once; return the address of the callback."""
+        redirect_uri, params = self.respond(url)
+        return f"{redirect_uri}?{httpx.QueryParams(params)}"
+
+    def respond(self, url: str) -> tuple[str, dict[str, str]]:
+        """Let the user agree at once; return where the answer goes, and its parameters."""
         asked = dict(parse_qsl(urlsplit(url).query))
+        if "request_uri" in asked:
+            assert set(asked) == {"client_id", "request_uri"}
+            asked = self.pushed.pop(asked["request_uri"])
         code = secrets.token_urlsafe(16)
         self.codes[code] = asked
-        params: dict[str, str | None] = {"code": code, "state": asked["state"], "iss": ISSUER, **self.response_params}
-        query = httpx.QueryParams({name: value for name, value in params.items() if value is not None})
-        return f"{asked['redirect_uri']}?{query}"
+        params: dict[str, str | None] = {"code": code, "state": asked["state"], "iss": self.issuer, **self.response_params}
+        return asked["redirect_uri"], {name: value for name, value in params.items() if value is not None}
 
     # -- the relying party's side ----------------------------------------------------------------------------
 
@@ -141,8 +157,8 @@ class FakeOp:
             return httpx2.Response(200, json=self.configuration())
         if path == "/jwks":
             return httpx2.Response(200, json={"keys": self.jwks})
-        if path == "/token":
-            return self.token(request)
+        if path in {"/token", "/par"}:
+            return self.token(request) if path == "/token" else self.push(request)
         if path == "/userinfo":
             assert request.headers["authorization"].startswith("Bearer at-")
             return httpx2.Response(200, json=self.changed({"sub": self.subject, "name": "Alice"}, self.userinfo))
@@ -150,24 +166,35 @@ class FakeOp:
 
     def configuration(self) -> dict[str, Any]:
         known = {
-            "issuer": ISSUER,
-            "authorization_endpoint": f"{ISSUER}/authorize",
-            "token_endpoint": f"{ISSUER}/token",
-            "jwks_uri": f"{ISSUER}/jwks",
-            "userinfo_endpoint": f"{ISSUER}/userinfo",
-            "end_session_endpoint": f"{ISSUER}/end",
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/jwks",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "end_session_endpoint": f"{self.issuer}/end",
             "id_token_signing_alg_values_supported": ["RS256", "ES256", "EdDSA", "none", "HS256"],
             "authorization_response_iss_parameter_supported": True,
-            "mtls_endpoint_aliases": {"token_endpoint": f"{ISSUER}/mtls-token"},
+            "mtls_endpoint_aliases": {"token_endpoint": f"{self.issuer}/mtls-token"},
         }
         return self.changed(known, self.metadata)
 
-    def token(self, request: httpx2.Request) -> httpx2.Response:
+    def form_of(self, request: httpx2.Request) -> dict[str, str]:
+        """The parameters of a request by our client."""
         form = parse_qs(request.content.decode(), strict_parsing=True)
         assert all(len(values) == 1 for values in form.values())
         given = {name: values[0] for name, values in form.items()}
-        basic = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
-        assert basic == "app:s3cret%3Awith%25odd%2Bchars"
+        self.client_auth(request, given)
+        return given
+
+    def push(self, request: httpx2.Request) -> httpx2.Response:
+        given = self.form_of(request)
+        assert "request_uri" not in given
+        request_uri = f"urn:ietf:params:oauth:request_uri:{secrets.token_urlsafe(16)}"
+        self.pushed[request_uri] = given
+        return httpx2.Response(201, json={"request_uri": request_uri, "expires_in": 60})
+
+    def token(self, request: httpx2.Request) -> httpx2.Response:
+        given = self.form_of(request)
         if given["grant_type"] == "authorization_code":
             asked = self.codes.pop(given["code"], None)
             challenge = b64(hashlib.sha256(given["code_verifier"].encode()).digest())
@@ -198,7 +225,7 @@ class FakeOp:
         now = self.clock.now() // 1000
         half = hashlib.sha256(access_token.encode()).digest()[:16]
         claims = {
-            "iss": ISSUER, "sub": self.subject, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "sid": self.sid,
+            "iss": self.issuer, "sub": self.subject, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "sid": self.sid,
             "at_hash": b64(half), **nonce,
         }  # fmt: skip
         if self.auth_time is not None:
@@ -213,7 +240,7 @@ class FakeOp:
     def logout_token(self, header: dict[str, Any] | None = None, **changes: Any) -> str:
         now = self.clock.now() // 1000
         claims = {
-            "iss": ISSUER, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_urlsafe(8), "sid": self.sid,
+            "iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_urlsafe(8), "sid": self.sid,
             "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
         }  # fmt: skip
         given = {"alg": self.alg, "kid": self.kid, "typ": "logout+jwt", **(header or {})}
@@ -235,9 +262,13 @@ class World:
         provider: dict[str, Any] | None = None,
         handlers: Sequence[Any] = (),
         sharing: World | None = None,
+        beside: Callable[[FakeClock], Sequence[tuple[Any, Any]]] = lambda _: (),
         **oidc: Any,
     ) -> None:
-        """`sharing`: another process of the same application, with the same store, clock and provider."""
+        """`sharing`: another process of the same application, with the same store, clock and provider.
+
+        `beside`: makes further providers, each with the scripted one that stands for it.
+        """
         self.clock = sharing.clock if sharing else FakeClock()
         self.op = sharing.op if sharing else FakeOp(self.clock)
         self.events: list[Event] = []
@@ -251,10 +282,12 @@ class World:
             )
         )
         given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **(provider or {})}
-        oidc.setdefault("transport", httpx2.MockTransport(self.op.handle))
+        others = beside(self.clock)
+        self.ops: dict[str, Any] = {urlsplit(other.issuer).hostname or "": other for _, other in others}
+        oidc.setdefault("transport", httpx2.MockTransport(self.reach))
         self.oidc = OidcPlugin(
             OidcConfig(
-                providers=[OidcProvider(**given)],
+                providers=[OidcProvider(**given), *(each for each, _ in others)],
                 public_url=public_url,
                 sealing=SealingKeys([b"k" * 32]),
                 http_timeout_seconds=oidc.pop("http_timeout_seconds", 0.5),
@@ -264,6 +297,10 @@ class World:
         self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, debug=False)
         self.browser = self.new_browser()
         self.planted: str | None = None
+
+    async def reach(self, request: httpx2.Request) -> httpx2.Response:
+        """The network: each provider at its host; what is nobody's goes to the first."""
+        return await self.ops.get(request.url.host, self.op).handle(request)  # type: ignore[no-any-return]
 
     def new_browser(self, **options: Any) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)  # type: ignore[arg-type]

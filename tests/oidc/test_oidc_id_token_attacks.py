@@ -362,6 +362,8 @@ async def test_unsigned_userinfo_that_says_it_is_signed(world: World) -> None:
     await world.assert_rejected(await world.login(), "token_form")
 
 
+@pytest.mark.attack("asvs-6.8.4")
+@pytest.mark.attack("asvs-7.6.1")
 @pytest.mark.parametrize(
     ("params", "claims", "reason"),
     [
@@ -385,7 +387,8 @@ async def test_a_login_that_was_asked_to_be_recent_or_strong(
         await world.assert_rejected(response, reason)
 
 
-@pytest.mark.attack("64")
+@pytest.mark.attack("18")
+@pytest.mark.attack("asvs-9.1.2")
 async def test_a_narrowed_algorithm(world: World) -> None:
     narrowed = World(provider={"signing_algorithms": ["ES256"]})
     await narrowed.plant()

@@ -33,6 +33,7 @@ async def test_a_login_from_link_to_session(world: World) -> None:
     assert [event.name for event in world.events] == ["login.started", "session.created", "login.succeeded"]
 
 
+@pytest.mark.attack("asvs-10.2.3")
 @pytest.mark.attack("15")
 async def test_the_authorization_request(world: World) -> None:
     first, second = await world.start(), await world.start()
@@ -115,6 +116,8 @@ async def test_a_next_too_long_for_a_cookie_becomes_the_start_page(world: World)
     assert (await world.login(next="/" + "a" * 1500)).headers["location"] == "/"
 
 
+@pytest.mark.attack("asvs-3.3.2")
+@pytest.mark.attack("asvs-3.3.4")
 async def test_the_transaction_cookie(world: World) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
@@ -125,6 +128,8 @@ async def test_the_transaction_cookie(world: World) -> None:
     assert response.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.attack("asvs-3.3.1")
+@pytest.mark.attack("asvs-3.3.3")
 async def test_the_transaction_cookie_on_https() -> None:
     world = World(public_url="https://app.example.org")
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
@@ -162,6 +167,7 @@ async def test_the_identity(world: World) -> None:
     )
 
 
+@pytest.mark.attack("asvs-7.6.1")
 async def test_a_provider_that_does_not_say_when_has_not_proved_that_it_was_recently(world: World) -> None:
     await world.login()
     (event,) = [event for event in world.events if event.name == "login.succeeded"]
@@ -205,6 +211,24 @@ async def test_the_hook_may_refuse() -> None:
     await world.assert_rejected(response, "refused_by_application")
 
 
+@pytest.mark.parametrize("wrong", ["raises", "type"])
+async def test_what_the_hook_wants_to_store_is_part_of_the_login_or_there_is_none(wrong: str) -> None:
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> Any:
+        def change(data: AppSession) -> None:
+            if wrong == "raises":
+                raise PermissionDeniedException
+            data.roles = 7  # type: ignore[assignment]
+
+        return change
+
+    world = World(on_login=on_login)
+    await world.plant()
+    response = await world.login()
+    assert response.status_code == (403 if wrong == "raises" else 500)
+    await world.assert_rejected(response, "refused_by_application" if wrong == "raises" else "session_data")
+    assert world.reasons("login.succeeded") == world.reasons("session.created")[1:] == []
+
+
 @pytest.mark.attack("oidcc-client-test-idtoken-sig-rs256")
 @pytest.mark.parametrize(
     ("alg", "key"), [("RS256", RSA_KEY), ("PS256", RSA_KEY), ("ES256", EC_KEY), ("EdDSA", ED_KEY), ("Ed25519", ED_KEY)]
@@ -244,6 +268,7 @@ async def test_post_authentication_and_public_client(world: World) -> None:
         assert "authorization" not in seen[0].headers
 
 
+@pytest.mark.attack("asvs-14.2.4")
 async def test_tokens_are_sealed_in_the_store(world: World) -> None:
     await world.login()
     stored = [session async for session in world.sessions.store.scan()]

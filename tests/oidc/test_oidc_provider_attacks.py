@@ -319,6 +319,8 @@ class TestKeys:
         assert time.monotonic() - started < 2
         assert len(parse_jwk_set({"keys": [OLD] * 100_000})) == 100
 
+    @pytest.mark.attack("asvs-11.2.3")
+    @pytest.mark.attack("asvs-11.6.1")
     @pytest.mark.parametrize(
         "jwk",
         [

@@ -142,6 +142,7 @@ OPEN_REDIRECTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.attack("asvs-3.7.2")
 @pytest.mark.attack("56")
 @pytest.mark.parametrize("next_", OPEN_REDIRECTS, ids=lambda next_: ascii(next_[:40]))
 def test_everything_else_is_the_default(next_: str) -> None:
@@ -185,6 +186,7 @@ hostile_text = st.text(st.characters(exclude_categories=())) | st.lists(hostile_
 path_like = st.lists(hostile_pieces, max_size=8).map(lambda pieces: "/a" + "".join(pieces))
 
 
+@pytest.mark.attack("56")
 @given(hostile_text | hostile_text.map("/".__add__) | path_like)
 @example("/..//e")
 @example("/a?" + "%25" * 600)

@@ -1,0 +1,60 @@
+"""Calls an API on behalf of the user who is logged in.
+
+    uv run litestar --app examples.call_an_api:app run
+
+The provider is named by OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, the API by API_URL.
+"""
+
+from __future__ import annotations
+
+import os
+
+import httpx2
+import msgspec
+from litestar import Litestar, get
+
+from session_core import Session, SessionConfig, SessionPlugin
+from session_core.guards import requires_login
+from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider, Tokens
+from session_core.sealing import SealingKeys, generate_key, parse_keys
+
+UNAUTHORIZED = 401
+PUBLIC_URL = "http://localhost:8000"
+
+
+class AppSession(msgspec.Struct):
+    theme: str = "light"
+
+
+def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: httpx2.AsyncBaseTransport | None = None) -> Litestar:
+    """Return the application. The transports replace the network in tests."""
+    api_url = os.environ.get("API_URL", "https://api.example.org")
+
+    @get("/orders", guards=[requires_login])
+    async def orders(session: Session[AppSession], tokens: Tokens) -> list[str]:
+        token = await tokens.access_token(session)
+        async with httpx2.AsyncClient(transport=to_api, base_url=api_url, timeout=5) as api:
+            answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
+            if answer.status_code == UNAUTHORIZED:
+                # The token should have been good and is not: another one, once.
+                token = await tokens.access_token(session, refused=token)
+                answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
+        return msgspec.json.decode(answer.raise_for_status().content, type=list[str])
+
+    provider = OidcProvider(
+        issuer=os.environ.get("OIDC_ISSUER", "https://login.example.org"),
+        client_id=os.environ.get("OIDC_CLIENT_ID", "app"),
+        client_secret=os.environ.get("OIDC_CLIENT_SECRET", "change me"),
+        scopes=("openid", "offline_access", "orders:read"),
+    )
+    login = OidcConfig(
+        providers=[provider],
+        public_url=PUBLIC_URL,
+        sealing=SealingKeys(parse_keys(os.environ.get("SESSION_ENCRYPTION_KEYS") or generate_key())),
+        batch_refresh=BatchRefresh(),
+        transport=to_provider,
+    )
+    return Litestar([orders], plugins=[SessionPlugin(SessionConfig(AppSession, public_url=PUBLIC_URL)), OidcPlugin(login)])
+
+
+app = create_app()

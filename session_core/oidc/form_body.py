@@ -1,0 +1,26 @@
+"""Reads the form body of a request that anybody may send: bounded, of one content type; knows no parameter."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litestar import Request
+
+    from session_core.errors import OidcError
+
+__all__ = ("read_form_body",)
+
+
+async def read_form_body(request: Request[Any, Any, Any], error: type[OidcError], *, max_bytes: int) -> bytes:
+    """Return the body, as encoded. Raises `error` for another content type and for a body that is larger; reads no further."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/x-www-form-urlencoded":
+        raise error("content_type")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise error("body_too_large")
+    return bytes(body)

@@ -1,0 +1,100 @@
+"""We, towards every provider: finds the one that a login, a session or a message belongs to; decides nothing about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_core.errors import LoginRequiredError, LogoutTokenError
+from session_core.oidc.addresses import origin_of_url
+from session_core.oidc.jws import parse_jws
+from session_core.oidc.provider import SIGNING_ALGORITHMS
+from session_core.oidc.relying_party import RelyingParty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from session_core.identity import Identity
+    from session_core.manager import SessionManager
+    from session_core.oidc.config import OidcConfig
+    from session_core.oidc.tokens import TokenVault
+
+__all__ = ("RelyingParties",)
+
+
+class RelyingParties:
+    """One `RelyingParty` for each provider; in the order of the configuration."""
+
+    def __init__(self, config: OidcConfig, sessions: SessionManager) -> None:
+        self.config = config
+        self.sessions = sessions
+        self.clock = sessions.clock
+        self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
+        self.first = next(iter(self._by_id.values()))
+
+    @property
+    def vault(self) -> TokenVault:
+        """Seals and opens the tokens of every provider alike."""
+        return self.first.vault
+
+    def __iter__(self) -> Iterator[RelyingParty]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def of(self, provider_id: str) -> RelyingParty:
+        """Return the relying party towards the provider of that id (`TokenSet.provider`, `LoginTransaction.provider`).
+
+        Raises `LoginRequiredError` when it is configured no more: what it gave is good for nothing here.
+        """
+        found = self._by_id.get(provider_id)
+        if found is None:
+            raise LoginRequiredError
+        return found
+
+    def find(self, provider_id: str) -> RelyingParty | None:
+        """Return the relying party towards the provider of that id, or None."""
+        return self._by_id.get(provider_id)
+
+    def by_issuer(self, issuer: str | None) -> RelyingParty | None:
+        """Return the one towards the provider of that issuer, compared character for character, or None."""
+        return next((each for each in self if each.provider.issuer == issuer), None)
+
+    def by_logout_token(self, token: str) -> RelyingParty:
+        """Return the one whose provider the token says it is of; everything else about it is still to be checked.
+
+        Raises `LogoutTokenError`.
+        """
+        if len(self) == 1:
+            return self.first
+        issuer = parse_jws(token, algorithms=SIGNING_ALGORITHMS, error=LogoutTokenError).claims.get("iss")
+        found = self.by_issuer(issuer) if isinstance(issuer, str) else None
+        if found is None:
+            reason = "iss_mismatch"
+            raise LogoutTokenError(reason)
+        return found
+
+    def of_session(self, provider_id: str | None, identity: Identity) -> RelyingParty | None:
+        """Return the one that a session's login came from: by its tokens or, without any, by the user's issuer."""
+        found = self.find(provider_id) if provider_id is not None else None
+        if found is not None and found.provider.issuer == identity.issuer:
+            return found
+        return self.by_issuer(identity.issuer)
+
+    def form_targets(self) -> frozenset[str]:
+        """Return the origins at which a form of ours may end: browsers hold the redirects after a form post to `form-action`.
+
+        A logout ends at the provider's logout, a form that needs a fresh login at its login.
+        """
+        found: set[str] = set()
+        for party in self:
+            known = party.discovery.known
+            found.add(party.provider.origin)
+            if known is not None:
+                found |= {origin_of_url(url) for url in (known.authorization_endpoint, known.end_session_endpoint) if url}
+        return frozenset(found)
+
+    async def close(self) -> None:
+        """Close the connections to all providers."""
+        for each in self:
+            await each.close()
