@@ -39,6 +39,14 @@ screenshot:
     uv run python scripts/screenshot.py
 # demo:end
 
+# the tables of docs/security.md, from a run of the tests that carry a requirement's id
+security:
+    uv run python scripts/security_table.py
+
+# measure the sessions beside their peers; a full run writes docs/benchmarks.md
+bench *ARGS:
+    uv run --group bench python -m benchmarks {{ARGS}}
+
 # build the documentation
 docs:
     uv run zensical build --strict --clean

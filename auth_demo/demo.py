@@ -12,24 +12,29 @@ import asyncio
 import os
 import sys
 import webbrowser
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from auth_demo.demo_banner import banner, cluster_page
 from auth_demo.demo_servers import Addresses, DemoServers, StartError, end_with_launcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from auth_demo.demo_cluster_watch import ClusterWatch
+
 __all__ = ("main",)
 
 _MAX_PORT: Final = 65535
-_LATER: Final = "error: the cluster demo is not there yet; with a server of your own: uv run demo --store redis://localhost"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo until interrupted; return the exit code. Anything that prevents it is one clear line."""
     options = _parser().parse_args(arguments)
-    if options.cluster or options.kill_primary:
-        print(_LATER, file=sys.stderr)
+    refusal = _refusal(options)
+    if refusal is not None:
+        print(f"error: {refusal}", file=sys.stderr)
         return 2
     end_with_launcher()
     addresses = Addresses(options.port, options.op_port)
@@ -42,54 +47,87 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _refusal(options: argparse.Namespace) -> str | None:
+    """Return why these options do not go together, or None."""
+    if options.kill_primary and not options.cluster:
+        return "--kill-primary needs a cluster to kill one of: uv run demo --cluster --kill-primary"
+    if options.cluster and options.store is not None:
+        return "--cluster brings its own store; leave --store out"
+    return None
+
+
 def _run(options: argparse.Namespace, addresses: Addresses) -> int:
     addresses.refuse_busy()
     if options.smoke:
         # What it saw is the output; what happened inside would only hide it.
         os.environ.setdefault("APP_LOG_LEVEL", "WARNING")
-    servers = DemoServers(addresses, store=options.store)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(options, addresses, servers))
+    with ExitStack() as stack:
+        watch = None
+        if options.cluster:
+            # Only here: without the option the demo needs no Redis client.
+            from auth_demo.demo_cluster import running_cluster  # noqa: PLC0415
+            from auth_demo.demo_cluster_page import add_cluster_page  # noqa: PLC0415
+            from auth_demo.demo_cluster_watch import ClusterWatch  # noqa: PLC0415
+
+            cluster = stack.enter_context(running_cluster())
+            watch = ClusterWatch(cluster)
+            servers = DemoServers(addresses, store=cluster.url, extend=partial(add_cluster_page, watch=watch))
+        else:
+            servers = DemoServers(addresses, store=options.store)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(options, addresses, servers, watch))
 
 
-async def _serve(options: argparse.Namespace, addresses: Addresses, servers: DemoServers) -> int:
-    async with servers.running() as interrupted:
+async def _serve(options: argparse.Namespace, addresses: Addresses, servers: DemoServers, watch: ClusterWatch | None) -> int:
+    async with AsyncExitStack() as stack:
+        if watch is not None:
+            await stack.enter_async_context(watch.running())
+        interrupted = await stack.enter_async_context(servers.running())
         if options.smoke:
-            from auth_demo.smoke import SmokeFailure, smoke  # noqa: PLC0415 - an HTTP client is needed only here
-
-            try:
-                await smoke(addresses.app_url, addresses.issuer)
-            except SmokeFailure as failure:
-                print(f"smoke: FAILED: {failure}", file=sys.stderr)
-                return 1
-            print("smoke: everything worked")
-            return 0
-        print(_banner(addresses, servers), flush=True)
+            return await _walk(options, addresses)
+        print(banner(addresses, servers.accounts, watch), flush=True)
         if not options.no_browser and _has_display():
             # In a thread: some launchers wait for the browser.
-            opening = asyncio.get_running_loop().run_in_executor(None, webbrowser.open, addresses.app_url)
+            start = cluster_page(addresses) if watch is not None else addresses.app_url
+            opening = asyncio.get_running_loop().run_in_executor(None, webbrowser.open, start)
             opening.add_done_callback(lambda future: future.exception())
+        if options.kill_primary:
+            await _walk_until(interrupted, options, addresses)
         await interrupted.wait()
         print("\nstopping", flush=True)
     return 0
 
 
-def _banner(addresses: Addresses, servers: DemoServers) -> str:
-    width = max(len(account.username) for account in servers.accounts)
-    users = [f"{account.username:{width}}  {', '.join(account.roles)}" for account in servers.accounts]
-    lines = [
-        "",
-        f"  Application        {addresses.app_url}",
-        f"  Identity provider  {addresses.issuer}",
-        "",
-        f"  Log in as          {users[0]}",
-        *(f"                     {user}" for user in users[1:]),
-        f"                     one click each, or the password: {servers.accounts[0].password}",
-        "",
-        "  Ctrl-C stops both.",
-        "",
-    ]
-    return "\n".join(lines)
+async def _walk(options: argparse.Namespace, addresses: Addresses) -> int:
+    """Use the demo as a browser does, and say what was seen; return the exit code."""
+    # An HTTP client is needed only here.
+    from auth_demo.demo_visitor import SmokeFailure  # noqa: PLC0415
+
+    name = "kill-primary" if options.kill_primary else "smoke"
+    try:
+        if options.kill_primary:
+            from auth_demo.demo_kill_primary import show_failover  # noqa: PLC0415
+
+            await show_failover(addresses.app_url, addresses.issuer)
+        else:
+            from auth_demo.smoke import smoke  # noqa: PLC0415
+
+            await smoke(addresses.app_url, addresses.issuer)
+    except SmokeFailure as failure:
+        print(f"{name}: FAILED: {failure}", file=sys.stderr, flush=True)
+        return 1
+    print(f"{name}: everything {'held' if options.kill_primary else 'worked'}", flush=True)
+    return 0
+
+
+async def _walk_until(interrupted: asyncio.Event, options: argparse.Namespace, addresses: Addresses) -> None:
+    """Show the failover while the demo runs; Ctrl-C ends the show as well."""
+    walking = asyncio.create_task(_walk(options, addresses))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait([walking, waiting], return_when=asyncio.FIRST_COMPLETED)
+    for task in (walking, waiting):
+        task.cancel()
+    await asyncio.gather(walking, waiting, return_exceptions=True)
 
 
 def _has_display() -> bool:
@@ -113,8 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--smoke", action="store_true", help="start, log in, log out, stop; the exit code says whether it worked")
     parser.add_argument("--store", metavar="URL", help="where sessions are kept, for example memory://")
-    parser.add_argument("--cluster", action="store_true", help="on a real Valkey cluster (not there yet)")
-    parser.add_argument("--kill-primary", action="store_true", help="with --cluster: show that nobody is logged out")
+    parser.add_argument("--cluster", action="store_true", help="keep the sessions in a real Valkey cluster of six servers")
+    parser.add_argument(
+        "--kill-primary", action="store_true", help="with --cluster: kill a primary, show that nobody is logged out"
+    )
     return parser
 
 

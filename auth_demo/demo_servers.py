@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from auth_demo.op import DEMO_ACCOUNTS, OpSettings, RegisteredClient, UnsafeProviderError, create_op
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from litestar import Litestar
+    from litestar.types import Receive, Scope, Send
 
     from auth_demo.op import Account
 
@@ -63,14 +64,16 @@ class Addresses:
 
 
 class DemoServers:
-    """The provider and the application, configured for each other."""
+    """The provider and the application, configured for each other. `extend` may add pages that only the demo has."""
 
-    def __init__(self, addresses: Addresses, *, store: str | None) -> None:
+    def __init__(self, addresses: Addresses, *, store: str | None, extend: Callable[[Litestar], None] | None = None) -> None:
         self.accounts: tuple[Account, ...] = DEMO_ACCOUNTS
         self._addresses = addresses
         secret = secrets.token_urlsafe(32)
         self._op = self._make_op(secret)
         self._app = self._make_app(secret, store)
+        if extend is not None:
+            extend(self._app)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Event]:
@@ -143,7 +146,17 @@ async def _serving(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
     from granian.constants import Interfaces  # noqa: PLC0415 - a refusal needs no server
     from granian.server.embed import Server  # noqa: PLC0415
 
-    server = Server(app, address=host, port=port, interface=Interfaces.ASGINL, log_enabled=False)
+    under_way = 0
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal under_way
+        under_way += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            under_way -= 1
+
+    server = Server(counted, address=host, port=port, interface=Interfaces.ASGINL, log_enabled=False)
     task = asyncio.create_task(server.serve())
     try:
         await _answering(task, host, port)
@@ -151,7 +164,11 @@ async def _serving(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
     finally:
         server.stop()  # type: ignore[no-untyped-call]
         with suppress(TimeoutError):
-            await asyncio.wait_for(task, _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await task
+                # The server lets go of requests that it has handed over; they would meet a loop that is being taken down.
+                while under_way:  # noqa: ASYNC110 - the end of several, not an event
+                    await asyncio.sleep(0.01)
 
 
 async def _answering(task: asyncio.Task[None], host: str, port: int) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import secrets
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
 
 import click
+import msgspec
 from litestar import Litestar
 
 from session_core.env_file import rotate_secret
-from session_core.errors import SessionCoreError
+from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.identity import Identity
 from session_core.plugin import SessionPlugin
 from session_core.posture import routes_posture, session_problems
@@ -30,12 +31,25 @@ _FAILED = 1
 _NOT_FOUND = 2
 
 
+class _Refreshed(Protocol):
+    failed: int
+    complete: bool
+
+
+@runtime_checkable
+class _RefreshesTokens(Protocol):
+    """The login plugin, which commands on sessions do not import."""
+
+    async def refresh_tokens(self, *, horizon_seconds: int | None, concurrency: int | None, dry_run: bool) -> _Refreshed:
+        """Refresh the tokens of the sessions that are due."""
+
+
 def add_commands(cli: click.Group) -> None:
     """Add the commands to Litestar's command line; replaces Litestar's own `sessions`, which knows other sessions."""
     # Litestar's own kind of group hands the application to commands that ask for it.
     kind = cast("type[click.Group]", getattr(cli, "group_class", None) or click.Group)
     group = kind("sessions", help="List, show and end sessions; secrets; counts.")
-    for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate):
+    for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate, _refresh_tokens):
         group.add_command(command)
     cli.add_command(group)
     cli.add_command(_check)
@@ -55,7 +69,7 @@ def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T
     try:
         return asyncio.run(with_store())
     except SessionCoreError as error:
-        click.echo(f"error: {error.title}", err=True)
+        click.echo(f"error: {error if isinstance(error, ConfigurationError) else error.title}", err=True)
         sys.exit(_FAILED)
 
 
@@ -150,7 +164,27 @@ def _stats(app: Litestar) -> None:
     click.echo(f"logged in   {stats.logged_in} (of {stats.users} users)")
     click.echo(f"anonymous   {stats.anonymous}")
     click.echo(f"undecodable {stats.undecodable}")
-    click.echo(f"bytes       p50 {stats.size_p50}, p99 {stats.size_p99}, max {stats.size_max}")
+    sizes = f"p50 {stats.size_p50}, p90 {stats.size_p90}, p99 {stats.size_p99}, max {stats.size_max}"
+    click.echo(f"bytes       {sizes}")
+    click.echo("last used   " + ", ".join(f"{name} {count}" for name, count in stats.idle.items()))
+    for issuer, count in stats.issuers.items():
+        click.echo(_printable(f"issuer      {issuer} {count}"))
+
+
+@click.command("refresh-tokens")
+@click.option("--horizon", type=click.IntRange(min=0), help="Seconds within which an access token expires that is due.")
+@click.option("--concurrency", type=click.IntRange(1, 100), help="How many sessions are refreshed at once.")
+@click.option("--dry-run", is_flag=True, help="Only count those that are due.")
+def _refresh_tokens(app: Litestar, horizon: int | None, concurrency: int | None, dry_run: bool) -> None:  # noqa: FBT001 - click
+    """Refresh the tokens of the sessions that are due, and print how many as JSON."""
+    login = next((plugin for plugin in app.plugins if isinstance(plugin, _RefreshesTokens)), None)
+    if login is None:
+        click.echo("error: the application has no OidcPlugin, so there are no tokens", err=True)
+        sys.exit(_FAILED)
+    result = _run(app, lambda _: login.refresh_tokens(horizon_seconds=horizon, concurrency=concurrency, dry_run=dry_run))
+    click.echo(msgspec.json.encode(result).decode())
+    if result.failed or not result.complete:
+        sys.exit(_FAILED)
 
 
 @click.command("generate-secret")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ("Clock", "SystemClock")
+__all__ = ("TOLERATED_SKEW_MS", "Clock", "SystemClock")
+
+TOLERATED_SKEW_MS: Final = 300_000
+"""By how much the clocks of an application's nodes may differ, in milliseconds: promises hold, lifetimes are off by as much."""
 
 
 class Clock(Protocol):

@@ -58,6 +58,9 @@ class SessionConfig(Generic[D]):
     """Name and attributes of the session cookie."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     """Idle and absolute timeout, and the touch interval."""
+    accept_weak_store: bool = False
+    """Whether a store may be used for what it cannot promise: a login with OpenID Connect on one whose claims are not atomic, any
+    session on one that is eventually consistent. Each promise that is lost is in the log at start (`store.weak`)."""
     max_sessions_per_user: int = 0
     """A login above this number ends the user's oldest session; 0 means no limit."""
     on_conflict: Literal["refuse", "last_write_wins"] = "refuse"
@@ -70,6 +73,12 @@ class SessionConfig(Generic[D]):
     """Seconds within which the store must answer; 503 after that."""
     sweep_interval: float = 300.0
     """Seconds between removals of expired records, for stores without native expiry; 0 switches the sweeper off."""
+    close_connections: Literal["push", "poll", "never"] = "push"
+    """How open WebSockets and streaming responses learn that their session has ended, and are closed: announced by the store
+    where it can (Redis, PostgreSQL) and by asking it elsewhere; by asking alone; or they stay open whatever happens."""
+    poll_interval: float = 0.5
+    """Seconds between looks at the sessions of open connections where nothing is announced, and after which a silent channel of
+    announcements is tried. A connection is closed within about this time, so more than half a second breaks "within a second"."""
     on_event: Sequence[EventListener] = ()
     """Called with every event, in the request it belongs to."""
     roles: RoleResolver = _roles_in_data
@@ -98,6 +107,12 @@ class SessionConfig(Generic[D]):
             raise ConfigurationError(msg)
         if self.store_timeout <= 0:
             msg = "store_timeout must be positive seconds, for example 2.0"
+            raise ConfigurationError(msg)
+        if self.poll_interval <= 0:
+            msg = "poll_interval must be positive seconds, for example 0.5"
+            raise ConfigurationError(msg)
+        if self.close_connections not in {"push", "poll", "never"}:
+            msg = "close_connections must be 'push', 'poll' or 'never'"
             raise ConfigurationError(msg)
         if self.on_conflict not in {"refuse", "last_write_wins"}:
             msg = "on_conflict must be 'refuse' or 'last_write_wins'"

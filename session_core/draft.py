@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from session_core.errors import SessionDataError
 from session_core.record import DataCodec, SessionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ("Draft", "with_data")
 
@@ -59,6 +63,21 @@ class Draft(Generic[D]):
         if self._refuse_conflicts:
             return with_data(record, self._codec.merge(self.base, newest, changes))
         return with_data(record, self._codec.apply(newest, changes))
+
+    def after(self, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None = None) -> bytes:
+        """Return the data, encoded and checked, after `function` has changed it and with `fields`.
+
+        Raises what `function` raises, and `SessionDataError`.
+        """
+        result = function(self.data) if function else None
+        if result is not None:
+            if not isinstance(result, self._codec.data_type):
+                msg = f"the function must return None or a {self._codec.data_type.__name__}, and must not be async"
+                raise SessionDataError(msg)
+            self.data = result
+        if fields:
+            self.data = msgspec.structs.replace(self.data, **fields)
+        return self.encoded()
 
     def encoded(self) -> bytes:
         """The data as it would be stored now, checked. Raises `SessionDataError`."""

@@ -7,8 +7,10 @@ Nothing is read until somebody asks for the session; nothing is sent that depend
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
@@ -16,24 +18,29 @@ from litestar.middleware import ASGIMiddleware
 
 from session_core.cookies import read_session_id
 from session_core.errors import ConfigurationError, SessionCoreError
+from session_core.live_connections import LiveConnection
 from session_core.record import Device
 from session_core.session import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from litestar.connection import ASGIConnection
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
     from session_core.config import SessionConfig
     from session_core.lifecycle import SessionLifecycle
+    from session_core.live_connections import LiveConnections
 
-__all__ = ("SessionMiddleware", "session_of", "vary_on_cookie")
+__all__ = ("SessionMiddleware", "provide_session", "session_of", "vary_on_cookie")
 
-_SCOPE_KEY = "session_core.session"
-_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_SERVER_ERROR = 500
-_MAX_USER_AGENT = 256
+_SCOPE_KEY: Final = "session_core.session"
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_SERVER_ERROR: Final = 500
+_MAX_USER_AGENT: Final = 256
+_PRIVATE: Final = (b"cache-control", b"private, no-store")
+_current: ContextVar[SessionHandle[Any] | None] = ContextVar("session_core.session", default=None)
+"""The session of the request that runs: a dependency that takes the scope would cost twice as much."""
 
 
 async def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionHandle[Any]:
@@ -43,12 +50,23 @@ async def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionH
     """
     handle = cast("SessionHandle[Any] | None", connection.scope.get(_SCOPE_KEY))
     if handle is None:
-        msg = (
-            f"the route {connection.scope['path']!r} does not use the session: inject it, guard the route, or give the handler "
-            "opt={'session': True}"
-        )
-        raise ConfigurationError(msg)
+        raise _not_used(connection.scope["path"])
     return await handle.load()
+
+
+async def provide_session() -> SessionHandle[Any]:
+    """Return the loaded session of the request that runs: what injection gives. Raises what `session_of` raises."""
+    handle = _current.get()
+    if handle is None:
+        raise _not_used()
+    return await handle.load()
+
+
+def _not_used(path: str | None = None) -> ConfigurationError:
+    return ConfigurationError(
+        f"the route {path or 'of this request'} does not use the session: inject it, guard the route, or give the handler "
+        "opt={'session': True}"
+    )
 
 
 def vary_on_cookie(message: Message, scope: Scope) -> None:
@@ -75,41 +93,55 @@ class SessionMiddleware(ASGIMiddleware):
         config: SessionConfig[Any],
         lifecycle: SessionLifecycle[Any],
         answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
+        connections: LiveConnections | None = None,
     ) -> None:
-        self._config = config
-        self._lifecycle = lifecycle
+        self.config = config
+        self.lifecycle = lifecycle
         self.answer_error = answer_error
+        self.connections = connections
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
+
+        async def with_session(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.handle(scope, receive, send, app)
+
+        return with_session
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""
-        outer = cast("SessionHandle[Any] | None", scope.get(_SCOPE_KEY))
-        if outer is not None and outer.belongs_to(self._lifecycle):  # the middleware stands here twice
+        state = cast("dict[str, Any]", scope)
+        outer: SessionHandle[Any] | None = state.get(_SCOPE_KEY)
+        if outer is not None and outer.belongs_to(self.lifecycle):  # the middleware stands here twice
             await next_app(scope, receive, send)
             return
-        reader = _CookieReader(self._config, self._lifecycle, scope)
-        handle: SessionHandle[Any] = SessionHandle(self._lifecycle, reader.session_id, reader.device)
-        sender = _Sender(self, handle, reader, scope, receive, send)
-        scope[_SCOPE_KEY] = handle  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
+        exchange = _Exchange(self, scope, receive, send)
+        state[_SCOPE_KEY] = exchange.handle
+        token = _current.set(exchange.handle)
         try:
-            await next_app(scope, receive, sender.send_durable)
-            await sender.save_rest()
+            await next_app(scope, receive if self.connections is None else exchange.receive, exchange.send_durable)
+            await exchange.save_rest()
         except HTTPException as error:
-            await sender.answer_with_cookie(error)
-        except Exception:
-            if not sender.replaced:
+            await exchange.answer_with_cookie(error)
+        except (Exception, asyncio.CancelledError) as error:
+            if not exchange.has_stopped(error):
                 raise
         finally:
+            if exchange.live is not None:
+                exchange.live.leave()
+            _current.reset(token)
             if outer is not None:  # an application mounted in one that has other sessions
-                scope[_SCOPE_KEY] = outer  # type: ignore[literal-required] # pyright: ignore[reportGeneralTypeIssues]
+                state[_SCOPE_KEY] = outer
 
     def finish(self, message: Message, handle: SessionHandle[Any]) -> Message:
         """Return the start message with the cookie and the caching headers that the session asks for."""
         # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
-        headers: list[tuple[bytes, bytes]] = list(cast("dict[str, Any]", message).get("headers") or ())
+        start = cast("dict[str, Any]", message)
+        headers: list[tuple[bytes, bytes]] = list(start.get("headers") or ())
         if handle.cookie_action == "set" and handle.session_id and handle.absolute_expires_at:
             headers.append((b"set-cookie", self._cookie(handle.session_id, handle.absolute_expires_at)))
         elif handle.cookie_action == "delete":
-            headers.append((b"set-cookie", self._config.resolved_cookie.delete_header()))
+            headers.append((b"set-cookie", self.config.resolved_cookie.delete_header()))
         if message["type"] != "websocket.accept":
             private = handle.exists or handle.cookie_action is not None
             headers = _with_caching(headers, private=private)
@@ -117,34 +149,34 @@ class SessionMiddleware(ASGIMiddleware):
 
     async def report_resigned(self, handle: SessionHandle[Any]) -> None:
         """Tell that a cookie signed with an older secret is signed anew."""
-        await self._lifecycle.events.emit("cookie.resigned", handle=handle.handle)
+        await self.lifecycle.events.emit("cookie.resigned", handle=handle.handle)
 
     def _cookie(self, session_id: str, absolute_expires_at: int) -> bytes:
-        cookie = self._config.resolved_cookie
+        cookie = self.config.resolved_cookie
         # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
-        max_age = max(1, -(-(absolute_expires_at - self._config.clock.now()) // 1000))
-        return cookie.set_header(self._config.signer.sign(session_id), max_age)
+        max_age = max(1, -(-(absolute_expires_at - self.config.clock.now()) // 1000))
+        return cookie.set_header(self.config.signer.sign(session_id), max_age)
 
 
-class _Sender:
-    """Sends one response, after what it depends on is durable."""
+class _Exchange:
+    """One request and its response, which is sent after what it depends on is durable."""
 
-    def __init__(
-        self,
-        middleware: SessionMiddleware,
-        handle: SessionHandle[Any],
-        reader: _CookieReader,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    __slots__ = (
+        "_failed", "_headers", "_middleware", "_receive", "_scope", "_send", "_task", "_visitor", "handle", "live", "replaced",
+    )  # fmt: skip
+
+    def __init__(self, middleware: SessionMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._middleware = middleware
-        self._handle = handle
-        self._reader = reader
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._visitor = _Visitor(middleware, scope)
         self._failed = False
+        self._headers: Iterable[tuple[bytes, bytes]] = ()
+        self.live: LiveConnection | None = None
+        """Set once the exchange may last."""
+        self._task = None if middleware.connections is None else asyncio.current_task()
+        self.handle: SessionHandle[Any] = SessionHandle(middleware.lifecycle, self._visitor.read_id, self._visitor.read_device)
         self.replaced = False
         """Whether an error has taken the place of the response."""
 
@@ -152,42 +184,70 @@ class _Sender:
         """Save the session before the response starts; send the error instead where that fails."""
         if self.replaced:
             raise _ReplacedResponseError
-        if message["type"] not in _STARTS:
-            await self._send(message)
-            return
-        error = await self._save(message) if self._handle.loaded else None
-        if error is None:
-            await self._send_finished(message)
-        else:
-            await self._replace(error)
+        if message["type"] in _STARTS:
+            error = await self._save(message) if self.handle.loaded else None
+            if error is not None:
+                await self._replace(error)
+                return
+            message = await self._finished(message)
+            self._headers = cast("dict[str, Any]", message).get("headers") or ()
+        elif self.live is None and message.get("more_body"):
+            self._stay_open()
+        await (self._send if self.live is None else self.live.send)(message)
+        if message["type"] == "websocket.accept":
+            self._stay_open()
+
+    async def receive(self) -> ReceiveMessage:
+        """Return what the client says; once the response has begun, also that the session has ended."""
+        if self.live is None and self.handle.response_started:
+            self._stay_open()
+        return await (self._receive if self.live is None else self.live.receive)()
+
+    def has_stopped(self, error: BaseException) -> bool:
+        """Whether the handler was stopped on purpose: its response was replaced, or its session has ended."""
+        if self.live is not None and self.live.stopped(error):
+            return True
+        return self.replaced and isinstance(error, Exception)
+
+    def _stay_open(self) -> None:
+        """A WebSocket, or a response that is still streaming: it closes when the session ends."""
+        if (connections := self._middleware.connections) is not None:
+            kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
+            sized = any(name.lower() == b"content-length" for name, _ in self._headers)
+            self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
 
     async def save_rest(self) -> None:
         """Save what a background task or WebSocket handler has assigned since; nobody is left to tell of a conflict."""
-        if self._handle.changed and self._handle.exists and not self._failed:
+        handle = self.handle
+        if handle.loaded and not self._failed and handle.exists and handle.changed:
             with suppress(SessionCoreError):  # an event has told the log
-                await self._handle.save()
+                await handle.save()
 
     async def answer_with_cookie(self, error: HTTPException) -> None:
         """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
         if self.replaced:
             return
-        if self._handle.response_started or self._handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
+        if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
             raise error
         await self._replace(error)
 
     async def _replace(self, error: Exception) -> None:
-        self.replaced = True
-        await self._middleware.answer_error(self._scope, self._receive, self._send_finished, error)
+        async def send(message: Message) -> None:
+            await self._send(await self._finished(message) if message["type"] in _STARTS else message)
 
-    async def _send_finished(self, message: Message) -> None:
-        if message["type"] in _STARTS:
-            self._handle.response_started = True
-            if self._reader.needs_resign and self._handle.exists and self._handle.cookie_action is None:
-                self._handle.cookie_action = "set"
-                await self._middleware.report_resigned(self._handle)
-            if self._handle.loaded:
-                message = self._middleware.finish(message, self._handle)
-        await self._send(message)
+        self.replaced = True
+        await self._middleware.answer_error(self._scope, self._receive, send, error)
+
+    async def _finished(self, start: Message) -> Message:
+        """Return the start message as it goes out; from here on the cookie cannot be changed."""
+        handle = self.handle
+        handle.response_started = True
+        if not handle.loaded:
+            return start
+        if self._visitor.needs_resign and handle.exists and handle.cookie_action is None:
+            handle.cookie_action = "set"
+            await self._middleware.report_resigned(handle)
+        return self._middleware.finish(start, handle)
 
     async def _save(self, message: Message) -> SessionCoreError | None:
         """Make the handler's assignments durable; return the error that must be answered instead of `message`."""
@@ -196,7 +256,8 @@ class _Sender:
             self._failed = True
             return None
         try:
-            await self._handle.save()
+            if self.handle.save_due:
+                await self.handle.save()
         except SessionCoreError as error:
             if message["type"] != "http.response.start":
                 raise
@@ -204,41 +265,52 @@ class _Sender:
         return None
 
 
-class _CookieReader:
+class _Visitor:
     """What one request says about its session and its sender."""
 
-    def __init__(self, config: SessionConfig[Any], lifecycle: SessionLifecycle[Any], scope: Scope) -> None:
-        self._config = config
-        self._lifecycle = lifecycle
-        self._scope = scope
+    # The headers, not the scope: the scope holds the handle and the handle this, and a cycle is freed late.
+    __slots__ = ("_client", "_headers", "_middleware", "_scope", "needs_resign")
+
+    def __init__(self, middleware: SessionMiddleware, scope: Scope) -> None:
+        self._middleware = middleware
+        self._headers = scope["headers"]
+        self._client = scope.get("client")
+        self._scope = scope if middleware.config.device is not None else None
         self.needs_resign = False
 
-    async def session_id(self) -> str | None:
+    async def read_id(self) -> str | None:
         """Return the verified session id, or None; a bad cookie is an event, never an error."""
-        reading = read_session_id(self._scope["headers"], self._config.resolved_cookie, self._config.signer)
+        config = self._middleware.config
+        reading = read_session_id(self._headers, config.resolved_cookie, config.signer)
         if reading.rejected:
-            await self._lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
+            await self._middleware.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
         self.needs_resign = reading.needs_resign
         return reading.session_id
 
-    def device(self) -> Device:
+    def read_device(self) -> Device:
         """Return where the client says it comes from."""
-        if self._config.device is not None:
-            return self._config.device(self._scope["litestar_app"].request_class(self._scope))
-        client = self._scope.get("client")
-        agent = next((value for name, value in self._scope["headers"] if name == b"user-agent"), b"")
-        return Device(ip=client[0] if client else "", user_agent=agent.decode("latin-1")[:_MAX_USER_AGENT])
+        device = self._middleware.config.device
+        if device is not None and self._scope is not None:
+            return device(self._scope["litestar_app"].request_class(self._scope))
+        agent = next((value for name, value in self._headers if name == b"user-agent"), b"")
+        return Device(ip=self._client[0] if self._client else "", user_agent=agent.decode("latin-1")[:_MAX_USER_AGENT])
 
 
 def _with_caching(headers: list[tuple[bytes, bytes]], *, private: bool) -> list[tuple[bytes, bytes]]:
     """Say that the response depends on the cookie and, with a session, that nobody may keep it."""
-    vary = b", ".join(value for name, value in headers if name.lower() == b"vary")
-    names = {part.strip().lower() for part in vary.split(b",")}
-    kept = [(name, value) for name, value in headers if name.lower() != b"vary"]
-    if not names & {b"cookie", b"*"}:
-        vary = vary + b", Cookie" if vary else b"Cookie"
+    kept: list[tuple[bytes, bytes]] = []
+    vary = b""
+    for header in headers:
+        name = header[0].lower()
+        if name == b"vary":
+            vary = vary + b", " + header[1] if vary else header[1]
+        elif not private or name != b"cache-control":
+            kept.append(header)
+    if not vary:
+        vary = b"Cookie"
+    elif not {part.strip().lower() for part in vary.split(b",")} & {b"cookie", b"*"}:
+        vary += b", Cookie"
     kept.append((b"vary", vary))
     if private:
-        kept = [(name, value) for name, value in kept if name.lower() != b"cache-control"]
-        kept.append((b"cache-control", b"private, no-store"))
+        kept.append(_PRIVATE)
     return kept

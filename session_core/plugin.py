@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,14 @@ from litestar.types import Message, Scope
 from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
 from session_core.events import Events
 from session_core.lifecycle import SessionLifecycle
+from session_core.live_connections import LiveConnections
 from session_core.manager import SessionManager
-from session_core.middleware import SessionMiddleware, session_of, vary_on_cookie
+from session_core.middleware import SessionMiddleware, provide_session, vary_on_cookie
 from session_core.problem import error_response
 from session_core.routes import forbid_cache, is_state_changing, uses_session
 from session_core.same_origin_middleware import SameOriginMiddleware
-from session_core.session import SessionHandle
 from session_core.stores.guarded import GuardedStore
+from session_core.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,15 +67,19 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
         """Other people's sessions; also injected as `sessions`."""
         self._refuse_impossible()
-        self._session_middleware = SessionMiddleware(config, self.lifecycle, self._answer_error)
+        self.connections = (
+            None
+            if config.close_connections == "never"
+            else LiveConnections(
+                self.store, config.clock, self.events, interval=config.poll_interval, push=config.close_connections == "push"
+            )
+        )
+        """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
+        self._session_middleware = SessionMiddleware(config, self.lifecycle, self._answer_error, self.connections)
         self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependencies, the error handler and the lifespan."""
-
-        async def provide_session(scope: Scope) -> SessionHandle[Any]:
-            return await session_of(_Connection(scope))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-
         app_config.dependencies.setdefault("session", Provide(provide_session))
         app_config.dependencies.setdefault("sessions", Provide(lambda: self.sessions, sync_to_thread=False))
         app_config.exception_handlers.setdefault(SessionCoreError, self.handle_error)
@@ -124,6 +128,12 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         if self.config.max_sessions_per_user and not self.store.capabilities.atomic:
             msg = "max_sessions_per_user needs a store with atomic writes; this one cannot keep the limit under concurrency"
             raise ConfigurationError(msg)
+        if not self.store.capabilities.consistent and not self.config.accept_weak_store:
+            msg = (
+                "this store is eventually consistent: a session that has ended may be accepted elsewhere for a minute or more; "
+                "use another one, or say accept_weak_store=True"
+            )
+            raise ConfigurationError(msg)
 
     async def _answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
         """Send what the application answers to an error that came up while its response was being sent."""
@@ -145,47 +155,26 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         with suppress(StoreUnavailableError):
             await self.store.open()
         capabilities = self.store.capabilities
-        if not capabilities.atomic:
-            await self.events.emit("store.weak", reason="no_compare_and_swap")
+        for reason, lost in capabilities.lost_promises().items():
+            await self.events.emit("store.weak", reason=reason, lost=lost)
         if self.config.secrets_generated:
             await self.events.emit("store.weak", reason="generated_secret")
-        sweeper = None
-        if self.config.sweep_interval > 0 and not capabilities.native_expiry:
-            sweeper = asyncio.create_task(self._sweep())
+        sweeper = Sweeper(self.sessions, interval=self.config.sweep_interval)
+        if self.config.sweep_interval > 0 and capabilities.listable and not capabilities.native_expiry:
+            sweeper.start()
         try:
             yield
         finally:
-            if sweeper is not None:
-                sweeper.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sweeper
+            await sweeper.stop()
+            if self.connections is not None:
+                await self.connections.close()
             await self.store.close()
-
-    async def _sweep(self) -> None:
-        """Remove expired records for ever."""
-        while True:
-            await asyncio.sleep(self.config.sweep_interval)
-            try:
-                await self.sessions.prune()
-            except StoreUnavailableError:
-                continue  # an event has told the log; the next round tries again
-            except Exception as error:  # noqa: BLE001 - one bad round must not end the sweeping for ever
-                _log.error("sweep failed", error=type(error).__name__)
 
 
 async def _log_fault(error: Exception, scope: Scope) -> None:
     """Log what is the application's own fault and would otherwise be a 500 without a word."""
     if isinstance(error, SessionCoreError) and error.status_code == _SERVER_ERROR:
         _log.error("session error", code=error.code, problem=str(error), path=scope["path"])
-
-
-class _Connection:
-    """The one attribute that `session_of` reads, without building a request object for each injection."""
-
-    __slots__ = ("scope",)
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
 
 
 def plugin_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionPlugin:

@@ -28,6 +28,8 @@ def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities
         problems.append("store: a restart would log everybody out; use a durable store")
     if not capabilities.atomic:
         problems.append("store: writes are not atomic, concurrent writes may be lost; use another store")
+    if not capabilities.consistent:
+        problems.append("store: eventually consistent, an ended session may be accepted for a while; use another store")
     return problems
 
 

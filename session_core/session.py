@@ -151,7 +151,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._loaded_draft()
 
         def change(record: SessionRecord) -> SessionRecord:
-            return with_data(record, self._applied(bytes(draft.merged(record).data), function, fields))
+            return with_data(record, self._new_draft(bytes(draft.merged(record).data)).after(function, fields))
 
         await self._write(change)
         return self.data
@@ -189,9 +189,9 @@ class SessionHandle(SessionFacts, Generic[D]):
             if first is None:
                 return encoded
             try:
-                return self._applied(encoded, first, {})
+                return self._new_draft(encoded).after(first)
             except UndecodableError:  # of another version of the application: as if there had been no session
-                return self._applied(self._new_draft(None).base, first, {})
+                return self._new_draft(None).after(first)
 
         session_id, snapshot = await self._lifecycle.login(
             self._snapshot,
@@ -268,19 +268,6 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     def _new_draft(self, stored: bytes | None) -> Draft[D]:
         return Draft(self._lifecycle.codec, stored, refuse_conflicts=self._lifecycle.refuse_conflicts)
-
-    def _applied(self, encoded: bytes, function: Callable[[D], D | None] | None, fields: dict[str, object]) -> bytes:
-        """Return encoded data after `function` and with `fields`, checked."""
-        newest = self._new_draft(encoded)
-        result = function(newest.data) if function else None
-        if result is not None:
-            if not isinstance(result, self._lifecycle.codec.data_type):
-                msg = f"the function must return None or a {self._lifecycle.codec.data_type.__name__}, and must not be async"
-                raise SessionDataError(msg)
-            newest.data = result
-        if fields:
-            newest.data = msgspec.structs.replace(newest.data, **fields)
-        return newest.encoded()
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id

@@ -46,7 +46,10 @@ class Timeouts(msgspec.Struct, frozen=True):
 
     def touch_due(self, now: int, expires_at: int, absolute_expires_at: int) -> bool:
         """Whether a use `now` moves the stored expiry far enough to be worth a write."""
+        gained = now + self.idle * _SECOND - expires_at  # at most: the absolute timeout may leave less
         # Half the idle timeout bounds the interval: otherwise a long interval would let an active user expire.
+        if gained < self.touch_interval * _SECOND and gained < self.idle * (_SECOND // 2):
+            return False
         interval = min(self.touch_interval * _SECOND, self.idle * _SECOND // 2)
         return self.expiry(now, absolute_expires_at) - expires_at >= max(interval, 1)
 

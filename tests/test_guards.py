@@ -145,6 +145,7 @@ async def test_a_predicate_for_other_data_is_a_mistake_that_is_told() -> None:
         assert (await client.get("/other")).status_code == 500
 
 
+@pytest.mark.attack("63")
 async def test_a_role_that_is_taken_away_is_gone_with_the_next_request() -> None:
     roles = {"admin"}
 
@@ -159,6 +160,7 @@ async def test_a_role_that_is_taken_away_is_gone_with_the_next_request() -> None
         assert (await client.get("/admin")).status_code == 403
 
 
+@pytest.mark.attack("63")
 async def test_a_disabled_user_is_refused_with_the_next_request() -> None:
     active = True
 
@@ -173,6 +175,7 @@ async def test_a_disabled_user_is_refused_with_the_next_request() -> None:
         assert (await client.get("/member")).status_code == 403
 
 
+@pytest.mark.attack("asvs-7.5.3")
 async def test_an_old_login_must_be_renewed(app: Litestar, clock: FakeClock) -> None:
     async with client_of(app) as client:
         await client.post("/enter", params={"auth_time": clock.now() // 1000})
@@ -185,12 +188,14 @@ async def test_an_old_login_must_be_renewed(app: Litestar, clock: FakeClock) -> 
         assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=240"
 
 
+@pytest.mark.attack("asvs-7.6.1")
 async def test_an_unknown_login_time_is_not_recent(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/enter")
         assert (await client.get("/recent")).status_code == 401
 
 
+@pytest.mark.attack("asvs-6.8.4")
 async def test_a_weak_login_must_be_strengthened(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/enter", params={"acr": "0"})

@@ -22,6 +22,7 @@ CONTEXT = "tokens:alice"
 any_text = st.text(st.characters(exclude_categories=()))
 
 
+@pytest.mark.attack("asvs-11.3.2")
 @given(st.binary(), any_text)
 @settings(deadline=None)
 def test_what_is_sealed_opens_again_in_its_context_only(plain: bytes, context: str) -> None:
@@ -31,6 +32,7 @@ def test_what_is_sealed_opens_again_in_its_context_only(plain: bytes, context: s
     assert len(sealed) == 1 + 4 + 12 + len(plain) + 16
 
 
+@pytest.mark.attack("asvs-11.2.5")
 @given(st.binary(), any_text)
 @settings(deadline=None)
 def test_unsealing_anything_never_raises(sealed: bytes, context: str) -> None:
@@ -38,6 +40,7 @@ def test_unsealing_anything_never_raises(sealed: bytes, context: str) -> None:
     assert KEYS.unseal(KEYS.seal(b"", context="x")[:5] + sealed, context=context) is None
 
 
+@pytest.mark.attack("asvs-11.3.3")
 @pytest.mark.attack("50")
 def test_each_bit_flipped_each_cut_and_each_extension_is_refused() -> None:
     sealed = KEYS.seal(b"the state of a login", context=CONTEXT)
@@ -53,6 +56,8 @@ def test_a_value_moved_to_another_user_or_purpose_does_not_open() -> None:
     assert KEYS.unseal(sealed, context="login-transaction:alice") is None
 
 
+@pytest.mark.attack("asvs-11.3.1")
+@pytest.mark.attack("asvs-11.3.2")
 def test_the_format_is_the_documented_one_so_that_values_outlive_an_upgrade() -> None:
     key_id, nonce = sha256(FIRST).digest()[:4], b"n" * 12
     header = b"\x01" + key_id
@@ -66,11 +71,13 @@ def test_a_value_sealed_by_an_earlier_release_still_opens() -> None:
     assert KEYS.unseal(golden, context=CONTEXT) == b"golden"
 
 
+@pytest.mark.attack("asvs-11.3.4")
 def test_equal_values_never_look_equal() -> None:
     assert len({KEYS.seal(b"same", context=CONTEXT) for _ in range(200)}) == 200
 
 
 class TestRotation:
+    @pytest.mark.attack("asvs-11.2.2")
     def test_the_older_key_opens_and_asks_for_resealing(self) -> None:
         old = SealingKeys([SECOND]).seal(b"x", context=CONTEXT)
         assert KEYS.unseal(old, context=CONTEXT) == b"x"
@@ -128,6 +135,7 @@ class TestParseKeys:
                 parse_keys(mistyped)
 
 
+@pytest.mark.attack("asvs-11.2.3")
 @pytest.mark.parametrize("keys", [[], [b""], [b"x" * 31], [b"x" * 33], [FIRST, b"x" * 16], FIRST])
 def test_keys_of_another_length_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ConfigurationError, match="encryption key"):

@@ -108,6 +108,7 @@ async def test_a_number_too_large_to_store_is_a_data_error() -> None:
         await handle.update(visits=2**70)
 
 
+@pytest.mark.attack("61")
 @pytest.mark.parametrize(
     "poison", [b"", b"\xc1", b"\x91" * 5000, b"\x81\xa1c\xa1\xff", b"\x80\x04pickle", b"\x81\xa1d\xcf" + b"\xff" * 8]
 )

@@ -55,6 +55,7 @@ class BrokenStore(MemoryStore):
         return await super().delete(key)
 
 
+@pytest.mark.attack("62")
 @pytest.mark.parametrize("fault", ["hang", "refuse", "driver", "typed"])
 async def test_an_outage_is_a_503_and_logs_nobody_out(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     store, recorder = BrokenStore(), Recorder()
@@ -119,6 +120,7 @@ async def test_a_stream_that_was_replaced_is_stopped() -> None:
     assert produced <= 2
 
 
+@pytest.mark.attack("62")
 async def test_a_store_that_is_down_at_start_is_opened_when_it_is_back() -> None:
     class Late(MemoryStore):
         up = False
@@ -135,6 +137,8 @@ async def test_a_store_that_is_down_at_start_is_opened_when_it_is_back() -> None
         assert (await client.post("/visit")).status_code == 201
 
 
+@pytest.mark.attack("59")
+@pytest.mark.attack("asvs-14.3.2")
 async def test_a_session_page_is_private_and_varies_on_the_cookie() -> None:
     @get("/cached-by-mistake")
     async def handler(session: Session[AppSession]) -> Response[str]:
@@ -148,6 +152,8 @@ async def test_a_session_page_is_private_and_varies_on_the_cookie() -> None:
         assert answer.headers.get_list("cache-control") == ["private, no-store"]
 
 
+@pytest.mark.attack("59")
+@pytest.mark.attack("asvs-14.2.2")
 async def test_the_response_cache_never_serves_one_visitor_what_is_anothers() -> None:
     @get("/cached", cache=60)
     async def handler(session: Session[AppSession]) -> int:
@@ -183,6 +189,9 @@ async def test_errors_after_a_login_still_carry_the_new_cookie() -> None:
             assert (await client.get("/read")).json()["subject"] == "alice"
 
 
+@pytest.mark.attack("60")
+@pytest.mark.attack("asvs-3.5.1")
+@pytest.mark.attack("asvs-3.5.2")
 @pytest.mark.parametrize(
     "headers",
     [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "https://evil.example"}, {"origin": "null"}],
@@ -210,6 +219,8 @@ async def test_the_same_origin_and_programs_may(clock: FakeClock) -> None:
             assert (await client.post("/visit", headers=headers)).status_code == 201
 
 
+@pytest.mark.attack("50")
+@pytest.mark.attack("asvs-7.2.1")
 async def test_every_flipped_byte_of_the_cookie_is_an_anonymous_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     async with client_of(app) as client:
@@ -228,6 +239,8 @@ async def test_every_flipped_byte_of_the_cookie_is_an_anonymous_visitor(monkeypa
                 assert (answer.status_code, answer.json()["exists"]) == (200, False)
 
 
+@pytest.mark.attack("52")
+@pytest.mark.attack("asvs-14.2.1")
 async def test_ids_in_other_places_are_ignored() -> None:
     app = make_app()
     async with client_of(app) as client:
@@ -240,6 +253,7 @@ async def test_ids_in_other_places_are_ignored() -> None:
         assert answer.json()["exists"] is False
 
 
+@pytest.mark.attack("50")
 async def test_a_cookie_signed_for_something_else_never_opens_a_session() -> None:
     from session_core.cookies import CookieSigner
 
@@ -252,12 +266,14 @@ async def test_a_cookie_signed_for_something_else_never_opens_a_session() -> Non
         assert (await client.get("/read")).json()["exists"] is False
 
 
+@pytest.mark.attack("54")
 @pytest.mark.parametrize("size", [9_000, 65_536])
 async def test_a_monstrous_cookie_is_an_anonymous_visitor(size: int) -> None:
     async with client_of(make_app(), headers={"cookie": "session=" + "s" * size}) as client:
         assert (await client.get("/read")).json()["exists"] is False
 
 
+@pytest.mark.attack("asvs-14.2.4")
 async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     app = make_app(on_event=[recorder], max_sessions_per_user=1)

@@ -81,6 +81,8 @@ async def test_a_failed_handler_saves_nothing(app: Litestar) -> None:
         assert (await client.get("/read")).json()["data"]["note"] == ""
 
 
+@pytest.mark.attack("38")
+@pytest.mark.attack("asvs-7.2.4")
 async def test_login_changes_the_id_and_keeps_the_visitors_data(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.patch("/assign", json={"add": "book"})
@@ -98,6 +100,7 @@ async def test_login_changes_the_id_and_keeps_the_visitors_data(app: Litestar) -
         }
 
 
+@pytest.mark.attack("38")
 async def test_the_next_user_of_a_browser_inherits_nothing(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -107,6 +110,7 @@ async def test_the_next_user_of_a_browser_inherits_nothing(app: Litestar) -> Non
         assert (session["subject"], session["data"]["note"]) == ("bob", "")
 
 
+@pytest.mark.attack("asvs-7.2.4")
 async def test_logging_in_again_keeps_ones_own_data(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -117,6 +121,7 @@ async def test_logging_in_again_keeps_ones_own_data(app: Litestar) -> None:
         assert (await client.get("/read")).json()["data"]["note"] == "mine"
 
 
+@pytest.mark.attack("39")
 async def test_regenerating_changes_the_id_and_nothing_else(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -137,6 +142,7 @@ async def test_regenerating_without_a_session_stores_nothing(app: Litestar) -> N
         assert "set-cookie" not in response.headers
 
 
+@pytest.mark.attack("asvs-7.4.1")
 async def test_logout_ends_the_session_and_deletes_the_cookie(app: Litestar) -> None:
     async with client_of(app) as client:
         created = await client.post("/login/alice")
@@ -159,6 +165,8 @@ async def test_logout_without_a_session_is_no_error(app: Litestar) -> None:
         assert (await client.post("/logout")).status_code == 201
 
 
+@pytest.mark.attack("asvs-7.3.1")
+@pytest.mark.attack("asvs-7.4.1")
 async def test_the_idle_timeout_ends_an_unused_session(app: Litestar, clock: FakeClock) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -170,6 +178,8 @@ async def test_the_idle_timeout_ends_an_unused_session(app: Litestar, clock: Fak
         assert "set-cookie" not in response.headers
 
 
+@pytest.mark.attack("asvs-7.3.2")
+@pytest.mark.attack("asvs-7.4.1")
 async def test_the_absolute_timeout_ends_a_used_session(app: Litestar, clock: FakeClock) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -201,6 +211,9 @@ async def test_reads_touch_the_store_only_when_the_interval_has_passed(
     assert len(touched) == 2
 
 
+@pytest.mark.attack("38")
+@pytest.mark.attack("asvs-7.2.1")
+@pytest.mark.attack("asvs-7.2.2")
 async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, recorder: Recorder) -> None:
     forged = plugin_in(app).config.signer.sign("A" * 46)
     async with client_of(app, cookies={"session": forged.replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")}) as client:
@@ -210,6 +223,7 @@ async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, rec
     assert "session.unknown" in recorder.names
 
 
+@pytest.mark.attack("61")
 async def test_a_record_that_cannot_be_decoded_is_a_fresh_session(app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -222,6 +236,8 @@ async def test_a_record_that_cannot_be_decoded_is_a_fresh_session(app: Litestar,
     assert "session.undecodable" in recorder.names
 
 
+@pytest.mark.attack("51")
+@pytest.mark.attack("asvs-11.2.2")
 async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
     store = open_store("memory://", clock=clock)
     old, new = SECRET, SECRET.replace("first", "second")
@@ -243,6 +259,7 @@ async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
         assert (await client.get("/read")).json()["subject"] is None
 
 
+@pytest.mark.attack("asvs-14.2.4")
 async def test_the_store_never_sees_the_id(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")

@@ -60,6 +60,7 @@ async def test_parallel_increments_all_count(app: Litestar) -> None:
     assert sorted(data.visits for data in results) == list(range(2, 22))
 
 
+@pytest.mark.attack("40")
 @pytest.mark.parametrize("end", ["destroy", "revoke", "revoke_all", "op_logout", "expiry", "regenerate", "login"])
 async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: FakeClock, end: str) -> None:
     owner = handle(app)
@@ -90,6 +91,7 @@ async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: F
     assert len(alive) == (1 if end in {"regenerate", "login"} else 0)
 
 
+@pytest.mark.attack("64")
 async def test_a_login_of_the_same_name_at_another_provider_is_somebody_else(app: Litestar) -> None:
     from session_core import Identity
 
@@ -102,6 +104,7 @@ async def test_a_login_of_the_same_name_at_another_provider_is_somebody_else(app
     assert len(await sessions.list_for(other)) == 1
 
 
+@pytest.mark.attack("43")
 async def test_twenty_logins_at_once_never_pass_the_limit(app: Litestar) -> None:
     handles = [handle(app) for _ in range(20)]
     await asyncio.gather(*(each.login(ALICE) for each in handles))
@@ -139,6 +142,7 @@ async def test_a_write_and_a_regeneration_at_once_lose_nothing(app: Litestar) ->
     assert (await handle(app, regenerating.session_id).load()).data.visits == acknowledged
 
 
+@pytest.mark.attack("asvs-14.2.7")
 async def test_expired_sessions_leave_the_store(app: Litestar, clock: FakeClock) -> None:
     for _ in range(3):
         await handle(app).login(ALICE)
@@ -176,6 +180,7 @@ def server(store: str) -> Iterator[str]:
             process.stdout.close()
 
 
+@pytest.mark.attack("41")
 @pytest.mark.parametrize("kind", ["file", "sqlite"])
 async def test_a_hundred_increments_over_two_processes_all_count(kind: str, tmp_path: Path) -> None:
     store = store_url(kind, tmp_path)
@@ -192,6 +197,7 @@ async def test_a_hundred_increments_over_two_processes_all_count(kind: str, tmp_
             assert (await client.get(f"{two}/read", headers=headers)).json()["data"]["visits"] == 101
 
 
+@pytest.mark.attack("40")
 async def test_a_logout_in_one_process_stops_writers_in_the_other(tmp_path: Path) -> None:
     store = store_url("sqlite", tmp_path)
     with server(store) as one, server(store) as two:

@@ -65,6 +65,7 @@ def handle_of_cookie(app: Litestar, session_id: str | None) -> AnyHandle:
     return AnyHandle(plugin_in(app).lifecycle, read)
 
 
+@pytest.mark.attack("41")
 async def test_a_hundred_parallel_increments_all_count() -> None:
     app = make_app()
     async with client_of(app) as client:
@@ -149,6 +150,8 @@ async def test_last_write_wins_where_it_was_asked_for() -> None:
         assert (await client.get("/read")).json()["data"]["note"] == "slow"
 
 
+@pytest.mark.attack("39")
+@pytest.mark.attack("40")
 @pytest.mark.parametrize("path", ["/slow/note", "/slow/update"])
 @pytest.mark.parametrize("end", ["logout", "revoke_all", "expiry", "regenerate"])
 async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str, clock: FakeClock) -> None:
@@ -178,6 +181,7 @@ async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str
     assert (await plugin_in(app).sessions.stats()).total == (1 if end == "regenerate" else 0)
 
 
+@pytest.mark.attack("40")
 async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
     """The logout was sent with the old id and read it; the regeneration reached the store first."""
     app = make_app()
@@ -189,6 +193,7 @@ async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
     assert (await handle_of_cookie(app, handle.session_id).load()).identity is None
 
 
+@pytest.mark.attack("40")
 async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
     app = make_app()
     handle = handle_of_cookie(app, None)
@@ -200,6 +205,7 @@ async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
     assert (await plugin_in(app).sessions.stats()).total == 0
 
 
+@pytest.mark.attack("42")
 async def test_a_login_that_meets_a_logout_stands_alone() -> None:
     """The old session ended while the user was at the identity provider: the new one starts with nothing of it."""
     app = make_app()
@@ -213,6 +219,7 @@ async def test_a_login_that_meets_a_logout_stands_alone() -> None:
     assert returning.data.note == ""
 
 
+@pytest.mark.attack("42")
 async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClock) -> None:
     app = make_app(clock=clock)
     sessions, lifecycle = plugin_in(app).sessions, plugin_in(app).lifecycle
@@ -228,6 +235,8 @@ async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClo
     assert len(await sessions.list_for(ALICE)) == 1
 
 
+@pytest.mark.attack("43")
+@pytest.mark.attack("asvs-7.1.2")
 async def test_never_more_sessions_than_the_limit(clock: FakeClock) -> None:
     app = make_app(clock=clock, max_sessions_per_user=3)
     handles = [handle_of_cookie(app, None) for _ in range(20)]

@@ -15,7 +15,7 @@ Shared rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -63,11 +63,24 @@ class StoredSession(msgspec.Struct, frozen=True):
     entry: Entry
 
 
+_LOST: Final = {
+    "no_compare_and_swap": "of two processes that write one session at the same instant one write may be lost, and both may "
+    "be given the same claim",
+    "eventually_consistent": "a session that has ended may be accepted by other processes for a minute or more",
+    "not_shared": "another process does not see the sessions",
+    "not_durable": "sessions may be gone after a restart",
+    "no_index": "to list or to end a user's sessions reads all sessions",
+    "not_listable": "operators cannot list or count the sessions",
+    "never_removed": "expired records stay in storage",
+}
+
+
 class StoreCapabilities(msgspec.Struct, frozen=True):
     """What a store can promise; what it cannot is logged at start and refused where a promise depends on it."""
 
     atomic: bool
-    """Compare-and-swap and rotation are atomic over all processes that share the store."""
+    """Compare-and-swap, rotation and claims are atomic over all processes that share the store. Where they are not, the session
+    limit is refused, and so is a login with OpenID Connect unless `SessionConfig.accept_weak_store` says otherwise."""
     indexed: bool
     """`find` and `delete_by` cost O(sessions found)."""
     shared: bool
@@ -76,6 +89,24 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
     """Sessions survive a restart of the application."""
     native_expiry: bool
     """Expired records leave by themselves, without `delete_expired`."""
+    consistent: bool = True
+    """What one process has written is what every process reads from then on. Without it a session that has ended may be
+    accepted elsewhere for a while, and the plugin refuses the store unless `SessionConfig.accept_weak_store` says otherwise."""
+    listable: bool = True
+    """`scan` gives all sessions, and `delete_expired` finds what it must remove."""
+
+    def lost_promises(self) -> dict[str, str]:
+        """Return what the application must do without, by reason slug, for the log at start."""
+        kept = {
+            "no_compare_and_swap": self.atomic,
+            "eventually_consistent": self.consistent,
+            "not_shared": self.shared,
+            "not_durable": self.durable,
+            "no_index": self.indexed,
+            "not_listable": self.listable,
+            "never_removed": self.native_expiry or self.listable,
+        }
+        return {reason: _LOST[reason] for reason, is_kept in kept.items() if not is_kept}
 
 
 class SessionStore(Protocol):
@@ -106,7 +137,8 @@ class SessionStore(Protocol):
         """Store a new record at version 1.
 
         With `limit` > 0 and `entry.user`, the user's live sessions of the lowest rank are deleted in the same step, so that
-        at most `limit` remain, this one included: never one more, however many processes do this at once.
+        at most `limit` remain, this one included: never one more, however many processes do this at once. A store that is not
+        atomic raises `ConfigurationError` instead.
 
         Returns the keys deleted for the limit. Raises `SessionConflictError` when the key is taken (nothing is overwritten).
         """
@@ -167,7 +199,10 @@ class SessionStore(Protocol):
         ...
 
     def scan(self) -> AsyncIterator[StoredSession]:
-        """Iterate over all live records, for operators. Not a snapshot: records may come and go meanwhile."""
+        """Iterate over all live records, for operators. Not a snapshot: records may come and go meanwhile.
+
+        A store that is not listable raises `ConfigurationError`.
+        """
         ...
 
     async def claim(self, name: str, expires_at: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -18,8 +19,10 @@ from session_core.stores.file_claims import ClaimFiles
 from session_core.stores.file_sessions import SessionFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from os import PathLike
+
+    from session_core.stores.feed import Trace
 
 __all__ = ("FileStore",)
 
@@ -89,6 +92,14 @@ class FileStore:
     async def delete(self, key: str) -> tuple[str, ...]:
         """See `SessionStore.delete`."""
         return await self._run(lambda: self._sessions.delete(key))
+
+    async def trace(self, keys: Sequence[str]) -> Mapping[str, Trace]:
+        """See `SessionTracing.trace`."""
+        traces: dict[str, Trace] = {}
+        for start in range(0, len(keys), _PAGE):
+            page = keys[start : start + _PAGE]
+            traces |= await self._run(partial(self._sessions.trace, page))
+        return traces
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""

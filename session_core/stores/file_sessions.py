@@ -9,12 +9,14 @@ import structlog
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.session_id import handle_of
 from session_core.stores.base import SessionIndex
+from session_core.stores.feed import Trace
 from session_core.stores.file_disk import Disk
 from session_core.stores.file_format import FileRecord, decode, encode
 from session_core.stores.file_marks import Marks, is_key
 from session_core.stores.file_transactions import Change, Transactions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from session_core.clock import Clock
@@ -138,6 +140,16 @@ class SessionFiles:
             keys = tuple(record.key for record in live if record.key != keep and _belongs(record, index))
             self._commit(names(), [], keys)
             return keys
+
+    def trace(self, keys: Sequence[str]) -> dict[str, Trace]:
+        """See `SessionTracing.trace`."""
+        traces: dict[str, Trace] = {}
+        for key in keys:
+            with self.transactions.reading(f"key:{key}"):
+                record = self._read(self._path(key))
+            if record is not None and record.expires_at > self._clock.now():
+                traces[key] = Trace(record.expires_at, record.successor)
+        return traces
 
     def keys(self) -> list[str]:
         """Return the keys of all files, live or not."""

@@ -1,4 +1,7 @@
-"""Puts a deadline on every store call and turns whatever goes wrong into `StoreUnavailableError`."""
+"""Puts a deadline on every store call and turns whatever goes wrong into `StoreUnavailableError`.
+
+Every end of a session passes here, whoever asks for it; so this is also where this process is told of what it ended itself.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
+from session_core.stores.deadlines import Deadlines
+from session_core.stores.feed import RevocationFeed, trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
+    from session_core.stores.feed import Heard, Trace
 
 __all__ = ("GuardedStore",)
 
@@ -24,13 +30,16 @@ _CLOSE_SECONDS: Final = 5.0
 class GuardedStore:
     """A store that answers within `timeout` seconds or says that it cannot.
 
-    `on_outage` is awaited with a reason slug for each failed call.
+    `on_outage` is awaited with a reason slug for each failed call. `on_ended` is called with the keys of sessions that a call has
+    ended or rotated, or may have.
     """
 
     def __init__(self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]) -> None:
         self.inner = inner
         self._timeout = timeout
+        self._deadlines = Deadlines(timeout)
         self._on_outage = on_outage
+        self.on_ended: Callable[[Collection[str]], None] | None = None
         self._opened = False
         self._closed = False
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
@@ -63,7 +72,7 @@ class GuardedStore:
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
-        return await self._bounded(self.inner.create(key, entry, limit=limit))
+        return self._ended(await self._bounded(self.inner.create(key, entry, limit=limit)))
 
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
@@ -73,9 +82,14 @@ class GuardedStore:
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
-        return await self._bounded(
-            self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit)
-        )
+        try:
+            return self._ended(
+                await self._bounded(
+                    self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit)
+                )
+            )
+        finally:
+            self._ended((old_key,))
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
@@ -83,7 +97,10 @@ class GuardedStore:
 
     async def delete(self, key: str) -> tuple[str, ...]:
         """See `SessionStore.delete`."""
-        return await self._bounded(self.inner.delete(key))
+        try:
+            return self._ended(await self._bounded(self.inner.delete(key)))
+        finally:
+            self._ended((key,))
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""
@@ -91,7 +108,7 @@ class GuardedStore:
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         """See `SessionStore.delete_by`."""
-        return await self._bounded(self.inner.delete_by(index, keep=keep))
+        return self._ended(await self._bounded(self.inner.delete_by(index, keep=keep)))
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`; upkeep, which nobody waits for, has a deadline of its own."""
@@ -111,6 +128,34 @@ class GuardedStore:
         """See `SessionStore.claimed_until`."""
         return await self._bounded(self.inner.claimed_until(name))
 
+    @property
+    def feed(self) -> RevocationFeed | None:
+        """The channel on which the store announces what ended, if it has one."""
+        return self.inner if isinstance(self.inner, RevocationFeed) and self.inner.pushes else None
+
+    async def trace(self, keys: Collection[str]) -> Mapping[str, Trace]:
+        """See `SessionTracing.trace`. An outage is not told to `on_outage`: who watches asks again, and again."""
+        return await self._bounded(trace(self.inner, keys), tell=False)
+
+    async def listen(self, heard: Heard, *, patience: float) -> None:
+        """See `RevocationFeed.listen`; returns only when there is no channel."""
+        feed = self.feed
+        if feed is None:
+            return
+        await self._bounded(self._ready(), tell=False)
+        try:
+            await feed.listen(heard, patience=patience)
+        except SessionCoreError:
+            raise
+        except Exception as error:
+            msg = f"the session store announces nothing: {type(error).__name__}"
+            raise StoreUnavailableError(msg) from error
+
+    def _ended(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if self.on_ended is not None and keys:
+            self.on_ended(keys)
+        return keys
+
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         if self._opening is None or self._opening[0] is not loop:
@@ -129,24 +174,33 @@ class GuardedStore:
             raise StoreUnavailableError(msg)
         await self._open()
 
-    async def _bounded(self, call: Coroutine[Any, Any, T], timeout: float | None = None) -> T:  # noqa: ASYNC109 - per call
+    async def _bounded(
+        self,
+        call: Coroutine[Any, Any, T],
+        timeout: float | None = None,  # noqa: ASYNC109 - per call
+        *,
+        tell: bool = True,
+    ) -> T:
         try:
+            if self._opened and timeout is None:
+                return await self._deadlines.run(call)
             async with asyncio.timeout(timeout or self._timeout):
                 await self._ready()
                 return await call
-        except StoreUnavailableError:
-            await self._on_outage("unavailable")
-            raise
-        except SessionCoreError:
+        except SessionCoreError as error:
+            if isinstance(error, StoreUnavailableError) and tell:
+                await self._on_outage("unavailable")
             raise
         except TimeoutError as error:
-            await self._on_outage("timeout")
+            if tell:
+                await self._on_outage("timeout")
             msg = "the session store did not answer in time"
             raise StoreUnavailableError(msg) from error
         except Exception as error:
             # The contract: any other exception of a store is an outage. A driver's message may quote values, so only
             # its type is told.
-            await self._on_outage(type(error).__name__)
+            if tell:
+                await self._on_outage(type(error).__name__)
             msg = f"the session store failed: {type(error).__name__}"
             raise StoreUnavailableError(msg) from error
         finally:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from session_core.clock import Clock, SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
+from session_core.stores.feed import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 __all__ = ("MemoryStore",)
 
@@ -87,6 +88,16 @@ class MemoryStore:
             successor, until = self._successors.pop(next_key, (None, 0))
             next_key = successor if until > self._clock.now() else None
         return tuple(deleted)
+
+    async def trace(self, keys: Sequence[str]) -> Mapping[str, Trace]:
+        """See `SessionTracing.trace`."""
+        traces = {key: Trace(stored.entry.expires_at) for key in keys if (stored := self._live(key)) is not None}
+        now = self._clock.now()
+        for key in keys:
+            successor, until = self._successors.get(key, (None, 0))
+            if successor is not None and until > now:
+                traces[key] = Trace(until, successor)
+        return traces
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""

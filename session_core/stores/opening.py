@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from session_core.clock import Clock, SystemClock
@@ -16,7 +16,23 @@ if TYPE_CHECKING:
 
 __all__ = ("open_store", "redacted")
 
-_GOOD = "memory://, file:///var/sessions, sqlite+aiosqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost"
+_GOOD: Final = (
+    "memory://, file:///var/sessions, sqlite+aiosqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
+    "https://host/base (unstorage), cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
+)
+_EXTRAS: Final = {
+    "sqlite": "sql",
+    "postgresql": "postgresql",
+    "mysql": "mysql",
+    "redis": "redis",
+    "rediss": "redis",
+    "http": "http",
+    "https": "http",
+    "cloudflare-kv": "http",
+    "keyvalue": "keyvalue",
+}
+"""The extra of this package that installs what a scheme needs."""
+_TOKEN_SCHEMES: Final = frozenset({"http", "https", "cloudflare-kv"})
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
@@ -24,15 +40,16 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
 
     Raises `ConfigurationError` for an unknown scheme, a malformed URL or a driver that is not installed.
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    opener = _OPENERS.get(scheme.partition("+")[0])
+    scheme = url.partition("://")[0].partition("+")[0].lower() if "://" in url else ""
+    opener = _OPENERS.get(scheme)
     if opener is None:
         msg = f"no session store answers to {redacted(url)!r}; good examples: {_GOOD}"
         raise ConfigurationError(msg)
     try:
         return opener(url, clock or SystemClock())
     except ImportError as error:
-        msg = f"the store {redacted(url)!r} needs a package that is not installed: {error.name}"
+        extra = f", which session-core[{_EXTRAS[scheme]}] installs" if _is_in_extra(scheme, error.name or "") else ""
+        msg = f"the store {redacted(url)!r} needs a package that is not installed: {error.name}{extra}"
         raise ConfigurationError(msg) from error
 
 
@@ -43,7 +60,14 @@ def redacted(url: str) -> str:
         return f"{head.partition(':')[0]}..."  # no URL: what follows may be anything, a password too
     credentials, at, place = tail.rpartition("@")
     name, colon, _ = credentials.partition(":")
+    if at and not colon and head.partition("+")[0] in _TOKEN_SCHEMES:
+        name = "***"  # a token, where a user would be
     return f"{head}{separator}{name}{':***' if colon else ''}{at}{place}"
+
+
+def _is_in_extra(scheme: str, package: str) -> bool:
+    # The backends of py-key-value have extras of their own, which the error names.
+    return scheme in _EXTRAS and not package.startswith("py-key-value-aio[")
 
 
 def _memory(url: str, clock: Clock) -> SessionStore:
@@ -73,6 +97,24 @@ def _redis(url: str, clock: Clock) -> SessionStore:
     return RedisStore(url, clock=clock)
 
 
+def _unstorage(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.unstorage import UnstorageStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return UnstorageStore(url, clock=clock)
+
+
+def _cloudflare_kv(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.cloudflare_kv import CloudflareKvStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return CloudflareKvStore(url, clock=clock)
+
+
+def _keyvalue(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.keyvalue import KeyValueStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return KeyValueStore.from_url(url, clock=clock)
+
+
 _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "memory": _memory,
     "file": _file,
@@ -81,4 +123,8 @@ _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "mysql": _sql,
     "redis": _redis,
     "rediss": _redis,
+    "http": _unstorage,
+    "https": _unstorage,
+    "cloudflare-kv": _cloudflare_kv,
+    "keyvalue": _keyvalue,
 }

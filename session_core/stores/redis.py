@@ -34,6 +34,7 @@ from session_core.clock import Clock, SystemClock
 from session_core.stores import redis_scripts as scripts
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.redis_cluster import ClusterLink
+from session_core.stores.redis_feed import RedisFeed
 from session_core.stores.redis_layout import Layout, decode_record, is_live_format, key_of, member_of, owner_bytes, read_index
 from session_core.stores.redis_link import SingleLink, gather
 from session_core.stores.redis_reservation import Reservations
@@ -55,7 +56,7 @@ _CLAIM_TOKEN_BYTES: Final = 8
 _LEAST_HOLD_SECONDS: Final = 10
 
 
-class RedisStore:
+class RedisStore(RedisFeed):
     """Sessions on the servers that `url` names (`session_core.stores.redis_url` lists the forms and options).
 
     `timeout` is in seconds, for connecting and for each reply; a call makes one to four of these. `prefix` begins the name of
@@ -69,9 +70,7 @@ class RedisStore:
 
     def __init__(self, url: str, *, clock: Clock | None = None, timeout: float = 2.0, prefix: str = "sc:") -> None:
         target = parse_redis_url(url, timeout=timeout, prefix=prefix)
-        self._clock = clock or SystemClock()
-        self._layout = Layout(target.prefix.encode())
-        self._link = _link_to(target)
+        super().__init__(_link_to(target), Layout(target.prefix.encode()), clock or SystemClock(), target.timeout)
         self._steps = RedisSteps(self._link, self._layout, self._clock)
         self._reservations = Reservations(self._steps, hold_ms=round(max(_LEAST_HOLD_SECONDS, 5 * target.timeout) * 1000))
 
@@ -89,7 +88,7 @@ class RedisStore:
 
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
-        return decode_record(key, await self._link.call(b"GET", self._layout.record(key)), self._clock.now())
+        return decode_record(key, await self._link.get(self._layout.record(key)), self._clock.now())
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -130,7 +129,7 @@ class RedisStore:
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""
         name = self._layout.index(index)
-        members = read_index(await self._link.call(b"GET", name))
+        members = read_index(await self._link.get(name))
         values = await self._link.read([self._layout.prefix + member for member in members])
         # What is gone from the server never comes back under its key. A record that only the clock calls expired stays in: the
         # clock may be wrong.
@@ -149,7 +148,7 @@ class RedisStore:
             swept: list[bytes] = await self._steps.run(scripts.SWEEP, [name], self._layout.prefix, owned, kept)
             return tuple(key_of(member) for member in swept)
         # Whatever was live is in the index, or is what a member of it was rotated to meanwhile.
-        members = read_index(await self._link.call(b"GET", name))
+        members = read_index(await self._link.get(name))
         ended = await gather([self._steps.finish(member, owned=owned, keep=kept) for member in members])
         return tuple(key for keys in ended for key in keys)
 
@@ -178,7 +177,7 @@ class RedisStore:
 
     async def claimed_until(self, name: str) -> int | None:
         """See `SessionStore.claimed_until`."""
-        value: bytes | None = await self._link.call(b"GET", self._layout.claim(name))
+        value = await self._link.get(self._layout.claim(name))
         until = int.from_bytes(value[:8]) if value else 0
         return until if until > self._clock.now() else None
 

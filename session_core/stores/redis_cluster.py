@@ -7,6 +7,7 @@ slot (a failover takes a second or two) commands wait and try again until `timeo
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -92,13 +93,18 @@ class ClusterLink:
         name = args[1]
         return await self._exchange(key_slot(name) if isinstance(name, bytes) else 0, Command(args))
 
+    async def get(self, name: bytes) -> bytes | None:
+        """See `RedisLink.get`."""
+        value: bytes | None = await self._exchange(key_slot(name), Command((b"GET", name)))
+        return value
+
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """Run a script where its keys are."""
         return await self._exchange(key_slot(keys[0]), Command(args, keys, script))
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """Read each where it is, all at once."""
-        return await gather([self.call(b"GET", name) for name in names])
+        return await gather([self.get(name) for name in names])
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """Go through one primary after the other."""
@@ -125,6 +131,14 @@ class ClusterLink:
                 calls.append(self.call(b"SET", name, b"", b"PX", 1000))
             number += 1
         await gather(calls)
+
+    async def apart(self) -> AbstractConnection:
+        """Take a primary at random: not all processes of an application on one, nor again the one that has just failed."""
+        await self._look_around()
+        primaries = {owner for owner in self._owners if owner is not None}
+        if not primaries:
+            report_outage("no node of the cluster answers")
+        return self._target.connection(random.choice(tuple(primaries)))  # noqa: S311 - no secret
 
     async def _exchange(self, slot: int, command: Command) -> Reply:
         deadline = asyncio.get_running_loop().time() + self._target.timeout

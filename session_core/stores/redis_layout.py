@@ -25,16 +25,18 @@ from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
 from session_core.errors import ConfigurationError
 from session_core.session_id import DIGEST_CHARS, TAG_CHARS
 from session_core.stores.base import Entry, SessionIndex, StoredSession
+from session_core.stores.feed import Trace
 
 __all__ = (
-    "INDEX_CELL_MS", "Layout", "decode_record", "decode_reservation", "encode_record", "is_live_format", "key_of", "member_of",
-    "owner_bytes", "pointer_to", "read_index",
+    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "decode_record", "decode_reservation", "decode_trace", "encode_record",
+    "is_live_format", "key_of", "member_of", "owner_bytes", "pointer_to", "read_index",
 )  # fmt: skip
 
 EPOCH_MS: Final = 1_577_836_800_000
@@ -50,6 +52,8 @@ _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _NAME_BYTES: Final = 9
 _MAX_KEY_CHARS: Final = 250
+TRACE_BYTES: Final = 9 + _MAX_KEY_CHARS + 2
+"""Of a value: enough for the numbers of a record, and for a whole pointer."""
 
 
 class Layout:
@@ -95,6 +99,10 @@ class Layout:
     def claim(self, name: str) -> bytes:
         """The Redis key of a claim."""
         return self.prefix + b"c" + name.encode("ascii")
+
+    def channel(self) -> bytes:
+        """Where scripts announce what ended."""
+        return self.prefix + b"ended"
 
     def records_pattern(self) -> bytes:
         """What SCAN must match to find the records (and what stands in their place)."""
@@ -171,6 +179,17 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
 
 
+def decode_trace(value: bytes | None, now: int) -> Trace | None:
+    """What the first `TRACE_BYTES` of a value say: a session that lives `now`, what it was rotated to, or nothing."""
+    if not value:
+        return None
+    if value[0] >= _RECORD:
+        expires_at = int.from_bytes(value[9:17]) if value[0] & _WIDE else int.from_bytes(value[4:9]) + EPOCH_MS
+        return Trace(expires_at) if expires_at > now else None
+    until = int.from_bytes(value[1:9])
+    return Trace(until, key_of(value[9:])) if value[:1] == b">" and until > now else None
+
+
 def decode_reservation(value: bytes | None) -> tuple[int, bytes] | None:
     """The rank of a login under way, and the member of the session of the same user that it moves (empty for none)."""
     if not value or value[:1] != b"P":
@@ -202,10 +221,16 @@ def _read_owner(value: bytes, at: int, kind: int) -> tuple[str | None, int]:
     if kind == _NONE:
         return None, at
     if kind == _PACKED:
-        return _unpack(value[at : at + 32]), at + 32
+        return _unpack_owner(value[at : at + 32]), at + 32
     start = at + 2
     end = start + int.from_bytes(value[at:start])
     return value[start:end].decode("ascii"), end
+
+
+@lru_cache(maxsize=4096)
+def _unpack_owner(digest: bytes) -> str:
+    """As `_unpack`; the requests of one user come one after another."""
+    return _unpack(digest)
 
 
 def _pack(digest: str) -> bytes | None:

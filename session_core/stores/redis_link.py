@@ -74,6 +74,10 @@ class RedisLink(Protocol):
         """Return the reply to a command whose second word is its key."""
         ...
 
+    async def get(self, name: bytes) -> bytes | None:
+        """Return the value of a string."""
+        ...
+
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """Return the result of a script; `args` follow the mark of a repetition."""
         ...
@@ -90,6 +94,10 @@ class RedisLink(Protocol):
         """Write something to every primary that vanishes by itself."""
         ...
 
+    async def apart(self) -> AbstractConnection:
+        """Return a connection of its own, not yet connected, to a server that hears what is published on any."""
+        ...
+
 
 class SingleLink:
     """One server. `locate` finds it anew for each connection."""
@@ -98,6 +106,7 @@ class SingleLink:
 
     def __init__(self, target: RedisTarget, locate: Callable[[], Awaitable[AbstractConnection]]) -> None:
         self._endpoint = Endpoint(locate, target.timeout)
+        self._locate = locate
         self._opened = False
 
     async def open(self) -> None:
@@ -114,6 +123,21 @@ class SingleLink:
     async def call(self, *args: Word) -> Reply:
         """See `RedisLink.call`."""
         return await self._exchange(Command(args))
+
+    async def get(self, name: bytes) -> bytes | None:
+        """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
+        connection = self._endpoint.current() if self._opened else None
+        if connection is not None:
+            try:
+                reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
+            except ConnectionLostError as lost:
+                if lost.late:
+                    report_outage("timeout")
+            else:
+                if reply is None or type(reply) is bytes:
+                    return reply
+        value: bytes | None = await self.call(b"GET", name)
+        return value
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """See `RedisLink.run`."""
@@ -136,6 +160,10 @@ class SingleLink:
     async def try_write(self, prefix: bytes) -> None:
         """See `RedisLink.try_write`."""
         await self.call(b"SET", prefix + b"ping", b"", b"PX", 1000)
+
+    async def apart(self) -> AbstractConnection:
+        """See `RedisLink.apart`."""
+        return await self._locate()
 
     async def _exchange(self, command: Command) -> Reply:
         reason = ""

@@ -22,6 +22,7 @@ _COMMON: Final = """
 local replay, now = ARGV[1] ~= '', tonumber(ARGV[2])
 local EPOCH, CELL = 1577836800000, 3600000
 local GONE, CONFLICT, REINDEX, UNKNOWN, LAPSED = -1, -2, -3, -4, -5
+local NAME_CHARS = 20
 
 local function owner(value, at, kind)
   if kind == 0 then return '', at end
@@ -66,6 +67,13 @@ local function put(name, value, ttl)
   else
     redis.call('DEL', name)
   end
+end
+
+-- Says which members ended or moved, by a digest, to whoever listens. Where that is not allowed, the step is made all the same.
+local function announce(prefix, members)
+  local names = {}
+  for place, member in ipairs(members) do names[place] = string.sub(redis.sha1hex(member), 1, NAME_CHARS) end
+  if #names > 0 then redis.pcall('PUBLISH', prefix .. 'ended', table.concat(names, ' ')) end
 end
 
 -- An index: its members, each after a byte that says how long it is.
@@ -139,6 +147,7 @@ local function make_room(index, member, user, limit, prefix)
     redis.call('DEL', prefix .. evicted[place])
   end
   delist(index, gone)
+  announce(prefix, evicted)
   return evicted
 end
 

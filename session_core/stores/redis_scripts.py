@@ -107,13 +107,17 @@ end
 if token ~= '' then
   answer = lost(found, token, value)
   -- It lost its place to a later login before it was there: moved, and ended at once.
-  if answer == 0 then redis.call('DEL', KEYS[1]) end
+  if answer == 0 then
+    redis.call('DEL', KEYS[1])
+    announce(prefix, {old_member})
+  end
   if answer then return {answer} end
 elseif KEYS[1] == KEYS[2] or opened(found) or is_pending(found) then
   return {CONFLICT}
 end
 put(KEYS[2], value, ttl)
 put(KEYS[1], pointer, pointer_ttl)
+announce(prefix, {old_member})
 for place = 3, #KEYS do
   delist(KEYS[place], {old_member})
   enlist_beside(KEYS[place], member, index_ttl, prefix)
@@ -143,6 +147,7 @@ for _ = 1, 10000 do
     local r = opened(value)
     if not r or owned ~= '' and owned ~= 'u' .. r.user and owned ~= 'o' .. r.op then return {} end
     redis.call('DEL', name)
+    announce(prefix, {member})
     return {member}
   end
 end
@@ -164,6 +169,7 @@ for _, member in ipairs(members_of(KEYS[1])) do
   if not value then gone[#gone + 1] = member end
 end
 delist(KEYS[1], gone)
+announce(prefix, deleted)
 return deleted
 """)
 

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, String, Table
 from sqlalchemy.dialects import mysql
 
-__all__ = ("claims", "metadata", "sessions")
+__all__ = ("claims", "metadata", "session_tables", "sessions")
 
 # MySQL compares text without regard to case unless told otherwise: two base64url keys that differ in case only would be
 # one session. Its default BLOB ends at 64 KiB and would cut a larger session.
@@ -15,7 +15,7 @@ _name: Final = String(255).with_variant(mysql.VARCHAR(255, charset="ascii", coll
 _data: Final = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 metadata: Final = MetaData()
-"""Alembic's `target_metadata`, to keep these tables in your migrations; then open the store with `create_tables=False`."""
+"""For alembic's `target_metadata`, beside your own, to keep these tables in your migrations."""
 
 sessions: Final = Table(
     "sessions",
@@ -39,6 +39,16 @@ claims: Final = Table(
     metadata,
     Column("name", _name, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
+    Column("token", BigInteger),
     Index("ix_session_claims_expires_at", "expires_at"),
 )
-"""One row per name that is used up until `expires_at`."""
+"""One row per name that is used up until `expires_at`. By the random `token` its owner knows it again after a lost answer."""
+
+
+def session_tables(target: MetaData) -> None:
+    """Add the tables to a `MetaData` of your own, for a project that has only one.
+
+    In either case open the store with `SqlStore(url, create_tables=False)`.
+    """
+    for table in metadata.sorted_tables:
+        table.to_metadata(target)

@@ -5,38 +5,41 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from session_core.stores.sql_schema import claims, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import BindParameter, Executable, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 __all__ = (
+    "CLAIMED_BY",
     "CLAIMED_UNTIL",
     "DELETE_KEYS",
-    "EXPIRED",
     "FIND",
     "HOLD",
-    "HOLD_INDEX",
     "LOAD",
     "PAGE",
-    "REMOVE",
     "TOUCH",
     "TRY_WRITE",
     "UPDATE_VERSION",
     "VERSION",
+    "hold_index",
     "insert",
     "insert_alone",
+    "inserts_alone",
     "is_lock",
     "lock",
+    "remove",
+    "take_expired",
 )
 
+_DIALECTS: Final = ("sqlite", "postgresql", "mysql")
 _now: Final[BindParameter[int]] = bindparam("now")
 _key: Final[BindParameter[str]] = bindparam("at")
 _of_user: Final = sessions.c.user_key == bindparam("user")
@@ -61,6 +64,7 @@ FIND: Final = {
     "op_session": select(*_record).where(_of_op_session, _live),
 }
 PAGE: Final = select(*_record).where(sessions.c.key > bindparam("after"), _live).order_by(sessions.c.key).limit(200)
+CLAIMED_BY: Final = select(claims.c.token).where(claims.c.name == _key, claims.c.expires_at > _now)
 CLAIMED_UNTIL: Final = select(claims.c.expires_at).where(claims.c.name == _key, claims.c.expires_at > _now)
 
 TRY_WRITE: Final = update(claims).where(claims.c.name == "").values(expires_at=0)
@@ -75,27 +79,46 @@ TOUCH: Final = (
 
 # FOR UPDATE (which SQLite neither knows nor needs) waits for a rotation in flight and then looks at the row again.
 HOLD: Final = select(sessions.c.successor, sessions.c.expires_at).where(sessions.c.key == _key).with_for_update()
-HOLD_INDEX: Final = {
+_of_index: Final = {
     name: select(sessions.c.key)
     .where(of_it, _live, sessions.c.key != bindparam("keep"))
     .order_by(sessions.c.rank, sessions.c.key)
-    .with_for_update()
     for name, of_it in (("user", _of_user), ("op_session", _of_op_session))
 }
+_of_keys: Final = (
+    select(sessions.c.key)
+    .with_hint(sessions, "FORCE INDEX (PRIMARY)", "mysql")
+    .where(sessions.c.key.in_(bindparam("keys", expanding=True)), _live)
+    .order_by(sessions.c.rank, sessions.c.key)
+)
 DELETE_KEYS: Final = delete(sessions).where(sessions.c.key.in_(bindparam("keys", expanding=True)))
 
-# SKIP LOCKED: several sweepers share the work, and none waits for a session that is being used.
-EXPIRED: Final = {
-    table: select(table.primary_key.columns[0])
-    .where(table.c.expires_at <= _now)
-    .limit(bindparam("limit"))
-    .with_for_update(skip_locked=True)
+_expired: Final = {
+    table: select(table.primary_key.columns[0]).where(table.c.expires_at <= _now).limit(bindparam("limit"))
     for table in (sessions, claims)
 }
-REMOVE: Final = {
-    table: delete(table).where(table.primary_key.columns[0].in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
-    for table in (sessions, claims)
+_expired_of_names: Final = {
+    table: select(name)
+    .with_hint(table, "FORCE INDEX (PRIMARY)", "mysql")
+    .where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
+    for table, name in ((sessions, sessions.c.key), (claims, claims.c.name))
 }
+_BATCH: Final = 500
+"""Keys per statement: databases bound the number of parameters."""
+
+
+def _removal(table: Table, dialect: str) -> Executable:
+    name = table.primary_key.columns[0]
+    if dialect != "mysql":
+        return delete(table).where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
+    # MySQL locks each row that it passes on its way: it must take the way of the names, and meet nobody else.
+    quoted = mysql.dialect().identifier_preparer.quote(name.name)
+    return text(
+        f"DELETE {table.name} FROM {table.name} FORCE INDEX (PRIMARY) WHERE {quoted} IN :names AND expires_at <= :now"
+    ).bindparams(bindparam("names", expanding=True), _now)
+
+
+_REMOVE: Final = {(table, dialect): _removal(table, dialect) for table in (sessions, claims) for dialect in _DIALECTS}
 
 
 def _on_conflict(table: Table, dialect: Any) -> Executable:  # noqa: ANN401 - a module
@@ -119,9 +142,52 @@ _UPSERTS: Final[dict[tuple[str, Table], Executable]] = {
 }
 
 
+def inserts_alone(dialect: str) -> bool:
+    """Whether `insert` is one statement, hence needs no transaction around it."""
+    return (dialect, sessions) in _UPSERTS
+
+
 def insert_alone(dialect: str, table: Table) -> Executable | None:
     """The single INSERT that meets one row, or none when a row that has not expired is in its place. None on MySQL."""
     return _UPSERTS.get((dialect, table))
+
+
+async def remove(connection: AsyncConnection, table: Table, names: Sequence[str], now: int) -> None:
+    """Delete those of the rows that have expired."""
+    await connection.execute(_REMOVE[table, connection.dialect.name], {"names": list(names), "now": now})
+
+
+async def take_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> Sequence[str]:
+    """Lock up to `limit` expired rows, and return their names.
+
+    SKIP LOCKED: several sweepers share the work, and none waits for a session that is being used.
+    """
+    values = {"now": now, "limit": limit}
+    if connection.dialect.name != "mysql":
+        return (await connection.execute(_expired[table].with_for_update(skip_locked=True), values)).scalars().all()
+    # Looking for what has expired, MySQL would lock what has not: the first row behind it, or any in a small table.
+    names = (await connection.execute(_expired[table], values)).scalars().all()
+    if not names:
+        return names
+    taken = _expired_of_names[table].with_for_update(skip_locked=True)
+    return (await connection.execute(taken, {"names": names, "now": now})).scalars().all()
+
+
+async def hold_index(connection: AsyncConnection, index: str, value: str, *, keep: str, now: int) -> Sequence[str]:
+    """Lock the live sessions of an index except `keep`; return their keys, those of the lowest rank first.
+
+    The lock on the index is held, so none is added meanwhile.
+    """
+    values = {index: value, "now": now, "keep": keep}
+    if connection.dialect.name != "mysql":
+        return (await connection.execute(_of_index[index].with_for_update(), values)).scalars().all()
+    # MySQL would also lock, and wait for, the user's expired sessions that a sweeper is at.
+    found = (await connection.execute(_of_index[index], values)).scalars().all()
+    held: list[str] = []
+    for start in range(0, len(found), _BATCH):
+        some = {"keys": found[start : start + _BATCH], "now": now}
+        held += (await connection.execute(_of_keys.with_for_update(), some)).scalars().all()
+    return held
 
 
 async def insert(connection: AsyncConnection, table: Table, values: Mapping[str, object]) -> bool:
@@ -133,7 +199,7 @@ async def insert(connection: AsyncConnection, table: Table, values: Mapping[str,
     if alone is not None:
         return (await connection.execute(alone, values)).rowcount == 1
     name = table.primary_key.columns[0].name
-    await connection.execute(REMOVE[table], {"names": [values[name]], "now": values["now"]})
+    await remove(connection, table, [str(values[name])], int(str(values["now"])))
     try:
         await connection.execute(table.insert(), {key: value for key, value in values.items() if key != "now"})
     except IntegrityError:

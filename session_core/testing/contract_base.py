@@ -71,6 +71,15 @@ class ContractBase:
         """Return an entry that lives for `hours`."""
         return Entry(data, clock.now() + round(hours * HOUR), user, op_session, rank)
 
+    def needs_an_atomic_store(self, store: SessionStore) -> None:
+        """Skip what cannot be had without compare-and-swap over all processes."""
+        if not store.capabilities.atomic:
+            pytest.skip("the store says that it is not atomic")
+
+    def sweeps(self, store: SessionStore) -> bool:
+        """Whether `delete_expired` is what removes expired records: they neither leave by themselves nor are out of reach."""
+        return store.capabilities.listable and not store.capabilities.native_expiry
+
     async def live(self, store: SessionStore, *keys: str) -> list[str]:
         """Return those of the keys that are live."""
         return [key for key in keys if await store.load(key) is not None]

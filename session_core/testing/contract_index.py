@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from session_core.errors import ConfigurationError
 from session_core.stores.base import SessionIndex
 from session_core.testing.contract_base import HOUR, ContractBase
 
@@ -116,6 +119,7 @@ class IndexContract(ContractBase):
 
     async def test_the_limit_ends_the_lowest_rank(self, store: SessionStore, clock: FakeClock) -> None:
         """The limit counts the new session; the oldest logins go, whatever the order of writing."""
+        self.needs_an_atomic_store(store)
         a, b, c = await self.fill(store, clock, "abc", "u")
         others = await self.fill(store, clock, "abc", "v")
         await store.replace(a, self.entry(clock, user="u", rank=9), version=1)
@@ -125,6 +129,7 @@ class IndexContract(ContractBase):
 
     async def test_the_limit_keeps_the_new_session(self, store: SessionStore, clock: FakeClock) -> None:
         """Even where its rank is the lowest: somebody has just logged in."""
+        self.needs_an_atomic_store(store)
         (old,) = await self.fill(store, clock, "a", "u")
         new = self.key("new")
         assert await store.create(new, self.entry(clock, user="u", rank=-5), limit=1) == (old,)
@@ -132,6 +137,7 @@ class IndexContract(ContractBase):
 
     async def test_the_limit_leaves_room_unused(self, store: SessionStore, clock: FakeClock) -> None:
         """Nothing ends below the limit, nor without one, nor for a session without a user."""
+        self.needs_an_atomic_store(store)
         keys = await self.fill(store, clock, "ab", "u")
         assert await store.create(self.key("c"), self.entry(clock, user="u"), limit=3) == ()
         assert await store.create(self.key("d"), self.entry(clock, user="u"), limit=0) == ()
@@ -142,6 +148,7 @@ class IndexContract(ContractBase):
 
     async def test_the_limit_does_not_count_what_has_ended(self, store: SessionStore, clock: FakeClock) -> None:
         """Expired, deleted and rotated sessions take no room."""
+        self.needs_an_atomic_store(store)
         keys = await self.fill(store, clock, "abcd", "u")
         await store.touch(keys[0], clock.now() + 3 * HOUR)
         clock.advance(hours=1)
@@ -152,6 +159,7 @@ class IndexContract(ContractBase):
 
     async def test_the_limit_applies_to_a_login_that_rotates(self, store: SessionStore, clock: FakeClock) -> None:
         """A login is a rotation of the anonymous session; the lowest rank goes."""
+        self.needs_an_atomic_store(store)
         a, b = await self.fill(store, clock, "ab", "u")
         old = self.key("anonymous")
         await store.create(old, self.entry(clock))
@@ -163,8 +171,25 @@ class IndexContract(ContractBase):
 
     async def test_a_rotation_does_not_count_twice(self, store: SessionStore, clock: FakeClock) -> None:
         """Regenerating at the limit ends nobody's session, and the moved one is not reported."""
+        self.needs_an_atomic_store(store)
         a, b = await self.fill(store, clock, "ab", "u")
         new = self.key("new", after=a)
         entry = self.entry(clock, user="u", rank=0)
         assert await store.rotate(a, new, entry, version=1, successor_until=clock.now() + HOUR, limit=2) == ()
         assert await self.live(store, a, b, new) == [b, new]
+
+    async def test_a_limit_is_kept_or_refused(self, store: SessionStore, clock: FakeClock) -> None:
+        """Where two logins at once would pass it, it is not taken, and nothing changes. Without a user there is none to keep."""
+        anonymous, first, second = self.key("anonymous"), self.key("first"), self.key("second")
+        await store.create(anonymous, self.entry(clock), limit=1)
+        entry = self.entry(clock, user="u")
+        if store.capabilities.atomic:
+            await store.create(first, entry, limit=1)
+            assert await store.create(second, entry, limit=1) == (first,)
+            return
+        moved, until = self.key("moved", after=anonymous), clock.now() + HOUR
+        with pytest.raises(ConfigurationError):
+            await store.create(first, entry, limit=1)
+        with pytest.raises(ConfigurationError):
+            await store.rotate(anonymous, moved, entry, version=1, successor_until=until, limit=1)
+        assert await self.live(store, anonymous, first, moved) == [anonymous]

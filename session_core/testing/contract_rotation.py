@@ -172,7 +172,8 @@ class RotationContract(ContractBase):
         old, new = await self.rotated(store, clock, "old", "new")
         assert await store.load(old) is None
         assert await store.touch(old, clock.now() + 9 * HOUR) is False
-        assert [stored.key async for stored in store.scan()] == [new]
+        if store.capabilities.listable:
+            assert [stored.key async for stored in store.scan()] == [new]
         assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [new]
         clock.advance(minutes=10)
         assert await store.load(old) is None

@@ -29,6 +29,7 @@ async def test_what_happens_to_a_user_is_written_and_shown(running: Running) -> 
         assert (await running.services.audit.of_user(Identity(issuer=ISSUER, subject="bob").user_key)) == []
 
 
+@pytest.mark.attack("asvs-14.2.4")
 async def test_the_trail_holds_no_id_key_or_cookie(running: Running) -> None:
     async with running.browser() as browser:
         await running.log_in(browser)
@@ -87,6 +88,7 @@ async def test_what_anybody_can_cause_in_any_number_is_not_kept(running: Running
     assert await running.services.audit.latest() == []
 
 
+@pytest.mark.attack("asvs-14.2.7")
 async def test_old_entries_are_forgotten(start: Start) -> None:
     async with start() as running:
         now = running.clock.now()

@@ -91,12 +91,14 @@ def test_the_standard_librarys_loggers_pass_the_same_redaction(capsys: pytest.Ca
     assert "ValueError" in lines_of(written)[1]["exception"]
 
 
+@pytest.mark.attack("asvs-14.2.4")
 @pytest.mark.anyio
 async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
     start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with start() as running:
         configure_logging(level="DEBUG", as_json=True)
+        capsys.readouterr()  # what the start said, in the form of before
         cast("Any", running.app.asgi_handler)._loud = True
         async with running.client(**{"user-agent": "test", "authorization": f"Bearer {CANARY}"}) as client:
             await running.log_in(client)

@@ -88,6 +88,12 @@ async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient
     assert "<" not in (await client.get("/schema/openapi.yaml")).text[:200]
 
 
+@pytest.mark.attack("60")
+@pytest.mark.attack("asvs-3.4.3")
+@pytest.mark.attack("asvs-3.4.4")
+@pytest.mark.attack("asvs-3.4.5")
+@pytest.mark.attack("asvs-3.4.6")
+@pytest.mark.attack("asvs-3.4.8")
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/", 405), ("GET", "/api/me", 401), ("GET", "/", 200)]
 )
@@ -106,6 +112,9 @@ async def test_security_headers_are_on_every_answer(client: httpx.AsyncClient, m
     assert "strict-transport-security" not in response.headers
 
 
+@pytest.mark.attack("asvs-3.4.1")
+@pytest.mark.attack("asvs-3.3.1")
+@pytest.mark.attack("asvs-3.3.3")
 async def test_https_brings_hsts_and_the_host_cookie(start: Start) -> None:
     async with start(public_url="https://app.example.org") as running, running.client() as client:
         response = await client.post("/api/session/visits")
@@ -146,6 +155,7 @@ async def test_an_unexpected_error_says_nothing_about_itself(
         assert "secret reason" not in page.text
 
 
+@pytest.mark.attack("58")
 async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> None:
     for path in ("/%00", "/api/sessions/%00", "/api/sessions/" + "x" * 5000, "/?%ff=%fe", "/admin?q=%00", "/static/%00"):
         for method in ("GET", "POST", "DELETE", "PATCH"):

@@ -44,6 +44,8 @@ async def test_the_theme_is_chosen_through_a_plain_form_and_leads_back(running: 
         assert '<html lang="en" data-theme="light">' in (await browser.get("/")).text
 
 
+@pytest.mark.attack("56")
+@pytest.mark.attack("asvs-3.7.2")
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "/auth/logout", "/\r\nx: y"])
 async def test_a_form_does_not_lead_anywhere_else(running: Running, back: str) -> None:
     async with running.browser() as browser:
@@ -88,6 +90,9 @@ async def test_admin_is_for_administrators(running: Running) -> None:
         assert (await browser.get("/admin")).status_code == 200
 
 
+@pytest.mark.attack("asvs-7.5.2")
+@pytest.mark.attack("asvs-7.5.3")
+@pytest.mark.attack("asvs-7.4.3")
 async def test_devices_are_signed_out_after_a_recent_login_only(running: Running) -> None:
     async with running.browser() as laptop, running.browser() as phone:
         await running.log_in(laptop, minutes_ago=30)
@@ -118,6 +123,9 @@ async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
         assert (await laptop.post(actions[0])).status_code == 404
 
 
+@pytest.mark.attack("63")
+@pytest.mark.attack("asvs-7.4.2")
+@pytest.mark.attack("asvs-7.4.5")
 async def test_an_administrator_disables_a_user_and_ends_its_sessions(running: Running) -> None:
     async with running.browser() as admin, running.browser() as user:
         await running.log_in(admin, "admin", roles=("admin",))
@@ -141,6 +149,7 @@ async def test_an_administrator_cannot_lock_themselves_out(running: Running) -> 
         assert (await admin.post("/admin/users/nobody/disable")).status_code == 404
 
 
+@pytest.mark.attack("asvs-7.5.3")
 async def test_an_administrator_with_an_old_login_changes_nothing(running: Running) -> None:
     async with running.browser() as admin, running.browser() as user:
         await running.log_in(admin, "admin", roles=("admin",), minutes_ago=6)
@@ -192,6 +201,8 @@ async def test_pages_load_from_here_only_and_need_no_script(running: Running, pa
             assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
+@pytest.mark.attack("59")
+@pytest.mark.attack("asvs-14.2.5")
 async def test_no_path_below_a_page_is_taken_for_a_file(client: httpx.AsyncClient) -> None:
     for path in ("/account/x.css", "/account.css", "/api/me/x.js", "/static/../session_data.py", "/static/%2e%2e/asgi.py"):
         assert (await client.get(path)).status_code == 404

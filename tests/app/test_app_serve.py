@@ -109,6 +109,7 @@ def test_killing_the_server_leaves_no_worker_behind(tmp_path: Path) -> None:
         assert wait_until_free(url)
 
 
+@pytest.mark.attack("asvs-14.2.1")
 def test_a_query_is_in_no_log(tmp_path: Path) -> None:
     with serving(tmp_path, APP_LOG_LEVEL="DEBUG") as (process, url):
         urllib.request.urlopen(f"{url}/api/session?code=canary-code&state=canary-state", timeout=10).close()

@@ -133,6 +133,7 @@ async def test_a_session_ends_when_idle_and_in_any_case_after_a_day(running: Run
     assert (await client.get("/api/session")).json()["visits"] == 0
 
 
+@pytest.mark.attack("62")
 async def test_a_store_outage_is_a_503_with_the_cookie_untouched(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ async def test_a_store_outage_is_a_503_with_the_cookie_untouched(
     assert (await client.get("/api/session")).json()["visits"] == 1
 
 
+@pytest.mark.attack("60")
 async def test_a_change_from_another_site_is_refused(client: httpx.AsyncClient) -> None:
     for headers in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}):
         response = await client.post("/api/session/visits", headers=headers)
@@ -160,6 +162,8 @@ async def test_a_change_from_another_site_is_refused(client: httpx.AsyncClient) 
         assert "set-cookie" not in response.headers
 
 
+@pytest.mark.attack("59")
+@pytest.mark.attack("asvs-14.3.2")
 async def test_answers_that_depend_on_a_session_are_not_cacheable(running: Running, client: httpx.AsyncClient) -> None:
     await running.log_in(client, data=AppSession(note="private"))
     response = await client.get("/api/session")

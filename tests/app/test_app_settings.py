@@ -196,6 +196,8 @@ def test_fit_production_settings_pass_and_nothing_is_generated(monkeypatch: pyte
         ("SESSION_ENCRYPTION_KEYS", "A" * 43, "placeholder"),
         ("SESSION_STORE", "memory://", "memory store"),
         ("SESSION_STORE", "file:///tmp/sessions", "file store"),
+        ("SESSION_STORE", "https://storage.example.org/sessions", "cannot compare and swap"),
+        ("SESSION_STORE", "keyvalue+disk:///tmp/sessions", "cannot compare and swap"),
         ("OIDC_ISSUER", "", "embedded demo provider"),
         ("OIDC_ISSUER", "http://127.0.0.1:9000", "embedded demo provider"),
         ("OIDC_ISSUER", "http://login.example.org", "must be https"),

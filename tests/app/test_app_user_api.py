@@ -31,6 +31,8 @@ async def test_me_says_who_is_logged_in(running: Running, client: httpx.AsyncCli
     }
 
 
+@pytest.mark.attack("63")
+@pytest.mark.attack("asvs-7.4.2")
 @pytest.mark.parametrize("path", ["/api/me", "/api/sessions", "/account", "/account/sessions"])
 async def test_a_disabled_user_is_refused_with_the_next_request(running: Running, client: httpx.AsyncClient, path: str) -> None:
     identity = await running.log_in(client)
@@ -40,6 +42,7 @@ async def test_a_disabled_user_is_refused_with_the_next_request(running: Running
     assert (await client.get("/api/session")).json()["authenticated"] is False
 
 
+@pytest.mark.attack("63")
 async def test_a_role_that_was_taken_away_is_gone_with_the_next_request(running: Running, client: httpx.AsyncClient) -> None:
     identity = await running.log_in(client, "admin", roles=("user", "admin"))
     assert (await client.get("/admin")).status_code == 200
@@ -47,6 +50,8 @@ async def test_a_role_that_was_taken_away_is_gone_with_the_next_request(running:
     assert (await client.get("/admin")).status_code == 403
 
 
+@pytest.mark.attack("64")
+@pytest.mark.attack("asvs-6.8.1")
 async def test_the_same_subject_of_another_issuer_is_another_user(running: Running, client: httpx.AsyncClient) -> None:
     identity = await running.log_in(client)
     other = type(identity)(issuer="https://elsewhere.example", subject=identity.subject)
@@ -55,6 +60,7 @@ async def test_the_same_subject_of_another_issuer_is_another_user(running: Runni
     assert (await client.get("/api/me")).json()["name"] == "Alice"
 
 
+@pytest.mark.attack("asvs-7.5.2")
 async def test_sessions_are_listed_without_ids_or_keys(running: Running, client: httpx.AsyncClient) -> None:
     async with running.client() as phone, running.client() as stranger:
         await running.log_in(client)
@@ -72,6 +78,7 @@ async def test_sessions_are_listed_without_ids_or_keys(running: Running, client:
             assert (http.cookies.get("session") or "none")[6:40] not in response.text
 
 
+@pytest.mark.attack("asvs-7.5.2")
 async def test_one_session_is_ended_by_handle_and_nobody_elses(running: Running, client: httpx.AsyncClient) -> None:
     async with running.client() as phone, running.client() as stranger:
         await running.log_in(client)
@@ -89,6 +96,7 @@ async def test_one_session_is_ended_by_handle_and_nobody_elses(running: Running,
         assert (await client.get("/api/me")).status_code == 200
 
 
+@pytest.mark.attack("asvs-7.4.3")
 async def test_signing_out_everywhere_else_keeps_the_current_session(running: Running, client: httpx.AsyncClient) -> None:
     async with running.client() as phone:
         await running.log_in(client)
@@ -107,6 +115,8 @@ async def test_signing_out_everywhere_ends_the_current_session_too(running: Runn
     assert (await client.get("/api/me")).status_code == 401
 
 
+@pytest.mark.attack("43")
+@pytest.mark.attack("asvs-7.1.2")
 async def test_the_oldest_session_gives_way_above_the_limit(start: object) -> None:
     async with start(session_max_per_user=2) as running:  # type: ignore[operator]
         clients = [running.client() for _ in range(3)]

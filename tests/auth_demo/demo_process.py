@@ -33,10 +33,12 @@ class Demo:
         return self.process.returncode, out, err
 
 
-def run_demo(directory: Path, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_demo(
+    directory: Path, *arguments: str, timeout: float = 60, launcher: Sequence[str] = DEMO, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        [*DEMO, *arguments],
+        [*launcher, *arguments],
         cwd=directory,
         env={**clean_environment(), **environment},
         capture_output=True,

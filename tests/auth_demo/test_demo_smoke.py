@@ -41,7 +41,8 @@ def test_smoke_logs_in_and_out_over_real_http(tmp_path: Path, store: str | None)
     extra = [] if store is None else ["--store", store]
     result = run_demo(tmp_path, "--smoke", "--port", str(port), "--op-port", str(op_port), *extra)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stderr == ""
+    # A store in memory says at start what it cannot do; nothing else is said.
+    assert all(store is not None and "store.weak" in line for line in result.stderr.splitlines()), result.stderr
     assert "logged in as Alice (user)" in result.stdout
     assert result.stdout.endswith("smoke: everything worked\n")
     assert is_free(port)
@@ -132,9 +133,3 @@ def test_a_bad_option_is_refused_with_a_reason(tmp_path: Path, arguments: tuple[
     assert result.returncode in {1, 2}
     assert words in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_the_cluster_says_that_it_is_not_there_yet(tmp_path: Path) -> None:
-    result = run_demo(tmp_path, "--cluster")
-    assert result.returncode == 2
-    assert "the cluster demo is not there yet" in result.stderr

@@ -21,6 +21,9 @@ def attributes(header: bytes) -> list[str]:
     return [part for part in parts if not part.startswith(("Max-Age=", "Expires="))]
 
 
+@pytest.mark.attack("asvs-3.3.1")
+@pytest.mark.attack("asvs-3.3.3")
+@pytest.mark.attack("asvs-3.3.4")
 def test_on_https_the_default_is_a_host_cookie() -> None:
     cookie = CookieConfig().resolve(HTTPS)
     assert cookie.set_header("s:a.b+/c", 3600) == (
@@ -172,6 +175,7 @@ def test_a_public_url_that_names_no_web_origin_is_refused_without_being_shown(ur
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.attack("asvs-3.3.5")
 @pytest.mark.attack("55")
 def test_a_header_above_4096_bytes_is_never_sent() -> None:
     cookie = CookieConfig().resolve(HTTPS)
@@ -188,6 +192,8 @@ def test_attributes_that_leave_no_room_for_a_session_are_refused_at_start() -> N
         CookieConfig(name="s", path="/" + "x" * 4000).resolve(HTTPS)
 
 
+@pytest.mark.attack("55")
+@pytest.mark.attack("asvs-3.3.5")
 def test_a_real_session_cookie_is_small() -> None:
     header = CookieConfig().resolve(HTTPS).set_header(CookieSigner(["k" * 32]).sign(new_session_id()), 86400)
     assert len(header) < 200

@@ -168,6 +168,7 @@ class TestParseSecrets:
         assert NEW not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.attack("asvs-11.2.3")
 @pytest.mark.parametrize("secrets", [[], (), ["short"], [NEW, "short"], [NEW, ""], [b""], NEW, NEW.encode()])
 def test_a_signer_with_missing_or_weak_secrets_is_refused(secrets: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -97,7 +97,8 @@ def test_the_reference_tells_every_error_event_and_option() -> None:
     assert {name for name in events.EventName.__args__ if f"`{name}`" not in pages["events"]} == set()
     login = importlib.import_module("session_core.oidc")
     cookie = importlib.import_module("session_core.cookies").CookieConfig
-    options = {name for kind in (config, login.OidcConfig, login.OidcProvider) for name in kind.__dataclass_fields__}
+    kinds = (config, login.OidcConfig, login.OidcProvider, login.OAuth2Provider)
+    options = {name for kind in kinds for name in kind.__dataclass_fields__}
     options |= set(cookie.__struct_fields__)
     assert {name for name in options if f"`{name}`" not in pages["config"]} == set()
 

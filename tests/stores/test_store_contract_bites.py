@@ -10,10 +10,17 @@ import pytest
 
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock, SessionStoreContract
-from tests.stores import broken_indexes, broken_pauses, broken_records, broken_rotation, broken_upkeep
+from tests.stores import broken_indexes, broken_pauses, broken_promises, broken_records, broken_rotation, broken_upkeep
 from tests.stores.broken import FOUND_BY
 
-BROKEN = (broken_records, broken_rotation, broken_indexes, broken_pauses, broken_upkeep)  # they register themselves
+BROKEN = (
+    broken_records,
+    broken_rotation,
+    broken_indexes,
+    broken_pauses,
+    broken_promises,
+    broken_upkeep,
+)  # they register themselves
 
 TESTS = {
     name.removeprefix("test_"): getattr(SessionStoreContract, name)

@@ -27,11 +27,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["file", "sqlite", "postgres"])
+@pytest.fixture(params=["file", "sqlite", "postgres", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A shared store that nobody has opened yet."""
     if request.param == "postgres":
         yield request.getfixturevalue("database")
+    elif request.param == "mariadb":
+        yield request.getfixturevalue("mariadb_url")
     elif request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     else:
@@ -102,7 +104,6 @@ async def test_each_claim_is_won_by_one_process(url: str, workers: Workers) -> N
     assert sorted(int(name) for _, name in workers.said()) == list(range(60))
 
 
-@pytest.mark.parametrize("url", ["file", "sqlite"], indirect=True)
 async def test_a_kill_during_rotation_leaves_exactly_one_key(url: str, workers: Workers) -> None:
     """Thirty kills at moments that nobody chose: as soon as the parent has read a number of lines."""
     store = open_store(url)

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import MetaData
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
-from session_core.stores import sql_statements
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.opening import open_store
 from session_core.stores.sql import SqlStore
-from session_core.stores.sql_schema import metadata
+from session_core.stores.sql_schema import metadata, session_tables
 
 FOREVER = 2**52
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqlStore]:
-    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=0.1)
+    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=0.5)
     await store.open()
     yield store
     await store.close()
@@ -74,7 +74,7 @@ async def test_the_file_is_for_its_owner_only(store: SqlStore, path: Path) -> No
 
 async def test_acknowledged_writes_are_on_the_disk(store: SqlStore) -> None:
     """Write-ahead log, each commit synced: FULL is 2."""
-    for engine in store._database._engines:
+    for engine in store._database._opened().all:
         async with engine.connect() as connection:
             assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
             assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 2
@@ -83,7 +83,7 @@ async def test_acknowledged_writes_are_on_the_disk(store: SqlStore) -> None:
 async def test_a_writer_takes_the_lock_before_it_reads(store: SqlStore, path: Path) -> None:
     """The driver's own transactions begin with the first write, which is too late for a check."""
     other = sqlite3.connect(path, isolation_level=None, timeout=0)
-    async with store._database._transactions.begin():
+    async with store._database._opened().transactions.begin():
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")
@@ -139,7 +139,7 @@ async def test_no_driver_error_shows_a_value(store: SqlStore, path: Path) -> Non
 async def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
     path = tmp_path / "file.db"
     path.write_bytes(b"not a database" * 1000)
-    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=0.1)
+    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=0.5)
     with pytest.raises(StoreUnavailableError, match=r"\(SQLITE_NOTADB\)$"):
         await store.open()
     await store.close()
@@ -162,10 +162,10 @@ async def test_a_store_that_is_not_open_is_an_outage(store: SqlStore) -> None:
 
 
 async def test_tables_can_be_left_to_migrations(path: Path) -> None:
+    """Then it is said at once that they are missing, and what to do."""
     store = SqlStore(f"sqlite+aiosqlite:///{path}", create_tables=False)
-    await store.open()
-    with pytest.raises(StoreUnavailableError):
-        await store.ping()
+    with pytest.raises(ConfigurationError, match="alembic upgrade head"):
+        await store.open()
     await store.close()
     assert sorted(metadata.tables) == ["session_claims", "sessions"]
 
@@ -180,12 +180,9 @@ async def test_many_processes_may_create_the_file_at_once(path: Path) -> None:
 
 async def test_a_user_with_very_many_sessions_can_be_logged_out(store: SqlStore) -> None:
     """More keys than one statement can take."""
-    for number in range(1100):
-        await store._database.write(
-            sql_statements.insert_alone("sqlite", metadata.tables["sessions"]),
-            {"key": str(number), "version": 1, "data": b"", "expires_at": FOREVER, "user_key": "u", "op_session_key": None,
-             "rank": 0, "successor": None, "now": 0},
-        )  # fmt: skip
+    async with store._database._opened().transactions.begin() as connection:
+        columns = {"version": 1, "data": b"", "expires_at": FOREVER, "user_key": "u", "rank": 0}
+        await connection.execute(metadata.tables["sessions"].insert(), [{"key": str(n), **columns} for n in range(1100)])
     assert len(await store.delete_by(SessionIndex(user="u"))) == 1100
 
 
@@ -193,3 +190,10 @@ def test_mysql_tells_keys_apart_by_case_and_takes_large_data() -> None:
     ddl = str(CreateTable(metadata.tables["sessions"]).compile(dialect=mysql.dialect()))
     assert "`key` VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin" in ddl
     assert "data LONGBLOB" in ddl
+
+
+def test_the_tables_can_be_added_to_a_metadata_of_ones_own() -> None:
+    own = MetaData()
+    session_tables(own)
+    assert sorted(own.tables) == sorted(metadata.tables)
+    assert all(own.tables[name] is not table for name, table in metadata.tables.items())

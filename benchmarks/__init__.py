@@ -1,0 +1,1 @@
+"""Measures the sessions beside their peers: `uv run just bench`."""

@@ -1,0 +1,168 @@
+"""Writes what a run has found as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from benchmarks.payload import JSON_BYTES, MESSAGEPACK_BYTES
+from benchmarks.ratios import Verdict, verdicts
+from benchmarks.results import Cell, Results
+from benchmarks.works import LANES, SESSIONS, WORKS
+
+__all__ = ("page", "summary", "table")
+
+_ABOUT: Final = f"""\
+# Benchmarks
+
+<!-- Written by `uv run just bench`; edit benchmarks/report.py, not this page. -->
+
+What a session costs, measured side by side: the framework without sessions, its own sessions, three peers, and this library
+on its stores. Run it yourself, in under five minutes:
+
+```console
+uv run just bench
+```
+
+`--quick` shows that everything runs, `--only NAME ...` measures some of the stacks, and `--rounds N` takes
+more or fewer rounds; with `--quick` or `--only` this page stays as it is.
+
+## What is measured
+
+Every stack serves the same pages with one worker process on loopback: Python on Granian with uvloop (Django over WSGI, where
+it is many times faster than over ASGI), Express on Node. All servers are up during the whole run. A round asks each stack in
+turn for each work, and another one begins each round. The client is one process of our own with {LANES} keep-alive
+connections, which sends the next request when the answer has come, and checks every status and every body: one wrong answer
+ends the run. Requests are logged nowhere.
+
+A session holds the same eight fields everywhere: {MESSAGEPACK_BYTES} bytes in MessagePack, {JSON_BYTES} in JSON. Redis keeps
+nothing on disk; PostgreSQL and SQLite do. Peers are set up as their documentation says for production. A login callback is
+what follows the provider's answer: the session is filled and gets a new id (Litestar's own sessions cannot change an id, so
+they keep it). State-changing requests carry what a browser sends with a form of the same site, and ours are checked for it.
+
+A figure is the median of the rounds, in brackets the worst and the best round; a ratio is the median of the ratios within
+each round. p50 and p99 are what the client waits for an answer, in milliseconds, while {LANES} requests are always under way:
+they say more about the rate than about a quiet server.
+
+**Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a login,
+the memory of server processes, and pages that do real work, beside which a session's cost shrinks.
+"""
+
+
+def page(results: Results, chart: str) -> str:
+    """The whole page; `chart` is the path of the picture as seen from it."""
+    parts = [_ABOUT, _machine(results), f"![Requests per second of each stack]({chart})\n", "## Must reach\n", _verdicts(results)]
+    parts += ["## Requests per second\n", _rates(results), "## Waiting for an answer\n", _latencies(results)]
+    parts += [_one_session(results), _redis(results), _scale(results), _sweep(results), _left_out(results)]
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def summary(results: Results) -> str:
+    """The tables alone, for a terminal."""
+    parts = [_rates(results), _latencies(results), _one_session(results), _redis(results), _scale(results), _sweep(results)]
+    return "\n".join(part for part in [*parts, _verdicts(results), _left_out(results)] if part)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is aligned to the right."""
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    return "\n".join([*lines, *(_line(row) for row in rows)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _machine(results: Results) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    return f"Measured on {results.date}, {results.rounds} rounds of {results.seconds:g} seconds for each figure. {facts}.\n"
+
+
+def _verdicts(results: Results) -> str:
+    rows = [_verdict(verdict) for verdict in verdicts(results)]
+    return table(("Target", "reached", "wanted", "met"), rows)
+
+
+def _verdict(verdict: Verdict) -> tuple[str, str, str, str]:
+    word = verdict.word if verdict.met is not False else f"**{verdict.word}**"
+    return verdict.name, verdict.reached, verdict.target, word
+
+
+def _rates(results: Results) -> str:
+    works = [work for work in WORKS if any(name == work.name for name, _ in results.cells)]
+    rows = [[stack.label, *(_rate(results.cell(work.name, stack.name)) for work in works)] for stack in results.stacks]
+    return table(("Stack", *(work.title for work in works)), rows)
+
+
+def _rate(cell: Cell | None) -> str:
+    return "" if cell is None else f"{cell.rate:,.0f} ({cell.slowest:,.0f} to {cell.fastest:,.0f})"
+
+
+def _latencies(results: Results) -> str:
+    works = [work for work in WORKS if any(name == work.name for name, _ in results.cells)]
+    rows = [[stack.label, *(_latency(results.cell(work.name, stack.name)) for work in works)] for stack in results.stacks]
+    return table(("p50 / p99 in ms", *(work.title for work in works)), rows)
+
+
+def _latency(cell: Cell | None) -> str:
+    return "" if cell is None else f"{cell.p50:.1f} / {cell.p99:.1f}"
+
+
+def _one_session(results: Results) -> str:
+    rows = []
+    for stack in results.stacks:
+        one, two = results.cell("one", stack.name), results.cell("two", stack.name)
+        if one is not None:
+            rows.append((stack.label, _kept(one), _kept(two) if two else ""))
+    text = f"## What is left of the increments of one session\n\n{LANES} clients add to one number, and wait for each answer.\n"
+    return f"{text}\n{table(('Kept, of those acknowledged', 'one process', 'two processes'), rows)}" if rows else ""
+
+
+def _kept(cell: Cell) -> str:
+    return f"{cell.kept:,} of {cell.acknowledged:,} ({cell.kept / cell.acknowledged:.0%})"
+
+
+def _redis(results: Results) -> str:
+    rows = [
+        (
+            stack.label,
+            *map(str, results.commands[stack.name]),
+            f"{results.memory[stack.name]:,.0f}",
+        )
+        for stack in results.stacks
+        if stack.name in results.commands
+    ]
+    text = (
+        "## What Redis is asked for\n\nCommands that reach it (a script is one), and `MEMORY USAGE` of everything that belongs\n"
+        f"to a logged-in session, the mean of {SESSIONS}. Only ours holds the indexes by user and by session at the provider.\n"
+    )
+    return f"{text}\n{table(('Stack', 'read', 'increment', 'bytes per session'), rows)}" if rows else ""
+
+
+def _scale(results: Results) -> str:
+    if not results.scales:
+        return ""
+    rows = [(f"{s.sessions:,}", str(s.per_user), f"{s.list_us:,.0f}", f"{s.revoke_us:,.0f}") for s in results.scales]
+    text = (
+        "## Listing and revoking among very many\n\nOne user's sessions in Redis, by their index: the cost is that of the user's "
+        f"own sessions. At the\nlargest number Redis' `used_memory` has grown by {results.scale_bytes:,.0f} bytes per session. "
+        "The peers have no\nindex: there, the only way is to read every session.\n"
+    )
+    return f"{text}\n{table(('Sessions', 'of the user', 'list, µs', 'revoke all, µs'), rows)}"
+
+
+def _sweep(results: Results) -> str:
+    sweep = results.sweep
+    if sweep is None:
+        return ""
+    return (
+        "## Sweeping\n\n"
+        f"{sweep.rows:,} expired rows were removed from PostgreSQL in {sweep.seconds:.1f} s by another process, while four "
+        f"clients\nread and incremented ({sweep.answers:,} requests). The longest took {sweep.longest:.1f} ms; without the "
+        f"sweep, {sweep.longest_before:.1f} ms.\n"
+    )
+
+
+def _left_out(results: Results) -> str:
+    lines = "".join(f"- {line}\n" for line in results.left_out)
+    return f"## Left out\n\n{lines}" if lines else ""

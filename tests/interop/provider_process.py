@@ -1,0 +1,66 @@
+"""A real OpenID provider from npm, `oidc-provider`, on loopback, ended with its parent; knows nothing of the application."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import httpx
+
+from tests.node_packages import node_command
+from tests.stores.redis_servers import end_with_parent
+
+API = "https://api.example.org"
+"""The one API for which it issues access tokens of their own (RFC 8707)."""
+_SOURCE = Path(__file__).parent / "oidc_provider"
+
+
+class Provider:
+    """A running provider, and what it says of itself."""
+
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
+
+    async def events(self, name: str, **members: Any) -> list[dict[str, Any]]:
+        """Return what has happened there, by the names that it gives its events."""
+        async with _client() as client:
+            events = (await client.get(f"{self.issuer}/test/events")).json()
+        return [event for event in events if {"name": name, **members}.items() <= event.items()]
+
+    async def post(self, path: str, form: dict[str, str], client_id: str, secret: str) -> httpx.Response:
+        """Call it as a client that authenticates by its secret: what a thief of everything can do."""
+        # Form-encoded first (RFC 6749 2.3.1).
+        async with _client() as client:
+            return await client.post(f"{self.issuer}{path}", data=form, auth=(quote_plus(client_id), quote_plus(secret)))
+
+
+def _client() -> httpx.AsyncClient:
+    # Plain http to loopback only: reading the certificates of all authorities would cost more than the tests.
+    return httpx.AsyncClient(trust_env=False, verify=False)
+
+
+@contextmanager
+def running_provider(clients: list[dict[str, Any]]) -> Iterator[Provider]:
+    """Run a provider that knows these clients (OpenID Connect Dynamic Client Registration 2)."""
+    process = subprocess.Popen(
+        [*node_command(_SOURCE), json.dumps(clients)],
+        stdout=subprocess.PIPE,
+        # Without settings of this machine: a proxy, say, through which it would deliver logouts.
+        env={name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+        preexec_fn=end_with_parent,  # noqa: PLW1509
+    )
+    try:
+        assert process.stdout is not None
+        with process.stdout as output:
+            ready = output.readline().split()
+        assert ready[:1] == [b"ready"], "the provider did not start"
+        yield Provider(f"http://127.0.0.1:{int(ready[1])}")
+    finally:
+        process.kill()
+        process.wait()

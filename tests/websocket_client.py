@@ -1,0 +1,58 @@
+"""Just enough of a WebSocket client (RFC 6455) to talk to a server in text and to see how it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from urllib.parse import urlsplit
+
+
+class WebSocketClient:
+    """One connection, as a browser of the same origin would open it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, url: str, cookie: str) -> WebSocketClient:
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", f"Cookie: {cookie}", "", ""]
+        writer.write("\r\n".join(lines).encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in answer.partition(b"\r\n")[0], answer
+        return cls(reader, writer)
+
+    def send(self, text: str) -> None:
+        self._send(0x1, text.encode())
+
+    async def receive(self) -> str | int:
+        """The next text, or the code that the server closes with (0 when it closed without a word)."""
+        while True:
+            try:
+                first, size = await self._reader.readexactly(2)
+                if size == 126:
+                    size = int.from_bytes(await self._reader.readexactly(2))
+                payload = await self._reader.readexactly(size)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return 0
+            match first & 0x0F:
+                case 0x1:
+                    return payload.decode()
+                case 0x8:
+                    self._send(0x8, payload)
+                    return int.from_bytes(payload[:2])
+                case 0x9:
+                    self._send(0xA, payload)
+
+    async def close(self) -> None:
+        self._writer.close()
+
+    def _send(self, kind: int, payload: bytes) -> None:
+        mask = os.urandom(4)
+        masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+        self._writer.write(bytes([0x80 | kind, 0x80 | len(payload)]) + mask + masked)
