@@ -16,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e")
 _FILES: Final = ("scripts/screenshot.py",)
-_NOT_OURS: Final = frozenset({".git", ".venv", "var", "node_modules", "dist", "build", "site", "__pycache__"})
+_NOT_OURS: Final = frozenset({".git", ".venv", ".cache", "var", "node_modules", "dist", "build", "site", "__pycache__"})
 _TEXT: Final = frozenset({".py", ".toml", ".md", ".html", ".yml", ".yaml", ".css", ".ini", ".cfg", ""})
 _BLOCK: Final = re.compile(r"(?ms)^[^\n]*demo:begin[^\n]*\n.*?^[^\n]*demo:end[^\n]*\n")
 _IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) (?:tests\.)?auth_demo\b|[\"']auth_demo[.\"']")

@@ -60,6 +60,9 @@ class Registration:
     pushed_authorization_requests: Literal["auto", "required", "off"] = "auto"
     """Whether the login's parameters go to the provider directly and not through the browser (RFC 9126): where it is offered,
     always, or never."""
+    revoke_at_logout: bool = True
+    """Whether a logout here revokes the login's tokens there (RFC 7009), at a provider that can. Some take that as the end of the
+    user's consent, and end the tokens of the user's other sessions too."""
     allow_http: bool = False
     """Accept http for a provider on a loopback address: development only."""
 

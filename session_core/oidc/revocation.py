@@ -48,6 +48,8 @@ class Revocation:
 
 
 async def _revoke(relying_party: RelyingParty, tokens: TokenSet, handle: str | None) -> None:
+    if not relying_party.provider.revoke_at_logout:
+        return
     token, hint = tokens.refresh_token or tokens.access_token, "refresh_token" if tokens.refresh_token else "access_token"
     try:
         metadata = await relying_party.discovery.metadata()

@@ -63,10 +63,9 @@ def kind_of(error: BaseException) -> str:
 def failures_of(dbapi: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - a module
     """Everything that a driver may raise for a database that does not do what it is asked."""
     # asyncpg's own while it connects; broken sockets that drivers do not wrap.
-    found = getattr(getattr(dbapi, "exceptions_module", None), "PostgresError", None)
-    interface = getattr(getattr(dbapi, "exceptions_module", None), "InterfaceError", None)
-    own = getattr(dbapi, "Error", None)
-    drivers = [kind for kind in (found, interface, own) if isinstance(kind, type)]
+    raw = getattr(dbapi, "exceptions_module", None)
+    found = [getattr(raw, name, None) for name in ("PostgresError", "InterfaceError", "InternalClientError")]
+    drivers = [kind for kind in (*found, getattr(dbapi, "Error", None)) if isinstance(kind, type)]
     return (SQLAlchemyError, OSError, EOFError, *drivers)
 
 

@@ -197,9 +197,12 @@ def test_neither_does_an_end_while_it_starts(tmp_path: Path, servers_files: Path
     process = subprocess.Popen(
         command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert eventually(lambda: len(processes_in(servers_files)) == 7), "no server was started"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    try:
+        assert eventually(lambda: len(processes_in(servers_files)) == 7), "no server was started"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert "Traceback" not in err
     assert nothing_is_left(servers_files, ports_of(servers_files))
 

@@ -187,6 +187,17 @@ class TestFromTheProviderInTheBack:
         assert (await world.send_logout(world.op.logout_token({"typ": GONE}))).status_code == 200
         assert await world.subject() is None
 
+    @pytest.mark.parametrize("typ", ["JWT", "jwt", "logout+jwt", "application/logout+jwt"])
+    async def test_a_provider_that_sends_the_general_typ(self, typ: str) -> None:
+        strict = World()
+        await strict.login()
+        expected = 400 if typ.upper() == "JWT" else 200
+        assert (await strict.send_logout(strict.op.logout_token({"typ": typ}))).status_code == expected
+        world = World(provider={"logout_token_typ": "if_present"})
+        await world.login()
+        assert (await world.send_logout(world.op.logout_token({"typ": typ}))).status_code == 200
+        assert await world.subject() is None
+
     @pytest.mark.attack("44")
     async def test_a_replayed_jti(self, world: World) -> None:
         token = world.op.logout_token()

@@ -102,6 +102,16 @@ async def test_a_provider_without_revocation_is_not_asked() -> None:
     assert not fresh.reasons("tokens.revocation_failed")
 
 
+async def test_a_provider_that_takes_it_as_the_end_of_consent_is_not_told() -> None:
+    world = World(handlers=[token_now], provider={"revoke_at_logout": False})
+    world.op.refreshable = True
+    world.op.metadata = {"revocation_endpoint": f"{ISSUER}/revoke"}
+    await world.login()
+    assert (await world.browser.post("/auth/logout")).status_code == 303
+    assert await world.subject() is None
+    assert not revoked(world)
+
+
 async def test_a_session_that_an_operator_ends_keeps_its_grant() -> None:
     world = await logged_in()
     [summary] = [each async for each in world.sessions.sessions.all()]

