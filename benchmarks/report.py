@@ -134,7 +134,8 @@ def _redis(results: Results) -> str:
     ]
     text = (
         "## What Redis is asked for\n\nCommands that reach it (a script is one), and `MEMORY USAGE` of everything that belongs\n"
-        f"to a logged-in session, the mean of {SESSIONS}. Only ours holds the indexes by user and by session at the provider.\n"
+        f"to a logged-in session, the mean of {SESSIONS}. Only ours holds who is logged in, on which device, and the indexes by "
+        "user and by\nsession at the provider.\n"
     )
     return f"{text}\n{table(('Stack', 'read', 'increment', 'bytes per session'), rows)}" if rows else ""
 

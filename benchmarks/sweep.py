@@ -28,7 +28,7 @@ from tests.stores import mariadb_server, postgres_server
 FOREVER = 2**41
 DATA = os.urandom(300)
 CLIENTS = 4
-QUIET_SECONDS = 3.0
+QUIET_SECONDS = 15.0
 
 
 async def fill(store: SqlStore, rows: int) -> None:
@@ -106,7 +106,9 @@ def engines(names: list[str]) -> Iterator[dict[str, str]]:
         if "postgres" in names and package is not None:
             servers.append(("PostgreSQL", postgres_server.PostgresServer(package)))
         if "mariadb" in names and program is not None:
-            servers.append(("MariaDB", mariadb_server.MariadbServer(program)))
+            servers.append(
+                ("MariaDB", mariadb_server.MariadbServer(program, "--innodb-buffer-pool-size=128M", "--innodb-log-file-size=96M"))
+            )
         try:
             for name, server in servers:
                 server.start()

@@ -50,7 +50,8 @@ def results() -> Results:
         ("two", "redis"): cell(12000, 12000, acknowledged=3200, kept=3200),
     }
     found.commands = {"litestar": (2, 2), "redis": (1, 2)}
-    found.memory = {"litestar": 504, "redis": 650.5}
+    found.memory = {"litestar": 504, "redis": 936.4}
+    found.stored_bytes = 650
     found.scales = [Scale(10_000, 5, 100, 100), Scale(1_000_000, 5, 110, 170)]
     found.sweep = Sweep(100_000, 2.5, 4000, 31.5, 12.0)
     return found

@@ -88,6 +88,8 @@ class SqlDatabase:
         if self._under_way:
             await asyncio.wait(self._under_way)
         engines, self._engines = self._engines, None
+        if engines is not None and engines.checkpoints is not None:
+            await engines.checkpoints.stop()
         for engine in engines.all if engines is not None else ():
             try:
                 # A server that hangs does not answer a farewell either.

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from session_core.errors import ConfigurationError
 from session_core.stores.sql_errors import is_lost, is_read_only
+from session_core.stores.sql_wal import WAL_BOUND_PAGES, Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ class Engines:
         self._pool_size = pool_size
         self._timeout = timeout
         self.all: Sequence[AsyncEngine] = ()
+        self.checkpoints: Checkpoints | None = None
+        """Of SQLite, which leaves them to its clients."""
         {"sqlite": self._make_sqlite, "postgresql": self._make_postgresql, "mysql": self._make_mysql}[url.get_backend_name()]()
 
     def _make_sqlite(self) -> None:
@@ -53,6 +56,8 @@ class Engines:
         self.all = (reads, writes)
         self.reads, self.transactions = reads, writes
         self.singles = writes.execution_options(**{_SINGLE: True})
+        self.checkpoints = Checkpoints(reads)
+        event.listen(writes.sync_engine, "after_cursor_execute", _count_rows(self.checkpoints))
 
     def _make_postgresql(self) -> None:
         # What a connection commits when is the driver's own affair here: one pool does for all three.
@@ -113,9 +118,18 @@ def _prepare_sqlite(*, busy_ms: int) -> Callable[[Any, object], None]:
         cursor.execute(f"PRAGMA busy_timeout = {busy_ms}")
         # The usual setting for a write-ahead log may lose acknowledged commits with the power.
         cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_BOUND_PAGES}")
         cursor.close()
 
     return prepare
+
+
+def _count_rows(checkpoints: Checkpoints) -> Callable[..., None]:
+    def executed(connection: Connection, cursor: Any, *rest: object) -> None:  # noqa: ANN401 - the driver's own
+        del connection, rest
+        checkpoints.note(max(cursor.rowcount, 0))
+
+    return executed
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -30,13 +30,14 @@ def installed() -> Path | None:
 class MariadbServer:
     """One server process; `kill` and `start` keep its port and its data."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, *options: str) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="mariadb-"))
         self._user = "nobody" if os.geteuid() == 0 else None  # as PostgreSQL's; the server refuses to run as root
         if self._user is not None:
             os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
         self._program = program
+        self._options = options
         self._begin = self.directory / "begin.sql"
         self._begin.write_text("CREATE DATABASE IF NOT EXISTS sessions;\n")
         self._begin.chmod(0o644)
@@ -73,6 +74,7 @@ class MariadbServer:
             "--innodb-buffer-pool-size=32M",
             "--innodb-log-file-size=16M",
             f"--init-file={self._begin}",
+            *self._options,
         ]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
