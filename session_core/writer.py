@@ -97,43 +97,56 @@ class SessionWriter:
         `SessionGoneError` when the session has ended, `SessionConflictError` when other processes win a hundred times in a
         row, `StoreUnavailableError` when the store does not answer (the write may or may not have been made).
 
-        A caller that is cancelled does not stop a write that has begun.
+        When the caller is cancelled, its write may or may not have been made; those of others go on.
         """
-        loop = asyncio.get_running_loop()
-        pending = _Pending(change, loop.create_future())
-        queue = self._queues.get((loop, base.key))
+        address = (asyncio.get_running_loop(), base.key)
+        pending = _Pending(change, address[0].create_future())
+        queue = self._queues.get(address)
         if queue is not None:
             queue.append(pending)
-        else:
-            self._queues[loop, base.key] = [pending]
-            # A task of its own: a client that disconnects must not cancel the write others wait for.
-            task = asyncio.create_task(self._drain(base))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await pending.future
-
-    async def _drain(self, base: Snapshot) -> None:
-        address = (asyncio.get_running_loop(), base.key)
-        queue = self._queues[address]
+            return await pending.future
+        # Nobody else writes now: no task, hence no turn of the event loop more than the store needs.
+        queue = self._queues[address] = []
         known = base if base.version != _STALE else None
+        try:
+            known = await self._commit_or_fail(base.key, [pending], known)
+        except BaseException:
+            known = None
+            raise
+        finally:
+            if queue:
+                # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
+                task = asyncio.create_task(self._drain(address, known))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                del self._queues[address]
+        return pending.future.result()
+
+    async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], known: Snapshot | None) -> None:
+        queue = self._queues[address]
         batch: list[_Pending] = []
         try:
             while queue:
                 batch = [pending for pending in queue if not pending.future.done()]
                 queue.clear()
-                try:
-                    known = await self._deadlines.run(self._commit(base.key, batch, known))
-                except Exception as error:  # noqa: BLE001 - handed to the waiting requests
-                    known = None
-                    if isinstance(error, TimeoutError):
-                        error = StoreUnavailableError("the write did not come through in time")
-                    for pending in batch:
-                        _fail(pending, error)
+                known = await self._commit_or_fail(address[1], batch, known)
         finally:
             del self._queues[address]
             # Only when the task itself is cancelled (the process stops) is anybody still waiting here.
             for pending in (*batch, *queue):
                 pending.future.cancel()
+
+    async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
+        """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
+        try:
+            return await self._deadlines.run(self._commit(key, batch, known))
+        except Exception as error:  # noqa: BLE001 - handed to the waiting requests
+            if isinstance(error, TimeoutError):
+                error = StoreUnavailableError("the write did not come through in time")
+            for pending in batch:
+                _fail(pending, error)
+            return None
 
     async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
         """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.

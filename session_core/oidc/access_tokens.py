@@ -87,7 +87,7 @@ class AccessTokens:
         tokens = self._rps.vault.open(session.vault, session.identity)
         if session.identity is None or tokens is None:
             raise LoginRequiredError
-        relying_party = self._rps.of(tokens.provider)
+        relying_party = self._rps.of(tokens.provider, session.identity)
         try:
             claims = await relying_party.userinfo(token, session.identity.subject)
         except TokenExchangeError as error:
@@ -103,6 +103,7 @@ class AccessTokens:
     async def close(self) -> None:
         """Wait for refreshes and revocations that are under way, for a while: a process that stops must not lose a login."""
         await self._flight.drain(self._drain_seconds)
+        await self.refresh.drain(self._drain_seconds)
         await self.refresh.revocation.close(self._drain_seconds)
 
     async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:

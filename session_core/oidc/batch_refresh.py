@@ -17,6 +17,7 @@ from session_core.errors import (
     TokenExchangeError,
 )
 from session_core.oidc.due_notes import grant_digest
+from session_core.oidc.refresh import is_another
 from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class RefreshBatch:
             renewed = await self._refresh.renew(
                 held.key,
                 held.identity,
-                is_new=lambda tokens: tokens.term != held.tokens.term,
+                is_new=lambda tokens: is_another(tokens, held.tokens),
                 is_usable=lambda _: False,
                 end=self._refresh.end,
                 used=False,
@@ -137,7 +138,7 @@ class RefreshBatch:
                 other = self._refresh.store.read(stored)
                 if other is not None and grant_digest(other.tokens) == note.grant:
                     held = other
-        return held if held is not None and self._rps.find(held.tokens.provider) is not None else None
+        return held if held is not None and self._rps.of_session(held.tokens.provider, held.identity) is not None else None
 
     async def _tidy(self, run: _Run, note: DueNote, held: HeldTokens | None) -> None:
         """Remove a note that is out of date; a session that lost its own gets one."""

@@ -13,6 +13,7 @@ from session_core.oidc.lease import LeaseWatch, take_lease
 from session_core.oidc.redemption import EndLogin, Redemption
 from session_core.oidc.revocation import Revocation
 from session_core.oidc.session_tokens import HeldTokens, SessionTokens
+from session_core.oidc.single_flight import SingleFlight
 from session_core.oidc.tokens import TokenSet
 from session_core.session_id import handle_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from session_core.oidc.due_notes import DueNotes
     from session_core.oidc.relying_parties import RelyingParties
 
-__all__ = ("Judge", "TokenRefresh")
+__all__ = ("Judge", "TokenRefresh", "is_another")
 
 Judge: TypeAlias = Callable[[TokenSet], bool]
 
@@ -40,6 +41,7 @@ class TokenRefresh:
         self.store = SessionTokens(relying_parties.sessions, relying_parties.vault)
         self.revocation = Revocation()
         self._redemption = Redemption(self.store, self.revocation)
+        self._redeeming: SingleFlight[HeldTokens | None] = SingleFlight()
         self.lease_seconds = relying_parties.config.http_timeout_seconds + 2
         """A holder that is silent for so long counts as dead. Longer than a call to the provider may take: were the holder only
         standing still, its call has come to an end, too."""
@@ -53,13 +55,13 @@ class TokenRefresh:
         are. Raises what `Redemption.redeem` raises.
         """
         watch, pause, deadline = LeaseWatch(self.lease_seconds), _FIRST_POLL_SECONDS, monotonic() + _ENOUGH_SECONDS
-        first: int | None = None
+        first: TokenSet | None = None
         while monotonic() < deadline:
             # From the store: whoever asks may have loaded the session before another one refreshed it.
             held = await self.store.load_for(key, identity)
-            first = held.tokens.term if first is None else first
+            first = held.tokens if first is None else first
             # What was fetched while we watched is new, also when the clock of who fetched it says something else than ours.
-            if held.tokens.term != first or is_new(held.tokens) or held.tokens.refresh_token is None:
+            if is_another(held.tokens, first) or is_new(held.tokens) or held.tokens.refresh_token is None:
                 return held
             if watch.may_take(held.tokens.lease):
                 renewed = await self._redeem(held, used=used, end=end)
@@ -77,8 +79,16 @@ class TokenRefresh:
         for ended in await self._rps.sessions.store.delete(held.key):
             await self._rps.sessions.events.emit("session.destroyed", handle=handle_of(ended), identity=held.identity)
 
+    async def drain(self, seconds: float) -> None:
+        """Wait for the redemptions that are under way, `seconds` at most."""
+        await self._redeeming.drain(seconds)
+
     async def _redeem(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        relying_party = self._rps.of(held.tokens.provider)
+        # A task of its own, for batches too: what the provider has redeemed is stored, whoever stops waiting for it.
+        return await self._redeeming.run(object(), lambda: self._redeem_under_lease(held, used=used, end=end))
+
+    async def _redeem_under_lease(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
+        relying_party = self._rps.of(held.tokens.provider, held.identity)
         try:
             lease = await take_lease(self.store, held, seconds=self.lease_seconds, used=used)
         except SessionGoneError:
@@ -89,3 +99,8 @@ class TokenRefresh:
         if renewed is not None and self._notes is not None:
             await self._notes.move(held, renewed)
         return renewed
+
+
+def is_another(newest: TokenSet, first: TokenSet) -> bool:
+    """Whether somebody has fetched an access token since; where its ID token could not be judged, only a refresh token was kept."""
+    return newest.term != first.term and (newest.access_token, newest.expires_at) != (first.access_token, first.expires_at)

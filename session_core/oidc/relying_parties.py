@@ -42,12 +42,12 @@ class RelyingParties:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def of(self, provider_id: str) -> RelyingParty:
-        """Return the relying party towards the provider of that id (`TokenSet.provider`, `LoginTransaction.provider`).
+    def of(self, provider_id: str, identity: Identity) -> RelyingParty:
+        """Return the relying party towards the provider that gave a session its tokens (see `of_session`).
 
-        Raises `LoginRequiredError` when it is configured no more: what it gave is good for nothing here.
+        Raises `LoginRequiredError` when it is configured no more: what it gave is good for nothing here, and is sent to nobody.
         """
-        found = self._by_id.get(provider_id)
+        found = self.of_session(provider_id, identity)
         if found is None:
             raise LoginRequiredError
         return found
@@ -75,7 +75,11 @@ class RelyingParties:
         return found
 
     def of_session(self, provider_id: str | None, identity: Identity) -> RelyingParty | None:
-        """Return the one that a session's login came from: by its tokens or, without any, by the user's issuer."""
+        """Return the one that a session's login came from: by its tokens or, without any, by the user's issuer.
+
+        The issuer decides: the id of a provider that was replaced by another one now names somebody else, who must not be sent
+        the tokens of the former.
+        """
         found = self.find(provider_id) if provider_id is not None else None
         if found is not None and found.provider.issuer == identity.issuer:
             return found

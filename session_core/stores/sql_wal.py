@@ -22,8 +22,10 @@ _PAGES_OF_A_ROW: Final = 4
 
 
 class Checkpoints:
-    """By itself SQLite checkpoints within the commit that passes a thousand pages: that one waits for two syncs of the disk, and
-    whoever is behind it in the queue.
+    """Begins a checkpoint now and then.
+
+    By itself SQLite checkpoints within the commit that passes a thousand pages: that one waits for two syncs of the disk, and
+    so does whoever is behind it in the queue.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -219,3 +219,29 @@ async def test_of_ten_thousand_sessions_only_those_that_are_due_are_read() -> No
     assert counting.calls["scan"] == 0
     assert counting.calls["find"] < 80
     assert sum(counting.calls.values()) < 150
+
+
+@pytest.mark.attack("35")
+async def test_a_run_that_is_stopped_loses_no_tokens(world: World) -> None:
+    """The provider has spent the refresh token: what it gave for it is stored, though nobody waits for the result any more."""
+    await stay_in_use(world, 55)
+    spent, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        answer = world.op.token(request)
+        spent.set()
+        await go_on.wait()
+        return answer
+
+    world.op.replies["/token"] = slow
+    running = asyncio.create_task(run(world))
+    await spent.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    world.op.replies.clear()
+    world.clock.advance(minutes=5)
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert world.op.count("/token") == 2

@@ -278,6 +278,29 @@ async def test_a_session_of_a_provider_that_is_configured_no_more(world: TwoProv
     assert later.op.count("/token") == 0
 
 
+@pytest.mark.attack("9")
+async def test_a_provider_that_took_over_anothers_id_gets_none_of_its_tokens(world: TwoProviders) -> None:
+    world.op.refreshable = True
+    await world.come_back(world.op.authorize(await world.start_at("/auth/login", provider="default")))
+    replaced = World(sharing=world, provider={"issuer": OTHER}, handlers=[token, userinfo])
+    replaced.browser.cookies = world.browser.cookies
+    calls = len(world.op.calls)
+    assert (await replaced.browser.get("/userinfo")).status_code == 401
+    world.clock.advance(seconds=301)
+    assert (await replaced.browser.get("/token")).status_code == 401
+    assert len(world.op.calls) == calls
+    assert await replaced.subject() == "alice"
+
+
+async def test_a_provider_that_has_another_id_now_is_still_asked(world: TwoProviders) -> None:
+    world.other.refreshable = True
+    await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
+    renamed = World(sharing=world, beside=lambda _: [(other_provider(id="renamed"), world.other)], handlers=[token])
+    renamed.browser.cookies = world.browser.cookies
+    world.clock.advance(seconds=301)
+    assert (await renamed.browser.get("/token")).text == "at-2"
+
+
 async def test_a_provider_that_is_out_does_not_keep_the_others_users_out(world: TwoProviders) -> None:
     def down(_: Any) -> Any:
         raise OSError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 from litestar import get
@@ -135,6 +136,38 @@ async def test_keys_that_cannot_be_had_lose_no_login(world: World) -> None:
     assert world.reasons("tokens.refresh_failed") == ["jwks_status"]
     world.op.replies.clear()
     assert (await world.browser.get("/token-now")).text == "at-3"
+
+
+@pytest.mark.attack("37")
+async def test_who_waits_gets_no_expired_token_where_the_new_one_cannot_be_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        world.clock.advance(minutes=20)
+        assert await world.subject() == "alice"
+    other = World(sharing=world, handlers=HANDLERS)
+    other.browser.cookies = world.browser.cookies
+    held_by_us = asyncio.Event()
+    load_for = other.oidc.tokens.refresh.store.load_for
+
+    async def look(*arguments: Any) -> Any:
+        found = await load_for(*arguments)
+        held_by_us.set()
+        return found
+
+    monkeypatch.setattr(other.oidc.tokens.refresh.store, "load_for", look)
+    waiting: list[asyncio.Task[httpx.Response]] = []
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        if not waiting:
+            waiting.append(asyncio.create_task(other.browser.get("/token-now")))
+            await held_by_us.wait()
+        return world.op.token(request)
+
+    world.op.replies = {"/token": slow, "/jwks": lambda _: httpx2.Response(503)}
+    assert (await world.browser.get("/token-now")).status_code == 503
+    assert (await waiting[0]).status_code == 503
+    assert await world.subject() == "alice"
 
 
 @pytest.mark.attack("37")
