@@ -206,6 +206,7 @@ def _short(value: str) -> bytes:
     return blake2b(value.encode("ascii"), digest_size=_NAME_BYTES).digest()
 
 
+@lru_cache(maxsize=4096)
 def _owner(owner: str | None) -> tuple[int, bytes]:
     if owner is None:
         return _NONE, b""

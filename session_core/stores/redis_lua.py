@@ -9,12 +9,12 @@ __all__ = ("Script",)
 
 
 class Script:
-    """A script, under the digest by which servers remember it."""
+    """A script, under the digest by which servers remember it. `first` runs before what the scripts share is there."""
 
     __slots__ = ("digest", "text")
 
-    def __init__(self, body: str) -> None:
-        self.text = (_COMMON + body).encode()
+    def __init__(self, body: str, *, first: str = "") -> None:
+        self.text = (first + _COMMON + body).encode()
         self.digest = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 

@@ -48,7 +48,29 @@ if not mine or tonumber(limit) == 0 or #KEYS == 1 then return {0} end
 return {0, unpack(make_room(KEYS[2], member, mine.user, tonumber(limit), prefix))}
 """)
 
-REPLACE: Final = Script("""
+_REPLACE_PLAINLY: Final = """
+-- What nearly every write is: not repeated, of the version that is there, nobody's or of the same user, and its indexes live
+-- long enough. A third of the time, because the functions below are made anew in every run. All else goes on below.
+if ARGV[1] == '' and ARGV[9] == '' then
+  local found, value = redis.call('GET', KEYS[1]), ARGV[4]
+  local flags = string.byte(value)
+  local owners = flags == 138 and 64 or (flags == 130 or flags == 136) and 32 or flags == 128 and 0
+  if found and owners and string.byte(found) == flags then
+    local epoch, cell = 1577836800000, 3600000
+    local version, expires = struct.unpack('>I3I5', found, 2)
+    local later = struct.unpack('>I5', value, 5)
+    if version == tonumber(ARGV[3]) and expires + epoch > tonumber(ARGV[2]) and tonumber(ARGV[5]) > 0
+        and string.sub(found, 15, 14 + owners) == string.sub(value, 15, 14 + owners)
+        and (owners == 0 or math.floor((later + epoch) / cell) <= math.floor((expires + epoch) / cell)) then
+      redis.call('SET', KEYS[1], value, 'PX', ARGV[5])
+      return version + 1
+    end
+  end
+end
+"""
+
+REPLACE: Final = Script(
+    """
 -- KEYS: record [, indexes]
 local version, value, ttl, member, index_ttl, prefix, force = unpack(ARGV, 3)
 local r = opened(redis.call('GET', KEYS[1]))
@@ -69,7 +91,9 @@ end
 put(KEYS[1], value, ttl)
 for place = 2, #KEYS do enlist_beside(KEYS[place], member, index_ttl, prefix) end
 return version + 1
-""")
+""",
+    first=_REPLACE_PLAINLY,
+)
 
 TOUCH: Final = Script("""
 -- KEYS: record [, indexes]
