@@ -1,4 +1,4 @@
-"""How long a request waits while expired sessions are swept: `uv run python benchmarks/sweep.py [--rows 100000] [--batch 200]`.
+"""How long a request waits while expired sessions are swept: `uv run python benchmarks/sweep.py [--rows 100000] [--batch 100]`.
 
 Fills each SQL database with expired rows and sweeps them with the same store, in the same process and event loop, that serves
 requests meanwhile; a request loads a session and writes it. Prints the longest and the 99th percentile of the requests' times

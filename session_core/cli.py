@@ -42,6 +42,7 @@ class _RefreshesTokens(Protocol):
 
     async def refresh_tokens(self, *, horizon_seconds: int | None, concurrency: int | None, dry_run: bool) -> _Refreshed:
         """Refresh the tokens of the sessions that are due."""
+        ...
 
 
 def add_commands(cli: click.Group) -> None:

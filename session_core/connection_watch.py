@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from contextvars import Context
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -82,9 +83,11 @@ class ConnectionWatch:
             self._wake.set()
         self._enter(snapshot).connections.add(connection)
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._look_for_ever(), name="session-connections")]
+            # Nothing of the request that happens to be the first may stay with them: its session, or its name in the log.
+            self._tasks = [asyncio.create_task(self._look_for_ever(), name="session-connections", context=Context())]
             if self._feed is not None:
-                self._tasks.append(asyncio.create_task(self._listen_for_ever(), name="session-announcements"))
+                listening = self._listen_for_ever()
+                self._tasks.append(asyncio.create_task(listening, name="session-announcements", context=Context()))
 
     def remove(self, connection: Watched, key: str) -> None:
         """Watch a connection no longer. `key` is that of its session, the newest it has followed to."""

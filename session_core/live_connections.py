@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar.exceptions import WebSocketDisconnect
@@ -17,6 +18,7 @@ from session_core.session_id import handle_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine
+    from contextvars import Context
 
     from litestar.types import Message, Receive, ReceiveMessage, Send
 
@@ -83,9 +85,9 @@ class LiveConnections:
         if watch is not None:
             await watch.close()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
+        """Run something that nobody waits for, with the context variables of the caller or in `context`."""
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -101,8 +103,8 @@ class LiveConnection:
     """
 
     __slots__ = (
-        "_cancelled", "_connections", "_ended", "_handle", "_key", "_kind", "_over", "_receive", "_released", "_send", "_sized",
-        "_task", "_told", "_waiting", "_watch",
+        "_cancelled", "_connections", "_context", "_ended", "_handle", "_key", "_kind", "_over", "_receive", "_released", "_send",
+        "_sized", "_task", "_told", "_waiting", "_watch",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +125,8 @@ class LiveConnection:
         self._send = send
         self._task = task
         self._sized = sized
+        self._context = copy_context()
+        """Of the request: what is told of its end belongs to it, whoever ends it."""
         self._watch: ConnectionWatch | None = None
         self._key = ""
         self._waiting: asyncio.Timeout | None = None
@@ -187,7 +191,7 @@ class LiveConnection:
             self._waiting.reschedule(asyncio.get_running_loop().time())
         else:
             self._released.set()
-        self._connections.spawn(self._close(reason))
+        self._connections.spawn(self._close(reason), self._context)
 
     def follow(self, session: Snapshot) -> None:
         """See `Watched.follow`."""

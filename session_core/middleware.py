@@ -57,7 +57,8 @@ async def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionH
 async def provide_session() -> SessionHandle[Any]:
     """Return the loaded session of the request that runs: what injection gives. Raises what `session_of` raises."""
     handle = _current.get()
-    if handle is None:
+    # A server may begin the next request of a connection inside the one before: whose response is out is not this one's session.
+    if handle is None or handle.response_started:
         raise _not_used()
     return await handle.load()
 
@@ -127,8 +128,7 @@ class SessionMiddleware(ASGIMiddleware):
             if not exchange.has_stopped(error):
                 raise
         finally:
-            if exchange.live is not None:
-                exchange.live.leave()
+            exchange.leave()
             _current.reset(token)
             if outer is not None:  # an application mounted in one that has other sessions
                 state[_SCOPE_KEY] = outer
@@ -162,7 +162,8 @@ class _Exchange:
     """One request and its response, which is sent after what it depends on is durable."""
 
     __slots__ = (
-        "_failed", "_headers", "_middleware", "_receive", "_scope", "_send", "_task", "_visitor", "handle", "live", "replaced",
+        "_failed", "_headers", "_middleware", "_over", "_receive", "_scope", "_send", "_task", "_visitor", "handle", "live",
+        "replaced",
     )  # fmt: skip
 
     def __init__(self, middleware: SessionMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +172,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._visitor = _Visitor(middleware, scope)
-        self._failed = False
+        self._failed = self._over = False
         self._headers: Iterable[tuple[bytes, bytes]] = ()
         self.live: LiveConnection | None = None
         """Set once the exchange may last."""
@@ -209,9 +210,16 @@ class _Exchange:
             return True
         return self.replaced and isinstance(error, Exception)
 
+    def leave(self) -> None:
+        """The exchange is over."""
+        self._over = True
+        if self.live is not None:
+            self.live.leave()
+
     def _stay_open(self) -> None:
         """A WebSocket, or a response that is still streaming: it closes when the session ends."""
-        if (connections := self._middleware.connections) is not None:
+        # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
+        if (connections := self._middleware.connections) is not None and not self._over:
             kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
             sized = any(name.lower() == b"content-length" for name, _ in self._headers)
             self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
 import httpx
 import pytest
-from litestar import Litestar, WebSocket, asgi, get, websocket
+from litestar import Litestar, Request, WebSocket, asgi, get, websocket
 from litestar.exceptions import WebSocketDisconnect
 from litestar.response import ServerSentEvent, Stream
 from litestar.types import Receive, Scope, Send
 
-from session_core import ConfigurationError, Session, StoreUnavailableError, Timeouts
+from session_core import ConfigurationError, Event, Session, StoreUnavailableError, Timeouts
 from session_core import live_connections as module
 from session_core.middleware import session_of
 from session_core.stores.base import SessionStore
@@ -277,6 +278,32 @@ async def test_every_way_of_ending_a_session_closes_its_connections_and_no_other
         assert {(event.reason, event.detail["kind"]) for event in closed} == {("ended", "websocket"), ("ended", "stream")}
         for wire in others:
             await wire.hang_up()
+
+
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+
+
+async def test_the_end_of_a_connection_is_told_in_its_own_request_and_not_in_the_first_one() -> None:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.name == "connection.closed":
+            told.append(REQUEST.get())
+
+    app = live_app(on_event=[listen])
+    async with client_of(app) as alice, client_of(app) as bob:
+        await alice.post("/login/alice")
+        await bob.post("/login/bob")
+        REQUEST.set("bob's")
+        other = await open_socket(app, bob)
+        REQUEST.set("alice's")
+        socket = await open_socket(app, alice)
+        REQUEST.set("the logout")
+        await by_logout(app, alice)
+        assert await socket.closed() == CLOSED
+        await until(lambda: bool(told))
+        assert told == ["alice's"]
+        await other.hang_up()
 
 
 async def test_a_regenerated_session_keeps_its_connections_and_their_handlers_go_on() -> None:
@@ -550,6 +577,33 @@ async def test_a_client_that_cancels_is_no_ended_session() -> None:
         socket.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await socket.task
+
+
+async def test_a_task_that_outlives_its_request_watches_nothing() -> None:
+    go_on, gone = asyncio.Event(), asyncio.Event()
+
+    @get("/leaves-a-task")
+    async def leaves_a_task(request: Request[Any, Any, Any], session: Session[AppSession]) -> str:
+        async def wait_for_the_client() -> None:
+            await go_on.wait()
+            await request.receive()
+            gone.set()
+
+        left.append(asyncio.create_task(wait_for_the_client()))
+        return "answer"
+
+    left: list[asyncio.Task[None]] = []
+    app = make_app(leaves_a_task, config=make_config(poll_interval=60.0))
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        wire = await Wire(app, "/leaves-a-task", client).started()
+        await wire.task
+        go_on.set()
+        await wire.hang_up()
+        await asyncio.wait_for(gone.wait(), DEADLINE)
+        watch = plugin_in(app).connections
+        assert watch is not None
+        assert list(watch.watch()._sessions) == []
 
 
 async def test_closed_connections_leave_nothing_behind(clock: FakeClock) -> None:

@@ -18,7 +18,8 @@ from session_core.oidc.registration import Registration, check_scopes
 __all__ = ("FetchJson", "OAuth2Provider", "UserHook")
 
 FetchJson: TypeAlias = Callable[[str], Awaitable[Any]]
-"""`await fetch(url)`: the JSON at an address of the provider, asked for with the user's access token."""
+"""`await fetch(url)`: the JSON at an address of the provider, asked for with the user's access token. Scheme, host and port
+must be those of the user endpoint or the token endpoint."""
 UserHook: TypeAlias = Callable[[Mapping[str, Any], FetchJson], Awaitable[Mapping[str, Any]]]
 _MAX_CLAIM: Final = 64
 

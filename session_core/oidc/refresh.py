@@ -102,5 +102,5 @@ class TokenRefresh:
 
 
 def is_another(newest: TokenSet, first: TokenSet) -> bool:
-    """Whether somebody has fetched an access token since; where its ID token could not be judged, only a refresh token was kept."""
+    """Whether somebody has fetched an access token since; where its ID token was not judged, only the refresh token is new."""
     return newest.term != first.term and (newest.access_token, newest.expires_at) != (first.access_token, first.expires_at)

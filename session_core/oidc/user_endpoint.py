@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import IdTokenError, TokenExchangeError
 from session_core.identity import Identity
-from session_core.oidc.addresses import is_provider_url
+from session_core.oidc.addresses import is_provider_url, origin_of_url
 from session_core.oidc.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class UserEndpoint:
     def __init__(self, provider: OAuth2Provider, http: OpHttp) -> None:
         self._provider = provider
         self._http = http
+        self._origins = {origin_of_url(url) for url in (provider.userinfo_endpoint, provider.token_endpoint)}
 
     async def user(self, access_token: str) -> tuple[Identity, dict[str, Any]]:
         """Return who the token is of, and the claims.
@@ -43,7 +44,8 @@ class UserEndpoint:
         return identity, dict(await self._provider.claims(user, lambda url: self._fetch(url, access_token)))
 
     async def _fetch(self, url: str, access_token: str) -> Any:  # noqa: ANN401 - any JSON
-        if not is_provider_url(url, allow_http=self._provider.allow_http):
+        # The address may be one that the user wrote into a profile: the token goes to nobody but the provider.
+        if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of_url(url) not in self._origins:
             raise TokenExchangeError("userinfo_address")
         headers = {"authorization": f"Bearer {access_token}"}
         response = await self._http.send("GET", url, what="userinfo", error=TokenExchangeError, headers=headers)

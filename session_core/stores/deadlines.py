@@ -31,14 +31,15 @@ class Deadlines:
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Return what `call` returns. Raises `TimeoutError` when the time is up; `call` is cancelled then."""
         task = asyncio.current_task()
-        if task is None or task in self._running or not self._serves(task.get_loop()):
+        # Inside another call, also of one that is being ended and cleans up behind itself: a timer of its own.
+        if task is None or task in self._running or task in self._expired or not self._serves(task.get_loop()):
             async with asyncio.timeout(self._seconds):
                 return await call
         loop = task.get_loop()
         deadline = loop.time() + self._seconds
         self._running[task] = (deadline, task.cancelling())
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._check)
+            self._timer = loop.call_at(deadline, self._check, loop)
         try:
             return await call
         except asyncio.CancelledError:
@@ -55,20 +56,22 @@ class Deadlines:
     def _serves(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the timer is, or can be made, that of `loop`: a store may be used in one loop after another."""
         if self._loop is not loop:
-            if self._running and self._loop is not None and not self._loop.is_closed():
+            if (self._running or self._expired) and self._loop is not None and not self._loop.is_closed():
                 return False
             self._loop, self._timer = loop, None
             self._running.clear()
+            self._expired.clear()
         return True
 
-    def _check(self) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            return  # a timer left behind in a loop that lives on in another thread: these tasks are not its own to cancel
         self._timer = None
-        loop = asyncio.get_running_loop()
         now = loop.time()
         while self._running:
             task, (deadline, cancelled_before) = next(iter(self._running.items()))
             if deadline > now:
-                self._timer = loop.call_at(deadline, self._check)
+                self._timer = loop.call_at(deadline, self._check, loop)
                 return
             del self._running[task]
             self._expired[task] = cancelled_before

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ("SqlStore",)
 
-_SWEPT_AT_ONCE: Final = 200
+_SWEPT_AT_ONCE: Final = 100
 """Rows that one transaction of a sweep deletes at most: what a request may have to wait for."""
 _LONGEST_REST: Final = 0.05
 """Seconds. A sweep rests for as long as it worked."""

@@ -222,14 +222,18 @@ async def test_claims_from_a_further_address() -> None:
     assert (seen["subject"], seen["name"], seen["email"]) == ("583231", "octocat", "octo@example.org")
 
 
-async def test_the_token_goes_to_no_address_without_tls() -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["http://git.example/api/user/emails", "https://evil.example/api/user/emails", "https://git.example:444/api/user/emails"],
+)
+async def test_the_token_goes_to_no_address_without_tls_or_of_somebody_else(address: str) -> None:
     async def careless(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
-        return dict(await fetch("http://git.example/api/user/emails"))
+        return dict(await fetch(address))
 
     world = PlainWorld({"claims": careless})
     await world.plant()
     await world.assert_rejected(await world.enter(), "userinfo_address")
-    assert world.plain.count("/api/user/emails") == 0
+    assert (world.plain.count("/api/user/emails"), world.op.count("/api/user/emails")) == (0, 0)
 
 
 @pytest.mark.parametrize(

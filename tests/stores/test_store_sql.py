@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -78,6 +79,24 @@ async def test_acknowledged_writes_are_on_the_disk(store: SqlStore) -> None:
         async with engine.connect() as connection:
             assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
             assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 2
+
+
+async def test_a_checkpoint_is_made_beside_the_writers(path: Path) -> None:
+    """The log is copied into the database long before SQLite would do it within somebody's commit."""
+    store = SqlStore(f"sqlite+aiosqlite:///{path}")
+    await store.open()
+    for number in range(400):
+        await store.create(str(number), Entry(bytes(1000), FOREVER))
+    async with asyncio.timeout(10):
+        while os.stat(path).st_size < 100_000:  # noqa: PTH116 - no blocking worth a thread
+            await store.replace("0", Entry(bytes(1000), FOREVER), version=(await version_of(store, "0")))
+    await store.close()
+
+
+async def version_of(store: SqlStore, key: str) -> int:
+    stored = await store.load(key)
+    assert stored is not None
+    return stored.version
 
 
 async def test_a_writer_takes_the_lock_before_it_reads(store: SqlStore, path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.stores.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
-MOST = 200
+MOST = 100
 """Rows that one transaction may delete."""
 
 

@@ -1,0 +1,54 @@
+"""One timer for many calls: calls that tidy up behind themselves, and event loops in several threads."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Thread
+
+import pytest
+
+from session_core.stores.deadlines import Deadlines
+
+SHORT = 0.02
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.anyio
+async def test_a_call_that_asks_again_while_it_is_ended_has_still_run_out_of_time() -> None:
+    deadlines = Deadlines(SHORT)
+
+    async def tidies_up() -> None:
+        try:
+            await hang()
+        finally:
+            await deadlines.run(asyncio.sleep(0))
+
+    with pytest.raises(TimeoutError):
+        await deadlines.run(tidies_up())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+def test_a_timer_left_in_a_loop_of_another_thread_cancels_nobody_here() -> None:
+    deadlines = Deadlines(SHORT)
+    other = asyncio.new_event_loop()
+    other.run_until_complete(deadlines.run(asyncio.sleep(0)))
+
+    async def answer() -> str:
+        await asyncio.sleep(0)
+        elsewhere = Thread(target=other.run_until_complete, args=(asyncio.sleep(3 * SHORT),))
+        elsewhere.start()
+        elsewhere.join()
+        return "answer"
+
+    async def ask() -> str:
+        found = await deadlines.run(answer())
+        await asyncio.sleep(0)  # a cancellation that was left behind would come up here
+        return found
+
+    assert asyncio.run(ask()) == "answer"
+    other.close()
