@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import importlib
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -69,7 +68,13 @@ class DemoServers:
     def __init__(self, addresses: Addresses, *, store: str | None, extend: Callable[[Litestar], None] | None = None) -> None:
         self.accounts: tuple[Account, ...] = DEMO_ACCOUNTS
         self._addresses = addresses
-        secret = secrets.token_urlsafe(32)
+        # The one that the application's commands beside the demo find as well.
+        generated = _module_of_app("generated_secrets")
+        try:
+            secret: str = generated.read_or_create(generated.CLIENT_SECRET_FILE)
+        except OSError as error:
+            message = f"{generated.CLIENT_SECRET_FILE} cannot be kept here: {error.strerror or error}"
+            raise StartError(message) from None
         self._op = self._make_op(secret)
         self._app = self._make_app(secret, store)
         if extend is not None:
@@ -116,13 +121,16 @@ class DemoServers:
         }
         if store is not None:
             os.environ["SESSION_STORE"] = store
-        # A clone is run from its own directory, which an installed command does not look into by itself.
-        if Path("app/asgi.py").is_file():
-            sys.path.insert(0, str(Path.cwd()))
-        # By name, as a server starts it: `auth_demo` may not import `app`, which builds on it.
-        create_app: Any = importlib.import_module("app.asgi").create_app
-        app: Litestar = create_app()
+        app: Litestar = _module_of_app("asgi").create_app()
         return app
+
+
+def _module_of_app(name: str) -> Any:  # noqa: ANN401 - a module
+    # By name, as a server starts it: `auth_demo` may not import `app`, which builds on it. A clone is run from its own
+    # directory, which an installed command does not look into by itself.
+    if Path("app/asgi.py").is_file() and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(f"app.{name}")
 
 
 def end_with_launcher() -> None:

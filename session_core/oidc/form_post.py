@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.secret_struct import SecretStruct
@@ -82,7 +83,8 @@ class PostedResponses:
             if posted is None or not hmac.compare_digest(posted.state_digest, transaction.state_digest):
                 continue
             # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
-            if not 0 <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
+            # Another node may have taken the form, with a clock that is ahead.
+            if not -TOLERATED_SKEW_MS <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
                 raise AuthorizationResponseError("state_expired")
             return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error)
         raise AuthorizationResponseError("response_missing")

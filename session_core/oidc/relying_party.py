@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import AuthorizationResponseError, DiscoveryError
 from session_core.identity import Identity
 from session_core.oidc.authorization_request import AuthorizationRequests
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
 
-_CLAIM_SECONDS: Final = LIFETIME_SECONDS + 60
+_CLAIM_SECONDS: Final = LIFETIME_SECONDS + 60 + 2 * TOLERATED_SKEW_MS // 1000
+"""Longer than any node can take the transaction for live, by whichever clocks it was claimed and is read."""
 _SILENT_REFUSALS: Final = frozenset({"login_required", "interaction_required", "consent_required", "account_selection_required"})
 _MAX_HINT_CHARS: Final = 6000
 """An ID token longer than this does not fit into a URL everywhere; the logout then goes without it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.secret_struct import SecretStruct
@@ -170,7 +171,8 @@ class LoginTransactions:
 
     def _is_over(self, transaction: LoginTransaction) -> bool:
         # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
-        return not 0 <= self._clock.now() - transaction.started_at < LIFETIME_SECONDS * 1000
+        # A node whose clock is behind that of the one where the login began sees it begin later.
+        return not -TOLERATED_SKEW_MS <= self._clock.now() - transaction.started_at < LIFETIME_SECONDS * 1000
 
     def _cookie(self, digest: str, mode: ResponseMode) -> ResolvedCookie:
         return self._resolve(self._prefixes[mode] + digest[:8])

@@ -245,6 +245,14 @@ async def test_a_transaction_of_nine_minutes_is_in_time(world: World) -> None:
     assert (await world.come_back(url)).status_code == 303
 
 
+@pytest.mark.parametrize("seconds", [-300, -301])
+async def test_a_login_may_end_on_a_node_whose_clock_is_five_minutes_behind(world: World, seconds: int) -> None:
+    url = world.op.authorize(await world.start())
+    world.clock.advance(seconds=seconds)
+    response = await world.come_back(url)
+    assert (response.status_code, world.reasons()) == ((303, []) if seconds == -300 else (400, ["state_expired"]))
+
+
 @pytest.mark.attack("50")
 async def test_a_transaction_cookie_changed_or_moved_does_not_open(world: World) -> None:
     url, other = world.op.authorize(await world.start()), world.op.authorize(await world.start())

@@ -8,7 +8,7 @@ from session_core import Identity
 from session_core.timeouts import Timeouts
 
 LIMIT = 3
-SUCCESSOR_MS = 60_000
+SUCCESSOR_MS = 360_000
 MARK_MS = 21 * 60_000
 
 
