@@ -1,7 +1,8 @@
 """Reads what a browser, or another site through it, asks of a login: an allow-list, bounded, each parameter once.
 
-Whoever writes a link decides about these, so none of them can weaken a login: what is asked of the provider by `max_age` and
-`acr_values` is at least what the configuration asks, and is checked when the browser comes back.
+Whoever writes a link decides about these, so none of them can weaken what a login must prove: what is asked of the provider by
+`max_age` and `acr_values` is at least what the configuration asks, and is checked when the browser comes back. `prompt` proves
+nothing, and replaces the configured one: to have every user log in anew, configure `max_age=0`.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
