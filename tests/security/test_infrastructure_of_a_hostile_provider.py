@@ -167,8 +167,11 @@ async def test_metadata_that_must_not_be_believed(start_site: StartSite, op: Hos
 
 @pytest.mark.attack("34")
 async def test_the_token_endpoint_misbehaves(site: Site, patience: dict[str, float]) -> None:
-    for fault, reason in each_fault(patience, "token"):
-        await assert_fault_is_rejected(site, Misbehaviour(token_fault=fault), reason, 502)
+    for number, (fault, reason) in enumerate(each_fault(patience, "token"), start=1):
+        for _ in range(5):
+            await assert_fault_is_rejected(site, Misbehaviour(token_fault=fault), reason, 502)
+            if site.op.count("/token") == number:
+                break  # otherwise the machine was so busy that we gave up before the provider had looked
     # A code is sent once, whatever became of it.
     codes = [call.form["code"] for call in site.op.calls if call.path == "/token"]
     assert len(set(codes)) == len(codes) == len(FAULTS)
