@@ -12,8 +12,9 @@ from session_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("encoding_order",)
+__all__ = ("decodes_alike", "encoding_order")
 
+_EMPTY: Final = (msgspec.NODEFAULT, list, dict, set, bytearray)
 _SORTABLE: Final = (types.StrType, types.IntType, types.FloatType, types.BytesType)
 
 
@@ -36,6 +37,16 @@ def encoding_order(data_type: type[msgspec.Struct]) -> Literal["deterministic"] 
         msg = f"{data_type.__name__}: sets and dicts whose keys are no str do not go together; use str keys, or lists"
         raise ConfigurationError(msg)
     return None if odd_keys else "deterministic"
+
+
+def decodes_alike(data_type: type[msgspec.Struct]) -> bool:
+    """Whether the same bytes always decode to the same data: no field is filled in by code that could give something else."""
+    for found in _walk(types.type_info(data_type), set()):
+        if hasattr(getattr(found, "cls", None), "__post_init__"):
+            return False
+        if any(getattr(field, "default_factory", msgspec.NODEFAULT) not in _EMPTY for field in getattr(found, "fields", ())):
+            return False
+    return True
 
 
 def _walk(found: types.Type, seen: set[type]) -> Iterator[types.Type]:

@@ -20,25 +20,25 @@ D = TypeVar("D", bound=msgspec.Struct)
 class Draft(Generic[D]):
     """Session data that a handler may change, beside the encoding it was read from."""
 
-    __slots__ = ("_codec", "_fields", "_refuse_conflicts", "base", "data")
+    __slots__ = ("_codec", "_fields", "_plain", "_refuse_conflicts", "base", "data")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool) -> None:
         self._codec = codec
         self._refuse_conflicts = refuse_conflicts
         self.data: D = codec.fresh() if stored is None else codec.decode(stored)
-        encoded = codec.encode(self.data)
-        self.base: bytes = encoded if stored is None else stored
-        # Where the base does not say everything (an older record, defaults left out), decoding it again could give other
-        # defaults, of a time or at random: what was read is then kept field by field.
-        says_everything = encoded == self.base and codec.writes_every_field
-        self._fields = None if says_everything else codec.fields(self.data)
+        self.base: bytes = codec.encode(self.data) if stored is None else stored
+        # Where decoding the base again could give other defaults, of a time or at random, what was read is kept field by field.
+        self._fields = None if codec.repeatable or self._is_plain(self.data) else codec.fields(self.data)
+        self._plain: bool | None = None
 
     @property
     def changed(self) -> bool:
         """Whether something was assigned since."""
-        if self._fields is None:
-            return self._codec.encode(self.data) != self.base
-        return bool(self.changes())
+        if self._fields is not None:
+            return bool(self.changes())
+        if self._codec.encode(self.data) == self.base:
+            return False
+        return self._has_plain_base() or bool(self.changes())
 
     def changes(self) -> dict[str, bytes]:
         """What was assigned since, encoded, by stored field name; nested changes are found too."""
@@ -65,10 +65,12 @@ class Draft(Generic[D]):
         return with_data(record, self._codec.apply(newest, changes))
 
     def after(self, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None = None) -> bytes:
-        """Return the data, encoded and checked, after `function` has changed it and with `fields`.
+        """Return the data, encoded and checked, after `function` has changed it and with `fields`; for a draft that is new.
 
         Raises what `function` raises, and `SessionDataError`.
         """
+        if self._fields is None:
+            self._plain = self._is_plain(self.data)
         result = function(self.data) if function else None
         if result is not None:
             if not isinstance(result, self._codec.data_type):
@@ -82,10 +84,21 @@ class Draft(Generic[D]):
     def encoded(self) -> bytes:
         """The data as it would be stored now, checked. Raises `SessionDataError`."""
         if self._fields is None:
-            # The base is the plain encoding of the data it was read as; so its successor is that of the data now.
             encoded = self._codec.encode(self.data)
-            return self.base if encoded == self.base else self._codec.checked(encoded)
+            if encoded == self.base:
+                return self.base
+            if self._has_plain_base():  # so its successor is the plain encoding of the data now
+                return self._codec.checked(encoded)
         return self._codec.apply(self.base, self.changes())
+
+    def _has_plain_base(self) -> bool:
+        if self._plain is None:
+            self._plain = self._is_plain(self._codec.decode(self.base))
+        return self._plain
+
+    def _is_plain(self, data: D) -> bool:
+        """Whether the base is the plain encoding of the data it was read as, and says everything about it."""
+        return self._codec.writes_every_field and self._codec.encode(data) == self.base
 
 
 def with_data(record: SessionRecord, data: bytes) -> SessionRecord:

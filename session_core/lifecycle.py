@@ -59,6 +59,7 @@ class SessionLifecycle(Generic[D]):
         self.events = events
         self.refuse_conflicts = refuse_conflicts
         self._limit = max_sessions_per_user
+        self._touch_before = timeouts.touch_before
         self._writer = SessionWriter(store, timeouts, clock, patience=patience)
 
     async def load(self, session_id: str) -> Snapshot | None:
@@ -125,19 +126,22 @@ class SessionLifecycle(Generic[D]):
 
         An outage here is no error: the request has what it read, and nothing is acknowledged.
         """
-        expires_at = self.expiry_after_use(snapshot)
-        if expires_at != snapshot.expires_at:
+        if self.touch_due(snapshot):
             try:
-                await self.store.touch(snapshot.key, expires_at)
+                await self.store.touch(snapshot.key, self.expiry_after_use(snapshot))
             except StoreUnavailableError:
                 return
 
+    def touch_due(self, snapshot: Snapshot) -> bool:
+        """Whether a session that is used now is to be kept for longer."""
+        if self.clock.now() < snapshot.expires_at - self._touch_before:  # nearly always
+            return False
+        return self.timeouts.touch_due(self.clock.now(), snapshot.expires_at, snapshot.record.absolute_expires_at)
+
     def expiry_after_use(self, snapshot: Snapshot) -> int:
         """When the session expires, given that it is used now and a touch is made only when it is due."""
-        now = self.clock.now()
-        absolute = snapshot.record.absolute_expires_at
-        if self.timeouts.touch_due(now, snapshot.expires_at, absolute):
-            return self.timeouts.expiry(now, absolute)
+        if self.touch_due(snapshot):
+            return self.timeouts.expiry(self.clock.now(), snapshot.record.absolute_expires_at)
         return snapshot.expires_at
 
     async def regenerate(self, snapshot: Snapshot, change: Change) -> tuple[str, Snapshot]:

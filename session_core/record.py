@@ -6,12 +6,12 @@ version runs beside it) survives its writes, and so that two requests that chang
 
 from __future__ import annotations
 
-import secrets
+import random
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
-from session_core.data_types import encoding_order
+from session_core.data_types import decodes_alike, encoding_order
 from session_core.errors import ConfigurationError, SessionConflictError, SessionDataError
 from session_core.identity import Identity
 
@@ -67,7 +67,8 @@ _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)
 
 def encode_record(record: SessionRecord) -> bytes:
     """Encode a record for a store, under a fresh write id."""
-    return _encoder.encode(msgspec.structs.replace(record, write_id=secrets.randbits(63)))
+    # Not secret, only different: `random` is seeded anew in each process, forked ones too.
+    return _encoder.encode(msgspec.structs.replace(record, write_id=random.getrandbits(63)))
 
 
 def decode_record(raw: bytes) -> SessionRecord:
@@ -106,6 +107,8 @@ class DataCodec(Generic[D]):
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
         self.writes_every_field = not data_type.__struct_config__.omit_defaults
         """Whether the encoding of the data says everything about it."""
+        self.repeatable = decodes_alike(data_type)
+        """Whether the same bytes always decode to the same data."""
         try:
             self.fields(self.decode(self.encode(self.fresh())))
         except Exception as error:

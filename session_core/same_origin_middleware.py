@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litestar.enums import ScopeType
@@ -36,6 +37,10 @@ class SameOriginMiddleware(ASGIMiddleware):
         self._trusted = frozenset(origin_of(origin) for origin in config.trusted_origins)
         self._events = events
         self._answer_error = answer_error
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
+        return partial(self.handle, next_app=app)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Let the request pass, or answer 403 before anything of it is read."""

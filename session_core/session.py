@@ -37,10 +37,19 @@ class SessionHandle(SessionFacts, Generic[D]):
     not hold on to the object from before.
     """
 
-    __slots__ = (
-        "_beginning", "_draft", "_loading", "_read_device", "_read_session_id", "_unreadable_id", "cookie_action",
-        "response_started", "session_id",
-    )  # fmt: skip
+    session_id: str | None = None
+    """The secret id; for the middleware that writes the cookie, nobody else."""
+    cookie_action: CookieAction = None
+    """What the response must do to the cookie."""
+    loaded = False
+    """Whether anybody asked for the session in this request."""
+    response_started = False
+    """Set by the middleware when the cookie can no longer be changed."""
+    _draft: Draft[D] | None = None
+    _loading: list[asyncio.Future[None]] | None = None
+    _beginning: asyncio.Lock | None = None
+    _unreadable_id: str | None = None
+    """The id the browser presented, when no session was found under it."""
 
     def __init__(
         self,
@@ -49,52 +58,35 @@ class SessionHandle(SessionFacts, Generic[D]):
         read_device: Callable[[], Device] = Device,
     ) -> None:
         self._lifecycle: SessionLifecycle[D] = lifecycle
-        self._snapshot = None
         self._read_session_id = read_session_id
         self._read_device = read_device
-        self._draft: Draft[D] | None = None
-        self._loading: list[asyncio.Future[None]] | None = None
-        self._beginning: asyncio.Lock | None = None
-        self._unreadable_id: str | None = None
-        """The id the browser presented, when no session was found under it."""
-        self.response_started = False
-        """Set by the middleware when the cookie can no longer be changed."""
-        self.session_id: str | None = None
-        """The secret id; for the middleware that writes the cookie, nobody else."""
-        self.cookie_action: CookieAction = None
-        """What the response must do to the cookie."""
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.handle or 'anonymous'}>"
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    @property
-    def loaded(self) -> bool:
-        """Whether anybody asked for the session in this request."""
-        return self._draft is not None
-
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
-        while self._draft is None:
-            if self._loading is not None:  # another task of this request is at it
-                arrived = asyncio.get_running_loop().create_future()
-                self._loading.append(arrived)
-                await arrived
-                continue
-            waiting: list[asyncio.Future[None]] = []
-            self._loading = waiting
-            try:
-                session_id = await self._read_session_id()
-                if await self._load_id(session_id):
-                    self.session_id = session_id
-                else:
-                    self._unreadable_id = session_id
-            finally:
-                self._loading = None
-                for arrived in waiting:
-                    if not arrived.done():
-                        arrived.set_result(None)
+        while self._loading is not None:  # another task of this request is at it
+            arrived = asyncio.get_running_loop().create_future()
+            self._loading.append(arrived)
+            await arrived
+        if self.loaded:
+            return self
+        waiting: list[asyncio.Future[None]] = []
+        self._loading = waiting
+        try:
+            session_id = await self._read_session_id()
+            if await self._load_id(session_id):
+                self.session_id = session_id
+            elif session_id is not None:
+                self._unreadable_id = session_id
+        finally:
+            self._loading = None
+            for arrived in waiting:
+                if not arrived.done():
+                    arrived.set_result(None)
         return self
 
     async def reload(self) -> D:
@@ -123,12 +115,9 @@ class SessionHandle(SessionFacts, Generic[D]):
     @property
     def save_due(self) -> bool:
         """Whether `save` would have something to do."""
-        snapshot, draft = self._snapshot, self._draft
-        if draft is None:
+        if self._draft is None:
             return False
-        if snapshot is not None and self._lifecycle.expiry_after_use(snapshot) != snapshot.expires_at:
-            return True
-        return draft.changed
+        return (self.snapshot is not None and self._lifecycle.touch_due(self.snapshot)) or self._draft.changed
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -144,7 +133,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         """
         await self.load()
         codec = self._lifecycle.codec
-        if unknown := fields.keys() - codec.field_names:
+        if fields and (unknown := fields.keys() - codec.field_names):
             msg = f"{codec.data_type.__name__} has no field {', '.join(sorted(unknown))}"
             raise SessionDataError(msg)
 
@@ -161,10 +150,10 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._draft
         if draft is None:
             return
-        if draft.changes():
+        if draft.changed:
             await self._write(draft.merged)
-        elif self._snapshot is not None:
-            await self._lifecycle.touch(self._snapshot)
+        elif self.snapshot is not None:
+            await self._lifecycle.touch(self.snapshot)
 
     async def login(
         self,
@@ -194,7 +183,7 @@ class SessionHandle(SessionFacts, Generic[D]):
                 return self._new_draft(None).after(first)
 
         session_id, snapshot = await self._lifecycle.login(
-            self._snapshot,
+            self.snapshot,
             identity,
             change=draft.merged,
             data=draft.encoded(),
@@ -208,18 +197,18 @@ class SessionHandle(SessionFacts, Generic[D]):
     async def regenerate(self) -> None:
         """Give the session a new id at once, in one atomic step; the old id is dead. Nothing to do for a visitor."""
         await self.load()
-        if self._snapshot is None:
+        if self.snapshot is None:
             await self.save()
             return
         self._refuse_late()
-        session_id, snapshot = await self._lifecycle.regenerate(self._snapshot, self._loaded_draft().merged)
+        session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, self._loaded_draft().merged)
         self._enter(session_id, snapshot)
 
     async def destroy(self) -> None:
         """End the session in the store and delete the cookie. Safe without a session; the data is fresh afterwards."""
         await self.load()
-        if self._snapshot is not None:
-            await self._lifecycle.destroy(self._snapshot)
+        if self.snapshot is not None:
+            await self._lifecycle.destroy(self.snapshot)
         await self._end_unreadable()
         self.session_id = None
         self.cookie_action = "delete"
@@ -228,11 +217,11 @@ class SessionHandle(SessionFacts, Generic[D]):
     async def store_vault(self, vault: bytes) -> None:
         """Replace what the login layer keeps. Raises `SessionGoneError` when there is no session."""
         await self.load()
-        if self._snapshot is None:
+        if self.snapshot is None:
             raise SessionGoneError
         draft = self._loaded_draft()
         snapshot = await self._lifecycle.write(
-            self._snapshot,
+            self.snapshot,
             lambda record: msgspec.structs.replace(draft.merged(record), vault=vault),
         )
         self._adopt(snapshot)
@@ -264,10 +253,12 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     def _adopt(self, snapshot: Snapshot | None) -> None:
         self._draft = self._new_draft(None if snapshot is None else bytes(snapshot.record.data))
-        self._snapshot = snapshot
+        self.snapshot = snapshot
+        self.loaded = True
 
     def _new_draft(self, stored: bytes | None) -> Draft[D]:
-        return Draft(self._lifecycle.codec, stored, refuse_conflicts=self._lifecycle.refuse_conflicts)
+        lifecycle = self._lifecycle
+        return Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts)
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id
@@ -275,16 +266,16 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._adopt(snapshot)
 
     async def _write(self, change: Change) -> None:
-        if self._snapshot is None:
+        if self.snapshot is None:
             # Tasks of one request that all write first must not begin a session each.
             if self._beginning is None:
                 self._beginning = asyncio.Lock()
             async with self._beginning:
-                if self._snapshot is None:
+                if self.snapshot is None:
                     await self._begin(change)
                     return
         try:
-            self._adopt(await self._lifecycle.write(self._snapshot, change))
+            self._adopt(await self._lifecycle.write(self.snapshot, change))
         except UndecodableError as error:
             # Another version of the application has written what this one cannot read: here, the session has ended.
             raise SessionGoneError from error

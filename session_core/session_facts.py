@@ -17,58 +17,52 @@ __all__ = ("SessionFacts",)
 class SessionFacts:
     """The session as it was read or last written; everything is empty for a visitor about whom nothing is kept."""
 
-    __slots__ = ("_lifecycle", "_snapshot")
-
     _lifecycle: SessionLifecycle[Any]
-    _snapshot: Snapshot | None
+    snapshot: Snapshot | None = None
+    """The session as it was read or last written, for the layers around the handler."""
 
     @property
     def exists(self) -> bool:
         """Whether the session is stored (False for a visitor about whom nothing is kept)."""
-        return self._snapshot is not None
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The session as it was read or last written, for the layers around the handler."""
-        return self._snapshot
+        return self.snapshot is not None
 
     def follow(self, snapshot: Snapshot) -> None:
         """Go on under the key that another request has given to the session; what the handler has assigned stays."""
-        self._snapshot = snapshot
+        self.snapshot = snapshot
 
     @property
     def identity(self) -> Identity | None:
         """Who is logged in, or None."""
-        return self._snapshot.record.identity if self._snapshot else None
+        return self.snapshot.record.identity if self.snapshot else None
 
     @property
     def handle(self) -> str | None:
         """A public name of this session for lists and logs; opens nothing."""
-        return handle_of(self._snapshot.key) if self._snapshot else None
+        return handle_of(self.snapshot.key) if self.snapshot else None
 
     @property
     def key(self) -> str | None:
         """The store's key of this session (a digest; opens nothing)."""
-        return self._snapshot.key if self._snapshot else None
+        return self.snapshot.key if self.snapshot else None
 
     @property
     def vault(self) -> bytes:
         """What the login layer keeps sealed in this session."""
-        return self._snapshot.record.vault if self._snapshot else b""
+        return self.snapshot.record.vault if self.snapshot else b""
 
     @property
     def created_at(self) -> int | None:
         """When the session began (a login begins it anew); Unix milliseconds."""
-        return self._snapshot.record.created_at if self._snapshot else None
+        return self.snapshot.record.created_at if self.snapshot else None
 
     @property
     def idle_expires_at(self) -> int | None:
         """When the session ends unless it is used; Unix milliseconds."""
-        if self._snapshot is None:
+        if self.snapshot is None:
             return None
-        return self._lifecycle.expiry_after_use(self._snapshot)
+        return self._lifecycle.expiry_after_use(self.snapshot)
 
     @property
     def absolute_expires_at(self) -> int | None:
         """When the session ends in any case; Unix milliseconds."""
-        return self._snapshot.record.absolute_expires_at if self._snapshot else None
+        return self.snapshot.record.absolute_expires_at if self.snapshot else None

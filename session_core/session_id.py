@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import secrets
 from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from hashlib import sha256
 from typing import Final
 
@@ -24,6 +25,7 @@ DIGEST_CHARS: Final = 43
 TAG_CHARS: Final = 3
 """Of the slot tag at the end of both: enough for any number of machines."""
 _ID_BYTES: Final = 32
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{DIGEST_CHARS + TAG_CHARS}}}\Z", re.ASCII)
 
 
@@ -43,8 +45,8 @@ def is_session_id(value: str) -> bool:
 
 def session_key(session_id: str) -> str:
     """Return the store's key for an id: SHA-256 of all of it as 43 characters of base64url, and its slot tag."""
-    digest = urlsafe_b64encode(sha256(session_id.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
-    return digest + session_id[DIGEST_CHARS:]
+    digest = b2a_base64(sha256(session_id.encode("ascii")).digest(), newline=False).translate(_URL_SAFE)
+    return digest[:DIGEST_CHARS].decode("ascii") + session_id[DIGEST_CHARS:]
 
 
 def handle_of(key: str) -> str:

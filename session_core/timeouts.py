@@ -46,12 +46,16 @@ class Timeouts(msgspec.Struct, frozen=True):
 
     def touch_due(self, now: int, expires_at: int, absolute_expires_at: int) -> bool:
         """Whether a use `now` moves the stored expiry far enough to be worth a write."""
-        gained = now + self.idle * _SECOND - expires_at  # at most: the absolute timeout may leave less
-        # Half the idle timeout bounds the interval: otherwise a long interval would let an active user expire.
-        if gained < self.touch_interval * _SECOND and gained < self.idle * (_SECOND // 2):
+        if now < expires_at - self.touch_before:
             return False
         interval = min(self.touch_interval * _SECOND, self.idle * _SECOND // 2)
         return self.expiry(now, absolute_expires_at) - expires_at >= max(interval, 1)
+
+    @property
+    def touch_before(self) -> int:
+        """A use is worth a write no earlier than this long before the stored expiry; milliseconds."""
+        # Half the idle timeout bounds the interval: otherwise a long interval would let an active user expire.
+        return self.idle * _SECOND - min(self.touch_interval * _SECOND, self.idle * (_SECOND // 2))
 
     def last_seen(self, expires_at: int) -> int:
         """When the session was last used, to the touch interval; stands still in the last idle period."""

@@ -45,23 +45,24 @@ class Snapshot(msgspec.Struct, frozen=True):
     version: int
     expires_at: int
     record: SessionRecord
+    entry: Entry | None = None
+    """As it was read, which spares a write the index keys of the same identity."""
 
 
 def snapshot_of(stored: StoredSession) -> Snapshot:
     """Decode what a store returned. Raises `UndecodableError`."""
-    return Snapshot(stored.key, stored.version, stored.entry.expires_at, decode_record(stored.entry.data))
+    entry = stored.entry
+    return Snapshot(stored.key, stored.version, entry.expires_at, decode_record(entry.data), entry)
 
 
-def entry_of(record: SessionRecord, expires_at: int) -> Entry:
-    """Encode a record for a store, with its index keys."""
-    identity = record.identity
-    return Entry(
-        data=encode_record(record),
-        expires_at=expires_at,
-        user=identity.user_key if identity else None,
-        op_session=identity.op_session_key if identity else None,
-        rank=record.logged_in_at or record.created_at,
-    )
+def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None = None) -> Entry:
+    """Encode a record for a store, with its index keys. `before`: the session that the record was made from."""
+    data, rank, identity = encode_record(record), record.logged_in_at or record.created_at, record.identity
+    if before is not None and before.entry is not None and identity is before.record.identity:
+        return Entry(data, expires_at, before.entry.user, before.entry.op_session, rank)
+    if identity is None:
+        return Entry(data, expires_at, None, None, rank)
+    return Entry(data, expires_at, identity.user_key, identity.op_session_key, rank)
 
 
 class _Pending:
@@ -139,14 +140,26 @@ class SessionWriter:
 
     async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
         """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
+        commit = self._commit(key, batch, known)
+        task = self._deadlines.begin()
         try:
-            return await self._deadlines.run(self._commit(key, batch, known))
+            return await (commit if task is not None else self._deadlines.run(commit))
+        except asyncio.CancelledError:
+            if task is None or not self._deadlines.is_over(task):
+                raise
+            late = StoreUnavailableError("the write did not come through in time")
+            for pending in batch:
+                _fail(pending, late)
+            return None
         except Exception as error:  # noqa: BLE001 - handed to the waiting requests
             if isinstance(error, TimeoutError):
                 error = StoreUnavailableError("the write did not come through in time")
             for pending in batch:
                 _fail(pending, error)
             return None
+        finally:
+            if task is not None:
+                self._deadlines.end(task)
 
     async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
         """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.
@@ -166,14 +179,15 @@ class SessionWriter:
             expires_at = self._timeouts.expiry(self._clock.now(), record.absolute_expires_at)
             expires_at = max(current.expires_at, expires_at)
             try:
-                version = await self._store.replace(key, entry_of(record, expires_at), version=current.version)
+                entry = entry_of(record, expires_at, before=current)
+                version = await self._store.replace(key, entry, version=current.version)
             except SessionConflictError:
                 known = None
                 if attempt:
                     # Random, growing pauses: two processes in lockstep would fail each other for ever.
                     await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
                 continue
-            saved = Snapshot(key, version, expires_at, record)
+            saved = Snapshot(key, version, expires_at, record, entry)
             _settle(batch, saved)
             return saved
         msg = "other processes kept changing the session"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
+from binascii import b2a_base64
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,6 +26,9 @@ __all__ = ("CookieSigner", "Unsigned", "parse_secrets", "sign_cookie", "unsign_c
 _PREFIX: Final = "s:"
 _MIN_SECRET_BYTES: Final = 32
 _DERIVED_KEY_BYTES: Final = 32
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 _MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
@@ -74,7 +79,7 @@ class CookieSigner:
     other cookie gets its own keys from `for_cookie`, so that a value signed for one never verifies as another.
     """
 
-    __slots__ = ("_first_mac", "_keys")
+    __slots__ = ("_inner", "_keys", "_outer")
 
     def __init__(self, secrets: Sequence[str | bytes]) -> None:
         """Raise `ConfigurationError` when there is no secret or one is shorter than 32 bytes."""
@@ -99,7 +104,9 @@ class CookieSigner:
 
     def _use(self, keys: list[bytes]) -> None:
         self._keys = keys
-        self._first_mac = hmac.new(keys[0], digestmod="sha256")
+        # HMAC (RFC 2104) in its two halves, the key taken in already: a third of the time of the hmac module.
+        block = (sha256(keys[0]).digest() if len(keys[0]) > _BLOCK_BYTES else keys[0]).ljust(_BLOCK_BYTES, b"\0")
+        self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
     def sign(self, value: str) -> str:
         """Return the signed form, made with the first secret. Raises `ValueError` for lone surrogates."""
@@ -114,9 +121,10 @@ class CookieSigner:
 
         For ids only: ASCII without a dot.
         """
-        mac = self._first_mac.copy()  # has taken in the key already
-        mac.update(session_id)
-        expected = b64encode(mac.digest()).rstrip(b"=").replace(b"+", b"%2B").replace(b"/", b"%2F")
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(session_id)
+        outer.update(inner.digest())
+        expected = b2a_base64(outer.digest(), newline=False)[:-1].replace(b"+", b"%2B").replace(b"/", b"%2F")
         return session_id.decode("ascii") if hmac.compare_digest(expected, signature) else None
 
     def __repr__(self) -> str:

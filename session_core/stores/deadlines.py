@@ -30,28 +30,44 @@ class Deadlines:
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Return what `call` returns. Raises `TimeoutError` when the time is up; `call` is cancelled then."""
-        task = asyncio.current_task()
-        # Inside another call, also of one that is being ended and cleans up behind itself: a timer of its own.
-        if task is None or task in self._running or task in self._expired or not self._serves(task.get_loop()):
+        task = self.begin()
+        if task is None:
             async with asyncio.timeout(self._seconds):
                 return await call
-        loop = task.get_loop()
-        deadline = loop.time() + self._seconds
-        self._running[task] = (deadline, task.cancelling())
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._check, loop)
         try:
             return await call
         except asyncio.CancelledError:
-            # Somebody else may have cancelled the task as well: then it must stay cancelled.
-            before = self._expired.pop(task, None)
-            if before is not None and task.uncancel() <= before:
+            if self.is_over(task):
                 raise TimeoutError from None
             raise
         finally:
-            self._running.pop(task, None)
-            if self._expired and self._expired.pop(task, None) is not None:
-                task.uncancel()  # it came to another end while it was being cancelled
+            self.end(task)
+
+    def begin(self) -> asyncio.Task[Any] | None:
+        """Start the time of the running task, for `end`; None where it needs a timer of its own.
+
+        That is inside another call, also of one that is being ended and cleans up behind itself.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        running = self._running
+        if task is None or task in running or task in self._expired or (self._loop is not loop and not self._serves(loop)):
+            return None
+        running[task] = deadline = (loop.time() + self._seconds, task.cancelling())
+        if self._timer is None:
+            self._timer = loop.call_at(deadline[0], self._check, loop)
+        return task
+
+    def is_over(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a cancelled task was cancelled for its time alone: cancelled by somebody else as well, it must stay so."""
+        before = self._expired.pop(task, None)
+        return before is not None and task.uncancel() <= before
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """Stop the time of a task."""
+        self._running.pop(task, None)
+        if self._expired and self._expired.pop(task, None) is not None:
+            task.uncancel()  # it came to another end while it was being cancelled
 
     def _serves(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the timer is, or can be made, that of `loop`: a store may be used in one loop after another."""

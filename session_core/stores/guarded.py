@@ -66,17 +66,17 @@ class GuardedStore:
         """See `SessionStore.ping`."""
         await self._bounded(self.inner.ping())
 
-    async def load(self, key: str) -> StoredSession | None:
+    def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """See `SessionStore.load`."""
-        return await self._bounded(self.inner.load(key))
+        return self._bounded(self.inner.load(key))
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
         return self._ended(await self._bounded(self.inner.create(key, entry, limit=limit)))
 
-    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        return await self._bounded(self.inner.replace(key, entry, version=version))
+        return self._bounded(self.inner.replace(key, entry, version=version))
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -112,7 +112,7 @@ class GuardedStore:
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`; upkeep, which nobody waits for, has a deadline of its own."""
-        return await self._bounded(self.inner.delete_expired(limit), _UPKEEP_SECONDS)
+        return await self._bounded_apart(self.inner.delete_expired(limit), _UPKEEP_SECONDS)
 
     async def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
@@ -174,34 +174,53 @@ class GuardedStore:
             raise StoreUnavailableError(msg)
         await self._open()
 
-    async def _bounded(
+    async def _bounded(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
+        """Return what a call returns, within the time limit. Every request comes here: one frame, one timer for all."""
+        task = self._deadlines.begin() if self._opened else None
+        if task is None:
+            return await self._bounded_apart(call, self._timeout, tell=tell)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if self._deadlines.is_over(task):
+                raise await self._outage(TimeoutError(), tell=tell) from None
+            raise
+        except SessionCoreError as error:
+            await self._report(error, tell=tell)
+            raise
+        except Exception as error:
+            raise await self._outage(error, tell=tell) from error
+        finally:
+            self._deadlines.end(task)
+
+    async def _bounded_apart(
         self,
         call: Coroutine[Any, Any, T],
-        timeout: float | None = None,  # noqa: ASYNC109 - per call
+        timeout: float,  # noqa: ASYNC109 - per call
         *,
         tell: bool = True,
     ) -> T:
+        """The same with a timer of its own; opens the store where that is still to be done."""
         try:
-            if self._opened and timeout is None:
-                return await self._deadlines.run(call)
-            async with asyncio.timeout(timeout or self._timeout):
+            async with asyncio.timeout(timeout):
                 await self._ready()
                 return await call
         except SessionCoreError as error:
-            if isinstance(error, StoreUnavailableError) and tell:
-                await self._on_outage("unavailable")
+            await self._report(error, tell=tell)
             raise
-        except TimeoutError as error:
-            if tell:
-                await self._on_outage("timeout")
-            msg = "the session store did not answer in time"
-            raise StoreUnavailableError(msg) from error
         except Exception as error:
-            # The contract: any other exception of a store is an outage. A driver's message may quote values, so only
-            # its type is told.
-            if tell:
-                await self._on_outage(type(error).__name__)
-            msg = f"the session store failed: {type(error).__name__}"
-            raise StoreUnavailableError(msg) from error
+            raise await self._outage(error, tell=tell) from error
         finally:
             call.close()  # when opening failed it was never awaited
+
+    async def _report(self, error: SessionCoreError, *, tell: bool) -> None:
+        if tell and isinstance(error, StoreUnavailableError):
+            await self._on_outage("unavailable")
+
+    async def _outage(self, error: Exception, *, tell: bool) -> StoreUnavailableError:
+        """Tell of an outage and return it. The contract: any exception of a store that is none of the library's is one."""
+        late = isinstance(error, TimeoutError)
+        kind = type(error).__name__  # alone: a driver's message may quote values
+        if tell:
+            await self._on_outage("timeout" if late else kind)
+        return StoreUnavailableError("the session store did not answer in time" if late else f"the session store failed: {kind}")

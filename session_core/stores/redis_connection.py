@@ -62,8 +62,6 @@ class SharedConnection(asyncio.Protocol):
         self._transport = writer.transport
         self._timeout = timeout
         self._reader = Reader(notEnoughData=_INCOMPLETE)
-        # uvloop's transports gather what one turn of the loop writes; asking for another turn would only delay it.
-        self._gathers = type(self._loop).__module__.partition(".")[0] == "uvloop"
         self._unsent: list[bytes] = []
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
@@ -78,12 +76,10 @@ class SharedConnection(asyncio.Protocol):
         if self.lost:
             future.set_exception(ConnectionLostError(sent=False, late=False))
             return future
-        if self._gathers:
-            self._transport.write(packed)
-        else:
-            if not self._unsent:
-                self._loop.call_soon(self._flush)
-            self._unsent.append(packed)
+        # At the end of this turn of the loop: a transport writes at once, and each write is a system call here and another there.
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
         self._waiting.append((future, self._loop.time()))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._check)

@@ -27,6 +27,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
 from hashlib import blake2b
+from struct import Struct
 from typing import Final
 
 from session_core.errors import ConfigurationError
@@ -50,6 +51,10 @@ _WIDE: Final = 0x01
 _NONE, _PACKED, _PLAIN = 0, 1, 2
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
+_HEAD_BYTES: Final = 14
+_USUAL: Final = _RECORD | _PACKED << 1 | _PACKED << 3
+_USUAL_HEAD: Final = Struct(">xBHBIBI32s32s")
+_NUMBERS: Final = Struct(">BHBIBI")  # of 3, 5 and 5 bytes, each in two parts
 _NAME_BYTES: Final = 9
 _MAX_KEY_CHARS: Final = 250
 TRACE_BYTES: Final = 9 + _MAX_KEY_CHARS + 2
@@ -109,6 +114,7 @@ class Layout:
         return self.prefix + b"{*"
 
 
+@lru_cache(maxsize=4096)
 def member_of(key: str) -> bytes:
     """The part of a record's name after the prefix; what indexes and pointers hold."""
     digest = _pack(key[:DIGEST_CHARS]) if len(key) == DIGEST_CHARS + TAG_CHARS else None
@@ -163,15 +169,24 @@ def encode_record(version: int, entry: Entry) -> bytes:
 
 def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
     """Return the session in a value, or None where it holds none that lives `now`."""
-    if not value or value[0] < _RECORD:
+    if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None
     flags = value[0]
+    if flags == _USUAL and len(value) >= _USUAL_HEAD.size:  # somebody logged in: everything where it nearly always is
+        high, low, later, sooner, older, newer, user_digest, op_digest = _USUAL_HEAD.unpack_from(value)
+        expires_at = (later << 32 | sooner) + EPOCH_MS
+        if expires_at <= now:
+            return None
+        owners = _unpack_owner(user_digest), _unpack_owner(op_digest)
+        rank = (older << 32 | newer) + EPOCH_MS
+        return StoredSession(key, high << 16 | low, Entry(value[_USUAL_HEAD.size :], expires_at, *owners, rank))
     if flags & _WIDE:
         version, expires_at = int.from_bytes(value[1:9]), int.from_bytes(value[9:17])
         rank, at = int.from_bytes(value[17:25], signed=True), 25
     else:
-        version, expires_at = int.from_bytes(value[1:4]), int.from_bytes(value[4:9]) + EPOCH_MS
-        rank, at = int.from_bytes(value[9:14]) + EPOCH_MS, 14
+        high, low, later, sooner, older, newer = _NUMBERS.unpack_from(value, 1)
+        version, expires_at = high << 16 | low, (later << 32 | sooner) + EPOCH_MS
+        rank, at = (older << 32 | newer) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:
         return None
     user, at = _read_owner(value, at, flags >> 1 & 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores import redis_scripts as scripts
@@ -10,7 +10,7 @@ from session_core.stores.redis_connection import Reply, unavailable
 from session_core.stores.redis_layout import INDEX_CELL_MS, encode_record, key_of, member_of, pointer_to
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from session_core.clock import Clock
     from session_core.stores.base import Entry
@@ -31,9 +31,9 @@ class RedisSteps:
         self.layout = layout
         self.clock = clock
 
-    async def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Reply:
+    def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Coroutine[Any, Any, Reply]:
         """Run a script, as of now."""
-        return await self.link.run(script, keys, self.clock.now(), *args)
+        return self.link.run(script, keys, self.clock.now(), *args)
 
     async def create(self, key: str, entry: Entry, limit: int, token: bytes = _NO_TOKEN) -> tuple[str, ...]:
         """Begin a session. Returns what was ended for the limit."""

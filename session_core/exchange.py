@@ -1,0 +1,254 @@
+"""One request and its response: the response starts after what it depends on is durable. Knows no store and no route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from litestar.enums import ScopeType
+
+from session_core.cookies import read_session_id
+from session_core.errors import SessionCoreError
+from session_core.live_connections import LiveConnection
+from session_core.record import Device
+from session_core.session import SessionHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from litestar.exceptions import HTTPException
+    from litestar.types import Message, Receive, ReceiveMessage, Scope, Send
+
+    from session_core.config import SessionConfig
+    from session_core.lifecycle import SessionLifecycle
+    from session_core.live_connections import LiveConnections
+
+__all__ = ("Exchange", "Surroundings", "with_caching")
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_SERVER_ERROR: Final = 500
+_MAX_USER_AGENT: Final = 256
+_PRIVATE: Final = (b"cache-control", b"private, no-store")
+_VARY: Final = (b"vary", b"Cookie")
+_ABOUT_CACHING: Final = frozenset({b"vary", b"cache-control"})
+
+
+class _ReplacedResponseError(Exception):
+    """Stops a handler that goes on streaming a response which an error has replaced."""
+
+
+class Surroundings:
+    """What all exchanges of an application share.
+
+    `answer_error(scope, receive, send, error)` sends the response that the application gives for an error.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig[Any],
+        lifecycle: SessionLifecycle[Any],
+        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
+        connections: LiveConnections | None,
+    ) -> None:
+        self.lifecycle = lifecycle
+        self.answer_error = answer_error
+        self.connections = connections
+        self.cookie = config.resolved_cookie
+        self.signer = config.signer
+        self.device = config.device
+        self._clock = config.clock
+
+    def set_cookie(self, session_id: str, absolute_expires_at: int) -> bytes:
+        """Return the value of the header that gives a browser its id."""
+        # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
+        max_age = max(1, -(-(absolute_expires_at - self._clock.now()) // 1000))
+        return self.cookie.set_header(self.signer.sign(session_id), max_age)
+
+
+class Exchange:
+    """One request and its response. A plain class with defaults: most of it is never set, and there is one per request."""
+
+    live: LiveConnection | None = None
+    """Set once the exchange may last."""
+    replaced = False
+    """Whether an error has taken the place of the response."""
+    _failed = False
+    _over = False
+    _headers: Headers = ()
+    _task: asyncio.Task[Any] | None = None
+
+    def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
+        self._around = around
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._visitor = visitor = _Visitor(around, scope)
+        self.handle: SessionHandle[Any] = SessionHandle(around.lifecycle, visitor.read_id, visitor.read_device)
+        if around.connections is not None:
+            self._task = asyncio.current_task()
+
+    async def send_durable(self, message: Message) -> None:
+        """Save the session before the response starts; send the error instead where that fails."""
+        if self.replaced:
+            raise _ReplacedResponseError
+        if message["type"] in _STARTS:
+            if self.handle.loaded:
+                error = await self._save(message)
+                if error is not None:
+                    await self._replace(error)
+                    return
+                message = await self._finished(message)
+            else:
+                self.handle.response_started = True
+            start: Any = message
+            self._headers = start.get("headers") or ()
+        elif self.live is None and message.get("more_body"):
+            self._stay_open()
+        await (self._send if self.live is None else self.live.send)(message)
+        if message["type"] == "websocket.accept":
+            self._stay_open()
+
+    async def receive(self) -> ReceiveMessage:
+        """Return what the client says; once the response has begun, also that the session has ended."""
+        if self.live is None and self.handle.response_started:
+            self._stay_open()
+        return await (self._receive if self.live is None else self.live.receive)()
+
+    def has_stopped(self, error: BaseException) -> bool:
+        """Whether the handler was stopped on purpose: its response was replaced, or its session has ended."""
+        if self.live is not None and self.live.stopped(error):
+            return True
+        return self.replaced and isinstance(error, Exception)
+
+    def leave(self) -> None:
+        """The exchange is over."""
+        self._over = True
+        if self.live is not None:
+            self.live.leave()
+
+    @property
+    def rest_due(self) -> bool:
+        """Whether a background task or WebSocket handler has assigned something since the response started."""
+        return self.handle.snapshot is not None and not self._failed and self.handle.changed
+
+    async def save_rest(self) -> None:
+        """Save that; nobody is left to tell of a conflict."""
+        with suppress(SessionCoreError):  # an event has told the log
+            await self.handle.save()
+
+    async def answer_with_cookie(self, error: HTTPException) -> None:
+        """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
+        if self.replaced:
+            return
+        if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
+            raise error
+        await self._replace(error)
+
+    def _stay_open(self) -> None:
+        """A WebSocket, or a response that is still streaming: it closes when the session ends."""
+        # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
+        if (connections := self._around.connections) is not None and not self._over:
+            kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
+            sized = any(name.lower() == b"content-length" for name, _ in self._headers)
+            self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
+
+    async def _replace(self, error: Exception) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] in _STARTS:
+                self.handle.response_started = True
+                message = await self._finished(message) if self.handle.loaded else message
+            await self._send(message)
+
+        self.replaced = True
+        await self._around.answer_error(self._scope, self._receive, send, error)
+
+    async def _save(self, start: Any) -> SessionCoreError | None:  # noqa: ANN401 - a message of any kind that starts a response
+        """Make the handler's assignments durable; return the error that must be answered instead of `start`."""
+        if start.get("status", 0) >= _SERVER_ERROR:
+            # The handler failed: its assignments go with its other work; what it made durable stands.
+            self._failed = True
+            return None
+        if self.handle.save_due:
+            try:
+                await self.handle.save()
+            except SessionCoreError as error:
+                if start["type"] != "http.response.start":
+                    raise
+                return error
+        return None
+
+    async def _finished(self, start: Any) -> Any:  # noqa: ANN401 - likewise
+        """Return the start as it goes out, with cookie and caching headers; from here on the cookie cannot be changed."""
+        handle = self.handle
+        handle.response_started = True
+        if self._visitor.needs_resign and handle.snapshot is not None and handle.cookie_action is None:
+            handle.cookie_action = "set"
+            await self._around.lifecycle.events.emit("cookie.resigned", handle=handle.handle)
+        headers: Headers = start.get("headers") or ()
+        if (action := handle.cookie_action) is not None:
+            if action == "delete":
+                headers = [*headers, (b"set-cookie", self._around.cookie.delete_header())]
+            elif handle.session_id and handle.absolute_expires_at:
+                headers = [*headers, (b"set-cookie", self._around.set_cookie(handle.session_id, handle.absolute_expires_at))]
+        if start["type"] != "websocket.accept":
+            headers = with_caching(headers, private=handle.snapshot is not None or action is not None)
+        # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
+        return {**start, "headers": headers}
+
+
+class _Visitor:
+    """What one request says about its session and its sender."""
+
+    needs_resign = False
+
+    # The headers, not the scope: the scope holds the handle and the handle this, and a cycle is freed late.
+    def __init__(self, around: Surroundings, scope: Scope) -> None:
+        self._around = around
+        self._headers = scope["headers"]
+        self._client = scope.get("client")
+        self._scope = None if around.device is None else scope
+
+    async def read_id(self) -> str | None:
+        """Return the verified session id, or None; a bad cookie is an event, never an error."""
+        reading = read_session_id(self._headers, self._around.cookie, self._around.signer)
+        if reading.rejected:
+            await self._around.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
+        if reading.needs_resign:
+            self.needs_resign = True
+        return reading.session_id
+
+    def read_device(self) -> Device:
+        """Return where the client says it comes from."""
+        if self._around.device is not None and self._scope is not None:
+            return self._around.device(self._scope["litestar_app"].request_class(self._scope))
+        agent = next((value for name, value in self._headers if name == b"user-agent"), b"")
+        return Device(ip=self._client[0] if self._client else "", user_agent=agent.decode("latin-1")[:_MAX_USER_AGENT])
+
+
+def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
+    """Say that the response depends on the cookie and, with a session, that nobody may keep it."""
+    for name, _ in headers:
+        if name.lower() in _ABOUT_CACHING:
+            break
+    else:  # nearly always
+        return [*headers, _VARY, _PRIVATE] if private else [*headers, _VARY]
+    kept: list[tuple[bytes, bytes]] = []
+    vary = b""
+    for header in headers:
+        name = header[0].lower()
+        if name == b"vary":
+            vary = vary + b", " + header[1] if vary else header[1]
+        elif not private or name != b"cache-control":
+            kept.append(header)
+    if not vary:
+        vary = b"Cookie"
+    elif not {part.strip().lower() for part in vary.split(b",")} & {b"cookie", b"*"}:
+        vary += b", Cookie"
+    kept.append((b"vary", vary))
+    if private:
+        kept.append(_PRIVATE)
+    return kept
