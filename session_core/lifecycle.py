@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
-from session_core.end_marks import was_marked_since
+from session_core.end_marks import was_ended_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
@@ -168,7 +168,7 @@ class SessionLifecycle(Generic[D]):
         no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
         What the session begins with is what `first` makes of that; where it raises, nothing has changed.
         `started_at` (Unix ms) is when the login began: if the OP ended the user's session after that, the login is refused with
-        `SessionGoneError`.
+        `SessionGoneError`. What came first is told by the OP's clock (`identity.iat`, `identity.auth_time`) where it can be.
         """
         await self._refuse_ended(identity, started_at)  # before anything of the session the browser has is touched
         now = self.clock.now()
@@ -256,13 +256,9 @@ class SessionLifecycle(Generic[D]):
 
     async def _refuse_ended(self, identity: Identity, started_at: int | None) -> None:
         """Raise `SessionGoneError` when the OP ended this user's sessions after the login began."""
-        if started_at is None:
-            return
-        now = self.clock.now()
-        for ended in filter(None, (identity.op_session_key, identity.user_key)):
-            if await was_marked_since(self.store, ended, started_at, now):
-                msg = "the identity provider ended this login"
-                raise SessionGoneError(msg)
+        if started_at is not None and await was_ended_since(self.store, identity, started_at, self.clock.now()):
+            msg = "the identity provider ended this login"
+            raise SessionGoneError(msg)
 
     async def _undo_if_ended(self, new: Snapshot, identity: Identity, started_at: int | None) -> None:
         """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""

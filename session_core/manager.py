@@ -85,21 +85,25 @@ class SessionManager:
         await self._report(ended, reason, identity)
         return len(ended)
 
-    async def end_op_session(self, issuer: str, sid: str, *, reason: str = "op_logout") -> int:
+    async def end_op_session(self, issuer: str, sid: str, *, iat: int | None = None, reason: str = "op_logout") -> int:
         """End all sessions that belong to one session at the OP; return how many.
 
-        A login callback of that OP session which is under way now is refused as well. The same `sid` of another issuer is
-        untouched.
+        A login callback of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix
+        seconds by its own clock: with it the nodes' clocks need not agree on what is under way. The same `sid` of another issuer
+        is untouched.
         """
         key = op_session_key(issuer, sid)
-        await leave_mark(self.store, key, self.clock.now())
+        await leave_mark(self.store, key, self.clock.now(), iat=iat)
         ended = await self.store.delete_by(SessionIndex(op_session=key))
         await self._report(ended, reason, None)
         return len(ended)
 
-    async def end_user(self, identity: Identity, *, reason: str = "op_logout") -> int:
-        """End all sessions of a user because the OP said so; return how many. A login under way now is refused as well."""
-        await leave_mark(self.store, identity.user_key, self.clock.now())
+    async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
+        """End all sessions of a user because the OP said so; return how many.
+
+        A login under way now is refused as well; `iat` as in `end_op_session`.
+        """
+        await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
         return await self.revoke_all(identity, reason=reason)
 
     async def claim(self, name: str, *, seconds: int) -> bool:

@@ -50,8 +50,11 @@ def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError
         raise error("azp_mismatch")
 
 
-def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type[OidcError]) -> None:
-    """Check `exp`, `iat` (both required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`."""
+def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type[OidcError]) -> int:
+    """Check `exp`, `iat` (both required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
+
+    Returns `iat` in whole seconds.
+    """
     expires, issued = number(claims, "exp", error), number(claims, "iat", error)
     if expires is None or now >= expires + SKEW_SECONDS:
         raise error("exp_missing" if expires is None else "expired")
@@ -62,6 +65,7 @@ def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type
     not_before = number(claims, "nbf", error)
     if not_before is not None and not_before > now + SKEW_SECONDS:
         raise error("nbf_in_future")
+    return int(issued)
 
 
 def number(claims: dict[str, Any], name: str, error: type[OidcError]) -> float | None:

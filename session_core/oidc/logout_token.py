@@ -42,11 +42,13 @@ class ExpectedLogoutToken(msgspec.Struct, frozen=True, kw_only=True):
 class LogoutOrder(msgspec.Struct, frozen=True):
     """What a valid logout token orders: to end the OP session `sid` or, without one, all sessions of `subject`.
 
-    `replay_key` names the token among all of its issuer's, as a digest.
+    `iat` is when the provider issued it, in Unix seconds by its own clock. `replay_key` names the token among all of its
+    issuer's, as a digest.
     """
 
     sid: str | None
     subject: str | None
+    iat: int
     replay_key: str
 
 
@@ -63,7 +65,7 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
     # Claims first: a token that is wrong anyway must not cost a fetch of keys.
     check_issuer(claims, expected.issuer, LogoutTokenError)
     check_audience(claims, expected.client_id, LogoutTokenError)
-    check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=LogoutTokenError)
+    iat = check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=LogoutTokenError)
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(_EVENT), dict):
         raise LogoutTokenError("events_missing")
@@ -78,4 +80,4 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
     if refusal is not None:
         raise LogoutTokenError(refusal)
     digest = sha256(f"logout-token\0{expected.issuer}\0{jti}".encode()).hexdigest()
-    return LogoutOrder(sid, subject, f"jti-{digest}")
+    return LogoutOrder(sid, subject, iat, f"jti-{digest}")

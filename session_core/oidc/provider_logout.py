@@ -51,10 +51,10 @@ class ProviderLogout:
         if await self._sessions.store.claimed_until(order.replay_key) is not None:
             raise LogoutTokenError("jti_replayed")
         if order.sid is not None:
-            await self._sessions.end_op_session(self._issuer, order.sid, reason="backchannel_logout")
+            await self._sessions.end_op_session(self._issuer, order.sid, iat=order.iat, reason="backchannel_logout")
         elif order.subject is not None:
             user = Identity(issuer=self._issuer, subject=order.subject)
-            await self._sessions.end_user(user, reason="backchannel_logout")
+            await self._sessions.end_user(user, iat=order.iat, reason="backchannel_logout")
         # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
         # copies at the same time both end what is there, which is the same as one.
         await self._sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)

@@ -262,14 +262,18 @@ class World:
         provider: dict[str, Any] | None = None,
         handlers: Sequence[Any] = (),
         sharing: World | None = None,
+        clock: FakeClock | None = None,
+        store: str = "memory://",
         beside: Callable[[FakeClock], Sequence[tuple[Any, Any]]] = lambda _: (),
         **oidc: Any,
     ) -> None:
         """`sharing`: another process of the same application, with the same store, clock and provider.
 
+        With a `clock` and a `store` it is on another node: it has that clock and opens the store for itself.
+
         `beside`: makes further providers, each with the scripted one that stands for it.
         """
-        self.clock = sharing.clock if sharing else FakeClock()
+        self.clock = clock or (sharing.clock if sharing else FakeClock())
         self.op = sharing.op if sharing else FakeOp(self.clock)
         self.events: list[Event] = []
         self.public_url = public_url
@@ -278,7 +282,7 @@ class World:
                 public_url=public_url,
                 clock=self.clock,
                 on_event=[self.events.append],
-                store=sharing.sessions.store.inner if sharing else "memory://",
+                store=sharing.sessions.store.inner if sharing and clock is None else store,
             )
         )
         given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **(provider or {})}

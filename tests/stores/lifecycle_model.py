@@ -9,7 +9,7 @@ from session_core.timeouts import Timeouts
 
 LIMIT = 3
 SUCCESSOR_MS = 360_000
-MARK_MS = 21 * 60_000
+MARK_MS = 26 * 60_000
 
 
 @dataclass

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from session_core import Identity, SessionGoneError, SessionHandle
+from session_core import Identity, SessionGoneError, SessionHandle, end_marks
 from session_core.clock import TOLERATED_SKEW_MS
+from session_core.end_marks import was_ended_since
 from session_core.events import Events
 from session_core.lifecycle import SessionLifecycle
 from session_core.manager import SessionManager
@@ -63,6 +64,11 @@ class Node(NamedTuple):
 class Nodes(NamedTuple):
     ahead: Node
     behind: Node
+
+    @property
+    def op_seconds(self) -> int:
+        """The provider's clock: between those of the nodes, as far as its tokens are taken by both."""
+        return self.behind.clock.now() // 1000 + 60
 
     def advance(self, *, minutes: float = 0, seconds: float = 0) -> None:
         for node in self:
@@ -172,11 +178,17 @@ async def test_a_name_is_claimed_once_but_for_the_difference(nodes: Nodes) -> No
         assert await here.manager.claim(name, seconds=600) is False
 
 
-async def test_a_login_under_way_meets_the_end_of_its_op_session(nodes: Nodes) -> None:
-    """Begun, ended and finished at any three nodes, within ten minutes: refused when by their clocks it ended after it began."""
+@pytest.mark.attack("42")
+@pytest.mark.parametrize("issued", ["before the logout", "after it"])
+async def test_a_login_under_way_meets_the_end_of_its_op_session(nodes: Nodes, issued: str) -> None:
+    """Begun, ended and finished at any three nodes, within ten minutes.
+
+    Refused by the provider's clock when its ID token is from before the logout; and when it is not, for a code that is, by the
+    clocks of the nodes where it began and where it ended.
+    """
     cases = product(product(nodes, repeat=3), ((0.1, 9.8), (SKEW_MINUTES + 0.1, 4.8), (9.8, 0.1)))
     for number, ((begun, ended, finished), (before, after)) in enumerate(cases):
-        if begun.clock.now() > ended.clock.now() and before < SKEW_MINUTES:
+        if issued == "after it" and begun.clock.now() > ended.clock.now() and before < SKEW_MINUTES:
             continue  # by their clocks it ended before it began
         identity = Identity(issuer=ALICE.issuer, subject=f"user {number}", sid=f"op session {number}")
         # An older mark, which is the first of its span of time and the first to go.
@@ -186,13 +198,47 @@ async def test_a_login_under_way_meets_the_end_of_its_op_session(nodes: Nodes) -
         nodes.advance(minutes=SKEW_MINUTES, seconds=1)
         started_at = begun.clock.now()
         nodes.advance(minutes=before)
-        await ended.manager.end_op_session(identity.issuer, identity.sid or "")
+        ended_iat = nodes.op_seconds
+        await ended.manager.end_op_session(identity.issuer, identity.sid or "", iat=ended_iat)
         nodes.advance(minutes=after)
+        login = msgspec.structs.replace(identity, iat=ended_iat if issued == "before the logout" else nodes.op_seconds)
         for node in nodes:
             await node.store.delete_expired()
         with pytest.raises(SessionGoneError):
-            await finished.handle().login(identity, started_at=started_at)
+            await finished.handle().login(login, started_at=started_at)
         assert list(await begun.store.find(SessionIndex(user=identity.user_key))) == []
-        # One that begins later than the difference is somebody's next login.
+        # The user proves who they are once more: the next login, whatever the nodes' clocks say.
+        nodes.advance(seconds=1)
+        proved = msgspec.structs.replace(identity, iat=nodes.op_seconds, auth_time=nodes.op_seconds)
+        await finished.handle().login(proved, started_at=begun.clock.now())
+        # So is one that begins later than the difference, without any such word.
         nodes.advance(minutes=SKEW_MINUTES, seconds=1)
         await finished.handle().login(identity, started_at=begun.clock.now())
+
+
+async def marked_until_the_last_login(nodes: Nodes) -> bool:
+    """Whether a login that began at the node ahead meets, as late as the node behind takes it for live, a mark left at that one.
+
+    The mark is the second of its span of time, and the node ahead has swept whatever is over by its clock.
+    """
+    begun, finished = nodes
+    nodes.advance(minutes=SKEW_MINUTES - finished.clock.now() / MINUTE % SKEW_MINUTES)
+    await finished.manager.end_user(ALICE)
+    nodes.advance(minutes=SKEW_MINUTES - 0.2)
+    started_at, identity = begun.clock.now(), msgspec.structs.replace(ALICE, iat=nodes.op_seconds)
+    nodes.advance(minutes=0.1)
+    await finished.manager.end_user(ALICE, iat=nodes.op_seconds)
+    nodes.advance(minutes=10 + SKEW_MINUTES - 0.2)
+    assert finished.clock.now() - started_at < 10 * MINUTE
+    await begun.store.delete_expired()
+    return await was_ended_since(finished.store, identity, started_at, finished.clock.now())
+
+
+async def test_a_mark_is_there_as_long_as_any_node_takes_a_login_for_live(nodes: Nodes) -> None:
+    assert await marked_until_the_last_login(nodes)
+
+
+async def test_that_a_shorter_life_of_marks_is_found(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(end_marks, "_KEPT_MS", end_marks._KEPT_MS - TOLERATED_SKEW_MS)
+    # A store that counts down by itself has no node that sweeps early.
+    assert await marked_until_the_last_login(nodes) is nodes.ahead.store.capabilities.native_expiry
