@@ -92,7 +92,7 @@ class Sweep:
     longest: float
     """The longest request during the sweep."""
     longest_before: float
-    """The longest request of the same clients without it."""
+    """The longest request of the same clients without it, before and after."""
 
 
 @dataclass

@@ -1,17 +1,24 @@
-"""Sweeps very many expired rows out of PostgreSQL while requests go on, and looks for the longest of them.
+"""Sweeps very many expired rows out of a SQL database while requests go on, and looks for the longest of them.
 
-`python -m benchmarks.sweeping URL` is the sweep itself, in a process of its own: it waits for a line, then removes what has
-expired.
+`just bench` does so with PostgreSQL; `uv run python -m benchmarks.sweeping [--rows N] [--engines NAME ...]` does it alone, with
+each SQL database that is installed. `--sweep URL` is the sweep itself, in a process of its own: it waits for a line, then
+removes what has expired.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import gc
 import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,11 +28,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from benchmarks.client import Fixed, Lane, Outcome, counted, drive, exactly, request
 from benchmarks.payload import DARK, MESSAGEPACK_BYTES, SECRET
 from benchmarks.results import Results, Sweep
-from benchmarks.servers import ROOT
+from benchmarks.servers import ROOT, Launched
+from benchmarks.stacks import STACKS
 from benchmarks.stacks.ours import AppSession
-from benchmarks.works import Served
+from benchmarks.works import Served, log_in
 from session_core import SessionConfig, SessionPlugin
 from session_core.stores.sql_schema import sessions
+from tests.stores import mariadb_server, postgres_server
 
 __all__ = ("measure_sweep",)
 
@@ -33,14 +42,18 @@ _READERS: Final = 2
 _WRITERS: Final = 2
 _SLICE_SECONDS: Final = 0.25
 _CHUNK: Final = 5000
+_ENGINES: Final = ("sqlite", "postgresql", "mariadb")
+# As it is installed, but with room in the log for the rows that are inserted: InnoDB lets all writers wait when it is full.
+_MARIADB: Final = ("--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=128M", "--innodb-log-file-size=512M")
 
 
 def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: Results) -> None:
-    """Measure on PostgreSQL at `url`, which `served` uses."""
+    """Measure on the database at `url`, which `served` uses; without the sweep for `seconds` before it, and again after it."""
     asyncio.run(_insert_expired(url, rows))
+    gc.freeze()  # a full collection of the client would look like a server that is slow
     lanes = _lanes(served)
-    quiet = drive(lanes, [served.port], seconds=seconds)
-    command = [sys.executable, "-m", "benchmarks.sweeping", url]
+    quiet = list(drive(lanes, [served.port], seconds=seconds).latencies)
+    command = [sys.executable, "-m", "benchmarks.sweeping", "--sweep", url]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sweep:
         if sweep.stdin is None or sweep.stdout is None:
@@ -55,9 +68,10 @@ def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: 
     if int(removed or 0) < rows:
         msg = f"the sweep removed {removed!r} rows of {rows}"
         raise RuntimeError(msg)
+    quiet += drive(lanes, [served.port], seconds=seconds).latencies
     longest = max(max(outcome.latencies) for outcome in outcomes) / 1e6
     answers = sum(outcome.answers for outcome in outcomes)
-    results.sweep = Sweep(rows, float(took), answers, longest, max(quiet.latencies) / 1e6)
+    results.sweep = Sweep(rows, float(took), answers, longest, max(quiet) / 1e6)
 
 
 def _lanes(served: Served) -> list[Lane]:
@@ -99,5 +113,64 @@ async def _sweep(url: str) -> None:
     await plugin.store.close()
 
 
+@contextmanager
+def _database(engine: str, directory: str) -> Iterator[str | None]:
+    """The URL of a database of its own, or None where it is not installed."""
+    if engine == "sqlite":
+        yield f"sqlite+aiosqlite:///{directory}/sessions.db"
+        return
+    server: postgres_server.PostgresServer | mariadb_server.MariadbServer | None = None
+    if engine == "postgresql" and (package := postgres_server.installed()) is not None:
+        server = postgres_server.PostgresServer(package)
+        server.start("-c", "fsync=on")
+    elif engine == "mariadb" and (program := mariadb_server.installed()) is not None:
+        server = mariadb_server.MariadbServer(program, *_MARIADB)
+        server.start()
+    try:
+        yield server.url if server is not None else None
+    finally:
+        if server is not None:
+            server.remove()
+
+
+def _measure_alone(engine: str, rows: int, seconds: float) -> str:
+    """Return a line of the table."""
+    stack = next(stack for stack in STACKS if stack.name == "postgresql")
+    results = Results("", 1, seconds, {}, [stack])
+    with tempfile.TemporaryDirectory(prefix="sweeping-") as directory, _database(engine, directory) as url:
+        if url is None:
+            return f"| {engine} | not installed |"
+        server = Launched(stack, {"BENCH_STORE": url, "BENCH_DIRECTORY": directory}, Path(directory))
+        try:
+            server.wait()
+            served = Served(stack, [server.port])
+            served.cookies = log_in(served, _READERS + _WRITERS)
+            measure_sweep(served, url, rows, seconds, results)
+        finally:
+            server.stop()
+    found = results.sweep
+    if found is None:
+        raise RuntimeError
+    times = f"{found.seconds:.1f} s | {found.answers} | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
+    return f"| {engine} | {found.rows} | {times} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print, or sweep."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeping", description="The longest request during a sweep.")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=10.0, help="without the sweep, before it and after it")
+    parser.add_argument("--engines", nargs="+", default=_ENGINES, choices=_ENGINES, metavar="NAME")
+    parser.add_argument("--sweep", metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.sweep:
+        asyncio.run(_sweep(options.sweep))
+        return
+    print("| database | rows | sweep took | requests | longest | longest without the sweep |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for engine in options.engines:
+        print(_measure_alone(engine, options.rows, options.seconds), flush=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(_sweep(sys.argv[1]))
+    main()

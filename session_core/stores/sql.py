@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from session_core.clock import Clock, SystemClock
 from session_core.stores import sql_statements as statements
 from session_core.stores import sql_steps as steps
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.sql_database import SqlDatabase
+from session_core.stores.sql_expired import removes_alone
 from session_core.stores.sql_feed import SqlFeed
+from session_core.stores.sql_pace import Pace
 from session_core.stores.sql_schema import claims, sessions
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from session_core.stores.sql_database import Earlier
 
 __all__ = ("SqlStore",)
-
-_SWEPT_AT_ONCE: Final = 100
-"""Rows that one transaction of a sweep deletes at most: what a request may have to wait for."""
-_LONGEST_REST: Final = 0.05
-"""Seconds. A sweep rests for as long as it worked."""
 
 
 class SqlStore(SqlFeed):
@@ -55,6 +50,7 @@ class SqlStore(SqlFeed):
     ) -> None:
         self._clock = clock or SystemClock()
         self._create_tables = create_tables
+        self._pace = Pace()
         self._database = SqlDatabase(url, pool_size=pool_size, timeout=timeout)
 
     async def open(self) -> None:
@@ -156,16 +152,14 @@ class SqlStore(SqlFeed):
         return await self._database.transact(work)
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`. Small transactions with rests between them: the database is there for requests."""
+        """See `SessionStore.delete_expired`. Small steps with rests between them; may stop before `limit`, never at nothing."""
+        began = self._pace.timer()
         removed = 0
         for table in (sessions, claims):
-            names = [""]
-            while names and removed < limit:
-                began = time.monotonic()
-                names = await self._remove_expired(table, min(limit - removed, _SWEPT_AT_ONCE))
-                removed += sum(not statements.is_lock(name) for name in names)
-                if names:
-                    await asyncio.sleep(min(time.monotonic() - began, _LONGEST_REST))
+            rows = limit
+            while rows and removed < limit and not (removed and self._pace.is_over(began)):
+                rows, records = await self._remove_expired(table, min(limit - removed, self._pace.rows))
+                removed += records
         return removed
 
     async def scan(self) -> AsyncIterator[StoredSession]:
@@ -191,12 +185,20 @@ class SqlStore(SqlFeed):
         rows = await self._database.read(statements.CLAIMED_UNTIL, {"at": name, "now": self._clock.now()})
         return int(rows[0].expires_at) if rows else None
 
-    async def _remove_expired(self, table: Table, limit: int) -> list[str]:
-        async def work(connection: AsyncConnection, earlier: Earlier[list[str]]) -> list[str]:
+    async def _remove_expired(self, table: Table, limit: int) -> tuple[int, int]:
+        began = 0.0
+
+        async def work(connection: AsyncConnection, earlier: Earlier[tuple[int, int]]) -> tuple[int, int]:
             del earlier
+            nonlocal began
+            began = self._pace.timer()  # not before there was a connection: waiting for one is in nobody's way
             return await steps.remove_expired(connection, table, limit, self._clock.now())
 
-        return await self._database.transact(work)
+        alone = removes_alone(self._database.dialect)
+        rows, records = await (self._database.write(work) if alone else self._database.transact(work))
+        if rows:
+            await self._pace.rest(self._pace.timer() - began)
+        return rows, records
 
 
 def _named(index: SessionIndex) -> tuple[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, select, text, update
+from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from session_core.stores.sql_expired import remove
 from session_core.stores.sql_schema import claims, sessions
 
 if TYPE_CHECKING:
@@ -35,11 +36,8 @@ __all__ = (
     "inserts_alone",
     "is_lock",
     "lock",
-    "remove",
-    "take_expired",
 )
 
-_DIALECTS: Final = ("sqlite", "postgresql", "mysql")
 _now: Final[BindParameter[int]] = bindparam("now")
 _key: Final[BindParameter[str]] = bindparam("at")
 _of_user: Final = sessions.c.user_key == bindparam("user")
@@ -93,32 +91,8 @@ _of_keys: Final = (
 )
 DELETE_KEYS: Final = delete(sessions).where(sessions.c.key.in_(bindparam("keys", expanding=True)))
 
-_expired: Final = {
-    table: select(table.primary_key.columns[0]).where(table.c.expires_at <= _now).limit(bindparam("limit"))
-    for table in (sessions, claims)
-}
-_expired_of_names: Final = {
-    table: select(name)
-    .with_hint(table, "FORCE INDEX (PRIMARY)", "mysql")
-    .where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
-    for table, name in ((sessions, sessions.c.key), (claims, claims.c.name))
-}
 _BATCH: Final = 500
 """Keys per statement: databases bound the number of parameters."""
-
-
-def _removal(table: Table, dialect: str) -> Executable:
-    name = table.primary_key.columns[0]
-    if dialect != "mysql":
-        return delete(table).where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
-    # MySQL locks each row that it passes on its way: it must take the way of the names, and meet nobody else.
-    quoted = mysql.dialect().identifier_preparer.quote(name.name)
-    return text(
-        f"DELETE {table.name} FROM {table.name} FORCE INDEX (PRIMARY) WHERE {quoted} IN :names AND expires_at <= :now"
-    ).bindparams(bindparam("names", expanding=True), _now)
-
-
-_REMOVE: Final = {(table, dialect): _removal(table, dialect) for table in (sessions, claims) for dialect in _DIALECTS}
 
 
 def _on_conflict(table: Table, dialect: Any) -> Executable:  # noqa: ANN401 - a module
@@ -150,27 +124,6 @@ def inserts_alone(dialect: str) -> bool:
 def insert_alone(dialect: str, table: Table) -> Executable | None:
     """The single INSERT that meets one row, or none when a row that has not expired is in its place. None on MySQL."""
     return _UPSERTS.get((dialect, table))
-
-
-async def remove(connection: AsyncConnection, table: Table, names: Sequence[str], now: int) -> None:
-    """Delete those of the rows that have expired."""
-    await connection.execute(_REMOVE[table, connection.dialect.name], {"names": list(names), "now": now})
-
-
-async def take_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> Sequence[str]:
-    """Lock up to `limit` expired rows, and return their names.
-
-    SKIP LOCKED: several sweepers share the work, and none waits for a session that is being used.
-    """
-    values = {"now": now, "limit": limit}
-    if connection.dialect.name != "mysql":
-        return (await connection.execute(_expired[table].with_for_update(skip_locked=True), values)).scalars().all()
-    # Looking for what has expired, MySQL would lock what has not: the first row behind it, or any in a small table.
-    names = (await connection.execute(_expired[table], values)).scalars().all()
-    if not names:
-        return names
-    taken = _expired_of_names[table].with_for_update(skip_locked=True)
-    return (await connection.execute(taken, {"names": names, "now": now})).scalars().all()
 
 
 async def hold_index(connection: AsyncConnection, index: str, value: str, *, keep: str, now: int) -> Sequence[str]:

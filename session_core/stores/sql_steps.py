@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores import sql_expired as expired
 from session_core.stores import sql_statements as statements
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql_feed import announce
@@ -139,12 +140,17 @@ async def claim(connection: AsyncConnection, earlier: Earlier[bool], name: str, 
     return owner == token
 
 
-async def remove_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> list[str]:
-    """Delete up to `limit` expired rows that nobody else is at; return their names."""
-    names = list(await statements.take_expired(connection, table, limit, now))
+async def remove_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> tuple[int, int]:
+    """Delete up to `limit` expired rows that nobody else is at; return how many, and how many were records and not locks."""
+    alone = expired.remove_alone(connection.dialect.name, table)
+    if alone is not None:
+        # Nothing is locked while the event loop is elsewhere: the statement commits itself.
+        rows = (await connection.execute(alone, {"now": now, "limit": limit})).rowcount
+        return rows, rows
+    names = await expired.take_expired(connection, table, limit, now)
     if names:
-        await statements.remove(connection, table, names, now)
-    return names
+        await expired.remove(connection, table, names, now)
+    return len(names), sum(not statements.is_lock(name) for name in names)
 
 
 def stored(row: Sequence[Any]) -> StoredSession:
