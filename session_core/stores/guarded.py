@@ -66,17 +66,17 @@ class GuardedStore:
         """See `SessionStore.ping`."""
         await self._bounded(self.inner.ping())
 
-    def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
+    async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
-        return self._bounded(self.inner.load(key))
+        return await self._bounded(self.inner.load(key))
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
         return self._ended(await self._bounded(self.inner.create(key, entry, limit=limit)))
 
-    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
-        return self._bounded(self.inner.replace(key, entry, version=version))
+        return await self._bounded(self.inner.replace(key, entry, version=version))
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0

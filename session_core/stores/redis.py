@@ -28,7 +28,7 @@ for logins and writes, while reading and logging out go on.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
 from session_core.stores import redis_scripts as scripts
@@ -43,7 +43,7 @@ from session_core.stores.redis_steps import RedisSteps
 from session_core.stores.redis_url import parse_redis_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -97,9 +97,9 @@ class RedisStore(RedisFeed):
             return await self._reservations.create(key, entry, limit)
         return await self._steps.create(key, entry, limit)
 
-    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
-        return self._steps.replace(key, entry, version)
+        return await self._steps.replace(key, entry, version)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0

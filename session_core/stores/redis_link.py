@@ -8,14 +8,14 @@ What took too long is not repeated: the time is up.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
 
 from hiredis import ReplyError, pack_command
 
 from session_core.stores.redis_connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -78,7 +78,7 @@ class RedisLink(Protocol):
         """Return the value of a string."""
         ...
 
-    async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
+    def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Awaitable[Reply]:
         """Return the result of a script; `args` follow the mark of a repetition."""
         ...
 
@@ -139,7 +139,7 @@ class SingleLink:
         value: bytes | None = await self.call(b"GET", name)
         return value
 
-    def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Coroutine[Any, Any, Reply]:
+    def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Awaitable[Reply]:
         """See `RedisLink.run`."""
         return self._exchange(Command(args, keys, script))
 

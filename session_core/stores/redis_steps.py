@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores import redis_scripts as scripts
@@ -10,7 +10,7 @@ from session_core.stores.redis_connection import Reply, unavailable
 from session_core.stores.redis_layout import INDEX_CELL_MS, encode_record, key_of, member_of, pointer_to
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from session_core.clock import Clock
     from session_core.stores.base import Entry
@@ -31,7 +31,7 @@ class RedisSteps:
         self.layout = layout
         self.clock = clock
 
-    def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Coroutine[Any, Any, Reply]:
+    def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Awaitable[Reply]:
         """Run a script, as of now."""
         return self.link.run(script, keys, self.clock.now(), *args)
 
