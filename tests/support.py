@@ -106,7 +106,8 @@ def make_config(**options: Any) -> SessionConfig[AppSession]:
 def make_app(*handlers: Any, config: SessionConfig[AppSession] | None = None, **options: Any) -> Litestar:
     """An application with the usual handlers and those given."""
     plugin = SessionPlugin(config or make_config(**options))
-    return Litestar([*HANDLERS, *handlers], plugins=[plugin], openapi_config=None)
+    # The framework's default starts a thread for each application, which writes to what was sys.stderr then: a test's own stream.
+    return Litestar([*HANDLERS, *handlers], plugins=[plugin], openapi_config=None, logging_config=None)
 
 
 def plugin_in(app: Litestar) -> SessionPlugin:

@@ -88,7 +88,8 @@ async def test_cors_does_not_take_vary_cookie_away() -> None:
     async def page(session: Session[AppSession]) -> Response[str]:
         return Response(session.data.theme, headers={"cache-control": "public, max-age=60"})
 
-    app = Litestar([page], plugins=[plugin], cors_config=CORSConfig(allow_origins=["https://x.example"]), openapi_config=None)
+    cors = CORSConfig(allow_origins=["https://x.example"])
+    app = Litestar([page], plugins=[plugin], cors_config=cors, openapi_config=None, logging_config=None)
     async with client_of(app) as client:
         answer = await client.get("/page", headers={"origin": "https://x.example"})
         assert {part.strip() for part in answer.headers["vary"].split(",")} == {"Origin", "Cookie"}
@@ -109,6 +110,7 @@ async def test_a_mounted_application_has_its_own_sessions_and_refuses_other_site
         [inner],
         plugins=[SessionPlugin(SessionConfig(Inner, cookie=CookieConfig(name="inner")))],
         openapi_config=None,
+        logging_config=None,
     )
 
     @asgi("/mounted", is_mount=True, opt={"session": True}, copy_scope=True)

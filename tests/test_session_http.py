@@ -293,6 +293,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
     ours = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore")))
     haystack = captured.out + captured.err + ours + repr(recorder.events) + repr(plugin_in(app).config)
     assert len(secrets) > 10
+    assert caplog.records, "nothing was listened to"
     assert [secret for secret in secrets if secret and secret in haystack] == []
 
 

@@ -294,7 +294,7 @@ class World:
                 **oidc,
             )
         )
-        self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, debug=False)
+        self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, logging_config=None)
         self.browser = self.new_browser()
         self.planted: str | None = None
 
