@@ -114,6 +114,15 @@ def plugin_in(app: Litestar) -> SessionPlugin:
     return app.plugins.get(SessionPlugin)
 
 
+def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
+    """The handle that a request with this id would get; its type is the application's."""
+
+    async def read() -> str | None:
+        return session_id
+
+    return SessionHandle(plugin.lifecycle, read)
+
+
 def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:
     """A client whose requests run in the test's own event loop, so that they really overlap."""
     options.setdefault("base_url", "http://127.0.0.1:8000")

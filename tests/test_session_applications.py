@@ -24,24 +24,9 @@ from session_core import (
 from session_core.errors import ResponseStartedError
 from session_core.guards import requires
 from session_core.testing import log_in
-from tests.support import ALICE, AnyHandle, AppSession, client_of, make_app, plugin_in
+from tests.support import ALICE, AppSession, client_of, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
-
-
-def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(plugin.lifecycle, read)
-
-
-async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:
-    """Two requests that have loaded the same session."""
-    first = handle_on(plugin_in(app))
-    await first.update(note="begun")
-    second = await handle_on(plugin_in(app), first.session_id).load()
-    return first, second
 
 
 async def test_a_new_id_is_refused_when_its_cookie_can_no_longer_be_sent() -> None:
