@@ -290,7 +290,7 @@ class World:
                 providers=[OidcProvider(**given), *(each for each, _ in others)],
                 public_url=public_url,
                 sealing=SealingKeys([b"k" * 32]),
-                http_timeout_seconds=oidc.pop("http_timeout_seconds", 0.5),
+                http_timeout_seconds=oidc.pop("http_timeout_seconds", 30),
                 **oidc,
             )
         )
