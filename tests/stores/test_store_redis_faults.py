@@ -269,7 +269,7 @@ class TestServer:
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
     async def test_a_primary_that_became_a_replica_is_an_outage(self, own_server: RedisServer) -> None:
-        async with opened(own_server.url, timeout=0.5) as store:
+        async with opened(own_server.url, timeout=1) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.admin("REPLICAOF", "127.0.0.1", 1)
             for call in (store.replace(KEY, entry(), version=1), store.claim("name", FOREVER), store.ping()):
