@@ -28,8 +28,13 @@ def global_state_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     root, configuration = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
+    levels = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    # Those of the HTTP client are quieted: a later test listens to them in vain.
+    for name, earlier in levels.items():
+        logging.getLogger(name).setLevel(earlier)
     structlog.configure(**configuration)
 
 
