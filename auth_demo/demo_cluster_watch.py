@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import msgspec
 from redis import RedisError
 
-from auth_demo.demo_cluster_view import NodeView, picture_of, report_of
+from auth_demo.demo_cluster_view import picture_of, report_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from auth_demo.demo_cluster import DemoCluster
     from auth_demo.demo_cluster_node import ClusterNode
-    from auth_demo.demo_cluster_view import NodeReport
+    from auth_demo.demo_cluster_view import NodeReport, NodeView
 
 __all__ = ("ClusterWatch", "KillRefusedError", "LogLine", "Outage")
 
@@ -52,7 +52,7 @@ class Outage(msgspec.Struct, kw_only=True):
     """The port of the primary that was killed."""
     began: float
     promoted: int | None = None
-    """The port of the server that holds the slot now."""
+    """The port of the server that holds the slot now. None until the watch has seen it: maybe a moment after the application."""
     promoted_after: float | None = None
     answers_503: int = 0
     """Requests to the application that were refused since."""
@@ -61,10 +61,11 @@ class Outage(msgspec.Struct, kw_only=True):
 
 
 class ClusterWatch:
-    """The picture of the cluster, a tenth of a second old at most."""
+    """The picture of the cluster: what each server said a tenth of a second ago, or last, while it takes its time to answer."""
 
     def __init__(self, cluster: DemoCluster) -> None:
         self._cluster = cluster
+        self._reports: dict[int, NodeReport | None] = {node.port: None for node in cluster.nodes}
         self._connections: dict[int, redis.asyncio.Connection] = {}
         self._starting: dict[int, float] = {}
         self._missing: set[int] = set()
@@ -76,9 +77,10 @@ class ClusterWatch:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch for as long as the block lasts."""
-        await self._look()
+        await asyncio.gather(*map(self._look, self._cluster.nodes))
         self._note("three primaries and their replicas are up", "good")
-        looking = asyncio.create_task(self._look_for_ever())
+        # Each by itself: a server that is silent for a second would hold up what is known of the others.
+        looking = asyncio.gather(*map(self._look_for_ever, self._cluster.nodes))
         try:
             yield
         finally:
@@ -105,7 +107,8 @@ class ClusterWatch:
         self.outage = Outage(slot=slot, killed=holder.port, began=time.monotonic())
         self._note(f"killed the primary on port {holder.port} (slots {holder.ranges}) with SIGKILL", "bad")
         self._missing.add(holder.port)
-        self.views = tuple(NodeView(port=view.port, role="down") if view is holder else view for view in self.views)
+        self._reports[holder.port] = None  # started again at once, it would be shown as what it last said
+        self._draw()
         return self.outage
 
     def start_again(self) -> list[int]:
@@ -132,17 +135,19 @@ class ClusterWatch:
 
         return cast("ASGIApp", counted)
 
-    async def _look_for_ever(self) -> None:
+    async def _look_for_ever(self, node: ClusterNode) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            await self._look()
+            await self._look(node)
             self._tell()
 
-    async def _look(self) -> None:
-        nodes = self._cluster.nodes
-        reports = dict(zip([node.port for node in nodes], await asyncio.gather(*map(self._ask, nodes)), strict=True))
-        # Seen after they were asked: one that was killed meanwhile is down, whatever it said.
-        self.views = picture_of(reports, down={node.port for node in nodes if not node.alive})
+    async def _look(self, node: ClusterNode) -> None:
+        self._reports[node.port] = await self._ask(node)
+        self._draw()
+
+    def _draw(self) -> None:
+        # A server that was killed since it was asked is down, whatever it said.
+        self.views = picture_of(self._reports, down={node.port for node in self._cluster.nodes if not node.alive})
 
     async def _ask(self, node: ClusterNode) -> NodeReport | None:
         connection = self._connections.get(node.port)

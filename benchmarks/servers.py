@@ -19,6 +19,7 @@ from typing import Final
 
 from benchmarks import payload
 from benchmarks.stacks import Stack
+from tests.node_packages import NpmError, installed
 from tests.stores.redis_servers import RedisServer, free_port, redis_program, running, valkey_program
 
 __all__ = ("Launched", "MissingProgramError", "RedisServer", "node_program", "redis_server", "stack_environment")
@@ -131,25 +132,10 @@ def _node() -> list[str]:
 
 def _express_folder() -> Path:
     """Where Express and its packages are installed: a cache outside of the project, made anew when the versions change."""
-    node = Path(_node()[0])
-    cli = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    npm = [str(node), str(cli)] if cli.exists() else [shutil.which("npm") or ""]
-    if not npm[0]:
-        msg = "npm is not installed: uv sync"
-        raise MissingProgramError(msg)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "session-core-benchmarks" / "express"
-    cache.mkdir(parents=True, exist_ok=True)
-    wanted, installed = (_EXPRESS / "package.json").read_bytes(), cache / "installed.json"
-    shutil.copy(_EXPRESS / "server.js", cache)
-    if not installed.exists() or installed.read_bytes() != wanted:
-        (cache / "package.json").write_bytes(wanted)
-        command = [*npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode:
-            msg = f"the packages of benchmarks/express are not installed, and npm cannot get them: {done.stderr.strip()[-300:]}"
-            raise MissingProgramError(msg)
-        installed.write_bytes(wanted)
-    return cache
+    try:
+        return installed(_EXPRESS)
+    except NpmError as missing:
+        raise MissingProgramError(str(missing)) from missing
 
 
 def _write_payload(directory: Path) -> Path:

@@ -106,11 +106,21 @@ def make_config(**options: Any) -> SessionConfig[AppSession]:
 def make_app(*handlers: Any, config: SessionConfig[AppSession] | None = None, **options: Any) -> Litestar:
     """An application with the usual handlers and those given."""
     plugin = SessionPlugin(config or make_config(**options))
-    return Litestar([*HANDLERS, *handlers], plugins=[plugin], openapi_config=None)
+    # The framework's default starts a thread for each application, which writes to what was sys.stderr then: a test's own stream.
+    return Litestar([*HANDLERS, *handlers], plugins=[plugin], openapi_config=None, logging_config=None)
 
 
 def plugin_in(app: Litestar) -> SessionPlugin:
     return app.plugins.get(SessionPlugin)
+
+
+def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
+    """The handle that a request with this id would get; its type is the application's."""
+
+    async def read() -> str | None:
+        return session_id
+
+    return SessionHandle(plugin.lifecycle, read)
 
 
 def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:

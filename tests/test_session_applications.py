@@ -24,24 +24,9 @@ from session_core import (
 from session_core.errors import ResponseStartedError
 from session_core.guards import requires
 from session_core.testing import log_in
-from tests.support import ALICE, AnyHandle, AppSession, client_of, make_app, plugin_in
+from tests.support import ALICE, AppSession, client_of, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
-
-
-def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(plugin.lifecycle, read)
-
-
-async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:
-    """Two requests that have loaded the same session."""
-    first = handle_on(plugin_in(app))
-    await first.update(note="begun")
-    second = await handle_on(plugin_in(app), first.session_id).load()
-    return first, second
 
 
 async def test_a_new_id_is_refused_when_its_cookie_can_no_longer_be_sent() -> None:
@@ -88,7 +73,8 @@ async def test_cors_does_not_take_vary_cookie_away() -> None:
     async def page(session: Session[AppSession]) -> Response[str]:
         return Response(session.data.theme, headers={"cache-control": "public, max-age=60"})
 
-    app = Litestar([page], plugins=[plugin], cors_config=CORSConfig(allow_origins=["https://x.example"]), openapi_config=None)
+    cors = CORSConfig(allow_origins=["https://x.example"])
+    app = Litestar([page], plugins=[plugin], cors_config=cors, openapi_config=None, logging_config=None)
     async with client_of(app) as client:
         answer = await client.get("/page", headers={"origin": "https://x.example"})
         assert {part.strip() for part in answer.headers["vary"].split(",")} == {"Origin", "Cookie"}
@@ -109,6 +95,7 @@ async def test_a_mounted_application_has_its_own_sessions_and_refuses_other_site
         [inner],
         plugins=[SessionPlugin(SessionConfig(Inner, cookie=CookieConfig(name="inner")))],
         openapi_config=None,
+        logging_config=None,
     )
 
     @asgi("/mounted", is_mount=True, opt={"session": True}, copy_scope=True)

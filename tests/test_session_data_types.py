@@ -9,36 +9,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from litestar import Litestar
 
 from session_core import (
     ConfigurationError,
     Identity,
     SessionConfig,
-    SessionHandle,
     SessionPlugin,
 )
 from session_core.session_id import session_key
 from session_core.stores import MemoryStore
 from session_core.testing import logged_in_cookie
-from tests.support import ALICE, AnyHandle, make_app, plugin_in
+from tests.support import ALICE, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
-
-
-def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(plugin.lifecycle, read)
-
-
-async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:
-    """Two requests that have loaded the same session."""
-    first = handle_on(plugin_in(app))
-    await first.update(note="begun")
-    second = await handle_on(plugin_in(app), first.session_id).load()
-    return first, second
 
 
 async def test_a_field_gained_with_another_default_each_time_is_no_change() -> None:

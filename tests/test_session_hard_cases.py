@@ -15,7 +15,6 @@ from session_core import (
     Session,
     SessionConfig,
     SessionGoneError,
-    SessionHandle,
     SessionPlugin,
     StoreUnavailableError,
     Timeouts,
@@ -24,16 +23,9 @@ from session_core.record import decode_record, encode_record
 from session_core.stores import MemoryStore
 from session_core.stores.opening import redacted
 from session_core.testing import FakeClock
-from tests.support import ALICE, AnyHandle, AppSession, client_of, cookie_of, make_app, plugin_in
+from tests.support import ALICE, AnyHandle, AppSession, client_of, cookie_of, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
-
-
-def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(plugin.lifecycle, read)
 
 
 async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:

@@ -279,6 +279,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
     app = make_app(on_event=[recorder], max_sessions_per_user=1)
     secrets = [new_session_id()]
     with caplog.at_level(logging.DEBUG):
+        logging.getLogger("session_core").debug("listened to")
         async with client_of(app, headers={"cookie": f"session=s%3A{secrets[0]}.forged"}) as client:
             await client.get("/read")
         async with client_of(app) as client:
@@ -293,6 +294,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
     ours = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore")))
     haystack = captured.out + captured.err + ours + repr(recorder.events) + repr(plugin_in(app).config)
     assert len(secrets) > 10
+    assert "listened to" in ours
     assert [secret for secret in secrets if secret and secret in haystack] == []
 
 

@@ -13,6 +13,7 @@ from session_core.draft import Draft
 from session_core.identity import op_session_key, user_key
 from session_core.record import SessionRecord, decode_record, encode_record
 from session_core.timeouts import Timeouts
+from tests.support import handle_on
 
 pytestmark = pytest.mark.anyio
 
@@ -50,10 +51,8 @@ PLUGIN = SessionPlugin(SessionConfig(Profile))
 
 
 def handle(session_id: str | None = None) -> SessionHandle[Profile]:
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(PLUGIN.lifecycle, read)
+    found: SessionHandle[Profile] = handle_on(PLUGIN, session_id)
+    return found
 
 
 @pytest.mark.parametrize("seed", RUNS)

@@ -17,7 +17,7 @@ from litestar import Litestar
 
 from session_core import SessionConflictError, SessionGoneError
 from session_core.testing import FakeClock
-from tests.support import ALICE, AnyHandle, AppSession, make_app, plugin_in
+from tests.support import ALICE, AppSession, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -41,21 +41,14 @@ async def app(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) 
         yield app
 
 
-def handle(app: Litestar, session_id: str | None = None) -> AnyHandle:
-    async def read() -> str | None:
-        return session_id
-
-    return AnyHandle(plugin_in(app).lifecycle, read)
-
-
 def bump(data: AppSession) -> None:
     data.visits += 1
 
 
 async def test_parallel_increments_all_count(app: Litestar) -> None:
-    first = handle(app)
+    first = handle_on(plugin_in(app))
     await first.update(bump)
-    twins = [await handle(app, first.session_id).load() for _ in range(20)]
+    twins = [await handle_on(plugin_in(app), first.session_id).load() for _ in range(20)]
     results = await asyncio.gather(*(twin.update(bump) for twin in twins))
     assert sorted(data.visits for data in results) == list(range(2, 22))
 
@@ -63,9 +56,9 @@ async def test_parallel_increments_all_count(app: Litestar) -> None:
 @pytest.mark.attack("40")
 @pytest.mark.parametrize("end", ["destroy", "revoke", "revoke_all", "op_logout", "expiry", "regenerate", "login"])
 async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: FakeClock, end: str) -> None:
-    owner = handle(app)
+    owner = handle_on(plugin_in(app))
     await owner.login(ALICE)
-    slow = await handle(app, owner.session_id).load()
+    slow = await handle_on(plugin_in(app), owner.session_id).load()
     slow.data.note = "too late"
     sessions = plugin_in(app).sessions
     if end == "destroy":
@@ -86,7 +79,7 @@ async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: F
         await slow.save()
     with pytest.raises(SessionGoneError):
         await slow.update(bump)
-    assert (await handle(app, slow.session_id).load()).exists is False
+    assert (await handle_on(plugin_in(app), slow.session_id).load()).exists is False
     alive = [session async for session in sessions.all()]
     assert len(alive) == (1 if end in {"regenerate", "login"} else 0)
 
@@ -96,8 +89,8 @@ async def test_a_login_of_the_same_name_at_another_provider_is_somebody_else(app
     from session_core import Identity
 
     other = Identity(issuer="https://other.example", subject=ALICE.subject, sid=ALICE.sid)
-    await handle(app).login(ALICE)
-    await handle(app).login(other)
+    await handle_on(plugin_in(app)).login(ALICE)
+    await handle_on(plugin_in(app)).login(other)
     sessions = plugin_in(app).sessions
     assert await sessions.revoke_all(ALICE) == 1
     assert await sessions.end_op_session(ALICE.issuer, ALICE.sid or "") == 0
@@ -106,7 +99,7 @@ async def test_a_login_of_the_same_name_at_another_provider_is_somebody_else(app
 
 @pytest.mark.attack("43")
 async def test_twenty_logins_at_once_never_pass_the_limit(app: Litestar) -> None:
-    handles = [handle(app) for _ in range(20)]
+    handles = [handle_on(plugin_in(app)) for _ in range(20)]
     await asyncio.gather(*(each.login(ALICE) for each in handles))
     assert len(await plugin_in(app).sessions.list_for(ALICE)) == 3
 
@@ -114,38 +107,38 @@ async def test_twenty_logins_at_once_never_pass_the_limit(app: Litestar) -> None
 async def test_a_handle_reveals_no_session_of_somebody_else(app: Litestar) -> None:
     from tests.support import BOB
 
-    owner = handle(app)
+    owner = handle_on(plugin_in(app))
     await owner.login(ALICE)
     assert await plugin_in(app).sessions.revoke(owner.handle or "", identity=BOB) is False
-    assert (await handle(app, owner.session_id).load()).identity == ALICE
+    assert (await handle_on(plugin_in(app), owner.session_id).load()).identity == ALICE
 
 
 async def test_sign_out_everywhere_else_keeps_this_one(app: Litestar) -> None:
-    here, there = handle(app), handle(app)
+    here, there = handle_on(plugin_in(app)), handle_on(plugin_in(app))
     await here.login(ALICE)
     await there.login(ALICE)
     assert await plugin_in(app).sessions.revoke_all(ALICE, keep=here.key) == 1
-    assert (await handle(app, here.session_id).load()).identity == ALICE
-    assert (await handle(app, there.session_id).load()).identity is None
+    assert (await handle_on(plugin_in(app), here.session_id).load()).identity == ALICE
+    assert (await handle_on(plugin_in(app), there.session_id).load()).identity is None
 
 
 async def test_a_write_and_a_regeneration_at_once_lose_nothing(app: Litestar) -> None:
-    owner = handle(app)
+    owner = handle_on(plugin_in(app))
     await owner.login(ALICE)
-    writers = [await handle(app, owner.session_id).load() for _ in range(10)]
-    regenerating = await handle(app, owner.session_id).load()
+    writers = [await handle_on(plugin_in(app), owner.session_id).load() for _ in range(10)]
+    regenerating = await handle_on(plugin_in(app), owner.session_id).load()
     results = await asyncio.gather(
         *(writer.update(bump) for writer in writers), regenerating.regenerate(), return_exceptions=True
     )
     acknowledged = sum(isinstance(result, AppSession) for result in results)
     assert all(result is None or isinstance(result, AppSession | SessionGoneError | SessionConflictError) for result in results)
-    assert (await handle(app, regenerating.session_id).load()).data.visits == acknowledged
+    assert (await handle_on(plugin_in(app), regenerating.session_id).load()).data.visits == acknowledged
 
 
 @pytest.mark.attack("asvs-14.2.7")
 async def test_expired_sessions_leave_the_store(app: Litestar, clock: FakeClock) -> None:
     for _ in range(3):
-        await handle(app).login(ALICE)
+        await handle_on(plugin_in(app)).login(ALICE)
     clock.advance(days=2)
     assert await plugin_in(app).sessions.prune() >= 3
     assert (await plugin_in(app).sessions.stats()).total == 0

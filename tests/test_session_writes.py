@@ -7,13 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
-from litestar import Litestar, get, post
+from litestar import get, post
 
 from session_core import Session, SessionConfig, SessionDataError, SessionGoneError, SessionHandle, SessionPlugin
 from session_core.stores import MemoryStore
 from session_core.stores.base import Entry
 from session_core.testing import FakeClock
-from tests.support import ALICE, AnyHandle, AppSession, Recorder, client_of, cookie_of, make_app, plugin_in
+from tests.support import ALICE, AppSession, Recorder, client_of, cookie_of, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -56,15 +56,6 @@ def gated(gate: Gate) -> list[Any]:
         return {"exists": session.exists}
 
     return [slow_theme, slow_note, slow_update, slow_read]
-
-
-def handle_of_cookie(app: Litestar, session_id: str | None) -> AnyHandle:
-    """A session handle as a request with this id would get it."""
-
-    async def read() -> str | None:
-        return session_id
-
-    return AnyHandle(plugin_in(app).lifecycle, read)
 
 
 @pytest.mark.attack("41")
@@ -187,20 +178,20 @@ async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str
 async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
     """The logout was sent with the old id and read it; the regeneration reached the store first."""
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
-    leaving = await handle_of_cookie(app, handle.session_id).load()
+    leaving = await handle_on(plugin_in(app), handle.session_id).load()
     await handle.regenerate()
     await leaving.destroy()
-    assert (await handle_of_cookie(app, handle.session_id).load()).identity is None
+    assert (await handle_on(plugin_in(app), handle.session_id).load()).identity is None
 
 
 @pytest.mark.attack("40")
 async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
-    regenerating = await handle_of_cookie(app, handle.session_id).load()
+    regenerating = await handle_on(plugin_in(app), handle.session_id).load()
     await handle.destroy()
     with pytest.raises(SessionGoneError):
         await regenerating.regenerate()
@@ -211,10 +202,10 @@ async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
 async def test_a_login_that_meets_a_logout_stands_alone() -> None:
     """The old session ended while the user was at the identity provider: the new one starts with nothing of it."""
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
     await handle.update(note="before")
-    returning = await handle_of_cookie(app, handle.session_id).load()
+    returning = await handle_on(plugin_in(app), handle.session_id).load()
     await handle.destroy()
     await returning.login(ALICE)
     assert returning.identity == ALICE
@@ -228,12 +219,12 @@ async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClo
     started = clock.now()
     clock.advance(seconds=2)
     await sessions.end_op_session(ALICE.issuer, ALICE.sid or "")
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     with pytest.raises(SessionGoneError):
         await handle.login(ALICE, started_at=started)
     assert [stored async for stored in lifecycle.store.scan()] == []
     clock.advance(seconds=1)
-    await handle_of_cookie(app, None).login(ALICE, started_at=clock.now())
+    await handle_on(plugin_in(app)).login(ALICE, started_at=clock.now())
     assert len(await sessions.list_for(ALICE)) == 1
 
 
@@ -241,14 +232,14 @@ async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClo
 @pytest.mark.attack("asvs-7.1.2")
 async def test_never_more_sessions_than_the_limit(clock: FakeClock) -> None:
     app = make_app(clock=clock, max_sessions_per_user=3)
-    handles = [handle_of_cookie(app, None) for _ in range(20)]
+    handles = [handle_on(plugin_in(app)) for _ in range(20)]
     await asyncio.gather(*(handle.login(ALICE) for handle in handles))
     assert len(await plugin_in(app).sessions.list_for(ALICE)) == 3
 
 
 async def test_a_value_of_the_wrong_type_is_refused_and_not_saved() -> None:
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
     with pytest.raises(SessionDataError, match=r"\$\.theme"):
         await handle.update(theme="pink")
@@ -261,14 +252,14 @@ async def test_a_value_of_the_wrong_type_is_refused_and_not_saved() -> None:
 
 
 async def test_data_beyond_the_limit_is_refused() -> None:
-    handle = handle_of_cookie(make_app(max_data_bytes=100), None)
+    handle = handle_on(plugin_in(make_app(max_data_bytes=100)))
     with pytest.raises(SessionDataError, match="more than the limit"):
         await handle.update(note="x" * 200)
 
 
 async def test_an_update_that_fails_fails_alone() -> None:
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
 
     def fail(data: AppSession) -> None:
@@ -279,14 +270,14 @@ async def test_an_update_that_fails_fails_alone() -> None:
     def bump(data: AppSession) -> None:
         data.visits += 1
 
-    twin = handle_of_cookie(app, handle.session_id)
+    twin = handle_on(plugin_in(app), handle.session_id)
     results = await asyncio.gather(handle.update(fail), twin.update(bump), return_exceptions=True)
     assert isinstance(results[0], LookupError)
     assert (await twin.reload()).visits == 2
 
 
 async def test_an_update_may_return_new_data() -> None:
-    handle = handle_of_cookie(make_app(), None)
+    handle = handle_on(plugin_in(make_app()))
     assert (await handle.update(lambda data: AppSession(theme="dark", visits=data.visits + 5))).visits == 5
     with pytest.raises(SessionDataError, match="must not be async"):
         await handle.update(lambda _: "no session")  # type: ignore[arg-type, return-value]
@@ -294,11 +285,11 @@ async def test_an_update_may_return_new_data() -> None:
 
 async def test_an_update_saves_the_assignments_made_before_it() -> None:
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
     handle.data.note = "assigned"
     await handle.update(visits=2)
-    assert (await handle_of_cookie(app, handle.session_id).load()).data.note == "assigned"
+    assert (await handle_on(plugin_in(app), handle.session_id).load()).data.note == "assigned"
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -319,13 +310,13 @@ async def test_a_cancelled_request_does_not_cancel_the_writes_of_others(*, made:
 
     store = Gated()
     app = make_app(store=store)
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.update(note="begun")
 
     def bump(data: AppSession) -> None:
         data.visits += 1
 
-    twins = [await handle_of_cookie(app, handle.session_id).load() for _ in range(10)]
+    twins = [await handle_on(plugin_in(app), handle.session_id).load() for _ in range(10)]
     store.shut = True
     tasks = [asyncio.create_task(twin.update(bump)) for twin in twins]
     await gate.until(1)
@@ -342,14 +333,10 @@ async def test_fields_a_newer_version_wrote_survive_an_older_ones_writes() -> No
         coupon: str = ""
 
     app = make_app()
-    handle = handle_of_cookie(app, None)
+    handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
     plugin = SessionPlugin(SessionConfig(Newer, store=plugin_in(app).store.inner))
-
-    async def read() -> str | None:
-        return handle.session_id
-
-    other: SessionHandle[Newer] = SessionHandle(plugin.lifecycle, read)
+    other: SessionHandle[Newer] = handle_on(plugin, handle.session_id)
     await other.update(coupon="NEW10")
     await handle.update(visits=2)
     data = await other.reload()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,21 +10,18 @@ from typing import Any, cast
 import httpx
 import msgspec
 import pytest
-import structlog
 from litestar import Litestar
 from pydantic import SecretStr
 
 from app.asgi import create_app
-from app.database import migrate
 from app.services import Services
 from app.session_data import AppSession
 from app.settings import Settings
 from session_core import Device, Identity, SessionPlugin
 from session_core.testing import FakeClock
+from tests.application_state import KEY, SECRET, empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
 
 ISSUER = "http://127.0.0.1:9000"
-SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
-KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
 
 
 class Running:
@@ -74,39 +69,14 @@ class Running:
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
-@pytest.fixture(autouse=True)
-def global_state_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings come from the test alone, and what the application sets for its process is undone."""
-    for name in os.environ:
-        if name.startswith(("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_", "LITESTAR_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    root, configuration = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.configure(**configuration)
-
-
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty, migrated database, made once: a copy costs nothing."""
-    file = tmp_path_factory.mktemp("database") / "empty.db"
-    migrate(f"sqlite+aiosqlite:///{file}")
-    return file.read_bytes()
-
-
 @pytest.fixture
-def make_settings(tmp_path: Path, migrated_file: bytes) -> Callable[..., Settings]:
+def make_settings(database: Path) -> Callable[..., Settings]:
     """Settings for one application; anything can be overridden."""
 
     def make(**overrides: Any) -> Settings:
-        file = tmp_path / "app.db"
-        if not file.exists():
-            file.write_bytes(migrated_file)
         values: Mapping[str, Any] = {
             "session_store": "memory://",
-            "database_url": f"sqlite+aiosqlite:///{file}",
+            "database_url": f"sqlite+aiosqlite:///{database}",
             "session_secrets": (SecretStr(SECRET),),
             "session_encryption_keys": (SecretStr(KEY),),
             "oidc_client_secret": SecretStr("client-secret-of-the-tests"),

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_OURS = ("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_", "LITESTAR_")
+OUR_SETTINGS = ("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_", "LITESTAR_")
 
 
 def free_ports(count: int = 2) -> tuple[int, ...]:
@@ -23,5 +23,5 @@ def free_ports(count: int = 2) -> tuple[int, ...]:
 
 def clean_environment() -> dict[str, str]:
     """The environment without our settings; imports come from this tree."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OUR_SETTINGS)}
     return {**kept, "PYTHONPATH": str(ROOT)}

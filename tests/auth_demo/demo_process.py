@@ -29,7 +29,7 @@ class Demo:
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         """Send a signal and wait; return exit code, output and errors."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
@@ -62,9 +62,8 @@ def start_demo(
         text=True,
     )
     demo = Demo(process, port, op_port)
-    for _ in range(600):
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + 120  # six servers, on a machine that is busy
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{demo.app_url}/health/live", timeout=5):
                 return demo

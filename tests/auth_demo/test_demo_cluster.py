@@ -55,7 +55,7 @@ def processes_in(directory: Path) -> list[str]:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -200,7 +200,7 @@ def test_neither_does_an_end_while_it_starts(tmp_path: Path, servers_files: Path
     try:
         assert eventually(lambda: len(processes_in(servers_files)) == 7), "no server was started"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert "Traceback" not in err

@@ -75,9 +75,13 @@ class Site:
             transport=httpx2.MockTransport(op.handle),
         )
         sessions = make_config(public_url=self.url, on_event=[self.events.append])
-        self.provider = Litestar([authorize], openapi_config=None)
+        self.provider = Litestar([authorize], openapi_config=None, logging_config=None)
         self.application = Litestar(
-            HANDLERS, plugins=[SessionPlugin(sessions), OidcPlugin(login)], before_request=note, openapi_config=None
+            HANDLERS,
+            plugins=[SessionPlugin(sessions), OidcPlugin(login)],
+            before_request=note,
+            openapi_config=None,
+            logging_config=None,
         )
 
 

@@ -96,7 +96,7 @@ class Application:
             make_config(store="memory://", clock=self.clock, public_url=url, on_event=[self.events.append])
         )
         handlers = [*HANDLERS, me, recent, strong, token, userinfo, self._held()]
-        self.app = Litestar(handlers, plugins=[self.sessions, self.login_plugin], openapi_config=None)
+        self.app = Litestar(handlers, plugins=[self.sessions, self.login_plugin], openapi_config=None, logging_config=None)
 
     def browser(self) -> Browser:
         opened = Browser(lambda: self.clock.now() / 1000)

@@ -294,11 +294,11 @@ class World:
                 providers=[OidcProvider(**given), *(each for each, _ in others)],
                 public_url=public_url,
                 sealing=SealingKeys([b"k" * 32]),
-                http_timeout_seconds=oidc.pop("http_timeout_seconds", 0.5),
+                http_timeout_seconds=oidc.pop("http_timeout_seconds", 30),
                 **oidc,
             )
         )
-        self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, debug=False)
+        self.app = Litestar([*HANDLERS, *handlers], plugins=[self.sessions, self.oidc], openapi_config=None, logging_config=None)
         self.browser = self.new_browser()
         self.planted: str | None = None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -21,6 +22,24 @@ pytestmark = pytest.mark.anyio
 
 CONFIGURATION = "/.well-known/openid-configuration"
 OLD, NEW = public_jwk(RSA_KEY, "k1"), public_jwk(OTHER_RSA_KEY, "k2")
+BOMB = gzip.compress(bytes(50_000_000), 1)
+IMPATIENT, PATIENT = 0.5, 30.0
+
+
+@contextmanager
+def within(seconds: float, reason: str) -> Iterator[None]:
+    """For so long it waits for silence at most, and works at most, by the processor's clock: other work does not stretch it."""
+    begun, worked = time.monotonic(), time.process_time()
+    yield
+    assert time.process_time() - worked < seconds
+    assert time.monotonic() - begun < (seconds if reason == "timeout" else PATIENT / 2)
+
+
+async def world_for(reason: str) -> World:
+    """Where a provider misbehaves. Only silence is cut short: on a loaded machine every other answer may take its time."""
+    made = World(http_timeout_seconds=IMPATIENT if reason == "timeout" else PATIENT)
+    await made.plant()
+    return made
 
 
 @pytest.fixture
@@ -59,7 +78,7 @@ def fail(_: httpx2.Request) -> httpx2.Response:
 
 def bomb(_: httpx2.Request) -> httpx2.Response:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    return httpx2.Response(200, headers=headers, content=iterate(gzip.compress(bytes(50_000_000))))
+    return httpx2.Response(200, headers=headers, content=iterate(BOMB))
 
 
 async def iterate(body: bytes) -> AsyncIterator[bytes]:
@@ -87,12 +106,12 @@ MISBEHAVIOURS = {
 
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_discovery_misbehaves(world: World, name: str) -> None:
+async def test_discovery_misbehaves(name: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
     world.op.replies[CONFIGURATION] = reply
-    started = time.monotonic()
-    response = await world.browser.get("/auth/login", headers=GET_PAGE)
-    assert time.monotonic() - started < 2
+    with within(2, reason):
+        response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert response.status_code == 503
     await world.assert_rejected(response, f"discovery_{reason}")
     # It recovers without a restart, at once.
@@ -102,12 +121,12 @@ async def test_discovery_misbehaves(world: World, name: str) -> None:
 
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_the_key_set_misbehaves(world: World, name: str) -> None:
+async def test_the_key_set_misbehaves(name: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
     world.op.replies["/jwks"] = reply
-    started = time.monotonic()
-    response = await world.login()
-    assert time.monotonic() - started < 2
+    with within(2, reason):
+        response = await world.login()
     await world.assert_rejected(response, f"jwks_{reason}")
     world.op.replies.clear()
     assert (await world.login()).status_code == 303
@@ -116,14 +135,14 @@ async def test_the_key_set_misbehaves(world: World, name: str) -> None:
 @pytest.mark.attack("34")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 @pytest.mark.parametrize("endpoint", ["token", "userinfo"])
-async def test_the_token_or_userinfo_endpoint_misbehaves(world: World, name: str, endpoint: str) -> None:
+async def test_the_token_or_userinfo_endpoint_misbehaves(name: str, endpoint: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
     world.op.replies[f"/{endpoint}"] = reply
     if (name, endpoint) == ("array", "token"):
         reason = "malformed"
-    started = time.monotonic()
-    response = await world.login()
-    assert time.monotonic() - started < 2
+    with within(2, reason):
+        response = await world.login()
     assert response.status_code == 502
     await world.assert_rejected(response, f"{endpoint}_{reason}")
     assert {call.url.host for call in world.op.calls} == {"op.example"}
@@ -314,9 +333,8 @@ class TestKeys:
     @pytest.mark.attack("32")
     async def test_a_hundred_thousand_keys(self, world: World) -> None:
         world.op.jwks = [OLD] + [{"kty": "RSA", "n": "x", "e": "AQAB"}] * 20_000
-        started = time.monotonic()
-        assert (await world.login()).status_code == 303
-        assert time.monotonic() - started < 2
+        with within(2, "work"):
+            assert (await world.login()).status_code == 303
         assert len(parse_jwk_set({"keys": [OLD] * 100_000})) == 100
 
     @pytest.mark.attack("asvs-11.2.3")
@@ -408,11 +426,11 @@ class TestOverARealSocket:
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        http = OpHttp(timeout_seconds=0.4)
-        started = time.monotonic()
-        with pytest.raises(DiscoveryError) as caught:
-            await http.send("GET", f"http://127.0.0.1:{port}/", what="x", error=DiscoveryError)
-        assert caught.value.reason == f"x_{reason}"
-        assert time.monotonic() - started < 1.5
-        await http.close()
-        server.close()
+        http = OpHttp(timeout_seconds=0.4 if reason == "timeout" else PATIENT)
+        try:
+            with within(1.5, reason), pytest.raises(DiscoveryError) as caught:
+                await http.send("GET", f"http://127.0.0.1:{port}/", what="x", error=DiscoveryError)
+            assert caught.value.reason == f"x_{reason}"
+        finally:
+            await http.close()
+            server.close()

@@ -115,7 +115,8 @@ async def test_an_endpoint_that_hangs() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    world = world_of(OFFERED)
+    world = World(http_timeout_seconds=0.5)
+    world.op.metadata = OFFERED
     world.op.replies["/par"] = hang
     await refused(world, 502, "par_timeout")
 

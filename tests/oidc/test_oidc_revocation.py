@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx2
@@ -22,8 +23,8 @@ async def token_now(session: Session[AppSession], tokens: Tokens) -> str:
     return await tokens.access_token(session)
 
 
-async def logged_in(*, refreshable: bool = True) -> World:
-    world = World(handlers=[token_now])
+async def logged_in(*, refreshable: bool = True, **oidc: Any) -> World:
+    world = World(handlers=[token_now], **oidc)
     world.op.refreshable = refreshable
     world.op.metadata = {"revocation_endpoint": f"{ISSUER}/revoke"}
     world.op.replies["/revoke"] = lambda _: httpx2.Response(200)
@@ -77,7 +78,7 @@ async def test_a_provider_that_refuses_fails_no_logout(status: int) -> None:
 
 @pytest.mark.attack("48")
 async def test_a_provider_that_hangs_delays_no_logout_for_long() -> None:
-    world = await logged_in()
+    world = await logged_in(http_timeout_seconds=0.5)
 
     async def never(_: httpx2.Request) -> httpx2.Response:
         await asyncio.Event().wait()

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.anyio
 @on_postgres
 @pytest.mark.attack("35")
 async def test_killed_while_the_provider_has_not_answered(nodes: Nodes) -> None:
-    one = await nodes.start(timeout=1)
+    one = await nodes.start(lease=3)
     await nodes.log_in(one)
-    two = await nodes.start(timeout=1)
+    two = await nodes.start(lease=3)
     asked, _ = nodes.hold()
     lost = asyncio.create_task(one.token())
     await asked.wait()
@@ -37,9 +37,9 @@ async def test_killed_while_the_provider_has_not_answered(nodes: Nodes) -> None:
 @on_valkey
 @pytest.mark.attack("35")
 async def test_killed_before_the_token_was_sent(nodes: Nodes) -> None:
-    two = await nodes.start(timeout=1)
+    two = await nodes.start(lease=3)
     await nodes.log_in(two)
-    one = await nodes.start(timeout=1)
+    one = await nodes.start(lease=3)
     asked = asyncio.Event()
 
     async def silent(_: httpx2.Request) -> httpx2.Response:
@@ -62,9 +62,9 @@ async def test_killed_before_the_token_was_sent(nodes: Nodes) -> None:
 @pytest.mark.attack("35")
 async def test_killed_when_the_provider_has_answered(nodes: Nodes) -> None:
     """The old token is spent and the new one is lost: the login ends, and nothing is stuck."""
-    one = await nodes.start(timeout=1)
+    one = await nodes.start(lease=3)
     await nodes.log_in(one)
-    two = await nodes.start(timeout=1)
+    two = await nodes.start(lease=3)
 
     def kill_and_answer(request: httpx2.Request) -> httpx2.Response:
         answer = nodes.op.token(request)

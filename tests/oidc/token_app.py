@@ -96,7 +96,8 @@ def make_app() -> Litestar:
             transport=ToTheRealAddress(),
         )
     )
-    made = Litestar([*HANDLERS, token_now, how_many_wait, regenerate_now], plugins=[sessions, login], openapi_config=None)
+    handlers = [*HANDLERS, token_now, how_many_wait, regenerate_now]
+    made = Litestar(handlers, plugins=[sessions, login], openapi_config=None, logging_config=None)
     if "TEST_LEASE" in os.environ:
         login.tokens.refresh.lease_seconds = float(os.environ["TEST_LEASE"])
     return made

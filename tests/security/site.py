@@ -20,13 +20,12 @@ from session_core.oidc import OidcPlugin
 from session_core.record import is_note
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock, logged_in_cookie
+from tests.application_state import KEY, SECRET
 from tests.hostile_op.browser import Browser, Page
 from tests.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
 from tests.hostile_op.misbehaviour import Misbehaviour
 from tests.hostile_op.provider import HostileOp
 
-SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
-KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
 CALLBACK = "/auth/callback"
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.stores.redis_servers import RedisServer, info, running, until
+from tests.stores.redis_servers import RedisServer, info, replication, running, until
 
 SERVICE = "main"
 _QUORUM = 2
@@ -32,15 +31,11 @@ class Sentinels:
 
     def written(self) -> int:
         """How far the primary has written."""
-        return self._number(r"master_repl_offset:(\d+)")
+        return replication(self.primary)[0]
 
     def replicated(self) -> int:
         """How far the replica has followed it, as it last said (once a second)."""
-        return self._number(r"offset=(\d+),lag")
-
-    def _number(self, pattern: str) -> int:
-        found = re.search(pattern, info(self.primary, "replication").decode())
-        return int(found[1]) if found else 0
+        return replication(self.primary)[1]
 
     def _told_by(self, sentinel: RedisServer) -> int:
         reply = sentinel.admin("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -184,6 +185,13 @@ def _nodes(server: RedisServer) -> list[bytes]:
 def info(server: RedisServer, section: str) -> bytes:
     """What a server says of itself."""
     return _bytes(server.admin("INFO", section))
+
+
+def replication(server: RedisServer) -> tuple[int, int]:
+    """How far a primary has written, and how far its replica has followed it, as that last said (once a second)."""
+    told = info(server, "replication").decode()
+    written, followed = re.search(r"master_repl_offset:(\d+)", told), re.search(r"offset=(\d+),lag", told)
+    return int(written[1]) if written else 0, int(followed[1]) if followed else 0
 
 
 def _bytes(reply: object) -> bytes:

@@ -215,9 +215,12 @@ def all_locked(root: Path) -> Iterator[None]:
 
 async def test_a_stopped_neighbour_is_an_outage_not_a_hang(root: Path) -> None:
     """A process that holds a lock and does not go on: calls end in time, the event loop runs, recovery needs no restart."""
-    store = FileStore(root, timeout=0.05)
+    patient = FileStore(root, timeout=30)
+    await patient.open()
+    await patient.create("a", Entry(b"", FOREVER))
+    await patient.close()
+    store = FileStore(root, timeout=1)
     await store.open()
-    await store.create("a", Entry(b"", FOREVER))
     with all_locked(root):
         loading = asyncio.create_task(store.load("a"))
         await asyncio.sleep(0)

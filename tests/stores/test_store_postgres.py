@@ -74,7 +74,7 @@ class TestPostgresServer:
 
     async def test_a_session_locked_by_another_client_is_an_outage_in_time(self, database: str) -> None:
         """Never a hang; afterwards everything works, and no transaction stays open on the server."""
-        store = SqlStore(database, timeout=0.5)
+        store = SqlStore(database, timeout=2)
         await store.open()
         await store.create("k", Entry(b"data", 2**52))
         engine = create_async_engine(database)

@@ -225,7 +225,7 @@ class TestServer:
             assert list(await store.find(SessionIndex(user="user"))) == []
 
     async def test_a_frozen_server_is_an_outage_in_time(self, own_server: RedisServer) -> None:
-        async with opened(own_server.url, timeout=0.2) as store:
+        async with opened(own_server.url, timeout=1) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.freeze()
             try:
@@ -234,7 +234,7 @@ class TestServer:
                     calls = [store.load(KEY), store.replace(KEY, entry(b"late"), version=1), store.touch(KEY, FOREVER + 9)]
                     results = await asyncio.gather(*calls, return_exceptions=True)
                     assert all(isinstance(result, StoreUnavailableError) for result in results)
-                    assert 0.1 < time.monotonic() - began < 0.5
+                    assert 0.5 < time.monotonic() - began < 2.5
             finally:
                 own_server.thaw()
             await until_back(store)
@@ -269,7 +269,7 @@ class TestServer:
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
     async def test_a_primary_that_became_a_replica_is_an_outage(self, own_server: RedisServer) -> None:
-        async with opened(own_server.url, timeout=0.5) as store:
+        async with opened(own_server.url, timeout=1) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.admin("REPLICAOF", "127.0.0.1", 1)
             for call in (store.replace(KEY, entry(), version=1), store.claim("name", FOREVER), store.ping()):

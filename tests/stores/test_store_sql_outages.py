@@ -154,7 +154,7 @@ async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
 
 async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
     """Twice as long as the timeout at most; and closing does not wait for it either."""
-    async with opened(own_server.url, timeout=0.5, pool_size=2) as store, opened(own_server.url, timeout=0.5) as other:
+    async with opened(own_server.url, timeout=1, pool_size=2) as store, opened(own_server.url, timeout=1) as other:
         await store.create("k", Entry(b"kept", FOREVER))
         await other.ping()
         own_server.freeze()
@@ -165,7 +165,7 @@ async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
                 calls = [store.load("k"), store.replace("k", late, version=1), store.touch("k", FOREVER + 9), store.ping()]
                 results = await asyncio.gather(*calls, return_exceptions=True)
                 assert all(isinstance(result, StoreUnavailableError) for result in results)
-                assert 0.4 < time.monotonic() - began < 5
+                assert 0.8 < time.monotonic() - began < 5
             async with asyncio.timeout(10):
                 await other.close()
         finally:
@@ -247,7 +247,7 @@ async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
 
 async def test_a_client_that_froze_in_the_middle_keeps_nobody_out(sql_server: Server) -> None:
     """Its locks end with its patience, which the server knows."""
-    async with opened(sql_server.url, timeout=0.5) as frozen, opened(sql_server.url, timeout=5) as other:
+    async with opened(sql_server.url, timeout=1) as frozen, opened(sql_server.url, timeout=5) as other:
         await other.create("k", Entry(b"", FOREVER))
         async with frozen._database._opened().transactions.connect() as connection:
             await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
@@ -256,7 +256,7 @@ async def test_a_client_that_froze_in_the_middle_keeps_nobody_out(sql_server: Se
 
 
 async def test_a_pool_that_is_used_up_is_an_outage_in_time(sql_server: Server) -> None:
-    async with opened(sql_server.url, pool_size=2, timeout=0.5) as store:
+    async with opened(sql_server.url, pool_size=2, timeout=1) as store:
         await store.create("k", Entry(b"", FOREVER))
         async with AsyncExitStack() as all_of_them:
             for engine in store._database._opened().all:
