@@ -12,7 +12,7 @@ from session_core.record import DataCodec, SessionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ("Draft", "with_data")
+__all__ = ("Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -64,23 +64,6 @@ class Draft(Generic[D]):
             return with_data(record, self._codec.merge(self.base, newest, changes))
         return with_data(record, self._codec.apply(newest, changes))
 
-    def after(self, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None = None) -> bytes:
-        """Return the data, encoded and checked, after `function` has changed it and with `fields`; for a draft that is new.
-
-        Raises what `function` raises, and `SessionDataError`.
-        """
-        if self._fields is None:
-            self._plain = self._is_plain(self.data)
-        result = function(self.data) if function else None
-        if result is not None:
-            if not isinstance(result, self._codec.data_type):
-                msg = f"the function must return None or a {self._codec.data_type.__name__}, and must not be async"
-                raise SessionDataError(msg)
-            self.data = result
-        if fields:
-            self.data = msgspec.structs.replace(self.data, **fields)
-        return self.encoded()
-
     def encoded(self) -> bytes:
         """The data as it would be stored now, checked. Raises `SessionDataError`."""
         if self._fields is None:
@@ -104,3 +87,34 @@ class Draft(Generic[D]):
 def with_data(record: SessionRecord, data: bytes) -> SessionRecord:
     """Return the record holding `data`; the same record when it does already."""
     return record if data == bytes(record.data) else msgspec.structs.replace(record, data=msgspec.Raw(data))
+
+
+def updated(
+    codec: DataCodec[D],
+    stored: bytes | None,
+    function: Callable[[D], D | None] | None,
+    fields: Mapping[str, object] | None = None,
+) -> bytes:
+    """Return data as stored (None: a new session's) after `function` has changed it, and with `fields`; encoded and checked.
+
+    Raises what `function` raises, `UndecodableError` and `SessionDataError`.
+    """
+    data = codec.fresh() if stored is None else codec.decode(stored)
+    if codec.writes_every_field:
+        base = codec.encode(data)
+        if stored is None or base == stored:  # nearly always: the new data's plain encoding is all there is to store
+            encoded = codec.encode(_change(codec, data, function, fields))
+            return base if encoded == base else codec.checked(encoded)
+    draft = Draft(codec, stored, refuse_conflicts=False)
+    draft.data = _change(codec, draft.data, function, fields)
+    return draft.encoded()
+
+
+def _change(codec: DataCodec[D], data: D, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None) -> D:
+    result = function(data) if function else None
+    if result is not None:
+        if not isinstance(result, codec.data_type):
+            msg = f"the function must return None or a {codec.data_type.__name__}, and must not be async"
+            raise SessionDataError(msg)
+        data = result
+    return msgspec.structs.replace(data, **fields) if fields else data

@@ -63,7 +63,7 @@ def cross_site_reason(
     """
     if method in _SAFE_METHODS:
         return None
-    return _judge(headers, trusted_origins | {public_origin}, trusted_origins)
+    return _judge(headers, public_origin, trusted_origins)
 
 
 def cross_site_websocket_reason(
@@ -77,7 +77,7 @@ def cross_site_websocket_reason(
     The handshake is a GET that the same-origin policy does not cover (cross-site WebSocket hijacking), so it is judged
     like a POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
     """
-    return _judge(headers, trusted_origins | {public_origin}, trusted_origins)
+    return _judge(headers, public_origin, trusted_origins)
 
 
 def is_user_navigation(headers: RawHeaders) -> bool:
@@ -114,7 +114,7 @@ def origin_of(url: str) -> str:
     return origin
 
 
-def _judge(headers: RawHeaders, ours: frozenset[str], trusted: frozenset[str]) -> CrossSiteReason | None:
+def _judge(headers: RawHeaders, ours: str, trusted: frozenset[str]) -> CrossSiteReason | None:
     sites: list[bytes] = []
     origins: list[bytes] = []
     for name, value in headers:
@@ -123,7 +123,7 @@ def _judge(headers: RawHeaders, ours: frozenset[str], trusted: frozenset[str]) -
         elif name == b"origin":
             origins.append(value)
     if not sites:
-        return _judge_origin(origins, ours) if origins else None
+        return _judge_origin(origins, trusted | {ours}) if origins else None
     refusal = _judge_site(sites)
     # The browser knows nothing of our trust in other origins: there, and only there, may Origin overrule it.
     if refusal in {"sec_fetch_site_same_site", "sec_fetch_site_cross_site"} and origins:

@@ -9,7 +9,7 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from session_core.draft import Draft, with_data
+from session_core.draft import Draft, updated, with_data
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord, UndecodableError
 from session_core.session_facts import SessionFacts
@@ -140,7 +140,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._loaded_draft()
 
         def change(record: SessionRecord) -> SessionRecord:
-            return with_data(record, self._new_draft(bytes(draft.merged(record).data)).after(function, fields))
+            return with_data(record, updated(codec, bytes(draft.merged(record).data), function, fields))
 
         await self._write(change)
         return self.data
@@ -172,15 +172,15 @@ class SessionHandle(SessionFacts, Generic[D]):
         await self.load()
         self._refuse_late()
         await self._end_unreadable()
-        draft = self._loaded_draft()
+        draft, codec = self._loaded_draft(), self._lifecycle.codec
 
         def begin_with(encoded: bytes) -> bytes:
             if first is None:
                 return encoded
             try:
-                return self._new_draft(encoded).after(first)
+                return updated(codec, encoded, first)
             except UndecodableError:  # of another version of the application: as if there had been no session
-                return self._new_draft(None).after(first)
+                return updated(codec, None, first)
 
         session_id, snapshot = await self._lifecycle.login(
             self.snapshot,

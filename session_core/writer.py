@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -86,6 +87,7 @@ class SessionWriter:
         self._store = store
         self._timeouts = timeouts
         self._clock = clock
+        self._patience = patience
         self._deadlines = Deadlines(patience)
         # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
         self._queues: dict[tuple[asyncio.AbstractEventLoop, str], list[_Pending]] = {}
@@ -100,20 +102,18 @@ class SessionWriter:
 
         When the caller is cancelled, its write may or may not have been made; those of others go on.
         """
-        address = (asyncio.get_running_loop(), base.key)
-        pending = _Pending(change, address[0].create_future())
+        loop = asyncio.get_running_loop()
+        address = (loop, base.key)
         queue = self._queues.get(address)
         if queue is not None:
+            pending = _Pending(change, loop.create_future())
             queue.append(pending)
             return await pending.future
-        # Nobody else writes now: no task, hence no turn of the event loop more than the store needs.
+        # Nobody else writes now: no task and no turn of the event loop more than the store needs.
         queue = self._queues[address] = []
-        known = base if base.version != _STALE else None
+        known: Snapshot | None = None
         try:
-            known = await self._commit_or_fail(base.key, [pending], known)
-        except BaseException:
-            known = None
-            raise
+            known = await self._write_alone(base, change, loop.time() + self._patience)
         finally:
             if queue:
                 # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
@@ -122,6 +122,21 @@ class SessionWriter:
                 task.add_done_callback(self._tasks.discard)
             else:
                 del self._queues[address]
+        return known
+
+    async def _write_alone(self, base: Snapshot, change: Change, deadline: float) -> Snapshot:
+        """Apply one change and save it: at once to the copy at hand, and the long way where that was not the newest."""
+        if base.version != _STALE:
+            record = change(base.record)
+            if record is not base.record:  # else nothing to swap, hence nothing proves that this copy is the newest
+                with suppress(SessionConflictError):
+                    return await self._save(base, record)
+        pending = _Pending(change, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._commit(base.key, [pending], None)
+        except TimeoutError as error:
+            raise _late() from error
         return pending.future.result()
 
     async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], known: Snapshot | None) -> None:
@@ -140,26 +155,14 @@ class SessionWriter:
 
     async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
         """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
-        commit = self._commit(key, batch, known)
-        task = self._deadlines.begin()
         try:
-            return await (commit if task is not None else self._deadlines.run(commit))
-        except asyncio.CancelledError:
-            if task is None or not self._deadlines.is_over(task):
-                raise
-            late = StoreUnavailableError("the write did not come through in time")
-            for pending in batch:
-                _fail(pending, late)
-            return None
+            return await self._deadlines.run(self._commit(key, batch, known))
         except Exception as error:  # noqa: BLE001 - handed to the waiting requests
             if isinstance(error, TimeoutError):
-                error = StoreUnavailableError("the write did not come through in time")
+                error = _late()
             for pending in batch:
                 _fail(pending, error)
             return None
-        finally:
-            if task is not None:
-                self._deadlines.end(task)
 
     async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
         """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.
@@ -176,22 +179,25 @@ class SessionWriter:
                     continue
                 _settle(batch, current)
                 return current
-            expires_at = self._timeouts.expiry(self._clock.now(), record.absolute_expires_at)
-            expires_at = max(current.expires_at, expires_at)
             try:
-                entry = entry_of(record, expires_at, before=current)
-                version = await self._store.replace(key, entry, version=current.version)
+                saved = await self._save(current, record)
             except SessionConflictError:
                 known = None
                 if attempt:
                     # Random, growing pauses: two processes in lockstep would fail each other for ever.
                     await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
                 continue
-            saved = Snapshot(key, version, expires_at, record, entry)
             _settle(batch, saved)
             return saved
         msg = "other processes kept changing the session"
         raise SessionConflictError(msg)
+
+    async def _save(self, before: Snapshot, record: SessionRecord) -> Snapshot:
+        """Save what became of a copy. Raises `SessionConflictError` where that is not the newest."""
+        expires_at = max(before.expires_at, self._timeouts.expiry(self._clock.now(), record.absolute_expires_at))
+        entry = entry_of(record, expires_at, before=before)
+        version = await self._store.replace(before.key, entry, version=before.version)
+        return Snapshot(before.key, version, expires_at, record, entry)
 
     async def _reload(self, key: str) -> Snapshot:
         stored = await self._store.load(key)
@@ -230,6 +236,10 @@ def _settle(batch: list[_Pending], newest: Snapshot) -> None:
         elif pending.outcome is not None:
             # Others of the batch came after this one: the caller sees its own result, which is already history.
             pending.future.set_result(Snapshot(newest.key, _STALE, newest.expires_at, pending.outcome))
+
+
+def _late() -> StoreUnavailableError:
+    return StoreUnavailableError("the write did not come through in time")
 
 
 def _fail(pending: _Pending, error: Exception) -> None:

@@ -54,7 +54,8 @@ _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES: Final = 14
 _USUAL: Final = _RECORD | _PACKED << 1 | _PACKED << 3
 _USUAL_HEAD: Final = Struct(">xBHBIBI32s32s")
-_NUMBERS: Final = Struct(">BHBIBI")  # of 3, 5 and 5 bytes, each in two parts
+_HEAD: Final = Struct(">BBHBIBI")  # flags, and numbers of 3, 5 and 5 bytes, each in two parts
+_LOW: Final = 0xFFFF_FFFF
 _NAME_BYTES: Final = 9
 _MAX_KEY_CHARS: Final = 250
 TRACE_BYTES: Final = 9 + _MAX_KEY_CHARS + 2
@@ -160,7 +161,9 @@ def encode_record(version: int, entry: Entry) -> bytes:
     expires, rank = entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
     flags = _RECORD | user_kind << 1 | op_kind << 3
     if 0 <= expires < 1 << 40 and 0 <= rank < 1 << 40 and version < 1 << 24:
-        numbers = b"%c%b%b%b" % (flags, version.to_bytes(3), expires.to_bytes(5), rank.to_bytes(5))
+        numbers = _HEAD.pack(flags, version >> 16, version & 0xFFFF, expires >> 32, expires & _LOW, rank >> 32, rank & _LOW)
+        if _PLAIN not in {user_kind, op_kind}:
+            return b"%b%b%b%b" % (numbers, user, op_session, entry.data)
     else:
         rank_bytes = entry.rank.to_bytes(8, signed=True)
         numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
@@ -184,7 +187,7 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
         version, expires_at = int.from_bytes(value[1:9]), int.from_bytes(value[9:17])
         rank, at = int.from_bytes(value[17:25], signed=True), 25
     else:
-        high, low, later, sooner, older, newer = _NUMBERS.unpack_from(value, 1)
+        _, high, low, later, sooner, older, newer = _HEAD.unpack_from(value)
         version, expires_at = high << 16 | low, (later << 32 | sooner) + EPOCH_MS
         rank, at = (older << 32 | newer) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:

@@ -108,23 +108,28 @@ class RedisSteps:
 
     def index_ttl(self, expires_at: int) -> int:
         """Milliseconds for which an index is kept that has a member until `expires_at`."""
-        return max((expires_at // INDEX_CELL_MS + 2) * INDEX_CELL_MS - self.clock.now(), 1)
+        return max(_index_end(expires_at) - self.clock.now(), 1)
 
     async def _write(self, script: Script, key: str, entry: Entry | None, expires_at: int, *arguments: bytes | int) -> Reply:
         """Change a record; and, when that is not enough, its indexes in the same step, or before it on a cluster."""
-        name, member = self.layout.record(key), member_of(key)
-        arguments = (*arguments, self.ttl(expires_at), member, self.index_ttl(expires_at), self.layout.prefix)
-        reply = await self.run(script, [name], *arguments, b"")
-        if entry is None or not isinstance(reply, list):
+        member, prefix, now = member_of(key), self.layout.prefix, self.clock.now()
+        name, index_ttl = prefix + member, max(_index_end(expires_at) - now, 1)
+        arguments = (now, *arguments, max(expires_at - now, 0), member, index_ttl, prefix)
+        reply = await self.link.run(script, [name], *arguments, b"")
+        if entry is None or type(reply) is int:
             return reply
         if self.link.clustered:
             for index in self.layout.indexes(entry):
                 await self.enlist(index, member, expires_at)
-        return await self.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
+        return await self.link.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
 
     def _indexes_beside(self, entry: Entry) -> list[bytes]:
         """The indexes that change in the same step as the record."""
         return [] if self.link.clustered else self.layout.indexes(entry)
+
+
+def _index_end(expires_at: int) -> int:
+    return (expires_at // INDEX_CELL_MS + 2) * INDEX_CELL_MS
 
 
 def expect(answer: int) -> int:
