@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from app.collector import settle_collector
 from app.database import migrate
 from app.listening import address_problem, end_with_parent
 from app.log import configure_logging
@@ -60,7 +61,9 @@ def worker() -> Litestar:
     from app.asgi import create_app  # noqa: PLC0415 - the parent process needs no application
 
     end_with_parent()
-    return create_app()
+    app = create_app()
+    settle_collector()
+    return app
 
 
 def _run(options: argparse.Namespace) -> None:

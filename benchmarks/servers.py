@@ -62,7 +62,7 @@ class Launched:
     def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path) -> None:
         self.port = free_port()
         command, folder = _command(stack, self.port)
-        values = {**os.environ, **environment, "BENCH_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
+        values = {**os.environ, **environment, "BENCH_PORT": str(self.port), "BENCH_PROGRAM": stack.program, "PYTHONPATH": str(ROOT)}
         if stack.program.endswith(".js"):
             values |= {"NODE_ENV": "production", "BENCH_PAYLOAD": str(_write_payload(directory))}
         self._log = directory / f"{stack.name}-{self.port}.log"
@@ -106,7 +106,7 @@ def _command(stack: Stack, port: int) -> tuple[list[str], Path]:
         return [*_node(), stack.program], _express_folder()
     options = ["--interface", stack.interface, "--workers", "1", "--loop", "uvloop", "--no-ws"]
     options += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    return [sys.executable, "-m", "granian", "--factory", *options, stack.program], ROOT
+    return [sys.executable, "-m", "granian", "--factory", *options, "benchmarks.worker:create"], ROOT
 
 
 def node_program() -> Path | None:

@@ -91,26 +91,15 @@ class Exchange:
         if around.connections is not None:
             self._task = asyncio.current_task()
 
-    async def send_durable(self, message: Message) -> None:
+    def send_durable(self, message: Message) -> Awaitable[None]:
         """Save the session before the response starts; send the error instead where that fails."""
         if self.replaced:
             raise _ReplacedResponseError
         if message["type"] in _STARTS:
-            if self.handle.loaded:
-                error = await self._save(message)
-                if error is not None:
-                    await self._replace(error)
-                    return
-                message = await self._finished(message)
-            else:
-                self.handle.response_started = True
-            start: Any = message
-            self._headers = start.get("headers") or ()
-        elif self.live is None and message.get("more_body"):
+            return self._start(message)
+        if self.live is None and message.get("more_body"):
             self._stay_open()
-        await (self._send if self.live is None else self.live.send)(message)
-        if message["type"] == "websocket.accept":
-            self._stay_open()
+        return (self._send if self.live is None else self.live.send)(message)
 
     async def receive(self) -> ReceiveMessage:
         """Return what the client says; once the response has begun, also that the session has ended."""
@@ -160,34 +149,49 @@ class Exchange:
         async def send(message: Message) -> None:
             if message["type"] in _STARTS:
                 self.handle.response_started = True
-                message = await self._finished(message) if self.handle.loaded else message
+                if self._visitor.needs_resign:
+                    await self._resign()
+                message = self._finished(message) if self.handle.loaded else message
             await self._send(message)
 
         self.replaced = True
         await self._around.answer_error(self._scope, self._receive, send, error)
 
-    async def _save(self, start: Any) -> SessionCoreError | None:  # noqa: ANN401 - a message of any kind that starts a response
-        """Make the handler's assignments durable; return the error that must be answered instead of `start`."""
-        if start.get("status", 0) >= _SERVER_ERROR:
-            # The handler failed: its assignments go with its other work; what it made durable stands.
-            self._failed = True
-            return None
-        if self.handle.save_due:
-            try:
-                await self.handle.save()
-            except SessionCoreError as error:
-                if start["type"] != "http.response.start":
-                    raise
-                return error
-        return None
-
-    async def _finished(self, start: Any) -> Any:  # noqa: ANN401 - likewise
-        """Return the start as it goes out, with cookie and caching headers; from here on the cookie cannot be changed."""
+    async def _start(self, start: Any) -> None:  # noqa: ANN401 - a message of any kind that starts a response
+        """Make the handler's assignments durable, and only then start; from here on the cookie cannot be changed."""
         handle = self.handle
-        handle.response_started = True
-        if self._visitor.needs_resign and handle.snapshot is not None and handle.cookie_action is None:
-            handle.cookie_action = "set"
-            await self._around.lifecycle.events.emit("cookie.resigned", handle=handle.handle)
+        if handle.loaded:
+            if start.get("status", 0) >= _SERVER_ERROR:
+                # The handler failed: its assignments go with its other work; what it made durable stands.
+                self._failed = True
+            elif handle.save_due:
+                try:
+                    await handle.save()
+                except SessionCoreError as error:
+                    if start["type"] != "http.response.start":
+                        raise
+                    await self._replace(error)
+                    return
+            handle.response_started = True
+            if self._visitor.needs_resign:
+                await self._resign()
+            start = self._finished(start)
+        else:
+            handle.response_started = True
+        self._headers = start.get("headers") or ()
+        await (self._send if self.live is None else self.live.send)(start)
+        if start["type"] == "websocket.accept":
+            self._stay_open()
+
+    async def _resign(self) -> None:
+        """Give the browser its id again, signed with the first secret."""
+        if self.handle.snapshot is not None and self.handle.cookie_action is None:
+            self.handle.cookie_action = "set"
+            await self._around.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
+
+    def _finished(self, start: Any) -> Any:  # noqa: ANN401 - likewise
+        """Return the start as it goes out, with cookie and caching headers."""
+        handle = self.handle
         headers: Headers = start.get("headers") or ()
         if (action := handle.cookie_action) is not None:
             if action == "delete":
@@ -212,11 +216,11 @@ class _Visitor:
         self._client = scope.get("client")
         self._scope = None if around.device is None else scope
 
-    async def read_id(self) -> str | None:
+    def read_id(self) -> str | Awaitable[None] | None:
         """Return the verified session id, or None; a bad cookie is an event, never an error."""
         reading = read_session_id(self._headers, self._around.cookie, self._around.signer)
         if reading.rejected:
-            await self._around.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
+            return self._around.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
         if reading.needs_resign:
             self.needs_resign = True
         return reading.session_id

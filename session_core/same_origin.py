@@ -40,6 +40,7 @@ CrossSiteReason: TypeAlias = Literal[
 """Why a request is refused; stable, safe to log, holds nothing the client sent."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAME_ORIGIN: Final = [b"same-origin"]
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _MAX_PORT: Final = 65535
 _ORIGIN: Final = re.compile(
@@ -115,13 +116,11 @@ def origin_of(url: str) -> str:
 
 
 def _judge(headers: RawHeaders, ours: str, trusted: frozenset[str]) -> CrossSiteReason | None:
-    sites: list[bytes] = []
-    origins: list[bytes] = []
-    for name, value in headers:
-        if name == b"sec-fetch-site":
-            sites.append(value)
-        elif name == b"origin":
-            origins.append(value)
+    headers = tuple(headers)
+    sites = [value for name, value in headers if name == b"sec-fetch-site"]
+    if sites == _SAME_ORIGIN:
+        return None
+    origins = [value for name, value in headers if name == b"origin"]
     if not sites:
         return _judge_origin(origins, trusted | {ours}) if origins else None
     refusal = _judge_site(sites)

@@ -54,7 +54,7 @@ class SessionHandle(SessionFacts, Generic[D]):
     def __init__(
         self,
         lifecycle: SessionLifecycle[D],
-        read_session_id: Callable[[], Awaitable[str | None]],
+        read_session_id: Callable[[], Awaitable[str | None] | str | None],
         read_device: Callable[[], Device] = Device,
     ) -> None:
         self._lifecycle: SessionLifecycle[D] = lifecycle
@@ -77,10 +77,13 @@ class SessionHandle(SessionFacts, Generic[D]):
         waiting: list[asyncio.Future[None]] = []
         self._loading = waiting
         try:
-            session_id = await self._read_session_id()
-            if await self._load_id(session_id):
+            found = self._read_session_id()
+            session_id = found if found is None or isinstance(found, str) else await found
+            if session_id is None:
+                self._adopt(None)
+            elif await self._load_id(session_id):
                 self.session_id = session_id
-            elif session_id is not None:
+            else:
                 self._unreadable_id = session_id
         finally:
             self._loading = None
@@ -91,7 +94,9 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     async def reload(self) -> D:
         """Read the session again; assignments that were not saved are lost. Returns the new data."""
-        if not await self._load_id(self.session_id):
+        if self.session_id is None:
+            self._adopt(None)
+        elif not await self._load_id(self.session_id):
             self.session_id = None
         return self.data
 
@@ -131,7 +136,8 @@ class SessionHandle(SessionFacts, Generic[D]):
         Raises `SessionDataError` for an unknown field or a value of the wrong type, `SessionGoneError` when the session has
         ended, `SessionConflictError` when an assignment made before meets another request's, `StoreUnavailableError`.
         """
-        await self.load()
+        if not self.loaded:
+            await self.load()
         codec = self._lifecycle.codec
         if fields and (unknown := fields.keys() - codec.field_names):
             msg = f"{codec.data_type.__name__} has no field {', '.join(sorted(unknown))}"
@@ -232,9 +238,9 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    async def _load_id(self, session_id: str | None) -> bool:
+    async def _load_id(self, session_id: str) -> bool:
         """Adopt the session of an id; return whether there is one that can be read."""
-        snapshot = await self._lifecycle.load(session_id) if session_id else None
+        snapshot = await self._lifecycle.load(session_id)
         if snapshot is not None:
             try:
                 self._adopt(snapshot)

@@ -112,8 +112,17 @@ class SessionWriter:
         # Nobody else writes now: no task and no turn of the event loop more than the store needs.
         queue = self._queues[address] = []
         known: Snapshot | None = None
+        deadline = loop.time() + self._patience
         try:
-            known = await self._write_alone(base, change, loop.time() + self._patience)
+            record = _changed(base, change)
+            if record is not None:
+                expires_at, entry = self._entry(base, record)
+                with suppress(SessionConflictError):
+                    version = await self._store.replace(base.key, entry, version=base.version)
+                    known = Snapshot(base.key, version, expires_at, record, entry)
+            if known is None:
+                known = await self._write_newest(base.key, change, deadline)
+            return known
         finally:
             if queue:
                 # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
@@ -122,19 +131,13 @@ class SessionWriter:
                 task.add_done_callback(self._tasks.discard)
             else:
                 del self._queues[address]
-        return known
 
-    async def _write_alone(self, base: Snapshot, change: Change, deadline: float) -> Snapshot:
-        """Apply one change and save it: at once to the copy at hand, and the long way where that was not the newest."""
-        if base.version != _STALE:
-            record = change(base.record)
-            if record is not base.record:  # else nothing to swap, hence nothing proves that this copy is the newest
-                with suppress(SessionConflictError):
-                    return await self._save(base, record)
+    async def _write_newest(self, key: str, change: Change, deadline: float) -> Snapshot:
+        """Read the newest copy, apply one change to it and save it; `deadline` is in the loop's time."""
         pending = _Pending(change, asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout_at(deadline):
-                await self._commit(base.key, [pending], None)
+                await self._commit(key, [pending], None)
         except TimeoutError as error:
             raise _late() from error
         return pending.future.result()
@@ -179,25 +182,25 @@ class SessionWriter:
                     continue
                 _settle(batch, current)
                 return current
+            expires_at, entry = self._entry(current, record)
             try:
-                saved = await self._save(current, record)
+                version = await self._store.replace(key, entry, version=current.version)
             except SessionConflictError:
                 known = None
                 if attempt:
                     # Random, growing pauses: two processes in lockstep would fail each other for ever.
                     await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
                 continue
+            saved = Snapshot(key, version, expires_at, record, entry)
             _settle(batch, saved)
             return saved
         msg = "other processes kept changing the session"
         raise SessionConflictError(msg)
 
-    async def _save(self, before: Snapshot, record: SessionRecord) -> Snapshot:
-        """Save what became of a copy. Raises `SessionConflictError` where that is not the newest."""
+    def _entry(self, before: Snapshot, record: SessionRecord) -> tuple[int, Entry]:
+        """What is to be stored of what became of a copy, and until when."""
         expires_at = max(before.expires_at, self._timeouts.expiry(self._clock.now(), record.absolute_expires_at))
-        entry = entry_of(record, expires_at, before=before)
-        version = await self._store.replace(before.key, entry, version=before.version)
-        return Snapshot(before.key, version, expires_at, record, entry)
+        return expires_at, entry_of(record, expires_at, before=before)
 
     async def _reload(self, key: str) -> Snapshot:
         stored = await self._store.load(key)
@@ -207,6 +210,21 @@ class SessionWriter:
             return snapshot_of(stored)
         except UndecodableError as error:
             raise SessionGoneError from error
+
+
+def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
+    """What a change makes of the copy at hand; None where the newest has to be read first.
+
+    That is where nothing would be swapped, hence nothing proves that this is the newest, and where the change raises: what an
+    old copy says is told to nobody.
+    """
+    if base.version == _STALE:
+        return None
+    try:
+        record = change(base.record)
+    except Exception:  # noqa: BLE001 - raised again where the newest copy says so, too
+        return None
+    return None if record is base.record else record
 
 
 def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:

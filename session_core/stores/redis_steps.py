@@ -52,9 +52,15 @@ class RedisSteps:
 
     async def replace(self, key: str, entry: Entry, version: int) -> int:
         """Overwrite a session of `version`; return the new version."""
-        arguments = (version, encode_record(version + 1, entry))
-        reply = await self._write(scripts.REPLACE, key, entry, entry.expires_at, *arguments)
-        return expect(reply)
+        member, prefix, now, expires_at = member_of(key), self.layout.prefix, self.clock.now(), entry.expires_at
+        arguments = (
+            now, version, encode_record(version + 1, entry), max(expires_at - now, 0), member,
+            max(_index_end(expires_at) - now, 1), prefix,
+        )  # fmt: skip
+        reply = await self.link.run(scripts.REPLACE, [prefix + member], *arguments, b"")
+        if type(reply) is not int:
+            reply = await self._write_indexed(scripts.REPLACE, member, entry, expires_at, *arguments)
+        return reply if reply >= 0 else expect(reply)
 
     async def rotate(
         self,
@@ -87,8 +93,13 @@ class RedisSteps:
 
     async def touch(self, key: str, entry: Entry | None, expires_at: int) -> bool | None:
         """Move an expiry forward; None when the indexes have to live longer, too, and the entry is needed to find them."""
-        reply = await self._write(scripts.TOUCH, key, entry, expires_at, expires_at)
-        return None if isinstance(reply, list) else bool(reply)
+        member, prefix, now = member_of(key), self.layout.prefix, self.clock.now()
+        ttl, index_ttl = max(expires_at - now, 0), max(_index_end(expires_at) - now, 1)
+        arguments = (now, expires_at, ttl, member, index_ttl, prefix)
+        reply = await self.link.run(scripts.TOUCH, [prefix + member], *arguments, b"")
+        if type(reply) is int:
+            return bool(reply)
+        return None if entry is None else bool(await self._write_indexed(scripts.TOUCH, member, entry, expires_at, *arguments))
 
     async def finish(self, member: bytes, *, owned: bytes = b"", keep: bytes = b"", hold_ms: int = 0) -> tuple[str, ...]:
         """End a session, or what it was rotated to; with `hold_ms` also a login under way. Returns the key."""
@@ -110,18 +121,14 @@ class RedisSteps:
         """Milliseconds for which an index is kept that has a member until `expires_at`."""
         return max(_index_end(expires_at) - self.clock.now(), 1)
 
-    async def _write(self, script: Script, key: str, entry: Entry | None, expires_at: int, *arguments: bytes | int) -> Reply:
-        """Change a record; and, when that is not enough, its indexes in the same step, or before it on a cluster."""
-        member, prefix, now = member_of(key), self.layout.prefix, self.clock.now()
-        name, index_ttl = prefix + member, max(_index_end(expires_at) - now, 1)
-        arguments = (now, *arguments, max(expires_at - now, 0), member, index_ttl, prefix)
-        reply = await self.link.run(script, [name], *arguments, b"")
-        if entry is None or type(reply) is int:
-            return reply
+    async def _write_indexed(self, script: Script, member: bytes, entry: Entry, expires_at: int, *arguments: bytes | int) -> int:
+        """Change a record and its indexes in the same step; on a cluster, the indexes before it."""
         if self.link.clustered:
             for index in self.layout.indexes(entry):
                 await self.enlist(index, member, expires_at)
-        return await self.link.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
+        name = self.layout.prefix + member
+        reply: int = await self.link.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
+        return reply
 
     def _indexes_beside(self, entry: Entry) -> list[bytes]:
         """The indexes that change in the same step as the record."""
