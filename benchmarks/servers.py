@@ -62,7 +62,13 @@ class Launched:
     def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path) -> None:
         self.port = free_port()
         command, folder = _command(stack, self.port)
-        values = {**os.environ, **environment, "BENCH_PORT": str(self.port), "BENCH_PROGRAM": stack.program, "PYTHONPATH": str(ROOT)}
+        values = {
+            **os.environ,
+            **environment,
+            "BENCH_PORT": str(self.port),
+            "BENCH_PROGRAM": stack.program,
+            "PYTHONPATH": str(ROOT),
+        }
         if stack.program.endswith(".js"):
             values |= {"NODE_ENV": "production", "BENCH_PAYLOAD": str(_write_payload(directory))}
         self._log = directory / f"{stack.name}-{self.port}.log"

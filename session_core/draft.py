@@ -23,6 +23,7 @@ class Draft(Generic[D]):
     __slots__ = ("_codec", "_fields", "_plain", "_refuse_conflicts", "base", "data")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool) -> None:
+        """`stored` is None for a new session. Raises `UndecodableError`."""
         self._codec = codec
         self._refuse_conflicts = refuse_conflicts
         self.data: D = codec.fresh() if stored is None else codec.decode(stored)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
@@ -38,6 +39,8 @@ class GuardedStore:
         self.inner = inner
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
+        # Seconds in which the store's own `load` is sure to answer or to raise; few stores can tell.
+        self._loads_in_time: bool = getattr(inner, "load_within", inf) <= timeout
         self._on_outage = on_outage
         self.on_ended: Callable[[Collection[str]], None] | None = None
         self._opened = False
@@ -67,8 +70,16 @@ class GuardedStore:
         await self._bounded(self.inner.ping())
 
     async def load(self, key: str) -> StoredSession | None:
-        """See `SessionStore.load`."""
-        return await self._bounded(self.inner.load(key))
+        """See `SessionStore.load`. Every request comes here: no clock is set for a store that keeps the time itself."""
+        if not (self._opened and self._loads_in_time):
+            return await self._bounded(self.inner.load(key))
+        try:
+            return await self.inner.load(key)
+        except SessionCoreError as error:
+            await self._report(error, tell=True)
+            raise
+        except Exception as error:
+            raise await self._outage(error, tell=True) from error
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""

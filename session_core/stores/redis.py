@@ -71,6 +71,7 @@ class RedisStore(RedisFeed):
     def __init__(self, url: str, *, clock: Clock | None = None, timeout: float = 2.0, prefix: str = "sc:") -> None:
         target = parse_redis_url(url, timeout=timeout, prefix=prefix)
         super().__init__(_link_to(target), Layout(target.prefix.encode()), clock or SystemClock(), target.timeout)
+        self.load_within = self._link.get_within
         self._steps = RedisSteps(self._link, self._layout, self._clock)
         self._reservations = Reservations(self._steps, hold_ms=round(max(_LEAST_HOLD_SECONDS, 5 * target.timeout) * 1000))
 

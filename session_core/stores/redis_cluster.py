@@ -10,6 +10,7 @@ import asyncio
 import random
 from contextlib import suppress
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from hiredis import ReplyError
@@ -60,6 +61,7 @@ class ClusterLink:
     """The primaries of a cluster. See `RedisLink` for what the methods promise."""
 
     clustered = True
+    get_within = inf
 
     def __init__(self, target: RedisTarget) -> None:
         self._target = target

@@ -156,18 +156,14 @@ def owner_bytes(owner: str | None) -> bytes:
 
 def encode_record(version: int, entry: Entry) -> bytes:
     """Return the value of a record."""
-    user_kind, user = _owner(entry.user)
-    op_kind, op_session = _owner(entry.op_session)
-    expires, rank = entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
-    flags = _RECORD | user_kind << 1 | op_kind << 3
+    kinds, owners = _owners(entry.user, entry.op_session)
+    flags, expires, rank = _RECORD | kinds, entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
     if 0 <= expires < 1 << 40 and 0 <= rank < 1 << 40 and version < 1 << 24:
         numbers = _HEAD.pack(flags, version >> 16, version & 0xFFFF, expires >> 32, expires & _LOW, rank >> 32, rank & _LOW)
-        if _PLAIN not in {user_kind, op_kind}:
-            return b"%b%b%b%b" % (numbers, user, op_session, entry.data)
     else:
         rank_bytes = entry.rank.to_bytes(8, signed=True)
         numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
-    return b"".join((numbers, _sized(user_kind, user), _sized(op_kind, op_session), entry.data))
+    return b"%b%b%b" % (numbers, owners, entry.data)
 
 
 def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
@@ -222,6 +218,13 @@ def is_live_format(value: bytes | None) -> bool:
 
 def _short(value: str) -> bytes:
     return blake2b(value.encode("ascii"), digest_size=_NAME_BYTES).digest()
+
+
+@lru_cache(maxsize=4096)
+def _owners(user: str | None, op_session: str | None) -> tuple[int, bytes]:
+    """The flags and the bytes that say whose a record is; the requests of one session come one after another."""
+    (user_kind, user_raw), (op_kind, op_raw) = _owner(user), _owner(op_session)
+    return user_kind << 1 | op_kind << 3, _sized(user_kind, user_raw) + _sized(op_kind, op_raw)
 
 
 @lru_cache(maxsize=4096)

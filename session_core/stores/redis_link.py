@@ -61,6 +61,8 @@ class RedisLink(Protocol):
 
     clustered: bool
     """Whether the keys of one script must be in one slot."""
+    get_within: float
+    """Seconds in which `get` is sure to answer or to raise."""
 
     async def open(self) -> None:
         """Connect."""
@@ -106,6 +108,7 @@ class SingleLink:
 
     def __init__(self, target: RedisTarget, locate: Callable[[], Awaitable[AbstractConnection]]) -> None:
         self._endpoint = Endpoint(locate, target.timeout)
+        self.get_within = target.timeout
         self._locate = locate
         self._opened = False
 
@@ -127,6 +130,7 @@ class SingleLink:
     async def get(self, name: bytes) -> bytes | None:
         """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
         connection = self._endpoint.current() if self._opened else None
+        deadline = asyncio.get_running_loop().time() + self.get_within
         if connection is not None:
             try:
                 reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
@@ -136,12 +140,27 @@ class SingleLink:
             else:
                 if reply is None or type(reply) is bytes:
                     return reply
-        value: bytes | None = await self.call(b"GET", name)
+        async with asyncio.timeout_at(deadline):  # the connection keeps the time of its commands, nobody that of more attempts
+            value: bytes | None = await self.call(b"GET", name)
         return value
 
-    def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Awaitable[Reply]:
-        """See `RedisLink.run`."""
-        return self._exchange(Command(args, keys, script))
+    async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
+        """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
+        connection = self._endpoint.current() if self._opened else None
+        sent = False
+        if connection is not None:
+            try:
+                reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
+            except ConnectionLostError as lost:
+                if lost.late:
+                    report_outage("timeout")
+                sent = lost.sent
+            else:
+                if type(reply) is not ReplyError:
+                    return reply
+        command = Command(args, keys, script)
+        command.replay = sent
+        return await self._exchange(command)
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """See `RedisLink.read`."""
