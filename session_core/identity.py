@@ -32,7 +32,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, di
 
     Two identities are the same user exactly when `issuer` and `subject` are equal; the same subject of another issuer is
     somebody else. `auth_time` and `iat` are Unix time in seconds by the provider's clock, as in the claims of these names: when
-    the user proved who they are, and when the provider issued the ID token of this login.
+    the user proved who they are, and when the provider issued the ID token of this login; a stored session has no `iat`.
     """
 
     issuer: str

@@ -172,6 +172,7 @@ class SessionLifecycle(Generic[D]):
         """
         await self._refuse_ended(identity, started_at)  # before anything of the session the browser has is touched
         now = self.clock.now()
+        kept = msgspec.structs.replace(identity, iat=None)  # of use only until the login is through
 
         def log_in(record: SessionRecord) -> SessionRecord:
             mine = record.identity is None or identity.is_same_user(record.identity)
@@ -179,7 +180,7 @@ class SessionLifecycle(Generic[D]):
                 created_at=now,
                 absolute_expires_at=self.timeouts.absolute_expiry(now),
                 data=msgspec.Raw(first(bytes(change(record).data) if mine else self._blank())),
-                identity=identity,
+                identity=kept,
                 logged_in_at=now,
                 device=device,
                 vault=vault,
@@ -194,7 +195,7 @@ class SessionLifecycle(Generic[D]):
             except SessionGoneError:
                 data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
         if entered is None:
-            entered = await self.begin(first(data), device=device, identity=identity, vault=vault)
+            entered = await self.begin(first(data), device=device, identity=kept, vault=vault)
         await self._undo_if_ended(entered[1], identity, started_at)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
