@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _FAILED = 1
 _NOT_FOUND = 2
+_ANY_HANDLE = {"ignore_unknown_options": True}
+"""One handle in 64 begins with a dash, and is no option for that."""
 
 
 class _Refreshed(Protocol):
@@ -98,7 +100,7 @@ def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int) ->
         click.echo(_line(summary))
 
 
-@click.command("show")
+@click.command("show", context_settings=_ANY_HANDLE)
 @click.argument("handle")
 def _show(app: Litestar, handle: str) -> None:
     """Show one session: who, since when, until when, from where. Never its data or tokens."""
@@ -129,7 +131,7 @@ def _show(app: Litestar, handle: str) -> None:
         click.echo(f"{name:15} {_printable(value)}")
 
 
-@click.command("revoke")
+@click.command("revoke", context_settings=_ANY_HANDLE)
 @click.argument("handle")
 def _revoke(app: Litestar, handle: str) -> None:
     """End the session with this handle."""

@@ -42,11 +42,17 @@ def encoding_order(data_type: type[msgspec.Struct]) -> Literal["deterministic"] 
 def decodes_alike(data_type: type[msgspec.Struct]) -> bool:
     """Whether the same bytes always decode to the same data: no field is filled in by code that could give something else."""
     for found in _walk(types.type_info(data_type), set()):
-        if hasattr(getattr(found, "cls", None), "__post_init__"):
+        made = getattr(found, "cls", None)
+        if hasattr(made, "__post_init__") or hasattr(made, "__attrs_post_init__"):
             return False
-        if any(getattr(field, "default_factory", msgspec.NODEFAULT) not in _EMPTY for field in getattr(found, "fields", ())):
+        if not all(_is_plain_default(field) for field in getattr(found, "fields", ())):
             return False
     return True
+
+
+def _is_plain_default(field: types.Field) -> bool:
+    # A default that can be changed is one object, shared by everything that is decoded without it.
+    return field.default_factory in _EMPTY and type(field.default).__hash__ is not None
 
 
 def _walk(found: types.Type, seen: set[type]) -> Iterator[types.Type]:

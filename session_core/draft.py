@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -12,9 +12,11 @@ from session_core.record import DataCodec, SessionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ("Draft", "updated", "with_data")
+__all__ = ("Decoded", "Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
+Decoded: TypeAlias = tuple[bytes, D]
+"""Data as it is stored, and what that decodes to: an object that nobody else has."""
 
 
 class Draft(Generic[D]):
@@ -22,15 +24,20 @@ class Draft(Generic[D]):
 
     __slots__ = ("_codec", "_fields", "_plain", "_refuse_conflicts", "base", "data")
 
-    def __init__(self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool) -> None:
-        """`stored` is None for a new session. Raises `UndecodableError`."""
+    def __init__(
+        self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool, decoded: Decoded[D] | None = None
+    ) -> None:
+        """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
         self._codec = codec
         self._refuse_conflicts = refuse_conflicts
-        self.data: D = codec.fresh() if stored is None else codec.decode(stored)
+        if stored is None:
+            self.data: D = codec.fresh()
+        else:
+            self.data = codec.decode(stored) if decoded is None or decoded[0] != stored else decoded[1]
         self.base: bytes = codec.encode(self.data) if stored is None else stored
         # Where decoding the base again could give other defaults, of a time or at random, what was read is kept field by field.
-        self._fields = None if codec.repeatable or self._is_plain(self.data) else codec.fields(self.data)
-        self._plain: bool | None = None
+        self._plain: bool | None = None if codec.repeatable else self._is_plain(self.data)
+        self._fields = codec.fields(self.data) if self._plain is False else None
 
     @property
     def changed(self) -> bool:
@@ -72,7 +79,8 @@ class Draft(Generic[D]):
             if encoded == self.base:
                 return self.base
             if self._has_plain_base():  # so its successor is the plain encoding of the data now
-                return self._codec.checked(encoded)
+                self._codec.checked(encoded)
+                return encoded
         return self._codec.apply(self.base, self.changes())
 
     def _has_plain_base(self) -> bool:
@@ -95,8 +103,8 @@ def updated(
     stored: bytes | None,
     function: Callable[[D], D | None] | None,
     fields: Mapping[str, object] | None = None,
-) -> bytes:
-    """Return data as stored (None: a new session's) after `function` has changed it, and with `fields`; encoded and checked.
+) -> Decoded[D]:
+    """Return data as stored (None: a new session's) after `function` has changed it, and with `fields`; checked.
 
     Raises what `function` raises, `UndecodableError` and `SessionDataError`.
     """
@@ -105,10 +113,11 @@ def updated(
         base = codec.encode(data)
         if stored is None or base == stored:  # nearly always: the new data's plain encoding is all there is to store
             encoded = codec.encode(_change(codec, data, function, fields))
-            return base if encoded == base else codec.checked(encoded)
+            return encoded, codec.checked(encoded)
     draft = Draft(codec, stored, refuse_conflicts=False)
     draft.data = _change(codec, draft.data, function, fields)
-    return draft.encoded()
+    encoded = draft.encoded()
+    return encoded, codec.decode(encoded)
 
 
 def _change(codec: DataCodec[D], data: D, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None) -> D:

@@ -164,9 +164,10 @@ class Exchange:
             if start.get("status", 0) >= _SERVER_ERROR:
                 # The handler failed: its assignments go with its other work; what it made durable stands.
                 self._failed = True
-            elif handle.save_due:
+            else:
                 try:
-                    await handle.save()
+                    if handle.save_due:
+                        await handle.save()
                 except SessionCoreError as error:
                     if start["type"] != "http.response.start":
                         raise

@@ -75,8 +75,10 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             )
         )
         """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
-        self._session_middleware = SessionMiddleware(config, self.lifecycle, self._answer_error, self.connections)
+        shared = (config, self.lifecycle, self._answer_error, self.connections)
         self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
+        self._session_middleware = SessionMiddleware(*shared)
+        self._judging_session_middleware = SessionMiddleware(*shared, same_origin=self._same_origin_middleware)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependencies, the error handler and the lifespan."""
@@ -103,10 +105,12 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             return
         for handler in handlers:
             added: list[Any] = []
-            if is_state_changing(handler) and not handler.opt.get("cross_site"):
-                added.append(self._same_origin_middleware)
-            if self.config.middleware_on == "all_routes" or uses_session(handler):
-                added.append(self._session_middleware)
+            judged = is_state_changing(handler) and not handler.opt.get("cross_site")
+            if not (self.config.middleware_on == "all_routes" or uses_session(handler)):
+                if judged:
+                    added.append(self._same_origin_middleware)
+            else:
+                added.append(self._judging_session_middleware if judged else self._session_middleware)
                 if forbid_cache(handler):
                     _log.warning("response cache switched off: the route uses the session", path=route.path)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]

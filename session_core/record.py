@@ -6,7 +6,7 @@ version runs beside it) survives its writes, and so that two requests that chang
 
 from __future__ import annotations
 
-import random
+import secrets
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
@@ -67,8 +67,8 @@ _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)
 
 def encode_record(record: SessionRecord) -> bytes:
     """Encode a record for a store, under a fresh write id."""
-    # Not secret, only different: `random` is seeded anew in each process, forked ones too.
-    return _encoder.encode(msgspec.structs.replace(record, write_id=random.getrandbits(63)))
+    # Of the operating system, though no secret: what `random` gives repeats itself where an application seeds it.
+    return _encoder.encode(msgspec.structs.replace(record, write_id=secrets.randbits(63)))
 
 
 def decode_record(raw: bytes) -> SessionRecord:
@@ -174,15 +174,17 @@ class DataCodec(Generic[D]):
         }
         # What a newer version of the application wrote stays as it is.
         merged.update((name, raw) for name, raw in old.items() if name not in merged)
-        return self.checked(_join.encode(merged))
+        encoded = _join.encode(merged)
+        self.checked(encoded)
+        return encoded
 
-    def checked(self, encoded: bytes) -> bytes:
-        """Return `encoded` if it may be stored: nothing checks the type of what is assigned to a field before.
+    def checked(self, encoded: bytes) -> D:
+        """Return what `encoded` decodes to, if it may be stored: nothing checks the type of what is assigned to a field before.
 
         Raises `SessionDataError` for a value of the wrong type, or data beyond the size limit.
         """
         try:
-            self._decoder.decode(encoded)
+            data = self._decoder.decode(encoded)
         except Exception as error:
             # Only where it is wrong: the decoder's own words may quote the value.
             path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
@@ -191,7 +193,7 @@ class DataCodec(Generic[D]):
         if len(encoded) > self._max_bytes:
             msg = f"{self.data_type.__name__} takes {len(encoded)} bytes, more than the limit of {self._max_bytes}"
             raise SessionDataError(msg)
-        return encoded
+        return data
 
     def _cannot_store(self, error: Exception) -> SessionDataError:
         return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")

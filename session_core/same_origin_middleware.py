@@ -9,7 +9,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
 from session_core.errors import CrossSiteRequestError
-from session_core.same_origin import cross_site_reason, cross_site_websocket_reason, origin_of
+from session_core.same_origin import CrossSiteReason, cross_site_reason, cross_site_websocket_reason, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,15 +44,20 @@ class SameOriginMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Let the request pass, or answer 403 before anything of it is read."""
-        if scope["type"] == ScopeType.HTTP:
-            reason = cross_site_reason(
-                scope["method"], scope["headers"], public_origin=self._origin, trusted_origins=self._trusted
-            )
-        else:
-            reason = cross_site_websocket_reason(scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)
+        reason = self.reason(scope)
         if reason is None:
             await next_app(scope, receive, send)
-            return
+        else:
+            await self.refuse(scope, receive, send, reason)
+
+    def reason(self, scope: Scope) -> CrossSiteReason | None:
+        """Return why a request is refused, or None."""
+        if scope["type"] == ScopeType.HTTP:
+            return cross_site_reason(scope["method"], scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)
+        return cross_site_websocket_reason(scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, reason: CrossSiteReason) -> None:
+        """Answer 403."""
         await self._events.emit("request.cross_site", reason=reason)
         if scope["type"] == ScopeType.HTTP:
             await self._answer_error(scope, receive, send, CrossSiteRequestError())

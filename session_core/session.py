@@ -9,7 +9,7 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from session_core.draft import Draft, updated, with_data
+from session_core.draft import Decoded, Draft, updated, with_data
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord, UndecodableError
 from session_core.session_facts import SessionFacts
@@ -48,6 +48,8 @@ class SessionHandle(SessionFacts, Generic[D]):
     _draft: Draft[D] | None = None
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
+    _decoded: Decoded[D] | None = None
+    """Of an update under way: what it has made of the newest data."""
     _unreadable_id: str | None = None
     """The id the browser presented, when no session was found under it."""
 
@@ -146,9 +148,13 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._loaded_draft()
 
         def change(record: SessionRecord) -> SessionRecord:
-            return with_data(record, updated(codec, bytes(draft.merged(record).data), function, fields))
+            self._decoded = updated(codec, bytes(draft.merged(record).data), function, fields)
+            return with_data(record, self._decoded[0])
 
-        await self._write(change)
+        try:
+            await self._write(change)
+        finally:
+            self._decoded = None
         return self.data
 
     async def save(self) -> None:
@@ -184,9 +190,9 @@ class SessionHandle(SessionFacts, Generic[D]):
             if first is None:
                 return encoded
             try:
-                return updated(codec, encoded, first)
+                return updated(codec, encoded, first)[0]
             except UndecodableError:  # of another version of the application: as if there had been no session
-                return updated(codec, None, first)
+                return updated(codec, None, first)[0]
 
         session_id, snapshot = await self._lifecycle.login(
             self.snapshot,
@@ -258,13 +264,10 @@ class SessionHandle(SessionFacts, Generic[D]):
         return self._draft
 
     def _adopt(self, snapshot: Snapshot | None) -> None:
-        self._draft = self._new_draft(None if snapshot is None else bytes(snapshot.record.data))
+        lifecycle, stored = self._lifecycle, None if snapshot is None else bytes(snapshot.record.data)
+        self._draft = Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts, decoded=self._decoded)
         self.snapshot = snapshot
         self.loaded = True
-
-    def _new_draft(self, stored: bytes | None) -> Draft[D]:
-        lifecycle = self._lifecycle
-        return Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts)
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id

@@ -222,7 +222,7 @@ def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
         return None
     try:
         record = change(base.record)
-    except Exception:  # noqa: BLE001 - raised again where the newest copy says so, too
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - raised again where the newest copy says so, too
         return None
     return None if record is base.record else record
 

@@ -13,7 +13,10 @@ from litestar import Litestar
 from litestar.cli.main import litestar_group
 
 from session_core import Identity
+from session_core.record import SessionRecord
+from session_core.session_id import handle_of, new_session_id, session_key
 from session_core.testing import FakeClock, logged_in_cookie
+from session_core.writer import entry_of
 from tests.support import ALICE, BOB, AppSession, make_app, plugin_in
 
 APP = """
@@ -62,6 +65,25 @@ def log_in_users(store: str, *users: Identity) -> None:
 
 def handles_in(output: str) -> list[str]:
     return re.findall(r"^[A-Za-z0-9_-]{22}(?=  )", output, re.MULTILINE)
+
+
+def test_a_handle_that_begins_with_a_dash_is_no_option(run: Any, store: str) -> None:
+    app: Litestar = make_app(store=store)
+
+    async def store_one() -> str:
+        sessions = plugin_in(app)
+        await sessions.store.open()
+        while not (handle := handle_of(key := session_key(new_session_id()))).startswith("-"):
+            pass
+        now = sessions.config.clock.now()
+        record = SessionRecord(created_at=now, absolute_expires_at=now + 60_000)
+        await sessions.store.create(key, entry_of(record, now + 60_000))
+        await sessions.store.close()
+        return handle
+
+    handle = asyncio.run(store_one())
+    assert f"handle          {handle}" in run("sessions", "show", handle).output
+    assert run("sessions", "revoke", handle).output.endswith(f"ended {handle}\n")
 
 
 def test_list_show_and_revoke(run: Any, store: str) -> None:

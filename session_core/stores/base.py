@@ -15,14 +15,24 @@ Shared rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-__all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession")
+__all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession", "keeps_time")
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def keeps_time(load: F) -> F:
+    """Mark a `load` that answers or raises within the `load_within` seconds of its store: nobody else need watch it."""
+    load.keeps_time = True  # type: ignore[attr-defined]
+    return load
 
 
 class SessionIndex(msgspec.Struct, frozen=True):

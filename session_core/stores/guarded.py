@@ -39,8 +39,9 @@ class GuardedStore:
         self.inner = inner
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
-        # Seconds in which the store's own `load` is sure to answer or to raise; few stores can tell.
-        self._loads_in_time: bool = getattr(inner, "load_within", inf) <= timeout
+        # Only of the very method that says so: what overrides or wraps it may take longer.
+        timed = getattr(getattr(type(inner), "load", None), "keeps_time", False)
+        self._loads_in_time: bool = timed and getattr(inner, "load_within", inf) <= timeout
         self._on_outage = on_outage
         self.on_ended: Callable[[Collection[str]], None] | None = None
         self._opened = False
@@ -197,9 +198,11 @@ class GuardedStore:
                 raise await self._outage(TimeoutError(), tell=tell) from None
             raise
         except SessionCoreError as error:
+            self._deadlines.end(task)  # before anybody is told: a listener takes its own time
             await self._report(error, tell=tell)
             raise
         except Exception as error:
+            self._deadlines.end(task)
             raise await self._outage(error, tell=tell) from error
         finally:
             self._deadlines.end(task)

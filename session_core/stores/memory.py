@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError
-from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
+from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
 from session_core.stores.feed import Trace
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class MemoryStore:
     async def ping(self) -> None:
         """Return at once."""
 
+    @keeps_time
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
         return self._live(key)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
 from session_core.stores import redis_scripts as scripts
-from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
+from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
 from session_core.stores.redis_cluster import ClusterLink
 from session_core.stores.redis_feed import RedisFeed
 from session_core.stores.redis_layout import Layout, decode_record, is_live_format, key_of, member_of, owner_bytes, read_index
@@ -87,6 +87,7 @@ class RedisStore(RedisFeed):
         """See `SessionStore.ping`. Writes to every primary: a replica or a full server answers reads, and is no store."""
         await self._link.try_write(self._layout.prefix)
 
+    @keeps_time
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
         return decode_record(key, await self._link.get(self._layout.record(key)), self._clock.now())

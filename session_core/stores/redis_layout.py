@@ -188,8 +188,11 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
         rank, at = (older << 32 | newer) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:
         return None
-    user, at = _read_owner(value, at, flags >> 1 & 3)
-    op_session, at = _read_owner(value, at, flags >> 3 & 3)
+    try:
+        user, at = _read_owner(value, at, flags >> 1 & 3)
+        op_session, at = _read_owner(value, at, flags >> 3 & 3)
+    except UnicodeDecodeError:  # poisoned: no data at all is a session that nobody can decode
+        return StoredSession(key, version, Entry(b"", expires_at))
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
 
 

@@ -140,26 +140,30 @@ class SingleLink:
             else:
                 if reply is None or type(reply) is bytes:
                     return reply
-        async with asyncio.timeout_at(deadline):  # the connection keeps the time of its commands, nobody that of more attempts
-            value: bytes | None = await self.call(b"GET", name)
+        try:  # the connection keeps the time of one command, nobody that of more attempts
+            async with asyncio.timeout_at(deadline):
+                value: bytes | None = await self.call(b"GET", name)
+        except TimeoutError:
+            report_outage("timeout")
         return value
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
         connection = self._endpoint.current() if self._opened else None
-        sent = False
-        if connection is not None:
-            try:
-                reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
-            except ConnectionLostError as lost:
-                if lost.late:
-                    report_outage("timeout")
-                sent = lost.sent
-            else:
-                if type(reply) is not ReplyError:
-                    return reply
-        command = Command(args, keys, script)
-        command.replay = sent
+        if connection is None:
+            return await self._exchange(Command(args, keys, script))
+        try:
+            reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
+        except ConnectionLostError as lost:
+            if lost.late:
+                report_outage("timeout")
+            command = Command(args, keys, script)
+            command.replay = lost.sent
+        else:
+            if not isinstance(reply, ReplyError):
+                return reply
+            command = Command(args, keys, script)
+            self._refused(reply, command, connection)  # raises unless the script was not run at all
         return await self._exchange(command)
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:

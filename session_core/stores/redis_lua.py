@@ -27,14 +27,17 @@ local NAME_CHARS = 20
 local function owner(value, at, kind)
   if kind == 0 then return '', at end
   local size = 32
-  if kind == 2 then size, at = struct.unpack('>I2', value, at) end
+  if kind == 2 then
+    if #value <= at then return '', at end -- cut off
+    size, at = struct.unpack('>I2', value, at)
+  end
   return kind .. string.sub(value, at, at + size - 1), at + size
 end
 
 -- The live record in a value, or nil.
 local function opened(value)
   local flags = value and string.byte(value) or 0
-  if flags < 128 then return nil end
+  if flags < 128 or #value < (flags % 2 == 0 and 14 or 25) then return nil end
   local r, at = {value = value}
   if flags % 2 == 0 then
     r.version, r.expires, r.rank, at = struct.unpack('>I3I5I5', value, 2)

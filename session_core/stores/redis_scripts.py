@@ -55,7 +55,7 @@ if ARGV[1] == '' and ARGV[9] == '' then
   local found, value = redis.call('GET', KEYS[1]), ARGV[4]
   local flags = string.byte(value)
   local owners = flags == 138 and 64 or (flags == 130 or flags == 136) and 32 or flags == 128 and 0
-  if found and owners and string.byte(found) == flags then
+  if found and owners and #found >= 14 and string.byte(found) == flags then
     local epoch, cell = 1577836800000, 3600000
     local version, expires = struct.unpack('>I3I5', found, 2)
     local later = struct.unpack('>I5', value, 5)
