@@ -218,6 +218,7 @@ class ConnectionWatch:
             return
         self._leave(session)
         there = self._enter(newest)
+        self._hinted[newest.key] = None  # what was said of it before now was said of nobody known: look once more
         for connection in session.connections:
             there.connections.add(connection)
             connection.follow(Snapshot(newest.key, _STALE, newest.expires_at, newest.record))
