@@ -42,7 +42,7 @@ class _Plan:
     warm_up: bool
 
 
-_FULL: Final = _Plan(15, Amount(seconds=0.2, increments=1000), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
+_FULL: Final = _Plan(9, Amount(seconds=0.25, increments=1200), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
 _QUICK: Final = _Plan(1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
 
 
