@@ -20,7 +20,8 @@ from typing import Final
 from benchmarks import payload
 from benchmarks.stacks import Stack
 from tests.node_packages import NpmError, installed
-from tests.stores.redis_servers import RedisServer, free_port, redis_program, running, valkey_program
+from tests.ports import free_port
+from tests.stores.redis_servers import RedisServer, redis_program, running, valkey_program
 
 __all__ = ("Launched", "MissingProgramError", "RedisServer", "node_program", "redis_server", "stack_environment")
 

@@ -73,7 +73,7 @@ class RefreshBatch:
         horizon = self.config.horizon_seconds if horizon_seconds is None else horizon_seconds
         run = _Run(self._rps.clock.now() + horizon * 1000, concurrency or self.config.concurrency, dry_run=dry_run)
         async for minute in self._notes.minutes(run.until):
-            notes = [note for note in await self._notes.due(minute) if note.due <= run.until]
+            notes = [note for note in await self._notes.due(minute) if note.due <= run.until and note.key not in run.renewed]
             await self._refresh_all(run, notes)
             if run.stopped(self.config.max_sessions):
                 run.result.complete = False
@@ -128,6 +128,7 @@ class RefreshBatch:
         else:
             run.outages = 0
             result.refreshed += 1
+            run.renewed.add(renewed.key)
             await self._tidy(run, note, renewed)
 
     async def _find(self, note: DueNote) -> HeldTokens | None:
@@ -163,6 +164,9 @@ class _Run:
         self.result = BatchResult()
         self.done: int | None = None
         """The first minute that is not done."""
+        self.renewed: set[str] = set()
+        """Sessions that have had their turn. Tokens that live for less than the horizon are due again in a minute to which this
+        run has yet to come; it would redeem them once more there."""
         self.outages = 0
         self.troubled = False
 

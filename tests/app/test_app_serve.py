@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.processes import ROOT, clean_environment, free_ports
+from tests.app.processes import ROOT, clean_environment
+from tests.ports import free_ports
 
 SERVE = (sys.executable, "-c", "import sys; from app.cli import serve; sys.exit(serve())")
 

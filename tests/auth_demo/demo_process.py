@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.app.processes import clean_environment, free_ports
+from tests.app.processes import clean_environment
+from tests.ports import free_ports
 
 DEMO = (sys.executable, "-c", "import sys; from auth_demo.demo import main; sys.exit(main())")
 

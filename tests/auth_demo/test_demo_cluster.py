@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.app.processes import clean_environment, free_ports
+from tests.app.processes import clean_environment
 from tests.auth_demo.demo_process import DEMO, run_demo, running_demo, start_demo
+from tests.ports import free_ports
 from tests.stores.redis_servers import needed_valkey
 
 pytestmark = pytest.mark.usefixtures("servers_files")

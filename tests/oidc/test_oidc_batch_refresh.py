@@ -65,6 +65,17 @@ async def test_the_horizon_decides(world: World) -> None:
     assert await run(world, horizon_seconds=3600) == result(due=1, refreshed=1)
 
 
+async def test_tokens_that_live_for_less_than_the_horizon_are_refreshed_once_in_a_run(world: World) -> None:
+    """The new token is due in a later minute, to which the run comes only then."""
+    await stay_in_use(world, 55)
+    world.op.answer = {"expires_in": 400}
+    assert await run(world, horizon_seconds=600) == result(due=1, refreshed=1)
+    world.clock.advance(minutes=1)
+    assert await run(world, horizon_seconds=600) == result(due=1, refreshed=1)
+    assert world.op.count("/token") == 3
+    assert len(await notes(world)) == 1
+
+
 async def test_a_run_keeps_no_session_alive(world: World) -> None:
     """Who is away is logged out in the end, however often the tokens are refreshed."""
     world.op.answer = {"expires_in": 600}

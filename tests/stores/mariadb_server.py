@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.redis_servers import end_with_parent, free_port
+from tests.ports import free_port
+from tests.stores.redis_servers import end_with_parent
 
 INSTALL = "apt-get install mariadb-server"
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))

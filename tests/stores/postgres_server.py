@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.redis_servers import free_port
+from tests.ports import free_port
 
 
 def installed() -> Path | None:

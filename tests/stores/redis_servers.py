@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,11 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from tests.ports import free_port
+
+_BUS = 10_000
+"""How far above a node's port the others of its cluster speak to it."""
 
 
 def valkey_program() -> Path | None:
@@ -146,7 +150,7 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
         servers = []
         for _ in range(primaries * (2 if replicas else 1)):
             options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf")
-            servers.append(stack.enter_context(running(program, *options, port=_cluster_port())))
+            servers.append(stack.enter_context(running(program, *options, port=free_port(beside=_BUS))))
         for number, server in enumerate(servers[:primaries]):
             first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
             server.admin("CLUSTER", "ADDSLOTSRANGE", first, last)
@@ -160,21 +164,6 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
         if replicas:
             until(lambda: all(info(server, "replication").count(b"state=online") == 1 for server in servers[:primaries]))
         yield RedisCluster(servers, primaries)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _cluster_port() -> int:
-    """A port with room for the cluster bus, which is 10000 above."""
-    while True:
-        port = free_port()
-        with socket.socket() as probe, suppress(OSError, OverflowError):
-            probe.bind(("127.0.0.1", port + 10000))
-            return port
 
 
 def _nodes(server: RedisServer) -> list[bytes]:

@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.app.processes import ROOT, clean_environment, free_ports
+from tests.app.processes import ROOT, clean_environment
+from tests.ports import free_ports
 from tests.stores.redis_servers import RedisCluster, RedisServer, end_with_parent
 from tests.websocket_client import WebSocketClient
 

@@ -12,8 +12,9 @@ from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.opening import open_store
 from session_core.stores.redis import RedisStore
 from session_core.stores.redis_url import parse_redis_url
+from tests.ports import free_port
 from tests.stores.redis_faults import certificate_for_loopback
-from tests.stores.redis_servers import free_port, info, needed_redis, needed_valkey, running, until
+from tests.stores.redis_servers import info, needed_redis, needed_valkey, running, until
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.node_packages import node_command
-from tests.stores.redis_servers import end_with_parent, free_port
+from tests.ports import free_port
+from tests.stores.redis_servers import end_with_parent
 
 _SOURCE = Path(__file__).parent / "unstorage_server"
 
