@@ -26,7 +26,7 @@ lint:
 
 # both type checkers
 types:
-    uv run mypy .
+    uv run mypy
     uv run pyright
 
 # demo:begin
