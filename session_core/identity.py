@@ -31,15 +31,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, di
     """The logged-in user, as the identity provider vouched for them.
 
     Two identities are the same user exactly when `issuer` and `subject` are equal; the same subject of another issuer is
-    somebody else. `auth_time` and `iat` are Unix time in seconds by the provider's clock, as in the claims of these names: when
-    the user proved who they are, and when the provider issued the ID token of this login; a stored session has no `iat`.
+    somebody else. `auth_time` is when the user proved who they are: Unix time in seconds by the provider's clock.
     """
 
     issuer: str
     subject: str
     sid: str | None = None
     auth_time: int | None = None
-    iat: int | None = None
     acr: str | None = None
     amr: tuple[str, ...] = ()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.events import Events
     from session_core.identity import Identity
+    from session_core.store_order import Moment
     from session_core.stores.base import SessionStore
     from session_core.timeouts import Timeouts
 
@@ -160,19 +161,18 @@ class SessionLifecycle(Generic[D]):
         first: Callable[[bytes], bytes],
         vault: bytes,
         device: Device,
-        started_at: int | None = None,
+        begun: Moment | None = None,
     ) -> tuple[str, Snapshot]:
         """Log `identity` in under a new id, and start the lifetimes anew.
 
         Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
         no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
         What the session begins with is what `first` makes of that; where it raises, nothing has changed.
-        `started_at` (Unix ms) is when the login began: if the OP ended the user's session after that, the login is refused with
-        `SessionGoneError`. What came first is told by the OP's clock (`identity.iat`, `identity.auth_time`) where it can be.
+        `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP ended the user's session after
+        that, the login is refused with `SessionGoneError`.
         """
-        await self._refuse_ended(identity, started_at)  # before anything of the session the browser has is touched
+        await self._refuse_ended(identity, begun)  # before anything of the session the browser has is touched
         now = self.clock.now()
-        kept = msgspec.structs.replace(identity, iat=None)  # of use only until the login is through
 
         def log_in(record: SessionRecord) -> SessionRecord:
             mine = record.identity is None or identity.is_same_user(record.identity)
@@ -180,7 +180,7 @@ class SessionLifecycle(Generic[D]):
                 created_at=now,
                 absolute_expires_at=self.timeouts.absolute_expiry(now),
                 data=msgspec.Raw(first(bytes(change(record).data) if mine else self._blank())),
-                identity=kept,
+                identity=identity,
                 logged_in_at=now,
                 device=device,
                 vault=vault,
@@ -195,8 +195,8 @@ class SessionLifecycle(Generic[D]):
             except SessionGoneError:
                 data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
         if entered is None:
-            entered = await self.begin(first(data), device=device, identity=kept, vault=vault)
-        await self._undo_if_ended(entered[1], identity, started_at)
+            entered = await self.begin(first(data), device=device, identity=identity, vault=vault)
+        await self._undo_if_ended(entered[1], identity, begun)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
 
@@ -255,16 +255,16 @@ class SessionLifecycle(Generic[D]):
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())
 
-    async def _refuse_ended(self, identity: Identity, started_at: int | None) -> None:
+    async def _refuse_ended(self, identity: Identity, begun: Moment | None) -> None:
         """Raise `SessionGoneError` when the OP ended this user's sessions after the login began."""
-        if started_at is not None and await was_ended_since(self.store, identity, started_at, self.clock.now()):
+        if begun is not None and await was_ended_since(self.store, identity, begun):
             msg = "the identity provider ended this login"
             raise SessionGoneError(msg)
 
-    async def _undo_if_ended(self, new: Snapshot, identity: Identity, started_at: int | None) -> None:
+    async def _undo_if_ended(self, new: Snapshot, identity: Identity, begun: Moment | None) -> None:
         """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""
         try:
-            await self._refuse_ended(identity, started_at)
+            await self._refuse_ended(identity, begun)
         except (SessionGoneError, StoreUnavailableError):
             with suppress(StoreUnavailableError):
                 await self.store.delete(new.key)

@@ -11,9 +11,11 @@ from litestar.di import NamedDependency
 
 from session_core.end_marks import leave_mark
 from session_core.identity import Identity, op_session_key
-from session_core.record import Device, UndecodableError, is_note
+from session_core.notes import is_note
+from session_core.record import Device, UndecodableError
 from session_core.session_id import handle_of
 from session_core.session_stats import SessionStats, StatsCounter
+from session_core.store_order import Moment, current_moment
 from session_core.stores.base import SessionIndex
 from session_core.writer import snapshot_of
 
@@ -85,12 +87,16 @@ class SessionManager:
         await self._report(ended, reason, identity)
         return len(ended)
 
+    async def moment(self) -> Moment:
+        """Return the moment it is now, for `SessionHandle.login(begun=...)` of a login that begins and comes back later."""
+        return await current_moment(self.store)
+
     async def end_op_session(self, issuer: str, sid: str, *, iat: int | None = None, reason: str = "op_logout") -> int:
         """End all sessions that belong to one session at the OP; return how many.
 
-        A login callback of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix
-        seconds by its own clock: with it the nodes' clocks need not agree on what is under way. The same `sid` of another issuer
-        is untouched.
+        A login of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix seconds by its
+        own clock: with it, a login for which the user has proved who they are since (`auth_time`) goes on. The same `sid` of
+        another issuer is untouched.
         """
         key = op_session_key(issuer, sid)
         await leave_mark(self.store, key, self.clock.now(), iat=iat)

@@ -18,18 +18,13 @@ from session_core.identity import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("NOTE_MARK", "DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record", "is_note")
+__all__ = ("DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 _join: Final = msgspec.msgpack.Encoder()
 _split: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
-
-
-NOTE_MARK: Final = b"\xc1note\x00"
-"""Begins what the library itself keeps in a store beside the sessions. The byte 0xC1 begins nothing in MessagePack: what begins
-with it is never a session."""
 
 
 class UndecodableError(Exception):
@@ -77,11 +72,6 @@ def decode_record(raw: bytes) -> SessionRecord:
         return _record_decoder.decode(raw)
     except Exception as error:  # a poisoned record may raise anything: wrong text, too deep, too large
         raise UndecodableError from error
-
-
-def is_note(raw: bytes) -> bool:
-    """Whether a store's bytes are a note of the library's own and no session."""
-    return raw.startswith(NOTE_MARK)
 
 
 class DataCodec(Generic[D]):

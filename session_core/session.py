@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from session_core.identity import Identity
     from session_core.lifecycle import SessionLifecycle
+    from session_core.store_order import Moment
     from session_core.writer import Change, Snapshot
 
 __all__ = ("CookieAction", "Session", "SessionHandle")
@@ -173,13 +174,13 @@ class SessionHandle(SessionFacts, Generic[D]):
         *,
         first: Callable[[D], D | None] | None = None,
         vault: bytes = b"",
-        started_at: int | None = None,
+        begun: Moment | None = None,
     ) -> None:
         """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
 
         Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
         same write: where it raises, nobody is logged in and nothing has changed. `vault` is kept for the login layer. See
-        `SessionLifecycle.login` for `started_at`.
+        `SessionLifecycle.login` for `begun`.
         """
         await self.load()
         self._refuse_late()
@@ -202,7 +203,7 @@ class SessionHandle(SessionFacts, Generic[D]):
             first=begin_with,
             vault=vault,
             device=self._read_device(),
-            started_at=started_at,
+            begun=begun,
         )
         self._enter(session_id, snapshot)
 

@@ -1,110 +1,88 @@
-"""Which logins a mark ends: each clock is compared only with itself, and rules that are almost right are found out."""
+"""Which logins a mark ends: told by the store's order and the provider's clock, and rules that are almost right are found out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 import pytest
 
-from session_core import end_marks
-from session_core.clock import TOLERATED_SKEW_MS
 from session_core.end_marks import EndMark, leave_mark, was_ended_since
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.notes import encode_note
+from session_core.store_order import Moment, current_moment, next_moment
+from session_core.stores.base import Entry
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock
 from tests.support import ALICE
 
 NOON = 4_102_444_800
-SKEW = TOLERATED_SKEW_MS // 1000
+COUNT = 7
 
-Rule = Callable[[EndMark, int | None, int | None, int], bool]
-"""`rule(mark, iat, auth_time, started_at)`: whether the mark ends the login."""
+Rule = Callable[[EndMark, int | None, Moment], bool]
+"""`rule(mark, auth_time, begun)`: whether the mark ends the login."""
 
 
 class Case(NamedTuple):
-    """Seconds after noon by a clock that is right, as the provider's is; the nodes' clocks differ from it by `begun` and `ended`.
-
-    `logout`: when the provider ended the session, and when its token arrived.
-    """
+    """Seconds after noon. `logout`: when the provider ended the session, and when its token arrived."""
 
     name: str
-    begun: int
-    ended: int
     started: float
-    issued: float | None
     proved: float | None
     logout: tuple[float, float]
     is_ended: bool
     op_says: bool = True
 
     def decided_by(self, rule: Rule) -> bool:
-        def op_seconds(moment: float | None) -> int | None:
-            return None if moment is None else int(NOON + moment)
-
-        mark = EndMark(round(1000 * (NOON + self.logout[1] + self.ended)), op_seconds(self.logout[0]) if self.op_says else None)
-        started_at = round(1000 * (NOON + self.started + self.begun))
-        return rule(mark, op_seconds(self.issued), op_seconds(self.proved), started_at)
+        signed, arrived = self.logout
+        mark = EndMark().after(Moment(COUNT, 1), int(NOON + signed) if self.op_says else None)
+        return rule(mark, None if self.proved is None else int(NOON + self.proved), Moment(COUNT, int(self.started > arrived)))
 
 
-def cases() -> Iterator[Case]:
-    for begun, ended in product((-SKEW // 2, 0, SKEW // 2), repeat=2):
-        by_any = [
-            ("the ID token is older", 0, 6, None, (10, 10.2), True),
-            ("the ID token is older, the user came long before", 0, 6, -3600, (10, 10.2), True),
-            ("both within one second", 0, 10.1, 9.9, (10.8, 10.9), True),
-            ("the logout arrives minutes later", 0, 6, 5, (10, 200), True),
-            ("the next login, proved anew", 11, 13, 12, (10, 10.2), False),
-            ("the next login, begun before a late token arrived", 50, 60, 55, (10, 100), False),
-        ]
-        for name, started, issued, proved, logout, is_ended in by_any:
-            yield Case(name, begun, ended, started, issued, proved, logout, is_ended)
-        if begun == ended:
-            by_agreeing = [
-                ("the next login, by single sign-on", 11, 13, -3600, (10, 10.2), False),
-                ("the next login, nothing said of when", 11, 13, None, (10, 10.2), False),
-                ("a code from before, redeemed later", 0, 30, 5, (10, 10.2), True),
-                ("a code from before, redeemed later, nothing said of when", 0, 30, None, (10, 10.2), True),
-                ("no ID token, begun before", 0, None, None, (10, 10.2), True),
-                ("no ID token, begun after", 11, None, None, (10, 10.2), False),
-            ]
-            for name, started, issued, proved, logout, is_ended in by_agreeing:
-                yield Case(name, begun, ended, started, issued, proved, logout, is_ended)
-            yield Case("no logout token, begun before", begun, ended, 0, 6, 5, (10, 10.2), is_ended=True, op_says=False)
-            yield Case("no logout token, begun after", begun, ended, 11, 11, 5, (10, 10.2), is_ended=False, op_says=False)
+CASES = [
+    Case("begun before", 0, None, (10, 10.2), is_ended=True),
+    Case("begun before, the user came long before", 0, -3600, (10, 10.2), is_ended=True),
+    Case("begun before, both within one second", 9.8, 10.1, (10.8, 10.9), is_ended=True),
+    Case("begun before, the token arrives minutes later", 0, 5, (10, 200), is_ended=True),
+    Case("begun after", 11, None, (10, 10.2), is_ended=False),
+    Case("begun after, by single sign-on", 11, -3600, (10, 10.2), is_ended=False),
+    Case("begun a moment after", 10.3, 10.4, (10, 10.2), is_ended=False),
+    Case("proved anew, begun before a late token arrived", 50, 55, (10, 100), is_ended=False),
+    Case("not proved anew, begun before a late token arrived", 50, -3600, (10, 100), is_ended=True),
+    Case("no logout token, begun before", 0, 9, (10, 10.2), is_ended=True, op_says=False),
+    Case("no logout token, proved anew, begun before", 0, 5, (1, 10.2), is_ended=True, op_says=False),
+    Case("no logout token, begun after", 11, None, (10, 10.2), is_ended=False, op_says=False),
+]
 
 
-def the_rule(mark: EndMark, iat: int | None, auth_time: int | None, started_at: int) -> bool:
-    return mark.ends(msgspec.structs.replace(ALICE, iat=iat, auth_time=auth_time), started_at)
+def the_rule(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return mark.ends(msgspec.structs.replace(ALICE, auth_time=auth_time), begun)
 
 
-def by_the_nodes_clocks_alone(mark: EndMark, _: int | None, __: int | None, started_at: int) -> bool:
-    return mark.at >= started_at
+def by_the_order_alone(mark: EndMark, _: int | None, begun: Moment) -> bool:
+    return begun.is_before(mark.signed or mark.unsigned or begun)
 
 
-def by_the_id_token_alone(mark: EndMark, iat: int | None, _: int | None, started_at: int) -> bool:
-    return mark.at >= started_at if mark.iat is None or iat is None else iat <= mark.iat
+def by_when_the_user_came_alone(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, begun) if mark.signed is None or auth_time is None else auth_time <= mark.iat
 
 
-def by_when_the_user_came_alone(mark: EndMark, _: int | None, auth_time: int | None, started_at: int) -> bool:
-    return mark.at >= started_at if mark.iat is None or auth_time is None else auth_time <= mark.iat
+def with_ties_let_in(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(msgspec.structs.replace(mark, iat=mark.iat - 1), auth_time, begun)
 
 
-def with_ties_let_in(mark: EndMark, iat: int | None, auth_time: int | None, started_at: int) -> bool:
-    return the_rule(msgspec.structs.replace(mark, iat=mark.iat and mark.iat - 1), iat, auth_time, started_at)
+def with_what_is_equal_as_before(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, Moment(begun.count, begun.number - 1))
 
 
-def with_any_tolerance(mark: EndMark, iat: int | None, auth_time: int | None, started_at: int) -> bool:
-    return the_rule(mark, iat, auth_time, started_at) or mark.at + TOLERATED_SKEW_MS >= started_at
-
-
-def as_if_the_clocks_were_one(mark: EndMark, iat: int | None, auth_time: int | None, started_at: int) -> bool:
-    return the_rule(mark, iat, auth_time, started_at if iat is None else iat * 1000)
+def with_any_proof(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, begun) and (auth_time is None or auth_time < NOON)
 
 
 def wrongly_decided(rule: Rule) -> set[str]:
-    return {case.name for case in cases() if case.decided_by(rule) is not case.is_ended}
+    return {case.name for case in CASES if case.decided_by(rule) is not case.is_ended}
 
 
 def test_what_came_first_is_told_by_whoever_knows() -> None:
@@ -114,37 +92,106 @@ def test_what_came_first_is_told_by_whoever_knows() -> None:
 @pytest.mark.parametrize(
     ("rule", "found_by"),
     [
-        (by_the_nodes_clocks_alone, "the ID token is older"),
-        (by_the_nodes_clocks_alone, "the next login, proved anew"),
-        (by_the_id_token_alone, "a code from before, redeemed later"),
-        (by_when_the_user_came_alone, "the next login, by single sign-on"),
-        (with_ties_let_in, "both within one second"),
-        (with_any_tolerance, "no ID token, begun after"),
-        (as_if_the_clocks_were_one, "no logout token, begun before"),
+        (by_the_order_alone, "proved anew, begun before a late token arrived"),
+        (by_when_the_user_came_alone, "begun after, by single sign-on"),
+        (with_ties_let_in, "begun before, both within one second"),
+        (with_what_is_equal_as_before, "begun after"),
+        (with_any_proof, "no logout token, proved anew, begun before"),
     ],
 )
 def test_that_almost_right_rules_are_found_out(rule: Rule, found_by: str) -> None:
     assert found_by in wrongly_decided(rule)
 
 
-@pytest.mark.anyio
-async def test_a_mark_from_a_node_that_is_behind_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock(1000 * NOON)
-    store = MemoryStore(clock=clock)
-    identity = msgspec.structs.replace(ALICE, iat=NOON)
-    started_at = clock.now() + TOLERATED_SKEW_MS
-    await leave_mark(store, identity.user_key, clock.now(), iat=NOON)
-    assert await was_ended_since(store, identity, started_at, clock.now())
-    # Where it would be if all clocks were one, it is not.
-    monkeypatch.setattr(end_marks, "TOLERATED_SKEW_MS", 0)
-    assert not await was_ended_since(store, identity, started_at, clock.now())
+def test_one_mark_says_what_all_have_said() -> None:
+    begun, proved = Moment(COUNT, 3), msgspec.structs.replace(ALICE, auth_time=NOON + 1)
+    mark = EndMark().after(Moment(COUNT, 4), None).after(Moment(COUNT, 2), NOON)
+    assert mark.ends(proved, begun), "a frame ended it; that an older token does not takes nothing back"
+    mark = EndMark().after(Moment(COUNT, 5), NOON).after(Moment(COUNT, 4), NOON - 60)
+    assert mark == EndMark(signed=Moment(COUNT, 5), iat=NOON), "tokens that overtook each other"
+    assert not mark.ends(proved, begun)
+    assert mark.ends(ALICE, begun)
+
+
+def test_what_a_lost_count_leaves_open_is_refused() -> None:
+    mark = EndMark().after(Moment(COUNT, 9), None).after(Moment(COUNT + 1, 1), None)
+    assert mark.ends(ALICE, Moment(COUNT, 10))
+    assert mark.ends(ALICE, Moment())
+    assert not mark.ends(ALICE, Moment(COUNT + 1, 1))
 
 
 @pytest.mark.anyio
-async def test_what_the_provider_said_long_ago_leaves_it_to_the_nodes_clocks() -> None:
-    clock = FakeClock(1000 * NOON)
+async def test_a_mark_that_cannot_be_read_refuses_and_gives_way() -> None:
+    clock = FakeClock()
     store = MemoryStore(clock=clock)
-    await leave_mark(store, ALICE.user_key, clock.now(), iat=NOON - 3600)
-    proved = msgspec.structs.replace(ALICE, iat=NOON, auth_time=NOON)
-    assert await was_ended_since(store, proved, clock.now(), clock.now())
-    assert not await was_ended_since(store, proved, clock.now() + 1, clock.now())
+    await leave_mark(store, ALICE.user_key, clock.now())
+    (key,) = [stored.key async for stored in store.scan() if stored.key[-3:] == stored.key[:3]]
+    begun = await current_moment(store)
+    await store.replace(key, Entry(encode_note("of another version"), clock.now() + 60_000), version=1)
+    assert await was_ended_since(store, ALICE, begun)
+    await leave_mark(store, ALICE.user_key, clock.now())
+    assert await was_ended_since(store, ALICE, begun)
+    assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+@pytest.mark.anyio
+async def test_to_begin_a_login_writes_nothing() -> None:
+    store = MemoryStore()
+    assert await current_moment(store) == Moment()
+    assert [stored async for stored in store.scan()] == []
+
+
+class Meddling(MemoryStore):
+    """Others come in between each look and each write, as often as they are told to."""
+
+    times = 0
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        if self.times:
+            self.times -= 1
+            await super().replace(key, entry, version=version)
+        return await super().replace(key, entry, version=version)
+
+
+@pytest.mark.anyio
+async def test_a_moment_that_others_have_raised_meanwhile_is_after_whatever_began_before() -> None:
+    clock = FakeClock()
+    store = Meddling(clock=clock)
+    await next_moment(store, clock.now())
+    begun = await current_moment(store)
+    store.times = 1
+    moment = await next_moment(store, clock.now())
+    assert begun.is_before(moment)
+    assert not (await current_moment(store)).is_before(moment)
+
+
+class Refusing(MemoryStore):
+    """Nothing written is there when it is looked at again."""
+
+    async def load(self, key: str) -> None:
+        del key
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        del key, entry, limit
+        raise SessionConflictError
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        del key, entry, version
+        raise SessionGoneError
+
+
+@pytest.mark.anyio
+async def test_a_store_that_does_not_keep_its_count_ends_nothing_in_silence() -> None:
+    with pytest.raises(StoreUnavailableError):
+        await leave_mark(Refusing(), ALICE.user_key, 0)
+
+
+@pytest.mark.anyio
+async def test_many_logouts_at_once_are_all_remembered() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    users = [msgspec.structs.replace(ALICE, subject=f"user {number}", sid=None) for number in range(5)]
+    begun = await current_moment(store)
+    await asyncio.gather(*(leave_mark(store, user.user_key, clock.now()) for user in users for _ in range(10)))
+    assert all([await was_ended_since(store, user, begun) for user in users])
+    assert not any([await was_ended_since(store, user, await current_moment(store)) for user in users])

@@ -167,13 +167,12 @@ async def test_an_ended_op_session_is_remembered_without_gaps(clock: FakeClock) 
     for _ in range(12):
         await sessions.end_op_session(ALICE.issuer, ALICE.sid)
         clock.advance(seconds=61)
-    started = clock.now()
+    begun = await sessions.moment()
     clock.advance(seconds=30)
     await sessions.end_op_session(ALICE.issuer, ALICE.sid)
     with pytest.raises(SessionGoneError):
-        await handle_on(plugin_in(app)).login(ALICE, started_at=started)
-    clock.advance(seconds=1)
-    await handle_on(plugin_in(app)).login(ALICE, started_at=clock.now())
+        await handle_on(plugin_in(app)).login(ALICE, begun=begun)
+    await handle_on(plugin_in(app)).login(ALICE, begun=await sessions.moment())
 
 
 async def test_a_closed_store_stays_closed_and_can_be_opened_again() -> None:
@@ -221,11 +220,11 @@ async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouc
     app = make_app(clock=clock)
     visitor = handle_on(plugin_in(app))
     await visitor.update(cart=["book"])
-    started = clock.now()
+    begun = await plugin_in(app).sessions.moment()
     clock.advance(seconds=1)
     await plugin_in(app).sessions.end_user(ALICE)
     with pytest.raises(SessionGoneError):
-        await visitor.login(ALICE, started_at=started)
+        await visitor.login(ALICE, begun=begun)
     again = await handle_on(plugin_in(app), visitor.session_id).load()
     assert (again.identity, again.data.cart) == (None, ["book"])
 

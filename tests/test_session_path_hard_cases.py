@@ -136,5 +136,5 @@ async def test_the_data_after_an_update_is_what_the_store_has() -> None:
 
 
 def test_the_time_of_issue_is_no_part_of_who_it_is() -> None:
-    assert msgspec.structs.replace(ALICE, iat=5).is_same_user(ALICE)
-    assert Identity(issuer="i", subject="s", iat=1).user_key == Identity(issuer="i", subject="s").user_key
+    assert msgspec.structs.replace(ALICE, auth_time=5).is_same_user(ALICE)
+    assert Identity(issuer="i", subject="s", auth_time=1).user_key == Identity(issuer="i", subject="s").user_key

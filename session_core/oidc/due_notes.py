@@ -8,15 +8,13 @@ the session.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.record import NOTE_MARK, is_note
+from session_core.notes import encode_note, note_digest, read_note
 from session_core.session_id import DIGEST_CHARS
 from session_core.stores.base import Entry, SessionIndex
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.oidc.session_tokens import HeldTokens
     from session_core.oidc.tokens import TokenSet
-    from session_core.stores.base import SessionStore, StoredSession
+    from session_core.stores.base import SessionStore
 
 __all__ = ("DueNote", "DueNotes", "grant_digest")
 
@@ -63,7 +61,6 @@ class DueNotes:
         self._store = store
         self._clock = clock
         self._begun = False
-        self._decoder = msgspec.msgpack.Decoder(DueNote)
 
     async def add(self, key: str, identity: Identity, tokens: TokenSet, *, absolute_expires_at: int) -> None:
         """Note a session, unless it cannot be refreshed or never says when it is due."""
@@ -71,7 +68,7 @@ class DueNotes:
             return
         note = DueNote(key, identity.user_key, tokens.expires_at, grant_digest(tokens))
         until = min(absolute_expires_at, note.due + _KEPT_MS)
-        data = NOTE_MARK + msgspec.msgpack.encode(note)
+        data = encode_note(note)
         try:
             await self._begin()
             await self._store.create(_note_key(note), Entry(data, until, op_session=_index(note.minute, _shard(key))))
@@ -96,7 +93,7 @@ class DueNotes:
         found: dict[str, DueNote] = {}
         for shard in range(_SHARDS):
             for stored in await self._store.find(SessionIndex(op_session=_index(minute, shard))):
-                if (note := self._read(stored)) is not None:
+                if (note := read_note(stored.entry.data, DueNote)) is not None:
                     found[note.key] = note
         return list(found.values())
 
@@ -129,35 +126,19 @@ class DueNotes:
 
     async def _progress(self) -> int | None:
         stored = await self._store.load(_PROGRESS_KEY)
-        try:
-            return msgspec.msgpack.decode(stored.entry.data[len(NOTE_MARK) :], type=int) if stored is not None else None
-        except msgspec.MsgspecError:
-            return None
+        return None if stored is None else read_note(stored.entry.data, int)
 
     def _progress_entry(self, minute: int) -> Entry:
-        return Entry(NOTE_MARK + msgspec.msgpack.encode(minute), self._clock.now() + _PROGRESS_MS)
-
-    def _read(self, stored: StoredSession) -> DueNote | None:
-        if not is_note(stored.entry.data):
-            return None
-        try:
-            return self._decoder.decode(stored.entry.data[len(NOTE_MARK) :])
-        except msgspec.MsgspecError:
-            return None
+        return Entry(encode_note(minute), self._clock.now() + _PROGRESS_MS)
 
 
 def grant_digest(tokens: TokenSet) -> str:
     """Return what a note says of a refresh token: enough to know it again, nothing to use it."""
-    return _digest("due-grant", tokens.refresh_token or "")[:16]
-
-
-def _digest(*parts: str) -> str:
-    # Parts are digests, numbers and fixed words, and none contains a space but the last.
-    return urlsafe_b64encode(sha256(" ".join(parts).encode()).digest()).rstrip(b"=").decode()
+    return note_digest("due-grant", tokens.refresh_token or "")[:16]
 
 
 def _index(minute: int, shard: int) -> str:
-    return _digest("due-minute", str(minute), str(shard))
+    return note_digest("due-minute", str(minute), str(shard))
 
 
 def _shard(key: str) -> int:
@@ -166,7 +147,7 @@ def _shard(key: str) -> int:
 
 def _note_key(note: DueNote) -> str:
     """The form of a session key, of what is no session id: no cookie leads to it. The tag is the session's."""
-    return _digest("due-note", note.key, str(note.due)) + note.key[DIGEST_CHARS:]
+    return note_digest("due-note", note.key, str(note.due)) + note.key[DIGEST_CHARS:]
 
 
-_PROGRESS_KEY: Final = _digest("due-progress") + "due"
+_PROGRESS_KEY: Final = note_digest("due-progress") + "due"

@@ -79,13 +79,11 @@ async def validate_id_token(token: object, expected: ExpectedIdToken, keys: KeyC
         raise IdTokenError("events_claim")
     check_issuer(claims, expected.issuer, IdTokenError)
     check_audience(claims, expected.client_id, IdTokenError)
-    iat = None
     if not expected.timeless:
-        iat = check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=IdTokenError)
+        check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=IdTokenError)
     _check_nonce(claims, expected.nonce)
     _check_access_token_hash(jws, expected.access_token)
-    identity = _identity(claims, expected, iat)
-    return ValidIdToken(identity, claims)
+    return ValidIdToken(_identity(claims, expected), claims)
 
 
 def _check_nonce(claims: dict[str, Any], expected: str | None) -> None:
@@ -110,7 +108,7 @@ def _check_access_token_hash(jws: Jws, access_token: str) -> None:
         raise IdTokenError("at_hash_mismatch")
 
 
-def _identity(claims: dict[str, Any], expected: ExpectedIdToken, iat: int | None) -> Identity:
+def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
     subject = text(claims, "sub", IdTokenError)
     sid = optional_text(claims, "sid", IdTokenError)
     acr = optional_text(claims, "acr", IdTokenError)
@@ -131,7 +129,6 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken, iat: int | None
         sid=sid,
         # Not "now" where the provider does not say: a silent single sign-on proves no recent login.
         auth_time=None if auth_time is None else int(auth_time),
-        iat=iat,
         acr=acr,
         amr=_methods(claims),
     )

@@ -204,7 +204,7 @@ async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: Fin
     change = await hook(finished.identity, finished.claims, session) if hook else None
     vault = party.vault.seal(finished.tokens, finished.identity)
     try:
-        await session.login(finished.identity, first=change, vault=vault, started_at=finished.started_at)
+        await session.login(finished.identity, first=change, vault=vault, begun=finished.begun)
     except SessionGoneError:
         # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
         raise AuthorizationResponseError("ended_by_provider") from None

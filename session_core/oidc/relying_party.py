@@ -26,6 +26,7 @@ from session_core.oidc.provider_logout import ProviderLogout
 from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.tokens import TokenSet
 from session_core.oidc.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions, ResponseMode
+from session_core.store_order import Moment
 
 if TYPE_CHECKING:
     from session_core.manager import SessionManager
@@ -62,7 +63,7 @@ class FinishedLogin(SecretStruct, frozen=True):
     identity: Identity
     claims: dict[str, Any]
     tokens: TokenSet
-    started_at: int
+    begun: Moment
     return_to: str
 
 
@@ -81,7 +82,7 @@ class RelyingParty(ProviderConnection):
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
-        the provider is out; the browser has not left then.
+        the provider is out, `StoreUnavailableError`; the browser has not left then.
         """
         demands = login_demands(asked, self.provider)
         metadata = await self.discovery.metadata()
@@ -89,6 +90,7 @@ class RelyingParty(ProviderConnection):
             headers,
             provider=self.provider.id,
             return_to=return_to_of(asked, self.config.public_url),
+            begun=await self.sessions.moment(),
             max_age=demands.max_age,
             acr_values=demands.acr_values,
             response_mode=self.provider.response_mode,
@@ -155,7 +157,7 @@ class RelyingParty(ProviderConnection):
             code_verifier=transaction.code_verifier,
         )
         identity, claims = await self.identify(answer, metadata, transaction)
-        return FinishedLogin(identity, claims, self.token_set(answer), transaction.started_at, transaction.return_to)
+        return FinishedLogin(identity, claims, self.token_set(answer), transaction.begun, transaction.return_to)
 
     async def end_session_url(self, id_token: str | None) -> str | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""

@@ -21,6 +21,7 @@ from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.secret_struct import SecretStruct
+from session_core.store_order import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +46,10 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,3900}\Z")
 
 
 class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a callback must match. `started_at` is Unix milliseconds; `state` is kept as its digest."""
+    """What a callback must match.
+
+    `started_at` is in Unix milliseconds, `begun` is the same in the store's order; `state` is kept as its digest.
+    """
 
     provider: str
     state_digest: str
@@ -53,6 +57,7 @@ class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=Tr
     code_verifier: str
     return_to: str
     started_at: int
+    begun: Moment = Moment()
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
     response_mode: ResponseMode = "query"
@@ -80,6 +85,7 @@ class LoginTransactions:
         *,
         provider: str,
         return_to: str,
+        begun: Moment,
         max_age: int | None = None,
         acr_values: tuple[str, ...] = (),
         response_mode: ResponseMode = "query",
@@ -99,6 +105,7 @@ class LoginTransactions:
             code_verifier=secrets.token_urlsafe(_SECRET_BYTES),
             return_to=return_to if len(return_to) <= _MAX_RETURN_TO else "/",
             started_at=self._clock.now(),
+            begun=begun,
             max_age=max_age,
             acr_values=acr_values,
             response_mode=response_mode,

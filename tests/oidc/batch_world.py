@@ -9,8 +9,8 @@ import msgspec
 from litestar import get, post
 
 from session_core import Session
+from session_core.notes import is_note
 from session_core.oidc import BatchRefresh, Tokens
-from session_core.record import is_note
 from session_core.stores.base import StoredSession
 from tests.oidc.fake_op import World
 from tests.support import AppSession

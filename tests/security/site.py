@@ -16,8 +16,8 @@ from app.asgi import create_app
 from app.services import Services
 from app.settings import Settings
 from session_core import Event, Identity, SessionPlugin
+from session_core.notes import is_note
 from session_core.oidc import OidcPlugin
-from session_core.record import is_note
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock, logged_in_cookie
 from tests.application_state import KEY, SECRET

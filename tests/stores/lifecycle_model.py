@@ -9,7 +9,7 @@ from session_core.timeouts import Timeouts
 
 LIMIT = 3
 SUCCESSOR_MS = 360_000
-MARK_MS = 26 * 60_000
+MARK_MS = 21 * 60_000
 
 
 @dataclass
@@ -33,8 +33,9 @@ class Model:
 
     timeouts: Timeouts
     sessions: dict[str, Expected] = field(default_factory=dict)
-    marks: dict[str, list[int]] = field(default_factory=dict)
-    """By index key: when the OP ended what it names."""
+    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By index key: which of all ends by the OP was its last, and when that was."""
+    ends: int = 0
 
     def live(self, session_id: str | None, now: int) -> Expected | None:
         found = self.sessions.get(session_id or "")
@@ -78,7 +79,12 @@ class Model:
             each.ended = True
             following = each.successor[0] if each.successor and each.successor[1] > now else None
 
-    def is_refused(self, identity: Identity, started_at: int, now: int) -> bool:
-        """Whether the OP has ended a login that began then."""
-        names = filter(None, (identity.op_session_key, identity.user_key))
-        return any(at >= started_at and at + MARK_MS > now for name in names for at in self.marks.get(name, ()))
+    def mark(self, index_key: str, now: int) -> None:
+        """The OP ends what a key names."""
+        self.ends += 1
+        self.marks[index_key] = self.ends, now
+
+    def is_refused(self, identity: Identity, begun: int, now: int) -> bool:
+        """Whether the OP has ended a login that began when there had been so many ends."""
+        marks = [self.marks.get(name) for name in filter(None, (identity.op_session_key, identity.user_key))]
+        return any(mark is not None and mark[0] > begun and mark[1] + MARK_MS > now for mark in marks)

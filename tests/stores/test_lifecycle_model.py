@@ -33,6 +33,7 @@ from session_core.lifecycle import SessionLifecycle
 from session_core.manager import SessionManager
 from session_core.record import DataCodec
 from session_core.session_id import handle_of, session_key
+from session_core.store_order import Moment
 from session_core.stores.base import SessionIndex, SessionStore
 from session_core.testing import FakeClock
 from session_core.timeouts import Timeouts
@@ -60,6 +61,14 @@ class Held(msgspec.Struct):
     """As it was then."""
 
 
+class Begun(msgspec.Struct):
+    """A login that is at the provider."""
+
+    moment: Moment
+    ends: int
+    """How often the OP had ended something by then."""
+
+
 def bump(data: Data) -> None:
     data.visits += 1
 
@@ -81,6 +90,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     timeouts = Timeouts(idle=3600, absolute=4 * 3600, touch_interval=60)
     ids = Bundle("ids")
     held = Bundle("held")
+    begun = Bundle("begun")
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,16 +181,19 @@ class LifecycleMachine(RuleBasedStateMachine):
     def a_slow_request_logs_in(self, slow: Held, user: str, sid: str) -> str:
         return self._log_in(slow.handle, slow.session_id, self._identity(user, sid))
 
-    @rule(target=ids, user=st.sampled_from(USERS), sid=st.sampled_from(SIDS), minutes=st.integers(0, 10))
-    def a_login_comes_back_from_the_provider(self, user: str, sid: str, minutes: int) -> Any:
+    @rule(target=begun)
+    def a_login_goes_to_the_provider(self) -> Begun:
+        return Begun(self._run(self.manager.moment()), self.model.ends)
+
+    @rule(target=ids, login=begun, user=st.sampled_from(USERS), sid=st.sampled_from(SIDS))
+    def a_login_comes_back_from_the_provider(self, login: Begun, user: str, sid: str) -> Any:
         """One that was begun a while ago: refused when the OP has ended it since."""
-        self.clock.advance(seconds=0.001)
-        identity, started_at = self._identity(user, sid), self.clock.now() - minutes * 60_000
-        handle = self._handle(None)
-        if self.model.is_refused(identity, started_at, self.clock.now()):
-            self._refused(handle.login(identity, started_at=started_at), SessionGoneError)
+        self.clock.advance(seconds=0.001)  # so that no two sessions are of one rank
+        identity, handle = self._identity(user, sid), self._handle(None)
+        if self.model.is_refused(identity, login.ends, self.clock.now()):
+            self._refused(handle.login(identity, begun=login.moment), SessionGoneError)
             return multiple()
-        self._run(handle.login(identity, started_at=started_at))
+        self._run(handle.login(identity, begun=login.moment))
         return self._entered(handle, 0, "", identity)
 
     @rule(target=ids, session_id=ids)
@@ -237,7 +250,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         identity, now = self._identity(user, sid), self.clock.now()
         ended = [e for e in self.model.of_user(identity.user_key, now).values() if e.identity and e.identity.sid == identity.sid]
         assert self._run(self.manager.end_op_session(ISSUER, identity.sid or "")) == len(ended)
-        self.model.marks.setdefault(identity.op_session_key or "", []).append(now)
+        self.model.mark(identity.op_session_key or "", now)
         for expected in ended:
             expected.ended = True
 
