@@ -19,8 +19,8 @@ import structlog
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.record import UndecodableError
+from session_core.snapshot import Snapshot, snapshot_of
 from session_core.watched_sessions import WatchedSession, WatchedSessions, origin_of
-from session_core.writer import Snapshot, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from litestar.enums import ScopeType
 
-from session_core.cookies import read_session_id
+from session_core.cookies import SessionCookieReader
 from session_core.errors import SessionCoreError
 from session_core.live_connections import LiveConnection
 from session_core.record import Device
@@ -59,6 +59,7 @@ class Surroundings:
         self.connections = connections
         self.cookie = config.resolved_cookie
         self.signer = config.signer
+        self.cookies = SessionCookieReader(self.cookie, self.signer)
         self.device = config.device
         self._clock = config.clock
 
@@ -219,7 +220,7 @@ class _Visitor:
 
     def read_id(self) -> str | Awaitable[None] | None:
         """Return the verified session id, or None; a bad cookie is an event, never an error."""
-        reading = read_session_id(self._headers, self._around.cookie, self._around.signer)
+        reading = self._around.cookies.read(self._headers)
         if reading.rejected:
             return self._around.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
         if reading.needs_resign:

@@ -17,7 +17,8 @@ from session_core.end_marks import was_ended_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
-from session_core.writer import Change, SessionWriter, Snapshot, entry_of, snapshot_of
+from session_core.snapshot import Snapshot, entry_of, snapshot_of
+from session_core.writer import Change, SessionWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

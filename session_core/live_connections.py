@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.events import Events
     from session_core.session_facts import SessionFacts
+    from session_core.snapshot import Snapshot
     from session_core.stores.guarded import GuardedStore
-    from session_core.writer import Snapshot
 
 __all__ = ("SESSION_ENDED", "LiveConnection", "LiveConnections")
 

@@ -15,9 +15,9 @@ from session_core.notes import is_note
 from session_core.record import Device, UndecodableError
 from session_core.session_id import handle_of
 from session_core.session_stats import SessionStats, StatsCounter
+from session_core.snapshot import snapshot_of
 from session_core.store_order import Moment, current_moment
 from session_core.stores.base import SessionIndex
-from session_core.writer import snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

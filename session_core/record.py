@@ -6,7 +6,7 @@ version runs beside it) survives its writes, and so that two requests that chang
 
 from __future__ import annotations
 
-import secrets
+from os import urandom
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
@@ -63,7 +63,7 @@ _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)
 def encode_record(record: SessionRecord) -> bytes:
     """Encode a record for a store, under a fresh write id."""
     # Of the operating system, though no secret: what `random` gives repeats itself where an application seeds it.
-    return _encoder.encode(msgspec.structs.replace(record, write_id=secrets.randbits(63)))
+    return _encoder.encode(msgspec.structs.replace(record, write_id=int.from_bytes(urandom(8)) >> 1))
 
 
 def decode_record(raw: bytes) -> SessionRecord:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from session_core.identity import Identity
     from session_core.lifecycle import SessionLifecycle
+    from session_core.snapshot import Snapshot
     from session_core.store_order import Moment
-    from session_core.writer import Change, Snapshot
+    from session_core.writer import Change
 
 __all__ = ("CookieAction", "Session", "SessionHandle")
 

@@ -9,7 +9,7 @@ from session_core.session_id import handle_of
 if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.lifecycle import SessionLifecycle
-    from session_core.writer import Snapshot
+    from session_core.snapshot import Snapshot
 
 __all__ = ("SessionFacts",)
 

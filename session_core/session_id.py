@@ -15,6 +15,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -43,6 +44,7 @@ def is_session_id(value: str) -> bool:
     return _ID_FORM.match(value) is not None
 
 
+@lru_cache(maxsize=1024)
 def session_key(session_id: str) -> str:
     """Return the store's key for an id: SHA-256 of all of it as 43 characters of base64url, and its slot tag."""
     digest = b2a_base64(sha256(session_id.encode("ascii")).digest(), newline=False).translate(_URL_SAFE)

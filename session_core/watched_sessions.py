@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from session_core.writer import Snapshot
+    from session_core.snapshot import Snapshot
 
 __all__ = ("Watched", "WatchedSession", "WatchedSessions", "origin_of")
 

@@ -10,60 +10,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import msgspec
-
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.record import SessionRecord, UndecodableError, decode_record, encode_record
-from session_core.stores.base import Entry
+from session_core.record import SessionRecord, UndecodableError
+from session_core.snapshot import STALE, Snapshot, entry_of, snapshot_of
 from session_core.stores.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
-    from session_core.stores.base import SessionStore, StoredSession
+    from session_core.stores.base import Entry, SessionStore
     from session_core.timeouts import Timeouts
 
-__all__ = ("Change", "SessionWriter", "Snapshot", "entry_of", "snapshot_of")
+__all__ = ("Change", "SessionWriter")
 
 Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
 """Computes the new record from the newest one; runs again when another write won. Returns its argument for "no change"."""
 
-_STALE: Final = -1
 _MAX_ATTEMPTS: Final = 100
 _MAX_BACKOFF_SECONDS: Final = 0.064
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A session as it was read or written: what a later change is based on.
-
-    `version` is negative when the record is older than the store's: a write then reads first.
-    """
-
-    key: str
-    version: int
-    expires_at: int
-    record: SessionRecord
-    entry: Entry | None = None
-    """As it was read, which spares a write the index keys of the same identity."""
-
-
-def snapshot_of(stored: StoredSession) -> Snapshot:
-    """Decode what a store returned. Raises `UndecodableError`."""
-    entry = stored.entry
-    return Snapshot(stored.key, stored.version, entry.expires_at, decode_record(entry.data), entry)
-
-
-def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None = None) -> Entry:
-    """Encode a record for a store, with its index keys. `before`: the session that the record was made from."""
-    data, rank, identity = encode_record(record), record.logged_in_at or record.created_at, record.identity
-    if before is not None and before.entry is not None and identity is before.record.identity:
-        return Entry(data, expires_at, before.entry.user, before.entry.op_session, rank)
-    if identity is None:
-        return Entry(data, expires_at, None, None, rank)
-    return Entry(data, expires_at, identity.user_key, identity.op_session_key, rank)
 
 
 class _Pending:
@@ -117,8 +83,11 @@ class SessionWriter:
             record = _changed(base, change)
             if record is not None:
                 expires_at, entry = self._entry(base, record)
-                with suppress(SessionConflictError):
+                try:
                     version = await self._store.replace(base.key, entry, version=base.version)
+                except SessionConflictError:
+                    pass  # somebody else has written since
+                else:
                     known = Snapshot(base.key, version, expires_at, record, entry)
             if known is None:
                 known = await self._write_newest(base.key, change, deadline)
@@ -218,7 +187,7 @@ def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
     That is where nothing would be swapped, hence nothing proves that this is the newest, and where the change raises: what an
     old copy says is told to nobody.
     """
-    if base.version == _STALE:
+    if base.version == STALE:
         return None
     try:
         record = change(base.record)
@@ -253,7 +222,7 @@ def _settle(batch: list[_Pending], newest: Snapshot) -> None:
             pending.future.set_result(newest)
         elif pending.outcome is not None:
             # Others of the batch came after this one: the caller sees its own result, which is already history.
-            pending.future.set_result(Snapshot(newest.key, _STALE, newest.expires_at, pending.outcome))
+            pending.future.set_result(Snapshot(newest.key, STALE, newest.expires_at, pending.outcome))
 
 
 def _late() -> StoreUnavailableError:

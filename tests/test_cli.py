@@ -15,8 +15,8 @@ from litestar.cli.main import litestar_group
 from session_core import Identity
 from session_core.record import SessionRecord
 from session_core.session_id import handle_of, new_session_id, session_key
+from session_core.snapshot import entry_of
 from session_core.testing import FakeClock, logged_in_cookie
-from session_core.writer import entry_of
 from tests.support import ALICE, BOB, AppSession, make_app, plugin_in
 
 APP = """

@@ -8,10 +8,10 @@ import pytest
 
 from session_core.connection_watch import ConnectionWatch
 from session_core.record import Device
+from session_core.snapshot import Snapshot
 from session_core.stores import MemoryStore
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock
-from session_core.writer import Snapshot
 from tests.support import make_app, plugin_in
 
 pytestmark = pytest.mark.anyio

@@ -2,7 +2,7 @@
 
 from session_core.cookies.config import CookieConfig, ResolvedCookie, cookie_name
 from session_core.cookies.signing import CookieSigner, Unsigned, parse_secrets, sign_cookie, unsign_cookie
-from session_core.cookies.transport import CookieReading, CookieRejection, read_cookies, read_session_id
+from session_core.cookies.transport import CookieReading, CookieRejection, SessionCookieReader, read_cookies, read_session_id
 
 __all__ = (
     "CookieConfig",
@@ -10,6 +10,7 @@ __all__ = (
     "CookieRejection",
     "CookieSigner",
     "ResolvedCookie",
+    "SessionCookieReader",
     "Unsigned",
     "cookie_name",
     "parse_secrets",

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from session_core.cookies.config import ResolvedCookie
     from session_core.cookies.signing import CookieSigner
 
-__all__ = ("CookieReading", "CookieRejection", "read_cookies", "read_session_id")
+__all__ = ("CookieReading", "CookieRejection", "SessionCookieReader", "read_cookies", "read_session_id")
 
 CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"]
 """Why no id was taken from the cookies; stable, safe to log."""
 
 _MAX_VALUE_BYTES: Final = 4096
 _MAX_CANDIDATES: Final = 32
+_REMEMBERED_LINES: Final = 1024
+_MAX_REMEMBERED_BYTES: Final = 1024
+"""Of one line: a client must not decide how much memory its lines take."""
 
 
 class CookieReading(msgspec.Struct, frozen=True):
@@ -93,6 +96,29 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     if found is None:
         return CookieReading(rejected=rejected)
     return CookieReading(session_id=found, needs_resign=not by_first)
+
+
+class SessionCookieReader:
+    """Reads as `read_session_id` does, and remembers what the last lines said that it has read: each is verified once.
+
+    Nothing but a line that is the same to the last byte is known again, so nothing passes that was not verified. The lines are
+    secrets; they stay in this process, which holds the keys that sign them.
+    """
+
+    def __init__(self, cookie: ResolvedCookie, signer: CookieSigner) -> None:
+        self._cookie = cookie
+        self._signer = signer
+        self._read_line = lru_cache(maxsize=_REMEMBERED_LINES)(self._verify)
+
+    def read(self, headers: Iterable[tuple[bytes, bytes]]) -> CookieReading:
+        """See `read_session_id`."""
+        lines = [value for name, value in headers if name == b"cookie"]
+        if len(lines) == 1 and len(lines[0]) <= _MAX_REMEMBERED_BYTES:
+            return self._read_line(lines[0])
+        return read_session_id([(b"cookie", line) for line in lines], self._cookie, self._signer)
+
+    def _verify(self, line: bytes) -> CookieReading:
+        return read_session_id([(b"cookie", line)], self._cookie, self._signer)
 
 
 def _plain_id(headers: Iterable[tuple[bytes, bytes]], name: str, signer: CookieSigner) -> str | None:

@@ -15,8 +15,8 @@ import msgspec
 
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
 from session_core.record import UndecodableError
+from session_core.snapshot import entry_of, snapshot_of
 from session_core.stores.base import SessionIndex
-from session_core.writer import entry_of, snapshot_of
 
 if TYPE_CHECKING:
     from session_core.identity import Identity

@@ -16,12 +16,12 @@ Shared rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
 __all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession", "keeps_time")
 
@@ -29,10 +29,10 @@ __all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "Stored
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def keeps_time(load: F) -> F:
-    """Mark a `load` that answers or raises within the `load_within` seconds of its store: nobody else need watch it."""
-    load.keeps_time = True  # type: ignore[attr-defined]
-    return load
+def keeps_time(method: F) -> F:
+    """Mark a `load` or `replace` that answers or raises within the `keeps_within` seconds of its store: nobody need watch it."""
+    method.keeps_time = True  # type: ignore[attr-defined]
+    return method
 
 
 class SessionIndex(msgspec.Struct, frozen=True):
@@ -139,7 +139,8 @@ class SessionStore(Protocol):
         """Return when the store can read and write; raise `StoreUnavailableError` when not."""
         ...
 
-    async def load(self, key: str) -> StoredSession | None:
+    # `load` and `replace` are on the way of every request: an `async def`, or a function that hands on another's coroutine.
+    def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """Return the record, or None when there is none (absent, expired, deleted, rotated away)."""
         ...
 
@@ -154,7 +155,7 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """Overwrite the record if its version is `version`; return the new version (`version` + 1).
 
         Data, expiry and index entries change together. Raises `SessionConflictError` when the version differs and

@@ -39,9 +39,8 @@ class GuardedStore:
         self.inner = inner
         self._timeout = timeout
         self._deadlines = Deadlines(timeout)
-        # Only of the very method that says so: what overrides or wraps it may take longer.
-        timed = getattr(getattr(type(inner), "load", None), "keeps_time", False)
-        self._loads_in_time: bool = timed and getattr(inner, "load_within", inf) <= timeout
+        self._loads_in_time = self._keeps_time("load")
+        self._replaces_in_time = self._keeps_time("replace")
         self._on_outage = on_outage
         self.on_ended: Callable[[Collection[str]], None] | None = None
         self._opened = False
@@ -70,25 +69,19 @@ class GuardedStore:
         """See `SessionStore.ping`."""
         await self._bounded(self.inner.ping())
 
-    async def load(self, key: str) -> StoredSession | None:
-        """See `SessionStore.load`. Every request comes here: no clock is set for a store that keeps the time itself."""
-        if not (self._opened and self._loads_in_time):
-            return await self._bounded(self.inner.load(key))
-        try:
-            return await self.inner.load(key)
-        except SessionCoreError as error:
-            await self._report(error, tell=True)
-            raise
-        except Exception as error:
-            raise await self._outage(error, tell=True) from error
+    def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
+        """See `SessionStore.load`."""
+        call = self.inner.load(key)
+        return self._unwatched(call) if self._opened and self._loads_in_time else self._bounded(call)
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
         return self._ended(await self._bounded(self.inner.create(key, entry, limit=limit)))
 
-    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        return await self._bounded(self.inner.replace(key, entry, version=version))
+        call = self.inner.replace(key, entry, version=version)
+        return self._unwatched(call) if self._opened and self._replaces_in_time else self._bounded(call)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -185,6 +178,21 @@ class GuardedStore:
             msg = "the session store is closed"
             raise StoreUnavailableError(msg)
         await self._open()
+
+    def _keeps_time(self, name: str) -> bool:
+        # Only of the very method that says so: what overrides or wraps it may take longer.
+        timed: bool = getattr(getattr(type(self.inner), name, None), "keeps_time", False)
+        return timed and getattr(self.inner, "keeps_within", inf) <= self._timeout
+
+    async def _unwatched(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return what a call returns that keeps the time limit by itself. Every request comes here: no clock is set for it."""
+        try:
+            return await call
+        except SessionCoreError as error:
+            await self._report(error, tell=True)
+            raise
+        except Exception as error:
+            raise await self._outage(error, tell=True) from error
 
     async def _bounded(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
         """Return what a call returns, within the time limit. Every request comes here: one frame, one timer for all."""

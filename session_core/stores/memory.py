@@ -20,7 +20,7 @@ class MemoryStore:
     """The contract in its plainest form. Every method runs without an await, hence atomically."""
 
     capabilities = StoreCapabilities(atomic=True, indexed=True, shared=False, durable=False, native_expiry=False)
-    load_within = 0.0
+    keeps_within = 0.0
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -51,6 +51,7 @@ class MemoryStore:
         self._put(StoredSession(key, 1, entry))
         return evicted
 
+    @keeps_time
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
         self._expect(key, version)

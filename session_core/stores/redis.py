@@ -28,7 +28,7 @@ for logins and writes, while reading and logging out go on.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from session_core.clock import Clock, SystemClock
 from session_core.stores import redis_scripts as scripts
@@ -43,7 +43,7 @@ from session_core.stores.redis_steps import RedisSteps
 from session_core.stores.redis_url import parse_redis_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -71,7 +71,7 @@ class RedisStore(RedisFeed):
     def __init__(self, url: str, *, clock: Clock | None = None, timeout: float = 2.0, prefix: str = "sc:") -> None:
         target = parse_redis_url(url, timeout=timeout, prefix=prefix)
         super().__init__(_link_to(target), Layout(target.prefix.encode()), clock or SystemClock(), target.timeout)
-        self.load_within = self._link.get_within
+        self.keeps_within = self._link.keeps_within
         self._steps = RedisSteps(self._link, self._layout, self._clock)
         self._reservations = Reservations(self._steps, hold_ms=round(max(_LEAST_HOLD_SECONDS, 5 * target.timeout) * 1000))
 
@@ -99,9 +99,10 @@ class RedisStore(RedisFeed):
             return await self._reservations.create(key, entry, limit)
         return await self._steps.create(key, entry, limit)
 
-    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+    @keeps_time
+    def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        return await self._steps.replace(key, entry, version)
+        return self._steps.replace(key, entry, version)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0

@@ -61,7 +61,7 @@ class ClusterLink:
     """The primaries of a cluster. See `RedisLink` for what the methods promise."""
 
     clustered = True
-    get_within = inf
+    keeps_within = inf
 
     def __init__(self, target: RedisTarget) -> None:
         self._target = target

@@ -53,7 +53,9 @@ _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES: Final = 14
 _USUAL: Final = _RECORD | _PACKED << 1 | _PACKED << 3
-_USUAL_HEAD: Final = Struct(">xBHBIBI32s32s")
+_USUAL_HEAD: Final = Struct(">QBBI32s32s")
+"""Flags, version and the greater part of the expiry; the rest of it; the rank in two parts; the index keys."""
+_USUAL_BYTES: Final = _USUAL_HEAD.size
 _HEAD: Final = Struct(">BBHBIBI")  # flags, and numbers of 3, 5 and 5 bytes, each in two parts
 _LOW: Final = 0xFFFF_FFFF
 _NAME_BYTES: Final = 9
@@ -168,17 +170,17 @@ def encode_record(version: int, entry: Entry) -> bytes:
 
 def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
     """Return the session in a value, or None where it holds none that lives `now`."""
+    if value and value[0] == _USUAL and len(value) >= _USUAL_BYTES:  # somebody logged in: all is where it nearly always is
+        first, sooner, older, newer, user, op_session = _USUAL_HEAD.unpack_from(value)
+        expires_at = ((first & _LOW) << 8 | sooner) + EPOCH_MS
+        if expires_at <= now:
+            return None
+        rank = (older << 32 | newer) + EPOCH_MS
+        entry = Entry(value[_USUAL_BYTES:], expires_at, _unpack_owner(user), _unpack_owner(op_session), rank)
+        return StoredSession(key, first >> 32 & 0xFFFFFF, entry)
     if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None
     flags = value[0]
-    if flags == _USUAL and len(value) >= _USUAL_HEAD.size:  # somebody logged in: everything where it nearly always is
-        high, low, later, sooner, older, newer, user_digest, op_digest = _USUAL_HEAD.unpack_from(value)
-        expires_at = (later << 32 | sooner) + EPOCH_MS
-        if expires_at <= now:
-            return None
-        owners = _unpack_owner(user_digest), _unpack_owner(op_digest)
-        rank = (older << 32 | newer) + EPOCH_MS
-        return StoredSession(key, high << 16 | low, Entry(value[_USUAL_HEAD.size :], expires_at, *owners, rank))
     if flags & _WIDE:
         version, expires_at = int.from_bytes(value[1:9]), int.from_bytes(value[9:17])
         rank, at = int.from_bytes(value[17:25], signed=True), 25

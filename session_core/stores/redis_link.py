@@ -61,8 +61,8 @@ class RedisLink(Protocol):
 
     clustered: bool
     """Whether the keys of one script must be in one slot."""
-    get_within: float
-    """Seconds in which `get` is sure to answer or to raise."""
+    keeps_within: float
+    """Seconds in which one `get` or `run` is sure to answer or to raise."""
 
     async def open(self) -> None:
         """Connect."""
@@ -108,7 +108,7 @@ class SingleLink:
 
     def __init__(self, target: RedisTarget, locate: Callable[[], Awaitable[AbstractConnection]]) -> None:
         self._endpoint = Endpoint(locate, target.timeout)
-        self.get_within = target.timeout
+        self.keeps_within = target.timeout
         self._locate = locate
         self._opened = False
 
@@ -130,7 +130,7 @@ class SingleLink:
     async def get(self, name: bytes) -> bytes | None:
         """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
         connection = self._endpoint.current() if self._opened else None
-        deadline = asyncio.get_running_loop().time() + self.get_within
+        deadline = asyncio.get_running_loop().time() + self.keeps_within
         if connection is not None:
             try:
                 reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
@@ -140,18 +140,15 @@ class SingleLink:
             else:
                 if reply is None or type(reply) is bytes:
                     return reply
-        try:  # the connection keeps the time of one command, nobody that of more attempts
-            async with asyncio.timeout_at(deadline):
-                value: bytes | None = await self.call(b"GET", name)
-        except TimeoutError:
-            report_outage("timeout")
+        value: bytes | None = await self._exchange_until(deadline, Command((b"GET", name)))
         return value
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
         connection = self._endpoint.current() if self._opened else None
+        deadline = asyncio.get_running_loop().time() + self.keeps_within
         if connection is None:
-            return await self._exchange(Command(args, keys, script))
+            return await self._exchange_until(deadline, Command(args, keys, script))
         try:
             reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
         except ConnectionLostError as lost:
@@ -164,7 +161,7 @@ class SingleLink:
                 return reply
             command = Command(args, keys, script)
             self._refused(reply, command, connection)  # raises unless the script was not run at all
-        return await self._exchange(command)
+        return await self._exchange_until(deadline, command)
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """See `RedisLink.read`."""
@@ -187,6 +184,14 @@ class SingleLink:
     async def apart(self) -> AbstractConnection:
         """See `RedisLink.apart`."""
         return await self._locate()
+
+    async def _exchange_until(self, deadline: float, command: Command) -> Reply:
+        """The connection keeps the time of one command, this that of more attempts; `deadline` is in the loop's time."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._exchange(command)
+        except TimeoutError:
+            report_outage("timeout")
 
     async def _exchange(self, command: Command) -> Reply:
         reason = ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores import redis_scripts as scripts
-from session_core.stores.redis_connection import Reply, unavailable
+from session_core.stores.redis_connection import Reply, report_outage, unavailable
 from session_core.stores.redis_layout import INDEX_CELL_MS, encode_record, key_of, member_of, pointer_to
 
 if TYPE_CHECKING:
@@ -57,9 +58,14 @@ class RedisSteps:
             now, version, encode_record(version + 1, entry), max(expires_at - now, 0), member,
             max(_index_end(expires_at) - now, 1), prefix,
         )  # fmt: skip
+        deadline = asyncio.get_running_loop().time() + self.link.keeps_within
         reply = await self.link.run(scripts.REPLACE, [prefix + member], *arguments, b"")
         if type(reply) is not int:
-            reply = await self._write_indexed(scripts.REPLACE, member, entry, expires_at, *arguments)
+            try:  # within the time of one step, though it takes two
+                async with asyncio.timeout_at(deadline):
+                    reply = await self._write_indexed(scripts.REPLACE, member, entry, expires_at, *arguments)
+            except TimeoutError:
+                report_outage("timeout")
         return reply if reply >= 0 else expect(reply)
 
     async def rotate(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_core.cookies import CookieConfig, CookieReading, CookieSigner, read_session_id, transport
+from session_core.cookies import CookieConfig, CookieReading, CookieSigner, SessionCookieReader, read_session_id, transport
 
 SECRETS = ["new-secret-new-secret-new-secret-new", "old-secret-old-secret-old-secret-old"]
 SIGNER = CookieSigner(SECRETS)
@@ -86,6 +86,36 @@ def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url
     with the_long_way():
         assert [read(public_url, base, [(b"cookie", line)]) for line in lines] == short
     assert short[0].session_id == IDS[0]
+
+
+@pytest.mark.attack("53")
+@given(requests(), st.integers(1, 3))
+@settings(deadline=None, max_examples=300)
+def test_what_is_remembered_of_a_line_is_what_reading_it_says(
+    request: tuple[str, str, list[tuple[bytes, bytes]]], times: int
+) -> None:
+    public_url, base, headers = request
+    cookie = CookieConfig(name=base).resolve(public_url)
+    reader = SessionCookieReader(cookie, SIGNER)
+    genuine = pairs_of(cookie.name)[0]
+    assert reader.read([(b"cookie", genuine)]).session_id == IDS[0]
+    for _ in range(times):
+        assert reader.read(headers) == read(*request)
+    assert reader.read([(b"cookie", genuine[:-1] + bytes([genuine[-1] ^ 1]))]).session_id is None
+
+
+def test_a_line_is_verified_once_and_a_long_one_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = CookieConfig().resolve(PUBLIC_URLS[0])
+    reader = SessionCookieReader(cookie, SIGNER)
+    genuine, read_by = pairs_of(cookie.name)[0], []
+    monkeypatch.setattr(transport, "read_session_id", lambda *args: read_by.append(args[0]) or read_session_id(*args))
+    for line in (genuine, b"a=%b; %b" % (b"x" * 2000, genuine)):
+        assert [reader.read([(b"cookie", line)]).session_id for _ in range(3)] == [IDS[0]] * 3
+    assert len(read_by) == 1 + 3
+    for number in range(3000):
+        reader.read([(b"cookie", b"%b; a=%d" % (genuine, number))])
+    assert reader._read_line.cache_info().currsize <= 1024
+    assert "Zk3v" not in repr(vars(reader))
 
 
 def test_the_comparison_bites_on_a_short_cut_that_ignores_a_second_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
