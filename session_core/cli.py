@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 _FAILED = 1
 _NOT_FOUND = 2
-_ANY_HANDLE = {"ignore_unknown_options": True}
-"""One handle in 64 begins with a dash, and is no option for that."""
+_ANY_HANDLE = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""One handle in 64 begins with a dash, and is no option for that; nor is any letter of it, as `-h` would be."""
 
 
 class _Refreshed(Protocol):

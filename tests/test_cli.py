@@ -67,13 +67,14 @@ def handles_in(output: str) -> list[str]:
     return re.findall(r"^[A-Za-z0-9_-]{22}(?=  )", output, re.MULTILINE)
 
 
-def test_a_handle_that_begins_with_a_dash_is_no_option(run: Any, store: str) -> None:
+@pytest.mark.parametrize("form", ["-h", "-[^-].*h", "--", "-"])
+def test_a_handle_that_begins_with_a_dash_is_no_option(run: Any, store: str, form: str) -> None:
     app: Litestar = make_app(store=store)
 
     async def store_one() -> str:
         sessions = plugin_in(app)
         await sessions.store.open()
-        while not (handle := handle_of(key := session_key(new_session_id()))).startswith("-"):
+        while not re.match(form, handle := handle_of(key := session_key(new_session_id()))):
             pass
         now = sessions.config.clock.now()
         record = SessionRecord(created_at=now, absolute_expires_at=now + 60_000)
