@@ -93,6 +93,8 @@ class Sweep:
     """The longest request during the sweep."""
     longest_before: float
     """The longest request of the same clients without it, before and after."""
+    longest_step: float
+    """The longest statement of the sweep, which holds what it locks for no longer."""
 
 
 @dataclass

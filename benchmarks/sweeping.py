@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.client import Fixed, Lane, Outcome, counted, drive, exactly, request
@@ -64,14 +64,14 @@ def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: 
         outcomes: list[Outcome] = []
         while sweep.poll() is None or not outcomes:
             outcomes.append(drive(lanes, [served.port], seconds=_SLICE_SECONDS))
-        removed, _, took = sweep.stdout.readline().partition(" ")
-    if int(removed or 0) < rows:
+        removed, took, step = (sweep.stdout.readline().split() + ["0"] * 3)[:3]
+    if int(removed) < rows:
         msg = f"the sweep removed {removed!r} rows of {rows}"
         raise RuntimeError(msg)
     quiet += drive(lanes, [served.port], seconds=seconds).latencies
     longest = max(max(outcome.latencies) for outcome in outcomes) / 1e6
     answers = sum(outcome.answers for outcome in outcomes)
-    results.sweep = Sweep(rows, float(took), answers, longest, max(quiet) / 1e6)
+    results.sweep = Sweep(rows, float(took), answers, longest, max(quiet) / 1e6, float(step) * 1e3)
 
 
 def _lanes(served: Served) -> list[Lane]:
@@ -107,10 +107,20 @@ async def _sweep(url: str) -> None:
     await plugin.store.open()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
+    statements = _timed_statements()
     begin = time.perf_counter()
     removed = await plugin.sessions.prune()
-    print(removed, time.perf_counter() - begin, flush=True)
+    print(removed, time.perf_counter() - begin, max(statements), flush=True)
     await plugin.store.close()
+
+
+def _timed_statements() -> list[float]:
+    """A list to which every statement of this process adds the seconds it took."""
+    taken: list[float] = []
+    begun: list[float] = []
+    event.listen(Engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter()))
+    event.listen(Engine, "after_cursor_execute", lambda *_: taken.append(time.perf_counter() - begun.pop()))
+    return taken
 
 
 @contextmanager
@@ -151,8 +161,9 @@ def _measure_alone(engine: str, rows: int, seconds: float) -> str:
     found = results.sweep
     if found is None:
         raise RuntimeError
-    times = f"{found.seconds:.1f} s | {found.answers} | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
-    return f"| {engine} | {found.rows} | {times} |"
+    sweep = f"{found.seconds:.1f} s | {found.longest_step:.1f} ms"
+    requests = f"{found.answers} | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
+    return f"| {engine} | {found.rows} | {sweep} | {requests} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,8 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.sweep:
         asyncio.run(_sweep(options.sweep))
         return
-    print("| database | rows | sweep took | requests | longest | longest without the sweep |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| database | rows | sweep took | its longest statement | requests | longest | longest without the sweep |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for engine in options.engines:
         print(_measure_alone(engine, options.rows, options.seconds), flush=True)
 

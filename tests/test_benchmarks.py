@@ -53,7 +53,7 @@ def results() -> Results:
     found.memory = {"litestar": 504, "redis": 936.4}
     found.stored_bytes = 650
     found.scales = [Scale(10_000, 5, 100, 100), Scale(1_000_000, 5, 110, 170)]
-    found.sweep = Sweep(100_000, 2.5, 4000, 31.5, 12.0)
+    found.sweep = Sweep(100_000, 2.5, 4000, 31.5, 12.0, 4.5)
     return found
 
 
