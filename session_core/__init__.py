@@ -36,6 +36,7 @@ from session_core.middleware import session_of
 from session_core.plugin import SessionPlugin
 from session_core.record import Device
 from session_core.session import Session, SessionHandle
+from session_core.store_order import Moment
 from session_core.stores import SessionStore, open_store
 from session_core.timeouts import Timeouts
 
@@ -47,6 +48,7 @@ __all__ = (
     "Event",
     "EventListener",
     "Identity",
+    "Moment",
     "Session",
     "SessionConfig",
     "SessionConflictError",

@@ -2,7 +2,7 @@
 
 Whoever ends sessions on the OP's behalf first leaves a mark here and then deletes; a login first stores its session and then
 looks for a mark. Either the deletion meets the session, or the login meets the mark. Which logins a mark ends is told by the
-store's own count (`session_core.store_order`): those that began before it, at whatever node, whatever the clocks say.
+store's own count (`session_core.store_order`): those that began before it, at whatever node, whatever its clock says.
 """
 
 from __future__ import annotations
@@ -71,18 +71,20 @@ async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | No
     moment, key = await next_moment(store, now), _key(ended)
     for attempt in range(_MAX_ATTEMPTS):
         stored = await store.load(key)
+        mark = EndMark() if stored is None else read_note(stored.entry.data, EndMark)
         try:
-            if stored is None:
-                await store.create(key, Entry(encode_note(EndMark().after(moment, iat)), now + _KEPT_MS))
+            if mark is None:
+                await store.delete(key)  # damaged: what follows refuses all that it could have refused
+            elif stored is None:
+                await store.create(key, Entry(encode_note(mark.after(moment, iat)), now + _KEPT_MS))
+                return
             else:
-                mark = (read_note(stored.entry.data, EndMark) or EndMark()).after(moment, iat)
                 until = max(now + _KEPT_MS, stored.entry.expires_at)
-                await store.replace(key, Entry(encode_note(mark), until), version=stored.version)
+                await store.replace(key, Entry(encode_note(mark.after(moment, iat)), until), version=stored.version)
+                return
         except (SessionConflictError, SessionGoneError):
             # Random, growing pauses: those who end the same at once would fail each other for ever.
             await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_PAUSE_SECONDS))  # noqa: S311
-        else:
-            return
     msg = "others kept ending the same"
     raise StoreUnavailableError(msg)
 

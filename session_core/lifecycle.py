@@ -7,6 +7,7 @@ Every write is "only if it still exists, at this version"; that is what keeps a 
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -266,7 +267,7 @@ class SessionLifecycle(Generic[D]):
         """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""
         try:
             await self._refuse_ended(identity, begun)
-        except (SessionGoneError, StoreUnavailableError):
+        except (SessionGoneError, StoreUnavailableError, asyncio.CancelledError):
             with suppress(StoreUnavailableError):
                 await self.store.delete(new.key)
             raise

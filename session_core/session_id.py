@@ -1,6 +1,6 @@
 """Session ids and what may be shown of them.
 
-The id is a bearer secret: it lives in the browser's cookie and in the request that carries it, nowhere else. Everything
+The id is a bearer secret: it lives in the browser's cookie and in the process that serves its requests, nowhere else. Everything
 else sees the session key (its SHA-256 digest), so that a leaked store or backup opens no session. People see the
 handle, from which neither can be computed.
 

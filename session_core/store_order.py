@@ -1,8 +1,10 @@
-"""Tells what came first at two nodes without asking a clock: the store counts.
+"""Tells what came first at two nodes, and asks no clock as long as the store keeps what it acknowledged: the store counts.
 
-The number is the version of one note, so it grows with every write of it, for all nodes alike. Whoever begins something reads it,
-and writes nothing; whoever must be told apart from what began before raises it, once the matter is at hand. What began before is
-then always lower, and what begins after never is.
+One note holds a number. Whoever begins something reads it, and writes nothing; whoever must be told apart from what began before
+raises it, once the matter is at hand. What began before is then always lower, and what begins after never is.
+
+It is raised to the time, in milliseconds, where that is higher. So a store that has lost its last writes (a failover, a backup)
+does not give out the same numbers once more: then, and only then, the clocks decide.
 """
 
 from __future__ import annotations
@@ -41,28 +43,34 @@ class Moment(msgspec.Struct, frozen=True, array_like=True):
 async def current_moment(store: SessionStore) -> Moment:
     """Return the moment it is now. Reads only: whatever strangers begin, nothing is written. Raises `StoreUnavailableError`."""
     stored = await store.load(_KEY)
-    return Moment() if stored is None else Moment(read_note(stored.entry.data, int) or 0, stored.version)
+    return Moment() if stored is None else read_note(stored.entry.data, Moment) or Moment()
 
 
 async def next_moment(store: SessionStore, now: int) -> Moment:
     """Return a moment after every one that anybody was given before this call, and not after any that is given once it is over.
 
-    `now` is in Unix milliseconds, and only decides how long the count is kept. Raises `StoreUnavailableError`.
+    `now` is in Unix milliseconds. Raises `StoreUnavailableError`.
     """
-    until = now + _KEPT_MS
     for _ in range(_MAX_ATTEMPTS):
         stored = await store.load(_KEY)
-        count = secrets.randbits(62) + 1 if stored is None else read_note(stored.entry.data, int) or 0
+        known = None if stored is None else read_note(stored.entry.data, Moment)
         try:
             if stored is None:
-                await store.create(_KEY, Entry(encode_note(count), until))
-                return Moment(count, 1)
-            entry = Entry(encode_note(count), max(until, stored.entry.expires_at))
-            return Moment(count, await store.replace(_KEY, entry, version=stored.version))
+                begun = Moment(secrets.randbits(62) + 1, now)
+                await store.create(_KEY, Entry(encode_note(begun), now + _KEPT_MS))
+                return begun
+            if known is None:
+                await store.delete(_KEY)  # damaged: some stores neither show nor overwrite what is there
+                continue
+            raised = Moment(known.count, max(known.number + 1, now))
+            entry = Entry(encode_note(raised), max(now + _KEPT_MS, stored.entry.expires_at))
+            await store.replace(_KEY, entry, version=stored.version)
         except SessionConflictError:
-            if stored is not None:
-                return Moment(count, stored.version + 1)  # others have raised it since, at least as far
+            if known is not None:
+                return Moment(known.count, known.number + 1)  # others have raised it since, at least as far
         except SessionGoneError:
             continue
+        else:
+            return raised
     msg = "the session store does not keep its count"
     raise StoreUnavailableError(msg)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.end_marks import EndMark, leave_mark, was_ended_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.notes import encode_note
 from session_core.store_order import Moment, current_moment, next_moment
-from session_core.stores.base import Entry
+from session_core.stores.base import Entry, StoredSession
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock
 from tests.support import ALICE
@@ -139,6 +140,75 @@ async def test_to_begin_a_login_writes_nothing() -> None:
     store = MemoryStore()
     assert await current_moment(store) == Moment()
     assert [stored async for stored in store.scan()] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("clock_is_behind", [False, True])
+async def test_a_store_that_has_lost_its_last_writes_gives_no_number_twice(clock_is_behind: bool) -> None:
+    """A failover takes a logout back that a login has seen; the next logout still ends that login."""
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    await next_moment(store, clock.now())
+    (before,) = [stored async for stored in store.scan()]
+    clock.advance(minutes=1)
+    await next_moment(store, clock.now())
+    begun = await current_moment(store)
+    await store.delete(before.key)
+    await store.create(before.key, before.entry)
+    clock.advance(minutes=1)
+    await leave_mark(store, ALICE.user_key, clock.now() - clock_is_behind * TOLERATED_SKEW_MS)
+    # By clocks that differ it cannot be told any more; an order that is lost is not made up.
+    assert await was_ended_since(store, ALICE, begun) is not clock_is_behind
+
+
+@pytest.mark.anyio
+async def test_the_clocks_decide_nothing_as_long_as_the_store_keeps_its_writes() -> None:
+    store, clock = MemoryStore(), FakeClock()
+    for ahead, behind in ((0, TOLERATED_SKEW_MS), (TOLERATED_SKEW_MS, 0)):
+        await next_moment(store, clock.now() + ahead)
+        begun = await current_moment(store)
+        await leave_mark(store, ALICE.user_key, clock.now() - behind)
+        assert await was_ended_since(store, ALICE, begun)
+        assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+class Damaged(MemoryStore):
+    """Some stores neither show nor overwrite what they cannot read: it is there, of no version, until it is deleted."""
+
+    key = ""
+
+    async def load(self, key: str) -> StoredSession | None:
+        return StoredSession(key, 0, Entry(b"", 0)) if key == self.key else await super().load(key)
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        if key == self.key:
+            raise SessionConflictError
+        return await super().create(key, entry, limit=limit)
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        if key == self.key:
+            raise SessionGoneError
+        return await super().replace(key, entry, version=version)
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        if key == self.key:
+            self.key = ""
+        return await super().delete(key)
+
+
+@pytest.mark.anyio
+async def test_a_damaged_note_gives_way() -> None:
+    store, clock = Damaged(), FakeClock()
+    await leave_mark(store, ALICE.user_key, clock.now())
+    keys = [stored.key async for stored in store.scan()]
+    assert len(keys) == 2
+    for key in keys:
+        begun = await current_moment(store)
+        store.key = key
+        await leave_mark(store, ALICE.user_key, clock.now())
+        assert await was_ended_since(store, ALICE, begun)
+        await leave_mark(store, ALICE.user_key, clock.now())
+        assert not await was_ended_since(store, ALICE, await current_moment(store))
 
 
 class Meddling(MemoryStore):

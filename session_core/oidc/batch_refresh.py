@@ -73,12 +73,14 @@ class RefreshBatch:
         horizon = self.config.horizon_seconds if horizon_seconds is None else horizon_seconds
         run = _Run(self._rps.clock.now() + horizon * 1000, concurrency or self.config.concurrency, dry_run=dry_run)
         async for minute in self._notes.minutes(run.until):
-            notes = [note for note in await self._notes.due(minute) if note.due <= run.until and note.key not in run.renewed]
+            due = [note for note in await self._notes.due(minute) if note.due <= run.until]
+            notes = [note for note in due if note.key not in run.renewed]
+            run.unfinished = run.unfinished or len(notes) < len(due)
             await self._refresh_all(run, notes)
             if run.stopped(self.config.max_sessions):
                 run.result.complete = False
                 break
-            if not run.troubled:
+            if not run.unfinished:
                 run.done = minute + 1
         if not dry_run and run.done is not None:
             await self._notes.done_before(run.done)
@@ -90,7 +92,7 @@ class RefreshBatch:
         async def work() -> None:
             for note in todo:
                 if run.stopped(self.config.max_sessions):
-                    run.troubled = True
+                    run.unfinished = True
                     return
                 await self._refresh_one(run, note)
 
@@ -124,7 +126,7 @@ class RefreshBatch:
         except (TokenExchangeError, DiscoveryError, StoreUnavailableError, SessionConflictError, SessionGoneError):
             result.failed += 1
             run.outages += 1
-            run.troubled = True
+            run.unfinished = True
         else:
             run.outages = 0
             result.refreshed += 1
@@ -168,7 +170,8 @@ class _Run:
         """Sessions that have had their turn. Tokens that live for less than the horizon are due again in a minute to which this
         run has yet to come; it would redeem them once more there."""
         self.outages = 0
-        self.troubled = False
+        self.unfinished = False
+        """Whether something is left for the next run in the minutes from here on."""
 
     def stopped(self, limit: int) -> bool:
         """Whether to begin no more."""

@@ -219,7 +219,7 @@ class SessionStore(Protocol):
     async def claim(self, name: str, expires_at: int) -> bool:
         """Return True for exactly one caller per `name` until `expires_at`, over all processes.
 
-        What single use is made of: a login transaction, the `jti` of a logout token, an OP session that has ended. Names are
+        What single use is made of: a login transaction, the `jti` of a logout token. Names are
         ASCII digests, never secrets.
         """
         ...

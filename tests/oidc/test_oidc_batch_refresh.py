@@ -11,7 +11,7 @@ import pytest
 
 from session_core import ConfigurationError, Identity
 from session_core.oidc import BatchRefresh
-from session_core.oidc.due_notes import DueNotes
+from session_core.oidc.due_notes import DueNote, DueNotes
 from session_core.oidc.tokens import TokenSet
 from session_core.record import SessionRecord, UndecodableError, decode_record, encode_record
 from session_core.session_id import new_session_id, session_key
@@ -74,6 +74,25 @@ async def test_tokens_that_live_for_less_than_the_horizon_are_refreshed_once_in_
     assert await run(world, horizon_seconds=600) == result(due=1, refreshed=1)
     assert world.op.count("/token") == 3
     assert len(await notes(world)) == 1
+
+
+async def test_what_a_long_run_leaves_for_the_next_is_found_by_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new token is noted in a minute that is long past when the run is over."""
+    await stay_in_use(world, 55)
+    world.op.answer = {"expires_in": 400}
+    due, seen = DueNotes.due, []
+
+    async def slowly(notes: DueNotes, minute: int) -> list[DueNote]:
+        found = await due(notes, minute)
+        seen.extend(found)
+        if found and len(seen) == 2:
+            world.clock.advance(minutes=20)
+        return found
+
+    monkeypatch.setattr(DueNotes, "due", slowly)
+    assert await run(world, horizon_seconds=3600) == result(due=1, refreshed=1)
+    assert len(seen) == 2
+    assert await run(world, horizon_seconds=3600) == result(due=1, refreshed=1)
 
 
 async def test_a_run_keeps_no_session_alive(world: World) -> None:
