@@ -23,7 +23,7 @@ from benchmarks.results import Results
 from benchmarks.rounds import Engines, measure_commands, run_rounds, serve_all
 from benchmarks.scale import measure_scale
 from benchmarks.servers import ROOT, redis_server
-from benchmarks.stacks import STACKS
+from benchmarks.stacks import STACKS, Stack
 from benchmarks.sweeping import measure_sweep
 from benchmarks.works import Amount
 from tests.stores.postgres_server import PostgresServer, installed
@@ -35,6 +35,9 @@ _CHART: Final = "assets/benchmarks.svg"
 @dataclass(frozen=True)
 class _Plan:
     rounds: int
+    """With one set of server processes. A process is some percent faster or slower than its twin for as long as it lives."""
+    sets: int
+    """How often all servers are started anew."""
     amount: Amount
     sizes: tuple[int, ...]
     rows: int
@@ -42,8 +45,8 @@ class _Plan:
     warm_up: bool
 
 
-_FULL: Final = _Plan(9, Amount(seconds=0.25, increments=1200), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
-_QUICK: Final = _Plan(1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
+_FULL: Final = _Plan(3, 3, Amount(seconds=0.25, increments=1200), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
+_QUICK: Final = _Plan(1, 1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,8 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(plan: _Plan, only: Sequence[str], rounds: int | None, *, extras: bool) -> Results:
     """Run everything; `extras` are the measurements that belong to one store alone."""
     stacks = [stack for stack in STACKS if not only or stack.name in only]
-    results = Results(datetime.now(tz=UTC).date().isoformat(), rounds or plan.rounds, plan.amount.seconds, {}, stacks)
+    total = rounds or plan.rounds * plan.sets
+    results = Results(datetime.now(tz=UTC).date().isoformat(), total, plan.amount.seconds, {}, stacks)
+    sets = min(plan.sets, total)
+    for number in range(sets):
+        share = range(number * total // sets, (number + 1) * total // sets)
+        _measure_set(plan, stacks, share, results, sweep=extras and number == sets - 1)
+    if extras:
+        with redis_server() as redis:
+            measure_scale(redis, plan.sizes, results, _say)
+    return results
+
+
+def _measure_set(plan: _Plan, stacks: Sequence[Stack], rounds: range, results: Results, *, sweep: bool) -> None:
+    """Start all servers, measure the rounds of these numbers, and end the servers."""
     wants_postgresql = any(stack.engine == "postgresql" for stack in stacks)
+    results.left_out.clear()
     # Readable for the user that PostgreSQL runs as where we are root.
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as directory,
@@ -80,15 +97,11 @@ def measure(plan: _Plan, only: Sequence[str], rounds: int | None, *, extras: boo
         _say(f"starting the servers of {len(stacks)} stacks")
         with serve_all(stacks, engines, results, _say) as served:
             measure_commands(served, engines, results)
-            run_rounds(served, plan.amount, results, _say, warm_up=plan.warm_up)
+            run_rounds(served, plan.amount, rounds, results, _say, warm_up=plan.warm_up)
             swept = next((one for one in served if one.stack.engine == "postgresql"), None)
-            if extras and swept is not None and postgresql is not None:
+            if sweep and swept is not None and postgresql is not None:
                 _say("sweeping")
                 measure_sweep(swept, postgresql, plan.rows, plan.sweep_seconds, results)
-    if extras:
-        with redis_server() as redis:
-            measure_scale(redis, plan.sizes, results, _say)
-    return results
 
 
 @contextmanager
@@ -114,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [stack.name for stack in STACKS]
     parser.add_argument("--quick", action="store_true", help="a smoke of seconds: one short round, nothing written to docs/")
     parser.add_argument("--only", nargs="+", default=(), choices=names, metavar="NAME", help=f"some stacks of {', '.join(names)}")
-    parser.add_argument("--rounds", type=_positive, help=f"how many rounds (default: {_FULL.rounds})")
+    parser.add_argument("--rounds", type=_positive, help=f"how many rounds (default: {_FULL.rounds * _FULL.sets})")
     parser.add_argument("--output", type=Path, help=f"write {_PAGE} and {_CHART} into this folder")
     return parser
 

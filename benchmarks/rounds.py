@@ -77,10 +77,16 @@ def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack) -> 
 
 
 def run_rounds(
-    served: Sequence[Served], amount: Amount, results: Results, say: Callable[[str], None], *, warm_up: bool = True
+    served: Sequence[Served],
+    amount: Amount,
+    rounds: range,
+    results: Results,
+    say: Callable[[str], None],
+    *,
+    warm_up: bool = True,
 ) -> None:
     """Measure; another stack begins each round, so that none is always the one after the warm cache of another."""
-    for number in range(-1 if warm_up else 0, results.rounds):
+    for number in [-1, *rounds] if warm_up else rounds:
         say("warming up" if number < 0 else f"round {number + 1} of {results.rounds}")
         turn = max(number, 0) % max(len(served), 1)
         order = [*served[turn:], *served[:turn]]
