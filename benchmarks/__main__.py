@@ -45,7 +45,7 @@ class _Plan:
     warm_up: bool
 
 
-_FULL: Final = _Plan(3, 3, Amount(seconds=0.25, increments=1200), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
+_FULL: Final = _Plan(6, 3, Amount(seconds=0.1, increments=480), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
 _QUICK: Final = _Plan(1, 1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
 
 
