@@ -19,6 +19,7 @@ from session_core import (
     StoreUnavailableError,
     Timeouts,
 )
+from session_core import lifecycle as lifecycle_module
 from session_core.record import decode_record, encode_record
 from session_core.stores import MemoryStore
 from session_core.stores.opening import redacted
@@ -227,6 +228,33 @@ async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouc
         await visitor.login(ALICE, begun=begun)
     again = await handle_on(plugin_in(app), visitor.session_id).load()
     assert (again.identity, again.data.cart) == (None, ["book"])
+
+
+async def test_a_login_that_is_cancelled_before_its_last_look_leaves_no_session(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(clock=clock)
+    sessions, lifecycle = plugin_in(app).sessions, plugin_in(app).lifecycle
+    begun = await sessions.moment()
+    looks, looking = 0, asyncio.Event()
+
+    async def slow_the_second_time(*_: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looking.set()
+            await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr(lifecycle_module, "was_ended_since", slow_the_second_time)
+    login = asyncio.create_task(handle_on(plugin_in(app)).login(ALICE, begun=begun))
+    await looking.wait()
+    assert len(await sessions.list_for(ALICE)) == 1
+    login.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await login
+    assert await sessions.list_for(ALICE) == []
+    assert [stored async for stored in lifecycle.store.scan()] == []
 
 
 def test_what_is_no_url_is_not_shown_either() -> None:
