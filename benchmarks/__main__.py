@@ -35,9 +35,9 @@ _CHART: Final = "assets/benchmarks.svg"
 @dataclass(frozen=True)
 class _Plan:
     rounds: int
-    """With one set of server processes. A process is some percent faster or slower than its twin for as long as it lives."""
+    """With one set of server processes."""
     sets: int
-    """How often all servers are started anew."""
+    """How often all servers are started anew: no figure hangs on one process alone."""
     amount: Amount
     sizes: tuple[int, ...]
     rows: int

@@ -42,9 +42,9 @@ what follows the provider's answer: the session is filled and gets a new id (Lit
 they keep it). State-changing requests carry what a browser sends with a form of the same site, and ours are checked for it.
 
 A figure is the median of the rounds, in brackets the worst and the best round; a ratio is the median of the ratios within
-each round. All servers are started anew three times in a run: a process is some percent faster or slower than its twin
-for as long as it lives. p50 and p99 are what the client waits for an answer, in milliseconds, while {LANES} requests are
-always under way: they say more about the rate than about a quiet server.
+each round. All servers are started anew three times in a run, so that no figure hangs on one process. p50 and p99 are what
+the client waits for an answer, in milliseconds, while {LANES} requests are always under way: they say
+more about the rate than about a quiet server.
 
 **Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a login,
 the memory of server processes, and pages that do real work, beside which a session's cost shrinks.

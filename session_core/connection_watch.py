@@ -19,7 +19,7 @@ import structlog
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.record import UndecodableError
-from session_core.snapshot import Snapshot, snapshot_of
+from session_core.snapshot import STALE, Snapshot, snapshot_of
 from session_core.watched_sessions import WatchedSession, WatchedSessions, origin_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _SAFETY_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a channel that is lost; meanwhile the store is asked."""
 _MAX_MOVES: Final = 100
-_STALE: Final = -1
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
 
@@ -221,7 +220,7 @@ class ConnectionWatch:
         self._hinted[newest.key] = None  # what was said of it before now was said of nobody known: look once more
         for connection in session.connections:
             there.connections.add(connection)
-            connection.follow(Snapshot(newest.key, _STALE, newest.expires_at, newest.record))
+            connection.follow(Snapshot(newest.key, STALE, newest.expires_at, newest.record))
 
     def _end(self, session: WatchedSession) -> None:
         self._leave(session)

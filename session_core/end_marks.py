@@ -7,12 +7,11 @@ store's own count (`session_core.store_order`): those that began before it, at w
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from session_core.backoff import back_off
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.notes import encode_note, note_digest, read_note
@@ -31,7 +30,6 @@ _KEPT_MS: Final = 10 * _MINUTE_MS + 2 * TOLERATED_SKEW_MS + _MINUTE_MS
 """A login transaction; twice the difference of clocks, since a node that is behind takes a login for live longer, and a node that
 is ahead sweeps earlier; and time for the callback itself."""
 _MAX_ATTEMPTS: Final = 100
-_MAX_PAUSE_SECONDS: Final = 0.064
 
 
 class EndMark(msgspec.Struct, frozen=True, array_like=True):
@@ -83,8 +81,7 @@ async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | No
                 await store.replace(key, Entry(encode_note(mark.after(moment, iat)), until), version=stored.version)
                 return
         except (SessionConflictError, SessionGoneError):
-            # Random, growing pauses: those who end the same at once would fail each other for ever.
-            await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_PAUSE_SECONDS))  # noqa: S311
+            await back_off(attempt)
     msg = "others kept ending the same"
     raise StoreUnavailableError(msg)
 

@@ -18,7 +18,7 @@ from session_core.end_marks import was_ended_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
-from session_core.snapshot import Snapshot, entry_of, snapshot_of
+from session_core.snapshot import STALE, Snapshot, entry_of, snapshot_of
 from session_core.writer import Change, SessionWriter
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class SessionLifecycle(Generic[D]):
 
     async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
         """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
-        current: Snapshot | None = snapshot if snapshot.version > 0 else await self._newest(snapshot.key)
+        current: Snapshot | None = snapshot if snapshot.version != STALE else await self._newest(snapshot.key)
         for _ in range(_MAX_ROTATE_ATTEMPTS):
             if current is None:
                 await self.events.emit("session.gone", handle=handle_of(snapshot.key))

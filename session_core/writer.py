@@ -8,11 +8,11 @@ processes the store's version decides, and the loser applies its changes again.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from session_core.backoff import back_off
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.record import SessionRecord, UndecodableError
 from session_core.snapshot import STALE, Snapshot, entry_of, snapshot_of
@@ -29,7 +29,6 @@ Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
 """Computes the new record from the newest one; runs again when another write won. Returns its argument for "no change"."""
 
 _MAX_ATTEMPTS: Final = 100
-_MAX_BACKOFF_SECONDS: Final = 0.064
 
 
 class _Pending:
@@ -157,8 +156,7 @@ class SessionWriter:
             except SessionConflictError:
                 known = None
                 if attempt:
-                    # Random, growing pauses: two processes in lockstep would fail each other for ever.
-                    await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
+                    await back_off(attempt)
                 continue
             saved = Snapshot(key, version, expires_at, record, entry)
             _settle(batch, saved)

@@ -6,13 +6,12 @@ tokens, and whoever comes second does its change again on what the first one wro
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from session_core.backoff import back_off
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
 from session_core.record import UndecodableError
 from session_core.snapshot import entry_of, snapshot_of
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ("HeldTokens", "SessionTokens", "TokenChange")
 
 _MAX_ATTEMPTS: Final = 100
-_MAX_BACKOFF_SECONDS: Final = 0.064
 
 
 class HeldTokens(msgspec.Struct, frozen=True):
@@ -86,9 +84,8 @@ class SessionTokens:
             except SessionGoneError:
                 current = await self.find_moved(current)
             except SessionConflictError:
-                # Random, growing pauses: two processes in lockstep would fail each other for ever.
                 if attempt:
-                    await asyncio.sleep(random.random() * min(0.001 * 2**attempt, _MAX_BACKOFF_SECONDS))  # noqa: S311
+                    await back_off(attempt)
                 current = await self.load(current.key) or await self.find_moved(current)
         msg = "other processes kept changing the session"
         raise SessionConflictError(msg)

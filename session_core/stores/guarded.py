@@ -184,18 +184,18 @@ class GuardedStore:
         timed: bool = getattr(getattr(type(self.inner), name, None), "keeps_time", False)
         return timed and getattr(self.inner, "keeps_within", inf) <= self._timeout
 
-    async def _unwatched(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return what a call returns that keeps the time limit by itself. Every request comes here: no clock is set for it."""
+    async def _unwatched(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
+        """Return what a call returns that keeps the time limit by itself: no clock is set for it."""
         try:
             return await call
         except SessionCoreError as error:
-            await self._report(error, tell=True)
+            await self._report(error, tell=tell)
             raise
         except Exception as error:
-            raise await self._outage(error, tell=True) from error
+            raise await self._outage(error, tell=tell) from error
 
     async def _bounded(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
-        """Return what a call returns, within the time limit. Every request comes here: one frame, one timer for all."""
+        """Return what a call returns, within the time limit: one frame, one timer for all."""
         task = self._deadlines.begin() if self._opened else None
         if task is None:
             return await self._bounded_apart(call, self._timeout, tell=tell)
@@ -223,15 +223,14 @@ class GuardedStore:
         tell: bool = True,
     ) -> T:
         """The same with a timer of its own; opens the store where that is still to be done."""
-        try:
+
+        async def in_time() -> T:
             async with asyncio.timeout(timeout):
                 await self._ready()
                 return await call
-        except SessionCoreError as error:
-            await self._report(error, tell=tell)
-            raise
-        except Exception as error:
-            raise await self._outage(error, tell=tell) from error
+
+        try:
+            return await self._unwatched(in_time(), tell=tell)
         finally:
             call.close()  # when opening failed it was never awaited
 
