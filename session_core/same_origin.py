@@ -21,6 +21,7 @@ __all__ = (
     "RawHeaders",
     "cross_site_reason",
     "cross_site_websocket_reason",
+    "is_said_same_origin",
     "is_user_navigation",
     "origin_of",
 )
@@ -79,6 +80,17 @@ def cross_site_websocket_reason(
     like a POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
     """
     return _judge(headers, public_origin, trusted_origins)
+
+
+def is_said_same_origin(headers: RawHeaders) -> bool:
+    """Whether a browser says of a request, and nothing in it is said twice, that a page of the same origin sent it.
+
+    It then passes by every rule. Nearly all requests do, and this takes a fifth of the time of the rules.
+    """
+    if not isinstance(headers, list):
+        return False
+    by_name = dict(headers)
+    return by_name.get(b"sec-fetch-site") == b"same-origin" and len(by_name) == len(headers)
 
 
 def is_user_navigation(headers: RawHeaders) -> bool:

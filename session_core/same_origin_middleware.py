@@ -9,7 +9,13 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
 from session_core.errors import CrossSiteRequestError
-from session_core.same_origin import CrossSiteReason, cross_site_reason, cross_site_websocket_reason, origin_of
+from session_core.same_origin import (
+    CrossSiteReason,
+    cross_site_reason,
+    cross_site_websocket_reason,
+    is_said_same_origin,
+    origin_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,6 +58,8 @@ class SameOriginMiddleware(ASGIMiddleware):
 
     def reason(self, scope: Scope) -> CrossSiteReason | None:
         """Return why a request is refused, or None."""
+        if is_said_same_origin(scope["headers"]):
+            return None
         if scope["type"] == ScopeType.HTTP:
             return cross_site_reason(scope["method"], scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)
         return cross_site_websocket_reason(scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)

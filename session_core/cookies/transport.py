@@ -112,10 +112,15 @@ class SessionCookieReader:
 
     def read(self, headers: Iterable[tuple[bytes, bytes]]) -> CookieReading:
         """See `read_session_id`."""
-        lines = [value for name, value in headers if name == b"cookie"]
-        if len(lines) == 1 and len(lines[0]) <= _MAX_REMEMBERED_BYTES:
-            return self._read_line(lines[0])
-        return read_session_id([(b"cookie", line) for line in lines], self._cookie, self._signer)
+        if not isinstance(headers, list):
+            headers = list(headers)
+        by_name = dict(headers)
+        line = by_name.get(b"cookie")
+        if line is None:
+            return _NO_COOKIE
+        if len(line) <= _MAX_REMEMBERED_BYTES and len(by_name) == len(headers):  # nothing is said twice
+            return self._read_line(line)
+        return read_session_id(headers, self._cookie, self._signer)
 
     def _verify(self, line: bytes) -> CookieReading:
         return read_session_id([(b"cookie", line)], self._cookie, self._signer)
