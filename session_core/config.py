@@ -120,7 +120,12 @@ class SessionConfig(Generic[D]):
         self.secrets_generated = not self.secrets
         """Whether the secret lives only as long as this process."""
         self.signer = CookieSigner(self.secrets or (random.token_urlsafe(32),))
-        self.codec = DataCodec(self.data_type, self.default_factory, max_bytes=self.max_data_bytes)
+        self.codec = DataCodec(
+            self.data_type,
+            self.default_factory,
+            max_bytes=self.max_data_bytes,
+            refuse_conflicts=self.on_conflict == "refuse",
+        )
         self.resolved_cookie = self.cookie.resolve(self.public_url)
 
     def __repr__(self) -> str:

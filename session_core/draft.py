@@ -22,22 +22,24 @@ Decoded: TypeAlias = tuple[bytes, D]
 class Draft(Generic[D]):
     """Session data that a handler may change, beside the encoding it was read from."""
 
-    __slots__ = ("_codec", "_fields", "_plain", "_refuse_conflicts", "base", "data")
+    _plain: bool | None = None
+    _fields: dict[str, bytes] | None = None
+    made: Decoded[D] | None = None
+    """What `updated` has made of the newest data, where it ran last."""
 
-    def __init__(
-        self, codec: DataCodec[D], stored: bytes | None, *, refuse_conflicts: bool, decoded: Decoded[D] | None = None
-    ) -> None:
+    def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
         """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
         self._codec = codec
-        self._refuse_conflicts = refuse_conflicts
         if stored is None:
             self.data: D = codec.fresh()
+            self.base: bytes = codec.encode(self.data)
         else:
-            self.data = codec.decode(stored) if decoded is None or decoded[0] != stored else decoded[1]
-        self.base: bytes = codec.encode(self.data) if stored is None else stored
-        # Where decoding the base again could give other defaults, of a time or at random, what was read is kept field by field.
-        self._plain: bool | None = None if codec.repeatable else self._is_plain(self.data)
-        self._fields = codec.fields(self.data) if self._plain is False else None
+            self.data = codec.decode(stored) if decoded is None else decoded
+            self.base = stored
+        if not codec.repeatable:
+            # Where decoding the base again could give other defaults, of a time or at random, what was read is kept by field.
+            self._plain = self._is_plain(self.data)
+            self._fields = None if self._plain else codec.fields(self.data)
 
     @property
     def changed(self) -> bool:
@@ -62,15 +64,31 @@ class Draft(Generic[D]):
         Raises `SessionConflictError` where somebody else assigned something else, unless the last write is to win;
         `SessionDataError` for a value of the wrong type.
         """
-        newest = bytes(record.data)
+        return with_data(record, self._merged(bytes(record.data)))
+
+    def updated(
+        self, function: Callable[[D], D | None] | None, fields: Mapping[str, object], record: SessionRecord
+    ) -> SessionRecord:
+        """Return the newest record after the assignments, `function` and `fields`; its data is in `made`.
+
+        Raises what `merged` and the function `updated` raise.
+        """
+        codec, newest = self._codec, bytes(record.data)
+        if newest == self.base and codec.writes_every_field and codec.encode(self.data) == newest:
+            # Nearly always: nobody has changed anything, and what is stored is the plain encoding of what was read.
+            encoded = codec.encode(_change(codec, codec.decode(newest), function, fields))
+            self.made = encoded, codec.checked(encoded)
+        else:
+            encoded, _ = self.made = updated(codec, self._merged(newest), function, fields)
+        return record if encoded == newest else msgspec.structs.replace(record, data=msgspec.Raw(encoded))
+
+    def _merged(self, newest: bytes) -> bytes:
         if self._fields is None and newest == self.base:
-            return with_data(record, self.encoded())
+            return self.encoded()
         changes = self.changes()
         if not changes:
-            return record
-        if self._refuse_conflicts:
-            return with_data(record, self._codec.merge(self.base, newest, changes))
-        return with_data(record, self._codec.apply(newest, changes))
+            return newest
+        return self._codec.merge(self.base, newest, changes)
 
     def encoded(self) -> bytes:
         """The data as it would be stored now, checked. Raises `SessionDataError`."""
@@ -114,7 +132,7 @@ def updated(
         if stored is None or base == stored:  # nearly always: the new data's plain encoding is all there is to store
             encoded = codec.encode(_change(codec, data, function, fields))
             return encoded, codec.checked(encoded)
-    draft = Draft(codec, stored, refuse_conflicts=False)
+    draft = Draft(codec, stored)
     draft.data = _change(codec, draft.data, function, fields)
     encoded = draft.encoded()
     return encoded, codec.decode(encoded)

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.end_marks import was_ended_since
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.recent import Recent
 from session_core.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.session_id import handle_of, new_session_id, session_key
 from session_core.snapshot import STALE, Snapshot, entry_of, snapshot_of
 from session_core.writer import Change, SessionWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from session_core.clock import Clock
     from session_core.events import Events
@@ -52,7 +53,6 @@ class SessionLifecycle(Generic[D]):
         clock: Clock,
         events: Events,
         max_sessions_per_user: int,
-        refuse_conflicts: bool,
         patience: float = 2.0,
     ) -> None:
         self.store = store
@@ -60,10 +60,12 @@ class SessionLifecycle(Generic[D]):
         self.timeouts = timeouts
         self.clock = clock
         self.events = events
-        self.refuse_conflicts = refuse_conflicts
         self._limit = max_sessions_per_user
         self._touch_before = timeouts.touch_before
-        self._writer = SessionWriter(store, timeouts, clock, patience=patience)
+        # Used where the store has just given the very entry that a session was decoded from, or written as: a store may hand out
+        # the same one for the same bytes, and most requests of a session find those.
+        self._recent: Recent[Snapshot] = Recent()
+        self._writer = SessionWriter(store, timeouts, clock, self._recent, patience=patience, on_refused=self._refused)
 
     async def load(self, session_id: str) -> Snapshot | None:
         """Return the session of an id that a browser presented, or None: such an id is never adopted.
@@ -76,14 +78,17 @@ class SessionLifecycle(Generic[D]):
         if stored is None:
             await self.events.emit("session.unknown", handle=handle_of(key))
             return None
-        try:
-            snapshot = snapshot_of(stored)
-        except UndecodableError as error:
-            await self.report_undecodable(key, error)
-            return None
-        if snapshot.record.absolute_expires_at <= self.clock.now():
-            return None
-        return snapshot
+        snapshot = self._recent.get(key)
+        if snapshot is None or snapshot.entry is not stored.entry or snapshot.version != stored.version:
+            try:
+                snapshot = snapshot_of(stored)
+            except UndecodableError as error:
+                await self.report_undecodable(key, error)
+                return None
+            self._recent.put(key, snapshot, len(stored.entry.data))
+        # It has not expired, says the store; and expiries are never later than the absolute one.
+        end = snapshot.record.absolute_expires_at
+        return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
 
     async def report_undecodable(self, key: str, error: UndecodableError) -> None:
         """Tell that a stored session cannot be read by this version of the application, and what kind of error says so."""
@@ -111,18 +116,9 @@ class SessionLifecycle(Generic[D]):
         await self._report_evicted(evicted, identity)
         return session_id, Snapshot(key, 1, expires_at, record)
 
-    async def write(self, snapshot: Snapshot, change: Change) -> Snapshot:
+    def write(self, snapshot: Snapshot, change: Change) -> Coroutine[Any, Any, Snapshot]:
         """Apply a change to the newest copy of the session (see `SessionWriter.write`)."""
-        try:
-            return await self._writer.write(snapshot, change)
-        except SessionGoneError:
-            await self.events.emit("session.gone", handle=handle_of(snapshot.key))
-            raise
-        except SessionConflictError as conflict:
-            await self.events.emit(
-                "session.conflict", handle=handle_of(snapshot.key), reason=",".join(conflict.fields) or "version"
-            )
-            raise
+        return self._writer.write(snapshot, change)
 
     async def touch(self, snapshot: Snapshot) -> None:
         """Extend the idle timeout of a session that was only read, when the touch interval has passed.
@@ -211,6 +207,13 @@ class SessionLifecycle(Generic[D]):
         """End what an id stands for when this application found no session under it: another version may read it."""
         for key in await self.store.delete(session_key(session_id)):
             await self.events.emit("session.destroyed", handle=handle_of(key), reason="unreadable")
+
+    async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
+        """Tell of a write that was not made."""
+        if isinstance(error, SessionGoneError):
+            await self.events.emit("session.gone", handle=handle_of(key))
+        else:
+            await self.events.emit("session.conflict", handle=handle_of(key), reason=",".join(error.fields) or "version")
 
     async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
         """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""

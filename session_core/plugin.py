@@ -61,7 +61,6 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             clock=config.clock,
             events=self.events,
             max_sessions_per_user=config.max_sessions_per_user,
-            refuse_conflicts=config.on_conflict == "refuse",
             patience=config.store_timeout,
         )
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)

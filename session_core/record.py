@@ -77,7 +77,14 @@ def decode_record(raw: bytes) -> SessionRecord:
 class DataCodec(Generic[D]):
     """Encodes, decodes, compares and merges one type of session data."""
 
-    def __init__(self, data_type: type[D], default_factory: Callable[[], D] | None = None, *, max_bytes: int = 65536) -> None:
+    def __init__(
+        self,
+        data_type: type[D],
+        default_factory: Callable[[], D] | None = None,
+        *,
+        max_bytes: int = 65536,
+        refuse_conflicts: bool = True,
+    ) -> None:
         """Check that `data_type` can be session data.
 
         Raises `ConfigurationError` when it is no msgspec.Struct, is array-like or tagged, or cannot be made without arguments.
@@ -92,6 +99,7 @@ class DataCodec(Generic[D]):
         self.fresh: Callable[[], D] = default_factory or data_type
         """Makes the data of a new session."""
         self._max_bytes = max_bytes
+        self._refuse_conflicts = refuse_conflicts
         self._encoder = msgspec.msgpack.Encoder(order=encoding_order(data_type))
         self._decoder = msgspec.msgpack.Decoder(data_type)
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
@@ -134,9 +142,9 @@ class DataCodec(Generic[D]):
     def merge(self, base: bytes, newest: bytes, changes: dict[str, bytes]) -> bytes:
         """Apply `changes`, made on `base`, to `newest`.
 
-        Raises `SessionConflictError` naming the fields that others changed to something else meanwhile.
+        Raises `SessionConflictError` naming the fields that others changed to something else meanwhile, where these are refused.
         """
-        if newest != base:
+        if self._refuse_conflicts and newest != base:
             # As stored, not as decoded: a field that is missing in both would decode to two different defaults.
             before, now = _split.decode(base), _split.decode(newest)
             clashing = tuple(

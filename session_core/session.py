@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from session_core.draft import Decoded, Draft, updated, with_data
+from session_core.draft import Decoded, Draft, updated
 from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
 from session_core.record import Device, SessionRecord, UndecodableError
 from session_core.session_facts import SessionFacts
@@ -50,8 +51,6 @@ class SessionHandle(SessionFacts, Generic[D]):
     _draft: Draft[D] | None = None
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
-    _decoded: Decoded[D] | None = None
-    """Of an update under way: what it has made of the newest data."""
     _unreadable_id: str | None = None
     """The id the browser presented, when no session was found under it."""
 
@@ -85,7 +84,7 @@ class SessionHandle(SessionFacts, Generic[D]):
             session_id = found if found is None or isinstance(found, str) else await found
             if session_id is None:
                 self._adopt(None)
-            elif await self._load_id(session_id):
+            elif await self._read(session_id):
                 self.session_id = session_id
             else:
                 self._unreadable_id = session_id
@@ -100,14 +99,14 @@ class SessionHandle(SessionFacts, Generic[D]):
         """Read the session again; assignments that were not saved are lost. Returns the new data."""
         if self.session_id is None:
             self._adopt(None)
-        elif not await self._load_id(self.session_id):
+        elif not await self._read(self.session_id):
             self.session_id = None
         return self.data
 
     @property
     def data(self) -> D:
         """The typed data: read it, assign to it."""
-        return self._loaded_draft().data
+        return (self._draft or self._loaded_draft()).data
 
     @data.setter
     def data(self, value: D) -> None:
@@ -147,16 +146,8 @@ class SessionHandle(SessionFacts, Generic[D]):
             msg = f"{codec.data_type.__name__} has no field {', '.join(sorted(unknown))}"
             raise SessionDataError(msg)
 
-        draft = self._loaded_draft()
-
-        def change(record: SessionRecord) -> SessionRecord:
-            self._decoded = updated(codec, bytes(draft.merged(record).data), function, fields)
-            return with_data(record, self._decoded[0])
-
-        try:
-            await self._write(change)
-        finally:
-            self._decoded = None
+        draft = self._draft or self._loaded_draft()
+        await self._write(draft, partial(draft.updated, function, fields))
         return self.data
 
     async def save(self) -> None:
@@ -165,7 +156,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         if draft is None:
             return
         if draft.changed:
-            await self._write(draft.merged)
+            await self._write(draft, draft.merged)
         elif self.snapshot is not None:
             await self._lifecycle.touch(self.snapshot)
 
@@ -246,7 +237,7 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    async def _load_id(self, session_id: str) -> bool:
+    async def _read(self, session_id: str) -> bool:
         """Adopt the session of an id; return whether there is one that can be read."""
         snapshot = await self._lifecycle.load(session_id)
         if snapshot is not None:
@@ -265,9 +256,11 @@ class SessionHandle(SessionFacts, Generic[D]):
             raise RuntimeError(msg)
         return self._draft
 
-    def _adopt(self, snapshot: Snapshot | None) -> None:
-        lifecycle, stored = self._lifecycle, None if snapshot is None else bytes(snapshot.record.data)
-        self._draft = Draft(lifecycle.codec, stored, refuse_conflicts=lifecycle.refuse_conflicts, decoded=self._decoded)
+    def _adopt(self, snapshot: Snapshot | None, decoded: Decoded[D] | None = None) -> None:
+        # `decoded` may spare decoding the data: it does where it is what was stored.
+        stored = None if snapshot is None else bytes(snapshot.record.data)
+        data = decoded[1] if decoded is not None and decoded[0] == stored else None
+        self._draft = Draft(self._lifecycle.codec, stored, data)
         self.snapshot = snapshot
         self.loaded = True
 
@@ -276,7 +269,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         self.cookie_action = "set"
         self._adopt(snapshot)
 
-    async def _write(self, change: Change) -> None:
+    async def _write(self, draft: Draft[D], change: Change) -> None:
         if self.snapshot is None:
             # Tasks of one request that all write first must not begin a session each.
             if self._beginning is None:
@@ -286,7 +279,7 @@ class SessionHandle(SessionFacts, Generic[D]):
                     await self._begin(change)
                     return
         try:
-            self._adopt(await self._lifecycle.write(self.snapshot, change))
+            self._adopt(await self._lifecycle.write(self.snapshot, change), draft.made)
         except UndecodableError as error:
             # Another version of the application has written what this one cannot read: here, the session has ended.
             raise SessionGoneError from error

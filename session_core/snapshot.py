@@ -41,8 +41,8 @@ def snapshot_of(stored: StoredSession) -> Snapshot:
 def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None = None) -> Entry:
     """Encode a record for a store, with its index keys. `before`: the session that the record was made from."""
     data, rank, identity = encode_record(record), record.logged_in_at or record.created_at, record.identity
-    if before is not None and before.entry is not None and identity is before.record.identity:
-        return Entry(data, expires_at, before.entry.user, before.entry.op_session, rank)
+    if before is not None and (known := before.entry) is not None and identity is before.record.identity:
+        return Entry(data, expires_at, known.user, known.op_session, rank)
     if identity is None:
         return Entry(data, expires_at, None, None, rank)
     return Entry(data, expires_at, identity.user_key, identity.op_session_key, rank)

@@ -8,7 +8,7 @@ processes the store's version decides, and the loser applies its changes again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -20,6 +20,7 @@ from session_core.stores.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
+    from session_core.recent import Recent
     from session_core.stores.base import Entry, SessionStore
     from session_core.timeouts import Timeouts
 
@@ -46,10 +47,24 @@ class _Pending:
 
 
 class SessionWriter:
-    """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it."""
+    """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it.
 
-    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, *, patience: float) -> None:
+    What it has written goes into `recent`. `on_refused` is awaited with the key and the error of a write that was not made.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        timeouts: Timeouts,
+        clock: Clock,
+        recent: Recent[Snapshot],
+        *,
+        patience: float,
+        on_refused: Callable[[str, SessionGoneError | SessionConflictError], Awaitable[None]],
+    ) -> None:
         self._store = store
+        self._recent = recent
+        self._on_refused = on_refused
         self._timeouts = timeouts
         self._clock = clock
         self._patience = patience
@@ -67,38 +82,42 @@ class SessionWriter:
 
         When the caller is cancelled, its write may or may not have been made; those of others go on.
         """
-        loop = asyncio.get_running_loop()
-        address = (loop, base.key)
+        loop, key = asyncio.get_running_loop(), base.key
+        address = (loop, key)
         queue = self._queues.get(address)
-        if queue is not None:
-            pending = _Pending(change, loop.create_future())
-            queue.append(pending)
-            return await pending.future
-        # Nobody else writes now: no task and no turn of the event loop more than the store needs.
-        queue = self._queues[address] = []
-        known: Snapshot | None = None
-        deadline = loop.time() + self._patience
         try:
-            record = _changed(base, change)
-            if record is not None:
-                expires_at, entry = self._entry(base, record)
-                try:
-                    version = await self._store.replace(base.key, entry, version=base.version)
-                except SessionConflictError:
-                    pass  # somebody else has written since
+            if queue is not None:
+                pending = _Pending(change, loop.create_future())
+                queue.append(pending)
+                return await pending.future
+            # Nobody else writes now: no task and no turn of the event loop more than the store needs.
+            queue = self._queues[address] = []
+            known: Snapshot | None = None
+            deadline = loop.time() + self._patience
+            try:
+                record = _changed(base, change)
+                if record is not None:
+                    entry = self._entry(base, record)
+                    try:
+                        version = await self._store.replace(key, entry, version=base.version)
+                    except SessionConflictError:
+                        pass  # somebody else has written since
+                    else:
+                        known = self._saved(key, version, record, entry)
+                if known is None:
+                    known = await self._write_newest(key, change, deadline)
+                return known
+            finally:
+                if queue:
+                    # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
+                    task = asyncio.create_task(self._drain(address, known))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
                 else:
-                    known = Snapshot(base.key, version, expires_at, record, entry)
-            if known is None:
-                known = await self._write_newest(base.key, change, deadline)
-            return known
-        finally:
-            if queue:
-                # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
-                task = asyncio.create_task(self._drain(address, known))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                del self._queues[address]
+                    del self._queues[address]
+        except (SessionGoneError, SessionConflictError) as error:
+            await self._on_refused(key, error)
+            raise
 
     async def _write_newest(self, key: str, change: Change, deadline: float) -> Snapshot:
         """Read the newest copy, apply one change to it and save it; `deadline` is in the loop's time."""
@@ -150,7 +169,7 @@ class SessionWriter:
                     continue
                 _settle(batch, current)
                 return current
-            expires_at, entry = self._entry(current, record)
+            entry = self._entry(current, record)
             try:
                 version = await self._store.replace(key, entry, version=current.version)
             except SessionConflictError:
@@ -158,16 +177,22 @@ class SessionWriter:
                 if attempt:
                     await back_off(attempt)
                 continue
-            saved = Snapshot(key, version, expires_at, record, entry)
+            saved = self._saved(key, version, record, entry)
             _settle(batch, saved)
             return saved
         msg = "other processes kept changing the session"
         raise SessionConflictError(msg)
 
-    def _entry(self, before: Snapshot, record: SessionRecord) -> tuple[int, Entry]:
-        """What is to be stored of what became of a copy, and until when."""
+    def _entry(self, before: Snapshot, record: SessionRecord) -> Entry:
+        """What is to be stored of what became of a copy."""
         expires_at = max(before.expires_at, self._timeouts.expiry(self._clock.now(), record.absolute_expires_at))
-        return expires_at, entry_of(record, expires_at, before=before)
+        return entry_of(record, expires_at, before=before)
+
+    def _saved(self, key: str, version: int, record: SessionRecord, entry: Entry) -> Snapshot:
+        """The session as the store has acknowledged it."""
+        snapshot = Snapshot(key, version, entry.expires_at, record, entry)
+        self._recent.put(key, snapshot, len(entry.data))
+        return snapshot
 
     async def _reload(self, key: str) -> Snapshot:
         stored = await self._store.load(key)

@@ -117,7 +117,7 @@ class Trip(msgspec.Struct):
 def test_a_change_of_a_default_that_all_share_is_seen() -> None:
     codec = DataCodec(Trip)
     assert codec.repeatable is False
-    draft = Draft(codec, msgspec.msgpack.encode({"name": "of an older version"}), refuse_conflicts=True)
+    draft = Draft(codec, msgspec.msgpack.encode({"name": "of an older version"}))
     try:
         draft.data.seat.row = 7
         assert draft.changed

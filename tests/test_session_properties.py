@@ -94,8 +94,8 @@ def test_a_field_changed_twice_is_a_conflict_exactly_when_the_values_differ(seed
     codec: Any = PLUGIN.lifecycle.codec
     base, mine, theirs = (ProfileFactory.build() for _ in range(3))
     stored = codec.encode(base)
-    draft: Draft[Profile] = Draft(codec, stored, refuse_conflicts=True)
-    other: Draft[Profile] = Draft(codec, stored, refuse_conflicts=True)
+    draft: Draft[Profile] = Draft(codec, stored)
+    other: Draft[Profile] = Draft(codec, stored)
     draft.data = msgspec.structs.replace(base, visits=mine.visits)
     other.data = msgspec.structs.replace(base, visits=theirs.visits)
     newest = SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(other.encoded()))

@@ -90,7 +90,8 @@ class RedisStore(RedisFeed):
     @keeps_time
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
-        return decode_record(key, await self._link.get(self._layout.record(key)), self._clock.now())
+        value = await self._link.get(self._layout.prefix + member_of(key))
+        return self._steps.recent.decode(key, value, self._clock.now())
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""

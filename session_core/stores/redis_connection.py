@@ -59,7 +59,9 @@ class SharedConnection(asyncio.Protocol):
     """Replies in the order of commands, on a transport that is connected already."""
 
     def __init__(self, writer: asyncio.StreamWriter, timeout: float) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self.time = loop.time
+        """The time of the event loop."""
         self._writer = writer  # a writer that is collected closes its transport
         self._transport = writer.transport
         self._timeout = timeout
@@ -74,20 +76,21 @@ class SharedConnection(asyncio.Protocol):
 
     def send(self, packed: bytes) -> asyncio.Future[Reply]:
         """Send one command; the future becomes the reply (a `hiredis.ReplyError` is one) or a `ConnectionLostError`."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        loop, unsent = self._loop, self._unsent
+        future: asyncio.Future[Reply] = loop.create_future()
         if self.lost:
             future.set_exception(ConnectionLostError(sent=False, late=False))
             return future
         # Not each by itself: a transport writes at once, and each write is a system call here and another there. Nor all of a
         # turn of the loop, when there are many: the server works on the first while the others are being made.
-        self._unsent.append(packed)
-        if len(self._unsent) == 1:
-            self._loop.call_soon(self._flush)
-        elif len(self._unsent) >= _AT_ONCE:
+        if not unsent:
+            loop.call_soon(self._flush)
+        unsent.append(packed)
+        self._waiting.append((future, loop.time()))
+        if len(unsent) >= _AT_ONCE:
             self._flush()
-        self._waiting.append((future, self._loop.time()))
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout, self._check)
+            self._watch = loop.call_later(self._timeout, self._check)
         return future
 
     def close(self) -> None:
@@ -117,9 +120,10 @@ class SharedConnection(asyncio.Protocol):
         self._end()
 
     def _flush(self) -> None:
-        if self._unsent and not self.lost:
-            self._transport.write(b"".join(self._unsent))
-            self._unsent.clear()
+        unsent = self._unsent
+        if unsent and not self.lost:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+            unsent.clear()
 
     def _check(self) -> None:
         self._watch = None
@@ -157,13 +161,13 @@ class Endpoint:
     def __init__(self, locate: Callable[[], Awaitable[AbstractConnection]], timeout: float) -> None:
         self._locate = locate
         self._timeout = timeout
-        self._connection: SharedConnection | None = None
         self._connecting: asyncio.Task[SharedConnection] | None = None
+        self.latest: SharedConnection | None = None
+        """The connection, where there is one; what is sent on one that was lost is lost as well."""
 
     def current(self) -> SharedConnection | None:
-        """The connection, where there is one."""
-        connection = self._connection
-        return None if connection is None or connection.lost else connection
+        """The connection, where there is one that was not lost."""
+        return None if self.latest is None or self.latest.lost else self.latest
 
     async def connected(self) -> SharedConnection:
         """Return the connection; of many callers one connects. Raises `StoreUnavailableError`."""
@@ -178,19 +182,19 @@ class Endpoint:
     async def close(self) -> None:
         """Close the connection."""
         connecting, self._connecting = self._connecting, None
+        latest, self.latest = self.latest, None
         if connecting is not None and not connecting.get_loop().is_closed():
             connecting.cancel()
             await asyncio.wait([connecting])
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if latest is not None:
+            latest.close()
             await asyncio.sleep(0)  # lets the transport close its socket
 
     def _connected(self, task: asyncio.Task[SharedConnection]) -> None:
         if self._connecting is task:
             self._connecting = None
         if not task.cancelled() and task.exception() is None:
-            self._connection = task.result()
+            self.latest = task.result()
 
     async def _connect(self) -> SharedConnection:
         try:

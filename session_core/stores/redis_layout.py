@@ -27,7 +27,6 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
 from hashlib import blake2b
-from struct import Struct
 from typing import Final
 
 from session_core.errors import ConfigurationError
@@ -52,12 +51,7 @@ _NONE, _PACKED, _PLAIN = 0, 1, 2
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES: Final = 14
-_USUAL: Final = _RECORD | _PACKED << 1 | _PACKED << 3
-_USUAL_HEAD: Final = Struct(">QBBI32s32s")
-"""Flags, version and the greater part of the expiry; the rest of it; the rank in two parts; the index keys."""
-_USUAL_BYTES: Final = _USUAL_HEAD.size
-_HEAD: Final = Struct(">BBHBIBI")  # flags, and numbers of 3, 5 and 5 bytes, each in two parts
-_LOW: Final = 0xFFFF_FFFF
+_FIVE_BYTES: Final = 0xFF_FFFF_FFFF
 _NAME_BYTES: Final = 9
 _MAX_KEY_CHARS: Final = 250
 TRACE_BYTES: Final = 9 + _MAX_KEY_CHARS + 2
@@ -161,23 +155,15 @@ def encode_record(version: int, entry: Entry) -> bytes:
     kinds, owners = _owners(entry.user, entry.op_session)
     flags, expires, rank = _RECORD | kinds, entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
     if 0 <= expires < 1 << 40 and 0 <= rank < 1 << 40 and version < 1 << 24:
-        numbers = _HEAD.pack(flags, version >> 16, version & 0xFFFF, expires >> 32, expires & _LOW, rank >> 32, rank & _LOW)
-    else:
-        rank_bytes = entry.rank.to_bytes(8, signed=True)
-        numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
-    return b"%b%b%b" % (numbers, owners, entry.data)
+        # As one number of 14 bytes: in half the time that Struct takes for numbers of 3 and 5.
+        return (((flags << 24 | version) << 40 | expires) << 40 | rank).to_bytes(_HEAD_BYTES) + owners + entry.data
+    rank_bytes = entry.rank.to_bytes(8, signed=True)
+    numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
+    return numbers + owners + entry.data
 
 
 def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
     """Return the session in a value, or None where it holds none that lives `now`."""
-    if value and value[0] == _USUAL and len(value) >= _USUAL_BYTES:  # somebody logged in: all is where it nearly always is
-        first, sooner, older, newer, user, op_session = _USUAL_HEAD.unpack_from(value)
-        expires_at = ((first & _LOW) << 8 | sooner) + EPOCH_MS
-        if expires_at <= now:
-            return None
-        rank = (older << 32 | newer) + EPOCH_MS
-        entry = Entry(value[_USUAL_BYTES:], expires_at, _unpack_owner(user), _unpack_owner(op_session), rank)
-        return StoredSession(key, first >> 32 & 0xFFFFFF, entry)
     if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None
     flags = value[0]
@@ -185,9 +171,9 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
         version, expires_at = int.from_bytes(value[1:9]), int.from_bytes(value[9:17])
         rank, at = int.from_bytes(value[17:25], signed=True), 25
     else:
-        _, high, low, later, sooner, older, newer = _HEAD.unpack_from(value)
-        version, expires_at = high << 16 | low, (later << 32 | sooner) + EPOCH_MS
-        rank, at = (older << 32 | newer) + EPOCH_MS, _HEAD_BYTES
+        numbers = int.from_bytes(value[1:_HEAD_BYTES])
+        version, expires_at = numbers >> 80, (numbers >> 40 & _FIVE_BYTES) + EPOCH_MS
+        rank, at = (numbers & _FIVE_BYTES) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:
         return None
     try:

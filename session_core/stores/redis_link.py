@@ -129,26 +129,26 @@ class SingleLink:
 
     async def get(self, name: bytes) -> bytes | None:
         """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
-        connection = self._endpoint.current() if self._opened else None
-        deadline = asyncio.get_running_loop().time() + self.keeps_within
-        if connection is not None:
-            try:
-                reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
-            except ConnectionLostError as lost:
-                if lost.late:
-                    report_outage("timeout")
-            else:
-                if reply is None or type(reply) is bytes:
-                    return reply
-        value: bytes | None = await self._exchange_until(deadline, Command((b"GET", name)))
-        return value
+        connection = self._endpoint.latest
+        if connection is None:
+            return cast("bytes | None", await self._exchange_from(asyncio.get_running_loop().time(), Command((b"GET", name))))
+        began = connection.time()
+        try:
+            reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
+        except ConnectionLostError as lost:
+            if lost.late:
+                report_outage("timeout")
+        else:
+            if reply is None or type(reply) is bytes:
+                return reply
+        return cast("bytes | None", await self._exchange_from(began, Command((b"GET", name))))
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
         """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
-        connection = self._endpoint.current() if self._opened else None
-        deadline = asyncio.get_running_loop().time() + self.keeps_within
+        connection = self._endpoint.latest
         if connection is None:
-            return await self._exchange_until(deadline, Command(args, keys, script))
+            return await self._exchange_from(asyncio.get_running_loop().time(), Command(args, keys, script))
+        began = connection.time()
         try:
             reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
         except ConnectionLostError as lost:
@@ -161,7 +161,7 @@ class SingleLink:
                 return reply
             command = Command(args, keys, script)
             self._refused(reply, command, connection)  # raises unless the script was not run at all
-        return await self._exchange_until(deadline, command)
+        return await self._exchange_from(began, command)
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """See `RedisLink.read`."""
@@ -185,10 +185,10 @@ class SingleLink:
         """See `RedisLink.apart`."""
         return await self._locate()
 
-    async def _exchange_until(self, deadline: float, command: Command) -> Reply:
-        """The connection keeps the time of one command, this that of more attempts; `deadline` is in the loop's time."""
+    async def _exchange_from(self, began: float, command: Command) -> Reply:
+        """The connection keeps the time of one command, this that of more attempts since `began`, in the loop's time."""
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(began + self.keeps_within):
                 return await self._exchange(command)
         except TimeoutError:
             report_outage("timeout")

@@ -51,7 +51,7 @@ return {0, unpack(make_room(KEYS[2], member, mine.user, tonumber(limit), prefix)
 _REPLACE_PLAINLY: Final = """
 -- What nearly every write is: not repeated, of the version that is there, nobody's or of the same user, and its indexes live
 -- long enough. A third of the time, because the functions below are made anew in every run. All else goes on below.
-if ARGV[1] == '' and ARGV[9] == '' then
+if ARGV[1] == '' and not ARGV[6] then
   local found, value = redis.call('GET', KEYS[1]), ARGV[4]
   local flags = string.byte(value)
   local owners = flags == 138 and 64 or (flags == 130 or flags == 136) and 32 or flags == 128 and 0
@@ -71,8 +71,8 @@ end
 
 REPLACE: Final = Script(
     """
--- KEYS: record [, indexes]
-local version, value, ttl, member, index_ttl, prefix, force = unpack(ARGV, 3)
+-- KEYS: record [, indexes]. The last three arguments are there where the indexes have been seen to.
+local version, value, ttl, member, index_ttl, prefix = unpack(ARGV, 3)
 local r = opened(redis.call('GET', KEYS[1]))
 if not r then return GONE end
 version = tonumber(version)
@@ -81,7 +81,7 @@ if r.version ~= version then
   if r.version == version + 1 and is_mine(r, value) then return r.version end
   return r.version > version and UNKNOWN or CONFLICT
 end
-if force == '' then
+if not member then
   local mine = opened(value)
   if mine and (mine.user ~= r.user or mine.op ~= r.op
       or (mine.user ~= '' or mine.op ~= '') and math.floor(mine.expires / CELL) > math.floor(r.expires / CELL)) then
@@ -96,13 +96,13 @@ return version + 1
 )
 
 TOUCH: Final = Script("""
--- KEYS: record [, indexes]
-local expires, ttl, member, index_ttl, prefix, force = unpack(ARGV, 3)
+-- KEYS: record [, indexes]. The last three arguments as in REPLACE.
+local expires, ttl, member, index_ttl, prefix = unpack(ARGV, 3)
 local r = opened(redis.call('GET', KEYS[1]))
 if not r then return 0 end
 expires = tonumber(expires)
 if expires <= r.expires then return 1 end
-if force == '' and (r.user ~= '' or r.op ~= '') and math.floor(expires / CELL) > math.floor(r.expires / CELL) then
+if not member and (r.user ~= '' or r.op ~= '') and math.floor(expires / CELL) > math.floor(r.expires / CELL) then
   return {REINDEX, r.user, r.op}
 end
 local flags, numbers = string.byte(r.value)

@@ -9,6 +9,7 @@ from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores import redis_scripts as scripts
 from session_core.stores.redis_connection import Reply, report_outage, unavailable
 from session_core.stores.redis_layout import INDEX_CELL_MS, encode_record, key_of, member_of, pointer_to
+from session_core.stores.redis_recent import RecentRecords
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -31,6 +32,7 @@ class RedisSteps:
         self.link = link
         self.layout = layout
         self.clock = clock
+        self.recent = RecentRecords()
 
     def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int) -> Awaitable[Reply]:
         """Run a script, as of now."""
@@ -53,20 +55,20 @@ class RedisSteps:
 
     async def replace(self, key: str, entry: Entry, version: int) -> int:
         """Overwrite a session of `version`; return the new version."""
-        member, prefix, now, expires_at = member_of(key), self.layout.prefix, self.clock.now(), entry.expires_at
-        arguments = (
-            now, version, encode_record(version + 1, entry), max(expires_at - now, 0), member,
-            max(_index_end(expires_at) - now, 1), prefix,
-        )  # fmt: skip
-        deadline = asyncio.get_running_loop().time() + self.link.keeps_within
-        reply = await self.link.run(scripts.REPLACE, [prefix + member], *arguments, b"")
+        member, now, new, expires_at = member_of(key), self.clock.now(), version + 1, entry.expires_at
+        value, ttl = encode_record(new, entry), expires_at - now if expires_at > now else 0
+        began = asyncio.get_running_loop().time()
+        reply = await self.link.run(scripts.REPLACE, [self.layout.prefix + member], now, version, value, ttl)
         if type(reply) is not int:
             try:  # within the time of one step, though it takes two
-                async with asyncio.timeout_at(deadline):
-                    reply = await self._write_indexed(scripts.REPLACE, member, entry, expires_at, *arguments)
+                async with asyncio.timeout_at(began + self.link.keeps_within):
+                    reply = await self._write_indexed(scripts.REPLACE, member, entry, expires_at, now, version, value, ttl)
             except TimeoutError:
                 report_outage("timeout")
-        return reply if reply >= 0 else expect(reply)
+        if reply != new:
+            return expect(reply)
+        self.recent.wrote(key, value, new, entry)
+        return new
 
     async def rotate(
         self,
@@ -99,10 +101,9 @@ class RedisSteps:
 
     async def touch(self, key: str, entry: Entry | None, expires_at: int) -> bool | None:
         """Move an expiry forward; None when the indexes have to live longer, too, and the entry is needed to find them."""
-        member, prefix, now = member_of(key), self.layout.prefix, self.clock.now()
-        ttl, index_ttl = max(expires_at - now, 0), max(_index_end(expires_at) - now, 1)
-        arguments = (now, expires_at, ttl, member, index_ttl, prefix)
-        reply = await self.link.run(scripts.TOUCH, [prefix + member], *arguments, b"")
+        member, now = member_of(key), self.clock.now()
+        arguments = (now, expires_at, max(expires_at - now, 0))
+        reply = await self.link.run(scripts.TOUCH, [self.layout.prefix + member], *arguments)
         if type(reply) is int:
             return bool(reply)
         return None if entry is None else bool(await self._write_indexed(scripts.TOUCH, member, entry, expires_at, *arguments))
@@ -132,8 +133,8 @@ class RedisSteps:
         if self.link.clustered:
             for index in self.layout.indexes(entry):
                 await self.enlist(index, member, expires_at)
-        name = self.layout.prefix + member
-        reply: int = await self.link.run(script, [name, *self._indexes_beside(entry)], *arguments, b"1")
+        keys, index_ttl = [self.layout.prefix + member, *self._indexes_beside(entry)], self.index_ttl(expires_at)
+        reply: int = await self.link.run(script, keys, *arguments, member, index_ttl, self.layout.prefix)
         return reply
 
     def _indexes_beside(self, entry: Entry) -> list[bytes]:

@@ -86,7 +86,7 @@ async def nodes(make_store: MakeStore) -> AsyncIterator[Nodes]:  # noqa: F811
         timeouts, events = Timeouts(idle=3600, absolute=8 * 3600), Events(clock, ())
         lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events,
-            max_sessions_per_user=3, refuse_conflicts=True, patience=30,
+            max_sessions_per_user=3, patience=30,
         )  # fmt: skip
         both.append(Node(clock, store, lifecycle, SessionManager(store, timeouts, clock, events)))
     yield Nodes(*both)

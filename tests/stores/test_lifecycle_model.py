@@ -100,7 +100,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         events = Events(self.clock, ())
         self.lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=self.store, codec=DataCodec(Data), timeouts=self.timeouts, clock=self.clock, events=events,
-            max_sessions_per_user=LIMIT, refuse_conflicts=True, patience=30,
+            max_sessions_per_user=LIMIT, patience=30,
         )  # fmt: skip
         self.manager = SessionManager(self.store, self.timeouts, self.clock, events)
         self.model = Model(self.timeouts)

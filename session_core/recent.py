@@ -1,0 +1,38 @@
+"""Remembers the last few things that were made of something, so that they need not be made again."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+__all__ = ("Recent",)
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """At most `limit` values by key; the one that came first is the first to go.
+
+    What comes out is only what went in under that key: whether it is still what is wanted, the caller compares. A value made of
+    more than `max_bytes` is not kept: those whose data it is must not decide how much memory a process takes.
+    """
+
+    __slots__ = ("_limit", "_max_bytes", "_values", "get")
+
+    def __init__(self, *, limit: int = 1024, max_bytes: int = 2048) -> None:
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._values: dict[str, T] = {}
+        self.get = self._values.get
+        """Return the value of a key, or None."""
+
+    def put(self, key: str, value: T, size: int) -> None:
+        """Remember a value that was made of `size` bytes."""
+        values = self._values
+        if size > self._max_bytes:
+            values.pop(key, None)
+            return
+        values[key] = value
+        if len(values) > self._limit:
+            with suppress(RuntimeError, StopIteration):  # another thread, with an event loop of its own, was at it
+                values.pop(next(iter(values)), None)
