@@ -29,7 +29,8 @@ __all__ = ("Exchange", "Surroundings", "with_caching")
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_OTHER_STARTS: Final = frozenset({"websocket.accept", "websocket.http.response.start"})
+_STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
 _SERVER_ERROR: Final = 500
 _MAX_USER_AGENT: Final = 256
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
@@ -77,9 +78,10 @@ class Exchange:
     """Set once the exchange may last."""
     replaced = False
     """Whether an error has taken the place of the response."""
+    over = False
     _failed = False
-    _over = False
-    _headers: Headers = ()
+    _head: Any = None
+    """The message that started the response."""
     _task: asyncio.Task[Any] | None = None
 
     def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,8 +89,7 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._visitor = visitor = _Visitor(around, scope)
-        self.handle: SessionHandle[Any] = SessionHandle(around.lifecycle, visitor.read_id, visitor.read_device)
+        self.handle = RequestSession(around, scope)
         if around.connections is not None:
             self._task = asyncio.current_task()
 
@@ -96,7 +97,15 @@ class Exchange:
         """Save the session before the response starts; send the error instead where that fails."""
         if self.replaced:
             raise _ReplacedResponseError
-        if message["type"] in _STARTS:
+        kind = message["type"]
+        if kind == "http.response.start":
+            handle = self.handle
+            try:
+                waits = self.live is not None or handle.needs_resign or handle.save_due
+            except SessionCoreError:  # what is assigned cannot be stored, as saving it will say
+                waits = True
+            return self._start(message) if waits else self._send(self._begun(message))
+        if kind in _OTHER_STARTS:
             return self._start(message)
         if self.live is None and message.get("more_body"):
             self._stay_open()
@@ -116,7 +125,7 @@ class Exchange:
 
     def leave(self) -> None:
         """The exchange is over."""
-        self._over = True
+        self.over = True
         if self.live is not None:
             self.live.leave()
 
@@ -141,16 +150,17 @@ class Exchange:
     def _stay_open(self) -> None:
         """A WebSocket, or a response that is still streaming: it closes when the session ends."""
         # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
-        if (connections := self._around.connections) is not None and not self._over:
+        if (connections := self._around.connections) is not None and not self.over:
             kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
-            sized = any(name.lower() == b"content-length" for name, _ in self._headers)
+            headers: Headers = (self._head or {}).get("headers") or ()
+            sized = any(name.lower() == b"content-length" for name, _ in headers)
             self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
 
     async def _replace(self, error: Exception) -> None:
         async def send(message: Message) -> None:
             if message["type"] in _STARTS:
                 self.handle.response_started = True
-                if self._visitor.needs_resign:
+                if self.handle.needs_resign:
                     await self._resign()
                 message = self._finished(message) if self.handle.loaded else message
             await self._send(message)
@@ -161,29 +171,32 @@ class Exchange:
     async def _start(self, start: Any) -> None:  # noqa: ANN401 - a message of any kind that starts a response
         """Make the handler's assignments durable, and only then start; from here on the cookie cannot be changed."""
         handle = self.handle
-        if handle.loaded:
-            if start.get("status", 0) >= _SERVER_ERROR:
-                # The handler failed: its assignments go with its other work; what it made durable stands.
-                self._failed = True
-            else:
-                try:
-                    if handle.save_due:
-                        await handle.save()
-                except SessionCoreError as error:
-                    if start["type"] != "http.response.start":
-                        raise
-                    await self._replace(error)
-                    return
-            handle.response_started = True
-            if self._visitor.needs_resign:
-                await self._resign()
-            start = self._finished(start)
-        else:
-            handle.response_started = True
-        self._headers = start.get("headers") or ()
-        await (self._send if self.live is None else self.live.send)(start)
+        # A handler that has failed: its assignments go with its other work; what it made durable stands.
+        if start.get("status", 0) < _SERVER_ERROR:
+            try:
+                if handle.save_due:
+                    await handle.save()
+            except SessionCoreError as error:
+                if start["type"] != "http.response.start":
+                    raise
+                await self._replace(error)
+                return
+        if handle.needs_resign:
+            await self._resign()
+        await (self._send if self.live is None else self.live.send)(self._begun(start))
         if start["type"] == "websocket.accept":
             self._stay_open()
+
+    def _begun(self, start: Any) -> Any:  # noqa: ANN401 - likewise
+        """Return the start as it goes out: nothing more can be said of the session to the browser."""
+        handle = self.handle
+        handle.response_started = True
+        if handle.loaded:
+            if start.get("status", 0) >= _SERVER_ERROR:
+                self._failed = True
+            start = self._finished(start)
+        self._head = start
+        return start
 
     async def _resign(self) -> None:
         """Give the browser its id again, signed with the first secret."""
@@ -206,28 +219,32 @@ class Exchange:
         return {**start, "headers": headers}
 
 
-class _Visitor:
-    """What one request says about its session and its sender."""
+class RequestSession(SessionHandle[Any]):
+    """The session of a request, which says whose it is and who asks."""
 
     needs_resign = False
+    """Whether an older secret has signed the cookie."""
+    _scope: Scope | None = None
 
-    # The headers, not the scope: the scope holds the handle and the handle this, and a cycle is freed late.
+    # The headers, not the scope: the scope holds the handle, and a cycle is freed late.
     def __init__(self, around: Surroundings, scope: Scope) -> None:
+        self._lifecycle = around.lifecycle
         self._around = around
         self._headers = scope["headers"]
         self._client = scope.get("client")
-        self._scope = None if around.device is None else scope
+        if around.device is not None:
+            self._scope = scope
 
-    def read_id(self) -> str | Awaitable[None] | None:
+    def _read_session_id(self) -> str | Awaitable[None] | None:
         """Return the verified session id, or None; a bad cookie is an event, never an error."""
         reading = self._around.cookies.read(self._headers)
         if reading.rejected:
-            return self._around.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
+            return self._lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
         if reading.needs_resign:
             self.needs_resign = True
         return reading.session_id
 
-    def read_device(self) -> Device:
+    def _read_device(self) -> Device:
         """Return where the client says it comes from."""
         if self._around.device is not None and self._scope is not None:
             return self._around.device(self._scope["litestar_app"].request_class(self._scope))

@@ -17,17 +17,19 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
 
+from session_core.error_guard import error_guard_of
 from session_core.errors import ConfigurationError
 from session_core.exchange import Exchange, Surroundings, with_caching
 from session_core.session import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from litestar.connection import ASGIConnection
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from session_core.config import SessionConfig
+    from session_core.error_guard import ErrorGuard
     from session_core.lifecycle import SessionLifecycle
     from session_core.live_connections import LiveConnections
     from session_core.same_origin_middleware import SameOriginMiddleware
@@ -35,18 +37,19 @@ __all__ = ("SessionMiddleware", "provide_session", "session_of", "vary_on_cookie
 
 _SCOPE_KEY: Final = "session_core.session"
 _current: ContextVar[SessionHandle[Any] | None] = ContextVar("session_core.session", default=None)
-"""The session of the request that runs: a dependency that takes the scope would cost twice as much."""
+"""The session of the request that runs, for a Litestar whose injection cannot be gone around (`session_core.injection`)."""
 
 
-async def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionHandle[Any]:
+def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Coroutine[Any, Any, SessionHandle[Any]]:
     """Return the loaded session of a request or WebSocket, for guards and wherever injection does not reach.
 
     Raises `ConfigurationError` on a route that does not use the session, `StoreUnavailableError`.
     """
-    handle = cast("SessionHandle[Any] | None", connection.scope.get(_SCOPE_KEY))
+    scope: Any = connection.scope
+    handle: SessionHandle[Any] | None = scope.get(_SCOPE_KEY)
     if handle is None:
-        raise _not_used(connection.scope["path"])
-    return await handle.load()
+        raise _not_used(scope["path"])
+    return handle.load()
 
 
 async def provide_session() -> SessionHandle[Any]:
@@ -77,6 +80,7 @@ class SessionMiddleware(ASGIMiddleware):
 
     `answer_error(scope, receive, send, error)` sends the response that the application gives for an error. `same_origin` judges
     the requests of a route that changes state, before anything of them is read: here, since one middleware costs less than two.
+    `injected_directly`: nobody asks `provide_session`.
     """
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
@@ -88,29 +92,54 @@ class SessionMiddleware(ASGIMiddleware):
         answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
         connections: LiveConnections | None = None,
         same_origin: SameOriginMiddleware | None = None,
+        *,
+        injected_directly: bool = False,
     ) -> None:
         self._around = Surroundings(config, lifecycle, answer_error, connections)
         self._same_origin = same_origin
+        self._injected_directly = injected_directly
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
-        return partial(self.handle, next_app=app)
+        guard = error_guard_of(app)
+        return partial(self._serve, app if guard is None else guard.app, guard)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""
+        await self._serve(next_app, None, scope, receive, send)
+
+    def _serve(self, next_app: ASGIApp, guard: ErrorGuard | None, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self._same_origin is not None and (reason := self._same_origin.reason(scope)) is not None:
-            await self._same_origin.refuse(scope, receive, send, reason)
-            return
+            return self._same_origin.refuse(scope, receive, send, reason)
         state: Any = scope
         outer: SessionHandle[Any] | None = state.get(_SCOPE_KEY)
         if outer is not None and outer.belongs_to(self._around.lifecycle):  # the middleware stands here twice
-            await next_app(scope, receive, send)
-            return
-        exchange = Exchange(self._around, scope, receive, send)
+            return next_app(scope, receive, send)
+        return self._run(next_app, guard, scope, receive, send, outer)
+
+    async def _run(
+        self,
+        next_app: ASGIApp,
+        guard: ErrorGuard | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        outer: SessionHandle[Any] | None,
+    ) -> None:
+        around = self._around
+        state: Any = scope
+        exchange = Exchange(around, scope, receive, send)
         state[_SCOPE_KEY] = exchange.handle
-        token = _current.set(exchange.handle)
+        token = None if self._injected_directly else _current.set(exchange.handle)
         try:
-            await next_app(scope, receive if self._around.connections is None else exchange.receive, exchange.send_durable)
+            if around.connections is not None:
+                receive = exchange.receive
+            try:
+                await next_app(scope, receive, exchange.send_durable)
+            except Exception as error:
+                if guard is None:
+                    raise
+                await guard.answer(error, scope, receive, exchange.send_durable)
             if exchange.rest_due:
                 await exchange.save_rest()
         except HTTPException as error:
@@ -120,6 +149,7 @@ class SessionMiddleware(ASGIMiddleware):
                 raise
         finally:
             exchange.leave()
-            _current.reset(token)
+            if token is not None:
+                _current.reset(token)
             if outer is not None:  # an application mounted in one that has other sessions
                 state[_SCOPE_KEY] = outer

@@ -14,6 +14,7 @@ from litestar.types import Message, Scope
 
 from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
 from session_core.events import Events
+from session_core.injection import inject_directly
 from session_core.lifecycle import SessionLifecycle
 from session_core.live_connections import LiveConnections
 from session_core.manager import SessionManager
@@ -76,8 +77,13 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
         shared = (config, self.lifecycle, self._answer_error, self.connections)
         self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
-        self._session_middleware = SessionMiddleware(*shared)
-        self._judging_session_middleware = SessionMiddleware(*shared, same_origin=self._same_origin_middleware)
+        self._session_middleware = {
+            (judged, direct): SessionMiddleware(
+                *shared, same_origin=self._same_origin_middleware if judged else None, injected_directly=direct
+            )
+            for judged in (False, True)
+            for direct in (False, True)
+        }
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependencies, the error handler and the lifespan."""
@@ -102,6 +108,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             handlers = [route.route_handler]
         else:  # pragma: no cover - Litestar has three kinds of routes
             return
+        direct = inject_directly(route)
         for handler in handlers:
             added: list[Any] = []
             judged = is_state_changing(handler) and not handler.opt.get("cross_site")
@@ -109,7 +116,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
                 if judged:
                     added.append(self._same_origin_middleware)
             else:
-                added.append(self._judging_session_middleware if judged else self._session_middleware)
+                added.append(self._session_middleware[judged, direct])
                 if forbid_cache(handler):
                     _log.warning("response cache switched off: the route uses the session", path=route.path)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]

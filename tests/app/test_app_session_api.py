@@ -9,6 +9,7 @@ import pytest
 
 from app.session_data import AppSession
 from session_core import StoreUnavailableError
+from session_core.stores.base import StoredSession
 from tests.app.conftest import Running
 
 pytestmark = pytest.mark.anyio
@@ -78,17 +79,33 @@ async def test_a_body_that_is_no_object_is_a_400(client: httpx.AsyncClient, body
     assert response.json()["status"] == 400
 
 
-async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fields_merge(running: Running) -> None:
+async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fields_merge(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, both_have_read, reading = running.plugin.store.inner, asyncio.Barrier(2), 0
+    load = store.load
+
+    async def load_together(key: str) -> StoredSession | None:
+        nonlocal reading
+        stored, reading = await load(key), reading + 1
+        if reading <= 2:  # not when the one that came second reads again
+            await both_have_read.wait()
+        return stored
+
     async with running.client() as one, running.client() as two:
         await running.log_in(one)
         two.cookies = one.cookies
+        monkeypatch.setattr(store, "load", load_together)
         both = await asyncio.gather(
             one.patch("/api/session", json={"note": "first"}), two.patch("/api/session", json={"language": "de"})
         )
         assert [response.status_code for response in both] == [200, 200]
+        monkeypatch.undo()
+        reading = 0
         stored = (await one.get("/api/session")).json()
         assert (stored["note"], stored["language"]) == ("first", "de")
 
+        monkeypatch.setattr(store, "load", load_together)
         clash = await asyncio.gather(
             one.patch("/api/session", json={"note": "mine"}), two.patch("/api/session", json={"note": "yours"})
         )

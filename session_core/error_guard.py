@@ -1,0 +1,39 @@
+"""Calls in Litestar's exception handler when something was raised, and not before.
+
+Litestar puts one around every route, and one more inside the middleware of the route. To pass through that costs each request a
+coroutine, a closure, and a call for each message it sends.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ("ErrorGuard", "error_guard_of")
+
+
+class ErrorGuard:
+    """The exception handler around `app`."""
+
+    def __init__(self, handler: Any) -> None:  # noqa: ANN401 - Litestar's own, and private
+        self._handler = handler
+        self.app: ASGIApp = handler.app
+
+    async def answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what `app` has raised, as the exception handler does. Raises what it raises."""
+
+        async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            raise error
+
+        handler = copy(self._handler)
+        handler.app = fail
+        await handler(scope, receive, send)
+
+
+def error_guard_of(app: ASGIApp) -> ErrorGuard | None:
+    """Return the guard that `app` is, or None: it is another middleware, or Litestar builds its stack in another way."""
+    known = type(app).__name__ == "ExceptionHandlerMiddleware" and type(app).__module__.startswith("litestar.")
+    return ErrorGuard(app) if known and callable(getattr(app, "app", None)) else None
