@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, delete, func, literal_column, select, text
+from sqlalchemy import bindparam, delete, func, literal_column, select, text, true
 from sqlalchemy.dialects import mysql
 
 from session_core.stores.sql_schema import claims, sessions
@@ -39,6 +39,11 @@ _expired_of_names: Final = {
 }
 
 
+# The commit of a sweep waits for no disk, and makes nobody's commit wait behind it: what a crash brings back has expired, and is
+# swept again. For this statement's own transaction alone (`is_local`).
+_UNHURRIED: Final = select(func.set_config("synchronous_commit", "off", true())).scalar_subquery().is_not(None)
+
+
 def _removal(table: Table, dialect: str) -> Executable:
     name = table.primary_key.columns[0]
     if dialect != "mysql":
@@ -60,7 +65,7 @@ def _removal_alone(table: Table, dialect: str) -> Executable:
     place: ColumnElement[object] = literal_column(f"{table.name}.ctid")
     rows = _expired[table].with_only_columns(place).with_for_update(skip_locked=True).correlate(None)
     # Asked again: the row may have been replaced by a new session of that name after the statement began.
-    return delete(table).where(place == func.any(func.array(rows.scalar_subquery())), table.c.expires_at <= _now)
+    return delete(table).where(place == func.any(func.array(rows.scalar_subquery())), table.c.expires_at <= _now, _UNHURRIED)
 
 
 _REMOVE_ALONE: Final = {

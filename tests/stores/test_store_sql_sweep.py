@@ -154,6 +154,19 @@ async def test_a_step_does_not_read_what_earlier_ones_have_emptied(database: str
             assert (await connection.execute(scans)).scalar_one() == before
 
 
+async def test_the_commit_of_a_sweep_waits_for_no_disk_and_every_other_does(database: str) -> None:
+    """PostgreSQL waits as the setting says at the commit; it is the sweep's own for one transaction, not its connection's."""
+    setting = text("SHOW synchronous_commit")
+    async with opened(database) as store:
+        await fill(store, 2)
+        async with store._database._opened().transactions.connect() as connection:
+            async with connection.begin():
+                assert await steps.remove_expired(connection, sessions, 1, FOREVER - 1) == (1, 1)
+                assert (await connection.execute(setting)).scalar_one() == "off"
+            async with connection.begin():
+                assert (await connection.execute(setting)).scalar_one() == "on"
+
+
 async def test_a_sweeper_in_the_middle_keeps_no_other_waiting(sql_server: PostgresServer | MariadbServer) -> None:
     """They share the rows: what one has taken the other passes over."""
     async with opened(sql_server.url) as one, opened(sql_server.url) as two:
