@@ -10,6 +10,7 @@ import re
 import select
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter_ns
@@ -17,7 +18,19 @@ from typing import Final, Protocol
 
 from benchmarks.payload import COOKIE
 
-__all__ = ("BrokenPromiseError", "Fixed", "Jar", "Lane", "Outcome", "counted", "drive", "exactly", "request", "round_robin")
+__all__ = (
+    "BrokenPromiseError",
+    "Connections",
+    "Fixed",
+    "Jar",
+    "Lane",
+    "Outcome",
+    "counted",
+    "drive",
+    "exactly",
+    "request",
+    "round_robin",
+)
 
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _SET_COOKIE: Final = re.compile(rb"(?i)\r\nset-cookie: *(%b=[^;\r]*)" % COOKIE.encode())
@@ -113,11 +126,13 @@ def round_robin(items: Sequence[bytes], lanes: int) -> list[Sequence[bytes]]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a drive: how many answers, all of them right, in how many seconds, and how long each took (ns)."""
+    """What came of a drive: how many answers, all of them right, in how many seconds; how long each took, and its begin (ns)."""
 
     answers: int
     seconds: float
     latencies: list[int]
+    begins: list[int]
+    """By `perf_counter_ns`, which is one clock for all processes."""
 
     @property
     def rate(self) -> float:
@@ -169,48 +184,57 @@ class _Connection:
         return True
 
 
-def drive(lanes: Sequence[Lane], ports: Sequence[int], *, seconds: float = inf, answers: float = inf) -> Outcome:
-    """Run all lanes at once, each on a connection of its own, for `seconds` or until there are `answers`, whichever is first.
+class Connections:
+    """A connection for each lane, kept from one drive to the next. Lanes go to the servers in turn."""
 
-    Lanes go to the servers in turn. Raises `BrokenPromiseError` for the first wrong answer.
-    """
-    connections = {}
-    for at, lane in enumerate(lanes):
-        connection = _Connection(lane, ports[at % len(ports)])
-        connections[connection.socket.fileno()] = connection
-    try:
-        return _drive(connections, seconds, answers)
-    finally:
+    def __init__(self, lanes: Sequence[Lane], ports: Sequence[int]) -> None:
+        connections = [_Connection(lane, ports[at % len(ports)]) for at, lane in enumerate(lanes)]
+        self._connections = {connection.socket.fileno(): connection for connection in connections}
+        self._wait = _waiter(list(self._connections))
+
+    def drive(self, *, seconds: float = inf, answers: float = inf) -> Outcome:
+        """Run all lanes at once for `seconds` or until there are `answers`, whichever is first.
+
+        Raises `BrokenPromiseError` for the first wrong answer.
+        """
+        connections, wait = self._connections, self._wait
+        latencies: list[int] = []
+        begins: list[int] = []
+        begin = now = perf_counter_ns()
+        end = begin + seconds * 1e9
+        left = answers - len(connections)
         for connection in connections.values():
+            connection.send(perf_counter_ns())
+        flying = len(connections)
+        while flying:
+            events = wait()
+            if not events:
+                msg = f"no answer for {_PATIENCE_SECONDS} seconds"
+                raise BrokenPromiseError(msg)
+            for number, _ in events:
+                connection = connections[number]
+                if not connection.received():
+                    continue
+                now = perf_counter_ns()
+                begins.append(connection.begun)
+                latencies.append(now - connection.begun)
+                if now < end and left > 0:
+                    left -= 1
+                    connection.send(now)
+                else:
+                    flying -= 1
+        return Outcome(len(latencies), (now - begin) / 1e9, latencies, begins)
+
+    def close(self) -> None:
+        """Close them all."""
+        for connection in self._connections.values():
             connection.socket.close()
 
 
-def _drive(connections: dict[int, _Connection], seconds: float, answers: float) -> Outcome:
-    wait = _waiter(list(connections))
-    latencies: list[int] = []
-    begin = now = perf_counter_ns()
-    end = begin + seconds * 1e9
-    left = answers - len(connections)
-    for connection in connections.values():
-        connection.send(perf_counter_ns())
-    flying = len(connections)
-    while flying:
-        events = wait()
-        if not events:
-            msg = f"no answer for {_PATIENCE_SECONDS} seconds"
-            raise BrokenPromiseError(msg)
-        for number, _ in events:
-            connection = connections[number]
-            if not connection.received():
-                continue
-            now = perf_counter_ns()
-            latencies.append(now - connection.begun)
-            if now < end and left > 0:
-                left -= 1
-                connection.send(now)
-            else:
-                flying -= 1
-    return Outcome(len(latencies), (now - begin) / 1e9, latencies)
+def drive(lanes: Sequence[Lane], ports: Sequence[int], *, seconds: float = inf, answers: float = inf) -> Outcome:
+    """Run all lanes at once, each on a new connection of its own; see `Connections.drive`."""
+    with closing(Connections(lanes, ports)) as connections:
+        return connections.drive(seconds=seconds, answers=answers)
 
 
 def _waiter(numbers: list[int]) -> Callable[[], list[tuple[int, int]]]:

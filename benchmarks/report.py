@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.payload import JSON_BYTES, MESSAGEPACK_BYTES
 from benchmarks.ratios import Verdict, verdicts
 from benchmarks.results import Cell, Results
+from benchmarks.rounds import TURN_SECONDS
 from benchmarks.works import LANES, SESSIONS, WORKS
 
 __all__ = ("page", "summary", "table")
@@ -41,10 +42,14 @@ nothing on disk; PostgreSQL and SQLite do. Peers are set up as their documentati
 what follows the provider's answer: the session is filled and gets a new id (Litestar's own sessions cannot change an id, so
 they keep it). State-changing requests carry what a browser sends with a form of the same site, and ours are checked for it.
 
-A figure is the median of the rounds, in brackets the worst and the best round; a ratio is the median of the ratios within
-each round. All servers are started anew three times in a run, so that no figure hangs on one process. p50 and p99 are what
-the client waits for an answer, in milliseconds, while {LANES} requests are always under way: they say
-more about the rate than about a quiet server.
+A figure is the median of the rounds, in brackets the worst and the best round. All servers are started anew three times in a
+run, so that no figure hangs on one process. p50 and p99 are what the client waits for an answer, in milliseconds, while {LANES}
+requests are always under way: they say more about the rate than about a quiet server.
+
+A ratio of the targets is the median of the ratios within each turn: the stacks of a target serve one after the other, for
+{TURN_SECONDS * 1000:g} ms each, over connections that stay open, and another one begins each turn. Virtual machines change their
+speed several times a second; what is so near to each other in time is as fast for all. (The increments of one session are
+compared by the rounds.)
 
 **Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a login,
 the memory of server processes, and pages that do real work, beside which a session's cost shrinks.
@@ -77,7 +82,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def _machine(results: Results) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    return f"Measured on {results.date}, {results.rounds} rounds of {results.seconds:g} seconds for each figure. {facts}.\n"
+    turns = max((len(cell.samples) for cell in results.turns.values()), default=0)
+    measured = f"{results.rounds} rounds of {results.seconds:g} seconds for each figure, {turns} turns for each ratio"
+    return f"Measured on {results.date}, {measured}. {facts}.\n"
 
 
 def _verdicts(results: Results) -> str:
@@ -161,9 +168,11 @@ def _sweep(results: Results) -> str:
     return (
         "## Sweeping\n\n"
         f"{sweep.rows:,} expired rows were removed from PostgreSQL in {sweep.seconds:.1f} s by another process, while four "
-        f"clients\nread and incremented ({sweep.answers:,} requests). The longest took {sweep.longest:.1f} ms; without the "
-        f"sweep, {sweep.longest_before:.1f} ms.\nEach step of the sweep is one statement that commits itself; the longest took "
-        f"{sweep.longest_step:.1f} ms.\n"
+        f"clients\nread and incremented ({sweep.answers:,} requests). Each step of the sweep is one statement that commits "
+        f"itself; the\nlongest took {sweep.longest_step:.1f} ms. Within no request did such statements run for more than "
+        f"{sweep.in_the_way:.1f} ms: that is how long a\nrequest can have waited for them. The longest request took "
+        f"{sweep.longest:.1f} ms, and without the sweep, {sweep.longest_before:.1f} ms: most of\nthat is waiting for one of the "
+        "cores.\n"
     )
 
 

@@ -91,6 +91,8 @@ class Sweep:
     answers: int
     longest: float
     """The longest request during the sweep."""
+    in_the_way: float
+    """The longest time within one request in which statements of the sweep ran: it has waited no longer for them."""
     longest_before: float
     """The longest request of the same clients without it, before and after."""
     longest_step: float
@@ -109,6 +111,8 @@ class Results:
     stacks: Sequence[Stack]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     """By work and stack."""
+    turns: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """The same for what the targets compare, in many short turns."""
     commands: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By stack: commands that Redis gets for a read and for an increment."""
     memory: dict[str, float] = field(default_factory=dict)
@@ -125,3 +129,7 @@ class Results:
     def cell(self, work: str, stack: str) -> Cell | None:
         """What a stack reached at a work, or None."""
         return self.cells.get((work, stack))
+
+    def compared(self, work: str, stack: str) -> Cell | None:
+        """The same, of what is there to be compared with others: in turns where it was measured so, else in rounds."""
+        return self.turns.get((work, stack)) or self.cell(work, stack)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.client import BrokenPromiseError, Fixed, counted, drive, exactly, request
+from benchmarks.client import BrokenPromiseError, Connections, Fixed, counted, drive, exactly, request
 from benchmarks.payload import DARK
+from benchmarks.ratios import TARGETS
 from benchmarks.redis_facts import bytes_in, commands_of
 from benchmarks.results import Cell, Results
 from benchmarks.servers import Launched, MissingProgramError, RedisServer, stack_environment
 from benchmarks.stacks import Stack, missing_package
-from benchmarks.works import SESSIONS, WORKS, Amount, Served, log_in
+from benchmarks.works import SESSIONS, STEADY, WORKS, Amount, Served, log_in, sample_of
 
-__all__ = ("Engines", "measure_commands", "run_rounds", "serve_all")
+__all__ = ("TURN_SECONDS", "Engines", "measure_commands", "run_rounds", "run_turns", "serve_all")
 
-_WARM_UP: Final = Amount(seconds=0.2, increments=320)
+_WARM_UP: Final = Amount(seconds=0.1, increments=320)
+TURN_SECONDS: Final = 0.025
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,24 @@ def run_rounds(
                 sample = work.run(one, _WARM_UP if number < 0 else amount)
                 if number >= 0:
                     results.cells.setdefault((work.name, one.stack.name), Cell()).samples.append(sample)
+
+
+def run_turns(served: Sequence[Served], turns: int, results: Results, say: Callable[[str], None]) -> None:
+    """Measure what the targets compare, in turns so short that a machine which changes its speed is as fast for all of them."""
+    for work, lanes in STEADY.items():
+        wanted = {name for target in TARGETS if target.work == work for name in (target.stack, target.other)}
+        those = [one for one in served if one.stack.name in wanted]
+        say(f"{turns} turns of {work}, {len(those)} stacks")
+        with ExitStack() as open_connections:
+            connections = {
+                one.stack.name: open_connections.enter_context(closing(Connections(lanes(one), [one.port]))) for one in those
+            }
+            for turn in range(-1, turns):
+                first = max(turn, 0) % max(len(those), 1)
+                for name in [*connections][first:] + [*connections][:first]:
+                    sample = sample_of(connections[name].drive(seconds=TURN_SECONDS))
+                    if turn >= 0:
+                        results.turns.setdefault((work, name), Cell()).samples.append(sample)
 
 
 def measure_commands(served: Sequence[Served], engines: Engines, results: Results) -> None:

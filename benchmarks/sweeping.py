@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from sqlalchemy import Engine, event, insert
@@ -36,7 +37,10 @@ from session_core import SessionConfig, SessionPlugin
 from session_core.stores.sql_schema import sessions
 from tests.stores import mariadb_server, postgres_server
 
-__all__ = ("measure_sweep",)
+__all__ = ("longest_overlap", "measure_sweep")
+
+Span: TypeAlias = tuple[int, int]
+"""From when until when, in nanoseconds of a clock that all processes share."""
 
 _READERS: Final = 2
 _WRITERS: Final = 2
@@ -64,14 +68,38 @@ def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: 
         outcomes: list[Outcome] = []
         while sweep.poll() is None or not outcomes:
             outcomes.append(drive(lanes, [served.port], seconds=_SLICE_SECONDS))
-        removed, took, step = (sweep.stdout.readline().split() + ["0"] * 3)[:3]
+        removed, took = (sweep.stdout.readline().split() + ["0"] * 2)[:2]
+        steps = [(int(begin), int(end)) for begin, end in (line.split() for line in sweep.stdout)]
     if int(removed) < rows:
         msg = f"the sweep removed {removed!r} rows of {rows}"
         raise RuntimeError(msg)
     quiet += drive(lanes, [served.port], seconds=seconds).latencies
-    longest = max(max(outcome.latencies) for outcome in outcomes) / 1e6
-    answers = sum(outcome.answers for outcome in outcomes)
-    results.sweep = Sweep(rows, float(took), answers, longest, max(quiet) / 1e6, float(step) * 1e3)
+    asked = [(begin, begin + took) for outcome in outcomes for begin, took in zip(outcome.begins, outcome.latencies, strict=True)]
+    longest = max(end - begin for begin, end in asked)
+    results.sweep = Sweep(
+        rows,
+        float(took),
+        len(asked),
+        longest / 1e6,
+        longest_overlap(asked, steps) / 1e6,
+        max(quiet) / 1e6,
+        max(end - begin for begin, end in steps) / 1e6,
+    )
+
+
+def longest_overlap(spans: Sequence[Span], others: Sequence[Span]) -> int:
+    """The most that the others together cover of one of the spans; the others follow one another, and do not overlap."""
+    ends = [end for _, end in others]
+    most = 0
+    for begin, end in spans:
+        covered = 0
+        for at in range(bisect_right(ends, begin), len(others)):
+            other_begin, other_end = others[at]
+            if other_begin >= end:
+                break
+            covered += min(end, other_end) - max(begin, other_begin)
+        most = max(most, covered)
+    return most
 
 
 def _lanes(served: Served) -> list[Lane]:
@@ -110,16 +138,19 @@ async def _sweep(url: str) -> None:
     statements = _timed_statements()
     begin = time.perf_counter()
     removed = await plugin.sessions.prune()
-    print(removed, time.perf_counter() - begin, max(statements), flush=True)
+    print(removed, time.perf_counter() - begin)
+    for began, ended in statements:
+        print(began, ended)
+    sys.stdout.flush()
     await plugin.store.close()
 
 
-def _timed_statements() -> list[float]:
-    """A list to which every statement of this process adds the seconds it took."""
-    taken: list[float] = []
-    begun: list[float] = []
-    event.listen(Engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter()))
-    event.listen(Engine, "after_cursor_execute", lambda *_: taken.append(time.perf_counter() - begun.pop()))
+def _timed_statements() -> list[Span]:
+    """A list to which every statement of this process adds when it ran."""
+    taken: list[Span] = []
+    begun: list[int] = []
+    event.listen(Engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter_ns()))
+    event.listen(Engine, "after_cursor_execute", lambda *_: taken.append((begun.pop(), time.perf_counter_ns())))
     return taken
 
 
@@ -162,7 +193,7 @@ def _measure_alone(engine: str, rows: int, seconds: float) -> str:
     if found is None:
         raise RuntimeError
     sweep = f"{found.seconds:.1f} s | {found.longest_step:.1f} ms"
-    requests = f"{found.answers} | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
+    requests = f"{found.answers} | {found.in_the_way:.1f} ms | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
     return f"| {engine} | {found.rows} | {sweep} | {requests} |"
 
 
@@ -177,8 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.sweep:
         asyncio.run(_sweep(options.sweep))
         return
-    print("| database | rows | sweep took | its longest statement | requests | longest | longest without the sweep |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| database | rows | sweep took | its longest statement | requests | longest in the way | longest | without the sweep |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for engine in options.engines:
         print(_measure_alone(engine, options.rows, options.seconds), flush=True)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from benchmarks.client import Fixed, Jar, Outcome, counted, drive, exactly, request, round_robin
+from benchmarks.client import Fixed, Jar, Lane, Outcome, counted, drive, exactly, request, round_robin
 from benchmarks.payload import DARK, LIGHT
 from benchmarks.results import Sample, percentile
 from benchmarks.stacks import Stack
 
-__all__ = ("LANES", "SESSIONS", "WORKS", "Amount", "Served", "Work", "log_in", "read_visits")
+__all__ = ("LANES", "SESSIONS", "STEADY", "WORKS", "Amount", "Served", "Work", "log_in", "read_visits", "sample_of")
 
 LANES: Final = 32
 SESSIONS: Final = 200
@@ -86,39 +86,40 @@ def _login_lane(served: Served, user: int, cookie: bytes = b"") -> Jar:
     return Jar("POST", f"/login?user={user}", served.port, answer, cookie=cookie, must_change=fresh)
 
 
-def _sample(outcome: Outcome, *, acknowledged: int = 0, kept: int = 0) -> Sample:
+def sample_of(outcome: Outcome, *, acknowledged: int = 0, kept: int = 0) -> Sample:
+    """What a drive says of a stack."""
     ordered = sorted(outcome.latencies)
     p50, p99 = percentile(ordered, 0.5) / 1e6, percentile(ordered, 0.99) / 1e6
     return Sample(outcome.rate, p50, p99, acknowledged, kept)
 
 
-def _read(served: Served, amount: Amount) -> Sample:
+def _read(served: Served) -> list[Lane]:
     requests = [request("GET", "/read", served.port, cookie) for cookie in served.cookies]
-    lanes = [Fixed(part, exactly(DARK)) for part in round_robin(requests, LANES)]
-    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+    return [Fixed(part, exactly(DARK)) for part in round_robin(requests, LANES)]
 
 
-def _increment(served: Served, amount: Amount) -> Sample:
+def _increment(served: Served) -> list[Lane]:
     requests = [request("POST", "/increment", served.port, cookie) for cookie in served.cookies]
-    lanes = [Fixed(part, counted) for part in round_robin(requests, LANES)]
-    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+    return [Fixed(part, counted) for part in round_robin(requests, LANES)]
+
+
+def _public(served: Served) -> list[Lane]:
+    return [Fixed([request("GET", "/public", served.port)], exactly(DARK)) for _ in range(LANES)]
+
+
+def _visitor(served: Served) -> list[Lane]:
+    return [Fixed([request("GET", "/read", served.port)], exactly(LIGHT)) for _ in range(LANES)]
+
+
+def _for_a_while(lanes: Callable[[Served], list[Lane]]) -> Callable[[Served, Amount], Sample]:
+    return lambda served, amount: sample_of(drive(lanes(served), [served.port], seconds=amount.seconds))
 
 
 def _increment_one(served: Served, ports: list[int], amount: Amount) -> Sample:
     (cookie,) = log_in(served, 1)
     lanes = [Fixed([request("POST", "/increment", ports[at % len(ports)], cookie)], counted) for at in range(LANES)]
     outcome = drive(lanes, ports, answers=amount.increments, seconds=_LONGEST_SECONDS)
-    return _sample(outcome, acknowledged=outcome.answers, kept=read_visits(served, cookie))
-
-
-def _public(served: Served, amount: Amount) -> Sample:
-    lanes = [Fixed([request("GET", "/public", served.port)], exactly(DARK)) for _ in range(LANES)]
-    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
-
-
-def _visitor(served: Served, amount: Amount) -> Sample:
-    lanes = [Fixed([request("GET", "/read", served.port)], exactly(LIGHT)) for _ in range(LANES)]
-    return _sample(drive(lanes, [served.port], seconds=amount.seconds))
+    return sample_of(outcome, acknowledged=outcome.answers, kept=read_visits(served, cookie))
 
 
 def _log_in_again(served: Served, amount: Amount) -> Sample:
@@ -127,14 +128,14 @@ def _log_in_again(served: Served, amount: Amount) -> Sample:
     lanes = [_login_lane(served, 10**6 + at, cookie) for at, cookie in enumerate(served.logins)]
     outcome = drive(lanes, [served.port], seconds=amount.seconds)
     served.logins = [lane.cookie for lane in lanes]
-    return _sample(outcome)
+    return sample_of(outcome)
 
 
 WORKS: Final = (
-    Work("read", "read one value of a session", _read, lambda _: True),
-    Work("public", "a page without session", _public, lambda _: True),
-    Work("visitor", "a page that reads the session, for a visitor without cookie", _visitor),
-    Work("increment", "increment, 200 sessions", _increment),
+    Work("read", "read one value of a session", _for_a_while(_read), lambda _: True),
+    Work("public", "a page without session", _for_a_while(_public), lambda _: True),
+    Work("visitor", "a page that reads the session, for a visitor without cookie", _for_a_while(_visitor)),
+    Work("increment", "increment, 200 sessions", _for_a_while(_increment)),
     Work(
         "one", "increment of ONE session by 32 clients", lambda served, amount: _increment_one(served, served.ports[:1], amount)
     ),
@@ -146,3 +147,6 @@ WORKS: Final = (
     ),
     Work("login", "login callback", _log_in_again),
 )
+
+STEADY: Final = {"read": _read, "public": _public, "increment": _increment}
+"""What is asked for, over and over, by the works that can be broken off and gone on with: by their names."""
