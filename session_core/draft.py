@@ -22,14 +22,15 @@ Decoded: TypeAlias = tuple[bytes, D]
 class Draft(Generic[D]):
     """Session data that a handler may change, beside the encoding it was read from."""
 
-    _plain: bool | None = None
-    _fields: dict[str, bytes] | None = None
-    made: Decoded[D] | None = None
-    """What `updated` has made of the newest data, where it ran last."""
+    __slots__ = ("_codec", "_fields", "_plain", "base", "data", "made")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
         """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
         self._codec = codec
+        self._fields: dict[str, bytes] | None = None
+        self._plain: bool | None = None
+        self.made: Decoded[D] | None = None
+        """What `updated` has made of the newest data, where it ran last."""
         if stored is None:
             self.data: D = codec.fresh()
             self.base: bytes = codec.encode(self.data)
@@ -41,13 +42,16 @@ class Draft(Generic[D]):
             self._plain = self._is_plain(self.data)
             self._fields = None if self._plain else codec.fields(self.data)
 
-    @property
-    def changed(self) -> bool:
-        """Whether something was assigned since."""
+    def is_changed(self) -> bool:
+        """Whether something was assigned since. Raises `SessionDataError` for a value that cannot be stored."""
         if self._fields is not None:
             return bool(self.changes())
-        if self._codec.encode(self.data) == self.base:
-            return False
+        codec = self._codec
+        try:
+            if codec.try_encode(self.data) == self.base:
+                return False
+        except Exception as error:
+            raise codec.cannot_store(error) from error
         return self._has_plain_base() or bool(self.changes())
 
     def changes(self) -> dict[str, bytes]:

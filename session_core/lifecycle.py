@@ -79,20 +79,21 @@ class SessionLifecycle(Generic[D]):
             await self.events.emit("session.unknown", handle=handle_of(key))
             return None
         snapshot = self._recent.get(key)
-        if snapshot is None or snapshot.entry is not stored.entry or snapshot.version != stored.version:
+        if snapshot is None or snapshot.entry is not stored.entry:  # of every version there is another
             try:
                 snapshot = snapshot_of(stored)
             except UndecodableError as error:
-                await self.report_undecodable(key, error)
+                await self.report_undecodable(session_id, error)
                 return None
             self._recent.put(key, snapshot, len(stored.entry.data))
         # It has not expired, says the store; and expiries are never later than the absolute one.
         end = snapshot.record.absolute_expires_at
         return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
 
-    async def report_undecodable(self, key: str, error: UndecodableError) -> None:
+    async def report_undecodable(self, session_id: str, error: UndecodableError) -> None:
         """Tell that a stored session cannot be read by this version of the application, and what kind of error says so."""
-        await self.events.emit("session.undecodable", handle=handle_of(key), reason=type(error.__cause__).__name__)
+        handle = handle_of(session_key(session_id))
+        await self.events.emit("session.undecodable", handle=handle, reason=type(error.__cause__).__name__)
 
     async def begin(
         self, data: bytes, *, device: Device, identity: Identity | None = None, vault: bytes = b""

@@ -140,7 +140,7 @@ class SessionMiddleware(ASGIMiddleware):
                 if guard is None:
                     raise
                 await guard.answer(error, scope, receive, exchange.send_durable)
-            if exchange.rest_due:
+            if exchange.has_rest():
                 await exchange.save_rest()
         except HTTPException as error:
             await exchange.answer_with_cookie(error)

@@ -101,6 +101,8 @@ class DataCodec(Generic[D]):
         self._max_bytes = max_bytes
         self._refuse_conflicts = refuse_conflicts
         self._encoder = msgspec.msgpack.Encoder(order=encoding_order(data_type))
+        self.try_encode: Callable[[D], bytes] = self._encoder.encode
+        """As `encode`, but what it raises may be anything, and has to go through `cannot_store`."""
         self._decoder = msgspec.msgpack.Decoder(data_type)
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
         self.writes_every_field = not data_type.__struct_config__.omit_defaults
@@ -123,7 +125,7 @@ class DataCodec(Generic[D]):
         try:
             return self._encoder.encode(data)
         except Exception as error:
-            raise self._cannot_store(error) from error
+            raise self.cannot_store(error) from error
 
     def decode(self, stored: bytes | msgspec.Raw) -> D:
         """Decode stored data; missing fields take their defaults. Raises `UndecodableError` when it does not fit."""
@@ -137,7 +139,7 @@ class DataCodec(Generic[D]):
         try:
             return {name: self._encoder.encode(getattr(data, attribute)) for attribute, name in self._fields.items()}
         except Exception as error:
-            raise self._cannot_store(error) from error
+            raise self.cannot_store(error) from error
 
     def merge(self, base: bytes, newest: bytes, changes: dict[str, bytes]) -> bytes:
         """Apply `changes`, made on `base`, to `newest`.
@@ -193,7 +195,8 @@ class DataCodec(Generic[D]):
             raise SessionDataError(msg)
         return data
 
-    def _cannot_store(self, error: Exception) -> SessionDataError:
+    def cannot_store(self, error: Exception) -> SessionDataError:
+        """What is raised for a value that cannot be encoded."""
         return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")
 
 

@@ -84,10 +84,14 @@ class SessionHandle(SessionFacts, Generic[D]):
             session_id = found if found is None or isinstance(found, str) else await found
             if session_id is None:
                 self._adopt(None)
-            elif await self._read(session_id):
-                self.session_id = session_id
             else:
-                self._unreadable_id = session_id
+                unreadable = self._adopt_found(await self._lifecycle.load(session_id))
+                if self.snapshot is not None:
+                    self.session_id = session_id
+                else:
+                    self._unreadable_id = session_id
+                    if unreadable is not None:
+                        await self._lifecycle.report_undecodable(session_id, unreadable)
         finally:
             self._loading = None
             for arrived in waiting:
@@ -99,8 +103,13 @@ class SessionHandle(SessionFacts, Generic[D]):
         """Read the session again; assignments that were not saved are lost. Returns the new data."""
         if self.session_id is None:
             self._adopt(None)
-        elif not await self._read(self.session_id):
-            self.session_id = None
+        else:
+            session_id = self.session_id
+            unreadable = self._adopt_found(await self._lifecycle.load(session_id))
+            if self.snapshot is None:
+                self.session_id = None
+                if unreadable is not None:
+                    await self._lifecycle.report_undecodable(session_id, unreadable)
         return self.data
 
     @property
@@ -118,14 +127,21 @@ class SessionHandle(SessionFacts, Generic[D]):
     @property
     def changed(self) -> bool:
         """Whether something was assigned that is not saved yet."""
-        return self._draft is not None and self._draft.changed
+        return self._draft is not None and self._draft.is_changed()
 
-    @property
-    def save_due(self) -> bool:
+    # Not properties, as CPython calls methods in a quarter of the time: every response asks.
+
+    def has_to_save(self) -> bool:
         """Whether `save` would have something to do."""
-        if self._draft is None:
+        draft, snapshot = self._draft, self.snapshot
+        if draft is None:
             return False
-        return (self.snapshot is not None and self._lifecycle.touch_due(self.snapshot)) or self._draft.changed
+        return (snapshot is not None and self._lifecycle.touch_due(snapshot)) or draft.is_changed()
+
+    def has_rest(self) -> bool:
+        """Whether something was assigned to a stored session that is not saved yet."""
+        draft = self._draft
+        return draft is not None and self.snapshot is not None and draft.is_changed()
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -147,7 +163,9 @@ class SessionHandle(SessionFacts, Generic[D]):
             raise SessionDataError(msg)
 
         draft = self._draft or self._loaded_draft()
-        await self._write(draft, partial(draft.updated, function, fields))
+        change = partial(draft.updated, function, fields)
+        if (snapshot := self.snapshot or await self._begun_by_others(change)) is not None:
+            self._adopt_written(await self._lifecycle.write(snapshot, change), draft)
         return self.data
 
     async def save(self) -> None:
@@ -155,8 +173,9 @@ class SessionHandle(SessionFacts, Generic[D]):
         draft = self._draft
         if draft is None:
             return
-        if draft.changed:
-            await self._write(draft, draft.merged)
+        if draft.is_changed():
+            if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
+                self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
         elif self.snapshot is not None:
             await self._lifecycle.touch(self.snapshot)
 
@@ -237,18 +256,14 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    async def _read(self, session_id: str) -> bool:
-        """Adopt the session of an id; return whether there is one that can be read."""
-        snapshot = await self._lifecycle.load(session_id)
-        if snapshot is not None:
-            try:
-                self._adopt(snapshot)
-            except UndecodableError as error:
-                await self._lifecycle.report_undecodable(snapshot.key, error)
-            else:
-                return True
-        self._adopt(None)
-        return False
+    def _adopt_found(self, snapshot: Snapshot | None) -> UndecodableError | None:
+        """Begin with what was read, or afresh; return why, where it is that the data cannot be read by this version."""
+        try:
+            self._adopt(snapshot)
+        except UndecodableError as error:
+            self._adopt(None)
+            return error
+        return None
 
     def _loaded_draft(self) -> Draft[D]:
         if self._draft is None:
@@ -269,20 +284,25 @@ class SessionHandle(SessionFacts, Generic[D]):
         self.cookie_action = "set"
         self._adopt(snapshot)
 
-    async def _write(self, draft: Draft[D], change: Change) -> None:
-        if self.snapshot is None:
-            # Tasks of one request that all write first must not begin a session each.
-            if self._beginning is None:
-                self._beginning = asyncio.Lock()
-            async with self._beginning:
-                if self.snapshot is None:
-                    await self._begin(change)
-                    return
+    def _adopt_written(self, snapshot: Snapshot, draft: Draft[D]) -> None:
         try:
-            self._adopt(await self._lifecycle.write(self.snapshot, change), draft.made)
+            self._adopt(snapshot, draft.made)
         except UndecodableError as error:
             # Another version of the application has written what this one cannot read: here, the session has ended.
             raise SessionGoneError from error
+
+    async def _begun_by_others(self, change: Change) -> Snapshot | None:
+        """Begin a session with a change; return the session where another task of this request has begun it meanwhile.
+
+        Tasks of one request that all write first must not begin a session each.
+        """
+        if self._beginning is None:
+            self._beginning = asyncio.Lock()
+        async with self._beginning:
+            if self.snapshot is None:
+                await self._begin(change)
+                return None
+            return self.snapshot
 
     async def _begin(self, change: Change) -> None:
         """Store a visitor's first data; nothing at all when it is still what a fresh session has."""

@@ -118,6 +118,11 @@ class SessionWriter:
         except (SessionGoneError, SessionConflictError) as error:
             await self._on_refused(key, error)
             raise
+        except UndecodableError as error:
+            # Another version of the application has written what this one cannot read: here, the session has ended.
+            gone = SessionGoneError()
+            await self._on_refused(key, gone)
+            raise gone from error
 
     async def _write_newest(self, key: str, change: Change, deadline: float) -> Snapshot:
         """Read the newest copy, apply one change to it and save it; `deadline` is in the loop's time."""

@@ -120,7 +120,7 @@ def test_a_change_of_a_default_that_all_share_is_seen() -> None:
     draft = Draft(codec, msgspec.msgpack.encode({"name": "of an older version"}))
     try:
         draft.data.seat.row = 7
-        assert draft.changed
+        assert draft.is_changed()
     finally:
         SHARED.row = 0
 
