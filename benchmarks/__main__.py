@@ -20,7 +20,7 @@ from benchmarks.chart import draw
 from benchmarks.machine import machine_facts
 from benchmarks.report import page, summary
 from benchmarks.results import Results
-from benchmarks.rounds import Engines, measure_commands, run_rounds, run_turns, serve_all
+from benchmarks.rounds import Engines, measure_commands, run_fresh_pairs, run_rounds, run_turns, serve_all
 from benchmarks.scale import measure_scale
 from benchmarks.servers import ROOT, redis_server
 from benchmarks.stacks import STACKS, Stack
@@ -38,6 +38,8 @@ class _Plan:
     """With one set of server processes."""
     turns: int
     """Likewise."""
+    fresh_pairs: tuple[int, int]
+    """Likewise: how many, and turns of each."""
     sets: int
     """How often all servers are started anew: no figure hangs on one process alone."""
     amount: Amount
@@ -47,8 +49,8 @@ class _Plan:
     warm_up: bool
 
 
-_FULL: Final = _Plan(4, 60, 3, Amount(seconds=0.1, increments=480), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
-_QUICK: Final = _Plan(1, 2, 1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
+_FULL: Final = _Plan(3, 60, (3, 22), 3, Amount(seconds=0.1, increments=480), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
+_QUICK: Final = _Plan(1, 2, (1, 2), 1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +103,8 @@ def _measure_set(plan: _Plan, stacks: Sequence[Stack], rounds: range, results: R
             measure_commands(served, engines, results)
             run_rounds(served, plan.amount, rounds, results, _say, warm_up=plan.warm_up)
             run_turns(served, plan.turns, results, _say)
+            _say(f"{plan.fresh_pairs[1]} turns of the page without session, {plan.fresh_pairs[0]} times")
+            run_fresh_pairs(stacks, engines, *plan.fresh_pairs, results)
             swept = next((one for one in served if one.stack.engine == "postgresql"), None)
             if sweep and swept is not None and postgresql is not None:
                 _say("sweeping")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,15 @@ from benchmarks.ratios import TARGETS
 from benchmarks.redis_facts import bytes_in, commands_of
 from benchmarks.results import Cell, Results
 from benchmarks.servers import Launched, MissingProgramError, RedisServer, stack_environment
-from benchmarks.stacks import Stack, missing_package
+from benchmarks.stacks import STACKS, Stack, missing_package
 from benchmarks.works import SESSIONS, STEADY, WORKS, Amount, Served, log_in, sample_of
 
-__all__ = ("TURN_SECONDS", "Engines", "measure_commands", "run_rounds", "run_turns", "serve_all")
+__all__ = ("TURN_SECONDS", "Engines", "measure_commands", "run_fresh_pairs", "run_rounds", "run_turns", "serve_all")
 
 _WARM_UP: Final = Amount(seconds=0.1, increments=320)
 TURN_SECONDS: Final = 0.025
+_TURNS_BEFORE: Final = 4
+"""That are not counted."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: 
         yield served
 
 
-def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack) -> list[Launched]:
+def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack, *, most: int = 2) -> list[Launched]:
     if package := missing_package(stack):
         msg = f"{package} is not installed: uv sync"
         raise MissingProgramError(msg)
@@ -72,7 +74,7 @@ def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack) -> 
         raise MissingProgramError(msg)
     environment = stack_environment(stack, number, engines.directory, engines.redis.port, engines.postgresql or "")
     processes = []
-    for _ in range(2 if stack.ours and stack.shared else 1):
+    for _ in range(min(2 if stack.ours and stack.shared else 1, most)):
         processes.append(process := Launched(stack, environment, engines.directory))
         running.callback(process.stop)
     return processes
@@ -103,20 +105,46 @@ def run_rounds(
 
 def run_turns(served: Sequence[Served], turns: int, results: Results, say: Callable[[str], None]) -> None:
     """Measure what the targets compare, in turns so short that a machine which changes its speed is as fast for all of them."""
-    for work, lanes in STEADY.items():
-        wanted = {name for target in TARGETS if target.work == work for name in (target.stack, target.other)}
-        those = [one for one in served if one.stack.name in wanted]
+    for work in ("read", "increment"):
+        compared = _compared(work)
+        those = [one for one in served if one.stack.name in compared]
         say(f"{turns} turns of {work}, {len(those)} stacks")
-        with ExitStack() as open_connections:
-            connections = {
-                one.stack.name: open_connections.enter_context(closing(Connections(lanes(one), [one.port]))) for one in those
-            }
-            for turn in range(-1, turns):
-                first = max(turn, 0) % max(len(those), 1)
-                for name in [*connections][first:] + [*connections][:first]:
-                    sample = sample_of(connections[name].drive(seconds=TURN_SECONDS))
-                    if turn >= 0:
-                        results.turns.setdefault((work, name), Cell()).samples.append(sample)
+        _take_turns(work, those, turns, results)
+
+
+def run_fresh_pairs(stacks: Sequence[Stack], engines: Engines, pairs: int, turns: int, results: Results) -> None:
+    """Measure the page without session in turns, with new processes for each pair.
+
+    The two stacks run the same instructions there. How fast one process is differs by more than the target allows, by where in
+    memory things have come to lie: only many processes tell.
+    """
+    compared = _compared("public")
+    those = [(number, stack) for number, stack in enumerate(stacks) if stack.name in compared]
+    for _ in range(pairs if len(those) == len(compared) else 0):
+        with ExitStack() as running:
+            processes = [(stack, _launch(number, stack, engines, running, most=1)[0]) for number, stack in those]
+            for _, process in processes:
+                process.wait()
+            _take_turns("public", [Served(stack, [process.port]) for stack, process in processes], turns, results)
+
+
+def _compared(work: str) -> set[str]:
+    """The stacks that the targets of a work name."""
+    known = {stack.name for stack in STACKS}
+    return {name for target in TARGETS if target.work == work for name in (target.stack, target.other)} & known
+
+
+def _take_turns(work: str, those: Sequence[Served], turns: int, results: Results) -> None:
+    with ExitStack() as still_open:
+        connections = {one.stack.name: Connections(STEADY[work](one), [one.port]) for one in those}
+        for each in connections.values():
+            still_open.callback(each.close)
+        for turn in range(-_TURNS_BEFORE, turns):
+            first = max(turn, 0) % max(len(those), 1)
+            for name in [*connections][first:] + [*connections][:first]:
+                sample = sample_of(connections[name].drive(seconds=TURN_SECONDS))
+                if turn >= 0:
+                    results.turns.setdefault((work, name), Cell()).samples.append(sample)
 
 
 def measure_commands(served: Sequence[Served], engines: Engines, results: Results) -> None:
