@@ -171,9 +171,9 @@ def _sweep(results: Results) -> str:
         f"{sweep.rows:,} expired rows were removed from PostgreSQL in {sweep.seconds:.1f} s by another process, while four "
         f"clients\nread and incremented ({sweep.answers:,} requests). Each step of the sweep is one statement that commits "
         f"itself; the\nlongest took {sweep.longest_step:.1f} ms. Within no request did such statements run for more than "
-        f"{sweep.in_the_way:.1f} ms: that is how long a\nrequest can have waited for them. The longest request took "
-        f"{sweep.longest:.1f} ms, and without the sweep, {sweep.longest_before:.1f} ms: most of\nthat is waiting for one of the "
-        "cores.\n"
+        f"{sweep.within:.1f} ms. What they leave to\nothers, such as a log that the next commit writes, is not in that; but "
+        f"the longest request took {sweep.longest:.1f} ms, and\n{sweep.longest_before:.1f} without the sweep. The target takes "
+        "the greater of the two: the statements, or the difference.\n"
     )
 
 

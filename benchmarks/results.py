@@ -91,12 +91,18 @@ class Sweep:
     answers: int
     longest: float
     """The longest request during the sweep."""
-    in_the_way: float
-    """The longest time within one request in which statements of the sweep ran: it has waited no longer for them."""
+    within: float
+    """The longest time within one request in which statements of the sweep ran: it has waited no longer for these. What they
+    leave to others (a log that the next commit writes, pages that are written later) is not in it."""
     longest_before: float
     """The longest request of the same clients without it, before and after."""
     longest_step: float
     """The longest statement of the sweep, which holds what it locks for no longer."""
+
+    @property
+    def in_the_way(self) -> float:
+        """How long it can have been in a request's way: by its statements, or by what the longest request took more than else."""
+        return max(self.within, self.longest - self.longest_before)
 
 
 @dataclass

@@ -193,7 +193,7 @@ def _measure_alone(engine: str, rows: int, seconds: float) -> str:
     if found is None:
         raise RuntimeError
     sweep = f"{found.seconds:.1f} s | {found.longest_step:.1f} ms"
-    requests = f"{found.answers} | {found.in_the_way:.1f} ms | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
+    requests = f"{found.answers} | {found.within:.1f} ms | {found.longest:.1f} ms | {found.longest_before:.1f} ms"
     return f"| {engine} | {found.rows} | {sweep} | {requests} |"
 
 
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(_sweep(options.sweep))
         return
     print(
-        "| database | rows | sweep took | its longest statement | requests | longest in the way | longest | without the sweep |"
+        "| database | rows | sweep took | its longest statement | requests | within one request | longest | without the sweep |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for engine in options.engines:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+from litestar.enums import ScopeType
+from litestar.exceptions import LitestarException
+
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -22,11 +25,21 @@ class ErrorGuard:
         self._handler = handler
         self.app: ASGIApp = handler.app
 
-    async def answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what `app` has raised, as the exception handler does. Raises what it raises."""
+    async def answer(self, error: Exception, scope: Scope, receive: Receive, send: Send, *, started: bool) -> None:
+        """Answer what `app` has raised, as the exception handler does. Raises what it raises.
+
+        `started`: a response has begun. The handler would have seen that; middleware outside may be holding the response back.
+        """
+        if started and scope["type"] == ScopeType.HTTP:
+            msg = "Exception caught after response started"
+            raise LitestarException(msg) from error
+
+        raised = [error]
 
         async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
-            raise error
+            # Taken out: the traceback of an error holds the frame that raised it, which would hold the error, and everything of
+            # the request with it.
+            raise raised.pop()
 
         handler = copy(self._handler)
         handler.app = fail

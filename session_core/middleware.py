@@ -102,7 +102,7 @@ class SessionMiddleware(ASGIMiddleware):
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
         guard = error_guard_of(app)
-        return partial(self._serve, app if guard is None else guard.app, guard)
+        return partial(self._serve, app, guard)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""
@@ -135,11 +135,12 @@ class SessionMiddleware(ASGIMiddleware):
             if around.connections is not None:
                 receive = exchange.receive
             try:
-                await next_app(scope, receive, exchange.send_durable)
+                await (next_app if guard is None else guard.app)(scope, receive, exchange.send_durable)
             except Exception as error:
                 if guard is None:
                     raise
-                await guard.answer(error, scope, receive, exchange.send_durable)
+                started = exchange.handle.response_started
+                await guard.answer(error, scope, receive, exchange.send_durable, started=started)
             if exchange.has_rest():
                 await exchange.save_rest()
         except HTTPException as error:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from litestar import Litestar, Request, Response, get, post, websocket
+from litestar import Litestar, Request, Response, asgi, get, post, websocket
 from litestar.connection import WebSocket
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
+from litestar.middleware import ASGIMiddleware
 from litestar.params import FromQuery
+from litestar.response import Stream
 from litestar.routes import HTTPRoute, WebSocketRoute
-from litestar.types import Scope
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_core import Session, SessionPlugin, StoreUnavailableError, injection, plugin
 from session_core.error_guard import error_guard_of
@@ -160,6 +165,98 @@ async def test_an_exception_handler_of_the_application_is_asked(monkeypatch: pyt
                 bodies.append((got.status_code, got.json(), got.headers.get("cache-control"), got.headers.get("vary")))
     assert bodies[0] == bodies[1]
     assert bodies[0][:2] == (422, {"by": "HTTPException", "path": "/refuses"})
+
+
+@get("/breaks-off")
+async def breaks_off(session: Session[AppSession]) -> Stream:
+    async def parts() -> AsyncIterator[bytes]:
+        yield session.data.theme.encode()
+        msg = "half-way"
+        raise ValueError(msg)
+
+    return Stream(parts())
+
+
+class HoldsBack(ASGIMiddleware):
+    """Keeps all messages until the application has returned."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        held: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            held.append(message)
+
+        await next_app(scope, receive, keep)
+        for message in held:
+            await send(message)
+
+
+@pytest.mark.parametrize("way", ["directly", "by Litestar"])
+async def test_no_second_response_begins_behind_a_middleware_that_holds_the_first_one_back(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "by Litestar":
+        another_litestar(monkeypatch)
+    plugins = [SessionPlugin(make_config())]
+    app = Litestar([breaks_off], plugins=plugins, middleware=[HoldsBack()], openapi_config=None, logging_config=None)
+    async with client_of(app) as client:
+        answer = await client.get("/breaks-off")
+    assert (answer.status_code, "light" in answer.text) == (500, False)
+
+
+class Kept:
+    """What a handler that fails has at hand."""
+
+
+async def test_nothing_of_a_request_that_failed_is_kept(app: Litestar) -> None:
+    held: list[weakref.ref[Kept]] = []
+
+    @get("/fails-with-much")
+    async def fails_with_much(session: Session[AppSession]) -> None:
+        much = Kept()
+        held.append(weakref.ref(much))
+        raise HTTPException(status_code=400 if session.exists else 409)
+
+    app.register(fails_with_much)
+    async with client_of(app) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                assert (await client.get("/fails-with-much")).status_code == 409
+            assert [kept() for kept in held] == [None] * 20
+        finally:
+            gc.enable()
+
+
+async def test_an_inner_application_of_the_same_sessions_answers_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its middleware sees a response, as it does alone: also where the middleware of sessions stands here twice."""
+    seen: list[str] = []
+
+    class Sees(ASGIMiddleware):
+        async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+            async def look(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    seen.append(f"status {message['status']}")
+                await send(message)
+
+            await next_app(scope, receive, look)
+
+    for way in ("directly", "by Litestar"):
+        with monkeypatch.context() as patch:
+            if way == "by Litestar":
+                another_litestar(patch)
+            plugin = SessionPlugin(make_config())
+            inner = Litestar([refuses], plugins=[plugin], middleware=[Sees()], openapi_config=None, logging_config=None)
+            outer = Litestar(
+                [asgi("/inner", is_mount=True, opt={"session": True}, copy_scope=False)(inner)],
+                plugins=[plugin],
+                openapi_config=None,
+                logging_config=None,
+            )
+            async with client_of(outer) as client:
+                assert (await client.get("/inner/refuses")).status_code == 418
+    assert seen == ["status 418", "status 418"]
 
 
 def models_of(app: Litestar, path: str) -> list[Any]:

@@ -182,13 +182,15 @@ class Endpoint:
     async def close(self) -> None:
         """Close the connection."""
         connecting, self._connecting = self._connecting, None
-        latest, self.latest = self.latest, None
+        known, self.latest = self.latest, None
         if connecting is not None and not connecting.get_loop().is_closed():
             connecting.cancel()
             await asyncio.wait([connecting])
-        if latest is not None:
-            latest.close()
-            await asyncio.sleep(0)  # lets the transport close its socket
+        made, self.latest = self.latest, None  # it may have been done already, when it was cancelled
+        for connection in (known, made):
+            if connection is not None:
+                connection.close()
+                await asyncio.sleep(0)  # lets the transport close its socket
 
     def _connected(self, task: asyncio.Task[SharedConnection]) -> None:
         if self._connecting is task:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.auth_demo.test_demo_flow import log_in
+from tests.freezing import freeze
 from tests.stores.redis_servers import needed_valkey
 
 PAGE = "/demo/cluster"
@@ -54,7 +55,7 @@ def nobody_to_take_over(client: httpx.Client) -> Iterator[None]:
     holder = next(node["port"] for node in nodes if any(first <= int(found[1]) <= last for first, last in node["slots"]))
     replica = next(node["port"] for node in nodes if node["follows"] == holder)
     pid = next(int(place.parent.name) for place in Path("/proc").glob("[0-9]*/cwd") if _name(place) == str(replica))
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:

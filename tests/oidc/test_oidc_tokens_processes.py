@@ -10,6 +10,7 @@ import httpx
 import httpx2
 import pytest
 
+from tests.freezing import freeze
 from tests.oidc.token_nodes import Nodes, all_waiting, on_valkey, until
 
 pytestmark = pytest.mark.anyio
@@ -122,7 +123,7 @@ async def test_an_old_holder_that_wakes_up_refused_ends_nothing(nodes: Nodes) ->
     asked, go_on = nodes.hold()
     late = asyncio.create_task(one.token())
     await asked.wait()
-    one.process.send_signal(signal.SIGSTOP)
+    freeze(one.process.pid)
     del nodes.op.replies["/token"]
     assert await two.token() == (200, "at-2")
     go_on.set()
@@ -144,7 +145,7 @@ async def test_an_old_holder_that_wakes_up_overwrites_nothing_newer(nodes: Nodes
     answered = asyncio.Event()
 
     def stop_and_answer(request: httpx2.Request) -> httpx2.Response:
-        one.process.send_signal(signal.SIGSTOP)
+        freeze(one.process.pid)
         answered.set()
         return nodes.op.token(request)
 

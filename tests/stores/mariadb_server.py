@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.freezing import freeze
 from tests.ports import free_port
 from tests.stores.redis_servers import end_with_parent
 
@@ -93,7 +94,7 @@ class MariadbServer:
             time.sleep(0.02)
 
     def freeze(self) -> None:
-        self._running.send_signal(signal.SIGSTOP)
+        freeze(self._running.pid)
 
     def thaw(self) -> None:
         self._running.send_signal(signal.SIGCONT)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.freezing import freeze
 from tests.ports import free_port
 
 
@@ -91,7 +92,10 @@ class PostgresServer:
         self._process = None
 
     def freeze(self) -> None:
-        self._signal_all(signal.SIGSTOP)
+        freeze(self._running.pid)  # first, see `_signal_all`
+        for child in _children(self._running.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                freeze(child)
 
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.freezing import freeze
 from tests.ports import free_port
 
 _BUS = 10_000
@@ -92,7 +93,7 @@ class RedisServer:
             connection.disconnect()
 
     def freeze(self) -> None:
-        self._running.send_signal(signal.SIGSTOP)
+        freeze(self._running.pid)
 
     def thaw(self) -> None:
         self._running.send_signal(signal.SIGCONT)
