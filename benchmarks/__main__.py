@@ -49,7 +49,7 @@ class _Plan:
     warm_up: bool
 
 
-_FULL: Final = _Plan(3, 60, (3, 22), 3, Amount(seconds=0.1, increments=480), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
+_FULL: Final = _Plan(3, 60, (6, 14), 3, Amount(seconds=0.1, increments=480), (10_000, 1_000_000), 100_000, 3.0, warm_up=True)
 _QUICK: Final = _Plan(1, 2, (1, 2), 1, Amount(seconds=0.1, increments=320), (500, 2_000), 2_000, 0.3, warm_up=False)
 
 
