@@ -115,8 +115,8 @@ def run_turns(served: Sequence[Served], turns: int, results: Results, say: Calla
 def run_fresh_pairs(stacks: Sequence[Stack], engines: Engines, pairs: int, turns: int, results: Results) -> None:
     """Measure the page without session in turns, with new processes for each pair.
 
-    The two stacks run the same instructions there. How fast one process is differs by more than the target allows, by where in
-    memory things have come to lie: only many processes tell.
+    The two stacks run the same instructions there, and processes of one stack differ by more than the target allows: only many
+    of them tell.
     """
     compared = _compared("public")
     those = [(number, stack) for number, stack in enumerate(stacks) if stack.name in compared]
