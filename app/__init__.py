@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from litestar import Litestar
 
-    from app.settings import Settings
+    from app.settings.settings import Settings
 
 __all__ = ("NAME", "create_app")
 

@@ -22,24 +22,24 @@ from litestar.openapi.spec import Components, SecurityScheme
 from pydantic import SecretStr
 
 from app import NAME
-from app.access_log import AccessLog
-from app.database import SCHEMA_REVISION, migrate
-from app.errors import exception_handlers
-from app.log import configure_logging
-from app.problem_report import SettingsError
-from app.production import production_problems, refuse_unfit
-from app.request_context import client_address, user_agent
+from app.data.database import SCHEMA_REVISION, migrate
+from app.ops.access_log import AccessLog
+from app.ops.log import configure_logging
 from app.routes import account, admin, health, home, session_api, static, user_api
-from app.security_headers import SecurityHeaders
 from app.services import Services
 from app.session_data import AppSession
-from app.settings import Settings, load_settings
+from app.settings.production import production_problems, refuse_unfit
+from app.settings.report import SettingsError
+from app.settings.settings import Settings, load_settings
+from app.web.errors import exception_handlers
+from app.web.request_context import client_address, user_agent
+from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider
-from session_core.record import Device
 from session_core.sealing import SealingKeys, generate_key, parse_keys
+from session_core.sessions.record import Device
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

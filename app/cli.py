@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.collector import settle_collector
-from app.database import migrate
-from app.listening import address_problem, end_with_parent
-from app.log import configure_logging
-from app.problem_report import Problem, SettingsError
-from app.production import refuse_unfit
-from app.settings import Settings, load_settings
+from app.data.database import migrate
+from app.ops.collector import settle_collector
+from app.ops.listening import address_problem, end_with_parent
+from app.ops.log import configure_logging
+from app.settings.production import refuse_unfit
+from app.settings.report import Problem, SettingsError
+from app.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from litestar.di import NamedDependency
 
-from app.audit import AuditTrail
-from app.database import Database
-from app.metrics import Metrics
-from app.pages import Pages
-from app.users import Users
+from app.data.audit import AuditTrail
+from app.data.database import Database
+from app.data.users import Users
+from app.ops.metrics import Metrics
+from app.web.pages import Pages
 from session_core.errors import LoginRequiredError
 
 if TYPE_CHECKING:
+    from app.data.users import User
     from app.session_data import AppSession
-    from app.settings import Settings
-    from app.users import User
+    from app.settings.settings import Settings
     from session_core import Clock, SessionHandle
 
 __all__ = ("Injected", "Services")

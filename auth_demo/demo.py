@@ -16,13 +16,13 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from auth_demo.demo_banner import banner, cluster_page
-from auth_demo.demo_servers import Addresses, DemoServers, StartError, end_with_launcher
+from auth_demo.banner import banner, cluster_page
+from auth_demo.servers import Addresses, DemoServers, StartError, end_with_launcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from auth_demo.demo_cluster_watch import ClusterWatch
+    from auth_demo.cluster.watch import ClusterWatch
 
 __all__ = ("main",)
 
@@ -65,9 +65,9 @@ def _run(options: argparse.Namespace, addresses: Addresses) -> int:
         watch = None
         if options.cluster:
             # Only here: without the option the demo needs no Redis client.
-            from auth_demo.demo_cluster import running_cluster  # noqa: PLC0415
-            from auth_demo.demo_cluster_page import add_cluster_page  # noqa: PLC0415
-            from auth_demo.demo_cluster_watch import ClusterWatch  # noqa: PLC0415
+            from auth_demo.cluster.cluster import running_cluster  # noqa: PLC0415
+            from auth_demo.cluster.page import add_cluster_page  # noqa: PLC0415
+            from auth_demo.cluster.watch import ClusterWatch  # noqa: PLC0415
 
             cluster = stack.enter_context(running_cluster())
             watch = ClusterWatch(cluster)
@@ -101,12 +101,12 @@ async def _serve(options: argparse.Namespace, addresses: Addresses, servers: Dem
 async def _walk(options: argparse.Namespace, addresses: Addresses) -> int:
     """Use the demo as a browser does, and say what was seen; return the exit code."""
     # An HTTP client is needed only here.
-    from auth_demo.demo_visitor import SmokeFailure  # noqa: PLC0415
+    from auth_demo.visitor import SmokeFailure  # noqa: PLC0415
 
     name = "kill-primary" if options.kill_primary else "smoke"
     try:
         if options.kill_primary:
-            from auth_demo.demo_kill_primary import show_failover  # noqa: PLC0415
+            from auth_demo.cluster.kill_primary import show_failover  # noqa: PLC0415
 
             await show_failover(addresses.app_url, addresses.issuer)
         else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from auth_demo.demo_visitor import SmokeFailure, expect, follow, log_in, new_client, place
+from auth_demo.visitor import SmokeFailure, expect, follow, log_in, new_client, place
 
 __all__ = ("SmokeFailure", "smoke")
 

@@ -26,7 +26,7 @@ from benchmarks.servers import ROOT, redis_server
 from benchmarks.stacks import STACKS, Stack
 from benchmarks.sweeping import measure_sweep
 from benchmarks.works import Amount
-from tests.stores.postgres_server import PostgresServer, installed
+from tests.support.postgres_server import PostgresServer, installed
 
 _PAGE: Final = "benchmarks.md"
 _CHART: Final = "assets/benchmarks.svg"

@@ -32,7 +32,7 @@ more or fewer rounds; with `--quick` or `--only` this page stays as it is.
 
 Every stack serves the same pages with one worker process on loopback: Python on Granian with uvloop (Django over WSGI, where
 it is many times faster than over ASGI), Express on Node. In every Python process the garbage collector is as `serve` leaves it
-(`app/collector.py`): otherwise each stack stands still for 20 to 50 ms now and then. All servers are up during the whole run.
+(`app/ops/collector.py`): otherwise each stack stands still for 20 to 50 ms now and then. All servers are up during the whole run.
 A round asks each stack in turn for each work, and another one begins each round. The client is one process of our own with
 {LANES} keep-alive connections, which sends the next request when the answer has come, and checks every status and every body:
 one wrong answer ends the run. Requests are logged nowhere.

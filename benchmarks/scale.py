@@ -15,7 +15,7 @@ from benchmarks.results import Results, Scale
 from benchmarks.servers import RedisServer
 from benchmarks.stacks.ours import AppSession
 from session_core import Device, Identity, SessionConfig, SessionPlugin
-from session_core.session_id import new_session_id, session_key
+from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry
 
 __all__ = ("measure_scale",)

@@ -19,9 +19,9 @@ from typing import Final
 
 from benchmarks import payload
 from benchmarks.stacks import Stack
-from tests.node_packages import NpmError, installed
-from tests.ports import free_port
-from tests.stores.redis_servers import RedisServer, redis_program, running, valkey_program
+from tests.support.node_packages import NpmError, installed
+from tests.support.ports import free_port
+from tests.support.redis_servers import RedisServer, redis_program, running, valkey_program
 
 __all__ = ("Launched", "MissingProgramError", "RedisServer", "node_program", "redis_server", "stack_environment")
 

@@ -34,8 +34,8 @@ from benchmarks.stacks import STACKS
 from benchmarks.stacks.ours import AppSession
 from benchmarks.works import Served, log_in
 from session_core import SessionConfig, SessionPlugin
-from session_core.stores.sql_schema import sessions
-from tests.stores import mariadb_server, postgres_server
+from session_core.stores.sql.schema import sessions
+from tests.support import mariadb_server, postgres_server
 
 __all__ = ("longest_overlap", "measure_sweep")
 

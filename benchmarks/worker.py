@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from app.collector import settle_collector
+from app.ops.collector import settle_collector
 
 __all__ = ("create",)
 

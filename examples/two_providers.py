@@ -19,7 +19,7 @@ from session_core.errors import LoginRefusedError
 from session_core.guards import requires_login
 from session_core.oidc import OAuth2Provider, OidcConfig, OidcPlugin, OidcProvider
 from session_core.oidc.config import DataChange
-from session_core.oidc.oauth2_provider import FetchJson
+from session_core.oidc.provider.oauth2 import FetchJson
 from session_core.sealing import SealingKeys
 
 PUBLIC_URL = "http://localhost:8000"

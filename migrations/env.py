@@ -1,4 +1,4 @@
-"""Runs migrations on the database of the settings, or on the one that `app.database.migrate` was given."""
+"""Runs migrations on the database of the settings, or on the one that `app.data.database.migrate` was given."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from alembic import context
 from sqlalchemy import text
 
-from app.database import make_engine
-from app.problem_report import SettingsError
-from app.settings import load_settings
-from app.tables import metadata
-from session_core.stores.sql_schema import metadata as session_metadata
+from app.data.database import make_engine
+from app.data.tables import metadata
+from app.settings.report import SettingsError
+from app.settings.settings import load_settings
+from session_core.stores.sql.schema import metadata as session_metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

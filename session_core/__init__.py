@@ -18,6 +18,7 @@ tests in `session_core.testing`.
 
 from __future__ import annotations
 
+from session_core.asgi.middleware import session_of
 from session_core.clock import Clock, SystemClock
 from session_core.config import SessionConfig
 from session_core.cookies import CookieConfig
@@ -31,14 +32,13 @@ from session_core.errors import (
 )
 from session_core.events import Event, EventListener
 from session_core.identity import Identity
-from session_core.manager import SessionManager, Sessions, SessionStats, SessionSummary
-from session_core.middleware import session_of
-from session_core.plugin import SessionPlugin
-from session_core.record import Device
-from session_core.session import Session, SessionHandle
-from session_core.store_order import Moment
+from session_core.litestar.plugin import SessionPlugin
+from session_core.sessions.handle import Session, SessionHandle
+from session_core.sessions.manager import SessionManager, Sessions, SessionStats, SessionSummary
+from session_core.sessions.record import Device
+from session_core.sessions.store_order import Moment
+from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
-from session_core.timeouts import Timeouts
 
 __all__ = (
     "Clock",

@@ -14,15 +14,15 @@ from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
 from session_core.events import EventListener
 from session_core.identity import Identity
-from session_core.record import DataCodec, Device
-from session_core.same_origin import origin_of
+from session_core.sessions.record import DataCodec, Device
+from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
-from session_core.timeouts import Timeouts
+from session_core.urls import origin_of
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
 
-    from session_core.session import SessionHandle
+    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("SessionConfig",)
 

@@ -11,6 +11,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.exceptions import WebSocketException
 
+from session_core.asgi.middleware import session_of
 from session_core.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -18,15 +19,14 @@ from session_core.errors import (
     LoginRequiredError,
     StepUpRequiredError,
 )
-from session_core.middleware import session_of
-from session_core.plugin import plugin_of
+from session_core.litestar.plugin import plugin_of
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
 
     from session_core.identity import Identity
-    from session_core.session import SessionHandle
+    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role")
 

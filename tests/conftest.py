@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from session_core.testing import FakeClock
-from tests.security_marks import (  # noqa: F401 - pytest finds its hooks here
+from tests.support.security_marks import (  # noqa: F401 - pytest finds its hooks here
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_makereport,

@@ -9,10 +9,10 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect, Response
 
+from app.data.users import User
 from app.routes.account import RECENT_MINUTES, is_recent
 from app.services import Injected, Services
 from app.session_data import AppSession
-from app.users import User
 from session_core import Session, Sessions
 from session_core.errors import ForbiddenError
 from session_core.guards import requires_recent_login, requires_role

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from litestar import get
 from litestar.response import Response
 
-from app.metrics import CONTENT_TYPE
+from app.ops.metrics import CONTENT_TYPE
 from app.services import Injected
 from session_core import Sessions
 

@@ -11,7 +11,7 @@ from litestar.response import Redirect, Response
 
 from app.services import Injected
 from app.session_data import AppSession, Language, Note, Theme
-from app.wording import LANGUAGES, greeting
+from app.web.wording import LANGUAGES, greeting
 from session_core import Session
 
 if TYPE_CHECKING:

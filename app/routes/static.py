@@ -9,7 +9,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery
 from litestar.response import Response
 
-from app.pages import STATIC, asset_version
+from app.web.pages import STATIC, asset_version
 
 __all__ = ("handlers",)
 

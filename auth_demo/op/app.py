@@ -9,19 +9,19 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from auth_demo.op.authorize import authorize, authorize_by_post
-from auth_demo.op.discovery import jwks, openid_configuration
-from auth_demo.op.end_session import confirm_end_session, end_session, end_session_by_post
-from auth_demo.op.expiring import Clock
-from auth_demo.op.home import auto_submit, home, icon, stylesheet
-from auth_demo.op.login import log_in
 from auth_demo.op.loopback import refuse_unsafe
-from auth_demo.op.parameters import MAX_BODY_BYTES, ParameterError
 from auth_demo.op.provider import EmbeddedOp
 from auth_demo.op.settings import OpSettings
-from auth_demo.op.token import revoke, token
-from auth_demo.op.userinfo import userinfo
-from auth_demo.op.web import (
+from auth_demo.op.state.expiring import Clock
+from auth_demo.op.web.authorize import authorize, authorize_by_post
+from auth_demo.op.web.discovery import jwks, openid_configuration
+from auth_demo.op.web.end_session import confirm_end_session, end_session, end_session_by_post
+from auth_demo.op.web.home import auto_submit, home, icon, stylesheet
+from auth_demo.op.web.login import log_in
+from auth_demo.op.web.parameters import MAX_BODY_BYTES, ParameterError
+from auth_demo.op.web.token import revoke, token
+from auth_demo.op.web.userinfo import userinfo
+from auth_demo.op.web.web import (
     add_security_headers,
     on_http_error,
     on_parameter_error,

@@ -8,11 +8,11 @@ from typing import Final
 
 import httpx2
 
-from auth_demo.op.expiring import Clock
-from auth_demo.op.keys import SigningKeys
-from auth_demo.op.records import OpSession
-from auth_demo.op.secret import new_public_id
 from auth_demo.op.settings import OpSettings, RegisteredClient
+from auth_demo.op.state.expiring import Clock
+from auth_demo.op.state.keys import SigningKeys
+from auth_demo.op.state.records import OpSession
+from auth_demo.op.state.secret import new_public_id
 
 __all__ = ("LOGOUT_EVENT", "LOGOUT_TOKEN_TYPE", "Delivery", "LogoutNotifier")
 

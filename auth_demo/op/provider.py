@@ -6,16 +6,16 @@ from typing import Final
 import httpx2
 
 from auth_demo.op.backchannel import Delivery, LogoutNotifier
-from auth_demo.op.claims import IdTokens
-from auth_demo.op.csrf import FormTokens
-from auth_demo.op.expiring import Clock
-from auth_demo.op.grants import GrantStore
-from auth_demo.op.keys import SigningKeys
-from auth_demo.op.oauth_grants import create_oauth_server
-from auth_demo.op.rate_limit import FailureLimit
-from auth_demo.op.records import OpSession
-from auth_demo.op.sessions import OpSessions
+from auth_demo.op.protocol.claims import IdTokens
+from auth_demo.op.protocol.oauth_grants import create_oauth_server
 from auth_demo.op.settings import Account, OpSettings, RegisteredClient
+from auth_demo.op.state.expiring import Clock
+from auth_demo.op.state.grants import GrantStore
+from auth_demo.op.state.keys import SigningKeys
+from auth_demo.op.state.rate_limit import FailureLimit
+from auth_demo.op.state.records import OpSession
+from auth_demo.op.state.sessions import OpSessions
+from auth_demo.op.web.csrf import FormTokens
 
 __all__ = ("EmbeddedOp",)
 

@@ -1,8 +1,8 @@
 """The cookie that carries the session id: signing, Set-Cookie attributes, reading; knows no store and no ASGI app."""
 
 from session_core.cookies.config import CookieConfig, ResolvedCookie, cookie_name
+from session_core.cookies.reader import CookieReading, CookieRejection, SessionCookieReader, read_cookies, read_session_id
 from session_core.cookies.signing import CookieSigner, Unsigned, parse_secrets, sign_cookie, unsign_cookie
-from session_core.cookies.transport import CookieReading, CookieRejection, SessionCookieReader, read_cookies, read_session_id
 
 __all__ = (
     "CookieConfig",

@@ -15,7 +15,7 @@ import msgspec
 
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
-from session_core.same_origin import origin_of
+from session_core.urls import origin_of
 
 __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 

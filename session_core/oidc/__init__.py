@@ -11,14 +11,14 @@ OidcPlugin(OidcConfig(
 
 from __future__ import annotations
 
-from session_core.oidc.access_tokens import AccessTokens
 from session_core.oidc.batch_config import BatchRefresh
-from session_core.oidc.client_key import ClientKey
 from session_core.oidc.config import LoginHook, OidcConfig
-from session_core.oidc.oauth2_provider import OAuth2Provider
+from session_core.oidc.login.return_to import local_return_to
 from session_core.oidc.plugin import OidcPlugin, Tokens
-from session_core.oidc.provider import OidcProvider
-from session_core.oidc.return_to import local_return_to
+from session_core.oidc.provider.client_key import ClientKey
+from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.refresh.access_tokens import AccessTokens
 
 __all__ = (
     "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",

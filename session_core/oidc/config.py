@@ -11,16 +11,16 @@ from session_core.cookies import CookieConfig
 from session_core.errors import ConfigurationError
 from session_core.identity import Identity
 from session_core.oidc.batch_config import BatchRefresh
-from session_core.oidc.oauth2_provider import OAuth2Provider
-from session_core.oidc.provider import OidcProvider
-from session_core.oidc.registration import DEFAULT_ID, Registration
-from session_core.same_origin import origin_of
+from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.provider.registration import DEFAULT_ID, Registration
 from session_core.sealing import SealingKeys
+from session_core.urls import origin_of
 
 if TYPE_CHECKING:
     import httpx2
 
-    from session_core.session import SessionHandle
+    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("DataChange", "LoginHook", "OidcConfig")
 

@@ -9,13 +9,13 @@ from litestar.di import NamedDependency, Provide
 from litestar.plugins import InitPlugin
 
 from session_core.errors import ConfigurationError
-from session_core.oidc.access_tokens import AccessTokens
-from session_core.oidc.batch_refresh import RefreshBatch
-from session_core.oidc.batch_route import batch_route
+from session_core.litestar.plugin import SessionPlugin
+from session_core.oidc.refresh.access_tokens import AccessTokens
+from session_core.oidc.refresh.batch_refresh import RefreshBatch
 from session_core.oidc.relying_parties import RelyingParties
-from session_core.oidc.routes import oidc_router
-from session_core.plugin import SessionPlugin
-from session_core.same_origin import origin_of
+from session_core.oidc.routes.refresh import batch_route
+from session_core.oidc.routes.router import oidc_router
+from session_core.urls import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from litestar.config.app import AppConfig
 
-    from session_core.oidc.batch_refresh import BatchResult
     from session_core.oidc.config import OidcConfig
+    from session_core.oidc.refresh.batch_refresh import BatchResult
     from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("OidcPlugin", "Tokens")

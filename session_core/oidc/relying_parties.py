@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from session_core.errors import LoginRequiredError, LogoutTokenError
 from session_core.oidc.addresses import origin_of_url
-from session_core.oidc.jws import parse_jws
-from session_core.oidc.provider import SIGNING_ALGORITHMS
+from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
+from session_core.oidc.verify.jws import parse_jws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from session_core.identity import Identity
-    from session_core.manager import SessionManager
     from session_core.oidc.config import OidcConfig
-    from session_core.oidc.tokens import TokenVault
+    from session_core.oidc.tokens.vault import TokenVault
+    from session_core.sessions.manager import SessionManager
 
 __all__ = ("RelyingParties",)
 

@@ -16,22 +16,22 @@ import msgspec
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import AuthorizationResponseError, DiscoveryError
 from session_core.identity import Identity
-from session_core.oidc.authorization_request import AuthorizationRequests
-from session_core.oidc.authorization_response import AuthorizationResponse, check_code, read_authorization_response
-from session_core.oidc.discovery import ProviderMetadata
-from session_core.oidc.form_post import PostedResponses
-from session_core.oidc.login_request import LoginRequest, login_demands, return_to_of
-from session_core.oidc.provider_connection import ProviderConnection
-from session_core.oidc.provider_logout import ProviderLogout
+from session_core.oidc.connection import ProviderConnection
+from session_core.oidc.login.authorization_request import AuthorizationRequests
+from session_core.oidc.login.authorization_response import AuthorizationResponse, check_code, read_authorization_response
+from session_core.oidc.login.form_post import PostedResponses
+from session_core.oidc.login.request import LoginRequest, login_demands, return_to_of
+from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions, ResponseMode
+from session_core.oidc.logout.provider_logout import ProviderLogout
+from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.secret_struct import SecretStruct
-from session_core.oidc.tokens import TokenSet
-from session_core.oidc.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions, ResponseMode
-from session_core.store_order import Moment
+from session_core.oidc.tokens.vault import TokenSet
+from session_core.sessions.store_order import Moment
 
 if TYPE_CHECKING:
-    from session_core.manager import SessionManager
     from session_core.oidc.config import OidcConfig
-    from session_core.oidc.registration import Registration
+    from session_core.oidc.provider.registration import Registration
+    from session_core.sessions.manager import SessionManager
 
 __all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
 

@@ -11,14 +11,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
+from session_core.stores.announcements import RevocationFeed, trace
 from session_core.stores.deadlines import Deadlines
-from session_core.stores.feed import RevocationFeed, trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
+    from session_core.stores.announcements import Heard, Trace
     from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
-    from session_core.stores.feed import Heard, Trace
 
 __all__ = ("GuardedStore",)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
-from session_core.stores.feed import Trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -76,7 +76,7 @@ def _memory(url: str, clock: Clock) -> SessionStore:
 
 
 def _file(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.file import FileStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.file.store import FileStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     path = urlsplit(url).path
     if not path or urlsplit(url).netloc:
@@ -86,31 +86,31 @@ def _file(url: str, clock: Clock) -> SessionStore:
 
 
 def _sql(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.sql import SqlStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.sql.store import SqlStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     return SqlStore(url, clock=clock)
 
 
 def _redis(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.redis import RedisStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.redis.store import RedisStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     return RedisStore(url, clock=clock)
 
 
 def _unstorage(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.unstorage import UnstorageStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.document.unstorage import UnstorageStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     return UnstorageStore(url, clock=clock)
 
 
 def _cloudflare_kv(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.cloudflare_kv import CloudflareKvStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.document.cloudflare_kv import CloudflareKvStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     return CloudflareKvStore(url, clock=clock)
 
 
 def _keyvalue(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.keyvalue import KeyValueStore  # noqa: PLC0415 - a driver is imported only when asked for
+    from session_core.stores.document.keyvalue import KeyValueStore  # noqa: PLC0415 - a driver is imported only when asked for
 
     return KeyValueStore.from_url(url, clock=clock)
 

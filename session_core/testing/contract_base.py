@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError
-from session_core.session_id import TAG_CHARS
+from session_core.ids import TAG_CHARS
 from session_core.stores.base import Entry
 from session_core.testing.clock import FakeClock
 

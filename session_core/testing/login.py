@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from session_core.identity import Identity
-from session_core.plugin import SessionPlugin
-from session_core.record import Device
+from session_core.litestar.plugin import SessionPlugin
+from session_core.sessions.record import Device
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from app.asgi import create_app
 from app.services import Services
 from app.session_data import AppSession
-from app.settings import Settings
+from app.settings.settings import Settings
 from session_core import Device, Identity, SessionPlugin
 from session_core.testing import FakeClock
-from tests.application_state import KEY, SECRET, empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
+from tests.support.application_state import KEY, SECRET, empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
 
 ISSUER = "http://127.0.0.1:9000"
 

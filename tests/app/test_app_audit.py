@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app import audit as audit_module
+from app.data import audit as audit_module
 from session_core import Event, Identity
 from tests.app.conftest import ISSUER, Running, Start
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.request_context import client_address, user_agent
+from app.web.request_context import client_address, user_agent
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
 

@@ -16,11 +16,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine
 
-from app.database import SCHEMA_REVISION, Database, DatabaseUnavailableError, migrate
-from app.tables import metadata
-from app.users import Users
+from app.data.database import SCHEMA_REVISION, Database, DatabaseUnavailableError, migrate
+from app.data.tables import metadata
+from app.data.users import Users
 from session_core import Identity, open_store
-from session_core.stores.sql_schema import metadata as session_metadata
+from session_core.stores.sql.schema import metadata as session_metadata
 from session_core.testing import FakeClock
 from tests.app.conftest import ISSUER, Running
 
@@ -52,7 +52,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
 
 def test_processes_that_migrate_together_do_it_once(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
-    code = f"from app.database import migrate; migrate({url!r})"
+    code = f"from app.data.database import migrate; migrate({url!r})"
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda _: subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False), range(3)))
     assert [result.returncode for result in results] == [0, 0, 0]

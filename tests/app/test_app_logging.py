@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from app.log import configure_logging
-from app.redaction import redact, redact_text
+from app.ops.log import configure_logging
+from app.ops.redaction import redact, redact_text
 from tests.app.conftest import Start
 
 CANARY = "Q2FuYXJ5LXRoYXQtbXVzdC1ub3QtYmUtbG9nZ2VkLTEyMw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from app.database import DatabaseUnavailableError
+from app.data.database import DatabaseUnavailableError
 from session_core import StoreUnavailableError
 from tests.app.conftest import Running, Start
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.processes import ROOT, clean_environment
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 SERVE = (sys.executable, "-c", "import sys; from app.cli import serve; sys.exit(serve())")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.generated_secrets import read_or_create
-from app.problem_report import SettingsError
-from app.production import production_problems, refuse_unfit
-from app.settings import Settings, load_settings
+from app.settings.generated_secrets import read_or_create
+from app.settings.production import production_problems, refuse_unfit
+from app.settings.report import SettingsError
+from app.settings.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.app.processes import clean_environment
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 DEMO = (sys.executable, "-c", "import sys; from auth_demo.demo import main; sys.exit(main())")
 

@@ -16,7 +16,7 @@ import pytest
 from tests.app.processes import clean_environment
 from tests.auth_demo.demo_process import Demo
 from tests.auth_demo.test_demo_flow import log_in
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 COMMAND = [sys.executable, "-m", "litestar", "--app", "app.asgi:create_app", "sessions", "refresh-tokens"]
 NOTHING = {"due": 0, "refreshed": 0, "ended": 0, "failed": 0, "skipped": 0, "complete": True}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.app.processes import ROOT
 from tests.auth_demo.demo_process import Demo, run_demo, running_demo, start_demo
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 
 def is_free(port: int) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
-from session_core.cli import add_commands
+from session_core.litestar.commands import add_commands
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, prose
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -104,8 +104,8 @@ def test_the_reference_tells_every_error_event_and_option() -> None:
 
 
 def test_the_reference_tells_every_verb() -> None:
-    session = importlib.import_module("session_core.session").SessionHandle
-    manager = importlib.import_module("session_core.manager").SessionManager
+    session = importlib.import_module("session_core.sessions.handle").SessionHandle
+    manager = importlib.import_module("session_core.sessions.manager").SessionManager
     page = (ROOT / "docs" / "reference" / "session.md").read_text()
     verbs = [name for kind in (session, manager) for name in vars(kind) if not name.startswith("_")]
     assert [name for name in verbs if f"`{name}" not in page] == []

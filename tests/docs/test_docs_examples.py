@@ -21,8 +21,8 @@ from litestar.testing import TestClient
 
 from session_core import SystemClock
 from session_core.testing import FakeClock
-from tests.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, ISSUER, FakeOp
-from tests.oidc.plain_op import PlainOp
+from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, ISSUER, FakeOp
+from tests.session_core.oidc.plain_op import PlainOp
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"

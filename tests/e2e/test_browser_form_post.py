@@ -19,8 +19,8 @@ from session_core import Event, SessionPlugin, SystemClock
 from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
 from session_core.sealing import SealingKeys
 from session_core.testing import FakeClock
-from tests.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, FakeOp
-from tests.support import HANDLERS, make_config
+from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, FakeOp
+from tests.support.sessions import HANDLERS, make_config
 
 pytestmark = pytest.mark.e2e
 

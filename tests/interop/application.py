@@ -14,12 +14,12 @@ from litestar import Litestar, get
 from session_core import Event, Identity, Session, SessionHandle, SessionPlugin, SystemClock
 from session_core.guards import requires_acr, requires_login, requires_recent_login
 from session_core.oidc import ClientKey, OidcConfig, OidcPlugin, OidcProvider, Tokens
-from session_core.oidc.tokens import TokenSet
+from session_core.oidc.tokens.vault import TokenSet
 from session_core.sealing import SealingKeys
-from tests.hostile_op.browser import Browser, Page, Tab
 from tests.interop.provider_process import Provider
 from tests.security.site import _Server
-from tests.support import HANDLERS, AppSession, make_config
+from tests.support.hostile_op.browser import Browser, Page, Tab
+from tests.support.sessions import HANDLERS, AppSession, make_config
 
 SECRET = "a secret: 100% of the client's"
 KEY = ECKey.generate_key("P-256", {"kid": "2026-11"})

@@ -13,8 +13,8 @@ from urllib.parse import quote_plus
 
 import httpx
 
-from tests.node_packages import node_command
-from tests.stores.redis_servers import end_with_parent
+from tests.support.node_packages import node_command
+from tests.support.redis_servers import end_with_parent
 
 API = "https://api.example.org"
 """The one API for which it issues access tokens of their own (RFC 8707)."""

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from session_core.oidc.revocation import Revocation
-from tests.hostile_op.browser import Browser, Page, Tab
+from session_core.oidc.logout.revocation import Revocation
 from tests.interop.application import BY_KEY, OFFLINE, PUBLIC, SECRET, Application
 from tests.interop.conftest import StartApplication
 from tests.interop.provider_process import Provider
+from tests.support.hostile_op.browser import Browser, Page, Tab
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from session_core.testing import FakeClock
-from tests.application_state import empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
-from tests.hostile_op.provider import HostileOp
 from tests.security.site import Site, running_site
+from tests.support.application_state import empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
+from tests.support.hostile_op.provider import HostileOp
 
 StartSite = Callable[..., AbstractAsyncContextManager[Site]]
 

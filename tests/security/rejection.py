@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from session_core.stores.base import StoredSession
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.misbehaviour import Misbehaviour
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.misbehaviour import Misbehaviour
 
 Attempt = Callable[[Browser], Awaitable[Page]]
 

@@ -14,17 +14,17 @@ from pydantic import SecretStr
 
 from app.asgi import create_app
 from app.services import Services
-from app.settings import Settings
+from app.settings.settings import Settings
 from session_core import Event, Identity, SessionPlugin
-from session_core.notes import is_note
 from session_core.oidc import OidcPlugin
+from session_core.sessions.notes import is_note
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock, logged_in_cookie
-from tests.application_state import KEY, SECRET
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import HostileOp
+from tests.support.application_state import KEY, SECRET
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import HostileOp
 
 CALLBACK = "/auth/callback"
 

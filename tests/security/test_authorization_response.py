@@ -10,13 +10,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from session_core.testing import FakeClock
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import HostileOp
-from tests.hostile_op.signing import GONE
 from tests.security.rejection import BEFORE, assert_all_rejected, assert_rejected, prepare
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import HostileOp
+from tests.support.hostile_op.signing import GONE
 
 pytestmark = pytest.mark.anyio
 

@@ -10,14 +10,14 @@ from urllib.parse import parse_qsl, quote_plus, urlsplit
 import httpx
 import pytest
 
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.logout import deliver, logout_token
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import CONFIGURATION, HostileOp
-from tests.hostile_op.signing import GONE, by_secret, compact, signing_key, unsigned
 from tests.security.conftest import StartSite
 from tests.security.rejection import assert_all_rejected
 from tests.security.site import Site
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.logout import deliver, logout_token
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import CONFIGURATION, HostileOp
+from tests.support.hostile_op.signing import GONE, by_secret, compact, signing_key, unsigned
 
 pytestmark = pytest.mark.anyio
 

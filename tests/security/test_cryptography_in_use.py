@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from session_core.session_id import is_session_id, new_session_id
+from session_core.ids import is_session_id, new_session_id
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from session_core import Identity
-from tests.hostile_op.misbehaviour import Misbehaviour
 from tests.security.site import Site
+from tests.support.hostile_op.misbehaviour import Misbehaviour
 
 pytestmark = pytest.mark.anyio
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.hostile_op import http_server as faults
 
 from session_core.testing import FakeClock
-from tests.hostile_op import http_server as faults
-from tests.hostile_op.browser import Browser
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.logout import EVENT, deliver, logout_token
-from tests.hostile_op.provider import CONFIGURATION, HostileOp
-from tests.hostile_op.signing import GONE, by_secret, signing_key, unsigned
 from tests.security.conftest import StartSite
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.logout import EVENT, deliver, logout_token
+from tests.support.hostile_op.provider import CONFIGURATION, HostileOp
+from tests.support.hostile_op.signing import GONE, by_secret, signing_key, unsigned
 
 pytestmark = pytest.mark.anyio
 

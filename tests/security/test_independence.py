@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_op.browser import Browser
-from tests.hostile_op.cookie_jar import Context, CookieJar
-from tests.hostile_op.provider import HostileOp
-from tests.hostile_op.signing import half_hash
+from tests.support.hostile_op.browser import Browser
+from tests.support.hostile_op.cookie_jar import Context, CookieJar
+from tests.support.hostile_op.provider import HostileOp
+from tests.support.hostile_op.signing import half_hash
 
 pytestmark = pytest.mark.anyio
 
-HERE = Path(__file__).parent.parent / "hostile_op"
-PROJECT = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+HERE = Path(__file__).parent.parent / "support" / "hostile_op"
+PROJECT = tomllib.loads((HERE.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
 FORBIDDEN = {*PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], "joserfc", "authlib", "httpx2", "litestar"}
 NOW = 1_800_000_000.0
 TOP = Context(same_site=True, top_level=True, safe=True)

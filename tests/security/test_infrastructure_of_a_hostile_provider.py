@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.hostile_op import http_server as faults
 
 from session_core.oidc.http import OpHttp
-from tests.hostile_op import http_server as faults
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.http_server import Fault, answers
-from tests.hostile_op.logout import deliver, logout_token
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import CONFIGURATION, HostileOp
-from tests.hostile_op.signing import GONE, signing_key
 from tests.security.conftest import StartSite
 from tests.security.rejection import BEFORE, assert_all_rejected, assert_rejected, prepare
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.http_server import Fault, answers
+from tests.support.hostile_op.logout import deliver, logout_token
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import CONFIGURATION, HostileOp
+from tests.support.hostile_op.signing import GONE, signing_key
 
 pytestmark = pytest.mark.anyio
 

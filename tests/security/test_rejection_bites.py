@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from session_core.errors import AuthorizationResponseError
-from session_core.oidc import id_token, relying_party
-from session_core.problem import problem
-from session_core.session import SessionHandle
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.misbehaviour import Misbehaviour
+from session_core.litestar.problem import problem
+from session_core.oidc import relying_party
+from session_core.oidc.verify import id_token
+from session_core.sessions.handle import SessionHandle
 from tests.security.rejection import BEFORE, assert_all_rejected
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.misbehaviour import Misbehaviour
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +96,7 @@ async def test_an_answer_that_tells_too_much_is_found(site: Site, monkeypatch: p
         reason = getattr(error, "reason", None)
         return {**problem(error), **({"title": said} if reason == "iss_mismatch" else {})}
 
-    monkeypatch.setattr("app.errors.problem", talkative)
+    monkeypatch.setattr("app.web.errors.problem", talkative)
     with pytest.raises(AssertionError, match=found):
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch")
 

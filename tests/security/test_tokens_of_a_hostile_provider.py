@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.http_server import MARK
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import HostileOp
-from tests.hostile_op.signing import GONE, Claims, Forge, Header, b64, by_secret, compact, signing_key, unsigned
 from tests.security.conftest import StartSite
 from tests.security.rejection import assert_all_rejected
 from tests.security.site import Site
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.http_server import MARK
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import HostileOp
+from tests.support.hostile_op.signing import GONE, Claims, Forge, Header, b64, by_secret, compact, signing_key, unsigned
 
 pytestmark = pytest.mark.anyio
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.hostile_op import http_server as faults
 
 from tests.app.processes import clean_environment
-from tests.application_state import KEY, SECRET
-from tests.hostile_op import http_server as faults
-from tests.hostile_op.browser import Browser, Page
-from tests.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
-from tests.hostile_op.misbehaviour import Misbehaviour
-from tests.hostile_op.provider import HostileOp
-from tests.ports import free_ports
+from tests.support.application_state import KEY, SECRET
+from tests.support.hostile_op.browser import Browser, Page
+from tests.support.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import HostileOp
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.anyio
 

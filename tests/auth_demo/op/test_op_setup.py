@@ -14,7 +14,7 @@ from auth_demo.op import (
     create_op,
     refuse_unsafe,
 )
-from auth_demo.op.expiring import ExpiringMap
+from auth_demo.op.state.expiring import ExpiringMap
 
 CALLBACK = "http://localhost:8000/auth/callback"
 

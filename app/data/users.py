@@ -1,0 +1,135 @@
+"""The users this application knows: who they are to the provider, what they may do here, whether they still may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.data.tables import users as table
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from sqlalchemy import Row
+
+    from app.data.database import Database
+    from session_core import Clock, Identity
+
+__all__ = ("User", "Users")
+
+_MAX_ROLES: Final = 32
+_MAX_ROLE: Final = 64
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """One user. `key` is `Identity.user_key`; times are Unix milliseconds."""
+
+    key: str
+    issuer: str
+    subject: str
+    name: str
+    email: str | None
+    roles: tuple[str, ...]
+    disabled: bool
+    created_at: int
+    last_login_at: int
+
+
+class Users:
+    """The table of users."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def find(self, key: str) -> User | None:
+        """Return the user of an `Identity.user_key`."""
+        async with self._database.connect() as connection:
+            row = (await connection.execute(select(table).where(table.c.user_key == key))).first()
+        return _user(row) if row else None
+
+    async def is_active(self, identity: Identity) -> bool:
+        """Whether this user may still act: known here and not disabled."""
+        user = await self.find(identity.user_key)
+        return user is not None and not user.disabled
+
+    async def remember(self, identity: Identity, claims: Mapping[str, Any]) -> User:
+        """Store what the provider says of the user at a login; what was decided here (disabled) stays."""
+        now = self._clock.now()
+        said = {
+            "name": _text(claims.get("name")) or _text(claims.get("preferred_username")) or identity.subject,
+            "email": _text(claims.get("email"), 320),
+            "roles": msgspec.json.encode(_roles(claims.get("roles"))).decode(),
+            "last_login_at": now,
+        }
+        mine = table.c.user_key == identity.user_key
+        async with self._database.begin() as connection:
+            known = (await connection.execute(update(table).where(mine).values(**said))).rowcount
+        if not known:
+            new = {"user_key": identity.user_key, "issuer": identity.issuer, "subject": identity.subject}
+            row = {**said, **new, "disabled": False, "created_at": now}
+            try:
+                async with self._database.begin() as connection:
+                    await connection.execute(insert(table).values(**row))
+            except IntegrityError:
+                # Two first logins at once: the other one made the row.
+                async with self._database.begin() as connection:
+                    await connection.execute(update(table).where(mine).values(**said))
+        user = await self.find(identity.user_key)
+        if user is None:  # pragma: no cover - somebody deleted the row in this instant
+            message = "the user was deleted while logging in"
+            raise LookupError(message)
+        return user
+
+    async def set_disabled(self, key: str, *, disabled: bool) -> bool:
+        """Disable or enable a user; return whether there is one."""
+        async with self._database.begin() as connection:
+            statement = update(table).where(table.c.user_key == key).values(disabled=disabled)
+            return (await connection.execute(statement)).rowcount > 0
+
+    async def set_roles(self, key: str, roles: Sequence[str]) -> bool:
+        """Replace a user's roles until the provider names others at the next login; return whether there is one."""
+        async with self._database.begin() as connection:
+            encoded = msgspec.json.encode(_roles(list(roles))).decode()
+            statement = update(table).where(table.c.user_key == key).values(roles=encoded)
+            return (await connection.execute(statement)).rowcount > 0
+
+    async def names(self, keys: Collection[str]) -> dict[str, str]:
+        """Return the names of several users by key."""
+        statement = select(table.c.user_key, table.c.name).where(table.c.user_key.in_(keys))
+        async with self._database.connect() as connection:
+            return {row.user_key: row.name for row in await connection.execute(statement)}
+
+    async def search(self, query: str = "", *, limit: int = 50) -> list[User]:
+        """Return users whose name, email or subject contains `query`, the latest login first."""
+        statement = select(table).order_by(table.c.last_login_at.desc(), table.c.user_key).limit(limit)
+        # PostgreSQL refuses the NUL character, and SQLite ends the text there.
+        query = "".join(character for character in query if character.isprintable())
+        if query:
+            columns = (table.c.name, table.c.email, table.c.subject)
+            statement = statement.where(or_(*(column.icontains(query, autoescape=True) for column in columns)))
+        async with self._database.connect() as connection:
+            return [_user(row) for row in await connection.execute(statement)]
+
+
+def _user(row: Row[Any]) -> User:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    roles = msgspec.json.decode(values.pop("roles"), type=tuple[str, ...])
+    return User(key=values.pop("user_key"), roles=roles, **values)
+
+
+def _text(value: object, limit: int = 255) -> str | None:
+    """Return a claim as printable text; claims come from outside and may hold anything."""
+    if not isinstance(value, str):
+        return None
+    return "".join(character for character in value if character.isprintable())[:limit].strip() or None
+
+
+def _roles(value: object) -> list[str]:
+    if not isinstance(value, list | tuple):
+        return []
+    good = [role for role in value if isinstance(role, str) and 0 < len(role) <= _MAX_ROLE and role.isprintable()]
+    return sorted(set(good))[:_MAX_ROLES]

@@ -1,0 +1,66 @@
+"""Which variables the environment and `.env` set, and whether one of ours is misspelt. Knows no meaning of any."""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final
+
+from dotenv import dotenv_values
+
+from app.settings.report import Problem, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+__all__ = ("given_names", "misspelt")
+
+_PREFIXES: Final = ("APP_", "SESSION_", "OIDC_")
+_FOREIGN: Final = frozenset({"SESSION_MANAGER"})
+"""Set by X11 desktops for every program."""
+_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)?)$")
+"""What Kubernetes sets in every pod for a service called `app`, `session-...` or `oidc-...`."""
+_CLOSE: Final = 0.85
+
+
+def given_names(env_file: Path | None) -> dict[str, str]:
+    """Return every variable set in the environment or `env_file`, and where it was found.
+
+    Raises `SettingsError` when the file cannot be read as UTF-8 text.
+    """
+    found = dict.fromkeys(os.environ, "the environment")
+    if env_file is not None and env_file.is_file():
+        try:
+            for name, value in dotenv_values(env_file, interpolate=False).items():
+                if value is None:
+                    message = f"{env_file} has it without a value"
+                    raise SettingsError([Problem(name, message, f"{name}=value")])
+                found.setdefault(name, str(env_file))
+        except (OSError, UnicodeDecodeError) as error:
+            problem = Problem(str(env_file), f"cannot be read ({type(error).__name__})", "a text file in UTF-8")
+            raise SettingsError([problem]) from None
+    return found
+
+
+def misspelt(given: Mapping[str, str], known: Collection[str]) -> list[Problem]:
+    """Return a problem for each variable that carries our prefix, or nearly our name, and is none of ours.
+
+    A setting that is silently ignored is a setting somebody believes in: SESSION_IDLE=60 must not leave the hour in place.
+    """
+    problems: list[Problem] = []
+    for raw, place in given.items():
+        name = raw.upper()
+        if name in known or name in _FOREIGN or _KUBERNETES.search(name):
+            continue
+        if name.startswith(_PREFIXES) or get_close_matches(name, known, n=1, cutoff=_CLOSE):
+            hint = f"did you mean {_meant(name, known)}?"
+            problems.append(Problem(raw, f"is set in {place} but is no setting of this application", hint))
+    return problems
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """Return the setting that a wrong name most likely stands for: one that continues it, or looks most like it."""
+    continued = [setting for setting in sorted(known) if setting.startswith(name) or name.startswith(setting)]
+    return [*continued, *get_close_matches(name, known, n=1, cutoff=0)][0]

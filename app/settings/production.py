@@ -1,0 +1,71 @@
+"""What makes settings unfit for production; each finding names its variable and never its value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from app.settings.help import EXAMPLES
+from app.settings.report import Problem, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import SecretStr
+
+    from app.settings.settings import Settings
+
+__all__ = ("production_problems", "refuse_unfit")
+
+_PLACEHOLDERS: Final = ("change", "default", "example", "secret", "password", "insecure", "development")
+_MIN_DISTINCT: Final = 8
+_MIN_CLIENT_SECRET: Final = 16
+_WHY_NOT: Final = "it cannot compare and swap, so two processes could both use one login callback, and overwrite each other"
+_NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
+
+
+def production_problems(settings: Settings) -> list[Problem]:
+    """Return everything that must change before these settings may serve the public."""
+    return [Problem(name.upper(), problem, EXAMPLES[name]) for name, problem in _findings(settings)]
+
+
+def refuse_unfit(settings: Settings) -> None:
+    """Raise `SettingsError` when the application is told that this is production, and the settings are not fit for it."""
+    if settings.is_production and (problems := production_problems(settings)):
+        raise SettingsError(problems)
+
+
+def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.app_debug:
+        yield "app_debug", "debug pages show source code and variables to everybody; switch it off in production"
+    if not settings.public_url.startswith("https://"):
+        yield "public_url", "must be https in production: anybody on the way could take the session cookie"
+    yield from _secret_findings("session_secrets", settings.session_secrets)
+    yield from _secret_findings("session_encryption_keys", settings.session_encryption_keys)
+    kind = urlsplit(settings.session_store).scheme
+    if kind in {"memory", "file"}:
+        yield "session_store", f"the {kind} store is not for production: use a database or Redis"
+    elif kind.partition("+")[0] in _NOT_ATOMIC:
+        yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"
+    if settings.uses_embedded_op:
+        yield "oidc_issuer", "the embedded demo provider signs anybody in as anybody; name your own provider in production"
+    elif not settings.oidc_issuer.startswith("https://"):
+        yield "oidc_issuer", "must be https in production"
+    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
+    if not settings.uses_embedded_op and (len(secret) < _MIN_CLIENT_SECRET or _is_placeholder(secret)):
+        yield "oidc_client_secret", "looks like a placeholder, or is too short to be safe"
+
+
+def _secret_findings(name: str, secrets: tuple[SecretStr, ...]) -> Iterator[tuple[str, str]]:
+    if not secrets:
+        yield name, "must be set in production: every process needs the same, and none may be generated"
+    for number, secret in enumerate(secrets, 1):
+        if _is_placeholder(secret.get_secret_value()):
+            yield name, f"number {number} of {len(secrets)} looks like a placeholder, not like random bytes"
+
+
+def _is_placeholder(secret: str) -> bool:
+    # Random text has many distinct characters, next to never one of these words, and never repeats itself throughout.
+    lowered = secret.lower()
+    repeats = any(secret[period:] == secret[:-period] for period in range(1, len(secret) // 2 + 1))
+    return repeats or len(set(secret)) < _MIN_DISTINCT or any(word in lowered for word in _PLACEHOLDERS)

@@ -1,0 +1,239 @@
+"""Every setting of the application: read from the environment and `.env`, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import urlsafe_b64decode
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.settings.environment import given_names, misspelt
+from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_FILE, SESSION_SECRETS_FILE, read_or_create
+from app.settings.help import EXAMPLES
+from app.settings.report import Problem, SettingsError
+from session_core.errors import ConfigurationError
+from session_core.stores import open_store
+
+__all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "Settings", "load_settings")
+
+EMBEDDED_ISSUER: Final = "http://127.0.0.1:9000"
+EMBEDDED_CLIENT_ID: Final = "reference-app"
+_ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
+_MIN_SECRET: Final = 32
+_COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+Network = IPv4Network | IPv6Network
+CommaSeparated = Annotated[tuple[SecretStr, ...], NoDecode]
+Networks = Annotated[tuple[Network, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The settings, by the names of their variables in lower case."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
+
+    app_env: Literal["development", "production"] = "development"
+    app_debug: bool = False
+    app_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    app_audit_days: int = Field(default=90, gt=0)
+    public_url: str = "http://localhost:8000"
+    session_store: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
+    session_secrets: CommaSeparated = ()
+    session_encryption_keys: CommaSeparated = ()
+    session_cookie: str | None = None
+    session_idle_seconds: int = Field(default=3600, gt=0)
+    session_absolute_seconds: int = Field(default=86400, gt=0)
+    session_max_per_user: int = Field(default=0, ge=0)
+    database_url: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
+    oidc_issuer: str = EMBEDDED_ISSUER
+    oidc_client_id: str = EMBEDDED_CLIENT_ID
+    oidc_client_secret: SecretStr | None = None
+    oidc_scopes: str = "openid profile email"
+    oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
+    oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
+    oidc_refresh_tokens_key: SecretStr | None = None
+    trusted_proxies: Networks = ()
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the strict rules hold."""
+        return self.app_env == "production"
+
+    @property
+    def uses_embedded_op(self) -> bool:
+        """Whether logins go to the demo's own identity provider, which lives on loopback only."""
+        return self.oidc_issuer.startswith("http://127.0.0.1:")
+
+    @field_validator("session_secrets", "session_encryption_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("session_secrets")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, secret in enumerate(value, 1):
+            if (size := len(secret.get_secret_value().encode())) < _MIN_SECRET:
+                message = f"secret {number} of {len(value)} has {size} bytes, at least {_MIN_SECRET} are needed"
+                raise ValueError(message)
+        return value
+
+    @field_validator("oidc_refresh_tokens_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else None
+        if text is not None and (len(text) < _MIN_SECRET or not text.isascii() or not text.isprintable()):
+            message = f"must be {_MIN_SECRET} printable ASCII characters or more"
+            raise ValueError(message)
+        return value
+
+    @field_validator("session_encryption_keys")
+    @classmethod
+    def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(value, 1):
+            text = key.get_secret_value().rstrip("=")
+            good = re.fullmatch(r"[A-Za-z0-9_-]{43}", text)
+            if not good or len(urlsafe_b64decode(text + "=")) != _MIN_SECRET:
+                message = f"key {number} of {len(value)} is not 32 bytes in base64url (43 characters)"
+                raise ValueError(message)
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            message = "must be addresses or networks (no host bits set), separated by commas"
+            raise ValueError(message) from None
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
+            message = "must be an http or https address without user name, query or fragment"
+            raise ValueError(message)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        if urlsplit(value).path not in {"", "/"}:
+            message = "must be scheme, host and optional port, without a path"
+            raise ValueError(message)
+        return value.rstrip("/")
+
+    @field_validator("session_cookie")
+    @classmethod
+    def _cookie_name(cls, value: str | None) -> str | None:
+        if value is not None and not _COOKIE_NAME.fullmatch(value):
+            message = "is no valid cookie name (letters, digits, - and _; no spaces, at most 64)"
+            raise ValueError(message)
+        return value
+
+    @field_validator("session_store")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        try:
+            open_store(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            url = make_url("malformed://")
+        driver = _ASYNC_DRIVERS.get(url.get_backend_name())
+        if driver is None or url.drivername not in {url.get_backend_name(), f"{url.get_backend_name()}+{driver}"}:
+            message = f"must begin with one of {', '.join(f'{name}+{d}://' for name, d in _ASYNC_DRIVERS.items())}"
+            raise ValueError(message)
+        if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+            message = "must name a file: SQLite in memory is seen by one connection only"
+            raise ValueError(message)
+        return url.set(drivername=f"{url.get_backend_name()}+{driver}").render_as_string(hide_password=False)
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _scopes(cls, value: str) -> str:
+        if "openid" not in value.split():
+            message = "must contain the scope openid"
+            raise ValueError(message)
+        return " ".join(value.split())
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.session_cookie or "").startswith(("__Host-", "__Secure-")) and self.public_url.startswith("http:"):
+            message = "SESSION_COOKIE|browsers refuse a __Host- or __Secure- cookie while PUBLIC_URL is http"
+            raise ValueError(message)
+        return self
+
+
+def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:  # noqa: ANN401 - any setting
+    """Read the settings; `overrides` come from a command line and win. In development, missing secrets are made in `var/`.
+
+    Raises `SettingsError` naming each variable that is misspelt or invalid.
+    """
+    problems = misspelt(given_names(env_file), {name.upper() for name in Settings.model_fields})
+    debug = os.environ.get("LITESTAR_DEBUG", "0") == "1"  # what `litestar run --debug` sets
+    if debug:
+        overrides.setdefault("app_debug", True)
+    options: dict[str, Any] = {**overrides, "_env_file": env_file, "_env_file_encoding": "utf-8"}
+    try:
+        settings = Settings(**options)
+    except ValidationError as error:
+        raise SettingsError([*problems, *map(_problem, error.errors(include_url=False, include_input=False))]) from None
+    if settings.oidc_issuer != EMBEDDED_ISSUER:
+        given = settings.model_fields_set
+        problems += [
+            Problem(name.upper(), "is needed for the provider that OIDC_ISSUER names", EXAMPLES[name])
+            for name in ("oidc_client_id", "oidc_client_secret")
+            if name not in given
+        ]
+    if problems:
+        raise SettingsError(problems)
+    return settings if settings.is_production else _with_generated_secrets(settings)
+
+
+def _with_generated_secrets(settings: Settings) -> Settings:
+    generated: dict[str, object] = {}
+    try:
+        if not settings.session_secrets:
+            generated["session_secrets"] = (SecretStr(read_or_create(SESSION_SECRETS_FILE)),)
+        if not settings.session_encryption_keys:
+            generated["session_encryption_keys"] = (SecretStr(read_or_create(ENCRYPTION_KEYS_FILE)),)
+        if settings.oidc_client_secret is None:
+            generated["oidc_client_secret"] = SecretStr(read_or_create(CLIENT_SECRET_FILE))
+    except OSError as error:
+        message = f"none is set and none can be made in var/ ({error.strerror or error})"
+        raise SettingsError([Problem("SESSION_SECRETS", message, EXAMPLES["session_secrets"])]) from None
+    return settings.model_copy(update=generated)
+
+
+def _problem(error: Any) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Say an error of pydantic's in our form; its own text may repeat the value."""
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if error["loc"]:
+        name = str(error["loc"][0])
+    else:
+        variable, _, message = message.partition("|")
+        name = variable.lower()
+    return Problem(name.upper(), message[:1].lower() + message[1:], EXAMPLES.get(name, "see .env.example"))

@@ -1,0 +1,1 @@
+"""What every page and error response of the application has in common."""

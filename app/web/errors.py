@@ -1,0 +1,130 @@
+"""Every error as a page for people or as problem+json for programs (RFC 9457), with the same status and the same words."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.response import Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.data.database import DatabaseUnavailableError
+from session_core import SessionPlugin
+from session_core.errors import OidcError, SessionCoreError, SessionDataError
+from session_core.litestar.problem import error_headers, login_redirect, problem, wants_page
+
+if TYPE_CHECKING:
+    from litestar import Request
+    from litestar.types import ExceptionHandlersMap
+
+    from app.services import Services
+
+__all__ = ("exception_handlers",)
+
+_SERVER_ERROR: Final = 500
+_ADVICE: Final = {
+    400: "The request was not understood. Nothing was changed.",
+    401: "Please log in, then try again.",
+    403: "This is not for you, or not from where it was asked. Nothing was changed.",
+    404: "There is nothing at this address. It may have been there once.",
+    405: "This address does not take that kind of request.",
+    409: "Somebody, perhaps you in another tab, was faster. Load the page again to see the newest state.",
+    413: "That was too large.",
+    429: "That was a little too often. Please wait a moment.",
+    502: "The identity provider did not answer as it should. Your session is untouched.",
+    503: "Something this page needs is not available right now. You are not logged out; please try again shortly.",
+    504: "The identity provider took too long. Your session is untouched.",
+}
+_UNKNOWN: Final = "Something went wrong here, not with you. It has been noted."
+_LOGIN_FAILED: Final = "Nothing was changed: an earlier session is as it was. Please start again from here."
+
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.web.errors")
+
+
+def exception_handlers() -> ExceptionHandlersMap:
+    """Return the handlers for the whole application."""
+    return {
+        SessionCoreError: on_session_core_error,
+        SQLAlchemyError: on_database_error,
+        DatabaseUnavailableError: on_database_error,
+        HTTPException: on_http_error,
+        RecursionError: on_deep_nesting,
+        Exception: on_unexpected_error,
+    }
+
+
+def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreError) -> Response[Any]:
+    """Answer an error of the library: where a login helps, a browser is sent there and comes back."""
+    config = request.app.plugins.get(SessionPlugin).config
+    redirect = login_redirect(request, error, config)
+    if redirect is not None:
+        return redirect
+    # Wrong data reached the session through a request: the message names the field and never the value.
+    status = 400 if isinstance(error, SessionDataError) else error.status_code
+    details = {**problem(error), "status": status}
+    if isinstance(error, SessionDataError) and str(error):
+        details["detail"] = str(error)
+    advice = _LOGIN_FAILED if isinstance(error, OidcError) else None
+    return _answer(request, details, advice=advice, headers=error_headers(error))
+
+
+def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Answer 503: users and audit trail cannot be read now. Nobody is logged out by that."""
+    _log.error("database unavailable", error=type(error).__name__)
+    details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
+    return _answer(request, details, headers={"retry-after": "1"})
+
+
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """Answer Litestar's own errors (400, 404, 405, 413, ...)."""
+    status = error.status_code
+    if status >= _SERVER_ERROR:
+        return on_unexpected_error(request, error)
+    details: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    if isinstance(error, ValidationException):
+        # Which fields, and what is wrong with them; Litestar's `detail` would repeat the address.
+        details["detail"] = "The request does not fit what this address takes."
+        details["errors"] = error.extra
+    return _answer(request, details, headers=dict(error.headers or {}))
+
+
+def on_deep_nesting(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
+    """Answer 400 to a body nested so deeply that it cannot be decoded, which Litestar lets through."""
+    if "deserializing" not in str(error):
+        return on_unexpected_error(request, error)
+    details = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "The body is nested too deeply."}
+    return _answer(request, details)
+
+
+def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Answer 500 and say nothing about why; the log says it."""
+    _log.error("unexpected error", error=type(error).__name__, exc_info=error)
+    details = {"type": "about:blank", "title": "Internal server error", "status": _SERVER_ERROR}
+    return _answer(request, details)
+
+
+def _answer(
+    request: Request[Any, Any, Any],
+    details: dict[str, Any],
+    *,
+    advice: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response[Any]:
+    status = details["status"]
+    if wants_page(request):
+        services: Services = request.app.state["services"]
+        response: Response[Any] = services.pages.render(
+            request,
+            "error.html",
+            status=status,
+            title=details["title"],
+            advice=advice or _ADVICE.get(status, _UNKNOWN),
+            code=status,
+            again="/auth/login" if advice is _LOGIN_FAILED else None,
+        )
+    else:
+        response = Response(details, status_code=status, media_type="application/problem+json")
+    response.headers.update({"cache-control": "no-store", **(headers or {})})
+    return response

@@ -1,0 +1,106 @@
+"""Renders the application's pages; knows who is asking only by what it is handed."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar.enums import MediaType
+from litestar.response import Response
+
+from app import NAME
+from app.web.wording import address, device, duration, iso, place, stamp, story
+
+if TYPE_CHECKING:
+    from litestar import Request
+
+    from app.data.users import User
+    from app.session_data import AppSession
+    from session_core import Clock, SessionHandle
+
+__all__ = ("STATIC", "Pages", "asset_version")
+
+_HERE: Final = Path(__file__).parent.parent
+STATIC: Final = _HERE / "static"
+_JUST_NOW_MS: Final = 5000
+
+
+class Pages:
+    """The templates of one application."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        environment = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        environment.globals |= {"static": _address, "brand": NAME}
+        environment.filters |= {
+            "ago": self._ago,
+            "remaining": self._remaining,
+            "share": self._share,
+            "address": address,
+            "device": device,
+            "host": lambda url: url.partition("://")[2] or url,
+            "iso": iso,
+            "place": place,
+            "stamp": stamp,
+            "story": story,
+        }
+        self._environment = environment
+
+    def render(
+        self,
+        request: Request[Any, Any, Any],
+        name: str,
+        *,
+        session: SessionHandle[AppSession] | None = None,
+        user: User | None = None,
+        status: int = 200,
+        **values: object,
+    ) -> Response[str]:
+        """Return a page. Without a session it is bare: no theme, no login button, as an error page must be."""
+        navigation = [("/", "Home")]
+        if user is not None:
+            navigation += [("/account", "Account"), ("/account/sessions", "Devices")]
+            navigation += [("/admin", "Admin")] if "admin" in user.roles else []
+        html = self._environment.get_template(name).render(
+            bare=session is None,
+            theme=session.data.theme if session is not None and session.data.theme_chosen else None,
+            session=session,
+            user=user,
+            navigation=navigation,
+            path=request.scope["path"],
+            unsent=request.query_params.get("unsent") == "1",
+            **values,
+        )
+        return Response(html, status_code=status, media_type=MediaType.HTML)
+
+    def _ago(self, milliseconds: int) -> str:
+        passed = self._clock.now() - milliseconds
+        return "just now" if passed < _JUST_NOW_MS else f"{duration(passed)} ago"
+
+    def _remaining(self, milliseconds: int) -> str:
+        return duration(milliseconds - self._clock.now())
+
+    def _share(self, until: int, since: int) -> int:
+        """Percent of the time from `since` to `until` that is left."""
+        return max(0, min(100, round(100 * (until - self._clock.now()) / max(1, until - since))))
+
+
+@cache
+def asset_version(name: str) -> str:
+    """Return a digest of a packaged file."""
+    return sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+def _address(name: str) -> str:
+    # The version in the address lets browsers keep the file for good, and still see the next one at once.
+    return f"/static/{name}?v={asset_version(name)}"

@@ -1,0 +1,232 @@
+"""The page that shows the demo's cluster at work: put into the application by `demo --cluster`, and by nothing else.
+
+What it shows of the servers comes from the watch, so it answers while the session store is out. The application's session data
+needs a field `visits`; nothing else of the application is known here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from litestar import Request, get, post
+from litestar.enums import MediaType
+from litestar.params import FromQuery
+from litestar.response import Redirect, Response
+from redis.crc import key_slot
+
+from auth_demo.cluster.watch import ClusterWatch, KillRefusedError
+from session_core import session_of
+from session_core.errors import StoreUnavailableError
+from session_core.litestar.problem import wants_page
+from session_core.stores.redis.layout import Layout
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from session_core import SessionHandle
+
+__all__ = ("PATH", "add_cluster_page")
+
+PATH: Final = "/demo/cluster"
+_OK, _CONFLICT, _UNAVAILABLE = 200, 409, 503
+_MAX_TALLIES: Final = 1000
+_LAYOUT: Final = Layout(b"sc:")
+_NO_SESSION: Final = "there is no session yet that a server could hold: count a visit, or log in"
+_OUT: Final = "503: the session store is out for a moment. You are not logged out; press again shortly."
+
+PageRequest: TypeAlias = Request[Any, Any, Any]
+PageResponse: TypeAlias = Response[Any]
+
+_environment: Final = Environment(
+    loader=PackageLoader("auth_demo", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class Tally(msgspec.Struct):
+    """The increments of one session that this page has acknowledged."""
+
+    base: int
+    """What the counter was before the first of them."""
+    acknowledged: int = 0
+
+    def lost(self, stored: int) -> int:
+        """How many of them the store does not have any more. A refused one may have been stored all the same."""
+        return max(0, self.base + self.acknowledged - stored)
+
+
+class SessionPart(msgspec.Struct, kw_only=True):
+    """What the page shows of the visitor's session."""
+
+    user: str | None
+    visits: int
+    handle: str | None
+    slot: int | None
+    theme: str | None
+    acknowledged: int
+    lost: int
+
+
+class _Page:
+    """What the handlers share: the watch, and what was acknowledged to whom."""
+
+    def __init__(self, watch: ClusterWatch) -> None:
+        self.watch = watch
+        self._tallies: dict[str, Tally] = {}
+
+    async def session_part(self, request: PageRequest) -> SessionPart | None:
+        """Return what there is to show, or None when the store is out."""
+        try:
+            session = await session_of(request)
+        except StoreUnavailableError:
+            return None
+        visits = session.data.visits
+        tally = self._tallies.get(session.handle or "") or Tally(visits)
+        return SessionPart(
+            user=session.identity.subject if session.identity else None,
+            visits=visits,
+            handle=session.handle,
+            slot=_slot_of(session),
+            theme=session.data.theme if getattr(session.data, "theme_chosen", False) else None,
+            acknowledged=tally.acknowledged,
+            lost=tally.lost(visits),
+        )
+
+    def acknowledge(self, session: SessionHandle[Any], visits: int) -> None:
+        """Count an increment that is stored and about to be told."""
+        tally = self._tallies.setdefault(session.handle or "", Tally(visits - 1))
+        tally.acknowledged += 1
+        if len(self._tallies) > _MAX_TALLIES:
+            del self._tallies[next(iter(self._tallies))]
+
+    async def render(self, request: PageRequest, *, status: int = _OK, notice: str = "") -> PageResponse:
+        """Return the whole page. It says that the store is out rather than fail with it."""
+        part = await self.session_part(request)
+        return _html("cluster.html", status, **self._picture(part.slot if part else None), part=part, notice=notice)
+
+    def render_nodes(self, slot: int | None) -> PageResponse:
+        """Return the part that needs no session."""
+        return _html("cluster_nodes.html", _OK, **self._picture(slot))
+
+    def _picture(self, slot: int | None) -> dict[str, Any]:
+        holder = None if slot is None else self.watch.holder(slot)
+        log = list(reversed(self.watch.log))
+        return {"nodes": self.watch.views, "outage": self.watch.outage, "log": log, "holder": holder}
+
+
+def add_cluster_page(app: Litestar, watch: ClusterWatch) -> None:
+    """Put the page into an application that has sessions, and count what it refuses."""
+    app.state["cluster_page"] = _Page(watch)
+    for handler in (page, nodes, session, status, asset, increment, kill, start):
+        app.register(handler)
+    app.asgi_handler = watch.counting(app.asgi_handler)
+
+
+@get(PATH, include_in_schema=False, opt={"session": True})
+async def page(request: PageRequest) -> PageResponse:
+    """Show everything."""
+    return await _page_of(request).render(request)
+
+
+@get(f"{PATH}/nodes", include_in_schema=False)
+async def nodes(request: PageRequest, slot: FromQuery[int | None] = None) -> PageResponse:
+    """Show the servers and what happened, and which of them holds a slot."""
+    return _page_of(request).render_nodes(slot)
+
+
+@get(f"{PATH}/session", include_in_schema=False, opt={"session": True})
+async def session(request: PageRequest) -> PageResponse:
+    """Show the session; 503 while the store is out."""
+    part = await _page_of(request).session_part(request)
+    return _html("cluster_session.html", _OK if part else _UNAVAILABLE, part=part)
+
+
+@get(f"{PATH}/status", include_in_schema=False)
+async def status(request: PageRequest) -> PageResponse:
+    """Return servers, last failover and log as JSON, for programs."""
+    watch = _page_of(request).watch
+    content = {"nodes": watch.views, "outage": watch.outage, "log": list(watch.log)}
+    return Response(msgspec.to_builtins(content), headers={"cache-control": "no-store"})
+
+
+@get([f"{PATH}/cluster.css", f"{PATH}/cluster.js"], include_in_schema=False)
+async def asset(request: PageRequest) -> PageResponse:
+    """Return a packaged file."""
+    name = request.scope["path"].rpartition("/")[2]
+    kind = "text/css; charset=utf-8" if name.endswith(".css") else "text/javascript"
+    return Response(_asset(name), media_type=kind, headers={"cache-control": "no-store"})
+
+
+@post(f"{PATH}/increment", include_in_schema=False, opt={"session": True})
+async def increment(request: PageRequest) -> PageResponse:
+    """Count one more; acknowledged when it is stored."""
+
+    def bump(data: Any) -> None:  # noqa: ANN401 - the application's struct
+        data.visits += 1
+
+    try:
+        session = await session_of(request)
+        visits = (await session.update(bump)).visits
+    except StoreUnavailableError:
+        if not wants_page(request):
+            raise
+        return await _page_of(request).render(request, status=_UNAVAILABLE, notice=_OUT)
+    _page_of(request).acknowledge(session, visits)
+    return _done(request, {"visits": visits})
+
+
+@post(f"{PATH}/kill", include_in_schema=False, opt={"session": True})
+async def kill(request: PageRequest) -> PageResponse:
+    """Kill the primary that holds the visitor's own session: a process of this demo."""
+    shown = _page_of(request)
+    try:
+        slot = _slot_of(await session_of(request))
+        if slot is None:
+            raise KillRefusedError(_NO_SESSION)  # noqa: TRY301 - answered as the watch's refusals are
+        outage = shown.watch.kill_holder(slot)
+    except StoreUnavailableError:
+        if not wants_page(request):
+            raise
+        return await shown.render(request, status=_UNAVAILABLE, notice=_OUT)
+    except KillRefusedError as refused:
+        if wants_page(request):
+            return await shown.render(request, status=_CONFLICT, notice=str(refused))
+        details = {"type": "about:blank", "title": "Not killed", "status": _CONFLICT, "detail": str(refused)}
+        return Response(details, status_code=_CONFLICT, media_type="application/problem+json")
+    return _done(request, {"slot": slot, "port": outage.killed})
+
+
+@post(f"{PATH}/start", include_in_schema=False)
+async def start(request: PageRequest) -> PageResponse:
+    """Start again what is down."""
+    return _done(request, {"ports": _page_of(request).watch.start_again()})
+
+
+def _page_of(request: PageRequest) -> _Page:
+    return cast("_Page", request.app.state["cluster_page"])
+
+
+def _slot_of(session: SessionHandle[Any]) -> int | None:
+    return None if session.key is None else key_slot(_LAYOUT.record(session.key))
+
+
+def _done(request: PageRequest, result: dict[str, Any]) -> PageResponse:
+    """Back to the page for a form, the result for a program."""
+    return Redirect(PATH, status_code=303) if wants_page(request) else Response(result, status_code=_OK)
+
+
+def _html(template: str, status: int, **values: Any) -> PageResponse:  # noqa: ANN401 - whatever the template shows
+    html = _environment.get_template(template).render(path=PATH, **values)
+    return Response(html, status_code=status, media_type=MediaType.HTML, headers={"cache-control": "no-store"})
+
+
+@cache
+def _asset(name: str) -> bytes:
+    return (files("auth_demo") / "static" / name).read_bytes()

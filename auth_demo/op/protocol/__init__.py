@@ -1,0 +1,1 @@
+"""OpenID Connect as the demo provider speaks it; knows no HTTP framework."""

@@ -1,0 +1,274 @@
+"""One request and its response: the response starts after what it depends on is durable. Knows no store and no route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from litestar.enums import ScopeType
+
+from session_core.connections.live import LiveConnection
+from session_core.cookies import SessionCookieReader
+from session_core.errors import SessionCoreError
+from session_core.sessions.handle import CookieAction, SessionHandle
+from session_core.sessions.record import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from litestar.exceptions import HTTPException
+    from litestar.types import Message, Receive, ReceiveMessage, Scope, Send
+
+    from session_core.config import SessionConfig
+    from session_core.connections.live import LiveConnections
+    from session_core.sessions.lifecycle import SessionLifecycle
+
+__all__ = ("Exchange", "Surroundings", "with_caching")
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+_OTHER_STARTS: Final = frozenset({"websocket.accept", "websocket.http.response.start"})
+_STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
+_SERVER_ERROR: Final = 500
+_MAX_USER_AGENT: Final = 256
+_PRIVATE: Final = (b"cache-control", b"private, no-store")
+_VARY: Final = (b"vary", b"Cookie")
+_ABOUT_CACHING: Final = frozenset({b"vary", b"cache-control"})
+
+
+class _ReplacedResponseError(Exception):
+    """Stops a handler that goes on streaming a response which an error has replaced."""
+
+
+class Surroundings:
+    """What all exchanges of an application share.
+
+    `answer_error(scope, receive, send, error)` sends the response that the application gives for an error.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig[Any],
+        lifecycle: SessionLifecycle[Any],
+        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
+        connections: LiveConnections | None,
+    ) -> None:
+        self.lifecycle = lifecycle
+        self.answer_error = answer_error
+        self.connections = connections
+        self.cookie = config.resolved_cookie
+        self.signer = config.signer
+        self.cookies = SessionCookieReader(self.cookie, self.signer)
+        self.device = config.device
+        self._clock = config.clock
+
+    def set_cookie(self, session_id: str, absolute_expires_at: int) -> bytes:
+        """Return the value of the header that gives a browser its id."""
+        # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
+        max_age = max(1, -(-(absolute_expires_at - self._clock.now()) // 1000))
+        return self.cookie.set_header(self.signer.sign(session_id), max_age)
+
+
+class Exchange:
+    """One request and its response."""
+
+    # All in slots: CPython 3.11 takes five times as long to read what only the class has.
+    __slots__ = ("_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_task", "handle", "live")
+
+    def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
+        self._around = around
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._head: Any = None
+        """The message that started the response."""
+        self._failed = self._over = False
+        self._replaced = False
+        """Whether an error has taken the place of the response."""
+        self._task = None if around.connections is None else asyncio.current_task()
+        self.live: LiveConnection | None = None
+        """Set once the exchange may last."""
+        self.handle = RequestSession(around, scope)
+
+    def send_durable(self, message: Message) -> Awaitable[None]:
+        """Save the session before the response starts; send the error instead where that fails."""
+        if self._replaced:
+            raise _ReplacedResponseError
+        kind = message["type"]
+        if kind == "http.response.start":
+            handle = self.handle
+            try:
+                waits = self.live is not None or handle.needs_resign or handle.has_to_save()
+            except SessionCoreError:  # what is assigned cannot be stored, as saving it will say
+                waits = True
+            return self._start(message) if waits else self._send(self._begun(message))
+        if kind in _OTHER_STARTS:
+            return self._start(message)
+        if self.live is None and message.get("more_body"):
+            self._stay_open()
+        return (self._send if self.live is None else self.live.send)(message)
+
+    async def receive(self) -> ReceiveMessage:
+        """Return what the client says; once the response has begun, also that the session has ended."""
+        if self.live is None and self.handle.response_started:
+            self._stay_open()
+        return await (self._receive if self.live is None else self.live.receive)()
+
+    def has_stopped(self, error: BaseException) -> bool:
+        """Whether the handler was stopped on purpose: its response was replaced, or its session has ended."""
+        if self.live is not None and self.live.stopped(error):
+            return True
+        return self._replaced and isinstance(error, Exception)
+
+    def leave(self) -> None:
+        """The exchange is over."""
+        self._over = True
+        if self.live is not None:
+            self.live.leave()
+
+    def has_rest(self) -> bool:
+        """Whether a background task or WebSocket handler has assigned something since the response started."""
+        return not self._failed and self.handle.has_rest()
+
+    async def save_rest(self) -> None:
+        """Save that; nobody is left to tell of a conflict."""
+        with suppress(SessionCoreError):  # an event has told the log
+            await self.handle.save()
+
+    async def answer_with_cookie(self, error: HTTPException) -> None:
+        """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
+        if self._replaced:
+            return
+        if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
+            raise error
+        await self._replace(error)
+
+    def _stay_open(self) -> None:
+        """A WebSocket, or a response that is still streaming: it closes when the session ends."""
+        # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
+        if (connections := self._around.connections) is not None and not self._over:
+            kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
+            headers: Headers = (self._head or {}).get("headers") or ()
+            sized = any(name.lower() == b"content-length" for name, _ in headers)
+            self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
+
+    async def _replace(self, error: Exception) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] in _STARTS:
+                if self.handle.needs_resign:
+                    await self._resign()
+                message = self._begun(message)
+            await self._send(message)
+
+        self._replaced = True
+        await self._around.answer_error(self._scope, self._receive, send, error)
+
+    async def _start(self, start: Any) -> None:  # noqa: ANN401 - a message of any kind that starts a response
+        """Make the handler's assignments durable, and only then start; from here on the cookie cannot be changed."""
+        handle = self.handle
+        # A handler that has failed: its assignments go with its other work; what it made durable stands.
+        if start.get("status", 0) < _SERVER_ERROR:
+            try:
+                if handle.has_to_save():
+                    await handle.save()
+            except SessionCoreError as error:
+                if start["type"] != "http.response.start":
+                    raise
+                await self._replace(error)
+                return
+        if handle.needs_resign:
+            await self._resign()
+        await (self._send if self.live is None else self.live.send)(self._begun(start))
+        if start["type"] == "websocket.accept":
+            self._stay_open()
+
+    def _begun(self, start: Any) -> Any:  # noqa: ANN401 - likewise
+        """Return the start as it goes out, with cookie and caching headers: nothing more can be said to the browser."""
+        handle = self.handle
+        handle.response_started = True
+        if handle.loaded:
+            if start.get("status", 0) >= _SERVER_ERROR:
+                self._failed = True
+            headers: Headers = start.get("headers") or ()
+            if (action := handle.cookie_action) is not None:
+                headers = self._with_cookie(headers, action)
+            if start["type"] != "websocket.accept":
+                headers = with_caching(headers, private=handle.snapshot is not None or action is not None)
+            # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
+            start = {**start, "headers": headers}
+        self._head = start
+        return start
+
+    def _with_cookie(self, headers: Headers, action: CookieAction) -> Headers:
+        handle = self.handle
+        if action == "delete":
+            return [*headers, (b"set-cookie", self._around.cookie.delete_header())]
+        if handle.session_id and handle.absolute_expires_at:
+            return [*headers, (b"set-cookie", self._around.set_cookie(handle.session_id, handle.absolute_expires_at))]
+        return headers
+
+    async def _resign(self) -> None:
+        """Give the browser its id again, signed with the first secret."""
+        if self.handle.snapshot is not None and self.handle.cookie_action is None:
+            self.handle.cookie_action = "set"
+            await self._around.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
+
+
+class RequestSession(SessionHandle[Any]):
+    """The session of a request, which says whose it is and who asks."""
+
+    needs_resign = False
+    """Whether an older secret has signed the cookie."""
+    _scope: Scope | None = None
+
+    # The headers, not the scope: the scope holds the handle, and a cycle is freed late.
+    def __init__(self, around: Surroundings, scope: Scope) -> None:
+        self._lifecycle = around.lifecycle
+        self._around = around
+        self._headers = scope["headers"]
+        self._client = scope.get("client")
+        if around.device is not None:
+            self._scope = scope
+
+    def _read_session_id(self) -> str | Awaitable[None] | None:
+        """Return the verified session id, or None; a bad cookie is an event, never an error."""
+        reading = self._around.cookies.read(self._headers)
+        if reading.rejected:
+            return self._lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
+        if reading.needs_resign:
+            self.needs_resign = True
+        return reading.session_id
+
+    def _read_device(self) -> Device:
+        """Return where the client says it comes from."""
+        if self._around.device is not None and self._scope is not None:
+            return self._around.device(self._scope["litestar_app"].request_class(self._scope))
+        agent = next((value for name, value in self._headers if name == b"user-agent"), b"")
+        return Device(ip=self._client[0] if self._client else "", user_agent=agent.decode("latin-1")[:_MAX_USER_AGENT])
+
+
+def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
+    """Say that the response depends on the cookie and, with a session, that nobody may keep it."""
+    for name, _ in headers:
+        if name.lower() in _ABOUT_CACHING:
+            break
+    else:  # nearly always
+        return [*headers, _VARY, _PRIVATE] if private else [*headers, _VARY]
+    kept: list[tuple[bytes, bytes]] = []
+    vary = b""
+    for header in headers:
+        name = header[0].lower()
+        if name == b"vary":
+            vary = vary + b", " + header[1] if vary else header[1]
+        elif not private or name != b"cache-control":
+            kept.append(header)
+    if not vary:
+        vary = b"Cookie"
+    elif not {part.strip().lower() for part in vary.split(b",")} & {b"cookie", b"*"}:
+        vary += b", Cookie"
+    kept.append((b"vary", vary))
+    if private:
+        kept.append(_PRIVATE)
+    return kept

@@ -1,0 +1,1 @@
+"""Long-lived connections that close when their session ends; knows no framework."""

@@ -1,0 +1,111 @@
+"""The sessions that have open connections in this process: by key, by announced name, and by when they expire. Asks nobody."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from session_core.sessions.snapshot import Snapshot
+
+__all__ = ("Watched", "WatchedSession", "WatchedSessions", "origin_of")
+
+_SPARE: Final = 500
+"""Left-over expiries beyond twice those that are needed, before they are cleared away."""
+
+
+class Watched(Protocol):
+    """An open connection."""
+
+    def end(self, reason: str) -> None:
+        """Close: the session has ended (`ended`) or expired (`expired`). Returns at once, and is called once at most."""
+        ...
+
+    def follow(self, session: Snapshot) -> None:
+        """Go on with the session under its new key."""
+        ...
+
+
+class WatchedSession:
+    """A session with open connections."""
+
+    __slots__ = ("connections", "expires_at", "key", "origin")
+
+    def __init__(self, key: str, origin: object, expires_at: int) -> None:
+        self.key = key
+        self.origin = origin
+        self.expires_at = expires_at
+        self.connections: set[Watched] = set()
+
+
+class WatchedSessions:
+    """No step takes longer the more there are, but for a heap. `name_of` gives the name that an end is announced under."""
+
+    def __init__(self, name_of: Callable[[str], str] | None) -> None:
+        self._name_of = name_of
+        self._sessions: dict[str, WatchedSession] = {}
+        self._keys: dict[str, str] = {}
+        self._expiring: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sessions)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._sessions
+
+    def get(self, key: str) -> WatchedSession | None:
+        """Return the session of a key."""
+        return self._sessions.get(key)
+
+    def key_of(self, name: str) -> str | None:
+        """Return the key of the session that an announcement names."""
+        return self._keys.get(name)
+
+    def enter(self, snapshot: Snapshot) -> WatchedSession:
+        """Return the session of a key, which is here from now on."""
+        key = snapshot.key
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = WatchedSession(key, origin_of(snapshot), snapshot.expires_at)
+            heappush(self._expiring, (snapshot.expires_at, key))
+            if self._name_of is not None:
+                self._keys[self._name_of(key)] = key
+        return session
+
+    def leave(self, session: WatchedSession) -> None:
+        """Forget a session; its connections are the caller's."""
+        if self._sessions.get(session.key) is session:
+            del self._sessions[session.key]
+            if self._name_of is not None:
+                self._keys.pop(self._name_of(session.key), None)
+
+    def expect(self, session: WatchedSession, expires_at: int) -> None:
+        """Note when a session expires by what the store has said."""
+        if session.expires_at != expires_at:
+            session.expires_at = expires_at
+            heappush(self._expiring, (expires_at, session.key))
+
+    def take_expiring(self, now: int) -> list[str]:
+        """Return the sessions that were to expire by `now` (Unix milliseconds): once each, the store may know better."""
+        if len(self._expiring) > 2 * len(self._sessions) + _SPARE:
+            self._expiring = sorted((session.expires_at, session.key) for session in self._sessions.values())
+        keys: list[str] = []
+        while self._expiring and self._expiring[0][0] <= now:
+            expires_at, key = heappop(self._expiring)
+            keys.append(key)
+            session = self._sessions.get(key)
+            if session is not None and session.expires_at == expires_at:
+                session.expires_at = 0  # whatever the store says next is news
+        return keys
+
+
+def origin_of(snapshot: Snapshot) -> object:
+    """What a regenerated session has in common with the one before, and no other session: its login, or its beginning."""
+    record = snapshot.record
+    user = record.identity.user_key if record.identity is not None else None
+    return record.created_at, record.logged_in_at, user

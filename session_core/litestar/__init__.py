@@ -1,0 +1,1 @@
+"""The Litestar plugin: injection, routes, commands, problem responses."""

@@ -1,0 +1,253 @@
+"""The commands `litestar sessions ...` and `litestar check`, for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
+
+import click
+import msgspec
+from litestar import Litestar
+
+from session_core.errors import ConfigurationError, SessionCoreError
+from session_core.identity import Identity
+from session_core.litestar.env_file import rotate_secret
+from session_core.litestar.plugin import SessionPlugin
+from session_core.litestar.posture import routes_posture, session_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from session_core.sessions.manager import SessionManager, SessionSummary
+
+__all__ = ("add_commands",)
+
+T = TypeVar("T")
+
+_FAILED = 1
+_NOT_FOUND = 2
+_ANY_HANDLE = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""One handle in 64 begins with a dash, and is no option for that; nor is any letter of it, as `-h` would be."""
+
+
+class _Refreshed(Protocol):
+    failed: int
+    complete: bool
+
+
+@runtime_checkable
+class _RefreshesTokens(Protocol):
+    """The login plugin, which commands on sessions do not import."""
+
+    async def refresh_tokens(self, *, horizon_seconds: int | None, concurrency: int | None, dry_run: bool) -> _Refreshed:
+        """Refresh the tokens of the sessions that are due."""
+        ...
+
+
+def add_commands(cli: click.Group) -> None:
+    """Add the commands to Litestar's command line; replaces Litestar's own `sessions`, which knows other sessions."""
+    # Litestar's own kind of group hands the application to commands that ask for it.
+    kind = cast("type[click.Group]", getattr(cli, "group_class", None) or click.Group)
+    group = kind("sessions", help="List, show and end sessions; secrets; counts.")
+    for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate, _refresh_tokens):
+        group.add_command(command)
+    cli.add_command(group)
+    cli.add_command(_check)
+
+
+def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T]]) -> T:
+    """Run `work` with the application's store open; an outage is one clear line."""
+    plugin = app.plugins.get(SessionPlugin)
+
+    async def with_store() -> T:
+        await plugin.store.open()
+        try:
+            return await work(plugin.sessions)
+        finally:
+            await plugin.store.close()
+
+    try:
+        return asyncio.run(with_store())
+    except SessionCoreError as error:
+        click.echo(f"error: {error if isinstance(error, ConfigurationError) else error.title}", err=True)
+        sys.exit(_FAILED)
+
+
+@click.command("list")
+@click.option("--issuer", help="Only sessions of the user with this issuer (needs --subject).")
+@click.option("--subject", help="Only sessions of the user with this subject (needs --issuer).")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many to print.")
+def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int) -> None:
+    """List live sessions by their handles."""
+
+    async def work(sessions: SessionManager) -> list[SessionSummary]:
+        if issuer and subject:
+            return (await sessions.list_for(Identity(issuer=issuer, subject=subject)))[:limit]
+        found: list[SessionSummary] = []
+        async for summary in sessions.all():
+            found.append(summary)
+            if len(found) >= limit:
+                break
+        return found
+
+    if bool(issuer) != bool(subject):
+        msg = "--issuer and --subject go together: a subject alone does not name a user"
+        raise click.UsageError(msg)
+    for summary in _run(app, work):
+        click.echo(_line(summary))
+
+
+@click.command("show", context_settings=_ANY_HANDLE)
+@click.argument("handle")
+def _show(app: Litestar, handle: str) -> None:
+    """Show one session: who, since when, until when, from where. Never its data or tokens."""
+
+    async def work(sessions: SessionManager) -> SessionSummary | None:
+        async for summary in sessions.all():
+            if summary.handle == handle:
+                return summary
+        return None
+
+    summary = _run(app, work)
+    if summary is None:
+        _not_found(handle)
+        return
+    identity = summary.identity
+    for name, value in (
+        ("handle", summary.handle),
+        ("issuer", identity.issuer if identity else "-"),
+        ("subject", identity.subject if identity else "(not logged in)"),
+        ("created", _time(summary.created_at)),
+        ("last seen", _time(summary.last_seen_at)),
+        ("idle until", _time(summary.idle_expires_at)),
+        ("absolute until", _time(summary.absolute_expires_at)),
+        ("address", summary.device.ip or "-"),
+        ("user agent", summary.device.user_agent or "-"),
+        ("bytes", str(summary.size)),
+    ):
+        click.echo(f"{name:15} {_printable(value)}")
+
+
+@click.command("revoke", context_settings=_ANY_HANDLE)
+@click.argument("handle")
+def _revoke(app: Litestar, handle: str) -> None:
+    """End the session with this handle."""
+    if _run(app, lambda sessions: sessions.revoke_any(handle)):
+        click.echo(f"ended {handle}")
+    else:
+        _not_found(handle)
+
+
+@click.command("revoke-all")
+@click.option("--issuer", required=True)
+@click.option("--subject", required=True)
+def _revoke_all(app: Litestar, issuer: str, subject: str) -> None:
+    """End all sessions of one user."""
+    identity = Identity(issuer=issuer, subject=subject)
+    count = _run(app, lambda sessions: sessions.revoke_all(identity, reason="operator"))
+    click.echo(f"ended {count} session(s)")
+
+
+@click.command("prune")
+@click.option("--batch", type=int, default=1000, show_default=True, help="Records removed in one step.")
+def _prune(app: Litestar, batch: int) -> None:
+    """Remove expired records from the store."""
+    count = _run(app, lambda sessions: sessions.prune(batch=batch))
+    click.echo(f"removed {count} expired record(s)")
+
+
+@click.command("stats")
+def _stats(app: Litestar) -> None:
+    """Count the live sessions and tell their sizes."""
+    stats = _run(app, lambda sessions: sessions.stats())
+    click.echo(f"sessions    {stats.total}")
+    click.echo(f"logged in   {stats.logged_in} (of {stats.users} users)")
+    click.echo(f"anonymous   {stats.anonymous}")
+    click.echo(f"undecodable {stats.undecodable}")
+    sizes = f"p50 {stats.size_p50}, p90 {stats.size_p90}, p99 {stats.size_p99}, max {stats.size_max}"
+    click.echo(f"bytes       {sizes}")
+    click.echo("last used   " + ", ".join(f"{name} {count}" for name, count in stats.idle.items()))
+    for issuer, count in stats.issuers.items():
+        click.echo(_printable(f"issuer      {issuer} {count}"))
+
+
+@click.command("refresh-tokens")
+@click.option("--horizon", type=click.IntRange(min=0), help="Seconds within which an access token expires that is due.")
+@click.option("--concurrency", type=click.IntRange(1, 100), help="How many sessions are refreshed at once.")
+@click.option("--dry-run", is_flag=True, help="Only count those that are due.")
+def _refresh_tokens(app: Litestar, horizon: int | None, concurrency: int | None, dry_run: bool) -> None:  # noqa: FBT001 - click
+    """Refresh the tokens of the sessions that are due, and print how many as JSON."""
+    login = next((plugin for plugin in app.plugins if isinstance(plugin, _RefreshesTokens)), None)
+    if login is None:
+        click.echo("error: the application has no OidcPlugin, so there are no tokens", err=True)
+        sys.exit(_FAILED)
+    result = _run(app, lambda _: login.refresh_tokens(horizon_seconds=horizon, concurrency=concurrency, dry_run=dry_run))
+    click.echo(msgspec.json.encode(result).decode())
+    if result.failed or not result.complete:
+        sys.exit(_FAILED)
+
+
+@click.command("generate-secret")
+def _generate_secret() -> None:
+    """Print a new random secret: fit for SESSION_SECRETS and for SESSION_ENCRYPTION_KEYS (32 bytes, base64url)."""
+    click.echo(secrets.token_urlsafe(32))
+
+
+@click.command("rotate")
+@click.option("--env-file", type=click.Path(dir_okay=False), default=".env", show_default=True)
+@click.option(
+    "--name",
+    type=click.Choice(["SESSION_SECRETS", "SESSION_ENCRYPTION_KEYS"]),
+    default="SESSION_SECRETS",
+    show_default=True,
+)
+@click.option("--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify.")
+def _rotate(env_file: str, name: str, keep: int) -> None:
+    """Put a new secret in front of those in a settings file.
+
+    Restart the application to use it; cookies are re-signed as they come.
+    """
+    kept = rotate_secret(env_file, name, secrets.token_urlsafe(32), keep=keep)
+    click.echo(f"{name} in {env_file}: a new secret signs, {kept} old one(s) still verify")
+
+
+@click.command("check")
+def _check(app: Litestar) -> None:
+    """Say whether the settings are fit for where the application runs, and print every route with its guards."""
+    plugin = app.plugins.get(SessionPlugin)
+    environment, problems = "session settings", session_problems(plugin.config, plugin.store.capabilities)
+    if app_check := app.opt.get("posture_check"):
+        environment, app_problems, enforced = app_check()
+        problems = app_problems if enforced else []
+    for row in routes_posture(app):
+        click.echo(row)
+    for problem in problems:
+        click.echo(f"NOT FIT for {environment}: {problem}", err=True)
+    if problems:
+        sys.exit(_FAILED)
+    click.echo(f"fit for {environment}")
+
+
+def _line(summary: SessionSummary) -> str:
+    who = f"{summary.identity.subject} @ {summary.identity.issuer}" if summary.identity else "(not logged in)"
+    return _printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey: a client's User-Agent reaches the operator's screen."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _time(milliseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return "never"
+
+
+def _not_found(handle: str) -> None:
+    click.echo(f"no live session has the handle {handle!r}", err=True)
+    sys.exit(_NOT_FOUND)

@@ -1,0 +1,192 @@
+"""Puts sessions into a Litestar application: injection, middleware on the routes that use them, errors, start and stop."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from litestar.di import Provide
+from litestar.exceptions.responses import create_exception_response
+from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
+from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
+from litestar.types import Message, Scope
+
+from session_core.asgi.middleware import SessionMiddleware, provide_session, vary_on_cookie
+from session_core.asgi.same_origin_middleware import SameOriginMiddleware
+from session_core.connections.live import LiveConnections
+from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
+from session_core.events import Events
+from session_core.litestar.injection import inject_directly
+from session_core.litestar.problem import error_response
+from session_core.litestar.routes import forbid_cache, is_state_changing, uses_session
+from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.manager import SessionManager
+from session_core.sessions.sweeper import Sweeper
+from session_core.stores.guarded import GuardedStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from click import Group
+    from litestar import Litestar, Request
+    from litestar.config.app import AppConfig
+    from litestar.connection import ASGIConnection
+    from litestar.response import Response
+    from litestar.routes import BaseRoute
+    from litestar.types import Receive, Send
+
+    from session_core.config import SessionConfig
+
+__all__ = ("SessionPlugin", "plugin_of")
+
+_SERVER_ERROR = 500
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
+
+
+class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
+    """Sessions for a Litestar application.
+
+    Handlers, guards' helpers and WebSocket handlers get `session: Session[AppSession]` and `sessions: SessionManager`.
+    Raises `ConfigurationError` when a promise that the configuration asks for cannot be kept by the store.
+    """
+
+    def __init__(self, config: SessionConfig[Any]) -> None:
+        self.config = config
+        self.events = Events(config.clock, tuple(config.on_event))
+        self.store = GuardedStore(config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage)
+        self.lifecycle: SessionLifecycle[Any] = SessionLifecycle(
+            store=self.store,
+            codec=config.codec,
+            timeouts=config.timeouts,
+            clock=config.clock,
+            events=self.events,
+            max_sessions_per_user=config.max_sessions_per_user,
+            patience=config.store_timeout,
+        )
+        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
+        """Other people's sessions; also injected as `sessions`."""
+        self._refuse_impossible()
+        self.connections = (
+            None
+            if config.close_connections == "never"
+            else LiveConnections(
+                self.store, config.clock, self.events, interval=config.poll_interval, push=config.close_connections == "push"
+            )
+        )
+        """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
+        shared = (config, self.lifecycle, self._answer_error, self.connections)
+        self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
+        self._session_middleware = {
+            (judged, direct): SessionMiddleware(
+                *shared, same_origin=self._same_origin_middleware if judged else None, injected_directly=direct
+            )
+            for judged in (False, True)
+            for direct in (False, True)
+        }
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add dependencies, the error handler and the lifespan."""
+        app_config.dependencies.setdefault("session", Provide(provide_session))
+        app_config.dependencies.setdefault("sessions", Provide(lambda: self.sessions, sync_to_thread=False))
+        app_config.exception_handlers.setdefault(SessionCoreError, self.handle_error)
+        app_config.lifespan.append(self._lifespan)
+        app_config.after_exception.append(_log_fault)
+        if app_config.cors_config is not None:
+
+            async def keep_vary(message: Message, scope: Scope) -> None:
+                vary_on_cookie(message, scope)
+
+            app_config.before_send.append(keep_vary)
+        return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Put the middleware on a route that needs it, and only there: other routes pay nothing."""
+        if isinstance(route, HTTPRoute):
+            handlers: list[Any] = list(route.route_handlers)
+        elif isinstance(route, WebSocketRoute | ASGIRoute):
+            handlers = [route.route_handler]
+        else:  # pragma: no cover - Litestar has three kinds of routes
+            return
+        direct = inject_directly(route)
+        for handler in handlers:
+            added: list[Any] = []
+            judged = is_state_changing(handler) and not handler.opt.get("cross_site")
+            if not (self.config.middleware_on == "all_routes" or uses_session(handler)):
+                if judged:
+                    added.append(self._same_origin_middleware)
+            else:
+                added.append(self._session_middleware[judged, direct])
+                if forbid_cache(handler):
+                    _log.warning("response cache switched off: the route uses the session", path=route.path)
+            added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
+            if added:
+                # A new list: handlers share theirs with the copies that other routes were made from.
+                handler.middleware = [*added, *(handler.middleware or ())]
+
+    def on_cli_init(self, cli: Group) -> None:
+        """Add `litestar sessions ...` and `litestar check`."""
+        from session_core.litestar.commands import add_commands  # noqa: PLC0415 - a server does not need the commands
+
+        add_commands(cli)
+
+    def handle_error(self, request: Request[Any, Any, Any], error: SessionCoreError) -> Response[Any]:
+        """Answer a library error; an application may register its own handler for `SessionCoreError` instead."""
+        return error_response(request, error, self.config)
+
+    def _refuse_impossible(self) -> None:
+        if self.config.max_sessions_per_user and not self.store.capabilities.atomic:
+            msg = "max_sessions_per_user needs a store with atomic writes; this one cannot keep the limit under concurrency"
+            raise ConfigurationError(msg)
+        if not self.store.capabilities.consistent and not self.config.accept_weak_store:
+            msg = (
+                "this store is eventually consistent: a session that has ended may be accepted elsewhere for a minute or more; "
+                "use another one, or say accept_weak_store=True"
+            )
+            raise ConfigurationError(msg)
+
+    async def _answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+        """Send what the application answers to an error that came up while its response was being sent."""
+        await _log_fault(error, scope)
+        app: Litestar = scope["litestar_app"]
+        request: Request[Any, Any, Any] = app.request_class(scope, receive, send)
+        handlers = scope["route_handler"].resolve_exception_handlers()
+        handler: Any = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+        response: Response[Any] = (handler or create_exception_response)(request, error)
+        await response.to_asgi_response(app=None, request=request)(scope, receive, send)
+
+    async def _report_outage(self, reason: str) -> None:
+        await self.events.emit("store.unavailable", reason=reason)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
+        del app
+        # A store that is down now may be up in a minute: the application starts, and answers 503 where it needs sessions.
+        with suppress(StoreUnavailableError):
+            await self.store.open()
+        capabilities = self.store.capabilities
+        for reason, lost in capabilities.lost_promises().items():
+            await self.events.emit("store.weak", reason=reason, lost=lost)
+        if self.config.secrets_generated:
+            await self.events.emit("store.weak", reason="generated_secret")
+        sweeper = Sweeper(self.sessions, interval=self.config.sweep_interval)
+        if self.config.sweep_interval > 0 and capabilities.listable and not capabilities.native_expiry:
+            sweeper.start()
+        try:
+            yield
+        finally:
+            await sweeper.stop()
+            if self.connections is not None:
+                await self.connections.close()
+            await self.store.close()
+
+
+async def _log_fault(error: Exception, scope: Scope) -> None:
+    """Log what is the application's own fault and would otherwise be a 500 without a word."""
+    if isinstance(error, SessionCoreError) and error.status_code == _SERVER_ERROR:
+        _log.error("session error", code=error.code, problem=str(error), path=scope["path"])
+
+
+def plugin_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionPlugin:
+    """Return the session plugin of the application that serves `connection`."""
+    return connection.app.plugins.get(SessionPlugin)

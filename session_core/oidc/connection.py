@@ -1,0 +1,135 @@
+"""What we hold towards one provider, and what its answers mean: who logged in, which tokens; knows no browser."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from session_core.errors import IdTokenError
+from session_core.oidc.http import OpHttp
+from session_core.oidc.provider.client_authentication import ClientAuthentication
+from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
+from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.provider.token_endpoint import TokenAnswer, TokenEndpoint, fetch_userinfo
+from session_core.oidc.provider.user_endpoint import UserEndpoint
+from session_core.oidc.tokens.due_notes import DueNotes
+from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.oidc.verify.id_token import ExpectedIdToken, ValidIdToken, validate_id_token
+from session_core.oidc.verify.keys import KeyCache
+
+if TYPE_CHECKING:
+    from session_core.identity import Identity
+    from session_core.oidc.config import OidcConfig
+    from session_core.oidc.login.transaction import LoginTransaction
+    from session_core.oidc.provider.registration import Registration
+    from session_core.sessions.manager import SessionManager
+
+__all__ = ("ProviderConnection",)
+
+
+class ProviderConnection:
+    """The connection to one provider: its metadata and keys, its endpoints, our authentication."""
+
+    def __init__(self, config: OidcConfig, sessions: SessionManager, provider: Registration) -> None:
+        self.config = config
+        self.provider = provider
+        self.sessions = sessions
+        self.clock = sessions.clock
+        # For each provider its own: one that hangs must not use up the connections to the others.
+        self.http = OpHttp(timeout_seconds=config.http_timeout_seconds, transport=config.transport)
+        self.discovery = _metadata_of(provider, self.http, sessions)
+        self.keys = KeyCache(self.http, self.clock, cooldown_seconds=config.jwks_cooldown_seconds)
+        self.client = ClientAuthentication(provider, self.clock)
+        self.token_endpoint = TokenEndpoint(provider, self.http, self.client)
+        self.user_endpoint = UserEndpoint(provider, self.http) if isinstance(provider, OAuth2Provider) else None
+        self.vault = TokenVault(config.sealing)
+        self.notes = DueNotes(sessions.store, sessions.clock) if config.batch_refresh else None
+
+    async def identify(
+        self, answer: TokenAnswer, metadata: ProviderMetadata, transaction: LoginTransaction
+    ) -> tuple[Identity, dict[str, Any]]:
+        """Return who the tokens of a login are of, and all that is said of them.
+
+        Raises `DiscoveryError`, `TokenExchangeError` or `IdTokenError`.
+        """
+        if self.user_endpoint is not None:
+            return await self.user_endpoint.user(answer.access_token)
+        valid = await self._validate(answer, metadata, transaction)
+        return valid.identity, await self._all_claims(answer, metadata, valid)
+
+    def token_set(self, answer: TokenAnswer, old: TokenSet | None = None) -> TokenSet:
+        """Return the tokens to keep; what a refresh did not bring anew stays from `old`."""
+        expires_at = None if answer.expires_in is None else self.clock.now() + answer.expires_in * 1000
+        return TokenSet(
+            access_token=answer.access_token,
+            expires_at=expires_at,
+            lifetime=answer.expires_in,
+            refresh_token=answer.refresh_token or (old.refresh_token if old else None),
+            id_token=answer.id_token or (old.id_token if old else None),
+            scope=answer.scope or (old.scope if old else None),
+            provider=self.provider.id,
+        )
+
+    def expected_id_token(self, metadata: ProviderMetadata, access_token: str, nonce: str | None) -> ExpectedIdToken:
+        """Return what every ID token of this provider must be like. Raises `IdTokenError` for a provider that has none."""
+        provider = self.provider
+        if not isinstance(provider, OidcProvider):
+            raise IdTokenError("not_openid")
+        return ExpectedIdToken(
+            issuer=provider.issuer,
+            client_id=provider.client_id,
+            algorithms=provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
+            jwks_uri=metadata.jwks_uri,
+            now=self.clock.now() / 1000,
+            nonce=nonce,
+            access_token=access_token,
+        )
+
+    async def userinfo(self, access_token: str, subject: str) -> dict[str, Any] | None:
+        """Return the userinfo claims of `subject`; None when the provider has no such endpoint.
+
+        Raises `DiscoveryError`, `TokenExchangeError`, or `IdTokenError` when the claims are somebody else's: tokens can be
+        substituted, and only the subject ties the answer to the login (OpenID Connect Core 5.3.2).
+        """
+        if self.user_endpoint is not None:
+            identity, claims = await self.user_endpoint.user(access_token)
+            if identity.subject != subject:
+                raise IdTokenError("userinfo_sub_mismatch")
+            return claims
+        metadata = await self.discovery.metadata()
+        url, provider = metadata.userinfo_endpoint, self.provider
+        if url is None or not isinstance(provider, OidcProvider):
+            return None
+        claims = await fetch_userinfo(provider, metadata, url, access_token=access_token, http=self.http, keys=self.keys)
+        if claims.get("sub") != subject:
+            raise IdTokenError("userinfo_sub_mismatch")
+        return claims
+
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        await self.http.close()
+
+    async def _validate(self, answer: TokenAnswer, metadata: ProviderMetadata, transaction: LoginTransaction) -> ValidIdToken:
+        expected = msgspec.structs.replace(
+            self.expected_id_token(metadata, answer.access_token, transaction.nonce),
+            max_age=transaction.max_age,
+            acr_values=transaction.acr_values,
+        )
+        return await validate_id_token(answer.id_token, expected, self.keys)
+
+    async def _all_claims(self, answer: TokenAnswer, metadata: ProviderMetadata, valid: ValidIdToken) -> dict[str, Any]:
+        wanted = isinstance(self.provider, OidcProvider) and self.provider.use_userinfo
+        if not wanted or metadata.userinfo_endpoint is None:
+            return valid.claims
+        userinfo = await self.userinfo(answer.access_token, valid.identity.subject)
+        # What was signed and checked wins over what was only asked for.
+        return {**(userinfo or {}), **valid.claims}
+
+
+def _metadata_of(provider: Registration, http: OpHttp, sessions: SessionManager) -> MetadataSource:
+    if isinstance(provider, OAuth2Provider):
+        return FixedMetadata(provider.metadata())
+    return Discovery(provider, http, sessions.clock)

@@ -1,0 +1,1 @@
+"""One login attempt: from the redirect to the provider to the checked response."""

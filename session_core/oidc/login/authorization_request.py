@@ -1,0 +1,99 @@
+"""Sends the browser to the provider: the address with the login's parameters, or with a reference to them (RFC 9126)."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import DiscoveryError, TokenExchangeError
+from session_core.oidc.provider.authlib_client import address_with, code_challenge
+from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.token_endpoint import error_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from session_core.oidc.http import OpHttp
+    from session_core.oidc.login.transaction import LoginTransaction
+    from session_core.oidc.provider.client_authentication import ClientAuthentication
+    from session_core.oidc.provider.discovery import ProviderMetadata
+    from session_core.oidc.provider.registration import Registration
+
+__all__ = ("AuthorizationRequests",)
+
+_CREATED: Final = 201
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,1024}\Z")
+
+
+class AuthorizationRequests:
+    """Authorization requests to one provider. PKCE S256 always (RFC 7636, RFC 9700 2.1.1)."""
+
+    def __init__(self, provider: Registration, http: OpHttp, client: ClientAuthentication) -> None:
+        self._provider = provider
+        self._http = http
+        self._client = client
+
+    async def address(
+        self, metadata: ProviderMetadata, transaction: LoginTransaction, state: str, redirect_uri: str, asked: Mapping[str, str]
+    ) -> str:
+        """Return where to send the browser (OpenID Connect Core 3.1.2.1). `asked`: what this one login asks for.
+
+        Raises `DiscoveryError` or `TokenExchangeError` when the provider cannot take the request: before the browser leaves.
+        """
+        provider = self._provider
+        openid = not isinstance(provider, OAuth2Provider)
+        modes = metadata.response_modes_supported
+        if provider.response_mode != "query" and modes and provider.response_mode not in modes:
+            raise DiscoveryError("response_mode_unsupported")
+        params = {
+            **provider.authorization_params,
+            **asked,
+            "response_type": "code",
+            "client_id": provider.client_id,
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": code_challenge(transaction.code_verifier),
+            "code_challenge_method": "S256",
+        }
+        if scope := provider.scope:
+            params["scope"] = scope
+        if openid:
+            params["nonce"] = transaction.nonce
+        if provider.response_mode != "query":
+            params["response_mode"] = provider.response_mode
+        endpoint = self._push_endpoint(metadata)
+        if endpoint is not None:
+            request_uri = await self._push(endpoint, metadata, params)
+            # Nothing else: what the browser adds or changes is not what was pushed.
+            params = {"client_id": provider.client_id, "request_uri": request_uri}
+        return address_with(metadata.authorization_endpoint, params)
+
+    def _push_endpoint(self, metadata: ProviderMetadata) -> str | None:
+        """Return where to push, or None for a request through the browser."""
+        endpoint, wanted = metadata.pushed_authorization_request_endpoint, self._provider.pushed_authorization_requests
+        required = metadata.require_pushed_authorization_requests
+        if wanted == "off" and not required:
+            return None
+        if endpoint is None and (required or wanted == "required"):
+            raise DiscoveryError("par_missing")
+        return endpoint
+
+    async def _push(self, endpoint: str, metadata: ProviderMetadata, params: Mapping[str, str]) -> str:
+        """Push the parameters and return the reference to them (RFC 9126 2).
+
+        When that fails the login fails: sending the parameters through the browser after all would be a way to force it.
+        """
+        headers, form = self._client.prepare(params, token_endpoint=metadata.token_endpoint)
+        response = await self._http.send("POST", endpoint, what="par", error=TokenExchangeError, headers=headers, form=form)
+        if response.status != _CREATED:
+            raise TokenExchangeError(error_reason(response, "par"))
+        try:
+            answer = response.json_object()
+        except ValueError:
+            raise TokenExchangeError("par_malformed") from None
+        request_uri, expires_in = answer.get("request_uri"), answer.get("expires_in")
+        # It goes into an address: printable ASCII without space (RFC 3986 2), and a URI.
+        if not isinstance(request_uri, str) or not _URI.match(request_uri) or type(expires_in) is not int or expires_in <= 0:
+            raise TokenExchangeError("par_malformed")
+        return request_uri

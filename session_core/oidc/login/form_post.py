@@ -1,0 +1,110 @@
+"""Carries a posted authorization response over to a request that has the browser's session; decides nothing about it.
+
+The provider's page makes the browser POST to us. That request is cross-site, so it comes without the session cookie, and
+whatever it ended in would lose the session that the browser has, or be beside it. So the POST only puts what it brought into a
+sealed cookie and sends the browser on to an address of ours by GET, with which the session cookie comes again.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.clock import TOLERATED_SKEW_MS
+from session_core.cookies import CookieConfig, cookie_name, read_cookies
+from session_core.errors import AuthorizationResponseError
+from session_core.oidc.secret_struct import SecretStruct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from session_core.clock import Clock
+    from session_core.cookies import ResolvedCookie
+    from session_core.oidc.login.authorization_response import AuthorizationResponse
+    from session_core.oidc.login.transaction import LoginTransaction
+    from session_core.sealing import SealingKeys
+
+__all__ = ("PostedResponses",)
+
+_LIFETIME_SECONDS: Final = 60
+_MAX_CODE: Final = 2048
+"""With the rest and sealed, it must fit into a cookie."""
+_MAX_ISSUER: Final = 512
+_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,4000}\Z")
+
+
+class _Posted(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
+    state_digest: str
+    posted_at: int
+    code: str | None = None
+    issuer: str | None = None
+    error: str | None = None
+
+
+class PostedResponses:
+    """Responses between the provider's POST and our own GET, each for one login and one minute."""
+
+    def __init__(self, sealing: SealingKeys, clock: Clock, *, public_url: str) -> None:
+        self._sealing = sealing
+        self._clock = clock
+        self._public_url = public_url
+        self._prefix = cookie_name("login-reply", public_url) + "-"
+
+    def keep(self, response: AuthorizationResponse, transaction: LoginTransaction) -> bytes:
+        """Return the Set-Cookie value that keeps a response. Raises `AuthorizationResponseError` when it is too large."""
+        if len(response.code or "") > _MAX_CODE or len(response.issuer or "") > _MAX_ISSUER:
+            raise AuthorizationResponseError("response_too_large")
+        posted = _Posted(
+            state_digest=transaction.state_digest,
+            posted_at=self._clock.now(),
+            code=response.code,
+            issuer=response.issuer,
+            error=response.error,
+        )
+        cookie = self._cookie(transaction)
+        sealed = self._sealing.seal(msgspec.msgpack.encode(posted), context=_context(cookie.name))
+        value = urlsafe_b64encode(sealed).rstrip(b"=").decode()
+        if not _VALUE.match(value):
+            raise AuthorizationResponseError("response_too_large")
+        return cookie.set_header(value, _LIFETIME_SECONDS)
+
+    def find(
+        self, headers: Iterable[tuple[bytes, bytes]], asked: AuthorizationResponse, transaction: LoginTransaction
+    ) -> AuthorizationResponse:
+        """Return the response that was posted for a login. Raises `AuthorizationResponseError` when there is none."""
+        name = self._cookie(transaction).name
+        for value in read_cookies(headers, name):
+            posted = self._unseal(name, value)
+            if posted is None or not hmac.compare_digest(posted.state_digest, transaction.state_digest):
+                continue
+            # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
+            # Another node may have taken the form, with a clock that is ahead.
+            if not -TOLERATED_SKEW_MS <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
+                raise AuthorizationResponseError("state_expired")
+            return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error)
+        raise AuthorizationResponseError("response_missing")
+
+    def delete_header(self, transaction: LoginTransaction) -> bytes:
+        """Return the Set-Cookie value that deletes what `keep` set."""
+        return self._cookie(transaction).delete_header()
+
+    def _unseal(self, name: str, value: str) -> _Posted | None:
+        if not _VALUE.match(value) or len(value) % 4 == 1:
+            return None
+        plain = self._sealing.unseal(urlsafe_b64decode(value + "=" * (-len(value) % 4)), context=_context(name))
+        try:
+            return None if plain is None else msgspec.msgpack.decode(plain, type=_Posted)
+        except msgspec.MsgspecError:
+            return None
+
+    def _cookie(self, transaction: LoginTransaction) -> ResolvedCookie:
+        return CookieConfig(name=self._prefix + transaction.state_digest[:8], same_site="lax").resolve(self._public_url)
+
+
+def _context(cookie_name: str) -> str:
+    return f"login-reply:{cookie_name}"

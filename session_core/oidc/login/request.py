@@ -1,0 +1,142 @@
+"""Reads what a browser, or another site through it, asks of a login: an allow-list, bounded, each parameter once.
+
+Whoever writes a link decides about these, so none of them can weaken what a login must prove: what is asked of the provider by
+`max_age` and `acr_values` is at least what the configuration asks, and is checked when the browser comes back. `prompt` proves
+nothing, and replaces the configured one: to have every user log in anew, configure `max_age=0`.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.errors import AuthorizationResponseError
+from session_core.oidc.login.authorization_response import single_params
+from session_core.oidc.login.return_to import local_return_to
+from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.openid import OidcProvider
+
+if TYPE_CHECKING:
+    from session_core.oidc.provider.registration import Registration
+
+__all__ = (
+    "LoginDemands", "LoginRequest", "carried_params", "login_demands", "read_initiated_login", "read_login_request",
+    "return_to_of",
+)  # fmt: skip
+
+_MAX_HINT: Final = 256
+_MAX_ACR: Final = 512
+_MAX_URI: Final = 2048
+_MAX_AGE_DIGITS: Final = 9
+_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+_LOCALES: Final = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: [A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*)*\Z")
+_MAX_LOCALES: Final = 128
+_INITIATED: Final = frozenset({"iss", "login_hint", "target_link_uri"})
+_LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", "ui_locales", "provider", "unsent"}
+
+
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What somebody asks of a login. `next` and `target_link_uri` are not checked here.
+
+    `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4). `unsent`: the login
+    interrupts a form, whose page is to say that it was not sent.
+    """
+
+    next: str | None = None
+    max_age: int | None = None
+    acr_values: tuple[str, ...] = ()
+    prompt: str | None = None
+    login_hint: str | None = None
+    ui_locales: str | None = None
+    provider: str | None = None
+    issuer: str | None = None
+    target_link_uri: str | None = None
+    unsent: bool = False
+
+
+class LoginDemands(msgspec.Struct, frozen=True):
+    """What a login must prove; checked when it comes back. `max_age` is in seconds."""
+
+    max_age: int | None
+    acr_values: tuple[str, ...]
+
+
+def read_login_request(query: bytes) -> LoginRequest:
+    """Return the parameters of `GET /auth/login`. Raises `AuthorizationResponseError` (`login_parameter`).
+
+    A wrong `max_age` is refused, not ignored: the login that follows would look as if it had been recent.
+    """
+    params = single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS)
+    max_age, prompt, hint, locales = (params.get(name) for name in ("max_age", "prompt", "login_hint", "ui_locales"))
+    acr_values = params.get("acr_values", "")
+    fit = (
+        (max_age is None or (max_age.isascii() and max_age.isdigit() and len(max_age) <= _MAX_AGE_DIGITS))
+        and (prompt is None or prompt in _PROMPTS)
+        and (hint is None or (0 < len(hint) <= _MAX_HINT and hint.isprintable()))
+        and (len(acr_values) <= _MAX_ACR and acr_values.isascii() and acr_values.isprintable())
+        and (locales is None or (len(locales) <= _MAX_LOCALES and _LOCALES.match(locales) is not None))
+    )
+    if not fit:
+        raise AuthorizationResponseError("login_parameter")
+    return LoginRequest(
+        next=params.get("next"),
+        max_age=None if max_age is None else int(max_age),
+        acr_values=tuple(dict.fromkeys(acr_values.split())),
+        prompt=prompt,
+        login_hint=hint,
+        ui_locales=locales,
+        provider=params.get("provider"),
+        issuer=params.get("iss"),
+        target_link_uri=params.get("target_link_uri"),
+        unsent=params.get("unsent") == "1",
+    )
+
+
+def carried_params(query: bytes) -> dict[str, str]:
+    """Return what `read_login_request` reads, as it came, without what names a provider."""
+    return single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS - {"provider", "iss"})
+
+
+def read_initiated_login(body: bytes) -> dict[str, str]:
+    """Return the parameters of a login that another site initiates by POST (OpenID Connect Core 4), and no others.
+
+    Raises `AuthorizationResponseError`.
+    """
+    params = single_params(body, AuthorizationResponseError, only=_INITIATED)
+    if "iss" not in params or any(len(value) > _MAX_URI or not value.isprintable() for value in params.values()):
+        raise AuthorizationResponseError("login_parameter")
+    return params
+
+
+def login_demands(asked: LoginRequest, provider: Registration) -> LoginDemands:
+    """Return the stricter of what was asked and what is configured. Raises `AuthorizationResponseError` when it cannot be had."""
+    if isinstance(provider, OAuth2Provider):
+        # It says neither when nor how: better no login than one that looks as strong as was asked, or a page instead of silence.
+        if asked.max_age is not None or asked.acr_values:
+            raise AuthorizationResponseError("step_up_unsupported")
+        if asked.prompt == "none":
+            raise AuthorizationResponseError("silent_unsupported")
+        return LoginDemands(None, ())
+    floor_age = provider.max_age if isinstance(provider, OidcProvider) else None
+    floor_acr = tuple(provider.acr_values) if isinstance(provider, OidcProvider) else ()
+    ages = [age for age in (asked.max_age, floor_age) if age is not None]
+    if floor_acr and not set(asked.acr_values) <= set(floor_acr):
+        raise AuthorizationResponseError("login_parameter")
+    return LoginDemands(min(ages, default=None), asked.acr_values or floor_acr)
+
+
+def return_to_of(asked: LoginRequest, public_url: str) -> str:
+    """Return where the login leads back to: a page of ours.
+
+    Whoever initiates a login may name any address (OpenID Connect Core 4: no open redirector).
+    """
+    own = public_url.rstrip("/")
+    target = asked.target_link_uri
+    local = target.removeprefix(own) if target and target.startswith(f"{own}/") else None
+    return_to = local_return_to(asked.next or local)
+    if not asked.unsent:
+        return return_to
+    return local_return_to(f"{return_to}{'&' if '?' in return_to else '?'}unsent=1", default=return_to)

@@ -1,0 +1,1 @@
+"""Logout at the provider, logout by the provider, revocation of tokens."""

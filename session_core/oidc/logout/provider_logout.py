@@ -1,0 +1,69 @@
+"""Ends sessions here because the provider said so, in the back (a signed token) or in the front (a frame in the browser).
+
+A login that is under way while its end is ordered must not survive; see `session_core.sessions.logout_marks`.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_core.errors import LogoutTokenError
+from session_core.identity import Identity, op_session_key
+from session_core.oidc.logout.logout_token import REPLAY_SECONDS, ExpectedLogoutToken, LogoutOrder, validate_logout_token
+from session_core.oidc.provider.openid import OidcProvider
+from session_core.stores.base import SessionIndex
+
+if TYPE_CHECKING:
+    from session_core.oidc.relying_party import RelyingParty
+
+__all__ = ("ProviderLogout",)
+
+
+class ProviderLogout:
+    """The provider's orders to end sessions. Every method may raise `StoreUnavailableError`."""
+
+    def __init__(self, relying_party: RelyingParty) -> None:
+        self._rp = relying_party
+        self._issuer = relying_party.provider.issuer
+        self._sessions = relying_party.sessions
+
+    async def by_token(self, logout_token: str) -> LogoutOrder:
+        """Carry out a back-channel logout.
+
+        Raises `LogoutTokenError`, or `DiscoveryError`; after an outage of ours or theirs the provider may send it again.
+        """
+        provider = self._rp.provider
+        if not isinstance(provider, OidcProvider):
+            raise LogoutTokenError("not_openid")
+        if logout_token.count(".") != 2:  # noqa: PLR2004 - a compact JWS (RFC 7515 7.1)
+            raise LogoutTokenError("malformed")  # without asking the provider anything on a stranger's behalf
+        metadata = await self._rp.discovery.metadata(unsolicited=True)
+        expected = ExpectedLogoutToken(
+            issuer=provider.issuer,
+            client_id=provider.client_id,
+            algorithms=provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
+            jwks_uri=metadata.jwks_uri,
+            now=self._rp.clock.now() / 1000,
+            typ_required=provider.logout_token_typ != "if_present",  # noqa: S105 - a mode
+        )
+        order = await validate_logout_token(logout_token, expected, self._rp.keys)
+        if await self._sessions.store.claimed_until(order.replay_key) is not None:
+            raise LogoutTokenError("jti_replayed")
+        if order.sid is not None:
+            await self._sessions.end_op_session(self._issuer, order.sid, iat=order.iat, reason="backchannel_logout")
+        elif order.subject is not None:
+            user = Identity(issuer=self._issuer, subject=order.subject)
+            await self._sessions.end_user(user, iat=order.iat, reason="backchannel_logout")
+        # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
+        # copies at the same time both end what is there, which is the same as one.
+        await self._sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)
+        return order
+
+    async def by_frame(self, sid: str) -> None:
+        """Carry out a front-channel logout.
+
+        Anybody can send such a request, so an unknown `sid` leaves nothing behind in the store.
+        """
+        if await self._sessions.store.find(SessionIndex(op_session=op_session_key(self._issuer, sid))):
+            await self._sessions.end_op_session(self._issuer, sid, reason="frontchannel_logout")

@@ -1,0 +1,60 @@
+"""Tells the provider that tokens are not needed any more (RFC 7009); nobody's logout waits for it or fails by it.
+
+At a logout, and when a refresh has brought tokens for a session that ended meanwhile. Not when an operator or the provider
+ends sessions: what that should mean at the provider is theirs to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import OidcError
+
+if TYPE_CHECKING:
+    from session_core.oidc.relying_party import RelyingParty
+    from session_core.oidc.tokens.vault import TokenSet
+
+__all__ = ("Revocation",)
+
+_WAIT_SECONDS: Final = 2.0
+
+
+class Revocation:
+    """Revokes tokens beside the requests."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def revoke(self, relying_party: RelyingParty, tokens: TokenSet | None, *, handle: str | None) -> None:
+        """Revoke the refresh token or, where there is none, the access token. Never raises for the provider's sake.
+
+        Waits two seconds at most; a slower provider is waited for beside, as long as for any call to it. What it does not take is
+        the event `tokens.revocation_failed`.
+        """
+        if tokens is None:
+            return
+        task = asyncio.create_task(_revoke(relying_party, tokens, handle))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        # Not cancelled with the request: a browser that has gone does not make the token less revoked.
+        await asyncio.wait({task}, timeout=_WAIT_SECONDS)
+
+    async def close(self, seconds: float) -> None:
+        """Wait for what is under way, `seconds` at most."""
+        loop = asyncio.get_running_loop()
+        if running := {task for task in self._running if task.get_loop() is loop}:
+            await asyncio.wait(running, timeout=seconds)
+
+
+async def _revoke(relying_party: RelyingParty, tokens: TokenSet, handle: str | None) -> None:
+    if not relying_party.provider.revoke_at_logout:
+        return
+    token, hint = tokens.refresh_token or tokens.access_token, "refresh_token" if tokens.refresh_token else "access_token"
+    try:
+        metadata = await relying_party.discovery.metadata()
+        if metadata.revocation_endpoint is None:
+            return
+        await relying_party.token_endpoint.revoke(metadata, token=token, hint=hint)
+    except OidcError as error:
+        await relying_party.sessions.events.emit("tokens.revocation_failed", handle=handle, reason=error.reason)

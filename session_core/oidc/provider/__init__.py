@@ -1,0 +1,1 @@
+"""One provider: registration, metadata, endpoints, client authentication."""

@@ -1,0 +1,73 @@
+"""Proves to the provider who we are, in every request that we send it ourselves; sends nothing.
+
+Used for all of them alike: code and refresh token at the token endpoint, revocation (RFC 7009), pushed requests (RFC 9126).
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64encode
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_plus, urlencode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from session_core.clock import Clock
+    from session_core.oidc.provider.registration import Registration
+
+__all__ = ("ClientAuthentication",)
+
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_ASSERTION_TYP: Final = "client-authentication+jwt"
+_ASSERTION_SECONDS: Final = 60
+
+
+class ClientAuthentication:
+    """How we authenticate to one provider (OpenID Connect Core 9, RFC 6749 2.3.1, RFC 7523)."""
+
+    def __init__(self, provider: Registration, clock: Clock) -> None:
+        self._provider = provider
+        self._clock = clock
+
+    def prepare(self, params: Mapping[str, str], *, token_endpoint: str) -> tuple[dict[str, str], str]:
+        """Return headers and form body of a request with `params` and our authentication.
+
+        `token_endpoint` is the provider's, whatever endpoint the request goes to: it is what an assertion may be made out to.
+        """
+        provider = self._provider
+        form = dict(params)
+        headers: dict[str, str] = {}
+        if provider.token_endpoint_auth_method == "client_secret_basic":  # noqa: S105 - the name of a method
+            # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets.
+            credentials = f"{quote_plus(provider.client_id)}:{quote_plus(provider.client_secret or '')}"
+            headers["authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
+        else:
+            form["client_id"] = provider.client_id
+        if provider.token_endpoint_auth_method == "client_secret_post":  # noqa: S105 - the name of a method
+            form["client_secret"] = provider.client_secret or ""
+        elif provider.token_endpoint_auth_method == "private_key_jwt":  # noqa: S105 - the name of a method
+            form["client_assertion_type"] = _ASSERTION_TYPE
+            form["client_assertion"] = self._assertion(token_endpoint)
+        return headers, urlencode(form)
+
+    def _assertion(self, token_endpoint: str) -> str:
+        """Return a fresh assertion (RFC 7523 3), good for one minute and, by its `jti`, for one use."""
+        provider, now = self._provider, self._clock.now() // 1000
+        if provider.client_key is None:  # pragma: no cover - the registration was checked when it was built
+            msg = "private_key_jwt without a key"
+            raise RuntimeError(msg)
+        # One audience, and the configured issuer by default: an address that the provider's metadata name could be another
+        # provider's, and the assertion be used there (CVE-2025-27370).
+        audience = token_endpoint if provider.client_assertion_audience == "token_endpoint" else provider.issuer
+        return provider.client_key.sign(
+            _ASSERTION_TYP,
+            {
+                "iss": provider.client_id,
+                "sub": provider.client_id,
+                "aud": audience,
+                "jti": secrets.token_urlsafe(24),
+                "iat": now,
+                "exp": now + _ASSERTION_SECONDS,
+            },
+        )

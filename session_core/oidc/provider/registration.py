@@ -1,0 +1,145 @@
+"""Our registration with one provider of whatever kind, checked when it is built; asks the provider nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from session_core.errors import ConfigurationError
+from session_core.oidc.addresses import is_provider_url, origin_of_url
+from session_core.oidc.provider.client_key import ClientKey
+
+__all__ = ("DEFAULT_ID", "Registration", "check_scopes")
+
+DEFAULT_ID: Final = "default"
+"""The id of the provider that has the plain addresses."""
+
+_OURS: Final = frozenset(
+    {
+        "client_id", "client_secret", "code", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "request",
+        "request_uri", "response_mode", "response_type", "scope", "state",
+    }
+)  # fmt: skip
+_CHECKED: Final = frozenset({"acr_values", "max_age"})
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
+_MAX_PARAM: Final = 2048
+_METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
+_WITH_SECRET: Final = frozenset({"client_secret_basic", "client_secret_post"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What providers of every kind have in common. Raises `ConfigurationError` for values that cannot work."""
+
+    issuer: str
+    """The provider's issuer identifier: with the subject, the name of a user here."""
+    client_id: str
+    """Who we are to the provider."""
+    client_secret: str | None = field(default=None, repr=False)
+    """What the provider gave us to prove that; `None` for a client that proves it by a key, or not at all."""
+    client_key: ClientKey | None = None
+    """The key for `private_key_jwt`; the provider has its public half."""
+    id: str = DEFAULT_ID
+    """Our own short name for the provider: in its addresses here and in sealed state. The one named `default` has the plain
+    addresses, `/auth/login` and `/auth/callback`."""
+    title: str = ""
+    """What people read where they choose a provider; the id when empty."""
+    token_endpoint_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] = (
+        "client_secret_basic"  # noqa: S105 - the name of a method
+    )
+    """How we authenticate to the provider (OpenID Connect Core 9)."""
+    client_assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
+    """Whom an assertion of `private_key_jwt` is made out to; older providers want the token endpoint's address."""
+    authorization_params: Mapping[str, str] = field(default_factory=dict)
+    """Further parameters for the authorization endpoint, for example `{"audience": "..."}`. What the browser asks for at the
+    login goes before them."""
+    response_mode: Literal["query", "form_post"] = "query"
+    """How the answer comes back: in the address, or as a form that the browser posts (OAuth 2.0 Form Post Response Mode)."""
+    pushed_authorization_requests: Literal["auto", "required", "off"] = "auto"
+    """Whether the login's parameters go to the provider directly and not through the browser (RFC 9126): where it is offered,
+    always, or never."""
+    revoke_at_logout: bool = True
+    """Whether a logout here revokes the login's tokens there (RFC 7009), at a provider that can. Some take that as the end of the
+    user's consent, and end the tokens of the user's other sessions too."""
+    allow_http: bool = False
+    """Accept http for a provider on a loopback address: development only."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the provider."""
+        if not is_provider_url(self.issuer, allow_http=self.allow_http) or "?" in self.issuer:
+            msg = (
+                "the issuer must be an https URL without query and fragment, for example https://login.example.org "
+                "(http needs allow_http and a loopback host)"
+            )
+            raise ConfigurationError(msg)
+        if not self.client_id.isascii() or not self.client_id.isprintable() or not self.client_id:
+            msg = "client_id must be the identifier that the provider issued, for example my-app"
+            raise ConfigurationError(msg)
+        if not _ID.match(self.id):
+            msg = "a provider's id is lower-case letters, digits and hyphens, for example keycloak"
+            raise ConfigurationError(msg)
+        self._check_authentication()
+        self._check_choices()
+        self._check_params()
+
+    @property
+    def scope(self) -> str:
+        """What is asked for, as the provider wants it written."""
+        raise NotImplementedError
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the issuer; a page that posts a logout form needs it in its CSP's form-action."""
+        return origin_of_url(self.issuer)
+
+    def _check_authentication(self) -> None:
+        method = self.token_endpoint_auth_method
+        if method not in _METHODS:
+            msg = f"token_endpoint_auth_method must be {', '.join(_METHODS[:-1])} or none"
+            raise ConfigurationError(msg)
+        if (method in _WITH_SECRET) != bool(self.client_secret):
+            msg = (
+                "a client_secret is needed for client_secret_basic and client_secret_post, and for nothing else; "
+                'token_endpoint_auth_method="none" is for a public client without one'
+            )
+            raise ConfigurationError(msg)
+        if (method == "private_key_jwt") != (self.client_key is not None):
+            msg = 'client_key=ClientKey(...) and token_endpoint_auth_method="private_key_jwt" go together'
+            raise ConfigurationError(msg)
+
+    def _check_choices(self) -> None:
+        if self.client_assertion_audience not in {"issuer", "token_endpoint"}:
+            msg = "client_assertion_audience must be issuer or token_endpoint"
+            raise ConfigurationError(msg)
+        if self.response_mode not in {"query", "form_post"}:
+            msg = "response_mode must be query or form_post"
+            raise ConfigurationError(msg)
+        if self.pushed_authorization_requests not in {"auto", "required", "off"}:
+            msg = "pushed_authorization_requests must be auto, required or off"
+            raise ConfigurationError(msg)
+
+    def _check_params(self) -> None:
+        given = set(self.authorization_params)
+        if clashing := _OURS & given:
+            msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the login decides about them"
+            raise ConfigurationError(msg)
+        if clashing := _CHECKED & given:
+            msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the options of that name are also checked"
+            raise ConfigurationError(msg)
+        if self.authorization_params.get("prompt") == "none":
+            msg = 'authorization_params must not set prompt="none": nobody could ever log in; ask /auth/login?prompt=none'
+            raise ConfigurationError(msg)
+        if not all(0 < len(value) <= _MAX_PARAM and value.isprintable() for value in self.authorization_params.values()):
+            msg = f"the values of authorization_params are printable text of at most {_MAX_PARAM} characters"
+            raise ConfigurationError(msg)
+
+
+def check_scopes(scopes: Sequence[str]) -> None:
+    """Raise `ConfigurationError` unless each is one scope token (RFC 6749 3.3)."""
+    if isinstance(scopes, str) or any(
+        not each or not each.isascii() or not each.isprintable() or set(each) & set(' "\\') for each in scopes
+    ):
+        msg = 'scopes must be a sequence of single words, for example ("openid", "profile", "email")'
+        raise ConfigurationError(msg)

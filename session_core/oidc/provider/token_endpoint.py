@@ -1,0 +1,184 @@
+"""Talks to the token and userinfo endpoints and takes their answers apart; knows no session and no browser."""
+
+# ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from session_core.errors import IdTokenError, TokenExchangeError
+from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.secret_struct import SecretStruct
+from session_core.oidc.verify.claims import check_audience, check_issuer
+from session_core.oidc.verify.jws import MAX_TOKEN_CHARS, parse_jws
+
+if TYPE_CHECKING:
+    from session_core.oidc.http import OpHttp, OpResponse
+    from session_core.oidc.provider.client_authentication import ClientAuthentication
+    from session_core.oidc.provider.discovery import ProviderMetadata
+    from session_core.oidc.provider.registration import Registration
+    from session_core.oidc.verify.keys import KeyCache
+
+__all__ = ("TokenAnswer", "TokenEndpoint", "error_reason", "fetch_userinfo")
+
+_OK: Final = 200
+_MAX_SECONDS: Final = 10 * 365 * 86400
+_MAX_SCOPE: Final = 4096
+_ERRORS: Final = frozenset(
+    {
+        "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+        "invalid_scope",
+    }
+)  # fmt: skip
+"""RFC 6749 5.2; any other code is not repeated: it is text from outside."""
+_OTHER_NAMES: Final = {"bad_verification_code": "invalid_grant", "bad_refresh_token": "invalid_grant"}
+"""What GitHub calls it."""
+
+
+class TokenAnswer(SecretStruct, frozen=True, kw_only=True):
+    """A successful token response (RFC 6749 5.1, OpenID Connect Core 3.1.3.3). `expires_in` is in seconds."""
+
+    access_token: str
+    expires_in: int | None
+    refresh_token: str | None
+    id_token: str | None
+    scope: str | None
+
+
+class TokenEndpoint:
+    """The token endpoint of one provider. Every method raises `TokenExchangeError` with a reason."""
+
+    def __init__(self, provider: Registration, http: OpHttp, client: ClientAuthentication) -> None:
+        self._provider = provider
+        self._http = http
+        self._client = client
+
+    async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenAnswer:
+        """Exchange an authorization code. Sent once and never again: a second use of a code revokes the first's tokens."""
+        answer = await self._request(url, "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
+        if answer.id_token is None and isinstance(self._provider, OidcProvider):
+            raise TokenExchangeError("id_token_missing")
+        return answer
+
+    async def refresh(self, url: str, *, refresh_token: str) -> TokenAnswer:
+        """Exchange a refresh token; the answer may hold a new one, which replaces it."""
+        return await self._request(url, "refresh_token", refresh_token=refresh_token)
+
+    async def revoke(self, metadata: ProviderMetadata, *, token: str, hint: str) -> None:
+        """Tell the provider that a token is not needed any more (RFC 7009 2.1). A token it does not know is no error (2.2)."""
+        if metadata.revocation_endpoint is None:
+            raise TokenExchangeError("revocation_not_offered")
+        params = {"token": token, "token_type_hint": hint}
+        headers, form = self._client.prepare(params, token_endpoint=metadata.token_endpoint)
+        url = metadata.revocation_endpoint
+        response = await self._http.send("POST", url, what="revocation", error=TokenExchangeError, headers=headers, form=form)
+        if response.status != _OK:
+            raise TokenExchangeError("revocation_status")
+
+    async def _request(self, url: str, grant_type: str, **params: str) -> TokenAnswer:
+        headers, form = self._client.prepare({"grant_type": grant_type, **params}, token_endpoint=url)
+        response = await self._http.send("POST", url, what="token", error=TokenExchangeError, headers=headers, form=form)
+        if response.status != _OK:
+            raise TokenExchangeError(error_reason(response))
+        try:
+            document = response.json_object()
+            # Some providers say an error with status 200.
+            if "error" in document:
+                raise TokenExchangeError(error_reason(response))
+            answer = _parse(document)
+        except ValueError:
+            raise TokenExchangeError("token_malformed") from None
+        # Without OpenID Connect nothing says what an ID token would be worth.
+        return answer if isinstance(self._provider, OidcProvider) else msgspec.structs.replace(answer, id_token=None)
+
+
+async def fetch_userinfo(
+    provider: OidcProvider, metadata: ProviderMetadata, url: str, *, access_token: str, http: OpHttp, keys: KeyCache
+) -> dict[str, Any]:
+    """Return the claims of the userinfo endpoint (OpenID Connect Core 5.3), plain or signed.
+
+    The caller compares `sub`. Raises `TokenExchangeError` when it does not answer with claims, with `userinfo_unauthorized`
+    when it refuses the token; `IdTokenError` when a signed answer is not genuine.
+    """
+    response = await http.send(
+        "GET",
+        url,
+        what="userinfo",
+        error=TokenExchangeError,
+        headers={"authorization": f"Bearer {access_token}"},
+        accept="application/json, application/jwt",
+    )
+    if response.status != _OK:
+        raise TokenExchangeError("userinfo_unauthorized" if response.status == 401 else "userinfo_status")  # noqa: PLR2004
+    if response.media_type != "application/jwt":
+        try:
+            return response.json_object()
+        except ValueError:
+            raise TokenExchangeError("userinfo_malformed") from None
+    algorithms = provider.accepted_algorithms(())
+    jws = parse_jws(response.body.decode("ascii", "replace").strip(), algorithms=algorithms, error=IdTokenError)
+    refusal = await keys.refusal(jws, metadata.jwks_uri, source="id_token")
+    if refusal is not None:
+        raise IdTokenError(f"userinfo_{refusal}")
+    # 5.3.2: signed userinfo names its issuer and audience; what names somebody else's was not made for us.
+    if "iss" in jws.claims:
+        check_issuer(jws.claims, provider.issuer, IdTokenError)
+    if "aud" in jws.claims:
+        check_audience(jws.claims, provider.client_id, IdTokenError)
+    return jws.claims
+
+
+def error_reason(response: OpResponse, what: str = "token") -> str:
+    """Return the reason for an answer that is an error: its code where that is a known one (RFC 6749 5.2)."""
+    try:
+        error = response.json_object().get("error")
+    except ValueError:
+        return f"{what}_status"
+    error = _OTHER_NAMES.get(error, error) if isinstance(error, str) else None
+    if error not in _ERRORS:
+        return f"{what}_status"
+    return error if what == "token" else f"{what}_{error}"
+
+
+def _parse(answer: dict[str, Any]) -> TokenAnswer:
+    """Raise `ValueError` or `TokenExchangeError` for an answer that is none."""
+    token_type = answer.get("token_type")
+    # Any other type (DPoP, mac) would need more than sending it along; without a type nothing says what it is.
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise TokenExchangeError("token_type")
+    access_token = _token(answer, "access_token")
+    if access_token is None:
+        raise TokenExchangeError("access_token_missing")
+    scope = answer.get("scope")
+    if scope is not None and not (isinstance(scope, str) and len(scope) <= _MAX_SCOPE and scope.isascii()):
+        raise ValueError
+    return TokenAnswer(
+        access_token=access_token,
+        expires_in=_seconds(answer.get("expires_in")),
+        refresh_token=_token(answer, "refresh_token"),
+        id_token=_token(answer, "id_token"),
+        scope=scope,
+    )
+
+
+def _token(answer: dict[str, Any], name: str) -> str | None:
+    value = answer.get(name)
+    if value is None:
+        return None
+    # Printable ASCII without space (RFC 6749 A.12): it goes into a header.
+    fit = isinstance(value, str) and 0 < len(value) <= MAX_TOKEN_CHARS and value.isascii() and value.isprintable()
+    if not fit or " " in value:
+        raise ValueError
+    return str(value)
+
+
+def _seconds(value: object) -> int | None:
+    """Return `expires_in`; some providers send the number as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:  # noqa: PLR2004 - any sane number
+        value = int(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_SECONDS:
+        raise ValueError
+    return int(value)

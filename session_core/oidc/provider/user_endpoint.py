@@ -1,0 +1,68 @@
+"""Asks a plain OAuth 2.0 provider who the user of an access token is; knows no session and no browser."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from session_core.errors import IdTokenError, TokenExchangeError
+from session_core.identity import Identity
+from session_core.oidc.addresses import is_provider_url, origin_of_url
+from session_core.oidc.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from session_core.oidc.http import OpHttp
+    from session_core.oidc.provider.oauth2 import OAuth2Provider
+
+__all__ = ("UserEndpoint",)
+
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+_MAX_SUBJECT: Final = 255
+
+
+class UserEndpoint:
+    """The user endpoint of one provider."""
+
+    def __init__(self, provider: OAuth2Provider, http: OpHttp) -> None:
+        self._provider = provider
+        self._http = http
+        self._origins = {origin_of_url(url) for url in (provider.userinfo_endpoint, provider.token_endpoint)}
+
+    async def user(self, access_token: str) -> tuple[Identity, dict[str, Any]]:
+        """Return who the token is of, and the claims.
+
+        Raises `TokenExchangeError`, with `userinfo_unauthorized` when the token is refused; `IdTokenError` for a user without a
+        subject.
+        """
+        user = await self._fetch(self._provider.userinfo_endpoint, access_token)
+        if not isinstance(user, dict):
+            raise TokenExchangeError("userinfo_malformed")
+        identity = Identity(issuer=self._provider.issuer, subject=_subject(user.get(self._provider.subject_claim)))
+        if self._provider.claims is None:
+            return identity, user
+        return identity, dict(await self._provider.claims(user, lambda url: self._fetch(url, access_token)))
+
+    async def _fetch(self, url: str, access_token: str) -> Any:  # noqa: ANN401 - any JSON
+        # The address may be one that the user wrote into a profile: the token goes to nobody but the provider.
+        if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of_url(url) not in self._origins:
+            raise TokenExchangeError("userinfo_address")
+        headers = {"authorization": f"Bearer {access_token}"}
+        response = await self._http.send("GET", url, what="userinfo", error=TokenExchangeError, headers=headers)
+        if response.status != _OK:
+            raise TokenExchangeError("userinfo_unauthorized" if response.status == _UNAUTHORIZED else "userinfo_status")
+        try:
+            return parse_json(response.json_body())
+        except ValueError:
+            raise TokenExchangeError("userinfo_malformed") from None
+
+
+def _subject(value: object) -> str:
+    """Return the subject: text, or a whole number as text. `True` is a number to Python, and 1.0 equals 1: neither is a name."""
+    if value is None:
+        raise IdTokenError("sub_missing")
+    if type(value) is int:
+        value = str(value)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_SUBJECT or not value.isascii() or not value.isprintable():
+        raise IdTokenError("sub_malformed")
+    return value

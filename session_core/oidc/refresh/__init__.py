@@ -1,0 +1,1 @@
+"""Fresh access tokens, with one redemption of each refresh token."""

@@ -1,0 +1,166 @@
+"""Gives handlers a usable access token of the logged-in user, refreshed when it has expired; knows no HTTP framework.
+
+A refresh token may be good for one use only, and its second use may revoke everything. So of all requests that find an
+expired token, in this process and in others, one redeems it, and the others take what that one stored.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from session_core.errors import (
+    DiscoveryError,
+    IdTokenError,
+    LoginRequiredError,
+    SessionConflictError,
+    SessionGoneError,
+    StoreUnavailableError,
+    TokenExchangeError,
+)
+from session_core.oidc.refresh.refresh import TokenRefresh
+from session_core.oidc.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    from session_core.oidc.relying_parties import RelyingParties
+    from session_core.oidc.tokens.stored import HeldTokens
+    from session_core.oidc.tokens.vault import TokenSet
+    from session_core.sessions.handle import SessionHandle
+
+__all__ = ("AccessTokens",)
+
+_EARLY_SECONDS: Final = 30
+"""Refreshed this long before the expiry, so that the token is still good when it arrives somewhere; of a token that does not live
+long, in the last quarter of its life."""
+_ARRIVAL_SECONDS: Final = 5
+"""A token that expires sooner than this is not handed out while another one is under way."""
+
+
+class AccessTokens:
+    """What a logged-in user's tokens are good for; injected as `tokens`."""
+
+    def __init__(self, relying_parties: RelyingParties) -> None:
+        self._rps = relying_parties
+        self.refresh = TokenRefresh(relying_parties, relying_parties.first.notes)
+        """The one way in which tokens are refreshed, by requests and by batches."""
+        self._flight: SingleFlight[HeldTokens] = SingleFlight()
+        timeout = relying_parties.config.http_timeout_seconds
+        self._patience_seconds = self.refresh.lease_seconds + timeout
+        """How long a request waits: until a dead holder's lease is free, and then for a redemption."""
+        self._drain_seconds = 3 * timeout
+
+    async def access_token(self, session: SessionHandle[Any], *, refused: str | None = None) -> str:
+        """Return an access token that is valid now.
+
+        A token that is about to expire is returned as it is, while it lasts, and refreshed beside. `refused` is a token that a
+        resource server did not accept though it should be valid (RFC 6750 3.1, `invalid_token`): another one is fetched.
+
+        Raises `LoginRequiredError` when nobody is logged in, there is no token, or the provider has ended the login (the session
+        is destroyed then); `TokenExchangeError` or `DiscoveryError` when it cannot be refreshed now (the session stays);
+        `StoreUnavailableError`.
+        """
+        await session.load()
+        sealed = session.vault
+        tokens = self._rps.vault.open(sealed, session.identity)
+        if tokens is None or session.key is None:
+            raise LoginRequiredError
+        if self._is_good(tokens, _EARLY_SECONDS, refused):
+            if self._rps.vault.needs_reseal(sealed):
+                await self._reseal(session.key)
+            return tokens.access_token
+        if tokens.refresh_token is None:
+            if self._is_good(tokens, 0, refused):
+                return tokens.access_token
+            raise LoginRequiredError
+        lasts = self._is_good(tokens, _ARRIVAL_SECONDS, refused)
+        renewal = self._begin_renewal(session, session.key, refused, waiting=not lasts)
+        return tokens.access_token if lasts else await self._renewed(renewal, tokens, refused)
+
+    async def userinfo(self, session: SessionHandle[Any]) -> dict[str, Any]:
+        """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).
+
+        Raises what `access_token` raises; `LoginRequiredError` also when the provider refuses the token, and `TokenExchangeError`
+        when it has no such endpoint, is out, or answers for somebody else. The session stays.
+        """
+        token = await self.access_token(session)
+        tokens = self._rps.vault.open(session.vault, session.identity)
+        if session.identity is None or tokens is None:
+            raise LoginRequiredError
+        relying_party = self._rps.of(tokens.provider, session.identity)
+        try:
+            claims = await relying_party.userinfo(token, session.identity.subject)
+        except TokenExchangeError as error:
+            if error.reason == "userinfo_unauthorized":
+                raise LoginRequiredError from None
+            raise
+        except IdTokenError as error:
+            raise TokenExchangeError(error.reason) from None
+        if claims is None:
+            raise TokenExchangeError("userinfo_not_offered")
+        return claims
+
+    async def close(self) -> None:
+        """Wait for refreshes and revocations that are under way, for a while: a process that stops must not lose a login."""
+        await self._flight.drain(self._drain_seconds)
+        await self.refresh.drain(self._drain_seconds)
+        await self.refresh.revocation.close(self._drain_seconds)
+
+    async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                # Not cancelled with this request: a redeemed token that nobody stores is a lost login.
+                new = (await asyncio.shield(renewal)).tokens
+        except (TokenExchangeError, DiscoveryError):
+            # An outage of the provider ends nothing: the old token is used until it really expires.
+            if self._is_good(old, 0, refused):
+                return old.access_token
+            raise
+        except TimeoutError:
+            raise TokenExchangeError("refresh_in_progress") from None
+        if not self._is_good(new, 0, refused) and new.refresh_token is None:
+            raise LoginRequiredError
+        return new.access_token
+
+    def _begin_renewal(
+        self, session: SessionHandle[Any], key: str, refused: str | None, *, waiting: bool
+    ) -> asyncio.Task[HeldTokens]:
+        identity = session.identity
+
+        async def end(held: HeldTokens) -> None:
+            # By the handle only while its handler waits here: then the cookie goes, too.
+            if waiting and session.key == key:
+                await session.destroy()
+            else:
+                await self.refresh.end(held)
+
+        async def renew() -> HeldTokens:
+            return await self.refresh.renew(
+                key,
+                identity,
+                is_new=lambda tokens: self._is_good(tokens, _EARLY_SECONDS, refused),
+                is_usable=lambda tokens: self._is_good(tokens, _ARRIVAL_SECONDS, refused),
+                end=end,
+            )
+
+        # Whoever asks for another token than the rest must not be given theirs.
+        return self._flight.begin((key, refused), renew)
+
+    async def _reseal(self, key: str) -> None:
+        """Seal the tokens anew under the first key, so that the one before can be retired; another time when it fails."""
+        try:
+            held = await self.refresh.store.load(key)
+            if held is not None and self._rps.vault.needs_reseal(held.record.vault):
+                await self.refresh.store.change(held, lambda tokens: tokens, used=True)
+        except (StoreUnavailableError, SessionGoneError, SessionConflictError):
+            return
+
+    def _is_good(self, tokens: TokenSet, margin: int, refused: str | None) -> bool:
+        """Whether the access token is accepted and lives for `margin` seconds more."""
+        if refused is not None and tokens.access_token == refused:
+            return False
+        if tokens.expires_at is None:
+            return True
+        if tokens.lifetime is not None:
+            margin = min(margin, tokens.lifetime // 4)
+        return self._rps.clock.now() < tokens.expires_at - margin * 1000

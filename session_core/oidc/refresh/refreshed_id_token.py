@@ -1,0 +1,92 @@
+"""Decides whether the ID token of a refresh is of the same login as the first one (OpenID Connect Core 12.2); stores nothing."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from session_core.errors import IdTokenError
+from session_core.oidc.strict_json import parse_object
+from session_core.oidc.verify.id_token import validate_id_token
+
+if TYPE_CHECKING:
+    from session_core.identity import Identity
+    from session_core.oidc.tokens.vault import TokenSet
+    from session_core.oidc.verify.id_token import ExpectedIdToken
+    from session_core.oidc.verify.keys import KeyCache
+
+__all__ = ("check_refreshed_id_token", "nonce_digest")
+
+_OF_TIME: Final = frozenset({"auth_time_in_future", "expired", "iat_in_future", "iat_too_old", "nbf_in_future"})
+
+
+async def check_refreshed_id_token(
+    token: str, expected: ExpectedIdToken, keys: KeyCache, *, login: Identity, old: TokenSet
+) -> str | None:
+    """Return None when `token` may replace the ID token that we have, or the reason why it must not be kept.
+
+    The login is the same when issuer, subject, audience and `azp` are, and `nonce` and `auth_time` where they are given. Then a
+    token that is merely not of this moment is no reason to end it: our own clock may be the wrong one.
+
+    Raises `IdTokenError` when it is not the same login or not genuine, `DiscoveryError` when that cannot be judged now.
+    """
+    stale = None
+    try:
+        valid = await validate_id_token(token, expected, keys)
+    except IdTokenError as error:
+        if error.reason not in _OF_TIME:
+            raise
+        stale = error.reason
+        valid = await validate_id_token(token, msgspec.structs.replace(expected, timeless=True), keys)
+    if not valid.identity.is_same_user(login):
+        raise IdTokenError("sub_mismatch")
+    if valid.identity.auth_time is not None and login.auth_time is not None and valid.identity.auth_time != login.auth_time:
+        raise IdTokenError("auth_time_mismatch")
+    if old.id_token is not None:
+        first = _claims(old.id_token)
+        if _audience(valid.claims) != _audience(first):
+            raise IdTokenError("aud_mismatch")
+        if valid.claims.get("azp") != first.get("azp"):
+            raise IdTokenError("azp_mismatch")
+    _check_nonce(valid.claims, nonce_digest(old))
+    return stale
+
+
+def nonce_digest(tokens: TokenSet) -> str | None:
+    """Return the digest of the nonce of the login's own ID token, None when that is not known."""
+    if tokens.nonce is not None or tokens.id_token is None:
+        return tokens.nonce
+    nonce = _claims(tokens.id_token).get("nonce")
+    return _digest(nonce) if isinstance(nonce, str) else None
+
+
+def _check_nonce(claims: dict[str, Any], first: str | None) -> None:
+    # It should have none; one that it has must be the login's (Core 12.2).
+    nonce = claims.get("nonce")
+    if nonce is None or first is None:
+        return
+    if not isinstance(nonce, str) or not hmac.compare_digest(_digest(nonce), first):
+        raise IdTokenError("nonce_mismatch")
+
+
+def _digest(nonce: str) -> str:
+    return urlsafe_b64encode(sha256(nonce.encode()).digest()[:16]).rstrip(b"=").decode()
+
+
+def _audience(claims: dict[str, Any]) -> set[str]:
+    audience = claims.get("aud")
+    return {audience} if isinstance(audience, str) else {each for each in audience or () if isinstance(each, str)}
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """Read the claims of a token that was verified, or is about to be."""
+    try:
+        payload = token.split(".")[1]
+        return parse_object(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError):
+        raise IdTokenError("malformed") from None

@@ -1,0 +1,227 @@
+"""The addresses of a login: turns requests into the relying party's verbs and their results into answers."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote, urlencode
+
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response import Redirect
+
+from session_core.asgi.middleware import session_of
+from session_core.asgi.same_origin import is_user_navigation
+from session_core.errors import (
+    AuthorizationResponseError,
+    CrossSiteRequestError,
+    OidcError,
+    SessionCoreError,
+    SessionGoneError,
+)
+from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
+from session_core.oidc.provider.registration import DEFAULT_ID
+from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_party import SilentRefusal
+from session_core.oidc.routes.auth_headers import queued_cookies
+from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
+
+if TYPE_CHECKING:
+    from litestar.handlers import BaseRouteHandler
+
+    from session_core.oidc.relying_party import FinishedLogin, RelyingParty
+    from session_core.sessions.handle import SessionHandle
+
+__all__ = ("login_handlers",)
+
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+Parties: TypeAlias = NamedDependency[RelyingParties]
+
+_SEE_OTHER: Final = 303
+_MAX_BODY: Final = 16_384
+
+
+def login_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
+    """Return the routes that these providers need: plain addresses for the one named `default`, others by their id."""
+    providers = [party.provider for party in relying_parties]
+    named = any(provider.id != DEFAULT_ID for provider in providers)
+    plain = any(provider.id == DEFAULT_ID for provider in providers)
+    # Where there is a choice, a login that names nobody goes to the provider of whoever is logged in.
+    several = len(providers) > 1
+    handlers: list[BaseRouteHandler] = [
+        get("/login", opt={"session": several}, summary="Start a login")(login),
+        post("/login", status_code=_SEE_OTHER, opt=_CROSS_SITE, summary="Start a login for another site")(initiated_login),
+    ]
+    posting = {provider.id for provider in providers if provider.response_mode == "form_post"}
+    if plain:
+        handlers.append(get("/callback", **_FINISH)(callback))
+    if named:
+        handlers.append(get("/login/{provider_id:str}", summary="Start a login at a provider")(login_at))
+        handlers.append(get("/callback/{provider_id:str}", **_FINISH)(callback_of))
+    if DEFAULT_ID in posting:
+        handlers.append(post("/callback", **_POSTED)(posted_callback))
+        handlers.append(get("/continue", **_FINISH)(continue_login))
+    if posting - {DEFAULT_ID}:
+        handlers.append(post("/callback/{provider_id:str}", **_POSTED)(posted_callback_of))
+        handlers.append(get("/continue/{provider_id:str}", **_FINISH)(continue_login_of))
+    return handlers
+
+
+_CROSS_SITE: Final = {"session": False, "cross_site": True}
+_FINISH: Final[dict[str, Any]] = {"status_code": _SEE_OTHER, "opt": {"session": True}, "summary": "Finish a login"}
+_POSTED: Final[dict[str, Any]] = {"status_code": _SEE_OTHER, "opt": _CROSS_SITE, "summary": "Take the provider's form"}
+
+
+async def login(request: AnyRequest, relying_parties: Parties) -> Response[Any]:
+    """Send the browser to the identity provider (OpenID Connect Core 3.1.2.1), or to a choice of them.
+
+    Query: `next` (a local path; ignored when it is none), `provider` or `iss`, and optionally `max_age`, `acr_values`, `prompt`,
+    `login_hint`, `ui_locales`.
+    """
+    return await _start(request, relying_parties, None)
+
+
+async def login_at(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[Any]:
+    """Send the browser to this identity provider; the query is that of `/auth/login`."""
+    if relying_parties.find(provider_id) is None:
+        raise NotFoundException
+    return await _start(request, relying_parties, provider_id)
+
+
+async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redirect:
+    """Take a login that another site initiates by POST (OpenID Connect Core 4): `iss`, `login_hint`, `target_link_uri`.
+
+    Only sends the browser on to `GET /auth/login`. This request is cross-site and comes without the cookies that say how many
+    logins are open already, so it must not open one.
+    """
+    try:
+        params = read_initiated_login(await read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY))
+        if relying_parties.by_issuer(params["iss"]) is None:
+            raise AuthorizationResponseError("unknown_issuer")
+    except OidcError as error:
+        await relying_parties.sessions.events.emit("login.failed", reason=error.reason)
+        raise
+    return Redirect(f"/auth/login?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
+
+
+async def callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
+    """Take the provider's answer; on success a new session and back to `next`, else an error and nothing changed."""
+    return await _finish(request, _party(relying_parties, DEFAULT_ID), posted=False)
+
+
+async def callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
+    """Take this provider's answer, as `/auth/callback` does."""
+    return await _finish(request, _named(relying_parties, provider_id), posted=False)
+
+
+async def posted_callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
+    """Take the provider's answer as a form (OAuth 2.0 Form Post Response Mode) and go on by GET, with the browser's session."""
+    return await _put_aside(request, _party(relying_parties, DEFAULT_ID), "/auth/continue")
+
+
+async def posted_callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
+    """Take this provider's answer as a form."""
+    return await _put_aside(request, _named(relying_parties, provider_id), f"/auth/continue/{provider_id}")
+
+
+async def continue_login(request: AnyRequest, relying_parties: Parties) -> Redirect:
+    """Finish a login whose answer was posted."""
+    return await _finish(request, _party(relying_parties, DEFAULT_ID), posted=True)
+
+
+async def continue_login_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
+    """Finish a login whose answer was posted by this provider."""
+    return await _finish(request, _named(relying_parties, provider_id), posted=True)
+
+
+async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: str | None) -> Response[Any]:
+    headers, query = request.scope["headers"], request.scope["query_string"]
+    events = relying_parties.sessions.events
+    # Prefetchers, images and frames follow links too; a login that nobody sees would only fill the cookie jar.
+    if not is_user_navigation(headers):
+        await events.emit("request.cross_site", reason="login_without_navigation")
+        raise CrossSiteRequestError
+    try:
+        asked = read_login_request(query)
+        party = chosen_party(relying_parties, asked, path_id)
+        if party is None:
+            identity = (await session_of(request)).identity if len(relying_parties) > 1 else None
+            party = usual_party(relying_parties, identity)
+        if party is None and asked.prompt == "none":
+            await events.emit("login.silent_failed", reason="provider_not_chosen")
+            return Redirect(return_to_of(asked, relying_parties.config.public_url), status_code=_SEE_OTHER)
+        if party is None:
+            return choice_response(request, relying_parties, carried_params(query))
+        url, cookies = await party.start_login(asked, list(headers))
+    except OidcError as error:
+        await events.emit("login.failed", reason=error.reason)
+        raise
+    queued_cookies(request.scope).extend(cookies)
+    await events.emit("login.started")
+    return Redirect(url, status_code=_SEE_OTHER)
+
+
+async def _put_aside(request: AnyRequest, party: RelyingParty, path: str) -> Redirect:
+    try:
+        body = await read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
+        state, cookie = party.receive_post(body, list(request.scope["headers"]))
+    except OidcError as error:
+        await party.sessions.events.emit("login.failed", reason=error.reason)
+        raise
+    queued_cookies(request.scope).append(cookie)
+    return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
+
+
+async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> Redirect:
+    events = party.sessions.events
+    handle: str | None = None
+    try:
+        session = await session_of(request)
+        handle = session.handle
+        query, headers = request.scope["query_string"], list(request.scope["headers"])
+        received = await party.receive_callback(query, headers, posted=posted)
+        queued_cookies(request.scope).extend(party.spent_cookies(received.transaction))
+        finished = await party.finish_login(received)
+        if isinstance(finished, SilentRefusal):
+            await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
+        else:
+            await _enter(party, session, finished)
+    except SessionCoreError as error:
+        await events.emit("login.failed", handle=handle, reason=error.reason if isinstance(error, OidcError) else error.code)
+        raise
+    except Exception:
+        await events.emit("login.failed", handle=handle, reason="refused_by_application")
+        raise
+    return Redirect(finished.return_to, status_code=_SEE_OTHER)
+
+
+async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:
+    """Make a checked login the browser's session, under a new id."""
+    hook = party.config.on_login
+    change = await hook(finished.identity, finished.claims, session) if hook else None
+    vault = party.vault.seal(finished.tokens, finished.identity)
+    try:
+        await session.login(finished.identity, first=change, vault=vault, begun=finished.begun)
+    except SessionGoneError:
+        # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
+        raise AuthorizationResponseError("ended_by_provider") from None
+    if party.notes is not None and session.key is not None:
+        until = session.absolute_expires_at or 0
+        await party.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
+
+
+def _party(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
+    party = relying_parties.find(provider_id)
+    if party is None:
+        raise NotFoundException
+    return party
+
+
+def _named(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
+    # Each provider has one address; the one named `default` has the plain one.
+    if provider_id == DEFAULT_ID:
+        raise NotFoundException
+    return _party(relying_parties, provider_id)

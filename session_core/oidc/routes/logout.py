@@ -1,0 +1,168 @@
+"""The addresses of a logout, here and from the provider: turns requests into verbs and their results into answers."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from litestar import MediaType, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response import Redirect
+
+from session_core.asgi.middleware import session_of
+from session_core.errors import LogoutTokenError, OidcError, SessionCoreError
+from session_core.litestar.problem import problem
+from session_core.oidc.addresses import origin_of_url
+from session_core.oidc.login.authorization_response import single_params
+from session_core.oidc.logout.revocation import Revocation
+from session_core.oidc.provider.registration import DEFAULT_ID
+from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.verify.claims import optional_text
+
+if TYPE_CHECKING:
+    from litestar.handlers import BaseRouteHandler
+
+    from session_core.oidc.relying_party import RelyingParty
+
+__all__ = ("logout_handlers",)
+
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+Parties: TypeAlias = NamedDependency[RelyingParties]
+Revoking: TypeAlias = NamedDependency[Revocation]
+
+_SEE_OTHER: Final = 303
+_BAD_REQUEST: Final = 400
+_NOT_ALLOWED: Final = 405
+_MAX_BODY: Final = 81_920
+_CLEAR: Final = '"cache", "storage"'
+"""What a browser forgets at a logout: pages kept for Back, and what scripts stored of the user. Not "cookies": that would take
+the login transactions of other tabs, and cookies of sibling hosts, along; the session cookie is deleted by name."""
+
+
+def logout_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
+    """Return the routes that these providers need: plain addresses, and of a provider with an id its own beside them."""
+    handlers: list[BaseRouteHandler] = [logout, backchannel_logout, backchannel_logout_by_get, frontchannel_logout]
+    if any(party.provider.id != DEFAULT_ID for party in relying_parties):
+        handlers += [backchannel_logout_of, backchannel_logout_of_by_get, frontchannel_logout_of]
+    return handlers
+
+
+@post("/logout", status_code=_SEE_OTHER, opt={"session": True}, summary="Log out")
+async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revoking) -> Redirect:
+    """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0)."""
+    session = await session_of(request)
+    identity, handle = session.identity, session.handle
+    tokens = relying_parties.vault.open(session.vault, identity)
+    # First, and whatever the provider does: a logout that waits for somebody else is none.
+    await session.destroy()
+    url = None
+    if identity is not None:
+        await relying_parties.sessions.events.emit("logout.local", handle=handle, identity=identity)
+        party = relying_parties.of_session(tokens.provider if tokens else None, identity)
+        if party is not None:
+            await revocation.revoke(party, tokens, handle=handle)
+            url = await party.end_session_url(tokens.id_token if tokens else None)
+    location = url or relying_parties.config.post_logout_path
+    return Redirect(location, status_code=_SEE_OTHER, headers={"clear-site-data": _CLEAR})
+
+
+@post("/backchannel-logout", status_code=200, opt={"session": False, "cross_site": True}, summary="Back-channel logout")
+async def backchannel_logout(request: AnyRequest, relying_parties: Parties) -> Response[Any]:
+    """Take a logout token from a provider (Back-Channel Logout 1.0, 2.5 and 2.8). No cookie is read or set."""
+    return await _by_token(request, relying_parties, None)
+
+
+@post(
+    "/backchannel-logout/{provider_id:str}",
+    status_code=200,
+    opt={"session": False, "cross_site": True},
+    summary="Back-channel logout of a provider",
+)
+async def backchannel_logout_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[Any]:
+    """Take a logout token of this provider and no other."""
+    return await _by_token(request, relying_parties, _party(relying_parties, provider_id))
+
+
+@get("/backchannel-logout", status_code=_NOT_ALLOWED, opt={"session": False}, include_in_schema=False)
+async def backchannel_logout_by_get() -> Response[Any]:
+    """Refuse; a route of its own only so that this answer, too, says no-store."""
+    return Response(b"", status_code=_NOT_ALLOWED, media_type=MediaType.TEXT, headers={"allow": "POST"})
+
+
+@get("/backchannel-logout/{provider_id:str}", status_code=_NOT_ALLOWED, opt={"session": False}, include_in_schema=False)
+async def backchannel_logout_of_by_get(provider_id: FromPath[str]) -> Response[Any]:
+    """Refuse."""
+    del provider_id
+    return Response(b"", status_code=_NOT_ALLOWED, media_type=MediaType.TEXT, headers={"allow": "POST"})
+
+
+@get("/frontchannel-logout", opt={"session": False}, media_type=MediaType.HTML, summary="Front-channel logout")
+async def frontchannel_logout(request: AnyRequest, relying_parties: Parties) -> Response[str]:
+    """End the session of `iss` and `sid` (Front-Channel Logout 1.0, 3), from an invisible frame on a page of the provider.
+
+    The frame is cross-site, so no cookie comes with it: the session is found by what the provider says.
+    """
+    return await _by_frame(request, relying_parties, None)
+
+
+@get(
+    "/frontchannel-logout/{provider_id:str}",
+    opt={"session": False},
+    media_type=MediaType.HTML,
+    summary="Front-channel logout of a provider",
+)
+async def frontchannel_logout_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[str]:
+    """End the session of `iss` and `sid`, of this provider and no other."""
+    return await _by_frame(request, relying_parties, _party(relying_parties, provider_id))
+
+
+async def _by_token(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[Any]:
+    events = relying_parties.sessions.events
+    try:
+        token = await _logout_token(request)
+        order = await (party or relying_parties.by_logout_token(token)).provider_logout.by_token(token)
+    except LogoutTokenError as error:
+        await events.emit("logout.rejected", reason=error.reason)
+        return Response(problem(error), status_code=_BAD_REQUEST, media_type="application/problem+json")
+    except SessionCoreError as error:
+        await events.emit("logout.rejected", reason=error.reason if isinstance(error, OidcError) else error.code)
+        raise
+    await events.emit("logout.backchannel", reason="sid" if order.sid else "sub")
+    return Response(b"", status_code=200, media_type=MediaType.TEXT)
+
+
+async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[str]:
+    try:
+        params = single_params(request.scope["query_string"], LogoutTokenError)
+        sid = optional_text(dict(params), "sid", LogoutTokenError)
+        found = relying_parties.by_issuer(params.get("iss"))
+        if sid is None or found is None or party not in {None, found}:
+            raise LogoutTokenError("frontchannel_parameters")  # noqa: TRY301 - the same end as the others
+    except LogoutTokenError as error:
+        await relying_parties.sessions.events.emit("logout.rejected", reason=error.reason)
+        raise
+    await found.provider_logout.by_frame(sid)
+    metadata, origins = found.discovery.known, {found.provider.origin}
+    if metadata is not None and metadata.end_session_endpoint is not None:
+        origins.add(origin_of_url(metadata.end_session_endpoint))
+    policy = f"default-src 'none'; frame-ancestors {' '.join(sorted(origins))}"
+    return Response("", media_type=MediaType.HTML, headers={"content-security-policy": policy})
+
+
+async def _logout_token(request: AnyRequest) -> str:
+    """Read the one parameter of a back-channel logout request, bounded. Raises `LogoutTokenError`."""
+    body = await read_form_body(request, LogoutTokenError, max_bytes=_MAX_BODY)
+    token = single_params(body, LogoutTokenError, max_bytes=_MAX_BODY).get("logout_token")
+    if not token:
+        raise LogoutTokenError("logout_token_missing")
+    return token
+
+
+def _party(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
+    party = relying_parties.find(provider_id)
+    if party is None or provider_id == DEFAULT_ID:
+        raise NotFoundException
+    return party

@@ -1,0 +1,79 @@
+"""Decides at which provider a login happens, and asks the user where nothing says so; starts no login."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from litestar import MediaType, Response
+
+from session_core.errors import AuthorizationResponseError
+from session_core.litestar.problem import wants_page
+from session_core.oidc.provider.registration import DEFAULT_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from litestar import Request
+
+    from session_core.identity import Identity
+    from session_core.oidc.login.request import LoginRequest
+    from session_core.oidc.relying_parties import RelyingParties
+    from session_core.oidc.relying_party import RelyingParty
+
+__all__ = ("choice_response", "chosen_party", "usual_party")
+
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Log in</title></head>
+<body><main><h1>Log in with</h1><ul>{items}</ul><p><a href="/">Back to the start page</a></p></main></body></html>
+"""
+
+
+def chosen_party(relying_parties: RelyingParties, asked: LoginRequest, path_id: str | None = None) -> RelyingParty | None:
+    """Return whom the request names, by the address, `provider` or `iss`; None when it names nobody.
+
+    Raises `AuthorizationResponseError` for a name that is none of ours, and for two that differ: nothing of a message from
+    outside ever adds a provider.
+    """
+    found: set[str] = set()
+    for provider_id in (path_id, asked.provider):
+        if provider_id is not None:
+            if relying_parties.find(provider_id) is None:
+                raise AuthorizationResponseError("unknown_provider")
+            found.add(provider_id)
+    if asked.issuer is not None:
+        party = relying_parties.by_issuer(asked.issuer)
+        if party is None:
+            raise AuthorizationResponseError("unknown_issuer")
+        found.add(party.provider.id)
+    if len(found) > 1:
+        raise AuthorizationResponseError("provider_mismatch")
+    return relying_parties.find(found.pop()) if found else None
+
+
+def usual_party(relying_parties: RelyingParties, identity: Identity | None) -> RelyingParty | None:
+    """Return whom a login goes to that names nobody: the only provider, or the one of whoever is logged in."""
+    if len(relying_parties) == 1:
+        return relying_parties.first
+    return relying_parties.by_issuer(identity.issuer) if identity is not None else None
+
+
+def choice_response(request: Request[Any, Any, Any], relying_parties: RelyingParties, params: Mapping[str, str]) -> Response[Any]:
+    """Return the choice: a page of links for a person, a list for a program. `params`: what the login was asked with."""
+    choices = [
+        {"id": party.provider.id, "title": party.provider.title or party.provider.id, "href": _address(party, params)}
+        for party in relying_parties
+    ]
+    if not wants_page(request):
+        return Response({"providers": choices}, media_type=MediaType.JSON)
+    items = "".join(f'<li><a href="{escape(each["href"])}">{escape(each["title"])}</a></li>' for each in choices)
+    return Response(_PAGE.format(items=items), media_type=MediaType.HTML)
+
+
+def _address(party: RelyingParty, params: Mapping[str, str]) -> str:
+    provider_id = party.provider.id
+    given = {**params, "provider": provider_id} if provider_id == DEFAULT_ID else dict(params)
+    path = "/auth/login" if provider_id == DEFAULT_ID else f"/auth/login/{provider_id}"
+    return f"{path}?{urlencode(given, quote_via=quote)}" if given else path

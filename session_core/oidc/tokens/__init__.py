@@ -1,0 +1,1 @@
+"""The OAuth tokens of a session, sealed, and the lease under which they are refreshed."""

@@ -1,0 +1,128 @@
+"""Reads and writes the tokens inside stored sessions, each write "only at the version that was read"; asks no provider.
+
+It writes beside the requests of the same session, in this process and in others: they change the data, this changes the
+tokens, and whoever comes second does its change again on what the first one wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from session_core.backoff import back_off
+from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
+from session_core.sessions.record import UndecodableError
+from session_core.sessions.snapshot import entry_of, snapshot_of
+from session_core.stores.base import SessionIndex
+
+if TYPE_CHECKING:
+    from session_core.identity import Identity
+    from session_core.oidc.tokens.vault import TokenSet, TokenVault
+    from session_core.sessions.manager import SessionManager
+    from session_core.sessions.record import SessionRecord
+    from session_core.stores.base import StoredSession
+
+__all__ = ("HeldTokens", "SessionTokens", "TokenChange")
+
+_MAX_ATTEMPTS: Final = 100
+
+
+class HeldTokens(msgspec.Struct, frozen=True):
+    """The tokens of one session as they lie in the store."""
+
+    key: str
+    version: int
+    expires_at: int
+    record: SessionRecord
+    identity: Identity
+    tokens: TokenSet
+
+
+TokenChange: TypeAlias = Callable[["TokenSet"], "TokenSet | None"]
+"""Computes the new tokens from the newest ones; None for "no change". Runs again when another write came first."""
+
+
+class SessionTokens:
+    """The tokens of all sessions. Every method may raise `StoreUnavailableError`."""
+
+    def __init__(self, sessions: SessionManager, vault: TokenVault) -> None:
+        self._sessions = sessions
+        self._store = sessions.store
+        self._vault = vault
+
+    async def load(self, key: str) -> HeldTokens | None:
+        """Return the newest tokens of a session; None when it has ended, or there are none that we can open."""
+        stored = await self._store.load(key)
+        return self.read(stored) if stored is not None else None
+
+    async def load_for(self, key: str, identity: Identity | None) -> HeldTokens:
+        """Return the newest tokens of a session of that user. Raises `LoginRequiredError`."""
+        held = await self.load(key)
+        if held is None or not held.identity.is_same_user(identity):
+            raise LoginRequiredError
+        return held
+
+    async def change(self, base: HeldTokens, change: TokenChange, *, used: bool) -> tuple[HeldTokens, bool]:
+        """Apply `change` to the newest tokens of the session; return them, and whether they were changed.
+
+        A session that got a new id meanwhile is followed. `used` extends the idle timeout: somebody uses the session; what runs
+        by itself must not keep it alive.
+
+        Raises `SessionGoneError`, or `SessionConflictError` when other processes win a hundred times in a row.
+        """
+        current: HeldTokens | None = base
+        for attempt in range(_MAX_ATTEMPTS):
+            if current is None:
+                raise SessionGoneError
+            tokens = change(current.tokens)
+            if tokens is None:
+                return current, False
+            try:
+                return await self._swap(current, tokens, used=used), True
+            except SessionGoneError:
+                current = await self.find_moved(current)
+            except SessionConflictError:
+                if attempt:
+                    await back_off(attempt)
+                current = await self.load(current.key) or await self.find_moved(current)
+        msg = "other processes kept changing the session"
+        raise SessionConflictError(msg)
+
+    async def find_moved(self, lost: HeldTokens) -> HeldTokens | None:
+        """Return the session that `lost` lives on as, under a new id, or None.
+
+        A regenerated session keeps its tokens. They are those of the same login when the family is, or the refresh token.
+        """
+        for stored in await self._store.find(SessionIndex(user=lost.identity.user_key)):
+            held = self.read(stored)
+            if held is not None and _same_login(held.tokens, lost.tokens):
+                return held
+        return None
+
+    async def _swap(self, held: HeldTokens, tokens: TokenSet, *, used: bool) -> HeldTokens:
+        record = msgspec.structs.replace(held.record, vault=self._vault.seal(tokens, held.identity))
+        expires_at = held.expires_at
+        if used:
+            now = self._sessions.clock.now()
+            expires_at = max(expires_at, self._sessions.timeouts.expiry(now, record.absolute_expires_at))
+        version = await self._store.replace(held.key, entry_of(record, expires_at), version=held.version)
+        return HeldTokens(held.key, version, expires_at, record, held.identity, tokens)
+
+    def read(self, stored: StoredSession) -> HeldTokens | None:
+        """Return the tokens of a session as the store gave it, or None."""
+        try:
+            record = snapshot_of(stored).record
+        except UndecodableError:
+            return None
+        tokens = self._vault.open(record.vault, record.identity)
+        if tokens is None or record.identity is None:
+            return None
+        return HeldTokens(stored.key, stored.version, stored.entry.expires_at, record, record.identity, tokens)
+
+
+def _same_login(one: TokenSet, other: TokenSet) -> bool:
+    if one.family or other.family:
+        return one.family == other.family
+    return one.refresh_token is not None and one.refresh_token == other.refresh_token

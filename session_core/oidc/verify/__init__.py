@@ -1,0 +1,1 @@
+"""Checks of signed tokens: keys, signatures, claims."""

@@ -1,0 +1,141 @@
+"""Decides whether an ID token proves who logged in (OpenID Connect Core 3.1.3.7); knows no HTTP and no session.
+
+What is expected is passed in as one explicit object; nothing is taken from the token that is being judged.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, Final
+
+from session_core.errors import IdTokenError
+from session_core.identity import Identity
+from session_core.oidc.secret_struct import SecretStruct
+from session_core.oidc.verify.claims import (
+    SKEW_SECONDS,
+    check_audience,
+    check_issuer,
+    check_times,
+    check_type,
+    number,
+    optional_text,
+    text,
+)
+from session_core.oidc.verify.jws import Jws, parse_jws
+
+if TYPE_CHECKING:
+    from session_core.oidc.verify.keys import KeyCache
+
+__all__ = ("ExpectedIdToken", "ValidIdToken", "validate_id_token")
+
+_MAX_AGE_SECONDS: Final = 3600
+"""The oldest `iat` of a token that the provider has just now sent us; far less than a day, more than any clock is wrong."""
+_MAX_METHODS: Final = 32
+_HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
+
+
+class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
+    """What the login that the token answers to had asked for. `now` is Unix time in seconds.
+
+    `nonce` is None only for a refreshed token, which has none (OpenID Connect Core 12.2).
+    """
+
+    issuer: str
+    client_id: str
+    algorithms: frozenset[str]
+    jwks_uri: str
+    now: float
+    nonce: str | None
+    access_token: str
+    max_age: int | None = None
+    acr_values: tuple[str, ...] = ()
+    timeless: bool = False
+    """Judge only whose token it is, not whether it is of this moment: such a token may not be kept."""
+
+
+class ValidIdToken(SecretStruct, frozen=True):
+    """A token that passed every check: who logged in, and all its claims."""
+
+    identity: Identity
+    claims: dict[str, Any]
+
+
+async def validate_id_token(token: object, expected: ExpectedIdToken, keys: KeyCache) -> ValidIdToken:
+    """Return what the token proves.
+
+    Raises `IdTokenError` with the reason, or `DiscoveryError` when the provider's keys cannot be had.
+    """
+    jws = parse_jws(token, algorithms=expected.algorithms, error=IdTokenError)
+    # An access token or logout token of the same provider has the same issuer and may have the same audience.
+    check_type(jws.typ, "jwt", required=False, error=IdTokenError)
+    refusal = await keys.refusal(jws, expected.jwks_uri, source="id_token")
+    if refusal is not None:
+        raise IdTokenError(refusal)
+    claims = jws.claims
+    if "events" in claims:
+        raise IdTokenError("events_claim")
+    check_issuer(claims, expected.issuer, IdTokenError)
+    check_audience(claims, expected.client_id, IdTokenError)
+    if not expected.timeless:
+        check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=IdTokenError)
+    _check_nonce(claims, expected.nonce)
+    _check_access_token_hash(jws, expected.access_token)
+    return ValidIdToken(_identity(claims, expected), claims)
+
+
+def _check_nonce(claims: dict[str, Any], expected: str | None) -> None:
+    given = claims.get("nonce")
+    if expected is None:
+        return
+    if not isinstance(given, str):
+        raise IdTokenError("nonce_missing")
+    if not hmac.compare_digest(given.encode(), expected.encode()):
+        raise IdTokenError("nonce_mismatch")
+
+
+def _check_access_token_hash(jws: Jws, access_token: str) -> None:
+    """Check `at_hash` where it is given (OpenID Connect Core 3.1.3.8): the access token belongs to this ID token."""
+    if "at_hash" not in jws.claims:
+        return
+    given = jws.claims["at_hash"]
+    # Ed25519 hashes with SHA-512 (RFC 8032); the others say it in their name.
+    digest = _HASHES.get(jws.alg[-3:], hashlib.sha512)(access_token.encode()).digest()
+    half = urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=")
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), half):
+        raise IdTokenError("at_hash_mismatch")
+
+
+def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
+    subject = text(claims, "sub", IdTokenError)
+    sid = optional_text(claims, "sid", IdTokenError)
+    acr = optional_text(claims, "acr", IdTokenError)
+    auth_time = number(claims, "auth_time", IdTokenError)
+    if auth_time is not None and auth_time > expected.now + SKEW_SECONDS and not expected.timeless:
+        raise IdTokenError("auth_time_in_future")
+    if expected.max_age is not None:
+        # Asked for a recent login: the provider must say when it was, and it must have been recent (Core 3.1.3.7, 13).
+        if auth_time is None:
+            raise IdTokenError("auth_time_missing")
+        if expected.now - auth_time > expected.max_age + SKEW_SECONDS:
+            raise IdTokenError("auth_time_too_old")
+    if expected.acr_values and acr not in expected.acr_values:
+        raise IdTokenError("acr_not_met")
+    return Identity(
+        issuer=expected.issuer,
+        subject=subject,
+        sid=sid,
+        # Not "now" where the provider does not say: a silent single sign-on proves no recent login.
+        auth_time=None if auth_time is None else int(auth_time),
+        acr=acr,
+        amr=_methods(claims),
+    )
+
+
+def _methods(claims: dict[str, Any]) -> tuple[str, ...]:
+    methods = claims.get("amr", [])
+    if not isinstance(methods, list) or len(methods) > _MAX_METHODS:
+        raise IdTokenError("amr_malformed")
+    return tuple(text({"amr": method}, "amr", IdTokenError) for method in methods)

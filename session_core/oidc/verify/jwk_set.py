@@ -1,0 +1,69 @@
+"""Reads a provider's JWK Set: the public keys in it that may verify a signature, and nothing else; fetches nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from session_core.oidc.verify.jws import VerificationKey
+
+__all__ = ("MAX_KEYS", "parse_jwk_set")
+
+MAX_KEYS: Final = 100
+"""How many entries of a set are looked at; more would only cost time."""
+_PRIVATE: Final = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
+_CURVES: Final = {"P-256": "EC", "P-384": "EC", "P-521": "EC", "Ed25519": "OKP"}
+_RSA_BITS: Final = range(2048, 8193)
+_MAX_MEMBER_CHARS: Final = 2048
+_USED: Final = ("kty", "crv", "x", "y", "n", "e")
+
+
+def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
+    """Return the usable keys of a JWK Set (RFC 7517 5). Raises `ValueError` when it is none.
+
+    Entries that are malformed, of an unknown kind, for encryption, symmetric, weak or private are ignored: one bad entry
+    must not keep everybody out. A private key in a public document has signed its last token.
+    """
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        msg = "not a JWK Set"
+        raise ValueError(msg)  # noqa: TRY004 - the content is wrong
+    keys = (_parse(entry) for entry in entries[:MAX_KEYS])
+    return tuple(key for key in keys if key is not None)
+
+
+def _parse(entry: object) -> VerificationKey | None:
+    if not isinstance(entry, dict) or _PRIVATE & entry.keys():
+        return None
+    kid, alg, use, operations = entry.get("kid"), entry.get("alg"), entry.get("use"), entry.get("key_ops")
+    if not all(isinstance(value, str | None) for value in (kid, alg, use)) or use not in {None, "sig"}:
+        return None
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return None
+    # Only the members that make the key: joserfc would also check certificates and URLs that we never follow.
+    members = {name: entry[name] for name in _USED if name in entry}
+    if not all(isinstance(value, str) and len(value) <= _MAX_MEMBER_CHARS for value in members.values()):
+        return None
+    curve = members.get("crv", "") if members.get("kty") != "RSA" else ""
+    try:
+        key = _import(members, curve)
+    except Exception:  # noqa: BLE001 - whatever a malformed key provokes, it is a key we cannot use
+        return None
+    return None if key is None else VerificationKey(members["kty"], curve, kid, alg, key)
+
+
+def _import(members: dict[str, str], curve: str) -> RSAKey | ECKey | OKPKey | None:
+    kind = members.get("kty")
+    if kind == "RSA":
+        # Before the import: a huge modulus costs time, and joserfc warns about a small one.
+        bits = len(members["n"].rstrip("=")) * 6
+        if bits not in range(_RSA_BITS.start, _RSA_BITS.stop + 16):
+            return None
+        rsa = RSAKey.import_key({name: members[name] for name in ("kty", "n", "e")})
+        return rsa if rsa.public_key.key_size in _RSA_BITS else None
+    if _CURVES.get(curve) != kind:
+        return None
+    if kind == "EC":
+        return ECKey.import_key({name: members[name] for name in ("kty", "crv", "x", "y")})
+    return OKPKey.import_key({name: members[name] for name in ("kty", "crv", "x")})

@@ -1,0 +1,123 @@
+"""Keeps the provider's keys and decides when to fetch them again; knows signatures, and no claim.
+
+A token signed by a key we do not have is either a rotation at the provider or a forgery, and only a fetch tells. Anybody
+can send forged logout tokens, so these may cause one fetch per cooldown. An ID token comes from the provider itself, over
+TLS, for a code that it issued: it has a budget of its own, which a flood of logout tokens cannot exhaust and which
+every ID token that verifies fills up again, so that the login right after a rotation succeeds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from session_core.errors import DiscoveryError
+from session_core.oidc.single_flight import SingleFlight
+from session_core.oidc.verify.jwk_set import parse_jwk_set
+from session_core.oidc.verify.jws import Jws, VerificationKey, fits, verifies
+
+if TYPE_CHECKING:
+    from session_core.clock import Clock
+    from session_core.oidc.http import OpHttp
+
+__all__ = ("KeyCache", "TokenSource")
+
+TokenSource: TypeAlias = Literal["id_token", "logout_token"]
+"""Where a token came from: from the provider over TLS, or from whoever called."""
+_OK: Final = 200
+_FRESH_MS: Final = 600_000
+_STALE_MS: Final = 3_600_000
+
+
+class KeyCache:
+    """The keys of one provider.
+
+    Fetched again every ten minutes, so that a withdrawn key is soon refused; when the provider is out, the last known
+    are used for an hour.
+    """
+
+    def __init__(self, http: OpHttp, clock: Clock, *, cooldown_seconds: float) -> None:
+        self._http = http
+        self._clock = clock
+        self._cooldown = round(cooldown_seconds * 1000)
+        self._keys: tuple[VerificationKey, ...] = ()
+        self._url = ""
+        self._fetched_at: int | None = None
+        self._failed_at: int | None = None
+        self._refetched_at: dict[TokenSource, int] = {}
+        self._flight: SingleFlight[None] = SingleFlight()
+
+    async def refusal(self, jws: Jws, jwks_uri: str, *, source: TokenSource) -> str | None:
+        """Return None when one of the provider's keys signed the token, else `unknown_key` or `bad_signature`.
+
+        Raises `DiscoveryError` when there are no keys to judge by.
+        """
+        just_fetched = await self._freshen(jwks_uri, source)
+        # A bad signature by a known kid asks again as well: a provider may rotate and keep the kid, or use none.
+        if self._is_signed(jws) or (not just_fetched and await self._refetch(jwks_uri, source) and self._is_signed(jws)):
+            if source == "id_token":
+                self._refetched_at.pop(source, None)
+            return None
+        return "bad_signature" if any(fits(jws, key) for key in self._candidates(jws)) else "unknown_key"
+
+    def _is_signed(self, jws: Jws) -> bool:
+        return any(fits(jws, key) and verifies(jws, key) for key in self._candidates(jws))
+
+    def _candidates(self, jws: Jws) -> tuple[VerificationKey, ...]:
+        """The keys of the token's kid; without one in the token or in the key, every key is a candidate."""
+        if jws.kid is None:
+            return self._keys
+        return tuple(key for key in self._keys if key.kid in {None, jws.kid})
+
+    async def _freshen(self, url: str, source: TokenSource) -> bool:
+        """Fetch when there is nothing fresh; return whether that was done now."""
+        now = self._clock.now()
+        age = None if self._fetched_at is None or url != self._url else now - self._fetched_at
+        if age is not None and 0 <= age < _FRESH_MS:
+            return False
+        usable = age is not None and 0 <= age < _STALE_MS
+        try:
+            # While the provider fails, its keys are not asked for again with every token that somebody sends.
+            if source == "logout_token" and self._failed_at is not None and 0 <= now - self._failed_at < self._cooldown:
+                reason = "jwks_unavailable"
+                raise DiscoveryError(reason)  # noqa: TRY301 - the same end as a fetch that fails
+            await self._flight.run(url, lambda: self._fetch(url))
+        except DiscoveryError:
+            if usable:
+                return True
+            raise
+        return True
+
+    async def _refetch(self, url: str, source: TokenSource) -> bool:
+        """Fetch for a token that did not verify, as far as the cooldown allows; return whether it did."""
+        now = self._clock.now()
+        last = self._refetched_at.get(source)
+        if not self._flight.is_running(url):
+            if last is not None and 0 <= now - last < self._cooldown:
+                return False
+            self._refetched_at[source] = now
+        try:
+            await self._flight.run(url, lambda: self._fetch(url))
+        except DiscoveryError:
+            return False  # judged by the keys we have
+        return True
+
+    async def _fetch(self, url: str) -> None:
+        try:
+            self._keys = await self._fetch_keys(url)
+        except DiscoveryError:
+            self._failed_at = self._clock.now()
+            raise
+        self._url, self._fetched_at, self._failed_at = url, self._clock.now(), None
+
+    async def _fetch_keys(self, url: str) -> tuple[VerificationKey, ...]:
+        response = await self._http.send(
+            "GET", url, what="jwks", error=DiscoveryError, accept="application/jwk-set+json, application/json"
+        )
+        if response.status != _OK:
+            reason = "jwks_status"
+            raise DiscoveryError(reason)
+        try:
+            return parse_jwk_set(response.json_object("application/jwk-set+json"))
+        except ValueError:
+            reason = "jwks_malformed"
+            raise DiscoveryError(reason) from None

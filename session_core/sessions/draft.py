@@ -1,0 +1,152 @@
+"""The typed data of one request: what was read, and what the handler has assigned since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from session_core.errors import SessionDataError
+from session_core.sessions.record import DataCodec, SessionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ("Decoded", "Draft", "updated", "with_data")
+
+D = TypeVar("D", bound=msgspec.Struct)
+Decoded: TypeAlias = tuple[bytes, D]
+"""Data as it is stored, and what that decodes to: an object that nobody else has."""
+
+
+class Draft(Generic[D]):
+    """Session data that a handler may change, beside the encoding it was read from."""
+
+    __slots__ = ("_codec", "_fields", "_plain", "base", "data", "made")
+
+    def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
+        """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
+        self._codec = codec
+        self._fields: dict[str, bytes] | None = None
+        self._plain: bool | None = None
+        self.made: Decoded[D] | None = None
+        """What `updated` has made of the newest data, where it ran last."""
+        if stored is None:
+            self.data: D = codec.fresh()
+            self.base: bytes = codec.encode(self.data)
+        else:
+            self.data = codec.decode(stored) if decoded is None else decoded
+            self.base = stored
+        if not codec.repeatable:
+            # Where decoding the base again could give other defaults, of a time or at random, what was read is kept by field.
+            self._plain = self._is_plain(self.data)
+            self._fields = None if self._plain else codec.fields(self.data)
+
+    def is_changed(self) -> bool:
+        """Whether something was assigned since. Raises `SessionDataError` for a value that cannot be stored."""
+        if self._fields is not None:
+            return bool(self.changes())
+        codec = self._codec
+        try:
+            if codec.try_encode(self.data) == self.base:
+                return False
+        except Exception as error:
+            raise codec.cannot_store(error) from error
+        return self._has_plain_base() or bool(self.changes())
+
+    def changes(self) -> dict[str, bytes]:
+        """What was assigned since, encoded, by stored field name; nested changes are found too."""
+        codec = self._codec
+        if self._fields is None and codec.encode(self.data) == self.base:
+            return {}
+        before = codec.fields(codec.decode(self.base)) if self._fields is None else self._fields
+        return {name: raw for name, raw in codec.fields(self.data).items() if raw != before[name]}
+
+    def merged(self, record: SessionRecord) -> SessionRecord:
+        """Apply the assignments to the newest record; the same record when there are none.
+
+        Raises `SessionConflictError` where somebody else assigned something else, unless the last write is to win;
+        `SessionDataError` for a value of the wrong type.
+        """
+        return with_data(record, self._merged(bytes(record.data)))
+
+    def updated(
+        self, function: Callable[[D], D | None] | None, fields: Mapping[str, object], record: SessionRecord
+    ) -> SessionRecord:
+        """Return the newest record after the assignments, `function` and `fields`; its data is in `made`.
+
+        Raises what `merged` and the function `updated` raise.
+        """
+        codec, newest = self._codec, bytes(record.data)
+        if newest == self.base and codec.writes_every_field and codec.encode(self.data) == newest:
+            # Nearly always: nobody has changed anything, and what is stored is the plain encoding of what was read.
+            encoded = codec.encode(_change(codec, codec.decode(newest), function, fields))
+            self.made = encoded, codec.checked(encoded)
+        else:
+            encoded, _ = self.made = updated(codec, self._merged(newest), function, fields)
+        return record if encoded == newest else msgspec.structs.replace(record, data=msgspec.Raw(encoded))
+
+    def _merged(self, newest: bytes) -> bytes:
+        if self._fields is None and newest == self.base:
+            return self.encoded()
+        changes = self.changes()
+        if not changes:
+            return newest
+        return self._codec.merge(self.base, newest, changes)
+
+    def encoded(self) -> bytes:
+        """The data as it would be stored now, checked. Raises `SessionDataError`."""
+        if self._fields is None:
+            encoded = self._codec.encode(self.data)
+            if encoded == self.base:
+                return self.base
+            if self._has_plain_base():  # so its successor is the plain encoding of the data now
+                self._codec.checked(encoded)
+                return encoded
+        return self._codec.apply(self.base, self.changes())
+
+    def _has_plain_base(self) -> bool:
+        if self._plain is None:
+            self._plain = self._is_plain(self._codec.decode(self.base))
+        return self._plain
+
+    def _is_plain(self, data: D) -> bool:
+        """Whether the base is the plain encoding of the data it was read as, and says everything about it."""
+        return self._codec.writes_every_field and self._codec.encode(data) == self.base
+
+
+def with_data(record: SessionRecord, data: bytes) -> SessionRecord:
+    """Return the record holding `data`; the same record when it does already."""
+    return record if data == bytes(record.data) else msgspec.structs.replace(record, data=msgspec.Raw(data))
+
+
+def updated(
+    codec: DataCodec[D],
+    stored: bytes | None,
+    function: Callable[[D], D | None] | None,
+    fields: Mapping[str, object] | None = None,
+) -> Decoded[D]:
+    """Return data as stored (None: a new session's) after `function` has changed it, and with `fields`; checked.
+
+    Raises what `function` raises, `UndecodableError` and `SessionDataError`.
+    """
+    data = codec.fresh() if stored is None else codec.decode(stored)
+    if codec.writes_every_field:
+        base = codec.encode(data)
+        if stored is None or base == stored:  # nearly always: the new data's plain encoding is all there is to store
+            encoded = codec.encode(_change(codec, data, function, fields))
+            return encoded, codec.checked(encoded)
+    draft = Draft(codec, stored)
+    draft.data = _change(codec, draft.data, function, fields)
+    encoded = draft.encoded()
+    return encoded, codec.decode(encoded)
+
+
+def _change(codec: DataCodec[D], data: D, function: Callable[[D], D | None] | None, fields: Mapping[str, object] | None) -> D:
+    result = function(data) if function else None
+    if result is not None:
+        if not isinstance(result, codec.data_type):
+            msg = f"the function must return None or a {codec.data_type.__name__}, and must not be async"
+            raise SessionDataError(msg)
+        data = result
+    return msgspec.structs.replace(data, **fields) if fields else data

@@ -1,0 +1,330 @@
+"""The handle a request holds: typed data, who is logged in, and the few verbs."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
+from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
+from session_core.sessions.draft import Decoded, Draft, updated
+from session_core.sessions.record import Device, SessionRecord, UndecodableError
+from session_core.sessions.session_facts import SessionFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from session_core.identity import Identity
+    from session_core.sessions.lifecycle import SessionLifecycle
+    from session_core.sessions.snapshot import Snapshot
+    from session_core.sessions.store_order import Moment
+    from session_core.sessions.writer import Change
+
+__all__ = ("CookieAction", "Session", "SessionHandle")
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+CookieAction: TypeAlias = Literal["set", "delete"] | None
+
+
+class SessionHandle(SessionFacts, Generic[D]):
+    """The session of one request.
+
+    A visitor without a session has one all the same: `data` is fresh, `exists` is False, and nothing is stored or sent until
+    something changes. What is assigned to `data` is saved before the response starts, merged by field with what
+    others saved meanwhile; `update`, `login`, `regenerate` and `destroy` are durable when they return, and give `data` anew: do
+    not hold on to the object from before.
+    """
+
+    session_id: str | None = None
+    """The secret id; for the middleware that writes the cookie, nobody else."""
+    cookie_action: CookieAction = None
+    """What the response must do to the cookie."""
+    loaded = False
+    """Whether anybody asked for the session in this request."""
+    response_started = False
+    """Set by the middleware when the cookie can no longer be changed."""
+    _draft: Draft[D] | None = None
+    _loading: list[asyncio.Future[None]] | None = None
+    _beginning: asyncio.Lock | None = None
+    _unreadable_id: str | None = None
+    """The id the browser presented, when no session was found under it."""
+
+    def __init__(
+        self,
+        lifecycle: SessionLifecycle[D],
+        read_session_id: Callable[[], Awaitable[str | None] | str | None],
+        read_device: Callable[[], Device] = Device,
+    ) -> None:
+        self._lifecycle: SessionLifecycle[D] = lifecycle
+        self._read_session_id = read_session_id
+        self._read_device = read_device
+
+    def __repr__(self) -> str:
+        return f"<SessionHandle {self.handle or 'anonymous'}>"
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def load(self) -> SessionHandle[D]:
+        """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
+        while self._loading is not None:  # another task of this request is at it
+            arrived = asyncio.get_running_loop().create_future()
+            self._loading.append(arrived)
+            await arrived
+        if self.loaded:
+            return self
+        waiting: list[asyncio.Future[None]] = []
+        self._loading = waiting
+        try:
+            found = self._read_session_id()
+            session_id = found if found is None or isinstance(found, str) else await found
+            if session_id is None:
+                self._adopt(None)
+            else:
+                unreadable = self._adopt_found(await self._lifecycle.load(session_id))
+                if self.snapshot is not None:
+                    self.session_id = session_id
+                else:
+                    self._unreadable_id = session_id
+                    if unreadable is not None:
+                        await self._lifecycle.report_undecodable(session_id, unreadable)
+        finally:
+            self._loading = None
+            for arrived in waiting:
+                if not arrived.done():
+                    arrived.set_result(None)
+        return self
+
+    async def reload(self) -> D:
+        """Read the session again; assignments that were not saved are lost. Returns the new data."""
+        if self.session_id is None:
+            self._adopt(None)
+        else:
+            session_id = self.session_id
+            unreadable = self._adopt_found(await self._lifecycle.load(session_id))
+            if self.snapshot is None:
+                self.session_id = None
+                if unreadable is not None:
+                    await self._lifecycle.report_undecodable(session_id, unreadable)
+        return self.data
+
+    @property
+    def data(self) -> D:
+        """The typed data: read it, assign to it."""
+        return (self._draft or self._loaded_draft()).data
+
+    @data.setter
+    def data(self, value: D) -> None:
+        if not isinstance(value, self._lifecycle.codec.data_type):
+            msg = f"session data must be a {self._lifecycle.codec.data_type.__name__}"
+            raise SessionDataError(msg)
+        self._loaded_draft().data = value
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was assigned that is not saved yet."""
+        return self._draft is not None and self._draft.is_changed()
+
+    # Not properties, which CPython 3.11 calls in twice the time: every response asks.
+
+    def has_to_save(self) -> bool:
+        """Whether `save` would have something to do."""
+        draft, snapshot = self._draft, self.snapshot
+        if draft is None:
+            return False
+        return (snapshot is not None and self._lifecycle.touch_due(snapshot)) or draft.is_changed()
+
+    def has_rest(self) -> bool:
+        """Whether something was assigned to a stored session that is not saved yet."""
+        draft = self._draft
+        return draft is not None and self.snapshot is not None and draft.is_changed()
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    async def update(self, function: Callable[[D], D | None] | None = None, /, **fields: object) -> D:
+        """Change the data atomically and durably; return the new data.
+
+        `update(fn)` calls `fn` with the newest data; it changes it in place or returns new data, and is called again when another
+        request's write came first, so it must do nothing else. `update(theme="dark")` sets fields. Assignments made
+        before are saved with it.
+
+        Raises `SessionDataError` for an unknown field or a value of the wrong type, `SessionGoneError` when the session has
+        ended, `SessionConflictError` when an assignment made before meets another request's, `StoreUnavailableError`.
+        """
+        if not self.loaded:
+            await self.load()
+        codec = self._lifecycle.codec
+        if fields and (unknown := fields.keys() - codec.field_names):
+            msg = f"{codec.data_type.__name__} has no field {', '.join(sorted(unknown))}"
+            raise SessionDataError(msg)
+
+        draft = self._draft or self._loaded_draft()
+        change = partial(draft.updated, function, fields)
+        if (snapshot := self.snapshot or await self._begun_by_others(change)) is not None:
+            self._adopt_written(await self._lifecycle.write(snapshot, change), draft)
+        return self.data
+
+    async def save(self) -> None:
+        """Save what was assigned to `data`, or note that the session was used. The middleware calls it."""
+        draft = self._draft
+        if draft is None:
+            return
+        if draft.is_changed():
+            if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
+                self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
+        elif self.snapshot is not None:
+            await self._lifecycle.touch(self.snapshot)
+
+    async def login(
+        self,
+        identity: Identity,
+        *,
+        first: Callable[[D], D | None] | None = None,
+        vault: bytes = b"",
+        begun: Moment | None = None,
+    ) -> None:
+        """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
+
+        Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
+        same write: where it raises, nobody is logged in and nothing has changed. `vault` is kept for the login layer. See
+        `SessionLifecycle.login` for `begun`.
+        """
+        await self.load()
+        self._refuse_late()
+        await self._end_unreadable()
+        draft, codec = self._loaded_draft(), self._lifecycle.codec
+
+        def begin_with(encoded: bytes) -> bytes:
+            if first is None:
+                return encoded
+            try:
+                return updated(codec, encoded, first)[0]
+            except UndecodableError:  # of another version of the application: as if there had been no session
+                return updated(codec, None, first)[0]
+
+        session_id, snapshot = await self._lifecycle.login(
+            self.snapshot,
+            identity,
+            change=draft.merged,
+            data=draft.encoded(),
+            first=begin_with,
+            vault=vault,
+            device=self._read_device(),
+            begun=begun,
+        )
+        self._enter(session_id, snapshot)
+
+    async def regenerate(self) -> None:
+        """Give the session a new id at once, in one atomic step; the old id is dead. Nothing to do for a visitor."""
+        await self.load()
+        if self.snapshot is None:
+            await self.save()
+            return
+        self._refuse_late()
+        session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, self._loaded_draft().merged)
+        self._enter(session_id, snapshot)
+
+    async def destroy(self) -> None:
+        """End the session in the store and delete the cookie. Safe without a session; the data is fresh afterwards."""
+        await self.load()
+        if self.snapshot is not None:
+            await self._lifecycle.destroy(self.snapshot)
+        await self._end_unreadable()
+        self.session_id = None
+        self.cookie_action = "delete"
+        self._adopt(None)
+
+    async def store_vault(self, vault: bytes) -> None:
+        """Replace what the login layer keeps. Raises `SessionGoneError` when there is no session."""
+        await self.load()
+        if self.snapshot is None:
+            raise SessionGoneError
+        draft = self._loaded_draft()
+        snapshot = await self._lifecycle.write(
+            self.snapshot,
+            lambda record: msgspec.structs.replace(draft.merged(record), vault=vault),
+        )
+        self._adopt(snapshot)
+
+    def belongs_to(self, lifecycle: SessionLifecycle[Any]) -> bool:
+        """Whether this is a session of those that `lifecycle` keeps."""
+        return self._lifecycle is lifecycle
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _adopt_found(self, snapshot: Snapshot | None) -> UndecodableError | None:
+        """Begin with what was read, or afresh; return why, where it is that the data cannot be read by this version."""
+        try:
+            self._adopt(snapshot)
+        except UndecodableError as error:
+            self._adopt(None)
+            return error
+        return None
+
+    def _loaded_draft(self) -> Draft[D]:
+        if self._draft is None:
+            msg = "the session is not loaded yet; inject it, or await session_of(connection)"
+            raise RuntimeError(msg)
+        return self._draft
+
+    def _adopt(self, snapshot: Snapshot | None, decoded: Decoded[D] | None = None) -> None:
+        # `decoded` may spare decoding the data: it does where it is what was stored.
+        stored = None if snapshot is None else bytes(snapshot.record.data)
+        data = decoded[1] if decoded is not None and decoded[0] == stored else None
+        self._draft = Draft(self._lifecycle.codec, stored, data)
+        self.snapshot = snapshot
+        self.loaded = True
+
+    def _enter(self, session_id: str, snapshot: Snapshot) -> None:
+        self.session_id = session_id
+        self.cookie_action = "set"
+        self._adopt(snapshot)
+
+    def _adopt_written(self, snapshot: Snapshot, draft: Draft[D]) -> None:
+        try:
+            self._adopt(snapshot, draft.made)
+        except UndecodableError as error:
+            # Another version of the application has written what this one cannot read: here, the session has ended.
+            raise SessionGoneError from error
+
+    async def _begun_by_others(self, change: Change) -> Snapshot | None:
+        """Begin a session with a change; return the session where another task of this request has begun it meanwhile.
+
+        Tasks of one request that all write first must not begin a session each.
+        """
+        if self._beginning is None:
+            self._beginning = asyncio.Lock()
+        async with self._beginning:
+            if self.snapshot is None:
+                await self._begin(change)
+                return None
+            return self.snapshot
+
+    async def _begin(self, change: Change) -> None:
+        """Store a visitor's first data; nothing at all when it is still what a fresh session has."""
+        base = self._loaded_draft().base
+        data = bytes(change(SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(base))).data)
+        if data == base:
+            return
+        self._refuse_late()
+        session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device())
+        self._enter(session_id, snapshot)
+
+    def _refuse_late(self) -> None:
+        if self.response_started:
+            msg = "the response has started: its cookie cannot carry a new session id any more"
+            raise ResponseStartedError(msg)
+
+    async def _end_unreadable(self) -> None:
+        """End what the presented id may still open elsewhere: another version of the application may read that record."""
+        if self._unreadable_id is not None:
+            await self._lifecycle.end_unreadable(self._unreadable_id)
+            self._unreadable_id = None
+
+
+Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]
+"""What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""

@@ -1,0 +1,281 @@
+"""What can happen to one session: begin, be read, change, change its id, end. Knows no ASGI and no cookie.
+
+    load_session -> (handler) -> save_session
+
+Every write is "only if it still exists, at this version"; that is what keeps a logged-out user out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+
+from session_core.clock import TOLERATED_SKEW_MS
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.ids import handle_of, new_session_id, session_key
+from session_core.recent import Recent
+from session_core.sessions.logout_marks import was_ended_since
+from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
+from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of
+from session_core.sessions.writer import Change, SessionWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from session_core.clock import Clock
+    from session_core.events import Events
+    from session_core.identity import Identity
+    from session_core.sessions.store_order import Moment
+    from session_core.sessions.timeouts import Timeouts
+    from session_core.stores.base import SessionStore
+
+__all__ = ("SessionLifecycle",)
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+_SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
+"""How long a rotated id leads a logout to its successor: longer than any request that is still under way, by any node's clock."""
+_MAX_ROTATE_ATTEMPTS: Final = 100
+
+
+class SessionLifecycle(Generic[D]):
+    """The operations on sessions of one application."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        codec: DataCodec[D],
+        timeouts: Timeouts,
+        clock: Clock,
+        events: Events,
+        max_sessions_per_user: int,
+        patience: float = 2.0,
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.timeouts = timeouts
+        self.clock = clock
+        self.events = events
+        self._limit = max_sessions_per_user
+        self._touch_before = timeouts.touch_before
+        # Used where the store has just given the very entry that a session was decoded from, or written as: a store may hand out
+        # the same one for the same bytes, and most requests of a session find those.
+        self._recent: Recent[Snapshot] = Recent()
+        self._writer = SessionWriter(store, timeouts, clock, self._recent, patience=patience, on_refused=self._refused)
+
+    async def load(self, session_id: str) -> Snapshot | None:
+        """Return the session of an id that a browser presented, or None: such an id is never adopted.
+
+        None also for a record that cannot be decoded (`session.undecodable` is emitted); its data is left to the caller, who
+        decodes it only once. Raises `StoreUnavailableError`.
+        """
+        key = session_key(session_id)
+        stored = await self.store.load(key)
+        if stored is None:
+            await self.events.emit("session.unknown", handle=handle_of(key))
+            return None
+        snapshot = self._recent.get(key)
+        if snapshot is None or snapshot.entry is not stored.entry:  # of every version there is another
+            try:
+                snapshot = snapshot_of(stored)
+            except UndecodableError as error:
+                await self.report_undecodable(session_id, error)
+                return None
+            self._recent.put(key, snapshot, len(stored.entry.data))
+        # It has not expired, says the store; and expiries are never later than the absolute one.
+        end = snapshot.record.absolute_expires_at
+        return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
+
+    async def report_undecodable(self, session_id: str, error: UndecodableError) -> None:
+        """Tell that a stored session cannot be read by this version of the application, and what kind of error says so."""
+        handle = handle_of(session_key(session_id))
+        await self.events.emit("session.undecodable", handle=handle, reason=type(error.__cause__).__name__)
+
+    async def begin(
+        self, data: bytes, *, device: Device, identity: Identity | None = None, vault: bytes = b""
+    ) -> tuple[str, Snapshot]:
+        """Store a new session under a new id; return the id and the session."""
+        now = self.clock.now()
+        record = SessionRecord(
+            created_at=now,
+            absolute_expires_at=self.timeouts.absolute_expiry(now),
+            data=msgspec.Raw(data),
+            identity=identity,
+            logged_in_at=now if identity else 0,
+            device=device,
+            vault=vault,
+        )
+        expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+        session_id = new_session_id()
+        key = session_key(session_id)
+        evicted = await self.store.create(key, entry_of(record, expires_at), limit=self._limit if identity else 0)
+        await self.events.emit("session.created", handle=handle_of(key), identity=identity)
+        await self._report_evicted(evicted, identity)
+        return session_id, Snapshot(key, 1, expires_at, record)
+
+    def write(self, snapshot: Snapshot, change: Change) -> Coroutine[Any, Any, Snapshot]:
+        """Apply a change to the newest copy of the session (see `SessionWriter.write`)."""
+        return self._writer.write(snapshot, change)
+
+    async def touch(self, snapshot: Snapshot) -> None:
+        """Extend the idle timeout of a session that was only read, when the touch interval has passed.
+
+        An outage here is no error: the request has what it read, and nothing is acknowledged.
+        """
+        if self.touch_due(snapshot):
+            try:
+                await self.store.touch(snapshot.key, self.expiry_after_use(snapshot))
+            except StoreUnavailableError:
+                return
+
+    def touch_due(self, snapshot: Snapshot) -> bool:
+        """Whether a session that is used now is to be kept for longer."""
+        if self.clock.now() < snapshot.expires_at - self._touch_before:  # nearly always
+            return False
+        return self.timeouts.touch_due(self.clock.now(), snapshot.expires_at, snapshot.record.absolute_expires_at)
+
+    def expiry_after_use(self, snapshot: Snapshot) -> int:
+        """When the session expires, given that it is used now and a touch is made only when it is due."""
+        if self.touch_due(snapshot):
+            return self.timeouts.expiry(self.clock.now(), snapshot.record.absolute_expires_at)
+        return snapshot.expires_at
+
+    async def regenerate(self, snapshot: Snapshot, change: Change) -> tuple[str, Snapshot]:
+        """Give the session a new id in one atomic step; created, expiry and login stay."""
+        session_id, new, _ = await self._rotate(snapshot, change, limit=0)
+        await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
+        return session_id, new
+
+    async def login(
+        self,
+        snapshot: Snapshot | None,
+        identity: Identity,
+        *,
+        change: Change,
+        data: bytes,
+        first: Callable[[bytes], bytes],
+        vault: bytes,
+        device: Device,
+        begun: Moment | None = None,
+    ) -> tuple[str, Snapshot]:
+        """Log `identity` in under a new id, and start the lifetimes anew.
+
+        Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
+        no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
+        What the session begins with is what `first` makes of that; where it raises, nothing has changed.
+        `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP ended the user's session after
+        that, the login is refused with `SessionGoneError`.
+        """
+        await self._refuse_ended(identity, begun)  # before anything of the session the browser has is touched
+        now = self.clock.now()
+
+        def log_in(record: SessionRecord) -> SessionRecord:
+            mine = record.identity is None or identity.is_same_user(record.identity)
+            return SessionRecord(
+                created_at=now,
+                absolute_expires_at=self.timeouts.absolute_expiry(now),
+                data=msgspec.Raw(first(bytes(change(record).data) if mine else self._blank())),
+                identity=identity,
+                logged_in_at=now,
+                device=device,
+                vault=vault,
+            )
+
+        entered: tuple[str, Snapshot] | None = None
+        if snapshot is not None:
+            try:
+                session_id, new, evicted = await self._rotate(snapshot, log_in, limit=self._limit)
+                await self._report_evicted(evicted, identity)
+                entered = session_id, new
+            except SessionGoneError:
+                data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
+        if entered is None:
+            entered = await self.begin(first(data), device=device, identity=identity, vault=vault)
+        await self._undo_if_ended(entered[1], identity, begun)
+        await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
+        return entered
+
+    async def destroy(self, snapshot: Snapshot) -> None:
+        """End a session, and what it was rotated into meanwhile. Idempotent."""
+        await self.store.delete(snapshot.key)
+        await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
+
+    async def end_unreadable(self, session_id: str) -> None:
+        """End what an id stands for when this application found no session under it: another version may read it."""
+        for key in await self.store.delete(session_key(session_id)):
+            await self.events.emit("session.destroyed", handle=handle_of(key), reason="unreadable")
+
+    async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
+        """Tell of a write that was not made."""
+        if isinstance(error, SessionGoneError):
+            await self.events.emit("session.gone", handle=handle_of(key))
+        else:
+            await self.events.emit("session.conflict", handle=handle_of(key), reason=",".join(error.fields) or "version")
+
+    async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
+        """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
+        current: Snapshot | None = snapshot if snapshot.version != STALE else await self._newest(snapshot.key)
+        for _ in range(_MAX_ROTATE_ATTEMPTS):
+            if current is None:
+                await self.events.emit("session.gone", handle=handle_of(snapshot.key))
+                raise SessionGoneError
+            record = change(current.record)
+            now = self.clock.now()
+            expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+            session_id = new_session_id(after=current.key)
+            key = session_key(session_id)
+            try:
+                evicted = await self.store.rotate(
+                    current.key,
+                    key,
+                    entry_of(record, expires_at),
+                    version=current.version,
+                    successor_until=now + _SUCCESSOR_MS,
+                    limit=limit,
+                )
+            except SessionConflictError:
+                current = await self._newest(snapshot.key)
+            except SessionGoneError:
+                current = None
+            except StoreUnavailableError:
+                # The answer is missing, not the step: where it was made, the old id is dead, and only this request knows the new.
+                if (made := await self.store.load(key)) is None:
+                    raise
+                return session_id, Snapshot(key, made.version, expires_at, record), ()
+            else:
+                return session_id, Snapshot(key, 1, expires_at, record), evicted
+        msg = "other requests kept changing the session"
+        raise SessionConflictError(msg)
+
+    async def _newest(self, key: str) -> Snapshot | None:
+        stored = await self.store.load(key)
+        try:
+            return snapshot_of(stored) if stored else None
+        except UndecodableError:
+            return None
+
+    def _blank(self) -> bytes:
+        return self.codec.encode(self.codec.fresh())
+
+    async def _refuse_ended(self, identity: Identity, begun: Moment | None) -> None:
+        """Raise `SessionGoneError` when the OP ended this user's sessions after the login began."""
+        if begun is not None and await was_ended_since(self.store, identity, begun):
+            msg = "the identity provider ended this login"
+            raise SessionGoneError(msg)
+
+    async def _undo_if_ended(self, new: Snapshot, identity: Identity, begun: Moment | None) -> None:
+        """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""
+        try:
+            await self._refuse_ended(identity, begun)
+        except (SessionGoneError, StoreUnavailableError, asyncio.CancelledError):
+            with suppress(StoreUnavailableError):
+                await self.store.delete(new.key)
+            raise
+
+    async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
+        for key in evicted:
+            await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

@@ -1,0 +1,111 @@
+"""Remembers that the OP ended a session, or all of a user's, so that a login callback that is under way is refused.
+
+Whoever ends sessions on the OP's behalf first leaves a mark here and then deletes; a login first stores its session and then
+looks for a mark. Either the deletion meets the session, or the login meets the mark. Which logins a mark ends is told by the
+store's own count (`session_core.sessions.store_order`): those that began before it, at whatever node, whatever its clock says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.backoff import back_off
+from session_core.clock import TOLERATED_SKEW_MS
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.ids import TAG_CHARS
+from session_core.sessions.notes import encode_note, note_digest, read_note
+from session_core.sessions.store_order import Moment, next_moment
+from session_core.stores.base import Entry
+
+if TYPE_CHECKING:
+    from session_core.identity import Identity
+    from session_core.stores.base import SessionStore
+
+__all__ = ("EndMark", "leave_mark", "was_ended_since")
+
+_MINUTE_MS: Final = 60_000
+_KEPT_MS: Final = 10 * _MINUTE_MS + 2 * TOLERATED_SKEW_MS + _MINUTE_MS
+"""A login transaction; twice the difference of clocks, since a node that is behind takes a login for live longer, and a node that
+is ahead sweeps earlier; and time for the callback itself."""
+_MAX_ATTEMPTS: Final = 100
+
+
+class EndMark(msgspec.Struct, frozen=True, array_like=True):
+    """The last times that the OP ended what a mark is named after.
+
+    `signed` is the last with a time of the OP's, and `iat` the highest of these times: Unix seconds by the OP's clock (`iat` of
+    the logout token, Back-Channel Logout 1.0, 2.4). `unsigned` is the last without: a frame, or an application that said nothing.
+    """
+
+    unsigned: Moment | None = None
+    signed: Moment | None = None
+    iat: int = 0
+
+    def after(self, moment: Moment, iat: int | None) -> EndMark:
+        """Return the mark after one more end."""
+        if iat is None:
+            return msgspec.structs.replace(self, unsigned=_later(self.unsigned, moment))
+        return EndMark(self.unsigned, _later(self.signed, moment), iat if self.signed is None else max(iat, self.iat))
+
+    def ends(self, identity: Identity, begun: Moment) -> bool:
+        """Whether it ends a login of `identity` that began at `begun`."""
+        if self.unsigned is not None and begun.is_before(self.unsigned):
+            return True
+        if self.signed is None or not begun.is_before(self.signed):
+            return False
+        # The user has proved who they are since, by the clock that signed both. No code from before the logout leads to that; and
+        # the OP may have ended the old session for the sake of this very login.
+        return identity.auth_time is None or identity.auth_time <= self.iat
+
+
+async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | None = None) -> None:
+    """Remember that what `ended` names (an OP session key, a user key) has ended: for every login that began before this call.
+
+    `now` is in Unix milliseconds and decides how long that is remembered; `iat` is what the OP's clock said (Unix seconds).
+    Raises `StoreUnavailableError`.
+    """
+    moment, key = await next_moment(store, now), _key(ended)
+    for attempt in range(_MAX_ATTEMPTS):
+        stored = await store.load(key)
+        mark = EndMark() if stored is None else read_note(stored.entry.data, EndMark)
+        try:
+            if mark is None:
+                await store.delete(key)  # damaged: what follows refuses all that it could have refused
+            elif stored is None:
+                await store.create(key, Entry(encode_note(mark.after(moment, iat)), now + _KEPT_MS))
+                return
+            else:
+                until = max(now + _KEPT_MS, stored.entry.expires_at)
+                await store.replace(key, Entry(encode_note(mark.after(moment, iat)), until), version=stored.version)
+                return
+        except (SessionConflictError, SessionGoneError):
+            await back_off(attempt)
+    msg = "others kept ending the same"
+    raise StoreUnavailableError(msg)
+
+
+async def was_ended_since(store: SessionStore, identity: Identity, begun: Moment) -> bool:
+    """Whether the OP ended this user's session, or all of the user's, after the login of `identity` began at `begun`.
+
+    A login is remembered for as long as it may take: ten minutes. Raises `StoreUnavailableError`.
+    """
+    for ended in filter(None, (identity.op_session_key, identity.user_key)):
+        stored = await store.load(_key(ended))
+        if stored is None:
+            continue
+        mark = read_note(stored.entry.data, EndMark)
+        if mark is None or mark.ends(identity, begun):  # what cannot be read may say so
+            return True
+    return False
+
+
+def _later(one: Moment | None, other: Moment) -> Moment:
+    # Of another count: the store has lost the old one, and with it the order of the two.
+    return other if one is None or one.is_before(other) else one
+
+
+def _key(ended: str) -> str:
+    digest = note_digest("ended", ended)
+    return digest + digest[:TAG_CHARS]

@@ -1,0 +1,186 @@
+"""Other people's sessions: listing them, ending them, counting them."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+from litestar.di import NamedDependency
+
+from session_core.identity import Identity, op_session_key
+from session_core.ids import handle_of
+from session_core.sessions.logout_marks import leave_mark
+from session_core.sessions.notes import is_note
+from session_core.sessions.record import Device, UndecodableError
+from session_core.sessions.snapshot import snapshot_of
+from session_core.sessions.stats import SessionStats, StatsCounter
+from session_core.sessions.store_order import Moment, current_moment
+from session_core.stores.base import SessionIndex
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from session_core.clock import Clock
+    from session_core.events import Events
+    from session_core.sessions.timeouts import Timeouts
+    from session_core.stores.base import SessionStore, StoredSession
+
+__all__ = ("SessionManager", "SessionStats", "SessionSummary", "Sessions")
+
+
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One session as its user or an operator may see it. Times are Unix milliseconds.
+
+    `handle` names it in lists and URLs and opens nothing. `last_seen_at` is exact to the touch interval.
+    """
+
+    handle: str
+    identity: Identity | None
+    created_at: int
+    last_seen_at: int
+    idle_expires_at: int
+    absolute_expires_at: int
+    device: Device
+    size: int
+    """Bytes of the stored record."""
+
+
+class SessionManager:
+    """Sessions seen from outside a request. Every method may raise `StoreUnavailableError`."""
+
+    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events) -> None:
+        self.store = store
+        self.clock = clock
+        self.events = events
+        self.timeouts = timeouts
+
+    async def list_for(self, identity: Identity) -> list[SessionSummary]:
+        """Return the live sessions of a user, the most recently used first."""
+        found = await self.store.find(SessionIndex(user=identity.user_key))
+        summaries = [summary for stored in found if (summary := self._summary(stored)) is not None]
+        return sorted(summaries, key=lambda summary: (-summary.last_seen_at, summary.handle))
+
+    async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
+        """End the session that `handle` names, if it is one of this user's; return whether there was one."""
+        # Only the user's own sessions are searched: a handle of somebody else's is simply not found.
+        for stored in await self.store.find(SessionIndex(user=identity.user_key)):
+            if handle_of(stored.key) == handle:
+                ended = await self.store.delete(stored.key)
+                await self._report(ended, reason, identity)
+                return bool(ended)
+        return False
+
+    async def revoke_any(self, handle: str, *, reason: str = "operator") -> bool:
+        """End the session that `handle` names, whoever's it is. For operators: reads every session."""
+        async for stored in self._scan():
+            if handle_of(stored.key) == handle:
+                ended = await self.store.delete(stored.key)
+                await self._report(ended, reason, None)
+                return bool(ended)
+        return False
+
+    async def revoke_all(self, identity: Identity, *, keep: str | None = None, reason: str = "revoked") -> int:
+        """End all sessions of a user, except the one whose key (`SessionHandle.key`) is `keep`; return how many."""
+        ended = await self.store.delete_by(SessionIndex(user=identity.user_key), keep=keep)
+        await self._report(ended, reason, identity)
+        return len(ended)
+
+    async def moment(self) -> Moment:
+        """Return the moment it is now, for `SessionHandle.login(begun=...)` of a login that begins and comes back later."""
+        return await current_moment(self.store)
+
+    async def end_op_session(self, issuer: str, sid: str, *, iat: int | None = None, reason: str = "op_logout") -> int:
+        """End all sessions that belong to one session at the OP; return how many.
+
+        A login of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix seconds by its
+        own clock: with it, a login for which the user has proved who they are since (`auth_time`) goes on. The same `sid` of
+        another issuer is untouched.
+        """
+        key = op_session_key(issuer, sid)
+        await leave_mark(self.store, key, self.clock.now(), iat=iat)
+        ended = await self.store.delete_by(SessionIndex(op_session=key))
+        await self._report(ended, reason, None)
+        return len(ended)
+
+    async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
+        """End all sessions of a user because the OP said so; return how many.
+
+        A login under way now is refused as well; `iat` as in `end_op_session`.
+        """
+        await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
+        return await self.revoke_all(identity, reason=reason)
+
+    async def claim(self, name: str, *, seconds: int) -> bool:
+        """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
+        return await self.store.claim(name, self.clock.now() + seconds * 1000)
+
+    async def all(self) -> AsyncIterator[SessionSummary]:
+        """Iterate over all live sessions that can be decoded, for operators."""
+        async for stored in self._scan():
+            summary = self._summary(stored)
+            if summary is not None:
+                yield summary
+
+    async def stats(self) -> SessionStats:
+        """Count the live sessions. Reads every session, and remembers none of them (see `StatsCounter`)."""
+        counter = StatsCounter(self.clock.now())
+        async for stored in self._scan():
+            summary = self._summary(stored)
+            if summary is None:
+                counter.add_undecodable(len(stored.entry.data))
+            else:
+                counter.add(summary.size, summary.identity, summary.last_seen_at)
+        return counter.result()
+
+    async def prune(self, *, batch: int = 1000) -> int:
+        """Remove expired records from the store, batch by batch; return how many. Safe in many processes at once.
+
+        Rests after each batch for as long as it took: the requests' share of the store is never less than half.
+        """
+        removed = 0
+        while True:
+            began = perf_counter()
+            count = await self.store.delete_expired(batch)
+            removed += count
+            if not count:
+                break
+            await asyncio.sleep(perf_counter() - began)
+        if removed:
+            await self.events.emit("session.swept", count=removed)
+        return removed
+
+    async def ping(self) -> None:
+        """Return when the store can read and write; raise `StoreUnavailableError` when not."""
+        await self.store.ping()
+
+    async def _scan(self) -> AsyncIterator[StoredSession]:
+        """Iterate over all sessions, without the library's own notes."""
+        async for stored in self.store.scan():
+            if not is_note(stored.entry.data):
+                yield stored
+
+    def _summary(self, stored: StoredSession) -> SessionSummary | None:
+        try:
+            record = snapshot_of(stored).record
+        except UndecodableError:
+            return None
+        return SessionSummary(
+            handle=handle_of(stored.key),
+            identity=record.identity,
+            created_at=record.created_at,
+            last_seen_at=max(record.created_at, self.timeouts.last_seen(stored.entry.expires_at)),
+            idle_expires_at=stored.entry.expires_at,
+            absolute_expires_at=record.absolute_expires_at,
+            device=record.device,
+            size=len(stored.entry.data),
+        )
+
+    async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
+        for key in keys:
+            await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
+
+
+Sessions: TypeAlias = NamedDependency[SessionManager]
+"""What a handler asks for: `async def handler(sessions: Sessions)`. The parameter must be named `sessions`."""

@@ -1,0 +1,48 @@
+"""A session in hand: a stored record, decoded, and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.sessions.record import SessionRecord, decode_record, encode_record
+from session_core.stores.base import Entry
+
+if TYPE_CHECKING:
+    from session_core.stores.base import StoredSession
+
+__all__ = ("STALE", "Snapshot", "entry_of", "snapshot_of")
+
+STALE: Final = -1
+"""The version of a record that is older than the store's."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A session as it was read or written: what a later change is based on.
+
+    `version` is negative when the record is older than the store's: a write then reads first.
+    """
+
+    key: str
+    version: int
+    expires_at: int
+    record: SessionRecord
+    entry: Entry | None = None
+    """As it was read, which spares a write the index keys of the same identity."""
+
+
+def snapshot_of(stored: StoredSession) -> Snapshot:
+    """Decode what a store returned. Raises `UndecodableError`."""
+    entry = stored.entry
+    return Snapshot(stored.key, stored.version, entry.expires_at, decode_record(entry.data), entry)
+
+
+def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None = None) -> Entry:
+    """Encode a record for a store, with its index keys. `before`: the session that the record was made from."""
+    data, rank, identity = encode_record(record), record.logged_in_at or record.created_at, record.identity
+    if before is not None and (known := before.entry) is not None and identity is before.record.identity:
+        return Entry(data, expires_at, known.user, known.op_session, rank)
+    if identity is None:
+        return Entry(data, expires_at, None, None, rank)
+    return Entry(data, expires_at, identity.user_key, identity.op_session_key, rank)

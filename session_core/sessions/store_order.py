@@ -1,0 +1,76 @@
+"""Tells what came first at two nodes, and asks no clock as long as the store keeps what it acknowledged: the store counts.
+
+One note holds a number. Whoever begins something reads it, and writes nothing; whoever must be told apart from what began before
+raises it, once the matter is at hand. What began before is then always lower, and what begins after never is.
+
+It is raised to the time, in milliseconds, where that is higher. So a store that has lost its last writes (a failover, a backup)
+does not give out the same numbers once more: then, and only then, the clocks decide.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.sessions.notes import encode_note, note_digest, read_note
+from session_core.stores.base import Entry
+
+if TYPE_CHECKING:
+    from session_core.stores.base import SessionStore
+
+__all__ = ("Moment", "current_moment", "next_moment")
+
+_KEY: Final = note_digest("store-order") + "ord"
+_KEPT_MS: Final = 30 * 24 * 3_600_000
+"""Longer than anything that is told apart by it."""
+_MAX_ATTEMPTS: Final = 10
+
+
+class Moment(msgspec.Struct, frozen=True, array_like=True):
+    """A place in the order that a store keeps. `count` names the count: a store that has lost it begins another."""
+
+    count: int = 0
+    number: int = 0
+
+    def is_before(self, other: Moment) -> bool:
+        """Whether this came before `other`. Also when that cannot be told: they are of two counts."""
+        return self.count != other.count or self.number < other.number
+
+
+async def current_moment(store: SessionStore) -> Moment:
+    """Return the moment it is now. Reads only: whatever strangers begin, nothing is written. Raises `StoreUnavailableError`."""
+    stored = await store.load(_KEY)
+    return Moment() if stored is None else read_note(stored.entry.data, Moment) or Moment()
+
+
+async def next_moment(store: SessionStore, now: int) -> Moment:
+    """Return a moment after every one that anybody was given before this call, and not after any that is given once it is over.
+
+    `now` is in Unix milliseconds. Raises `StoreUnavailableError`.
+    """
+    for _ in range(_MAX_ATTEMPTS):
+        stored = await store.load(_KEY)
+        known = None if stored is None else read_note(stored.entry.data, Moment)
+        try:
+            if stored is None:
+                begun = Moment(secrets.randbits(62) + 1, now)
+                await store.create(_KEY, Entry(encode_note(begun), now + _KEPT_MS))
+                return begun
+            if known is None:
+                await store.delete(_KEY)  # damaged: some stores neither show nor overwrite what is there
+                continue
+            raised = Moment(known.count, max(known.number + 1, now))
+            entry = Entry(encode_note(raised), max(now + _KEPT_MS, stored.entry.expires_at))
+            await store.replace(_KEY, entry, version=stored.version)
+        except SessionConflictError:
+            if known is not None:
+                return Moment(known.count, known.number + 1)  # others have raised it since, at least as far
+        except SessionGoneError:
+            continue
+        else:
+            return raised
+    msg = "the session store does not keep its count"
+    raise StoreUnavailableError(msg)

@@ -1,0 +1,262 @@
+"""Makes every write of one session, in this process, go through one queue.
+
+Compare-and-swap alone collapses when many requests write to one session: each commit fails all others. Here the writers of
+a session wait for one another, and all that wait are applied to the newest copy and become ONE store write. Between
+processes the store's version decides, and the loser applies its changes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from session_core.backoff import back_off
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.sessions.record import SessionRecord, UndecodableError
+from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of
+from session_core.stores.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from session_core.clock import Clock
+    from session_core.recent import Recent
+    from session_core.sessions.timeouts import Timeouts
+    from session_core.stores.base import Entry, SessionStore
+
+__all__ = ("Change", "SessionWriter")
+
+Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
+"""Computes the new record from the newest one; runs again when another write won. Returns its argument for "no change"."""
+
+_MAX_ATTEMPTS: Final = 100
+
+
+class _Pending:
+    """One waiting writer."""
+
+    __slots__ = ("change", "context", "error", "future", "outcome")
+
+    def __init__(self, change: Change, future: asyncio.Future[Snapshot]) -> None:
+        self.change = change
+        self.future = future
+        self.context = copy_context()
+        """Of the request that waits: the change must not see another request's context variables."""
+        self.outcome: SessionRecord | None = None
+        self.error: Exception | None = None
+
+
+class SessionWriter:
+    """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it.
+
+    What it has written goes into `recent`. `on_refused` is awaited with the key and the error of a write that was not made.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        timeouts: Timeouts,
+        clock: Clock,
+        recent: Recent[Snapshot],
+        *,
+        patience: float,
+        on_refused: Callable[[str, SessionGoneError | SessionConflictError], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._recent = recent
+        self._on_refused = on_refused
+        self._timeouts = timeouts
+        self._clock = clock
+        self._patience = patience
+        self._deadlines = Deadlines(patience)
+        # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
+        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], list[_Pending]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, base: Snapshot, change: Change) -> Snapshot:
+        """Apply `change` to the newest copy of a session and save it.
+
+        Returns the session as it was right after this change. Raises what `change` raises (nothing is then saved for it),
+        `SessionGoneError` when the session has ended, `SessionConflictError` when other processes win a hundred times in a
+        row, `StoreUnavailableError` when the store does not answer (the write may or may not have been made).
+
+        When the caller is cancelled, its write may or may not have been made; those of others go on.
+        """
+        loop, key = asyncio.get_running_loop(), base.key
+        address = (loop, key)
+        queue = self._queues.get(address)
+        try:
+            if queue is not None:
+                pending = _Pending(change, loop.create_future())
+                queue.append(pending)
+                return await pending.future
+            # Nobody else writes now: no task and no turn of the event loop more than the store needs.
+            queue = self._queues[address] = []
+            known: Snapshot | None = None
+            deadline = loop.time() + self._patience
+            try:
+                record = _changed(base, change)
+                if record is not None:
+                    entry = self._entry(base, record)
+                    try:
+                        version = await self._store.replace(key, entry, version=base.version)
+                    except SessionConflictError:
+                        pass  # somebody else has written since
+                    else:
+                        known = self._saved(key, version, record, entry)
+                if known is None:
+                    known = await self._write_newest(key, change, deadline)
+                return known
+            finally:
+                if queue:
+                    # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
+                    task = asyncio.create_task(self._drain(address, known))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                else:
+                    del self._queues[address]
+        except (SessionGoneError, SessionConflictError) as error:
+            await self._on_refused(key, error)
+            raise
+        except UndecodableError as error:
+            # Another version of the application has written what this one cannot read: here, the session has ended.
+            gone = SessionGoneError()
+            await self._on_refused(key, gone)
+            raise gone from error
+
+    async def _write_newest(self, key: str, change: Change, deadline: float) -> Snapshot:
+        """Read the newest copy, apply one change to it and save it; `deadline` is in the loop's time."""
+        pending = _Pending(change, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._commit(key, [pending], None)
+        except TimeoutError as error:
+            raise _late() from error
+        return pending.future.result()
+
+    async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], known: Snapshot | None) -> None:
+        queue = self._queues[address]
+        batch: list[_Pending] = []
+        try:
+            while queue:
+                batch = [pending for pending in queue if not pending.future.done()]
+                queue.clear()
+                known = await self._commit_or_fail(address[1], batch, known)
+        finally:
+            del self._queues[address]
+            # Only when the task itself is cancelled (the process stops) is anybody still waiting here.
+            for pending in (*batch, *queue):
+                pending.future.cancel()
+
+    async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
+        """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
+        try:
+            return await self._deadlines.run(self._commit(key, batch, known))
+        except Exception as error:  # noqa: BLE001 - handed to the waiting requests
+            if isinstance(error, TimeoutError):
+                error = _late()
+            for pending in batch:
+                _fail(pending, error)
+            return None
+
+    async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
+        """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.
+
+        `known` is the copy at hand. That it is the newest is proven only by reading it here, or by a compare-and-swap.
+        """
+        for attempt in range(_MAX_ATTEMPTS):
+            read = known is None
+            current = await self._reload(key) if known is None else known
+            record = _apply(batch, current.record)
+            if record is current.record:
+                if not read:
+                    known = None  # nothing to swap, hence nothing proves that this copy is the newest
+                    continue
+                _settle(batch, current)
+                return current
+            entry = self._entry(current, record)
+            try:
+                version = await self._store.replace(key, entry, version=current.version)
+            except SessionConflictError:
+                known = None
+                if attempt:
+                    await back_off(attempt)
+                continue
+            saved = self._saved(key, version, record, entry)
+            _settle(batch, saved)
+            return saved
+        msg = "other processes kept changing the session"
+        raise SessionConflictError(msg)
+
+    def _entry(self, before: Snapshot, record: SessionRecord) -> Entry:
+        """What is to be stored of what became of a copy."""
+        expires_at = max(before.expires_at, self._timeouts.expiry(self._clock.now(), record.absolute_expires_at))
+        return entry_of(record, expires_at, before=before)
+
+    def _saved(self, key: str, version: int, record: SessionRecord, entry: Entry) -> Snapshot:
+        """The session as the store has acknowledged it."""
+        snapshot = Snapshot(key, version, entry.expires_at, record, entry)
+        self._recent.put(key, snapshot, len(entry.data))
+        return snapshot
+
+    async def _reload(self, key: str) -> Snapshot:
+        stored = await self._store.load(key)
+        if stored is None:
+            raise SessionGoneError
+        try:
+            return snapshot_of(stored)
+        except UndecodableError as error:
+            raise SessionGoneError from error
+
+
+def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
+    """What a change makes of the copy at hand; None where the newest has to be read first.
+
+    That is where nothing would be swapped, hence nothing proves that this is the newest, and where the change raises: what an
+    old copy says is told to nobody.
+    """
+    if base.version == STALE:
+        return None
+    try:
+        record = change(base.record)
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - raised again where the newest copy says so, too
+        return None
+    return None if record is base.record else record
+
+
+def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
+    """Run the batch's changes one upon the other; one that raises is left out. Nobody is told yet: the copy may be old."""
+    for pending in batch:
+        if pending.future.done():
+            continue
+        pending.outcome = pending.error = None
+        try:
+            record = pending.outcome = pending.context.run(pending.change, record)
+        except (StopIteration, asyncio.CancelledError) as error:
+            # A future cannot carry the first (compare PEP 479), and the second would stop the writes of others.
+            pending.error = RuntimeError(f"the change raised {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - belongs to the request that handed the change in
+            pending.error = error
+    return record
+
+
+def _settle(batch: list[_Pending], newest: Snapshot) -> None:
+    for pending in batch:
+        if pending.future.done():
+            continue
+        if pending.error is not None:
+            pending.future.set_exception(pending.error)
+        elif pending.outcome is newest.record:
+            pending.future.set_result(newest)
+        elif pending.outcome is not None:
+            # Others of the batch came after this one: the caller sees its own result, which is already history.
+            pending.future.set_result(Snapshot(newest.key, STALE, newest.expires_at, pending.outcome))
+
+
+def _late() -> StoreUnavailableError:
+    return StoreUnavailableError("the write did not come through in time")
+
+
+def _fail(pending: _Pending, error: Exception) -> None:
+    if not pending.future.done():
+        pending.future.set_exception(error)

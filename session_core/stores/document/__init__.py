@@ -1,0 +1,1 @@
+"""Stores on engines that keep documents by key."""

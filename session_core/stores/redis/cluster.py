@@ -1,0 +1,264 @@
+"""How commands reach the nodes of a cluster: by slot, after every move of a slot and through failovers; knows no session.
+
+Each primary has one shared connection. What a node refuses because the slot is elsewhere goes there; while nobody answers for a
+slot (a failover takes a second or two) commands wait and try again until `timeout` seconds have passed since they were sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from hiredis import ReplyError
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from session_core.errors import StoreUnavailableError
+from session_core.stores.redis.connection import (
+    ConnectionLostError,
+    Endpoint,
+    Reply,
+    report_outage,
+    result_of,
+    unavailable,
+    word_of,
+)
+from session_core.stores.redis.link import SCAN_COUNT, Command, Word, gather
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from session_core.stores.redis.lua import Script
+    from session_core.stores.redis.url import Address, RedisTarget
+
+__all__ = ("ClusterLink",)
+
+_PAUSE_SECONDS: Final = 0.05
+_ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_MAX_REDIRECTS: Final = 5
+"""In a row; then nodes disagree, and more hurry would only add to it."""
+_WAIT: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN"})
+"""Not run, and over by itself."""
+
+
+class _DetourError(Exception):
+    """Not run, or run already by a first attempt that must be repeated to be decided: where to go, after a pause or `at_once`."""
+
+    def __init__(self, reason: str, *, at_once: bool = False, ask: Address | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.at_once = at_once
+        self.ask = ask
+        """Whom to ask this once: the slot is moving there."""
+
+
+class ClusterLink:
+    """The primaries of a cluster. See `RedisLink` for what the methods promise."""
+
+    clustered = True
+    keeps_within = inf
+
+    def __init__(self, target: RedisTarget) -> None:
+        self._target = target
+        self._endpoints: dict[Address, Endpoint] = {}
+        self._owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._nodes: dict[Address, None] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._opened = False
+
+    async def open(self) -> None:
+        """Find out who owns what. Raises `StoreUnavailableError` when no node says so."""
+        await self.close()
+        self._opened = True
+        await self._look_around()
+        if not any(self._owners):
+            report_outage("no node of the cluster answers")
+
+    async def close(self) -> None:
+        """Disconnect from all nodes."""
+        self._opened = False
+        looking, self._looking = self._looking, None
+        if looking is not None and not looking.get_loop().is_closed():
+            looking.cancel()
+            await asyncio.wait([looking])
+        endpoints, self._endpoints = self._endpoints, {}
+        for endpoint in endpoints.values():
+            await endpoint.close()
+
+    async def call(self, *args: Word) -> Reply:
+        """Send a command to the owner of its key, the second word."""
+        name = args[1]
+        return await self._exchange(key_slot(name) if isinstance(name, bytes) else 0, Command(args))
+
+    async def get(self, name: bytes) -> bytes | None:
+        """See `RedisLink.get`."""
+        value: bytes | None = await self._exchange(key_slot(name), Command((b"GET", name)))
+        return value
+
+    async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
+        """Run a script where its keys are."""
+        return await self._exchange(key_slot(keys[0]), Command(args, keys, script))
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """Read each where it is, all at once."""
+        return await gather([self.get(name) for name in names])
+
+    async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        """Go through one primary after the other."""
+        for slot in self._one_slot_each():
+            cursor = b"0"
+            while True:
+                command = Command((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT))
+                cursor, names = await self._exchange(slot, command)
+                yield names
+                if cursor == b"0":
+                    break
+
+    async def try_write(self, prefix: bytes) -> None:
+        """Write a key to every primary; fails where a slot has no owner."""
+        await self._look_around()
+        if not all(self._owners):
+            report_outage("some slots have no owner")
+        missing, number, calls = set(self._owners), 0, []
+        while missing:
+            name = b"%bping%d" % (prefix, number)
+            owner = self._owners[key_slot(name)]
+            if owner in missing:
+                missing.remove(owner)
+                calls.append(self.call(b"SET", name, b"", b"PX", 1000))
+            number += 1
+        await gather(calls)
+
+    async def apart(self) -> AbstractConnection:
+        """Take a primary at random: not all processes of an application on one, nor again the one that has just failed."""
+        await self._look_around()
+        primaries = {owner for owner in self._owners if owner is not None}
+        if not primaries:
+            report_outage("no node of the cluster answers")
+        return self._target.connection(random.choice(tuple(primaries)))  # noqa: S311 - no secret
+
+    async def _exchange(self, slot: int, command: Command) -> Reply:
+        deadline = asyncio.get_running_loop().time() + self._target.timeout
+        ask: Address | None = None
+        for attempt in count(1):
+            address = ask or self._owners[slot]
+            try:
+                return await self._attempt(slot, address, command, asking=ask is not None)
+            except _DetourError as detour:
+                ask, reason = detour.ask, detour.reason
+                if detour.at_once and attempt % _MAX_REDIRECTS:
+                    continue
+            if asyncio.get_running_loop().time() + _PAUSE_SECONDS >= deadline:
+                self._look_later()
+                report_outage(reason)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._look_around(avoid=address)
+        raise AssertionError  # the loop has no end
+
+    async def _attempt(self, slot: int, address: Address | None, command: Command, *, asking: bool) -> Reply:
+        """Return the reply, or raise `_DetourError` when it is worth sending the command again."""
+        if not self._opened:
+            report_outage("not open")
+        reason = "no node answers for the slot"
+        if address is None:
+            raise _DetourError(reason)
+        try:
+            reply = await self._send(address, command, asking=asking)
+        except ConnectionLostError as lost:
+            command.replay = command.replay or lost.sent
+            reason = "connection lost"
+            raise _DetourError(reason) from None
+        except StoreUnavailableError:
+            raise _DetourError(reason) from None
+        if not isinstance(reply, ReplyError):
+            return reply
+        word = word_of(reply)
+        if word in {"MOVED", "ASK"}:
+            host, _, port = str(reply).split(" ")[2].rpartition(":")
+            there = (host or address[0], int(port))
+            if word == "MOVED":
+                self._owners[slot] = there
+                self._look_later()
+            raise _DetourError(word, at_once=True, ask=there if word == "ASK" else None)
+        if word == "NOSCRIPT" and not command.full:
+            command.full = True
+            raise _DetourError(word, at_once=True, ask=address if asking else None)
+        if word in _WAIT or "READONLY" in str(reply):
+            raise _DetourError(word, ask=address if asking else None)
+        raise unavailable(word)
+
+    async def _send(self, address: Address, command: Command, *, asking: bool) -> Reply:
+        endpoint = self._endpoint(address)
+        connection = endpoint.current() or await endpoint.connected()
+        if asking:
+            connection.send(_ASKING).add_done_callback(_forget)
+        return await connection.send(command.packed())
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        endpoint = self._endpoints.get(address)
+        if endpoint is None:
+
+            async def locate() -> AbstractConnection:
+                return self._target.connection(address)
+
+            endpoint = self._endpoints[address] = Endpoint(locate, self._target.timeout)
+        return endpoint
+
+    def _one_slot_each(self) -> list[int]:
+        """A slot of each primary."""
+        return list({owner: slot for slot, owner in enumerate(self._owners) if owner is not None}.values())
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(None))
+            self._looking.add_done_callback(self._looked)
+
+    async def _look_around(self, *, avoid: Address | None = None) -> None:
+        """Ask the nodes who owns what; of many callers one asks."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(avoid))
+            self._looking.add_done_callback(self._looked)
+        await result_of(self._looking)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        if self._looking is task:
+            self._looking = None
+        _forget(task)
+
+    async def _look(self, avoid: Address | None) -> None:
+        known = dict.fromkeys((*self._nodes, *self._target.addresses))
+        # The node that has just failed comes last: it may be frozen, and asking it would take all the time there is.
+        for address in sorted(known, key=lambda node: node == avoid):
+            try:
+                reply = await self._send(address, Command((b"CLUSTER", b"SLOTS")), asking=False)
+            except (ConnectionLostError, StoreUnavailableError):
+                continue
+            if isinstance(reply, ReplyError):
+                if "cluster support disabled" in str(reply):
+                    report_outage("the server is no cluster: redis://")
+                continue
+            if reply:
+                self._learn(reply, address)
+                return
+
+    def _learn(self, ranges: list[Reply], told_by: Address) -> None:
+        owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        nodes: dict[Address, None] = {}
+        for first, last, *members in ranges:
+            addresses = [(told_by[0] if node[0] in {None, b"", b"?"} else node[0].decode(), int(node[1])) for node in members]
+            owners[first : last + 1] = addresses[:1] * (last + 1 - first)
+            nodes |= dict.fromkeys(addresses)
+        self._owners, self._nodes = owners, nodes
+
+
+def _forget(future: asyncio.Future[Reply]) -> None:
+    """Nobody waits for this one: an error of it is no news."""
+    if not future.cancelled():
+        future.exception()

@@ -1,9 +1,0 @@
-"""The small application as a process of its own; the store is named by the environment."""
-
-from __future__ import annotations
-
-import os
-
-from tests.support import make_app
-
-app = make_app(store=os.environ["TEST_STORE"], store_timeout=30)

@@ -1,0 +1,261 @@
+"""Which requests a page of another site can have sent, told by what browsers say about themselves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from session_core.asgi.same_origin import (
+    CrossSiteReason,
+    cross_site_reason,
+    cross_site_websocket_reason,
+    is_said_same_origin,
+    is_user_navigation,
+)
+from session_core.errors import ConfigurationError
+from session_core.urls import origin_of
+
+OURS = "https://app.example.com"
+TRUSTED = "https://admin.example.com"
+
+
+def headers(**values: str) -> list[tuple[bytes, bytes]]:
+    named = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in values.items()]
+    return [(b"host", b"app.example.com"), *named]
+
+
+def judge(
+    *sent: tuple[bytes, bytes], method: str = "POST", trusted: frozenset[str] = frozenset(), **values: str
+) -> CrossSiteReason | None:
+    return cross_site_reason(method, [*headers(**values), *sent], public_origin=OURS, trusted_origins=trusted)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_methods_that_change_nothing_pass_from_anywhere(method: str) -> None:
+    assert judge(method=method, sec_fetch_site="cross-site", origin="https://evil.example") is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY", "get", "X-NEW", ""])
+def test_every_other_method_is_judged(method: str) -> None:
+    assert judge(method=method, sec_fetch_site="cross-site") == "sec_fetch_site_cross_site"
+    assert judge(method=method, origin="https://evil.example") == "origin_mismatch"
+
+
+class TestSecFetchSiteDecides:
+    @pytest.mark.parametrize("site", ["same-origin", "none"])
+    @pytest.mark.parametrize("origin", [OURS, "https://internal.example", "null", "garbage"])
+    def test_own_pages_and_the_user_pass_under_whatever_host_the_application_is_reached(self, site: str, origin: str) -> None:
+        assert judge(sec_fetch_site=site, origin=origin) is None
+
+    @pytest.mark.parametrize(
+        ("site", "reason"),
+        [
+            ("cross-site", "sec_fetch_site_cross_site"),
+            ("same-site", "sec_fetch_site_same_site"),
+            ("", "sec_fetch_site_invalid"),
+            ("Same-Origin", "sec_fetch_site_invalid"),
+            ("same-origin, same-origin", "sec_fetch_site_invalid"),
+            (" same-origin", "sec_fetch_site_invalid"),
+            ("new-value", "sec_fetch_site_invalid"),
+            ("\xff", "sec_fetch_site_invalid"),
+        ],
+    )
+    def test_other_sites_subdomains_and_unknown_values_are_refused_even_with_our_origin(self, site: str, reason: str) -> None:
+        assert judge(sec_fetch_site=site) == reason
+        assert judge(sec_fetch_site=site, origin=OURS) == reason
+
+    def test_the_header_twice_is_refused(self) -> None:
+        assert judge((b"sec-fetch-site", b"same-origin"), sec_fetch_site="same-origin") == "sec_fetch_site_invalid"
+
+    @pytest.mark.parametrize("site", ["same-site", "cross-site"])
+    def test_a_trusted_origin_passes_and_only_that(self, site: str) -> None:
+        trusted = frozenset({TRUSTED})
+        assert judge(sec_fetch_site=site, origin=TRUSTED, trusted=trusted) is None
+        assert judge(sec_fetch_site=site, origin="https://evil.example", trusted=trusted) is not None
+        assert judge(sec_fetch_site=site, origin="null", trusted=trusted) is not None
+        assert judge(sec_fetch_site=site, trusted=trusted) is not None
+        assert judge((b"origin", TRUSTED.encode()), sec_fetch_site=site, origin=TRUSTED, trusted=trusted) is not None
+
+    def test_a_malformed_value_is_refused_even_for_a_trusted_origin(self) -> None:
+        assert judge(sec_fetch_site="x", origin=TRUSTED, trusted=frozenset({TRUSTED})) == "sec_fetch_site_invalid"
+
+
+class TestOriginDecidesWithoutSecFetchSite:
+    @pytest.mark.parametrize("origin", [OURS, "https://app.example.com:443", "HTTPS://APP.EXAMPLE.COM"])
+    def test_our_origin_passes(self, origin: str) -> None:
+        assert judge(origin=origin) is None
+
+    def test_a_trusted_origin_passes(self) -> None:
+        assert judge(origin=TRUSTED, trusted=frozenset({TRUSTED})) is None
+
+    @pytest.mark.parametrize(
+        ("origin", "reason"),
+        [
+            ("https://evil.example", "origin_mismatch"),
+            ("http://app.example.com", "origin_mismatch"),
+            ("https://app.example.com:8443", "origin_mismatch"),
+            ("http://app.example.com:443", "origin_mismatch"),
+            ("https://app.example.com.evil.example", "origin_mismatch"),
+            ("https://evilapp.example.com", "origin_mismatch"),
+            ("https://x.app.example.com", "origin_mismatch"),
+            ("https://app.example.co", "origin_mismatch"),
+            (TRUSTED, "origin_mismatch"),
+            ("null", "origin_null"),
+            ("Null", "origin_invalid"),
+            ("", "origin_invalid"),
+            ("app.example.com", "origin_invalid"),
+            ("//app.example.com", "origin_invalid"),
+            ("https://app.example.com/", "origin_invalid"),
+            ("https://app.example.com@evil.example", "origin_invalid"),
+            ("https://evil.example\\@app.example.com", "origin_invalid"),
+            ("https://evil.example#app.example.com", "origin_invalid"),
+            ("https://app.example.com.", "origin_invalid"),
+            ("https://app.example.com:", "origin_invalid"),
+            ("https://app.example.com:99999", "origin_invalid"),
+            ("https://app.example.com:0", "origin_invalid"),
+            ("https://app.example.com https://evil.example", "origin_invalid"),
+            ("https://app.example.com, https://evil.example", "origin_invalid"),
+            ("https://app.example.com\n", "origin_invalid"),
+            ("https://app.example.com\0", "origin_invalid"),
+            ("ftp://app.example.com", "origin_invalid"),
+            ("file://", "origin_invalid"),
+            ("chrome-extension://abcdef", "origin_invalid"),
+            ("\xff", "origin_invalid"),
+        ],
+    )
+    def test_every_other_origin_is_refused(self, origin: str, reason: str) -> None:
+        assert judge(origin=origin) == reason
+
+    def test_two_origins_are_refused_even_when_one_or_both_are_ours(self) -> None:
+        assert judge((b"origin", b"https://evil.example"), origin=OURS) == "origin_repeated"
+        assert judge((b"origin", OURS.encode()), origin=OURS) == "origin_repeated"
+
+    def test_on_http_the_port_is_part_of_the_origin(self) -> None:
+        here = origin_of("http://localhost:8000")
+        assert cross_site_reason("POST", headers(origin="http://localhost:8000"), public_origin=here) is None
+        assert cross_site_reason("POST", headers(origin="http://localhost:9000"), public_origin=here) == "origin_mismatch"
+
+    def test_the_check_bites_on_a_comparison_by_prefix(self) -> None:
+        forged = "https://app.example.com.evil.example"
+        assert forged.startswith(OURS)
+        assert judge(origin=forged) == "origin_mismatch"
+
+    def test_neither_header_is_no_browser_and_passes(self) -> None:
+        assert judge() is None
+        assert judge(referer="https://evil.example/", x_forwarded_host="evil.example") is None
+
+
+class TestWebSocket:
+    def test_our_page_and_a_client_that_is_no_browser_pass(self) -> None:
+        assert cross_site_websocket_reason(headers(origin=OURS), public_origin=OURS) is None
+        assert cross_site_websocket_reason(headers(), public_origin=OURS) is None
+
+    @pytest.mark.attack("60")
+    def test_a_hijacking_page_is_refused_although_the_handshake_is_a_get(self) -> None:
+        reason = cross_site_websocket_reason(headers(origin="https://evil.example"), public_origin=OURS)
+        assert reason == "origin_mismatch"
+        sandboxed = cross_site_websocket_reason(headers(origin="null", sec_fetch_site="cross-site"), public_origin=OURS)
+        assert sandboxed == "sec_fetch_site_cross_site"
+
+    def test_a_trusted_origin_may_connect(self) -> None:
+        sent = headers(origin=TRUSTED, sec_fetch_site="same-site", sec_fetch_mode="websocket")
+        assert cross_site_websocket_reason(sent, public_origin=OURS) == "sec_fetch_site_same_site"
+        trusted = frozenset({TRUSTED})
+        assert cross_site_websocket_reason(sent, public_origin=OURS, trusted_origins=trusted) is None
+
+
+class TestUserNavigation:
+    def test_a_followed_link_and_a_client_without_sec_fetch_are_navigations(self) -> None:
+        assert is_user_navigation(headers(sec_fetch_mode="navigate", sec_fetch_dest="document", sec_fetch_site="cross-site"))
+        assert is_user_navigation(headers())
+        assert is_user_navigation(headers(purpose="shopping"))
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
+            {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "script"},
+            {"sec_fetch_mode": "cors", "sec_fetch_dest": "empty"},
+            {"sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"},
+            {"sec_fetch_mode": "navigate", "sec_fetch_dest": "embed"},
+            {"sec_fetch_mode": "navigate"},
+            {"sec_fetch_dest": "document"},
+            {"sec_fetch_site": "none"},
+            {"sec_fetch_mode": "NAVIGATE", "sec_fetch_dest": "document"},
+            {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document", "sec_purpose": "prefetch"},
+            {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document", "sec_purpose": "prefetch;prerender"},
+            {"sec_purpose": "prefetch;anonymous-client-ip"},
+            {"purpose": "prefetch"},
+            {"x_purpose": "preview"},
+            {"x_moz": "Prefetch"},
+        ],
+    )
+    def test_images_frames_scripts_and_prefetchers_are_none(self, values: dict[str, str]) -> None:
+        assert not is_user_navigation(headers(**values))
+
+    def test_a_repeated_header_is_no_navigation(self) -> None:
+        sent = headers(sec_fetch_mode="navigate", sec_fetch_dest="document")
+        assert not is_user_navigation([*sent, (b"sec-fetch-dest", b"document")])
+
+
+class TestOriginOf:
+    @pytest.mark.parametrize(
+        ("url", "origin"),
+        [
+            ("https://app.example.com", "https://app.example.com"),
+            ("HTTPS://App.Example.COM:443/path?x#y", "https://app.example.com"),
+            ("http://localhost:8000/", "http://localhost:8000"),
+            ("http://127.0.0.1:080", "http://127.0.0.1"),
+            ("https://[::1]:8443", "https://[::1]:8443"),
+            ("https://xn--bcher-kva.example?x", "https://xn--bcher-kva.example"),
+        ],
+    )
+    def test_it_is_what_a_browser_would_send(self, url: str, origin: str) -> None:
+        assert origin_of(url) == origin
+
+    @pytest.mark.parametrize(
+        "url",
+        ["", "https://", "https:///x", "app.example.com", "/x", "ftp://a.example", "https://u:pw-hidden@a.example",
+         "https://bücher.example",
+         "https://a.example:x", "https://a.example:99999", "https://a\\.example", "https://a example",
+         "https://\u212aa.example", "null"],
+    )  # fmt: skip
+    def test_what_is_no_web_origin_is_refused_without_being_shown(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"https://app\.example\.com") as caught:
+            origin_of(url)
+        assert "pw-hidden" not in str(caught.value)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-purpose"]),
+            st.binary() | st.sampled_from([b"same-origin", b"none", b"same-site", b"null", OURS.encode()]),
+        )
+    )
+)
+@settings(deadline=None)
+def test_garbage_never_raises_and_a_pass_always_has_a_reason(sent: list[tuple[bytes, bytes]]) -> None:
+    is_user_navigation(sent)
+    refused = cross_site_reason("POST", sent, public_origin=OURS)
+    sites = [value for name, value in sent if name == b"sec-fetch-site"]
+    origins = [value for name, value in sent if name == b"origin"]
+    ours = origins == [] or (len(origins) == 1 and origins[0].lower() in {OURS.encode(), OURS.encode() + b":443"})
+    assert (refused is None) == (sites in ([b"same-origin"], [b"none"]) or (not sites and ours))
+
+
+NAMES = st.sampled_from([b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"cookie"])
+VALUES = st.sampled_from([b"same-origin", b"cross-site", b"none", b"null", b"", OURS.encode(), b"https://evil.example"])
+
+
+@settings(max_examples=500)
+@given(sent=st.lists(st.tuples(NAMES, VALUES), max_size=5), whole=st.booleans())
+def test_what_is_said_to_be_of_the_same_origin_passes_by_the_rules_too(sent: list[tuple[bytes, bytes]], *, whole: bool) -> None:
+    said = is_said_same_origin(sent if whole else iter(sent))
+    if said:
+        assert whole  # what can be read only once is left to the rules
+        assert cross_site_reason("POST", sent, public_origin=OURS) is None
+        assert cross_site_websocket_reason(sent, public_origin=OURS) is None
+    elif whole and len(dict(sent)) == len(sent):
+        assert (b"sec-fetch-site", b"same-origin") not in sent

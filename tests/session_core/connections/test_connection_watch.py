@@ -1,0 +1,61 @@
+"""What the watch of open connections does when the store changes between two of its looks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from session_core.connections.watch import ConnectionWatch
+from session_core.sessions.record import Device
+from session_core.sessions.snapshot import Snapshot
+from session_core.stores import MemoryStore
+from session_core.stores.base import StoredSession
+from session_core.testing import FakeClock
+from tests.support.sessions import make_app, plugin_in
+
+pytestmark = pytest.mark.anyio
+NO_BEAT = 3600.0
+
+
+class EndsOnceSeen(MemoryStore):
+    """Ends a session right after it was found under its new key: before anybody can have heard of it under that key."""
+
+    successor: str | None = None
+
+    async def load(self, key: str) -> StoredSession | None:
+        found = await super().load(key)
+        if key == self.successor:
+            await self.delete(key)
+        return found
+
+
+class Connection:
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def end(self, reason: str) -> None:
+        assert reason == "ended"
+        self.ended.set()
+
+    def follow(self, session: Snapshot) -> None:
+        del session
+
+
+async def test_what_ends_while_it_is_being_followed_is_noticed_without_waiting_for_a_beat() -> None:
+    clock = FakeClock()
+    store = EndsOnceSeen(clock=clock)
+    plugin = plugin_in(make_app(store=store, clock=clock))
+    await plugin.store.open()
+    _, before = await plugin.lifecycle.begin(b"\x80", device=Device())
+    connection = Connection()
+    watch = ConnectionWatch(plugin.store, clock, interval=NO_BEAT, push=False, on_outage=pytest.fail)
+    watch.add(connection, before)
+    try:
+        _, after = await plugin.lifecycle.regenerate(before, lambda record: record)
+        store.successor = after.key
+        watch.hint([before.key])
+        async with asyncio.timeout(30):
+            await connection.ended.wait()
+    finally:
+        await watch.close()

@@ -1,0 +1,215 @@
+"""Names and attributes: what a browser would drop is refused at start, what is set can be deleted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from session_core.cookies import CookieConfig, CookieSigner, ResolvedCookie, cookie_name
+from session_core.errors import ConfigurationError
+from session_core.ids import new_session_id
+
+HTTPS = "https://app.example.com"
+HTTP = "http://localhost:8000"
+
+
+def attributes(header: bytes) -> list[str]:
+    """The attributes of a Set-Cookie header that must be the same on set and delete, in order."""
+    parts = header.decode("ascii").split("; ")[1:]
+    return [part for part in parts if not part.startswith(("Max-Age=", "Expires="))]
+
+
+@pytest.mark.attack("asvs-3.3.1")
+@pytest.mark.attack("asvs-3.3.3")
+@pytest.mark.attack("asvs-3.3.4")
+def test_on_https_the_default_is_a_host_cookie() -> None:
+    cookie = CookieConfig().resolve(HTTPS)
+    assert cookie.set_header("s:a.b+/c", 3600) == (
+        b"__Host-session=s%3Aa.b%2B%2Fc; Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=Lax"
+    )
+
+
+def test_on_http_the_default_name_is_plain_since_safari_takes_no_secure_cookie_from_localhost() -> None:
+    assert CookieConfig().resolve(HTTP).set_header("x", 1) == b"session=x; Max-Age=1; Path=/; HttpOnly; SameSite=Lax"
+
+
+@pytest.mark.parametrize(
+    ("url", "secure"),
+    [("HTTPS://App.Example.com", True), ("https://a.example:8443/base", True), ("http://[::1]:80", False)],
+)
+def test_the_public_url_alone_decides_about_secure(url: str, secure: bool) -> None:
+    cookie = CookieConfig().resolve(url)
+    assert cookie.secure is secure
+    assert cookie.name == cookie_name("session", url) == ("__Host-session" if secure else "session")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CookieConfig(),
+        CookieConfig(name="__Secure-s", domain="Example.com", path="/app", same_site="strict"),
+        CookieConfig(same_site="none", partitioned=True),
+        CookieConfig(http_only=False, persistent=False),
+    ],
+)
+@pytest.mark.attack("55")
+def test_a_cookie_is_deleted_with_exactly_the_attributes_it_was_set_with(config: CookieConfig) -> None:
+    cookie = config.resolve(HTTPS)
+    set_header, delete_header = cookie.set_header("x" * 200, 60), cookie.delete_header()
+    assert attributes(set_header) == attributes(delete_header)
+    assert delete_header.startswith(f"{cookie.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; ".encode())
+
+
+def test_every_attribute_is_written() -> None:
+    cookie = CookieConfig(name="__Secure-s", domain="Example.com", path="/app", same_site="none", partitioned=True)
+    assert cookie.resolve(HTTPS).set_header("v", 5) == (
+        b"__Secure-s=v; Max-Age=5; Path=/app; Domain=example.com; Secure; HttpOnly; Partitioned; SameSite=None"
+    )
+
+
+def test_a_cookie_for_the_browser_session_has_no_max_age() -> None:
+    assert b"Max-Age" not in CookieConfig(persistent=False).resolve(HTTPS).set_header("x", 3600)
+    assert b"Max-Age" not in CookieConfig().resolve(HTTPS).set_header("x", None)
+
+
+def test_no_lifetime_left_deletes_instead_of_writing_a_negative_age() -> None:
+    assert b"; Max-Age=0;" in CookieConfig().resolve(HTTPS).set_header("x", -5)
+
+
+BROWSERS_WOULD_DROP: list[tuple[str, dict[str, Any], str]] = [
+    ("host prefix with domain", {"domain": "example.com"}, HTTPS),
+    ("host prefix with path", {"path": "/app"}, HTTPS),
+    ("host prefix on http", {"name": "__Host-session"}, HTTP),
+    ("host prefix in lower case with domain", {"name": "__host-session", "domain": "example.com"}, HTTPS),
+    ("host prefix in mixed case with path", {"name": "__HoSt-session", "path": "/app"}, HTTPS),
+    ("secure prefix on http", {"name": "__Secure-session"}, HTTP),
+    ("secure prefix in upper case on http", {"name": "__SECURE-session"}, HTTP),
+    ("http prefix readable by scripts", {"name": "__Http-session", "http_only": False}, HTTPS),
+    ("host-http prefix readable by scripts", {"name": "__Host-Http-s", "http_only": False}, HTTPS),
+    ("host-http prefix with domain", {"name": "__host-http-s", "domain": "example.com"}, HTTPS),
+    ("same-site none on http", {"same_site": "none"}, HTTP),
+    ("partitioned on http", {"partitioned": True}, HTTP),
+    ("secure on plain http", {"secure": True}, "http://app.example.com"),
+    ("secure on a host that only looks like loopback", {"secure": True}, "http://localhost.example.com"),
+    ("domain of another site", {"name": "s", "domain": "evil.example"}, HTTPS),
+    ("domain that only ends alike", {"name": "s", "domain": "ample.com"}, HTTPS),
+    ("domain below the host", {"name": "s", "domain": "x.app.example.com"}, HTTPS),
+    ("domain that is part of an address", {"name": "s", "domain": "0.0.1"}, "http://127.0.0.1:8000"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"), [case[1:] for case in BROWSERS_WOULD_DROP], ids=[case[0] for case in BROWSERS_WOULD_DROP]
+)
+def test_what_a_browser_would_drop_is_refused_with_a_good_example(settings: dict[str, Any], url: str) -> None:
+    with pytest.raises(ConfigurationError, match="for example"):
+        CookieConfig(**settings).resolve(url)
+
+
+def test_a_cookie_of_an_https_site_may_not_travel_in_the_clear() -> None:
+    with pytest.raises(ConfigurationError, match="secure=None"):
+        CookieConfig(name="session", secure=False).resolve(HTTPS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({"secure": True}, HTTP),
+        ({"secure": True}, "http://127.0.0.1:8000"),
+        ({"secure": True}, "http://[::1]:8000"),
+        ({"secure": True}, "http://app.localhost"),
+        ({"name": "__Secure-s", "domain": "example.com"}, HTTPS),
+        ({"name": "__host-x"}, HTTPS),
+        ({"name": "s", "domain": "app.example.com"}, HTTPS),
+        ({"name": "!#$%&'*+-.^_`|~"}, HTTPS),
+    ],
+)
+def test_what_a_browser_takes_is_taken(settings: dict[str, Any], url: str) -> None:
+    assert isinstance(CookieConfig(**settings).resolve(url), ResolvedCookie)
+
+
+@pytest.mark.attack("58")
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a;b", "a=b", "a,b", "a\r\nSet-Cookie: x", "a\0", "ä", "a\n", '"a"', "a/b", "\ud800"]
+)
+def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        CookieConfig(name=name)
+
+
+@pytest.mark.attack("58")
+@pytest.mark.parametrize("bad", ["a;b", "a,b", "a\rb", "a\nb", "a\0b", "a b", "ä", "a\n", "\ud800", "a\tb", "a\x7fb"])
+def test_domain_and_path_cannot_add_attributes_or_headers(bad: str) -> None:
+    with pytest.raises(ConfigurationError):
+        CookieConfig(name="s", path="/" + bad)
+    with pytest.raises(ConfigurationError):
+        CookieConfig(name="s", domain=bad)
+
+
+@pytest.mark.parametrize("domain", ["", ".example.com", "example.com.", "https://example.com", "a..b", "*.example.com", "-a.b"])
+def test_a_domain_is_a_plain_host_name(domain: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"example\.com"):
+        CookieConfig(name="s", domain=domain)
+
+
+@pytest.mark.parametrize("path", ["", "app", "*"])
+def test_a_path_begins_with_a_slash(path: str) -> None:
+    with pytest.raises(ConfigurationError):
+        CookieConfig(path=path)
+
+
+@pytest.mark.parametrize("same_site", ["Lax", "", "default", "none; Secure", None])
+def test_an_unknown_same_site_value_is_refused(same_site: Any) -> None:
+    with pytest.raises(ConfigurationError, match="lax"):
+        CookieConfig(same_site=same_site)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "app.example.com", "ftp://a.example", "https://", "https://user:secret@a.example", "https://a b", "//a.example"]
+)
+def test_a_public_url_that_names_no_web_origin_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"https://app\.example\.com") as caught:
+        CookieConfig().resolve(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.attack("asvs-3.3.5")
+@pytest.mark.attack("55")
+def test_a_header_above_4096_bytes_is_never_sent() -> None:
+    cookie = CookieConfig().resolve(HTTPS)
+    room = 4096 - len(cookie.set_header("", 60))
+    assert len(cookie.set_header("x" * room, 60)) == 4096
+    with pytest.raises(ConfigurationError, match="4097 bytes"):
+        cookie.set_header("x" * (room + 1), 60)
+    with pytest.raises(ConfigurationError, match="4096"):
+        cookie.set_header("ü" * (room // 6 + 1), 60)
+
+
+def test_attributes_that_leave_no_room_for_a_session_are_refused_at_start() -> None:
+    with pytest.raises(ConfigurationError, match="4096"):
+        CookieConfig(name="s", path="/" + "x" * 4000).resolve(HTTPS)
+
+
+@pytest.mark.attack("55")
+@pytest.mark.attack("asvs-3.3.5")
+def test_a_real_session_cookie_is_small() -> None:
+    header = CookieConfig().resolve(HTTPS).set_header(CookieSigner(["k" * 32]).sign(new_session_id()), 86400)
+    assert len(header) < 200
+
+
+@pytest.mark.attack("58")
+def test_no_value_can_split_the_header() -> None:
+    hostile = 'x\r\nSet-Cookie: evil=1; Domain=evil, "\0\u2028\x85'
+    header = CookieConfig().resolve(HTTPS).set_header(hostile, 1)
+    value = header.split(b"; ")[0].partition(b"=")[2]
+    assert re.fullmatch(rb"[A-Za-z0-9%.!~*'()_-]+", value)
+
+
+@pytest.mark.attack("58")
+def test_a_lone_surrogate_in_a_value_is_refused_without_being_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        CookieConfig().resolve(HTTPS).set_header("hidden\ud800", 1)
+    assert caught.value.__context__ is None
+    assert "hidden" not in str(caught.value)

@@ -1,0 +1,129 @@
+"""The short cut of reading a session cookie says exactly what the long way says, whatever is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from session_core.cookies import CookieConfig, CookieReading, CookieSigner, SessionCookieReader, read_session_id
+from session_core.cookies import reader as transport
+
+SECRETS = ["new-secret-new-secret-new-secret-new", "old-secret-old-secret-old-secret-old"]
+SIGNER = CookieSigner(SECRETS)
+OTHERS = [SIGNER, CookieSigner(SECRETS[1:]), CookieSigner.for_cookie("login", SECRETS)]
+IDS = ["Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY7e0", "B" * 46, "B" * 45, "B" * 45 + "=", "session", "a" * 46]
+PUBLIC_URLS = ["https://app.example.com", "http://localhost"]
+NAMES = ["session", "s", "3A", "aa", "a-a", "s.s"]
+"""Also names that are in a value, and such as overlap themselves."""
+
+
+@contextmanager
+def the_long_way() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "_plain_id", lambda *_: None)
+        yield
+
+
+def pairs_of(name: str) -> list[bytes]:
+    pairs = [f"{name}={transport_form(signer.sign(session_id))}".encode() for signer in OTHERS for session_id in IDS]
+    genuine = pairs[0]
+    value = genuine.partition(b"=")[2]
+    spelt = [
+        re.sub(rb"%(..)", lambda match: match[0].lower(), genuine), genuine.replace(b"%3A", b":"), genuine.replace(b"%2B", b"+"),
+        genuine.replace(b"%2F", b"/"), genuine + b"=", genuine + b"%3D", genuine + b".", genuine.replace(b".", b"%2E"),
+        genuine.replace(b"s%3A", b"%73%3A"), genuine.replace(b"%", b"%25"), genuine.upper(), genuine[:-1],
+        b'%s="%s"' % (name.encode(), value), b"%s = %s" % (name.encode(), value), b"x=" + genuine, b"=" + genuine,
+        name.encode(), name.encode() + b"=", name.upper().encode() + b"=" + value, b"x" + genuine, b"\xa0" + genuine,
+        b"\x0b" + genuine, b"\n" + genuine, genuine + b"\n", genuine + b"\x0b", genuine + b"\0", genuine + b"," + genuine,
+        b"x=" + value, name.encode() * 3 + b"=" + value, b"x=y" + name.encode(), b"", b" ", b"\t" + genuine + b" \t ",
+    ]  # fmt: skip
+    return pairs + spelt
+
+
+def transport_form(signed: str) -> str:
+    return signed.replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[str, str, list[tuple[bytes, bytes]]]:
+    public_url, base = draw(st.sampled_from(PUBLIC_URLS)), draw(st.sampled_from(NAMES))
+    pairs = pairs_of(CookieConfig(name=base).resolve(public_url).name)
+    some = st.lists(st.sampled_from(pairs) | st.sampled_from(pairs[:1]), max_size=4)
+    headers: list[tuple[bytes, bytes]] = []
+    for _ in range(draw(st.integers(0, 2))):
+        line = draw(st.sampled_from([b"; ", b";", b";;", b" ;\t", b", "])).join(draw(some))
+        if line and draw(st.booleans()) and draw(st.booleans()):
+            at = draw(st.integers(0, len(line) - 1))
+            line = line[:at] + draw(st.binary(max_size=2)) + line[at + draw(st.integers(0, 2)) :]
+        headers.append((draw(st.sampled_from([b"cookie", b"cookie", b"cookie", b"Cookie", b"x-cookie"])), line))
+    return public_url, base, headers
+
+
+def read(public_url: str, name: str, headers: list[tuple[bytes, bytes]]) -> CookieReading:
+    return read_session_id(headers, CookieConfig(name=name).resolve(public_url), SIGNER)
+
+
+@pytest.mark.attack("53")
+@given(requests())
+@settings(deadline=None, max_examples=500)
+def test_the_short_cut_says_what_the_long_way_says(request: tuple[str, str, list[tuple[bytes, bytes]]]) -> None:
+    short = read(*request)
+    with the_long_way():
+        assert read(*request) == short
+
+
+@pytest.mark.attack("53")
+@pytest.mark.parametrize("public_url", PUBLIC_URLS)
+@pytest.mark.parametrize("base", NAMES)
+def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url: str) -> None:
+    pairs = pairs_of(CookieConfig(name=base).resolve(public_url).name)
+    lines = [*pairs, *(b"; ".join(two) for first in pairs[:3] for other in pairs for two in ((first, other), (other, first)))]
+    short = [read(public_url, base, [(b"cookie", line)]) for line in lines]
+    with the_long_way():
+        assert [read(public_url, base, [(b"cookie", line)]) for line in lines] == short
+    assert short[0].session_id == IDS[0]
+
+
+@pytest.mark.attack("53")
+@given(requests(), st.integers(1, 3))
+@settings(deadline=None, max_examples=300)
+def test_what_is_remembered_of_a_line_is_what_reading_it_says(
+    request: tuple[str, str, list[tuple[bytes, bytes]]], times: int
+) -> None:
+    public_url, base, headers = request
+    cookie = CookieConfig(name=base).resolve(public_url)
+    reader = SessionCookieReader(cookie, SIGNER)
+    genuine = pairs_of(cookie.name)[0]
+    assert reader.read([(b"cookie", genuine)]).session_id == IDS[0]
+    for _ in range(times):
+        assert reader.read(headers) == read(*request)
+    assert reader.read([(b"cookie", genuine[:-1] + bytes([genuine[-1] ^ 1]))]).session_id is None
+
+
+def test_a_line_is_verified_once_and_a_long_one_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = CookieConfig().resolve(PUBLIC_URLS[0])
+    reader = SessionCookieReader(cookie, SIGNER)
+    genuine, read_by = pairs_of(cookie.name)[0], []
+    monkeypatch.setattr(transport, "read_session_id", lambda *args: read_by.append(args[0]) or read_session_id(*args))
+    for line in (genuine, b"a=%b; %b" % (b"x" * 2000, genuine)):
+        assert [reader.read([(b"cookie", line)]).session_id for _ in range(3)] == [IDS[0]] * 3
+    assert len(read_by) == 1 + 3
+    for number in range(3000):
+        reader.read([(b"cookie", b"%b; a=%d" % (genuine, number))])
+    assert reader._read_line.cache_info().currsize <= 1024
+    assert "Zk3v" not in repr(vars(reader))
+
+
+def test_the_comparison_bites_on_a_short_cut_that_ignores_a_second_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(headers: list[tuple[bytes, bytes]], name: str, signer: CookieSigner) -> str | None:
+        found = transport._plain_form(name)[0].search(headers[0][1])
+        return None if found is None else signer.unsign_id(found[1], found[2])
+
+    monkeypatch.setattr(transport, "_plain_id", careless)
+    with pytest.raises(AssertionError):
+        test_each_form_of_a_cookie_alone_and_beside_each_other("session", PUBLIC_URLS[0])

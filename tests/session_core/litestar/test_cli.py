@@ -1,0 +1,169 @@
+"""`litestar sessions ...` and `litestar check`, over a real store file, as an operator runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from litestar import Litestar
+from litestar.cli.main import litestar_group
+
+from session_core import Identity
+from session_core.ids import handle_of, new_session_id, session_key
+from session_core.sessions.record import SessionRecord
+from session_core.sessions.snapshot import entry_of
+from session_core.testing import FakeClock, logged_in_cookie
+from tests.support.sessions import ALICE, BOB, AppSession, make_app, plugin_in
+
+APP = """
+from session_core.guards import requires_login, requires_role
+from litestar import get
+from tests.support.sessions import make_app, SECRET
+
+@get("/members", guards=[requires_login])
+async def members() -> None: ...
+
+@get("/admins", guards=[requires_role("admin")])
+async def admins() -> None: ...
+
+app = make_app(members, admins, store="{store}")
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/sessions"
+
+
+@pytest.fixture
+def run(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = f"operators_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(APP.format(store=store))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(litestar_group, ["--app", f"{module}:app", *arguments])
+
+    return invoke
+
+
+def log_in_users(store: str, *users: Identity) -> None:
+    app: Litestar = make_app(store=store)
+
+    async def work() -> None:
+        for user in users:
+            await logged_in_cookie(app, user, AppSession(note="private-canary"))
+        await plugin_in(app).store.close()
+
+    asyncio.run(work())
+
+
+def handles_in(output: str) -> list[str]:
+    return re.findall(r"^[A-Za-z0-9_-]{22}(?=  )", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("form", ["-h", "-[^-].*h", "--", "-"])
+def test_a_handle_that_begins_with_a_dash_is_no_option(run: Any, store: str, form: str) -> None:
+    app: Litestar = make_app(store=store)
+
+    async def store_one() -> str:
+        sessions = plugin_in(app)
+        await sessions.store.open()
+        while not re.match(form, handle := handle_of(key := session_key(new_session_id()))):
+            pass
+        now = sessions.config.clock.now()
+        record = SessionRecord(created_at=now, absolute_expires_at=now + 60_000)
+        await sessions.store.create(key, entry_of(record, now + 60_000))
+        await sessions.store.close()
+        return handle
+
+    handle = asyncio.run(store_one())
+    assert f"handle          {handle}" in run("sessions", "show", handle).output
+    assert run("sessions", "revoke", handle).output.endswith(f"ended {handle}\n")
+
+
+def test_list_show_and_revoke(run: Any, store: str) -> None:
+    log_in_users(store, ALICE, ALICE, BOB)
+    listed = run("sessions", "list")
+    handles = handles_in(listed.output)
+    assert (listed.exit_code, len(handles)) == (0, 3)
+    assert listed.output.count("alice @ https://op.example") == 2
+    shown = run("sessions", "show", handles[0])
+    assert "issuer          https://op.example" in shown.output
+    assert "canary" not in shown.output
+    assert run("sessions", "revoke", handles[0]).output.endswith(f"ended {handles[0]}\n")
+    assert run("sessions", "revoke", handles[0]).exit_code == 2
+    assert run("sessions", "show", handles[0]).exit_code == 2
+
+
+def test_a_users_sessions_are_listed_and_ended_together(run: Any, store: str) -> None:
+    log_in_users(store, ALICE, ALICE, BOB)
+    user = ("--issuer", ALICE.issuer, "--subject", ALICE.subject)
+    assert len(handles_in(run("sessions", "list", *user).output)) == 2
+    assert run("sessions", "list", "--subject", "alice").exit_code == 2
+    assert run("sessions", "revoke-all", *user).output.endswith("ended 2 session(s)\n")
+    assert len(handles_in(run("sessions", "list").output)) == 1
+
+
+def test_stats_count(run: Any, store: str) -> None:
+    log_in_users(store, ALICE, ALICE, BOB)
+    output = run("sessions", "stats").output
+    assert "sessions    3" in output
+    assert "logged in   3 (of 2 users)" in output
+
+
+def test_prune_removes_what_has_expired(run: Any, store: str) -> None:
+    old = FakeClock(start_ms=1_600_000_000_000)
+    app = make_app(store=store, clock=old)
+
+    async def work() -> None:
+        await logged_in_cookie(app, ALICE)
+        await plugin_in(app).store.close()
+
+    asyncio.run(work())
+    assert run("sessions", "prune").output.endswith("removed 1 expired record(s)\n")
+    assert run("sessions", "prune").output.endswith("removed 0 expired record(s)\n")
+
+
+def test_generate_secret_is_fit_for_both_settings(run: Any) -> None:
+    from session_core.cookies import parse_secrets
+    from session_core.sealing import parse_keys
+
+    first, second = (run("sessions", "generate-secret").output.strip() for _ in range(2))
+    assert first != second
+    assert parse_secrets(first) == (first,)
+    assert len(parse_keys(first)[0]) == 32
+
+
+def test_rotate_puts_a_new_secret_first_and_keeps_the_old(run: Any, tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text("# settings\nSESSION_SECRETS=old-one,older-one\nOTHER=1\n")
+    assert run("sessions", "rotate").exit_code == 0
+    lines = env.read_text().splitlines()
+    assert re.fullmatch(r"SESSION_SECRETS=[\w-]{43},old-one", lines[1])
+    assert (lines[0], lines[2]) == ("# settings", "OTHER=1")
+    assert env.stat().st_mode & 0o777 == 0o600
+    output = run("sessions", "rotate", "--name", "SESSION_ENCRYPTION_KEYS", "--env-file", "new.env").output
+    assert (tmp_path / "new.env").read_text().partition("=")[2].strip() not in output
+
+
+def test_an_outage_is_one_clear_line(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "sessions").write_text("not a folder")
+    result = run("sessions", "list")
+    assert result.exit_code == 1
+    assert result.output.strip().splitlines()[-1] == "error: The session store is unavailable, please try again shortly"
+    assert "Traceback" not in result.output
+
+
+def test_check_names_what_is_unfit_and_shows_every_route(run: Any) -> None:
+    result = run("check")
+    assert result.exit_code == 1
+    assert "public_url: must be https" in result.output
+    assert re.search(r"^/members +GET +requires login$", result.output, re.MULTILINE)
+    assert re.search(r"^/admins +GET +requires role admin$", result.output, re.MULTILINE)
+    assert re.search(r"^/public +GET +public$", result.output, re.MULTILINE)

@@ -1,0 +1,327 @@
+"""Handlers get their session without Litestar's injection; what they get, and what goes wrong, is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Litestar, Request, Response, asgi, get, post, websocket
+from litestar.connection import WebSocket
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import HTTPException
+from litestar.middleware import ASGIMiddleware
+from litestar.params import FromQuery
+from litestar.response import Stream
+from litestar.routes import HTTPRoute, WebSocketRoute
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from session_core import Session, SessionPlugin, StoreUnavailableError
+from session_core.asgi.error_guard import error_guard_of
+from session_core.litestar import injection, plugin
+from tests.support.sessions import AppSession, client_of, make_app, make_config, plugin_in
+
+pytestmark = pytest.mark.anyio
+
+
+async def provide_theme(session: Session[AppSession]) -> str:
+    return session.data.theme
+
+
+async def provide_number() -> int:
+    return 7
+
+
+@get("/themed", dependencies={"theme": Provide(provide_theme), "number": Provide(provide_number)})
+async def themed(
+    session: Session[AppSession], theme: NamedDependency[str], number: NamedDependency[int], q: FromQuery[str] = "-"
+) -> list[Any]:
+    return [session.data.theme, theme, number, q]
+
+
+@get("/only-inside", dependencies={"theme": Provide(provide_theme)})
+async def only_inside(theme: NamedDependency[str]) -> str:
+    return theme
+
+
+async def provide_other() -> str:
+    return "somebody else's"
+
+
+@get("/other", dependencies={"session": Provide(provide_other)})
+async def other(session: NamedDependency[str]) -> str:
+    return session
+
+
+@get("/scoped")
+async def scoped(session: Session[AppSession], request: Request[Any, Any, Any], scope: Scope) -> list[bool]:
+    return [session.exists, request.scope is scope]
+
+
+@get("/refuses")
+async def refuses(session: Session[AppSession], code: FromQuery[int] = 418) -> None:
+    session.data.note = "not of a refused request alone"
+    raise HTTPException(status_code=code, detail="short and stout")
+
+
+@post("/login-and-refuse")
+async def login_and_refuse(session: Session[AppSession]) -> None:
+    await session.update(note="made before")
+    raise HTTPException(status_code=409)
+
+
+@websocket("/socket")
+async def socket_with_session(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
+    await socket.accept()
+    await socket.send_json([session.data.theme])
+    await socket.close()
+
+
+HANDLERS = [themed, only_inside, other, scoped, refuses, login_and_refuse, socket_with_session]
+
+
+def another_litestar(patch: pytest.MonkeyPatch) -> None:
+    """One that keeps its handlers and builds its stack in another way: everything goes its way."""
+    patch.setattr(plugin, "inject_directly", lambda _: False)
+    patch.setattr("session_core.asgi.middleware.error_guard_of", lambda _: None)
+
+
+@pytest.fixture(params=["directly", "by Litestar"])
+def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Litestar:
+    if request.param == "by Litestar":
+        another_litestar(monkeypatch)
+    return make_app(*HANDLERS)
+
+
+async def test_a_session_comes_with_whatever_else_a_handler_takes(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.patch("/assign", json={"theme": "dark"})
+        assert (await client.get("/themed?q=x")).json() == ["dark", "dark", 7, "x"]
+        assert (await client.get("/only-inside")).text == "dark"
+        assert (await client.get("/scoped")).json() == [True, True]
+
+
+async def test_a_dependency_of_that_name_that_is_somebody_else_s_stays_so(app: Litestar) -> None:
+    async with client_of(app) as client:
+        assert (await client.get("/other")).text == "somebody else's"
+
+
+async def test_an_outage_is_a_503_before_the_handler_runs(app: Litestar, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(key: str) -> None:
+        raise StoreUnavailableError(key)
+
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        monkeypatch.setattr(plugin_in(app).store.inner, "load", down)
+        answer = await client.get("/themed")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+
+
+async def test_what_a_handler_raises_is_answered_as_ever(app: Litestar) -> None:
+    raised: list[str] = []
+    app.after_exception.append(lambda error, _: _note(raised, error))
+    async with client_of(app) as client:
+        refused = await client.get("/refuses")
+        assert (refused.status_code, refused.json()["detail"]) == (418, "short and stout")
+        assert refused.headers["vary"] == "Cookie"
+        assert (await client.get("/read")).json()["data"]["note"] == "not of a refused request alone"
+        assert (await client.get("/refuses?code=x")).status_code == 400
+        assert (await client.get("/fails")).status_code == 500
+        assert (await client.get("/read")).json()["data"]["note"] == "not of a refused request alone"
+    assert raised == ["HTTPException", "ValidationException", "RuntimeError"]
+
+
+async def _note(raised: list[str], error: Exception) -> None:
+    raised.append(type(error).__name__)
+
+
+async def test_a_visitor_s_cookie_goes_out_with_the_refusal(app: Litestar) -> None:
+    async with client_of(app) as client:
+        assert (await client.post("/login-and-refuse")).status_code == 409
+        assert (await client.get("/read")).json()["data"]["note"] == "made before"
+
+
+async def test_an_exception_handler_of_the_application_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Any:
+        return Response({"by": type(error).__name__, "path": request.url.path}, status_code=422)
+
+    bodies = []
+    for way in ("directly", "by Litestar"):
+        with monkeypatch.context() as patch:
+            if way == "by Litestar":
+                another_litestar(patch)
+            app = Litestar(
+                [refuses],
+                plugins=[SessionPlugin(make_config())],
+                exception_handlers={HTTPException: answer},
+                openapi_config=None,
+                logging_config=None,
+            )
+            async with client_of(app) as client:
+                got = await client.get("/refuses")
+                bodies.append((got.status_code, got.json(), got.headers.get("cache-control"), got.headers.get("vary")))
+    assert bodies[0] == bodies[1]
+    assert bodies[0][:2] == (422, {"by": "HTTPException", "path": "/refuses"})
+
+
+@get("/breaks-off")
+async def breaks_off(session: Session[AppSession]) -> Stream:
+    async def parts() -> AsyncIterator[bytes]:
+        yield session.data.theme.encode()
+        msg = "half-way"
+        raise ValueError(msg)
+
+    return Stream(parts())
+
+
+class HoldsBack(ASGIMiddleware):
+    """Keeps all messages until the application has returned."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        held: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            held.append(message)
+
+        await next_app(scope, receive, keep)
+        for message in held:
+            await send(message)
+
+
+@pytest.mark.parametrize("way", ["directly", "by Litestar"])
+async def test_no_second_response_begins_behind_a_middleware_that_holds_the_first_one_back(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "by Litestar":
+        another_litestar(monkeypatch)
+    plugins = [SessionPlugin(make_config())]
+    app = Litestar([breaks_off], plugins=plugins, middleware=[HoldsBack()], openapi_config=None, logging_config=None)
+    async with client_of(app) as client:
+        answer = await client.get("/breaks-off")
+    assert (answer.status_code, "light" in answer.text) == (500, False)
+
+
+class Kept:
+    """What a handler that fails has at hand."""
+
+
+async def test_nothing_of_a_request_that_failed_is_kept(app: Litestar) -> None:
+    held: list[weakref.ref[Kept]] = []
+
+    @get("/fails-with-much")
+    async def fails_with_much(session: Session[AppSession]) -> None:
+        much = Kept()
+        held.append(weakref.ref(much))
+        raise HTTPException(status_code=400 if session.exists else 409)
+
+    app.register(fails_with_much)
+    async with client_of(app) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                assert (await client.get("/fails-with-much")).status_code == 409
+            assert [kept() for kept in held] == [None] * 20
+        finally:
+            gc.enable()
+
+
+async def test_an_inner_application_of_the_same_sessions_answers_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its middleware sees a response, as it does alone: also where the middleware of sessions stands here twice."""
+    seen: list[str] = []
+
+    class Sees(ASGIMiddleware):
+        async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+            async def look(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    seen.append(f"status {message['status']}")
+                await send(message)
+
+            await next_app(scope, receive, look)
+
+    for way in ("directly", "by Litestar"):
+        with monkeypatch.context() as patch:
+            if way == "by Litestar":
+                another_litestar(patch)
+            plugin = SessionPlugin(make_config())
+            inner = Litestar([refuses], plugins=[plugin], middleware=[Sees()], openapi_config=None, logging_config=None)
+            outer = Litestar(
+                [asgi("/inner", is_mount=True, opt={"session": True}, copy_scope=False)(inner)],
+                plugins=[plugin],
+                openapi_config=None,
+                logging_config=None,
+            )
+            async with client_of(outer) as client:
+                assert (await client.get("/inner/refuses")).status_code == 418
+    assert seen == ["status 418", "status 418"]
+
+
+def models_of(app: Litestar, path: str) -> list[Any]:
+    route = next(route for route in app.routes if route.path == path)
+    if isinstance(route, HTTPRoute):
+        return [model for handler, model in route.route_handler_map.values() if handler.handler_name != "options_handler"]
+    assert isinstance(route, WebSocketRoute)
+    return [route.handler_parameter_model]
+
+
+@pytest.mark.parametrize("path", ["/read", "/themed", "/scoped", "/socket", "/refuses"])
+def test_this_litestar_is_gone_around(path: str) -> None:
+    """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
+    for model in models_of(make_app(*HANDLERS), path):
+        assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
+        assert model.extractors[-1] is injection._extract
+        assert all(model.dependency_batches)
+
+
+def test_this_litestar_s_exception_handler_is_called_in_late() -> None:
+    app = make_app()
+    guards: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "session_core.asgi.middleware.error_guard_of", lambda stack: guards.append(error_guard_of(stack)) or guards[-1]
+        )
+        app = make_app()
+    assert app.routes
+    assert guards
+    assert None not in guards
+
+
+@pytest.mark.parametrize("broken", [object(), type("Odd", (), {"app": None})()])
+def test_what_is_no_exception_handler_stays_where_it_is(broken: Any) -> None:
+    assert error_guard_of(broken) is None
+
+
+async def test_a_route_that_is_registered_later_is_treated_alike() -> None:
+    app = make_app()
+    app.register(themed)
+    app.register(refuses)
+    async with client_of(app) as client:
+        assert (await client.get("/themed")).json() == ["light", "light", 7, "-"]
+        assert (await client.get("/refuses")).status_code == 418
+
+
+async def test_many_requests_at_once_have_each_its_own(app: Litestar) -> None:
+    def client_for(number: int) -> httpx.AsyncClient:
+        return client_of(app, headers={"x-number": str(number)})
+
+    async def visit(number: int) -> None:
+        async with client_for(number) as client:
+            await client.post(f"/login/user{number}")
+            for _ in range(3):
+                assert (await client.get("/read")).json()["subject"] == f"user{number}"
+                assert (await client.post("/visit")).status_code == 201
+
+    await asyncio.gather(*(visit(number) for number in range(20)))
+
+
+def test_an_unknown_shape_is_left_to_litestar() -> None:
+    class Other(HTTPRoute):
+        @property
+        def route_handler_map(self) -> Any:
+            raise AttributeError
+
+    assert injection.inject_directly(object.__new__(Other)) is False

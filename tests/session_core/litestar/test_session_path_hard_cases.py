@@ -1,0 +1,140 @@
+"""Cases in which a session path that does less could do too little: each was wrong once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from litestar import post
+from litestar.params import FromPath
+
+from session_core import Identity, Session, StoreUnavailableError
+from session_core.sessions.draft import Draft
+from session_core.sessions.record import DataCodec, SessionRecord, encode_record
+from session_core.stores import MemoryStore
+from session_core.stores.base import StoredSession
+from session_core.stores.guarded import GuardedStore
+from tests.support.sessions import ALICE, AppSession, client_of, make_app
+
+pytestmark = pytest.mark.anyio
+SHORT = 0.05
+
+
+def test_an_application_that_seeds_random_repeats_no_write_id() -> None:
+    record = SessionRecord(created_at=1, absolute_expires_at=2)
+    random.seed(0)
+    first = encode_record(record)
+    random.seed(0)
+    assert encode_record(record) != first
+
+
+class Broken(MemoryStore):
+    async def replace(self, key: str, entry: Any, *, version: int) -> int:
+        del key, entry, version
+        raise StoreUnavailableError
+
+
+async def test_a_listener_slower_than_the_store_s_time_changes_no_outage() -> None:
+    heard: list[str] = []
+
+    async def slow(reason: str) -> None:
+        await asyncio.sleep(3 * SHORT)
+        heard.append(reason)
+
+    store = GuardedStore(Broken(), timeout=SHORT, on_outage=slow)
+    await store.open()
+    with pytest.raises(StoreUnavailableError):
+        await store.replace("key", object(), version=1)  # type: ignore[arg-type]
+    assert heard == ["unavailable"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+class Slow(MemoryStore):
+    """Inherits the promise to answer at once, and does not keep it."""
+
+    async def load(self, key: str) -> StoredSession | None:
+        await asyncio.sleep(60)
+        return await super().load(key)
+
+
+class Wrapped:
+    """Says of itself what the store behind says."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("store", [Slow(), Wrapped(Slow())])
+async def test_only_the_load_that_keeps_the_time_is_left_alone(store: Any) -> None:
+    async def ignore(reason: str) -> None:
+        del reason
+
+    guarded = GuardedStore(store, timeout=SHORT, on_outage=ignore)
+    await guarded.open()
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailableError):
+            await guarded.load("key")
+
+
+@post("/login-with/{note:str}")
+async def login_and_assign(session: Session[AppSession], note: FromPath[str]) -> None:
+    await session.login(ALICE)
+    session.data.note = "\ud800" if note == "surrogate" else object()  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("note", ["surrogate", "object"])
+async def test_a_value_that_cannot_be_stored_costs_nobody_the_cookie_of_the_login(note: str) -> None:
+    async with client_of(make_app(login_and_assign)) as client:
+        answer = await client.post(f"/login-with/{note}")
+        assert answer.status_code == 500
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        assert "session" in client.cookies
+        assert (await client.get("/read")).json()["subject"] == "alice"
+
+
+@dataclass
+class Seat:
+    row: int = 0
+
+
+SHARED = Seat()
+
+
+class Trip(msgspec.Struct):
+    name: str = ""
+    seat: Seat = SHARED
+
+
+def test_a_change_of_a_default_that_all_share_is_seen() -> None:
+    codec = DataCodec(Trip)
+    assert codec.repeatable is False
+    draft = Draft(codec, msgspec.msgpack.encode({"name": "of an older version"}))
+    try:
+        draft.data.seat.row = 7
+        assert draft.is_changed()
+    finally:
+        SHARED.row = 0
+
+
+async def test_the_data_after_an_update_is_what_the_store_has() -> None:
+    """An update hands on what it has decoded; it must be what was stored, also when others wrote in between."""
+    app = make_app()
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        answers = await asyncio.gather(*(client.post("/visit") for _ in range(20)))
+        assert sorted(answer.json()["visits"] for answer in answers) == list(range(1, 21))
+        assert (await client.get("/read")).json()["data"]["visits"] == 20
+
+
+def test_the_time_of_issue_is_no_part_of_who_it_is() -> None:
+    assert msgspec.structs.replace(ALICE, auth_time=5).is_same_user(ALICE)
+    assert Identity(issuer="i", subject="s", auth_time=1).user_key == Identity(issuer="i", subject="s").user_key

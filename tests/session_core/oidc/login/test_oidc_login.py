@@ -1,0 +1,341 @@
+"""A login that goes well: what is asked of the provider, what is kept, what the browser gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+from litestar import Litestar
+from litestar.exceptions import PermissionDeniedException
+
+from session_core import ConfigurationError, Identity, SessionHandle, SessionPlugin
+from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.sealing import SealingKeys
+from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, RSA_KEY, World, b64, public_jwk, sign
+from tests.support.sessions import AppSession, make_config
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.attack("oidcc-client-test")
+async def test_a_login_from_link_to_session(world: World) -> None:
+    response = await world.login(next="/account?tab=1")
+    assert (response.status_code, response.headers["location"]) == (303, "/account?tab=1")
+    assert await world.subject() == "alice"
+    assert [event.name for event in world.events] == ["login.started", "session.created", "login.succeeded"]
+
+
+@pytest.mark.attack("asvs-10.2.3")
+@pytest.mark.attack("15")
+async def test_the_authorization_request(world: World) -> None:
+    first, second = await world.start(), await world.start()
+    assert first.startswith(f"{ISSUER}/authorize?")
+    asked = parse_qs(urlsplit(first).query)
+    assert {name: asked.pop(name) for name in ("response_type", "client_id", "scope", "redirect_uri")} == {
+        "response_type": ["code"],
+        "client_id": ["app"],
+        "scope": ["openid profile email"],
+        "redirect_uri": ["http://127.0.0.1:8000/auth/callback"],
+    }
+    assert asked.pop("code_challenge_method") == ["S256"]
+    assert {name: len(value[0]) for name, value in asked.items()} == {"state": 43, "nonce": 43, "code_challenge": 43}
+    again = parse_qs(urlsplit(second).query)
+    assert all(again[name] != asked[name] for name in asked)
+
+
+@pytest.mark.attack("15")
+async def test_the_verifier_is_fresh_long_and_never_in_an_address(world: World) -> None:
+    await world.login()
+    call = next(call for call in world.op.calls if call.url.path == "/token")
+    (verifier,) = parse_qs(call.content.decode())["code_verifier"]
+    assert len(verifier) >= 43
+    assert not any(verifier in str(call.url) for call in world.op.calls)
+
+
+async def test_what_a_login_may_ask_for(world: World) -> None:
+    url = await world.start(max_age="60", acr_values="a b", prompt="login", login_hint="alice@example.org")
+    asked = parse_qs(urlsplit(url).query)
+    assert (asked["max_age"], asked["acr_values"]) == (["60"], ["a b"])
+    assert (asked["prompt"], asked["login_hint"]) == (["login"], ["alice@example.org"])
+
+
+@pytest.mark.parametrize(
+    "query", ["max_age=-1", "max_age=x", "max_age=1e3", "max_age=1&max_age=2", "prompt=x", "login_hint=%00", "acr_values=%0d%0aa",
+              "max_age=٣", "next=%ff"],
+)  # fmt: skip
+async def test_unfit_login_parameters_are_refused(world: World, query: str) -> None:
+    response = await world.browser.get(f"/auth/login?{query}", headers=GET_PAGE)
+    assert response.status_code == 400
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.attack("oidcc-client-test-3rd-party-init-login")
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("http://127.0.0.1:8000/account", "/account"),
+        ("https://evil.example/account", "/"),
+        ("http://127.0.0.1:8000.evil.example/", "/"),
+        ("http://127.0.0.1:8000//evil.example/", "/"),
+        ("", "/"),
+    ],
+)
+async def test_a_login_that_a_third_party_initiates(world: World, target: str, location: str) -> None:
+    assert (await world.login(iss=ISSUER, target_link_uri=target)).headers["location"] == location
+    refused = await world.browser.get("/auth/login", params={"iss": "https://evil.example"}, headers=GET_PAGE)
+    assert refused.status_code == 400
+
+
+async def test_the_routes_are_in_the_api_description(world: World) -> None:
+    schema = Litestar(
+        plugins=[SessionPlugin(make_config(public_url=world.public_url)), OidcPlugin(world.oidc.config)]
+    ).openapi_schema.to_schema()
+    assert set(schema["paths"]) == {
+        "/auth/login",
+        "/auth/callback",
+        "/auth/logout",
+        "/auth/backchannel-logout",
+        "/auth/frontchannel-logout",
+    }
+    assert "relying_party" not in repr(schema)
+
+
+async def test_an_address_elsewhere_is_no_next(world: World) -> None:
+    assert (await world.login(next="https://evil.example/")).headers["location"] == "/"
+
+
+async def test_a_next_too_long_for_a_cookie_becomes_the_start_page(world: World) -> None:
+    assert (await world.login(next="/" + "a" * 1500)).headers["location"] == "/"
+
+
+@pytest.mark.attack("asvs-3.3.2")
+@pytest.mark.attack("asvs-3.3.4")
+async def test_the_transaction_cookie(world: World) -> None:
+    response = await world.browser.get("/auth/login", headers=GET_PAGE)
+    (cookie,) = response.headers.get_list("set-cookie")
+    name, _, rest = cookie.partition("=")
+    assert name.startswith("login-")
+    assert len(name) == len("login-") + 8
+    assert rest.partition("; ")[2] == "Max-Age=600; Path=/; HttpOnly; SameSite=Lax"
+    assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.attack("asvs-3.3.1")
+@pytest.mark.attack("asvs-3.3.3")
+async def test_the_transaction_cookie_on_https() -> None:
+    world = World(public_url="https://app.example.org")
+    response = await world.browser.get("/auth/login", headers=GET_PAGE)
+    (cookie,) = response.headers.get_list("set-cookie")
+    assert cookie.startswith("__Host-login-")
+    assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
+    assert (await world.login()).status_code == 303
+
+
+async def test_the_transaction_cookie_goes_with_the_callback(world: World) -> None:
+    response = await world.login()
+    deleted = [cookie for cookie in response.headers.get_list("set-cookie") if cookie.startswith("login-")]
+    assert len(deleted) == 1
+    assert "Max-Age=0" in deleted[0]
+    assert not [name for name in world.browser.cookies if name.startswith("login-")]
+
+
+@pytest.mark.attack("38")
+async def test_a_session_planted_before_the_login_is_not_the_session_after_it(world: World) -> None:
+    await world.plant()
+    await world.login()
+    state = (await world.browser.get("/read")).json()
+    assert (state["subject"], state["data"]["note"]) == ("alice", "before")
+    async with world.new_browser(cookies={"session": world.planted}) as attacker:
+        assert await world.subject(attacker) is None
+
+
+async def test_the_identity(world: World) -> None:
+    now = world.clock.now() // 1000
+    world.op.claims = {"auth_time": now - 9, "acr": "strong", "amr": ["pwd", "otp"]}
+    await world.login()
+    (event,) = [event for event in world.events if event.name == "login.succeeded"]
+    assert event.identity == Identity(
+        issuer=ISSUER, subject="alice", sid="op-session-1", auth_time=now - 9, acr="strong", amr=("pwd", "otp")
+    )
+
+
+@pytest.mark.attack("asvs-7.6.1")
+async def test_a_provider_that_does_not_say_when_has_not_proved_that_it_was_recently(world: World) -> None:
+    await world.login()
+    (event,) = [event for event in world.events if event.name == "login.succeeded"]
+    assert event.identity
+    assert event.identity.auth_time is None
+
+
+@pytest.mark.attack("oidcc-client-test-scope-userinfo-claims")
+async def test_the_hook_maps_users_from_all_claims() -> None:
+    seen: dict[str, Any] = {}
+
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> Any:
+        seen.update(claims, was=session.identity)
+
+        def change(data: AppSession) -> None:
+            data.roles = ["user"]
+
+        return change
+
+    world = World(on_login=on_login)
+    world.op.userinfo = {"email": "a@example.org", "iss": "https://somebody.else"}
+    await world.login()
+    assert (seen["name"], seen["email"], seen["was"]) == ("Alice", "a@example.org", None)
+    assert seen["iss"] == ISSUER
+    assert (await world.browser.get("/read")).json()["data"]["roles"] == ["user"]
+    # Another user in the same browser: what is said of the new one is in the new session, and nothing of the old one.
+    world.op.subject = "bob"
+    await world.login()
+    state = (await world.browser.get("/read")).json()
+    assert (state["subject"], state["data"]["roles"]) == ("bob", ["user"])
+
+
+async def test_the_hook_may_refuse() -> None:
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
+        raise PermissionDeniedException
+
+    world = World(on_login=on_login)
+    await world.plant()
+    response = await world.login()
+    assert response.status_code == 403
+    await world.assert_rejected(response, "refused_by_application")
+
+
+@pytest.mark.parametrize("wrong", ["raises", "type"])
+async def test_what_the_hook_wants_to_store_is_part_of_the_login_or_there_is_none(wrong: str) -> None:
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> Any:
+        def change(data: AppSession) -> None:
+            if wrong == "raises":
+                raise PermissionDeniedException
+            data.roles = 7  # type: ignore[assignment]
+
+        return change
+
+    world = World(on_login=on_login)
+    await world.plant()
+    response = await world.login()
+    assert response.status_code == (403 if wrong == "raises" else 500)
+    await world.assert_rejected(response, "refused_by_application" if wrong == "raises" else "session_data")
+    assert world.reasons("login.succeeded") == world.reasons("session.created")[1:] == []
+
+
+@pytest.mark.attack("oidcc-client-test-idtoken-sig-rs256")
+@pytest.mark.parametrize(
+    ("alg", "key"), [("RS256", RSA_KEY), ("PS256", RSA_KEY), ("ES256", EC_KEY), ("EdDSA", ED_KEY), ("Ed25519", ED_KEY)]
+)
+async def test_signatures(world: World, alg: str, key: Any) -> None:
+    world.op.metadata = {"id_token_signing_alg_values_supported": [alg]}
+    world.op.alg, world.op.key, world.op.jwks = alg, key, [public_jwk(key, "k1", alg=alg)]
+    # An Ed25519 signature goes with a SHA-512 hash of the access token; leaving at_hash out is allowed in this flow.
+    world.op.claims = {"at_hash": GONE} if key is ED_KEY else {}
+    assert (await world.login()).status_code == 303, world.reasons()
+
+
+@pytest.mark.attack("oidcc-client-test-userinfo-signed")
+async def test_signed_userinfo(world: World) -> None:
+    claims = {"iss": ISSUER, "aud": "app", "sub": "alice"}
+    tokens = [world.op.signed(claims), sign({"alg": "RS256", "kid": "k1"}, claims, world.op.key)]
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=tokens.pop())
+    assert (await world.login()).status_code == 303
+    assert (await world.login()).status_code == 303
+
+
+async def test_a_provider_without_userinfo(world: World) -> None:
+    world.op.metadata = {"userinfo_endpoint": GONE}
+    assert (await world.login()).status_code == 303
+    assert world.op.count("/userinfo") == 0
+
+
+async def test_post_authentication_and_public_client(world: World) -> None:
+    for method, secret in (("client_secret_post", "s3cret"), ("none", None)):
+        other = World(provider={"token_endpoint_auth_method": method, "client_secret": secret})
+        seen: list[Any] = []
+        other.op.replies["/token"] = lambda request, seen=seen: seen.append(request)  # type: ignore[misc,return-value]
+        await other.login()
+        form = parse_qs(seen[0].content.decode())
+        assert form["client_id"] == ["app"]
+        assert form.get("client_secret") == ([secret] if secret else None)
+        assert "authorization" not in seen[0].headers
+
+
+@pytest.mark.attack("asvs-14.2.4")
+async def test_tokens_are_sealed_in_the_store(world: World) -> None:
+    await world.login()
+    stored = [session async for session in world.sessions.store.scan()]
+    (record,) = [session.entry.data for session in stored]
+    assert b"at-1" not in record
+    assert b"eyJ" not in record
+    assert b64(b"at-1").encode() not in record
+
+
+async def test_nothing_secret_in_reprs_or_events(world: World) -> None:
+    await world.login()
+    shown = repr(world.oidc.config) + repr(world.oidc.config.provider) + repr(world.events)
+    assert "s3cret" not in shown
+    assert "at-1" not in shown
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"issuer": "http://op.example"},
+            {"issuer": "http://127.0.0.1:9000"},
+            {"issuer": "https://op.example?x=1"},
+            {"issuer": "https://user@op.example"},
+            {"issuer": "http://op.example", "allow_http": True},
+            {"client_id": ""},
+            {"client_secret": None},
+            {"token_endpoint_auth_method": "none"},
+            {"scopes": ["profile"]},
+            {"scopes": ["openid profile"]},
+            {"signing_algorithms": ["HS256"]},
+            {"signing_algorithms": ["none"]},
+            {"authorization_params": {"redirect_uri": "https://evil.example"}},
+            {"id": "Not OK"},
+        ],
+    )
+    def test_an_unfit_provider_is_refused_at_start(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError):
+            OidcProvider(**{"issuer": ISSUER, "client_id": "app", "client_secret": "secret", **change})
+
+    def test_http_on_loopback_when_allowed(self) -> None:
+        assert OidcProvider(issuer="http://127.0.0.1:9000", client_id="a", client_secret="b", allow_http=True)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"providers": []},
+            {"public_url": "app.example"},
+            {"public_url": "https://app.example/path"},
+            {"http_timeout_seconds": 0},
+            {"post_logout_path": "//evil.example"},
+            {"post_logout_path": "https://evil.example"},
+        ],
+    )
+    def test_an_unfit_configuration_is_refused_at_start(self, change: dict[str, Any]) -> None:
+        provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
+        given = {"providers": [provider], "public_url": "http://127.0.0.1:8000", "sealing": SealingKeys([b"k" * 32])}
+        OidcConfig(**given)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError):
+            OidcConfig(**{**given, **change})
+
+    def test_it_needs_sessions_of_the_same_site(self) -> None:
+        provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
+        plugin = OidcPlugin(
+            OidcConfig(providers=[provider], public_url="http://127.0.0.1:8000", sealing=SealingKeys([b"k" * 32]))
+        )
+        with pytest.raises(ConfigurationError):
+            Litestar(plugins=[plugin])
+        with pytest.raises(ConfigurationError):
+            Litestar(plugins=[SessionPlugin(make_config(public_url="http://localhost:8000")), plugin])

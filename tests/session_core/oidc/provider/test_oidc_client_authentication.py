@@ -1,0 +1,261 @@
+"""How we prove to a provider who we are: with a secret, with a key, or not at all; and that nothing of it leaks."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from litestar import get
+
+from session_core import ConfigurationError, Session
+from session_core.oidc import ClientKey, OidcProvider, Tokens
+from tests.session_core.oidc.fake_op import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    EC_KEY,
+    ED_KEY,
+    ISSUER,
+    RSA_KEY,
+    World,
+    b64,
+    number,
+    public_jwk,
+)
+from tests.support.sessions import AppSession
+
+pytestmark = pytest.mark.anyio
+
+P384, P521 = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP521R1())
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+AS_POST: dict[str, Any] = {"token_endpoint_auth_method": "client_secret_post"}
+PUBLIC: dict[str, Any] = {"token_endpoint_auth_method": "none", "client_secret": None}
+
+
+@get("/token")
+async def token(session: Session[AppSession], tokens: Tokens) -> str:
+    return await tokens.access_token(session)
+
+
+def pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()  # type: ignore[no-any-return]
+
+
+def by_key(key: ClientKey, **changes: Any) -> dict[str, Any]:
+    return {"token_endpoint_auth_method": "private_key_jwt", "client_secret": None, "client_key": key, **changes}
+
+
+def part(assertion: str, index: int) -> dict[str, Any]:
+    text = assertion.split(".")[index]
+    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))  # type: ignore[no-any-return]
+
+
+def verify(assertion: str, key: Any) -> None:
+    """Verify without the library that signed; raises when the signature is wrong."""
+    text, _, encoded = assertion.rpartition(".")
+    signed = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    alg = part(assertion, 0)["alg"]
+    digest = {"256": SHA256, "384": SHA384, "512": SHA512}.get(alg[-3:], SHA512)()
+    if alg.startswith("ES"):
+        half = len(signed) // 2
+        der = encode_dss_signature(int.from_bytes(signed[:half], "big"), int.from_bytes(signed[half:], "big"))
+        key.public_key().verify(der, text.encode(), ec.ECDSA(digest))
+    elif alg.startswith("Ed"):
+        key.public_key().verify(signed, text.encode())
+    else:
+        pad: Any = padding.PKCS1v15() if alg.startswith("RS") else padding.PSS(padding.MGF1(digest), digest.digest_size)
+        key.public_key().verify(signed, text.encode(), pad, digest)
+
+
+class Checker:
+    """The provider's side: collects what our requests proved themselves with."""
+
+    def __init__(self, world: World) -> None:
+        self.forms: list[dict[str, str]] = []
+        self.basic: list[bool] = []
+        world.op.client_auth = self.check
+
+    def check(self, request: httpx2.Request, form: dict[str, str]) -> None:
+        self.forms.append(form)
+        self.basic.append("authorization" in request.headers)
+
+
+@pytest.mark.attack("oidcc-client-test-client-secret-basic")
+async def test_the_secret_by_basic() -> None:
+    world = World()
+    assert (await world.login()).status_code == 303
+
+
+async def test_the_secret_in_the_form() -> None:
+    world = World(provider=AS_POST)
+    seen = Checker(world)
+    await world.login()
+    (form,) = seen.forms
+    assert (form["client_id"], form["client_secret"], seen.basic) == (CLIENT_ID, CLIENT_SECRET, [False])
+
+
+async def test_a_public_client() -> None:
+    world = World(provider=PUBLIC)
+    seen = Checker(world)
+    await world.login()
+    (form,) = seen.forms
+    assert form["client_id"] == CLIENT_ID
+    assert not {"client_secret", "client_assertion"} & set(form)
+    assert seen.basic == [False]
+
+
+@pytest.mark.parametrize(
+    ("made", "key", "alg"),
+    [
+        (lambda: ClientKey(pem(RSA_KEY)), RSA_KEY, "RS256"),
+        (lambda: ClientKey(pem(RSA_KEY, PrivateFormat.TraditionalOpenSSL)), RSA_KEY, "RS256"),
+        (lambda: ClientKey(pem(RSA_KEY), alg="PS256"), RSA_KEY, "PS256"),
+        (lambda: ClientKey(pem(EC_KEY).encode()), EC_KEY, "ES256"),
+        (lambda: ClientKey(pem(P384)), P384, "ES384"),
+        (lambda: ClientKey(pem(P521)), P521, "ES512"),
+        (lambda: ClientKey(pem(ED_KEY)), ED_KEY, "EdDSA"),
+        (lambda: ClientKey(pem(ED_KEY), alg="Ed25519"), ED_KEY, "Ed25519"),
+        (lambda: ClientKey(ec_jwk()), EC_KEY, "ES256"),
+        (lambda: ClientKey(json.dumps(ec_jwk())), EC_KEY, "ES256"),
+    ],
+)
+async def test_a_key(made: Any, key: Any, alg: str) -> None:
+    world = World(provider=by_key(made()))
+    seen = Checker(world)
+    assert (await world.login()).status_code == 303
+    (form,) = seen.forms
+    assert (form["client_assertion_type"], form["client_id"], seen.basic) == (ASSERTION, CLIENT_ID, [False])
+    verify(form["client_assertion"], key)
+    header, claims = part(form["client_assertion"], 0), part(form["client_assertion"], 1)
+    assert (header["alg"], header["typ"]) == (alg, "client-authentication+jwt")
+    now = world.clock.now() // 1000
+    assert (claims["iss"], claims["sub"], claims["aud"]) == (CLIENT_ID, CLIENT_ID, ISSUER)
+    assert claims["iat"] == now < claims["exp"] <= now + 60
+
+
+def ec_jwk() -> dict[str, Any]:
+    secret = EC_KEY.private_numbers().private_value
+    return public_jwk(EC_KEY, "key-1", alg="ES256", use="sig") | {"d": number(secret, 32)}
+
+
+async def test_the_name_of_the_key() -> None:
+    for key, kid in (
+        (ClientKey(ec_jwk()), "key-1"),
+        (ClientKey(pem(EC_KEY), kid="mine"), "mine"),
+        (ClientKey(pem(EC_KEY)), None),
+    ):
+        world = World(provider=by_key(key))
+        seen = Checker(world)
+        await world.login()
+        assert part(seen.forms[0]["client_assertion"], 0).get("kid") == kid
+
+
+async def test_every_assertion_is_good_for_one_use() -> None:
+    world = World(provider=by_key(ClientKey(pem(EC_KEY))), handlers=[token])
+    world.op.refreshable = True
+    seen = Checker(world)
+    await world.login()
+    world.clock.advance(seconds=301)
+    assert (await world.browser.get("/token")).text == "at-2"
+    first, second = (part(form["client_assertion"], 1) for form in seen.forms)
+    assert first["jti"] != second["jti"]
+    assert second["iat"] == first["iat"] + 301
+
+
+async def test_an_assertion_is_made_out_to_the_configured_issuer_whatever_the_metadata_say() -> None:
+    """A provider whose metadata name another's token endpoint must not get an assertion that is good there (CVE-2025-27370)."""
+    world = World(provider=by_key(ClientKey(pem(EC_KEY))))
+    world.op.metadata = {"token_endpoint": "https://victim.example/token"}
+    seen = Checker(world)
+    await world.login()
+    assert [part(form["client_assertion"], 1)["aud"] for form in seen.forms] == [ISSUER]
+
+
+async def test_the_token_endpoint_as_audience_for_providers_that_want_it() -> None:
+    world = World(provider=by_key(ClientKey(pem(EC_KEY)), client_assertion_audience="token_endpoint"))
+    world.op.metadata = {"pushed_authorization_request_endpoint": f"{ISSUER}/par"}
+    seen = Checker(world)
+    await world.login()
+    # The pushed request's, too: RFC 9126 2 has every provider take that.
+    assert [part(form["client_assertion"], 1)["aud"] for form in seen.forms] == [f"{ISSUER}/token"] * 2
+
+
+@pytest.mark.parametrize("provider", [{}, AS_POST, by_key(ClientKey(pem(EC_KEY)))])
+async def test_revocation_is_authenticated_like_everything_else(provider: dict[str, Any]) -> None:
+    world = World(provider=provider)
+    world.op.metadata = {"revocation_endpoint": f"{ISSUER}/revoke"}
+    world.op.replies["/revoke"] = lambda request: (world.op.form_of(request), httpx2.Response(200))[1]
+    seen = Checker(world)
+    await world.login()
+    await world.browser.post("/auth/logout", headers={"sec-fetch-site": "same-origin"})
+    login, logout = seen.forms
+    assert seen.basic == [not provider] * 2
+    assert logout["token"] == "at-1"
+    assert {"client_id", "client_secret", "client_assertion"} & set(login) == {
+        "client_id", "client_secret", "client_assertion",
+    } & set(logout)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "no key",
+        "{",
+        "{}",
+        '{"kty": "oct", "k": "c2VjcmV0"}',
+        json.dumps(public_jwk(EC_KEY)),
+        b64(b"raw"),
+        pem(rsa.generate_private_key(65537, 1024)),
+        pem(ec.generate_private_key(ec.SECP256K1())),
+        EC_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
+    ],
+)
+def test_what_is_no_key_for_this(key: Any) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ClientKey(key)
+    assert refused.value.__cause__ is None
+    assert not key or str(key) not in str(refused.value)
+
+
+@pytest.mark.parametrize(("key", "alg"), [(EC_KEY, "RS256"), (RSA_KEY, "ES256"), (EC_KEY, "none"), (RSA_KEY, "HS256")])
+def test_an_algorithm_that_does_not_fit_the_key(key: Any, alg: str) -> None:
+    with pytest.raises(ConfigurationError):
+        ClientKey(pem(key), alg=alg)
+
+
+def test_a_key_is_in_no_repr() -> None:
+    key = ClientKey(ec_jwk())
+    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, **by_key(key))
+    assert ec_jwk()["d"] not in repr(provider) + repr(key) + str(vars(provider))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_endpoint_auth_method": "private_key_jwt"},
+        {"token_endpoint_auth_method": "private_key_jwt", "client_secret": None},
+        {"token_endpoint_auth_method": "client_secret_jwt"},
+        {"token_endpoint_auth_method": "none"},
+        {"client_key": ClientKey(pem(ED_KEY))},
+        {"client_secret": None},
+        {"client_assertion_audience": "par"},
+    ],
+)
+def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **change}
+    with pytest.raises(ConfigurationError):
+        OidcProvider(**given)

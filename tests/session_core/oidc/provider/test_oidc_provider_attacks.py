@@ -1,0 +1,436 @@
+"""A provider that is down, slow, huge, misconfigured or somebody else; and keys that rotate or are flooded."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from session_core.errors import DiscoveryError
+from session_core.oidc.addresses import is_provider_url
+from session_core.oidc.http import OpHttp
+from session_core.oidc.verify.jwk_set import parse_jwk_set
+from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, OTHER_RSA_KEY, RSA_KEY, World, b64, public_jwk
+
+pytestmark = pytest.mark.anyio
+
+CONFIGURATION = "/.well-known/openid-configuration"
+OLD, NEW = public_jwk(RSA_KEY, "k1"), public_jwk(OTHER_RSA_KEY, "k2")
+BOMB = gzip.compress(bytes(50_000_000), 1)
+IMPATIENT, PATIENT = 0.5, 30.0
+
+
+@contextmanager
+def within(seconds: float, reason: str) -> Iterator[None]:
+    """For so long it waits for silence at most, and works at most, by the processor's clock: other work does not stretch it."""
+    begun, worked = time.monotonic(), time.process_time()
+    yield
+    assert time.process_time() - worked < seconds
+    assert time.monotonic() - begun < (seconds if reason == "timeout" else PATIENT / 2)
+
+
+async def world_for(reason: str) -> World:
+    """Where a provider misbehaves. Only silence is cut short: on a loaded machine every other answer may take its time."""
+    made = World(http_timeout_seconds=IMPATIENT if reason == "timeout" else PATIENT)
+    await made.plant()
+    return made
+
+
+@pytest.fixture
+async def world() -> World:
+    made = World()
+    await made.plant()
+    return made
+
+
+def zeros(_: httpx2.Request) -> httpx2.Response:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(1_000_000)
+
+    return httpx2.Response(200, headers={"content-type": "application/json"}, content=body())
+
+
+def drip(_: httpx2.Request) -> httpx2.Response:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    return httpx2.Response(200, headers={"content-type": "application/json"}, content=body())
+
+
+async def hang(_: httpx2.Request) -> httpx2.Response:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+def fail(_: httpx2.Request) -> httpx2.Response:
+    message = "no route to host"
+    raise httpx2.ConnectError(message)
+
+
+def bomb(_: httpx2.Request) -> httpx2.Response:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    return httpx2.Response(200, headers=headers, content=iterate(BOMB))
+
+
+async def iterate(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def json_text(text: str, media_type: str = "application/json") -> Any:
+    return lambda _: httpx2.Response(200, headers={"content-type": media_type}, text=text)
+
+
+MISBEHAVIOURS = {
+    "down": (fail, "unreachable"),
+    "500": (lambda _: httpx2.Response(500, json={}), "status"),
+    "html": (json_text("<html>login</html>", "text/html"), "malformed"),
+    "json as html": (json_text("{}", "text/html"), "malformed"),
+    "no json": (json_text("<html>"), "malformed"),
+    "array": (json_text("[]"), "malformed"),
+    "redirect": (lambda _: httpx2.Response(302, headers={"location": "https://evil.example/"}), "status"),
+    "50 MB": (zeros, "too_large"),
+    "gzip bomb": (bomb, "compressed"),
+    "hangs": (hang, "timeout"),
+    "drips": (drip, "timeout"),
+}
+
+
+@pytest.mark.attack("32")
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+async def test_discovery_misbehaves(name: str) -> None:
+    reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
+    world.op.replies[CONFIGURATION] = reply
+    with within(2, reason):
+        response = await world.browser.get("/auth/login", headers=GET_PAGE)
+    assert response.status_code == 503
+    await world.assert_rejected(response, f"discovery_{reason}")
+    # It recovers without a restart, at once.
+    world.op.replies.clear()
+    assert (await world.login()).status_code == 303
+
+
+@pytest.mark.attack("32")
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+async def test_the_key_set_misbehaves(name: str) -> None:
+    reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
+    world.op.replies["/jwks"] = reply
+    with within(2, reason):
+        response = await world.login()
+    await world.assert_rejected(response, f"jwks_{reason}")
+    world.op.replies.clear()
+    assert (await world.login()).status_code == 303
+
+
+@pytest.mark.attack("34")
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+@pytest.mark.parametrize("endpoint", ["token", "userinfo"])
+async def test_the_token_or_userinfo_endpoint_misbehaves(name: str, endpoint: str) -> None:
+    reply, reason = MISBEHAVIOURS[name]
+    world = await world_for(reason)
+    world.op.replies[f"/{endpoint}"] = reply
+    if (name, endpoint) == ("array", "token"):
+        reason = "malformed"
+    with within(2, reason):
+        response = await world.login()
+    assert response.status_code == 502
+    await world.assert_rejected(response, f"{endpoint}_{reason}")
+    assert {call.url.host for call in world.op.calls} == {"op.example"}
+
+
+@pytest.mark.attack("32")
+async def test_sessions_work_while_the_provider_is_out(world: World) -> None:
+    await world.login()
+    world.op.replies = dict.fromkeys((CONFIGURATION, "/jwks", "/token"), fail)
+    world.clock.advance(minutes=30)
+    assert await world.subject() == "alice"
+
+
+@pytest.mark.attack("32")
+async def test_logins_work_with_metadata_and_keys_known_before_the_outage(world: World) -> None:
+    await world.login()
+    world.clock.advance(minutes=59)
+    world.op.replies = {CONFIGURATION: fail, "/jwks": fail}
+    assert (await world.login()).status_code == 303
+    world.clock.advance(minutes=2)
+    assert (await world.login()).status_code == 502 or world.reasons()[-1] == "jwks_unreachable"
+
+
+@pytest.mark.attack("33")
+@pytest.mark.attack("oidcc-client-test-discovery-issuer-mismatch")
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"issuer": "https://evil.example"}, "discovery_issuer_mismatch"),
+        ({"issuer": f"{ISSUER}/"}, "discovery_issuer_mismatch"),
+        ({"issuer": GONE}, "discovery_malformed"),
+        ({"issuer": 1}, "discovery_malformed"),
+        ({"token_endpoint": GONE}, "discovery_malformed"),
+        ({"jwks_uri": None}, "discovery_malformed"),
+        ({"authorization_endpoint": "http://op.example/authorize"}, "discovery_insecure_endpoint"),
+        ({"token_endpoint": "http://op.example/token"}, "discovery_insecure_endpoint"),
+        ({"token_endpoint": "http://127.0.0.1/token"}, "discovery_insecure_endpoint"),
+        ({"jwks_uri": "file:///etc/passwd"}, "discovery_insecure_endpoint"),
+        ({"userinfo_endpoint": "http://op.example/userinfo"}, "discovery_insecure_endpoint"),
+        ({"end_session_endpoint": "javascript:alert(1)"}, "discovery_insecure_endpoint"),
+        ({"authorization_endpoint": "https://op.example/a\r\nx: y"}, "discovery_insecure_endpoint"),
+        ({"id_token_signing_alg_values_supported": "none"}, "discovery_malformed"),
+    ],
+)
+async def test_metadata_that_must_not_be_believed(world: World, metadata: dict[str, Any], reason: str) -> None:
+    world.op.metadata = metadata
+    response = await world.browser.get("/auth/login", headers=GET_PAGE)
+    await world.assert_rejected(response, reason)
+    assert "location" not in response.headers
+    assert [call.url.path for call in world.op.calls] == [CONFIGURATION]
+
+
+@pytest.mark.attack("33")
+@pytest.mark.parametrize(
+    ("url", "allow_http", "good"),
+    [
+        ("https://op.example/x?y=1", False, True),
+        ("http://127.0.0.1:9000/x", True, True),
+        ("http://[::1]:9000/x", True, True),
+        ("http://localhost:9000/x", True, True),
+        ("http://127.0.0.1:9000/x", False, False),
+        ("http://op.example/x", True, False),
+        ("http://127.0.0.1.evil.example/", True, False),
+        ("https://user:pass@op.example/", False, False),
+        ("https://op.example/#f", False, False),
+        ("https:///x", False, False),
+        ("https://op.example:x/", False, False),
+        ("https://op.example\\@evil.example/", False, False),
+        ("//op.example/", False, False),
+        ("https://\u043e\u0440.example/", False, False),
+        ("", False, False),
+    ],
+)
+def test_addresses_of_a_provider(url: str, allow_http: bool, good: bool) -> None:
+    assert is_provider_url(url, allow_http=allow_http) is good
+
+
+@pytest.mark.attack("oidcc-client-test-discovery-openid-config")
+@pytest.mark.attack("oidcc-client-test-discovery-jwks-uri-keys")
+async def test_metadata_and_keys_are_fetched_once(world: World) -> None:
+    for _ in range(3):
+        assert (await world.login()).status_code == 303
+    assert (world.op.count(CONFIGURATION), world.op.count("/jwks")) == (1, 1)
+    assert world.op.count("/mtls-token") == 0
+
+
+async def test_fifty_logins_at_once_ask_once(world: World) -> None:
+    browsers = [world.new_browser() for _ in range(50)]
+    await asyncio.gather(*(world.login(browser) for browser in browsers))
+    assert (world.op.count(CONFIGURATION), world.op.count("/jwks")) == (1, 1)
+
+
+class TestKeys:
+    @pytest.mark.attack("oidcc-client-test-signing-key-rotation")
+    @pytest.mark.attack("oidcc-client-test-signing-key-rotation-just-before-signing")
+    @pytest.mark.parametrize(
+        ("kid", "jwks"),
+        [
+            ("k2", [NEW]),
+            ("k2", [OLD, NEW]),
+            ("k1", [public_jwk(OTHER_RSA_KEY, "k1")]),
+            (None, [public_jwk(OTHER_RSA_KEY)]),
+            (None, [OLD, NEW]),
+            ("k2", [public_jwk(OTHER_RSA_KEY)]),
+        ],
+        ids=["new kid", "overlap", "same kid", "no kid", "no kid in the token", "no kid in the set"],
+    )
+    async def test_the_login_right_after_a_rotation_succeeds(self, world: World, kid: str | None, jwks: list[Any]) -> None:
+        assert (await world.login()).status_code == 303
+        world.op.key, world.op.kid, world.op.jwks = OTHER_RSA_KEY, kid, jwks
+        assert (await world.login()).status_code == 303
+        assert world.op.count("/jwks") == 2
+
+    async def test_rotation_after_rotation_succeeds_at_once(self, world: World) -> None:
+        for number in range(4):
+            key, kid = (RSA_KEY, OTHER_RSA_KEY)[number % 2], f"k{number}"
+            world.op.key, world.op.kid, world.op.jwks = key, kid, [public_jwk(key, kid)]
+            assert (await world.login()).status_code == 303
+
+    @pytest.mark.attack("31")
+    async def test_a_thousand_logout_tokens_of_unknown_keys_cost_one_fetch_and_hinder_no_rotation(self, world: World) -> None:
+        await world.login()
+        for number in range(1000):
+            token = world.op.logout_token({"kid": f"forged-{number}"})
+            assert (await world.send_logout(token)).status_code == 400
+        assert world.op.count("/jwks") == 2
+        world.op.key, world.op.kid, world.op.jwks = OTHER_RSA_KEY, "k2", [NEW]
+        assert (await world.login()).status_code == 303
+        assert world.op.count("/jwks") == 3
+        assert (await world.send_logout(world.op.logout_token())).status_code == 200
+
+    @pytest.mark.attack("31")
+    async def test_one_fetch_per_cooldown(self, world: World) -> None:
+        await world.login()
+        for number in range(50):
+            await world.send_logout(world.op.logout_token({"kid": f"forged-{number}"}))
+            world.clock.advance(seconds=1)
+        assert world.op.count("/jwks") == 1 + 5
+
+    @pytest.mark.attack("31")
+    async def test_a_hundred_at_once_are_one_fetch(self, world: World) -> None:
+        await world.login()
+        tokens = [world.op.logout_token({"kid": f"forged-{number}"}) for number in range(100)]
+        await asyncio.gather(*(world.send_logout(token) for token in tokens))
+        assert world.op.count("/jwks") == 2
+
+    @pytest.mark.attack("31")
+    async def test_id_tokens_of_unknown_keys_cost_one_fetch_per_cooldown(self, world: World) -> None:
+        await world.login()
+        world.op.header = {"kid": "forged"}
+        for _ in range(20):
+            assert (await world.login()).status_code == 400
+        assert world.op.count("/jwks") == 2
+
+    @pytest.mark.attack("31")
+    async def test_logout_tokens_do_not_ask_a_provider_that_is_out_again_and_again(self, world: World) -> None:
+        world.op.replies = {CONFIGURATION: fail}
+        for _ in range(20):
+            assert (await world.send_logout(world.op.logout_token())).status_code == 503
+        assert world.op.count(CONFIGURATION) == 1
+        world.op.replies = {"/jwks": fail}
+        world.clock.advance(seconds=11)
+        for _ in range(20):
+            assert (await world.send_logout(world.op.logout_token())).status_code == 503
+        assert (world.op.count(CONFIGURATION), world.op.count("/jwks")) == (2, 1)
+        world.op.replies.clear()
+        assert (await world.login()).status_code == 303
+
+    @pytest.mark.attack("oidcc-client-test-kid-absent-single-jwks")
+    @pytest.mark.attack("oidcc-client-test-kid-absent-multiple-jwks")
+    @pytest.mark.parametrize(
+        "jwks", [[OLD], [NEW, OLD], [public_jwk(EC_KEY, "e"), public_jwk(ED_KEY, "d"), NEW, OLD], [public_jwk(RSA_KEY)]]
+    )
+    async def test_a_token_without_kid(self, world: World, jwks: list[Any]) -> None:
+        world.op.kid, world.op.jwks = None, jwks
+        assert (await world.login()).status_code == 303
+
+    @pytest.mark.attack("oidcc-client-test-ignores-unparseable-key-in-jwks")
+    async def test_unparseable_keys_are_ignored(self, world: World) -> None:
+        world.op.jwks = [
+            None, 7, "key", [], {}, {"kty": "RSA"}, {"kty": "RSA", "n": "!", "e": "AQAB"}, {"kty": "RSA", "n": 1, "e": 2},
+            {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, {"kty": "EC", "crv": "P-999", "x": "AA", "y": "AA"},
+            {"kty": "EC", "crv": "P-256", "x": b64(b"x" * 32), "y": b64(b"y" * 32)}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"},
+            {"kty": ["RSA"], "kid": "k1"}, {"kty": "RSA", "kid": 1, "n": OLD["n"], "e": "AQAB"}, OLD,
+        ]  # fmt: skip
+        assert (await world.login()).status_code == 303
+
+    @pytest.mark.attack("32")
+    async def test_a_hundred_thousand_keys(self, world: World) -> None:
+        world.op.jwks = [OLD] + [{"kty": "RSA", "n": "x", "e": "AQAB"}] * 20_000
+        with within(2, "work"):
+            assert (await world.login()).status_code == 303
+        assert len(parse_jwk_set({"keys": [OLD] * 100_000})) == 100
+
+    @pytest.mark.attack("asvs-11.2.3")
+    @pytest.mark.attack("asvs-11.6.1")
+    @pytest.mark.parametrize(
+        "jwk",
+        [
+            {**OLD, "use": "enc"},
+            {**OLD, "key_ops": ["encrypt"]},
+            {**OLD, "d": "AQAB"},
+            {"kty": "oct", "k": b64(b"x" * 32)},
+            {"kty": "RSA", "n": b64(b"\xff" * 128), "e": "AQAB"},
+            {"kty": "RSA", "n": b64(b"\x00" * 128 + b"\xff" * 128), "e": "AQAB"},
+            {"kty": "RSA", "n": b64(b"\xff" * 1400), "e": "AQAB"},
+            {"kty": "RSA", "n": OLD["n"], "e": b64(b"\x01")},
+            {"kty": "OKP", "crv": "X25519", "x": b64(b"x" * 32)},
+            {"kty": "OKP", "crv": "P-256", "x": OLD["n"]},
+            {**public_jwk(EC_KEY), "crv": "secp256k1"},
+            {**OLD, "use": ["sig"]},
+        ],
+    )
+    def test_keys_that_may_not_verify(self, jwk: dict[str, Any]) -> None:
+        assert parse_jwk_set({"keys": [jwk]}) == ()
+        assert len(parse_jwk_set({"keys": [jwk, OLD]})) == 1
+
+    async def test_a_withdrawn_key_is_refused_after_ten_minutes(self, world: World) -> None:
+        await world.login()
+        world.op.jwks = [NEW]
+        world.clock.advance(minutes=10)
+        assert (await world.login()).status_code == 400
+        assert world.reasons() == ["unknown_key"]
+
+    @pytest.mark.parametrize("document", [{}, {"keys": {}}, {"keys": None}])
+    def test_what_is_no_key_set(self, document: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="JWK Set"):
+            parse_jwk_set(document)
+
+
+async def test_cookies_of_the_provider_are_not_kept(world: World) -> None:
+    def with_cookie(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=world.op.configuration(), headers={"set-cookie": "sticky=1; Path=/"})
+
+    world.op.replies[CONFIGURATION] = with_cookie
+    await world.login()
+    assert not any("cookie" in call.headers for call in world.op.calls)
+
+
+async def test_a_network_error_is_not_chained_to_the_request_with_its_secrets() -> None:
+    http = OpHttp(timeout_seconds=1, transport=httpx2.MockTransport(fail))
+    with pytest.raises(DiscoveryError) as caught:
+        await http.send("GET", "https://op.example", what="x", error=DiscoveryError, headers={"authorization": "Bearer s"})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    await http.close()
+
+
+class TestOverARealSocket:
+    """The limits hold for bytes from a network too, where the client library has its own ideas of time."""
+
+    ANSWERS = (
+        ("silence", (), "timeout"),
+        ("headers without end", (b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n" * 10), "timeout"),
+        ("a body that drips", (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", b" "), "timeout"),
+        ("a chunked body that drips", (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"), "timeout"),
+        ("a huge body", (b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n" + b" " * 2_000_000,), "too_large"),
+        ("a huge header", (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 2_000_000,), "unreachable"),
+        ("no http", (b"SSH-2.0-OpenSSH\r\n\r\n",), "unreachable"),
+        ("a closed connection", None, "unreachable"),
+    )
+
+    @pytest.mark.attack("32")
+    @pytest.mark.attack("34")
+    @pytest.mark.parametrize(("answer", "reason"), [pytest.param(*rest, id=name) for name, *rest in ANSWERS])
+    async def test_an_answer_without_end(self, answer: tuple[bytes, ...] | None, reason: str) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            first, rest = (answer or ())[:1], (answer or ())[1:]
+            try:
+                writer.writelines(first)
+                await writer.drain()
+                while answer is not None:
+                    await asyncio.sleep(0.02)
+                    writer.writelines(rest)
+                    await writer.drain()
+            except (ConnectionError, asyncio.CancelledError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        http = OpHttp(timeout_seconds=0.4 if reason == "timeout" else PATIENT)
+        try:
+            with within(1.5, reason), pytest.raises(DiscoveryError) as caught:
+                await http.send("GET", f"http://127.0.0.1:{port}/", what="x", error=DiscoveryError)
+            assert caught.value.reason == f"x_{reason}"
+        finally:
+            await http.close()
+            server.close()

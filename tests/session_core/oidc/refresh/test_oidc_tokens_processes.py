@@ -1,0 +1,192 @@
+"""One redemption over real processes: while they wait, when they are killed, stand still, or disagree about the time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import httpx
+import httpx2
+import pytest
+
+from tests.session_core.oidc.token_nodes import Nodes, all_waiting, on_valkey, until
+from tests.support.freezing import freeze
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.attack("35")
+async def test_twenty_requests_in_two_processes_redeem_once(nodes: Nodes) -> None:
+    one = await nodes.start()
+    await nodes.log_in(one)
+    two = await nodes.start()
+    asked, go_on = nodes.hold()
+    requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
+    await asked.wait()
+    await until(lambda: all_waiting(one, two, 20))
+    go_on.set()
+    assert set(await asyncio.gather(*requests)) == {(200, "at-2")}
+    assert list(nodes.redemptions().values()) == [1]
+    assert [await node.token() for node in (one, two)] == [(200, "at-2")] * 2
+
+
+@on_valkey
+async def test_without_a_lease_they_redeem_twice(nodes: Nodes) -> None:
+    """The check above can fail."""
+    one = await nodes.start(broken="lease")
+    await nodes.log_in(one)
+    two = await nodes.start(broken="lease")
+    _, go_on = nodes.hold()
+    requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
+    await until(lambda: sum(nodes.redemptions().values()) == 2)
+    go_on.set()
+    await asyncio.gather(*requests)
+    assert list(nodes.redemptions().values()) == [2]
+
+
+@on_valkey
+@pytest.mark.attack("35")
+async def test_a_slow_redemption_keeps_its_lease(nodes: Nodes) -> None:
+    one = await nodes.start(lease=1)
+    await nodes.log_in(one)
+    two = await nodes.start(lease=1)
+    asked, go_on = nodes.hold()
+    first = asyncio.create_task(one.token())
+    await asked.wait()
+    second = asyncio.create_task(two.token())
+    await until(two.waiting)
+    begun = time.monotonic()
+    await until(lambda: time.monotonic() > begun + 2.5)
+    go_on.set()
+    assert [await first, await second] == [(200, "at-2")] * 2
+    assert list(nodes.redemptions().values()) == [1]
+
+
+@on_valkey
+async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -> None:
+    """The check above can fail."""
+    one = await nodes.start(lease=1, broken="renewal")
+    await nodes.log_in(one)
+    two = await nodes.start(lease=1)
+    asked, go_on = nodes.hold()
+    first = asyncio.create_task(one.token())
+    await asked.wait()
+    second = asyncio.create_task(two.token())
+    await until(lambda: list(nodes.redemptions().values()) == [2])
+    go_on.set()
+    await asyncio.gather(first, second)
+
+
+@on_valkey
+@pytest.mark.attack("35")
+async def test_the_client_goes_away_in_the_middle(nodes: Nodes) -> None:
+    one = await nodes.start()
+    await nodes.log_in(one)
+    asked, go_on = nodes.hold()
+    request = asyncio.create_task(one.token())
+    await asked.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    go_on.set()
+    assert await one.token() == (200, "at-2")
+    assert list(nodes.redemptions().values()) == [1]
+
+
+@on_valkey
+@pytest.mark.attack("35")
+@pytest.mark.parametrize("clock", [300_000, -300_000])
+async def test_clocks_that_are_five_minutes_apart(nodes: Nodes, clock: int) -> None:
+    one = await nodes.start()
+    await nodes.log_in(one)
+    two = await nodes.start(clock=clock)
+    # A node that is behind takes the first token for a good one; the resource server says that it is not.
+    for number in (2, 3):
+        old = f"at-{number - 1}"
+        asked, go_on = nodes.hold()
+        requests = [asyncio.create_task(node.token(refused=old)) for node in (two, one) for _ in range(10)]
+        await asked.wait()
+        await until(lambda: all_waiting(one, two, 20))
+        go_on.set()
+        assert set(await asyncio.gather(*requests)) == {(200, f"at-{number}")}
+    assert list(nodes.redemptions().values()) == [1, 1]
+    assert [await node.subject() for node in (one, two)] == ["alice", "alice"]
+
+
+@on_valkey
+@pytest.mark.attack("35")
+async def test_an_old_holder_that_wakes_up_refused_ends_nothing(nodes: Nodes) -> None:
+    one = await nodes.start(lease=1)
+    await nodes.log_in(one)
+    two = await nodes.start(lease=1)
+    asked, go_on = nodes.hold()
+    late = asyncio.create_task(one.token())
+    await asked.wait()
+    freeze(one.process.pid)
+    del nodes.op.replies["/token"]
+    assert await two.token() == (200, "at-2")
+    go_on.set()
+    await until(lambda: sum(nodes.redemptions().values()) == 2)
+    one.process.send_signal(signal.SIGCONT)
+    # The provider has refused the token that the other one had redeemed; what that one stored is good.
+    assert await late == (200, "at-2")
+    assert [await node.subject() for node in (one, two)] == ["alice", "alice"]
+
+
+@on_valkey
+@pytest.mark.attack("35")
+async def test_an_old_holder_that_wakes_up_overwrites_nothing_newer(nodes: Nodes) -> None:
+    """At a provider whose refresh tokens are good for many uses, so that both redemptions succeed."""
+    nodes.op.refreshable, nodes.op.refresh_token = False, "rt-for-ever"
+    one = await nodes.start(lease=1)
+    await nodes.log_in(one, refresh_token="rt-for-ever")
+    two = await nodes.start(lease=1)
+    answered = asyncio.Event()
+
+    def stop_and_answer(request: httpx2.Request) -> httpx2.Response:
+        freeze(one.process.pid)
+        answered.set()
+        return nodes.op.token(request)
+
+    nodes.op.replies["/token"] = stop_and_answer
+    late = asyncio.create_task(one.token())
+    await answered.wait()
+    nodes.op.replies.clear()
+    assert await two.token() == (200, "at-3")
+    one.process.send_signal(signal.SIGCONT)
+    assert await late == (200, "at-3")
+    assert [await node.token() for node in (one, two)] == [(200, "at-3")] * 2
+
+
+@on_valkey
+@pytest.mark.attack("39")
+async def test_a_session_that_gets_a_new_id_in_the_middle_keeps_the_new_tokens(nodes: Nodes) -> None:
+    one = await nodes.start()
+    await nodes.log_in(one)
+    two = await nodes.start()
+    asked, go_on = nodes.hold()
+    late = asyncio.create_task(one.token())
+    await asked.wait()
+    regenerated = await two.client.post("/regenerate-now")
+    assert regenerated.status_code == 201
+    two.client.cookies = httpx.Cookies({"session": regenerated.cookies["session"]})
+    go_on.set()
+    assert await late == (200, "at-2")
+    assert await two.token() == (200, "at-2")
+    assert list(nodes.redemptions().values()) == [1]
+
+
+@on_valkey
+@pytest.mark.attack("40")
+async def test_a_logout_in_the_middle_wins(nodes: Nodes) -> None:
+    one = await nodes.start()
+    await nodes.log_in(one)
+    two = await nodes.start()
+    asked, go_on = nodes.hold()
+    late = asyncio.create_task(one.token())
+    await asked.wait()
+    assert (await two.client.post("/logout")).status_code == 201
+    go_on.set()
+    assert (await late)[0] == 401
+    assert await one.subject() is None

@@ -1,0 +1,306 @@
+"""What a refresh may bring, and what it must not: ID tokens of another login, tokens that get lost, upgrades in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from litestar import get
+from litestar.params import FromQuery
+
+from session_core import Identity, Session, StoreUnavailableError
+from session_core.oidc import Tokens
+from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.sealing import SealingKeys
+from tests.session_core.oidc.fake_op import EC_KEY, GONE, ISSUER, OTHER_RSA_KEY, World, public_jwk, sign
+from tests.support.sessions import AppSession
+
+pytestmark = pytest.mark.anyio
+
+
+@get("/token-now")
+async def token_now(session: Session[AppSession], tokens: Tokens, refused: FromQuery[str | None] = None) -> str:
+    return await tokens.access_token(session, refused=refused)
+
+
+@get("/identity-now")
+async def identity_now(session: Session[AppSession]) -> Identity | None:
+    return session.identity
+
+
+HANDLERS = [token_now, identity_now]
+
+
+@pytest.fixture
+async def world() -> World:
+    made = World(handlers=HANDLERS)
+    made.op.refreshable = True
+    made.op.auth_time = made.clock.now() // 1000 - 60
+    assert (await made.login()).status_code == 303
+    return made
+
+
+async def stored_tokens(world: World) -> TokenSet:
+    stored = [each async for each in world.sessions.store.scan()]
+    held = world.oidc.tokens.refresh.store.read(stored[0])
+    assert held is not None
+    return held.tokens
+
+
+def all_tokens_expired(world: World) -> None:
+    world.clock.advance(seconds=300)
+
+
+@pytest.mark.attack("36")
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"sub": "bob"}, "sub_mismatch"),
+        ({"iss": "https://evil.example"}, "iss_mismatch"),
+        ({"aud": "other"}, "aud_mismatch"),
+        ({"aud": ["app", "other"], "azp": "app"}, "aud_mismatch"),
+        ({"azp": "app"}, "azp_mismatch"),
+        ({"azp": "other"}, "azp_mismatch"),
+        ({"nonce": "another"}, "nonce_mismatch"),
+        ({"nonce": 7}, "nonce_mismatch"),
+        ({"auth_time": 1}, "auth_time_mismatch"),
+        ({"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}, "at_hash_mismatch"),
+        ({"iat": GONE}, "iat_missing"),
+        ({"exp": GONE}, "exp_missing"),
+        ({"events": {}}, "events_claim"),
+        ({"iat": 1, "sub": "bob"}, "sub_mismatch"),
+    ],
+)
+async def test_a_refreshed_id_token_of_another_login_ends_it(world: World, claims: dict[str, Any], reason: str) -> None:
+    all_tokens_expired(world)
+    world.op.claims = claims
+    assert (await world.browser.get("/token-now")).status_code == 401
+    assert await world.subject() is None
+    assert world.reasons() == [f"refresh_{reason}"]
+
+
+@pytest.mark.attack("36")
+async def test_a_forged_refreshed_id_token_ends_the_login(world: World) -> None:
+    all_tokens_expired(world)
+    world.op.forge = lambda header, claims: sign(header, claims, OTHER_RSA_KEY)
+    assert (await world.browser.get("/token-now")).status_code == 401
+    assert await world.subject() is None
+
+
+async def test_the_nonce_of_the_login_is_remembered_over_refreshes(world: World) -> None:
+    first = (await stored_tokens(world)).id_token
+    for number in (2, 3):
+        all_tokens_expired(world)
+        assert (await world.browser.get("/token-now")).text == f"at-{number}"
+    tokens = await stored_tokens(world)
+    assert tokens.id_token != first
+    assert tokens.nonce is not None
+    all_tokens_expired(world)
+    world.op.claims = {"nonce": "of another login"}
+    assert (await world.browser.get("/token-now")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "claims", [{"iat": 1}, {"exp": 1}, {"iat": 2**40, "exp": 2**41}, {"nbf": 2**40}], ids=["old", "expired", "future", "not yet"]
+)
+async def test_an_id_token_that_is_not_of_this_moment_is_not_kept(world: World, claims: dict[str, Any]) -> None:
+    """Our own clock may be wrong: of the same login all the same, so it ends nothing."""
+    first = (await stored_tokens(world)).id_token
+    all_tokens_expired(world)
+    world.op.claims = claims
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert (await stored_tokens(world)).id_token == first
+    assert len(world.reasons("tokens.refresh_failed")) == 1
+
+
+async def test_a_refresh_upgrades_nothing_in_silence(world: World) -> None:
+    before = (await world.browser.get("/identity-now")).json()
+    all_tokens_expired(world)
+    world.op.claims = {"acr": "phr", "amr": ["mfa"], "sid": "another"}
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert (await world.browser.get("/identity-now")).json() == before
+
+
+@pytest.mark.attack("37")
+async def test_keys_that_cannot_be_had_lose_no_login(world: World) -> None:
+    """The old refresh token is spent: the new one is kept, and the access token is not used before its ID token is judged."""
+    for _ in range(4):
+        world.clock.advance(minutes=20)
+        assert await world.subject() == "alice"
+    world.op.replies["/jwks"] = lambda _: httpx2.Response(503)
+    assert (await world.browser.get("/token-now")).status_code == 503
+    assert await world.subject() == "alice"
+    assert world.reasons("tokens.refresh_failed") == ["jwks_status"]
+    world.op.replies.clear()
+    assert (await world.browser.get("/token-now")).text == "at-3"
+
+
+@pytest.mark.attack("37")
+async def test_who_waits_gets_no_expired_token_where_the_new_one_cannot_be_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        world.clock.advance(minutes=20)
+        assert await world.subject() == "alice"
+    other = World(sharing=world, handlers=HANDLERS)
+    other.browser.cookies = world.browser.cookies
+    held_by_us = asyncio.Event()
+    load_for = other.oidc.tokens.refresh.store.load_for
+
+    async def look(*arguments: Any) -> Any:
+        found = await load_for(*arguments)
+        held_by_us.set()
+        return found
+
+    monkeypatch.setattr(other.oidc.tokens.refresh.store, "load_for", look)
+    waiting: list[asyncio.Task[httpx.Response]] = []
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        if not waiting:
+            waiting.append(asyncio.create_task(other.browser.get("/token-now")))
+            await held_by_us.wait()
+        return world.op.token(request)
+
+    world.op.replies = {"/token": slow, "/jwks": lambda _: httpx2.Response(503)}
+    assert (await world.browser.get("/token-now")).status_code == 503
+    assert (await waiting[0]).status_code == 503
+    assert await world.subject() == "alice"
+
+
+@pytest.mark.attack("37")
+async def test_a_key_that_nobody_knows_yet_loses_no_login(world: World) -> None:
+    all_tokens_expired(world)
+    world.op.key, world.op.alg, world.op.kid = EC_KEY, "ES256", "k2"
+    assert (await world.browser.get("/token-now")).status_code == 502
+    assert await world.subject() == "alice"
+    world.op.jwks = [public_jwk(EC_KEY, "k2", alg="ES256", use="sig")]
+    world.clock.advance(seconds=11)
+    assert (await world.browser.get("/token-now")).text == "at-3"
+
+
+@pytest.mark.attack("37")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        httpx2.Response(500),
+        httpx2.Response(302, headers={"location": "https://evil.example"}),
+        httpx2.Response(200, text="<html>"),
+        httpx2.Response(400, json={"error": "invalid_client"}),
+        httpx2.Response(400, json={"error": "temporarily_unavailable"}),
+        httpx2.Response(200, json={"token_type": "Bearer"}),
+        httpx2.Response(200, json={"access_token": "x", "token_type": "DPoP"}),
+    ],
+)
+async def test_an_answer_that_is_none_ends_nothing(world: World, reply: httpx2.Response) -> None:
+    all_tokens_expired(world)
+    world.op.replies["/token"] = lambda _: reply
+    assert (await world.browser.get("/token-now")).status_code == 502
+    assert await world.subject() == "alice"
+    world.op.replies.clear()
+    assert (await world.browser.get("/token-now")).text == "at-2"
+
+
+async def test_a_token_about_to_expire_is_used_while_another_is_fetched(world: World) -> None:
+    world.clock.advance(seconds=280)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        asked.set()
+        await go_on.wait()
+        return world.op.token(request)
+
+    world.op.replies["/token"] = slow
+    answers = await asyncio.gather(*(world.browser.get("/token-now") for _ in range(5)))
+    assert [answer.text for answer in answers] == ["at-1"] * 5
+    await asked.wait()
+    go_on.set()
+    await world.oidc.tokens.close()
+    assert (await world.browser.get("/token-now")).text == "at-2"
+
+
+async def test_a_token_that_was_refused_is_replaced(world: World) -> None:
+    assert (await world.browser.get("/token-now?refused=at-0")).text == "at-1"
+    assert (await world.browser.get("/token-now?refused=at-1")).text == "at-2"
+    # The next one who was refused the old token gets what is there.
+    assert (await world.browser.get("/token-now?refused=at-1")).text == "at-2"
+
+
+async def test_a_short_lived_token_is_not_fetched_anew_each_time(world: World) -> None:
+    world.op.answer = {"expires_in": 20}
+    all_tokens_expired(world)
+    for _ in range(3):
+        assert (await world.browser.get("/token-now")).text == "at-2"
+
+
+async def test_tokens_are_stored_though_the_store_was_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_tokens_expired(world)
+    store, outages = world.sessions.store, iter(range(3))
+    replace = store.inner.replace
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        async def fails(*arguments: Any, **options: Any) -> int:
+            if next(outages, None) is None:
+                return await replace(*arguments, **options)
+            raise StoreUnavailableError
+
+        monkeypatch.setattr(store.inner, "replace", fails)
+        return world.op.token(request)
+
+    world.op.replies["/token"] = answer
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert next(outages, None) is None
+
+
+async def test_a_write_whose_answer_was_lost_is_not_made_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_tokens_expired(world)
+    store = world.sessions.store
+    replace = store.inner.replace
+    lost = iter((True, True))
+
+    async def made_but_not_told(*arguments: Any, **options: Any) -> int:
+        version = await replace(*arguments, **options)
+        if next(lost, False):
+            raise StoreUnavailableError
+        return version
+
+    monkeypatch.setattr(store.inner, "replace", made_but_not_told)
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert world.op.access_tokens == 2
+    monkeypatch.undo()
+    assert (await world.browser.get("/token-now")).text == "at-2"
+
+
+class TestKeys:
+    async def with_keys(self, world: World, *keys: bytes) -> World:
+        """The same application, restarted with other keys."""
+        other = World(handlers=HANDLERS, sharing=world)
+        for party in other.oidc.relying_parties:
+            party.vault = TokenVault(SealingKeys(keys))
+        other.oidc.tokens.refresh.store._vault = other.oidc.relying_parties.vault
+        other.browser = other.new_browser(cookies=world.browser.cookies)
+        return other
+
+    async def test_an_older_key_opens_and_the_first_one_seals_at_the_next_use(self, world: World) -> None:
+        rotated = await self.with_keys(world, b"n" * 32, b"k" * 32)
+        assert (await rotated.browser.get("/token-now")).text == "at-1"
+        retired = await self.with_keys(world, b"n" * 32)
+        assert (await retired.browser.get("/token-now")).text == "at-1"
+
+    async def test_a_retired_key_is_a_new_login_and_no_fault(self, world: World) -> None:
+        retired = await self.with_keys(world, b"n" * 32)
+        assert (await retired.browser.get("/token-now")).status_code == 401
+        assert (await retired.login()).status_code == 303
+        assert (await retired.browser.get("/token-now")).text == "at-2"
+
+    async def test_no_token_is_in_the_store(self, world: World) -> None:
+        all_tokens_expired(world)
+        await world.browser.get("/token-now")
+        tokens = await stored_tokens(world)
+        data = b"".join([each.entry.data async for each in world.sessions.store.scan()])
+        for secret in (tokens.access_token, tokens.refresh_token, tokens.id_token):
+            assert secret
+            assert secret.encode() not in data
+        assert ISSUER.encode() in data  # of the identity, which is no secret

@@ -1,0 +1,267 @@
+"""Which logins a mark ends: told by the store's order and the provider's clock, and rules that are almost right are found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from session_core.clock import TOLERATED_SKEW_MS
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.sessions.logout_marks import EndMark, leave_mark, was_ended_since
+from session_core.sessions.notes import encode_note
+from session_core.sessions.store_order import Moment, current_moment, next_moment
+from session_core.stores.base import Entry, StoredSession
+from session_core.stores.memory import MemoryStore
+from session_core.testing import FakeClock
+from tests.support.sessions import ALICE
+
+NOON = 4_102_444_800
+COUNT = 7
+
+Rule = Callable[[EndMark, int | None, Moment], bool]
+"""`rule(mark, auth_time, begun)`: whether the mark ends the login."""
+
+
+class Case(NamedTuple):
+    """Seconds after noon. `logout`: when the provider ended the session, and when its token arrived."""
+
+    name: str
+    started: float
+    proved: float | None
+    logout: tuple[float, float]
+    is_ended: bool
+    op_says: bool = True
+
+    def decided_by(self, rule: Rule) -> bool:
+        signed, arrived = self.logout
+        mark = EndMark().after(Moment(COUNT, 1), int(NOON + signed) if self.op_says else None)
+        return rule(mark, None if self.proved is None else int(NOON + self.proved), Moment(COUNT, int(self.started > arrived)))
+
+
+CASES = [
+    Case("begun before", 0, None, (10, 10.2), is_ended=True),
+    Case("begun before, the user came long before", 0, -3600, (10, 10.2), is_ended=True),
+    Case("begun before, both within one second", 9.8, 10.1, (10.8, 10.9), is_ended=True),
+    Case("begun before, the token arrives minutes later", 0, 5, (10, 200), is_ended=True),
+    Case("begun after", 11, None, (10, 10.2), is_ended=False),
+    Case("begun after, by single sign-on", 11, -3600, (10, 10.2), is_ended=False),
+    Case("begun a moment after", 10.3, 10.4, (10, 10.2), is_ended=False),
+    Case("proved anew, begun before a late token arrived", 50, 55, (10, 100), is_ended=False),
+    Case("not proved anew, begun before a late token arrived", 50, -3600, (10, 100), is_ended=True),
+    Case("no logout token, begun before", 0, 9, (10, 10.2), is_ended=True, op_says=False),
+    Case("no logout token, proved anew, begun before", 0, 5, (1, 10.2), is_ended=True, op_says=False),
+    Case("no logout token, begun after", 11, None, (10, 10.2), is_ended=False, op_says=False),
+]
+
+
+def the_rule(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return mark.ends(msgspec.structs.replace(ALICE, auth_time=auth_time), begun)
+
+
+def by_the_order_alone(mark: EndMark, _: int | None, begun: Moment) -> bool:
+    return begun.is_before(mark.signed or mark.unsigned or begun)
+
+
+def by_when_the_user_came_alone(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, begun) if mark.signed is None or auth_time is None else auth_time <= mark.iat
+
+
+def with_ties_let_in(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(msgspec.structs.replace(mark, iat=mark.iat - 1), auth_time, begun)
+
+
+def with_what_is_equal_as_before(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, Moment(begun.count, begun.number - 1))
+
+
+def with_any_proof(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+    return the_rule(mark, auth_time, begun) and (auth_time is None or auth_time < NOON)
+
+
+def wrongly_decided(rule: Rule) -> set[str]:
+    return {case.name for case in CASES if case.decided_by(rule) is not case.is_ended}
+
+
+def test_what_came_first_is_told_by_whoever_knows() -> None:
+    assert wrongly_decided(the_rule) == set()
+
+
+@pytest.mark.parametrize(
+    ("rule", "found_by"),
+    [
+        (by_the_order_alone, "proved anew, begun before a late token arrived"),
+        (by_when_the_user_came_alone, "begun after, by single sign-on"),
+        (with_ties_let_in, "begun before, both within one second"),
+        (with_what_is_equal_as_before, "begun after"),
+        (with_any_proof, "no logout token, proved anew, begun before"),
+    ],
+)
+def test_that_almost_right_rules_are_found_out(rule: Rule, found_by: str) -> None:
+    assert found_by in wrongly_decided(rule)
+
+
+def test_one_mark_says_what_all_have_said() -> None:
+    begun, proved = Moment(COUNT, 3), msgspec.structs.replace(ALICE, auth_time=NOON + 1)
+    mark = EndMark().after(Moment(COUNT, 4), None).after(Moment(COUNT, 2), NOON)
+    assert mark.ends(proved, begun), "a frame ended it; that an older token does not takes nothing back"
+    mark = EndMark().after(Moment(COUNT, 5), NOON).after(Moment(COUNT, 4), NOON - 60)
+    assert mark == EndMark(signed=Moment(COUNT, 5), iat=NOON), "tokens that overtook each other"
+    assert not mark.ends(proved, begun)
+    assert mark.ends(ALICE, begun)
+
+
+def test_what_a_lost_count_leaves_open_is_refused() -> None:
+    mark = EndMark().after(Moment(COUNT, 9), None).after(Moment(COUNT + 1, 1), None)
+    assert mark.ends(ALICE, Moment(COUNT, 10))
+    assert mark.ends(ALICE, Moment())
+    assert not mark.ends(ALICE, Moment(COUNT + 1, 1))
+
+
+@pytest.mark.anyio
+async def test_a_mark_that_cannot_be_read_refuses_and_gives_way() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    await leave_mark(store, ALICE.user_key, clock.now())
+    (key,) = [stored.key async for stored in store.scan() if stored.key[-3:] == stored.key[:3]]
+    begun = await current_moment(store)
+    await store.replace(key, Entry(encode_note("of another version"), clock.now() + 60_000), version=1)
+    assert await was_ended_since(store, ALICE, begun)
+    await leave_mark(store, ALICE.user_key, clock.now())
+    assert await was_ended_since(store, ALICE, begun)
+    assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+@pytest.mark.anyio
+async def test_to_begin_a_login_writes_nothing() -> None:
+    store = MemoryStore()
+    assert await current_moment(store) == Moment()
+    assert [stored async for stored in store.scan()] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("clock_is_behind", [False, True])
+async def test_a_store_that_has_lost_its_last_writes_gives_no_number_twice(clock_is_behind: bool) -> None:
+    """A failover takes a logout back that a login has seen; the next logout still ends that login."""
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    await next_moment(store, clock.now())
+    (before,) = [stored async for stored in store.scan()]
+    clock.advance(minutes=1)
+    await next_moment(store, clock.now())
+    begun = await current_moment(store)
+    await store.delete(before.key)
+    await store.create(before.key, before.entry)
+    clock.advance(minutes=1)
+    await leave_mark(store, ALICE.user_key, clock.now() - clock_is_behind * TOLERATED_SKEW_MS)
+    # By clocks that differ it cannot be told any more; an order that is lost is not made up.
+    assert await was_ended_since(store, ALICE, begun) is not clock_is_behind
+
+
+@pytest.mark.anyio
+async def test_the_clocks_decide_nothing_as_long_as_the_store_keeps_its_writes() -> None:
+    store, clock = MemoryStore(), FakeClock()
+    for ahead, behind in ((0, TOLERATED_SKEW_MS), (TOLERATED_SKEW_MS, 0)):
+        await next_moment(store, clock.now() + ahead)
+        begun = await current_moment(store)
+        await leave_mark(store, ALICE.user_key, clock.now() - behind)
+        assert await was_ended_since(store, ALICE, begun)
+        assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+class Damaged(MemoryStore):
+    """Some stores neither show nor overwrite what they cannot read: it is there, of no version, until it is deleted."""
+
+    key = ""
+
+    async def load(self, key: str) -> StoredSession | None:
+        return StoredSession(key, 0, Entry(b"", 0)) if key == self.key else await super().load(key)
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        if key == self.key:
+            raise SessionConflictError
+        return await super().create(key, entry, limit=limit)
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        if key == self.key:
+            raise SessionGoneError
+        return await super().replace(key, entry, version=version)
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        if key == self.key:
+            self.key = ""
+        return await super().delete(key)
+
+
+@pytest.mark.anyio
+async def test_a_damaged_note_gives_way() -> None:
+    store, clock = Damaged(), FakeClock()
+    await leave_mark(store, ALICE.user_key, clock.now())
+    keys = [stored.key async for stored in store.scan()]
+    assert len(keys) == 2
+    for key in keys:
+        begun = await current_moment(store)
+        store.key = key
+        await leave_mark(store, ALICE.user_key, clock.now())
+        assert await was_ended_since(store, ALICE, begun)
+        await leave_mark(store, ALICE.user_key, clock.now())
+        assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+class Meddling(MemoryStore):
+    """Others come in between each look and each write, as often as they are told to."""
+
+    times = 0
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        if self.times:
+            self.times -= 1
+            await super().replace(key, entry, version=version)
+        return await super().replace(key, entry, version=version)
+
+
+@pytest.mark.anyio
+async def test_a_moment_that_others_have_raised_meanwhile_is_after_whatever_began_before() -> None:
+    clock = FakeClock()
+    store = Meddling(clock=clock)
+    await next_moment(store, clock.now())
+    begun = await current_moment(store)
+    store.times = 1
+    moment = await next_moment(store, clock.now())
+    assert begun.is_before(moment)
+    assert not (await current_moment(store)).is_before(moment)
+
+
+class Refusing(MemoryStore):
+    """Nothing written is there when it is looked at again."""
+
+    async def load(self, key: str) -> None:
+        del key
+
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        del key, entry, limit
+        raise SessionConflictError
+
+    async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+        del key, entry, version
+        raise SessionGoneError
+
+
+@pytest.mark.anyio
+async def test_a_store_that_does_not_keep_its_count_ends_nothing_in_silence() -> None:
+    with pytest.raises(StoreUnavailableError):
+        await leave_mark(Refusing(), ALICE.user_key, 0)
+
+
+@pytest.mark.anyio
+async def test_many_logouts_at_once_are_all_remembered() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    users = [msgspec.structs.replace(ALICE, subject=f"user {number}", sid=None) for number in range(5)]
+    begun = await current_moment(store)
+    await asyncio.gather(*(leave_mark(store, user.user_key, clock.now()) for user in users for _ in range(10)))
+    assert all([await was_ended_since(store, user, begun) for user in users])
+    assert not any([await was_ended_since(store, user, await current_moment(store)) for user in users])

@@ -1,0 +1,313 @@
+"""Cases that broke earlier versions, or break other libraries: old copies, batches, late cookies, odd data, odd applications."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+import pytest
+from litestar import Litestar, get, post
+
+from session_core import (
+    ConfigurationError,
+    Session,
+    SessionConfig,
+    SessionGoneError,
+    SessionPlugin,
+    StoreUnavailableError,
+    Timeouts,
+)
+from session_core.sessions import lifecycle as lifecycle_module
+from session_core.sessions.record import decode_record, encode_record
+from session_core.stores import MemoryStore
+from session_core.stores.opening import redacted
+from session_core.testing import FakeClock
+from tests.support.sessions import ALICE, AnyHandle, AppSession, client_of, cookie_of, handle_on, make_app, plugin_in
+
+pytestmark = pytest.mark.anyio
+
+
+async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:
+    """Two requests that have loaded the same session."""
+    first = handle_on(plugin_in(app))
+    await first.update(note="begun")
+    second = await handle_on(plugin_in(app), first.session_id).load()
+    return first, second
+
+
+async def test_an_update_that_changes_nothing_is_decided_on_the_newest_copy() -> None:
+    stale, other = await pair(make_app())
+    await other.update(theme="dark")
+    await stale.update(theme="light")
+    assert (await other.reload()).theme == "light"
+
+
+async def test_an_update_that_refuses_is_decided_on_the_newest_copy() -> None:
+    stale, other = await pair(make_app())
+    await other.update(visits=10)
+
+    def spend(data: AppSession) -> None:
+        if data.visits < 10:
+            msg = "not enough"
+            raise LookupError(msg)
+        data.visits -= 10
+
+    assert (await stale.update(spend)).visits == 0
+
+
+async def test_an_update_without_effect_on_an_ended_session_is_refused() -> None:
+    stale, other = await pair(make_app())
+    await other.destroy()
+    with pytest.raises(SessionGoneError):
+        await stale.update(lambda _: None)
+
+
+async def test_a_change_runs_in_the_context_of_its_own_request() -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+    app = make_app()
+    owner = handle_on(plugin_in(app))
+    await owner.update(note="begun")
+    seen: list[tuple[str, str]] = []
+
+    async def request(name: str) -> None:
+        tenant.set(name)
+        own = await handle_on(plugin_in(app), owner.session_id).load()
+
+        def change(data: AppSession) -> None:
+            seen.append((name, tenant.get()))
+            data.visits += 1
+
+        await own.update(change)
+
+    await asyncio.gather(*(asyncio.create_task(request(f"tenant-{number}")) for number in range(5)))
+    assert len(seen) >= 5
+    assert all(name == current for name, current in seen)
+
+
+@pytest.mark.parametrize("error", [StopIteration, asyncio.CancelledError, KeyError])
+async def test_a_bad_change_fails_alone_whatever_it_raises(error: type[BaseException]) -> None:
+    first, second = await pair(make_app())
+
+    def fail(data: AppSession) -> None:
+        raise error
+
+    def bump(data: AppSession) -> None:
+        data.visits += 1
+
+    failed, kept = await asyncio.gather(first.update(fail), second.update(bump), return_exceptions=True)
+    assert isinstance(failed, Exception)
+    assert isinstance(kept, AppSession)
+    assert (await second.reload()).visits == 1
+
+
+async def test_a_visitors_first_writes_at_once_begin_one_session() -> None:
+    @post("/burst")
+    async def burst(session: Session[AppSession]) -> list[int]:
+        def bump(data: AppSession) -> None:
+            data.visits += 1
+
+        return sorted(data.visits for data in await asyncio.gather(*(session.update(bump) for _ in range(5))))
+
+    app = make_app(burst)
+    async with client_of(app) as client:
+        assert (await client.post("/burst")).json() == [1, 2, 3, 4, 5]
+        assert (await client.get("/read")).json()["data"]["visits"] == 5
+    assert (await plugin_in(app).sessions.stats()).total == 1
+
+
+async def test_the_queue_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    from session_core import SessionConflictError
+
+    app = make_app(store_timeout=0.05)
+    handle, _ = await pair(app)
+
+    async def always_beaten(*_: Any, **__: Any) -> int:
+        raise SessionConflictError
+
+    monkeypatch.setattr(plugin_in(app).store.inner, "replace", always_beaten)
+    with pytest.raises(StoreUnavailableError):
+        await handle.update(visits=5)
+
+
+async def test_logout_and_login_end_a_session_that_only_another_version_can_read() -> None:
+    class Newer(msgspec.Struct):
+        theme: int = 0
+
+    store = MemoryStore()
+    newer = SessionPlugin(SessionConfig(Newer, store=store))
+    for verb in ("destroy", "login"):
+        theirs = handle_on(newer)
+        await theirs.update(theme=7)
+        ours = await handle_on(plugin_in(make_app(store=store)), theirs.session_id).load()
+        assert ours.exists is False
+        await (ours.destroy() if verb == "destroy" else ours.login(ALICE))
+        assert (await handle_on(newer, theirs.session_id).load()).exists is False
+
+
+async def test_a_rotation_whose_answer_was_lost_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    handle, _ = await pair(app)
+    store = plugin_in(app).store.inner
+    rotate = store.rotate
+
+    async def answer_lost(*args: Any, **kwargs: Any) -> tuple[str, ...]:
+        await rotate(*args, **kwargs)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(store, "rotate", answer_lost)
+    await handle.regenerate()
+    assert (await handle_on(plugin_in(app), handle.session_id).load()).exists is True
+
+
+async def test_an_ended_op_session_is_remembered_without_gaps(clock: FakeClock) -> None:
+    app = make_app(clock=clock)
+    sessions = plugin_in(app).sessions
+    assert ALICE.sid is not None
+    for _ in range(12):
+        await sessions.end_op_session(ALICE.issuer, ALICE.sid)
+        clock.advance(seconds=61)
+    begun = await sessions.moment()
+    clock.advance(seconds=30)
+    await sessions.end_op_session(ALICE.issuer, ALICE.sid)
+    with pytest.raises(SessionGoneError):
+        await handle_on(plugin_in(app)).login(ALICE, begun=begun)
+    await handle_on(plugin_in(app)).login(ALICE, begun=await sessions.moment())
+
+
+async def test_a_closed_store_stays_closed_and_can_be_opened_again() -> None:
+    plugin = plugin_in(make_app())
+    await plugin.store.open()
+    await plugin.store.close()
+    with pytest.raises(StoreUnavailableError):
+        await plugin.store.ping()
+    await plugin.store.open()
+    await plugin.store.ping()
+
+
+def test_one_application_serves_two_event_loops_in_turn() -> None:
+    app = make_app()
+
+    async def once() -> int:
+        handle = handle_on(plugin_in(app))
+        await handle.update(note="begun")
+        twins = [await handle_on(plugin_in(app), handle.session_id).load() for _ in range(5)]
+
+        def bump(data: AppSession) -> None:
+            data.visits += 1
+
+        await asyncio.gather(*(twin.update(bump) for twin in twins))
+        return (await handle.reload()).visits  # type: ignore[no-any-return]
+
+    assert [asyncio.run(once()), asyncio.run(once())] == [5, 5]
+
+
+@pytest.mark.parametrize("secrets", [b"x" * 40, "x" * 40, [65], [b""], [bytearray(b"x" * 40)]])
+def test_secrets_that_are_no_list_of_secrets_are_refused(secrets: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        SessionConfig(AppSession, secrets=secrets)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://user:pa/ss-canary@host/0", "postgresql://user:canary@host/db", "mysql://u@host/db?password=canary"]
+)
+def test_a_password_in_a_store_url_is_never_shown(url: str) -> None:
+    assert "canary" not in redacted(url)
+    assert "host/" in redacted(url)
+
+
+async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouched(clock: FakeClock) -> None:
+    app = make_app(clock=clock)
+    visitor = handle_on(plugin_in(app))
+    await visitor.update(cart=["book"])
+    begun = await plugin_in(app).sessions.moment()
+    clock.advance(seconds=1)
+    await plugin_in(app).sessions.end_user(ALICE)
+    with pytest.raises(SessionGoneError):
+        await visitor.login(ALICE, begun=begun)
+    again = await handle_on(plugin_in(app), visitor.session_id).load()
+    assert (again.identity, again.data.cart) == (None, ["book"])
+
+
+async def test_a_login_that_is_cancelled_before_its_last_look_leaves_no_session(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(clock=clock)
+    sessions, lifecycle = plugin_in(app).sessions, plugin_in(app).lifecycle
+    begun = await sessions.moment()
+    looks, looking = 0, asyncio.Event()
+
+    async def slow_the_second_time(*_: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looking.set()
+            await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr(lifecycle_module, "was_ended_since", slow_the_second_time)
+    login = asyncio.create_task(handle_on(plugin_in(app)).login(ALICE, begun=begun))
+    await looking.wait()
+    assert len(await sessions.list_for(ALICE)) == 1
+    login.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await login
+    assert await sessions.list_for(ALICE) == []
+    assert [stored async for stored in lifecycle.store.scan()] == []
+
+
+def test_what_is_no_url_is_not_shown_either() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        SessionPlugin(SessionConfig(AppSession, store="redis:/canary@host"))
+    assert "canary" not in str(refused.value)
+    assert "redis" in str(refused.value)
+
+
+def test_a_lifetime_beyond_reason_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="ten years"):
+        Timeouts(idle=10**18, absolute=10**18)
+
+
+async def test_registering_a_route_later_does_not_pile_middleware_up() -> None:
+    @get(["/one", "/two"])
+    async def twice(session: Session[AppSession]) -> None: ...
+
+    app = make_app(twice)
+
+    @get("/three")
+    async def third(session: Session[AppSession]) -> None: ...
+
+    app.register(third)
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            middleware = list(handler.middleware or ())
+            assert len(middleware) == len({id(each) for each in middleware})
+    async with client_of(app) as client:
+        await client.post("/visit")
+        assert cookie_of(client)
+        assert (await client.get("/three")).status_code == 200
+
+
+async def test_upkeep_may_take_longer_than_a_request() -> None:
+    class Slow(MemoryStore):
+        async def delete_expired(self, limit: int = 1000) -> int:
+            await asyncio.sleep(0.2)
+            return await super().delete_expired(limit)
+
+    plugin = plugin_in(make_app(store=Slow(), store_timeout=0.02))
+    assert await plugin.sessions.prune() == 0
+
+
+async def test_a_record_that_another_version_makes_unreadable_meanwhile_is_gone() -> None:
+    store = MemoryStore()
+    ours = handle_on(plugin_in(make_app(store=store)))
+    await ours.update(note="begun")
+    stored = await store.load(ours.key)
+    assert stored is not None
+    record = decode_record(stored.entry.data)
+    data = msgspec.Raw(msgspec.msgpack.encode({"visits": "many"}))
+    entry = msgspec.structs.replace(stored.entry, data=encode_record(msgspec.structs.replace(record, data=data)))
+    await store.replace(ours.key, entry, version=stored.version)
+    with pytest.raises(SessionGoneError):
+        await ours.update(note="later")

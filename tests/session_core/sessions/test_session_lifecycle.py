@@ -1,0 +1,269 @@
+"""A session over HTTP: begins with the first write, is typed, changes its id, ends."""
+
+from __future__ import annotations
+
+import pytest
+from litestar import Litestar
+
+from session_core import Timeouts, open_store
+from session_core.ids import session_key
+from session_core.testing import FakeClock
+from tests.support.sessions import SECRET, Recorder, client_of, cookie_of, make_app, plugin_in
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def app(clock: FakeClock, recorder: Recorder) -> Litestar:
+    return make_app(clock=clock, on_event=[recorder], timeouts=Timeouts(idle=600, absolute=3600, touch_interval=60))
+
+
+async def test_a_visitor_who_stores_nothing_costs_nothing(app: Litestar) -> None:
+    async with client_of(app) as client:
+        response = await client.get("/read")
+        assert response.json() == {
+            "data": {"theme": "light", "cart": [], "visits": 0, "note": "", "roles": []},
+            "subject": None,
+            "exists": False,
+        }
+        assert "set-cookie" not in response.headers
+        assert response.headers["vary"] == "Cookie"
+        assert "cache-control" not in response.headers
+        assert (await plugin_in(app).sessions.stats()).total == 0
+
+
+async def test_a_route_without_a_session_never_reads_one(app: Litestar, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with client_of(app) as client:
+        await client.post("/visit")
+
+        async def refuse(key: str) -> None:
+            raise AssertionError(key)
+
+        monkeypatch.setattr(plugin_in(app).store.inner, "load", refuse)
+        response = await client.get("/public")
+        assert response.status_code == 200
+        assert "vary" not in response.headers
+
+
+async def test_the_first_write_begins_a_session(app: Litestar) -> None:
+    async with client_of(app) as client:
+        first = await client.post("/visit")
+        assert first.json() == {"visits": 1}
+        assert first.headers["cache-control"] == "private, no-store"
+        cookie = first.headers["set-cookie"]
+        assert cookie.startswith("session=s%3A")
+        assert {"HttpOnly", "Path=/", "SameSite=Lax", "Max-Age=3600"} <= {part.strip() for part in cookie.split(";")}
+        second = await client.post("/visit")
+        assert second.json() == {"visits": 2}
+        assert "set-cookie" not in second.headers
+        assert (await client.get("/read")).json()["data"]["visits"] == 2
+
+
+async def test_plain_assignments_are_saved_nested_ones_too(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.patch("/assign", json={"theme": "dark"})
+        await client.patch("/assign", json={"add": "book"})
+        await client.patch("/assign", json={"add": "pen"})
+        data = (await client.get("/read")).json()["data"]
+        assert data["theme"] == "dark"
+        assert data["cart"] == ["book", "pen"]
+
+
+async def test_a_failed_handler_saves_nothing(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/visit")
+        assert (await client.get("/fails")).status_code == 500
+        assert (await client.get("/read")).json()["data"]["note"] == ""
+
+
+@pytest.mark.attack("38")
+@pytest.mark.attack("asvs-7.2.4")
+async def test_login_changes_the_id_and_keeps_the_visitors_data(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.patch("/assign", json={"add": "book"})
+        planted = cookie_of(client)
+        await client.post("/login/alice")
+        assert cookie_of(client) not in {None, planted}
+        session = (await client.get("/read")).json()
+        assert (session["subject"], session["data"]["cart"]) == ("alice", ["book"])
+        client.cookies.set("session", planted or "", domain="localhost.local")
+    async with client_of(app, cookies={"session": planted or ""}) as thief:
+        assert (await thief.get("/read")).json() == {
+            "data": {"theme": "light", "cart": [], "visits": 0, "note": "", "roles": []},
+            "subject": None,
+            "exists": False,
+        }
+
+
+@pytest.mark.attack("38")
+async def test_the_next_user_of_a_browser_inherits_nothing(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        await client.patch("/assign", json={"note": "alice's diary"})
+        await client.post("/login/bob")
+        session = (await client.get("/read")).json()
+        assert (session["subject"], session["data"]["note"]) == ("bob", "")
+
+
+@pytest.mark.attack("asvs-7.2.4")
+async def test_logging_in_again_keeps_ones_own_data(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        await client.patch("/assign", json={"note": "mine"})
+        before = cookie_of(client)
+        await client.post("/login/alice")
+        assert cookie_of(client) != before
+        assert (await client.get("/read")).json()["data"]["note"] == "mine"
+
+
+@pytest.mark.attack("39")
+async def test_regenerating_changes_the_id_and_nothing_else(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        await client.patch("/assign", json={"note": "kept"})
+        old = cookie_of(client)
+        await client.post("/regenerate")
+        assert cookie_of(client) != old
+        session = (await client.get("/read")).json()
+        assert (session["subject"], session["data"]["note"]) == ("alice", "kept")
+    async with client_of(app, cookies={"session": old or ""}) as other:
+        assert (await other.get("/read")).json()["exists"] is False
+
+
+async def test_regenerating_without_a_session_stores_nothing(app: Litestar) -> None:
+    async with client_of(app) as client:
+        response = await client.post("/regenerate")
+        assert response.status_code == 201
+        assert "set-cookie" not in response.headers
+
+
+@pytest.mark.attack("asvs-7.4.1")
+async def test_logout_ends_the_session_and_deletes_the_cookie(app: Litestar) -> None:
+    async with client_of(app) as client:
+        created = await client.post("/login/alice")
+        old = cookie_of(client)
+        response = await client.post("/logout")
+        assert response.headers["set-cookie"].startswith("session=;")
+
+        def attributes(header: str) -> set[str]:
+            parts = {part.strip() for part in header.split(";")[1:]}
+            return {part for part in parts if not part.startswith(("Max-Age", "Expires"))}
+
+        assert attributes(response.headers["set-cookie"]) == attributes(created.headers["set-cookie"])
+        assert cookie_of(client) is None
+    async with client_of(app, cookies={"session": old or ""}) as other:
+        assert (await other.get("/read")).json()["subject"] is None
+
+
+async def test_logout_without_a_session_is_no_error(app: Litestar) -> None:
+    async with client_of(app) as client:
+        assert (await client.post("/logout")).status_code == 201
+
+
+@pytest.mark.attack("asvs-7.3.1")
+@pytest.mark.attack("asvs-7.4.1")
+async def test_the_idle_timeout_ends_an_unused_session(app: Litestar, clock: FakeClock) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        clock.advance(seconds=599)
+        assert (await client.get("/read")).json()["subject"] == "alice"
+        clock.advance(seconds=600)
+        response = await client.get("/read")
+        assert response.json()["subject"] is None
+        assert "set-cookie" not in response.headers
+
+
+@pytest.mark.attack("asvs-7.3.2")
+@pytest.mark.attack("asvs-7.4.1")
+async def test_the_absolute_timeout_ends_a_used_session(app: Litestar, clock: FakeClock) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        for _ in range(11):
+            clock.advance(seconds=300)
+            assert (await client.post("/visit")).status_code == 201
+            assert (await client.get("/read")).json()["subject"] == "alice"
+        clock.advance(seconds=300)
+        assert (await client.get("/read")).json()["subject"] is None
+
+
+async def test_reads_touch_the_store_only_when_the_interval_has_passed(
+    app: Litestar, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[int] = []
+    store = plugin_in(app).store.inner
+    touch = store.touch
+
+    async def counting(key: str, expires_at: int) -> bool:
+        touched.append(expires_at)
+        return await touch(key, expires_at)
+
+    monkeypatch.setattr(store, "touch", counting)
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        for _ in range(6):
+            clock.advance(seconds=20)
+            await client.get("/read")
+    assert len(touched) == 2
+
+
+@pytest.mark.attack("38")
+@pytest.mark.attack("asvs-7.2.1")
+@pytest.mark.attack("asvs-7.2.2")
+async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, recorder: Recorder) -> None:
+    forged = plugin_in(app).config.signer.sign("A" * 46)
+    async with client_of(app, cookies={"session": forged.replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")}) as client:
+        response = await client.post("/visit")
+        assert response.json() == {"visits": 1}
+        assert "A" * 46 not in response.headers["set-cookie"]
+    assert "session.unknown" in recorder.names
+
+
+@pytest.mark.attack("61")
+async def test_a_record_that_cannot_be_decoded_is_a_fresh_session(app: Litestar, recorder: Recorder) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        store = plugin_in(app).store.inner
+        async for stored in store.scan():
+            entry = type(stored.entry)(b"\x80\x04pickled", stored.entry.expires_at, stored.entry.user)
+            await store.replace(stored.key, entry, version=stored.version)
+        response = await client.get("/read")
+        assert (response.status_code, response.json()["exists"]) == (200, False)
+    assert "session.undecodable" in recorder.names
+
+
+@pytest.mark.attack("51")
+@pytest.mark.attack("asvs-11.2.2")
+async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
+    store = open_store("memory://", clock=clock)
+    old, new = SECRET, SECRET.replace("first", "second")
+    async with client_of(make_app(clock=clock, store=store, secrets=(old,))) as client:
+        await client.post("/login/alice")
+        cookie = cookie_of(client) or ""
+    recorder = Recorder()
+    rotated = make_app(clock=clock, store=store, secrets=(new, old), on_event=[recorder])
+    async with client_of(rotated, cookies={"session": cookie}) as client:
+        response = await client.get("/read")
+        assert recorder.names == ["cookie.resigned"]
+        assert response.json()["subject"] == "alice"
+        resigned = response.headers["set-cookie"].partition(";")[0].removeprefix("session=")
+        assert resigned != cookie
+        assert resigned.partition(".")[0] == cookie.partition(".")[0]
+    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session": resigned}) as client:
+        assert (await client.get("/read")).json()["subject"] == "alice"
+    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session": cookie}) as client:
+        assert (await client.get("/read")).json()["subject"] is None
+
+
+@pytest.mark.attack("asvs-14.2.4")
+async def test_the_store_never_sees_the_id(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        session_id = (cookie_of(client) or "").removeprefix("s%3A").partition(".")[0]
+        stored = [record async for record in plugin_in(app).store.scan()]
+    assert [record.key for record in stored] == [session_key(session_id)]
+    assert session_id not in repr(stored)

@@ -1,0 +1,343 @@
+"""Concurrent writes: none that was acknowledged is lost, none silently overwrites another, none outlives its session."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+from litestar import get, post
+
+from session_core import Session, SessionConfig, SessionDataError, SessionGoneError, SessionHandle, SessionPlugin
+from session_core.sessions.notes import is_note
+from session_core.stores import MemoryStore
+from session_core.stores.base import Entry
+from session_core.testing import FakeClock
+from tests.support.sessions import ALICE, AppSession, Recorder, client_of, cookie_of, handle_on, make_app, plugin_in
+
+pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """Holds handlers until a test lets them go."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Semaphore(0)
+        self.go = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.arrived.release()
+        await self.go.wait()
+
+    async def until(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.wait_for(self.arrived.acquire(), 10)
+
+
+def gated(gate: Gate) -> list[Any]:
+    @post("/slow/theme")
+    async def slow_theme(session: Session[AppSession]) -> None:
+        session.data.theme = "dark"
+        await gate.wait()
+
+    @post("/slow/note")
+    async def slow_note(session: Session[AppSession]) -> None:
+        session.data.note = "slow"
+        await gate.wait()
+
+    @post("/slow/update")
+    async def slow_update(session: Session[AppSession]) -> None:
+        await gate.wait()
+        await session.update(note="slow")
+
+    @get("/slow/read")
+    async def slow_read(session: Session[AppSession]) -> dict[str, Any]:
+        await gate.wait()
+        return {"exists": session.exists}
+
+    return [slow_theme, slow_note, slow_update, slow_read]
+
+
+@pytest.mark.attack("41")
+async def test_a_hundred_parallel_increments_all_count() -> None:
+    app = make_app()
+    async with client_of(app) as client:
+        await client.post("/visit")
+        answers = await asyncio.gather(*(client.post("/visit") for _ in range(100)))
+        assert sorted(answer.json()["visits"] for answer in answers) == list(range(2, 102))
+        assert (await client.get("/read")).json()["data"]["visits"] == 101
+
+
+async def test_waiting_updates_become_few_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    store = plugin_in(app).store.inner
+    replace, writes = store.replace, 0
+
+    async def counting(*args: Any, **kwargs: Any) -> int:
+        nonlocal writes
+        writes += 1
+        await asyncio.sleep(0)
+        return await replace(*args, **kwargs)
+
+    monkeypatch.setattr(store, "replace", counting)
+    async with client_of(app) as client:
+        await client.post("/visit")
+        await asyncio.gather(*(client.post("/visit") for _ in range(50)))
+        assert (await client.get("/read")).json()["data"]["visits"] == 51
+    assert writes < 50
+
+
+async def test_different_fields_assigned_at_once_are_merged() -> None:
+    gate = Gate()
+    app = make_app(*gated(gate))
+    async with client_of(app) as client, anyio.create_task_group() as tasks:
+        await client.post("/visit")
+        tasks.start_soon(client.post, "/slow/theme")
+        tasks.start_soon(client.post, "/slow/note")
+        await gate.until(2)
+        gate.go.set()
+    async with client_of(app, cookies=dict(client.cookies)) as client:
+        data = (await client.get("/read")).json()["data"]
+        assert (data["theme"], data["note"], data["visits"]) == ("dark", "slow", 1)
+
+
+async def test_the_same_field_assigned_at_once_is_refused_for_the_later() -> None:
+    gate, recorder = Gate(), Recorder()
+    app = make_app(*gated(gate), on_event=[recorder])
+    async with client_of(app) as client:
+        await client.post("/visit")
+        slow = asyncio.create_task(client.post("/slow/note"))
+        await gate.until(1)
+        assert (await client.patch("/assign", json={"note": "fast"})).status_code == 200
+        gate.go.set()
+        refused = await slow
+        assert refused.status_code == 409
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["fields"] == ["note"]
+        assert (await client.get("/read")).json()["data"]["note"] == "fast"
+    assert "session.conflict" in recorder.names
+
+
+async def test_assigning_what_the_other_assigned_is_no_conflict() -> None:
+    gate = Gate()
+    app = make_app(*gated(gate))
+    async with client_of(app) as client:
+        await client.post("/visit")
+        slow = asyncio.create_task(client.post("/slow/note"))
+        await gate.until(1)
+        await client.patch("/assign", json={"note": "slow"})
+        gate.go.set()
+        assert (await slow).status_code == 201
+
+
+async def test_last_write_wins_where_it_was_asked_for() -> None:
+    gate = Gate()
+    app = make_app(*gated(gate), on_conflict="last_write_wins")
+    async with client_of(app) as client:
+        await client.post("/visit")
+        slow = asyncio.create_task(client.post("/slow/note"))
+        await gate.until(1)
+        await client.patch("/assign", json={"note": "fast"})
+        gate.go.set()
+        assert (await slow).status_code == 201
+        assert (await client.get("/read")).json()["data"]["note"] == "slow"
+
+
+@pytest.mark.attack("39")
+@pytest.mark.attack("40")
+@pytest.mark.parametrize("path", ["/slow/note", "/slow/update"])
+@pytest.mark.parametrize("end", ["logout", "revoke_all", "expiry", "regenerate"])
+async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str, clock: FakeClock) -> None:
+    gate = Gate()
+    app = make_app(*gated(gate), clock=clock)
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        old = cookie_of(client) or ""
+        slow = asyncio.create_task(client.post(path))
+        await gate.until(1)
+        async with client_of(app, cookies={"session": old}) as other:
+            if end == "logout":
+                await other.post("/logout")
+            elif end == "revoke_all":
+                await plugin_in(app).sessions.revoke_all(ALICE)
+            elif end == "regenerate":
+                await other.post("/regenerate")
+            else:
+                clock.advance(days=2)
+        gate.go.set()
+        answer = await slow
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "session_gone"
+        assert "set-cookie" not in answer.headers
+    async with client_of(app, cookies={"session": old}) as thief:
+        assert (await thief.get("/read")).json()["exists"] is False
+    assert (await plugin_in(app).sessions.stats()).total == (1 if end == "regenerate" else 0)
+
+
+@pytest.mark.attack("40")
+async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
+    """The logout was sent with the old id and read it; the regeneration reached the store first."""
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.login(ALICE)
+    leaving = await handle_on(plugin_in(app), handle.session_id).load()
+    await handle.regenerate()
+    await leaving.destroy()
+    assert (await handle_on(plugin_in(app), handle.session_id).load()).identity is None
+
+
+@pytest.mark.attack("40")
+async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.login(ALICE)
+    regenerating = await handle_on(plugin_in(app), handle.session_id).load()
+    await handle.destroy()
+    with pytest.raises(SessionGoneError):
+        await regenerating.regenerate()
+    assert (await plugin_in(app).sessions.stats()).total == 0
+
+
+@pytest.mark.attack("42")
+async def test_a_login_that_meets_a_logout_stands_alone() -> None:
+    """The old session ended while the user was at the identity provider: the new one starts with nothing of it."""
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.login(ALICE)
+    await handle.update(note="before")
+    returning = await handle_on(plugin_in(app), handle.session_id).load()
+    await handle.destroy()
+    await returning.login(ALICE)
+    assert returning.identity == ALICE
+    assert returning.data.note == ""
+
+
+@pytest.mark.attack("42")
+async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClock) -> None:
+    app = make_app(clock=clock)
+    sessions, lifecycle = plugin_in(app).sessions, plugin_in(app).lifecycle
+    begun = await sessions.moment()
+    clock.advance(seconds=2)
+    await sessions.end_op_session(ALICE.issuer, ALICE.sid or "")
+    handle = handle_on(plugin_in(app))
+    with pytest.raises(SessionGoneError):
+        await handle.login(ALICE, begun=begun)
+    assert [stored async for stored in lifecycle.store.scan() if not is_note(stored.entry.data)] == []
+    await handle_on(plugin_in(app)).login(ALICE, begun=await sessions.moment())
+    assert len(await sessions.list_for(ALICE)) == 1
+
+
+@pytest.mark.attack("43")
+@pytest.mark.attack("asvs-7.1.2")
+async def test_never_more_sessions_than_the_limit(clock: FakeClock) -> None:
+    app = make_app(clock=clock, max_sessions_per_user=3)
+    handles = [handle_on(plugin_in(app)) for _ in range(20)]
+    await asyncio.gather(*(handle.login(ALICE) for handle in handles))
+    assert len(await plugin_in(app).sessions.list_for(ALICE)) == 3
+
+
+async def test_a_value_of_the_wrong_type_is_refused_and_not_saved() -> None:
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.update(visits=1)
+    with pytest.raises(SessionDataError, match=r"\$\.theme"):
+        await handle.update(theme="pink")
+    with pytest.raises(SessionDataError, match="no field nonsense"):
+        await handle.update(nonsense=1)
+    handle.data.visits = "many"  # type: ignore[assignment]
+    with pytest.raises(SessionDataError, match=r"\$\.visits"):
+        await handle.save()
+    assert (await handle.reload()).visits == 1
+
+
+async def test_data_beyond_the_limit_is_refused() -> None:
+    handle = handle_on(plugin_in(make_app(max_data_bytes=100)))
+    with pytest.raises(SessionDataError, match="more than the limit"):
+        await handle.update(note="x" * 200)
+
+
+async def test_an_update_that_fails_fails_alone() -> None:
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.update(visits=1)
+
+    def fail(data: AppSession) -> None:
+        data.visits = 99
+        msg = "sold out"
+        raise LookupError(msg)
+
+    def bump(data: AppSession) -> None:
+        data.visits += 1
+
+    twin = handle_on(plugin_in(app), handle.session_id)
+    results = await asyncio.gather(handle.update(fail), twin.update(bump), return_exceptions=True)
+    assert isinstance(results[0], LookupError)
+    assert (await twin.reload()).visits == 2
+
+
+async def test_an_update_may_return_new_data() -> None:
+    handle = handle_on(plugin_in(make_app()))
+    assert (await handle.update(lambda data: AppSession(theme="dark", visits=data.visits + 5))).visits == 5
+    with pytest.raises(SessionDataError, match="must not be async"):
+        await handle.update(lambda _: "no session")  # type: ignore[arg-type, return-value]
+
+
+async def test_an_update_saves_the_assignments_made_before_it() -> None:
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.update(visits=1)
+    handle.data.note = "assigned"
+    await handle.update(visits=2)
+    assert (await handle_on(plugin_in(app), handle.session_id).load()).data.note == "assigned"
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_cancelled_request_does_not_cancel_the_writes_of_others(*, made: bool) -> None:
+    """The first of ten is cancelled while the store works on its write, before or after that is made; nine wait behind it."""
+    gate = Gate()
+
+    class Gated(MemoryStore):
+        shut = False
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            if not self.shut:
+                return await super().replace(key, entry, version=version)
+            self.shut = False
+            written = await super().replace(key, entry, version=version) if made else 0
+            await gate.wait()
+            return written
+
+    store = Gated()
+    app = make_app(store=store)
+    handle = handle_on(plugin_in(app))
+    await handle.update(note="begun")
+
+    def bump(data: AppSession) -> None:
+        data.visits += 1
+
+    twins = [await handle_on(plugin_in(app), handle.session_id).load() for _ in range(10)]
+    store.shut = True
+    tasks = [asyncio.create_task(twin.update(bump)) for twin in twins]
+    await gate.until(1)
+    tasks[0].cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert all(isinstance(result, AppSession) for result in done[1:])
+    assert (await handle.reload()).visits == (10 if made else 9)
+    assert plugin_in(app).lifecycle._writer._queues == {}
+
+
+async def test_fields_a_newer_version_wrote_survive_an_older_ones_writes() -> None:
+    class Newer(AppSession):
+        coupon: str = ""
+
+    app = make_app()
+    handle = handle_on(plugin_in(app))
+    await handle.update(visits=1)
+    plugin = SessionPlugin(SessionConfig(Newer, store=plugin_in(app).store.inner))
+    other: SessionHandle[Newer] = handle_on(plugin, handle.session_id)
+    await other.update(coupon="NEW10")
+    await handle.update(visits=2)
+    data = await other.reload()
+    assert (data.coupon, data.visits) == ("NEW10", 2)

@@ -1,0 +1,252 @@
+"""What holds between processes without compare-and-swap, step by step in orders made by chance, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.document.steps import DocumentSteps
+from session_core.stores.document.store import DocumentStore
+from session_core.testing import FakeClock, SessionStoreContract
+from tests.session_core.stores.contract.one_process import OneProcessContract
+from tests.session_core.stores.document.stepped_documents import processes
+
+pytestmark = pytest.mark.anyio
+MINUTE = 60_000
+ORDERS = 150
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class TestDocuments(SessionStoreContract):
+    @pytest.fixture
+    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+        (store,), _, _ = processes(1, clock)
+        await store.open()
+        yield store
+        await store.close()
+
+
+class TestOneProcess(OneProcessContract):
+    rounds = 20
+
+    @pytest.fixture
+    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+        (store,), _, _ = processes(1, clock)
+        await store.open()
+        yield store
+        await store.close()
+
+
+async def _live(store: DocumentStore, *keys: str) -> list[str]:
+    return [key for key in keys if await store.load(key) is not None]
+
+
+def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u") -> Entry:
+    return Entry(data, clock.now() + 60 * MINUTE, user, "o")
+
+
+async def _a_write_meets_an_end(seed: int, end: str, write: str, kind: type[DocumentStore] = DocumentStore) -> list[str]:
+    """Let them meet; return what is alive when the end has been acknowledged and the write is over."""
+    clock = FakeClock()
+    (first, second, third), turns, _ = processes(3, clock, kind)
+    await first.create("old", _entry(clock))
+    calls = {
+        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
+        "touch": lambda: first.touch("old", clock.now() + 90 * MINUTE),
+        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
+    }
+    ends = {
+        "delete": lambda: second.delete("old"),
+        "delete_by_user": lambda: second.delete_by(SessionIndex(user="u")),
+        "delete_by_op_session": lambda: second.delete_by(SessionIndex(op_session="o")),
+    }
+    chance = random.Random(seed)
+    killed = chance.randrange(16) if seed % 3 == 0 else None
+    await turns.play([calls[write](), ends[end]()], chance, killed=killed)
+    alive = await _live(third, "old", "new")
+    clock.advance(minutes=89)
+    await third.delete_expired()
+    return alive + await _live(third, "old", "new")
+
+
+@pytest.mark.parametrize("end", ["delete", "delete_by_user", "delete_by_op_session"])
+@pytest.mark.parametrize("write", ["replace", "touch", "rotate"])
+async def test_what_another_process_writes_meanwhile_brings_nothing_back(end: str, write: str) -> None:
+    """Nor when that process is killed between any two of its steps."""
+    for seed in range(ORDERS):
+        assert await _a_write_meets_an_end(seed, end, write) == [], seed
+
+
+async def test_a_write_that_is_acknowledged_after_the_end_does_not_exist() -> None:
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second), turns, _ = processes(2, clock)
+        await first.create("key", _entry(clock))
+        calls = [first.replace("key", _entry(clock, b"late"), version=1), second.delete("key")]
+        written, ended = await turns.play(calls, random.Random(seed))
+        assert ended == ("key",)
+        assert written in {2, SessionGoneError}
+
+
+@pytest.mark.parametrize("steps", range(22))
+async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
+    """At every instant exactly one of the two is alive, and that one can be used and ended."""
+    clock = FakeClock()
+    (first, second), turns, _ = processes(2, clock)
+    await first.create("old", _entry(clock))
+    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    (outcome,) = await turns.play([rotation], random.Random(0), killed=steps)
+    (alive,) = await _live(second, "old", "new")
+    assert outcome in {"killed", ()}
+    assert [stored.key for stored in await second.find(SessionIndex(user="u"))] == [alive]
+    clock.advance(minutes=30)
+    assert await second.touch(alive, clock.now() + 60 * MINUTE) is True
+    clock.advance(minutes=59)
+    assert await _live(second, "old", "new") == [alive]
+    assert await second.delete_by(SessionIndex(op_session="o")) == (alive,)
+    assert await _live(second, "old", "new") == []
+
+
+async def test_whoever_looks_while_a_session_is_rotated_finds_it_once() -> None:
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second), turns, _ = processes(2, clock)
+        await first.create("old", _entry(clock))
+
+        async def look(store: DocumentStore = second) -> tuple[bool, bool, bool]:
+            return bool(await store.load("old")), bool(await store.load("new")), bool(await store.load("old"))
+
+        rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+        _, seen = await turns.play([rotation, look()], random.Random(seed))
+        assert seen in {(True, False, True), (True, False, False), (True, True, False), (False, True, False)}
+
+
+async def test_revoking_everything_meets_a_session_that_another_process_begins() -> None:
+    """It is listed or not; it is ended, or it began after the revocation and is alive: never half of each."""
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second, third), turns, _ = processes(3, clock)
+        await first.create("before", _entry(clock))
+        calls = [first.create("meanwhile", _entry(clock)), second.delete_by(SessionIndex(user="u"))]
+        await turns.play(calls, random.Random(seed))
+        alive = await _live(third, "before", "meanwhile")
+        assert "before" not in alive
+        assert set(await third.delete_by(SessionIndex(user="u"))) <= set(alive)
+        assert await _live(third, "meanwhile") == []
+
+
+async def test_a_list_that_lost_a_key_heals_when_the_session_is_used() -> None:
+    clock = FakeClock()
+    (first, second), turns, values = processes(2, clock)
+    lost = 0
+    for seed in range(ORDERS):
+        values.clear()
+        await turns.play([first.create("a", _entry(clock)), second.create("b", _entry(clock))], random.Random(seed))
+        found = {stored.key for stored in await first.find(SessionIndex(user="u"))}
+        lost += found != {"a", "b"}
+        for key in "ab":
+            await first.touch(key, clock.now() + 61 * MINUTE)
+        assert {stored.key for stored in await first.find(SessionIndex(user="u"))} == {"a", "b"}
+        assert await first.delete_by(SessionIndex(user="u"))
+        assert await _live(second, "a", "b") == []
+    assert lost, "if this never happens, the words in the documentation are too careful"
+
+
+async def test_two_processes_can_be_given_one_claim() -> None:
+    """This is what `atomic=False` says: why a relying party on such a store is refused."""
+    results = set()
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second), turns, _ = processes(2, clock)
+        both = [store.claim("name", clock.now() + MINUTE) for store in (first, second)]
+        results.add(tuple(sorted(map(bool, await turns.play(both, random.Random(seed))))))
+    assert (True, True) in results
+    assert (False, True) in results
+
+
+async def test_two_processes_can_lose_a_write() -> None:
+    """And this; within one process the contract shows that none is lost."""
+    results = set()
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second), turns, _ = processes(2, clock)
+        await first.create("key", _entry(clock))
+        both = [store.replace("key", _entry(clock), version=1) for store in (first, second)]
+        results.add(tuple(sorted(map(str, await turns.play(both, random.Random(seed))))))
+    assert ("2", "2") in results
+    assert any("Conflict" in "".join(result) for result in results)
+
+
+class _LooksBeforeItLeavesTheMark(DocumentStore):
+    """With the order of the two steps the other way round, which looks just as good."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self._steps = _Careless(self._file, self._reader, self._index, self._locks)
+
+
+class _Careless(DocumentSteps):
+    async def end(self, key: str, index: SessionIndex | None = None, *, keep: str | None = None) -> list[str]:
+        raw = (await self._file.documents.get([f"n:{key}"]))[0]
+        ended = [key] if await self._end_one(key, index) else []
+        return ended + (await super().end("new") if raw else [])
+
+
+class _NoMarks(DocumentStore):
+    """Deletes the record and leaves it at that, as a plain key-value session store does."""
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        await self._documents.delete(f"s:{key}")
+        return (key,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"), [(_LooksBeforeItLeavesTheMark, "rotate"), (_NoMarks, "replace"), (_NoMarks, "touch"), (_NoMarks, "rotate")]
+)
+async def test_the_orders_find_a_store_that_brings_sessions_back(kind: type[DocumentStore], write: str) -> None:
+    assert any([await _a_write_meets_an_end(seed, "delete", write, kind) for seed in range(ORDERS)])
+
+
+async def test_a_lock_is_forgotten_when_nobody_needs_it() -> None:
+    clock = FakeClock()
+    (store,), _, _ = processes(1, clock)
+    await asyncio.gather(*(store.create(f"key{number % 3}", _entry(clock)) for number in range(9)), return_exceptions=True)
+    assert store._locks._locks == {}
+
+
+async def test_a_sweep_reads_each_record_once_in_its_life() -> None:
+    clock = FakeClock()
+    (store,), _, _ = processes(1, clock)
+    for number in range(20):
+        await store.create(f"key{number}", _entry(clock, user=None))
+    await store.delete_expired()
+    read: list[str] = []
+    documents = store._documents
+    original = documents.get
+
+    async def get(names: list[str]) -> list[bytes | None]:
+        read.extend(names)
+        return await original(names)
+
+    documents.get = get  # type: ignore[method-assign,assignment]
+    assert await store.delete_expired() == 0
+    assert read == []
+    clock.advance(minutes=60)
+    assert await store.delete_expired() == 20
+
+
+async def test_a_taken_key_is_refused_whoever_took_it() -> None:
+    clock = FakeClock()
+    (first, second), _, _ = processes(2, clock)
+    await first.create("key", _entry(clock))
+    with pytest.raises(SessionConflictError):
+        await second.create("key", _entry(clock))

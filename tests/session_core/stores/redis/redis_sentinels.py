@@ -1,0 +1,60 @@
+"""A primary, its replica and three Sentinels that watch them, on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.support.redis_servers import RedisServer, info, replication, running, until
+
+SERVICE = "main"
+_QUORUM = 2
+
+
+class Sentinels:
+    """`servers` are the primary and its replica, as they began."""
+
+    def __init__(self, servers: list[RedisServer], sentinels: list[RedisServer]) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels) + f"/{SERVICE}"
+
+    @property
+    def primary(self) -> RedisServer:
+        """Who most Sentinels say it is."""
+        answers = [self._told_by(sentinel) for sentinel in self.sentinels]
+        return max(self.servers, key=lambda server: answers.count(server.port))
+
+    def written(self) -> int:
+        """How far the primary has written."""
+        return replication(self.primary)[0]
+
+    def replicated(self) -> int:
+        """How far the replica has followed it, as it last said (once a second)."""
+        return replication(self.primary)[1]
+
+    def _told_by(self, sentinel: RedisServer) -> int:
+        reply = sentinel.admin("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        assert isinstance(reply, list)
+        return int(reply[1])
+
+
+@contextmanager
+def sentinels(program: Path) -> Iterator[Sentinels]:
+    """Run them; a dead primary is replaced after about a second."""
+    with ExitStack() as stack:
+        primary = stack.enter_context(running(program))
+        replica = stack.enter_context(running(program, "--replicaof", f"127.0.0.1 {primary.port}"))
+        until(lambda: b"state=online" in info(primary, "replication"))
+        watching = [stack.enter_context(running(program, "--sentinel")) for _ in range(3)]
+        for sentinel in watching:
+            sentinel.admin("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", primary.port, _QUORUM)
+            for option, value in (("down-after-milliseconds", 500), ("failover-timeout", 2000)):
+                sentinel.admin("SENTINEL", "SET", SERVICE, option, value)
+        for sentinel in watching:
+            until(lambda sentinel=sentinel: b"slaves=1,sentinels=3" in info(sentinel, "sentinel"))  # type: ignore[misc]
+        yield Sentinels([primary, replica], watching)

@@ -1,0 +1,275 @@
+"""What only a cluster can do: slots that move, primaries that die."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from redis.crc import key_slot
+
+from session_core.errors import ConfigurationError, SessionConflictError, StoreUnavailableError
+from session_core.ids import new_session_id, session_key
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.redis.cluster_login import Reservations
+from session_core.stores.redis.layout import Layout
+from session_core.stores.redis.store import RedisStore
+from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_valkey, replication
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**41
+LAYOUT = Layout(b"sc:")
+
+
+def test_a_regenerated_id_is_in_the_slot_of_the_one_before() -> None:
+    slots = set()
+    for _ in range(100):
+        old = session_key(new_session_id())
+        new = session_key(new_session_id(after=old))
+        assert new[:43] != old[:43]
+        assert key_slot(LAYOUT.record(new)) == key_slot(LAYOUT.record(old))
+        slots.add(key_slot(LAYOUT.record(old)))
+    assert len(slots) > 80
+
+
+async def test_keys_of_two_slots_cannot_be_rotated(valkey_cluster: RedisCluster) -> None:
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    await store.create("old", Entry(b"", FOREVER))
+    with pytest.raises(ConfigurationError):
+        await store.rotate("old", "new", Entry(b"", FOREVER), version=1, successor_until=FOREVER)
+    assert await store.load("old") is not None
+    await store.close()
+
+
+async def test_a_cluster_and_a_server_are_not_mixed_up(valkey_cluster: RedisCluster, valkey: RedisServer) -> None:
+    """The outage says what to write instead."""
+    single = RedisStore(valkey_cluster.servers[0].url)
+    await single.open()
+    with pytest.raises(StoreUnavailableError, match=r"redis\+cluster"):
+        await asyncio.gather(*(single.load(str(number)) for number in range(20)))
+    await single.close()
+    clustered = RedisStore(f"redis+cluster://127.0.0.1:{valkey.port}")
+    with pytest.raises(StoreUnavailableError, match="no cluster"):
+        await clustered.open()
+    await clustered.close()
+
+
+async def test_a_login_that_lost_its_place_while_it_was_under_way_is_over(valkey_cluster: RedisCluster) -> None:
+    """The later login ends the reservation of the earlier one, whose record then never appears."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    slow, fast = session_key(new_session_id()), session_key(new_session_id())
+    entry = Entry(b"", FOREVER, "user", None, 1)
+    token = await store._reservations._reserve([slow], entry, version=0)
+    await store._reservations._enter(slow, entry, 1, moves=None)
+    assert await store.create(fast, Entry(b"", FOREVER, "user", None, 2), limit=1) == (slow,)
+    assert await store._steps.create(slow, entry, 0, token) == ()
+    assert await store.load(slow) is None
+    assert [stored.key for stored in await store.find(SessionIndex(user="user"))] == [fast]
+    await store.close()
+
+
+async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valkey_cluster: RedisCluster) -> None:
+    """Its id was to be replaced: it must not be good for anything any more."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old = session_key(new_session_id())
+    new, later = session_key(new_session_id(after=old)), session_key(new_session_id())
+    await store.create(old, Entry(b"", FOREVER))
+    entry = Entry(b"", FOREVER, "user", None, 1)
+    token = await store._reservations._reserve([new, old], entry, version=1)
+    await store._reservations._enter(new, entry, 1, moves=old)
+    assert await store.create(later, Entry(b"", FOREVER, "user", None, 2), limit=1) == (new,)
+    assert await store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=token) == ()
+    assert [await store.load(key) for key in (old, new)] == [None, None]
+    await store.close()
+
+
+async def test_a_login_that_must_fail_ends_nobodys_session(valkey_cluster: RedisCluster) -> None:
+    """Whether the session to be moved is still what it was is seen before anything else."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old, other = session_key(new_session_id()), session_key(new_session_id())
+    new = session_key(new_session_id(after=old))
+    await store.create(old, Entry(b"", FOREVER))
+    await store.create(other, Entry(b"", FOREVER, "user"))
+    with pytest.raises(SessionConflictError):
+        await store.rotate(old, new, Entry(b"", FOREVER, "user"), version=7, successor_until=FOREVER, limit=1)
+    assert await store.load(other) is not None
+    await store.close()
+
+
+async def test_a_session_that_is_being_regenerated_counts_once(valkey_cluster: RedisCluster) -> None:
+    """Its reservation is in the index beside it, and a login at the limit ends neither."""
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old = session_key(new_session_id())
+    new, login = session_key(new_session_id(after=old)), session_key(new_session_id())
+    entry = Entry(b"", FOREVER, "user", None, 1)
+    await store.create(old, entry)
+    token = await store._reservations._reserve([new, old], entry, version=1)
+    await store._reservations._enter(new, entry, 0, moves=old)
+    assert await store.create(login, Entry(b"", FOREVER, "user", None, 2), limit=2) == ()
+    moved = store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=token)
+    assert await moved == ()
+    assert {stored.key for stored in await store.find(SessionIndex(user="user"))} == {new, login}
+    await store.close()
+
+
+async def test_a_reservation_that_lapsed_is_an_outage_and_ends_nothing(valkey_cluster: RedisCluster) -> None:
+    store = RedisStore(valkey_cluster.url)
+    await store.open()
+    old = session_key(new_session_id())
+    await store.create(old, Entry(b"kept", FOREVER))
+    hasty = Reservations(store._steps, hold_ms=1)
+    enter = hasty._enter
+
+    async def slowly(key: str, entry: Entry, limit: int, *, moves: str | None) -> tuple[str, ...]:
+        await asyncio.sleep(0.05)
+        return await enter(key, entry, limit, moves=moves)
+
+    hasty._enter = slowly  # type: ignore[method-assign]
+    new = session_key(new_session_id(after=old))
+    with pytest.raises(StoreUnavailableError):
+        await hasty.rotate(old, new, Entry(b"", FOREVER, "user"), version=1, successor_until=FOREVER, limit=1)
+    assert await store.load(old) is not None
+    assert await store.load(new) is None
+    await store.close()
+
+
+async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisCluster) -> None:
+    """ASK while it moves, TRYAGAIN while only one of two keys has moved, MOVED afterwards: every increment is made once."""
+    store = RedisStore(valkey_cluster.url, timeout=5)
+    await store.open()
+    key = session_key(new_session_id())
+    slot = key_slot(LAYOUT.record(key))
+    source = next(s for s in valkey_cluster.primaries if b"myself,master" in _line_of_slot(s, slot))
+    target = next(server for server in valkey_cluster.primaries if server is not source)
+    await store.create(key, Entry(b"0", FOREVER, "user"))
+    moved = asyncio.Event()
+    done = 0
+
+    async def increment() -> None:
+        nonlocal done, key
+        while not moved.is_set() or done < 50:
+            stored = await store.load(key)
+            assert stored is not None
+            new = Entry(b"%d" % (int(stored.entry.data) + 1), FOREVER, "user")
+            if done % 10 == 9:
+                new_key = session_key(new_session_id(after=key))
+                await store.rotate(key, new_key, new, version=stored.version, successor_until=FOREVER)
+                key = new_key
+            else:
+                await store.replace(key, new, version=stored.version)
+            done += 1
+
+    counting = asyncio.create_task(increment())
+    for there, back in ((target, source), (source, target)):
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(_move, slot, back, there)
+    moved.set()
+    await counting
+    await asyncio.to_thread(_begin_to_move, slot, source, target)
+    # The slot is on its way and its keys are there: whoever has it does not, and whoever does not have it answers when asked.
+    stored = await store.load(key)
+    assert stored is not None
+    async with asyncio.timeout(1):
+        assert await store.replace(key, stored.entry, version=stored.version) == stored.version + 1
+        assert await store.touch(key, FOREVER + 1) is True
+    await asyncio.to_thread(_end_of_move, slot, source, target)
+    await asyncio.to_thread(_move, slot, target, source)
+    stored = await store.load(key)
+    assert stored is not None
+    assert int(stored.entry.data) == done
+    await store.close()
+
+
+async def test_a_killed_primary_takes_no_session_with_it_that_its_replica_had() -> None:
+    """Under load. Replication is asynchronous: what was acknowledged, and had not been passed on yet, may be lost."""
+    with cluster(needed_valkey()) as servers:
+        store = RedisStore(servers.url, timeout=2)
+        await store.open()
+        acknowledged: dict[str, float] = {}
+        """When each was begun."""
+        outages = 0
+        stop = asyncio.Event()
+
+        async def begin_sessions() -> None:
+            nonlocal outages
+            while not stop.is_set():
+                begun, key = time.monotonic(), session_key(new_session_id())
+                try:
+                    await store.create(key, Entry(b"", FOREVER))
+                    new = session_key(new_session_id(after=key))
+                    await store.rotate(key, new, Entry(b"", FOREVER, "user"), version=1, successor_until=FOREVER)
+                except (StoreUnavailableError, SessionConflictError):
+                    outages += 1
+                else:
+                    acknowledged[new] = begun
+
+        load = [asyncio.create_task(begin_sessions()) for _ in range(8)]
+        await until(lambda: len(acknowledged) >= 300)
+        safe = list(acknowledged)
+        written, _ = await asyncio.to_thread(replication, servers.primaries[0])
+        await until(lambda: replication(servers.primaries[0])[1] >= written)
+        servers.primaries[0].kill()
+        killed = time.monotonic()
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(StoreUnavailableError):
+                    await store.ping()
+                    break
+
+        def since() -> list[str]:
+            return [key for key, begun in acknowledged.items() if begun > killed]
+
+        begun = len(since())
+        await until(lambda: len(since()) >= begun + 100)
+        stop.set()
+        await asyncio.gather(*load)
+        assert outages < len(acknowledged)
+        loaded = await asyncio.gather(*(store.load(key) for key in (*safe, *since())))
+        assert all(stored is not None for stored in loaded)
+        await store.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - waits for servers and other tasks
+            await asyncio.sleep(0.01)
+
+
+def _line_of_slot(server: RedisServer, slot: int) -> bytes:
+    nodes = server.admin("CLUSTER", "NODES")
+    assert isinstance(nodes, bytes)
+    for line in nodes.splitlines():
+        for ranged in line.split()[8:]:
+            first, _, last = ranged.partition(b"-")
+            if first.isdigit() and int(first) <= slot <= int(last or first):
+                return line
+    pytest.fail("nobody has the slot")
+
+
+def _move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    """Move a slot as redis-cli does."""
+    _begin_to_move(slot, source, target)
+    _end_of_move(slot, source, target)
+
+
+def _begin_to_move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    source_id, target_id = source.admin("CLUSTER", "MYID"), target.admin("CLUSTER", "MYID")
+    target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    while keys := source.admin("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        assert isinstance(keys, list)
+        source.admin("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        time.sleep(0.005)
+
+
+def _end_of_move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    target_id = target.admin("CLUSTER", "MYID")
+    for server in (target, source):
+        server.admin("CLUSTER", "SETSLOT", slot, "NODE", target_id)

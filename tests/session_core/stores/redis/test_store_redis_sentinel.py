@@ -1,0 +1,161 @@
+"""The store contract by way of real Sentinels, and a primary that fails while it is in use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import pytest
+import redis
+
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.ids import new_session_id, session_key
+from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.redis.store import RedisStore
+from session_core.testing import FakeClock, SessionStoreContract
+from tests.session_core.stores.redis.redis_sentinels import Sentinels, sentinels
+from tests.support.redis_servers import info, needed_redis, needed_valkey
+
+FOREVER = 2**41
+
+
+@pytest.fixture(scope="module")
+def valkey_sentinels() -> Iterator[Sentinels]:
+    with sentinels(needed_valkey()) as servers:
+        yield servers
+
+
+class TestSentinelStore(SessionStoreContract):
+    @pytest.fixture
+    async def store(self, clock: FakeClock, valkey_sentinels: Sentinels) -> AsyncIterator[SessionStore]:
+        valkey_sentinels.primary.admin("FLUSHALL")
+        store = RedisStore(valkey_sentinels.url, clock=clock)
+        await store.open()
+        yield store
+        await store.close()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def own_sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
+    with sentinels(needed_valkey() if request.param == "valkey" else needed_redis()) as servers:
+        yield servers
+
+
+class Load:
+    """Clients that increment a counter each, rotate its key now and then, and remember what was acknowledged."""
+
+    def __init__(self, store: RedisStore, clients: int) -> None:
+        self._store = store
+        self._clients = clients
+        self._stop = asyncio.Event()
+        self.keys: list[list[str]] = []
+        self.acknowledged: list[int] = []
+        self.unknown = 0
+
+    async def begin(self) -> list[asyncio.Task[None]]:
+        for _ in range(self._clients):
+            self.keys.append([session_key(new_session_id())])
+            self.acknowledged.append(0)
+            await self._store.create(self.keys[-1][0], Entry(b"0", FOREVER, "user"))
+        return [asyncio.create_task(self._count(number)) for number in range(self._clients)]
+
+    def end(self) -> None:
+        self._stop.set()
+
+    async def found(self, number: int) -> int:
+        """The counter, under whichever key it is."""
+        counters = [int(stored.entry.data) for key in self.keys[number] if (stored := await self._store.load(key)) is not None]
+        assert len(counters) == 1, "the session is not under exactly one key"
+        return counters[0]
+
+    async def _count(self, number: int) -> None:
+        keys = self.keys[number]
+        key = keys[0]
+        while not self._stop.is_set():
+            try:
+                stored = await self._store.load(key)
+                if stored is None:
+                    # A failover took back the rotation that made this key.
+                    key = await self._live(keys)
+                    continue
+                new = Entry(b"%d" % (int(stored.entry.data) + 1), FOREVER, "user")
+                if self.acknowledged[number] % 5 == 4:
+                    keys.append(session_key(new_session_id(after=key)))
+                    await self._store.rotate(key, keys[-1], new, version=stored.version, successor_until=FOREVER)
+                    key = keys[-1]
+                else:
+                    await self._store.replace(key, new, version=stored.version)
+            except (StoreUnavailableError, SessionConflictError, SessionGoneError):
+                self.unknown += 1
+                await asyncio.sleep(0.01)
+            else:
+                self.acknowledged[number] += 1
+
+    async def _live(self, keys: list[str]) -> str:
+        for key in reversed(keys):
+            if await self._store.load(key) is not None:
+                return key
+        pytest.fail("the session is under none of its keys")
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisStore]:
+    store = RedisStore(url, timeout=1)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - waits for servers and other tasks
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_a_failover_under_load_loses_nothing_that_was_replicated(
+    own_sentinels: Sentinels, stack: AsyncExitStack, how: str
+) -> None:
+    """What the replica is known to have had is there afterwards, and each session is under one key; writing goes on by itself.
+
+    What was acknowledged in the last instant, and had not been passed on, may be lost: that is what the documentation says.
+    """
+    store = await stack.enter_async_context(opened(own_sentinels.url))
+    load = Load(store, 6)
+    tasks = await load.begin()
+    stack.callback(lambda: [task.cancel() for task in tasks])
+    await until(lambda: min(load.acknowledged) >= 10)
+    safe = list(load.acknowledged)
+    written = await asyncio.to_thread(own_sentinels.written)
+    await until(lambda: own_sentinels.replicated() >= written)
+    primary = own_sentinels.primary
+    getattr(primary, how)()
+    await until(lambda: own_sentinels.primary is not primary)
+    begun = list(load.acknowledged)
+    await until(lambda: all(now >= then + 10 for now, then in zip(load.acknowledged, begun, strict=True)))
+    load.end()
+    await asyncio.gather(*tasks)
+    for number, least in enumerate(safe):
+        assert await load.found(number) >= least + 10
+    assert len(await store.find(SessionIndex(user="user"))) == 6
+    if how == "freeze":
+        # Back from the dead it still believes to be the primary, until a Sentinel tells it otherwise; nobody asks it.
+        before = [await load.found(number) for number in range(6)]
+        primary.thaw()
+
+        def demoted() -> bool:
+            with suppress(redis.exceptions.ConnectionError):  # the Sentinel ends its clients, this one too
+                return b"role:slave" in info(primary, "replication")
+            return False
+
+        await until(demoted)
+        assert [await load.found(number) for number in range(6)] == before
+    await store.ping()

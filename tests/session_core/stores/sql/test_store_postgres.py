@@ -1,0 +1,105 @@
+"""The store contract on a real PostgreSQL, and what only a server can do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from session_core.errors import StoreUnavailableError
+from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.sql.store import SqlStore
+from session_core.testing import FakeClock, SessionStoreContract
+
+
+async def _execute(url: str, *statements: str) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()
+
+
+class TestPostgresStore(SessionStoreContract):
+    @pytest.fixture
+    async def store(self, clock: FakeClock, database: str) -> AsyncIterator[SessionStore]:
+        store = SqlStore(database, clock=clock)
+        await store.open()
+        yield store
+        await store.close()
+
+
+@pytest.mark.anyio
+class TestPostgresServer:
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_many_processes_may_create_the_tables_at_once(self, database: str) -> None:
+        stores = [SqlStore(database) for _ in range(8)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for store in stores:
+            await store.ping()
+            await store.close()
+
+    async def test_works_whatever_the_default_isolation_of_the_database(self, database: str) -> None:
+        """With snapshots older than the lock, a limit would be counted on what was before."""
+        await _execute(database, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
+        try:
+            store = SqlStore(database)
+            await store.open()
+            await asyncio.gather(*(store.create(f"k{i}", Entry(b"", 2**52, "u", None, i), limit=3) for i in range(20)))
+            assert len(await store.find(SessionIndex(user="u"))) == 3
+            await store.close()
+        finally:
+            await _execute(database, "ALTER DATABASE postgres RESET default_transaction_isolation")
+
+    async def test_connections_that_the_server_closed_are_replaced(self, database: str) -> None:
+        """A restarted server must not log anybody out, nor need a restart of the application."""
+        store = SqlStore(database, pool_size=3)
+        await store.open()
+        await store.create("k", Entry(b"data", 2**52))
+        await asyncio.gather(*(store.load("k") for _ in range(10)))
+        await _execute(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'",
+        )
+        for _ in range(5):
+            assert await store.load("k") is not None
+        assert await store.replace("k", Entry(b"new", 2**52), version=1) == 2
+        await store.close()
+
+    async def test_a_session_locked_by_another_client_is_an_outage_in_time(self, database: str) -> None:
+        """Never a hang; afterwards everything works, and no transaction stays open on the server."""
+        store = SqlStore(database, timeout=2)
+        await store.open()
+        await store.create("k", Entry(b"data", 2**52))
+        engine = create_async_engine(database)
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
+            with pytest.raises(StoreUnavailableError):
+                await store.delete("k")
+            assert await store.load("k") is not None
+        assert await store.delete("k") == ("k",)
+        async with engine.connect() as connection:
+            idle = await connection.execute(text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'"))
+            assert idle.scalar_one() == 0
+        await engine.dispose()
+        await store.close()
+
+    @pytest.mark.parametrize("change", ["nodb", "nohost", "nologin"])
+    async def test_a_server_that_refuses_is_an_outage(self, postgres_url: str, change: str) -> None:
+        """Its address and password are not in the message."""
+        url = {
+            "nodb": postgres_url.replace("/postgres?", "/missing?"),
+            "nohost": "postgresql+asyncpg://user:verysecret@127.0.0.1:1/db",
+            "nologin": postgres_url.replace("postgres@", "nobody:verysecret@"),
+        }[change]
+        store = SqlStore(url, timeout=2)
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.open()
+        assert "secret" not in str(caught.value)
+        await store.close()

@@ -1,0 +1,210 @@
+"""Sweeping a SQL database while it is used: in small steps, by many nodes at once, in nobody's way.
+
+How long a request waits at most is measured by `benchmarks/sweeping.py`; here is what makes it short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.sql.pace import Pace
+from session_core.stores.sql.schema import claims, sessions
+from session_core.stores.sql.store import SqlStore, steps
+from tests.support.mariadb_server import MariadbServer
+from tests.support.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**52
+MOST = 100
+"""Rows that one step may delete."""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[SqlStore]:
+    store = SqlStore(url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def fill(store: SqlStore, rows: int) -> None:
+    """Expired sessions of one user."""
+    columns = {"version": 1, "data": b"", "expires_at": 1, "user_key": "user", "op_session_key": "op", "rank": 0}
+    async with store._database._opened().transactions.begin() as connection:
+        await connection.execute(sessions.insert(), [{"key": f"over{number}", **columns} for number in range(rows)])
+
+
+class Watched:
+    """The steps of a store's sweeps: what each deleted, in how many statements; and a time that passes only for them.
+
+    A row takes `seconds_a_row`. Rests are noted, and over at once.
+    """
+
+    def __init__(self, store: SqlStore, seconds_a_row: float = 0.0) -> None:
+        self.deleted: list[int] = []
+        self.statements: list[int] = []
+        self.rests: list[float] = []
+        self.seconds_a_row = seconds_a_row
+        self._now = 0.0
+        self._deleted = self._executed = 0
+        store._pace = Pace(lambda: self._now, self._rest)
+        engine = store._database._opened().transactions.sync_engine
+        event.listen(engine, "after_cursor_execute", self._execute)
+        event.listen(engine, "commit", self._end)
+        event.listen(engine, "rollback", self._end)  # what a statement that has committed itself is followed by
+
+    async def _rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
+        self._now += seconds
+
+    def _execute(self, connection: Any, cursor: Any, statement: str, *rest: object) -> None:
+        self._executed += 1
+        if statement.startswith("DELETE"):
+            self._deleted += cursor.rowcount
+            self._now += cursor.rowcount * self.seconds_a_row
+
+    def _end(self, connection: Any) -> None:
+        if self._deleted:
+            self.deleted.append(self._deleted)
+            self.statements.append(self._executed)
+        self._deleted = self._executed = 0
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+    return str(request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[request.param]))
+
+
+async def test_no_step_deletes_more_than_a_few_rows(url: str) -> None:
+    async with opened(url) as store:
+        await fill(store, 300)
+        await store.claim("over", 1)
+        watched = Watched(store)
+        assert await store.delete_expired() == 301
+        assert watched.deleted == [25, 50, MOST, MOST, 25, 1]
+
+
+async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str) -> None:
+    """Milliseconds for a row: a disk that syncs, a machine that is busy. It grows again when that is over."""
+    async with opened(url) as store:
+        await fill(store, 400)
+        watched = Watched(store)
+        await store.delete_expired(75)
+        watched.seconds_a_row = 0.001
+        await store.delete_expired(200)
+        watched.seconds_a_row = 0.0
+        await store.delete_expired()
+        assert watched.deleted == [25, 50, 100, 50, 25, 25, 25, 50, 50]
+
+
+async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str) -> None:
+    async with opened(url) as store:
+        await fill(store, 75)
+        watched = Watched(store, seconds_a_row=0.001)
+        await store.delete_expired()
+        assert watched.rests == pytest.approx([0.025, 0.025, 0.025])
+        await fill(store, 25)
+        watched.seconds_a_row = 1.0
+        await store.delete_expired()
+        assert watched.rests[3:] == [1.0]
+
+
+async def test_a_call_ends_while_its_caller_still_waits_for_it(url: str) -> None:
+    """With something done: nothing would mean that nothing is left."""
+    async with opened(url) as store:
+        await fill(store, 60)
+        watched = Watched(store, seconds_a_row=0.5)
+        assert [await store.delete_expired() for _ in range(4)] == [25, 25, 10, 0]
+        assert len(watched.deleted) == 3
+
+
+async def test_nothing_is_locked_between_two_statements(url: str) -> None:
+    """A transaction keeps its locks, and SQLite's only writer, while the event loop is busy elsewhere; one statement does not.
+
+    MySQL alone needs more: its DELETE cannot pass over what others are at.
+    """
+    async with opened(url) as store:
+        await fill(store, 75)
+        watched = Watched(store)
+        await store.delete_expired()
+        assert watched.statements == ([3, 3] if "mysql" in url else [1, 1])
+
+
+async def test_a_step_does_not_read_what_earlier_ones_have_emptied(database: str) -> None:
+    """PostgreSQL goes by the index of the expiry also where nearly all rows have expired, and it could take any."""
+    scans = text("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'sessions'")
+    async with opened(database) as store:
+        await fill(store, 5000)
+        async with store._database._opened().transactions.begin() as connection:
+            await connection.execute(text("ANALYZE sessions"))
+            before = (await connection.execute(scans)).scalar_one()
+            for _ in range(10):  # it makes one plan for all parameters when it has seen five
+                assert await steps.remove_expired(connection, sessions, MOST, FOREVER - 1) == (MOST, MOST)
+            assert (await connection.execute(scans)).scalar_one() == before
+
+
+async def test_the_commit_of_a_sweep_waits_for_no_disk_and_every_other_does(database: str) -> None:
+    """PostgreSQL waits as the setting says at the commit; it is the sweep's own for one transaction, not its connection's."""
+    setting = text("SHOW synchronous_commit")
+    async with opened(database) as store:
+        await fill(store, 2)
+        async with store._database._opened().transactions.connect() as connection:
+            async with connection.begin():
+                assert await steps.remove_expired(connection, sessions, 1, FOREVER - 1) == (1, 1)
+                assert (await connection.execute(setting)).scalar_one() == "off"
+            async with connection.begin():
+                assert (await connection.execute(setting)).scalar_one() == "on"
+
+
+async def test_a_sweeper_in_the_middle_keeps_no_other_waiting(sql_server: PostgresServer | MariadbServer) -> None:
+    """They share the rows: what one has taken the other passes over."""
+    async with opened(sql_server.url) as one, opened(sql_server.url) as two:
+        await fill(one, 100)
+        async with one._database._opened().transactions.begin() as connection:
+            assert await steps.remove_expired(connection, sessions, 40, FOREVER - 1) == (40, 40)
+            async with asyncio.timeout(30):
+                assert await two.delete_expired() == 60
+        assert await two.delete_expired() == 0
+
+
+async def test_requests_go_on_beside_a_sweeper_in_the_middle(sql_server: PostgresServer | MariadbServer) -> None:
+    """Those of the very user whose old sessions are being removed, and every kind of them."""
+    async with opened(sql_server.url) as sweeper, opened(sql_server.url) as store:
+        await fill(sweeper, 50)
+        await sweeper.claim("over", 1)
+        entry = Entry(b"", FOREVER, "user", "op")
+        await store.create("live", entry)
+        async with sweeper._database._opened().transactions.begin() as connection:
+            now = store._clock.now()
+            assert await steps.remove_expired(connection, sessions, 50, now) == (50, 50)
+            assert await steps.remove_expired(connection, claims, 50, now) == (1, 1)
+            async with asyncio.timeout(30):
+                assert await store.load("live") is not None
+                assert await store.replace("live", entry, version=1) == 2
+                assert await store.touch("live", FOREVER + 1)
+                assert await store.create("login", entry, limit=2) == ()
+                assert await store.rotate("login", "new", entry, version=1, successor_until=FOREVER, limit=2) == ()
+                assert len(await store.find(SessionIndex(user="user"))) == 2
+                assert await store.claim("name", FOREVER)
+                assert await store.delete("new") == ("new",)
+                assert await store.delete_by(SessionIndex(op_session="op")) == ("live",)
+
+
+async def test_a_session_in_use_is_passed_over_and_not_waited_for(sql_server: PostgresServer | MariadbServer) -> None:
+    async with opened(sql_server.url) as sweeper, opened(sql_server.url) as store:
+        await fill(sweeper, 3)
+        async with store._database._opened().transactions.begin() as connection:
+            await connection.execute(sessions.update().where(sessions.c.key == "over1").values(version=2))
+            async with asyncio.timeout(30):
+                assert await sweeper.delete_expired() == 2
+        assert await sweeper.delete_expired() == 1

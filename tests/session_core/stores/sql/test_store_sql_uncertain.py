@@ -1,0 +1,225 @@
+"""The database did what it was told, and the connection was lost before it could say so: decided by what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.sql.database import Earlier
+from session_core.stores.sql.store import SqlStore
+from session_core.testing import FakeClock
+from tests.session_core.stores.redis.redis_faults import CuttingProxy
+from tests.support.mariadb_server import MariadbServer
+from tests.support.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**52
+COMMIT = b"COMMIT"
+
+
+def entry(data: bytes = b"data", user: str | None = "user", rank: int = 0) -> Entry:
+    return Entry(data, FOREVER, user, "op", rank)
+
+
+class Place(NamedTuple):
+    """A way to the database that can be cut, another that cannot, and what ends a write of one statement."""
+
+    proxy: CuttingProxy
+    cut_off: SqlStore
+    other: SqlStore
+    single: bytes
+    """Part of a claim, and of a creation without a limit, that a cut may follow."""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[SqlStore]:
+    store = SqlStore(url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def place(sql_server: PostgresServer | MariadbServer) -> AsyncIterator[Place]:
+    async with (
+        CuttingProxy(sql_server.port).running() as proxy,
+        opened(sql_server.url) as other,
+        opened(sql_server.url_through(proxy.port)) as cut_off,
+    ):
+        yield Place(proxy, cut_off, other, b"mine" if isinstance(sql_server, PostgresServer) else COMMIT)
+        assert not proxy.waiting, "the connection was never cut"
+
+
+async def test_a_replace_is_made_once(place: Place) -> None:
+    await place.other.create("k", entry())
+    place.proxy.cut_after(b"mine")
+    assert await place.cut_off.replace("k", entry(b"mine"), version=1) == 2
+    stored = await place.other.load("k")
+    assert stored is not None
+    assert (stored.version, stored.entry.data) == (2, b"mine")
+
+
+async def test_a_replace_that_was_extended_meanwhile_is_recognized(place: Place) -> None:
+    await place.other.create("k", Entry(b"", FOREVER))
+    place.proxy.cut_after(b"mine", lambda: place.other.touch("k", FOREVER + 5))
+    assert await place.cut_off.replace("k", Entry(b"mine", FOREVER), version=1) == 2
+
+
+async def test_a_replace_that_others_wrote_upon_is_not_called_a_conflict(place: Place) -> None:
+    """A conflict would be answered by applying the change again, and it may have been applied."""
+    await place.other.create("k", entry())
+    place.proxy.cut_after(b"mine", lambda: place.other.replace("k", entry(b"theirs"), version=2))
+    with pytest.raises(StoreUnavailableError):
+        await place.cut_off.replace("k", entry(b"mine"), version=1)
+
+
+async def test_a_refused_replace_is_still_a_conflict(place: Place) -> None:
+    await place.other.create("k", entry())
+    place.proxy.cut_after(b"mine")
+    with pytest.raises(SessionConflictError):
+        await place.cut_off.replace("k", entry(b"mine"), version=5)
+    await place.other.replace("k", entry(b"theirs"), version=1)
+    place.proxy.cut_after(b"mine")
+    with pytest.raises(SessionConflictError):
+        await place.cut_off.replace("k", entry(b"mine"), version=1)
+
+
+async def test_a_replace_of_what_has_ended_stays_without_effect(place: Place) -> None:
+    """Also when it was made before the end: nothing comes back."""
+    await place.other.create("k", entry())
+    place.proxy.cut_after(b"mine", lambda: place.other.delete("k"))
+    with pytest.raises(SessionGoneError):
+        await place.cut_off.replace("k", entry(b"mine"), version=1)
+    assert await place.other.load("k") is None
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+async def test_a_create_is_made_once(place: Place, limit: int) -> None:
+    """What it ended for the limit is told."""
+    for rank in range(2):
+        await place.other.create(f"old{rank}", entry(rank=rank))
+    place.proxy.cut_after(COMMIT if limit else place.single)
+    assert await place.cut_off.create("k", entry(b"mine", rank=9), limit=limit) == (("old0",) if limit else ())
+    assert await place.other.load("k") is not None
+    with pytest.raises(SessionConflictError):
+        await place.other.create("k", entry(b"mine"))
+    assert len(await place.other.find(SessionIndex(user="user"))) == (2 if limit else 3)
+
+
+async def test_a_create_under_a_key_that_is_taken_is_refused(place: Place) -> None:
+    await place.other.create("k", entry(b"theirs"))
+    place.proxy.cut_after(b"mine")
+    with pytest.raises(SessionConflictError):
+        await place.cut_off.create("k", entry(b"mine"))
+    stored = await place.other.load("k")
+    assert stored is not None
+    assert stored.entry.data == b"theirs"
+
+
+async def test_a_rotation_is_made_once(place: Place) -> None:
+    await place.other.create("k", entry())
+    await place.other.create("other", entry(rank=-1))
+    place.proxy.cut_after(COMMIT)
+    assert await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER, limit=1) == ("other",)
+    assert await place.other.load("k") is None
+    assert await place.other.delete("k") == ("n",)
+
+
+async def test_a_rotation_that_was_never_committed_is_made(place: Place) -> None:
+    """Lost within the transaction: the database undid it."""
+    await place.other.create("k", entry())
+    place.proxy.cut_after(b"mine")
+    assert await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER) == ()
+    assert [stored.key for stored in await place.other.find(SessionIndex(user="user"))] == ["n"]
+
+
+async def test_a_rotation_that_ended_meanwhile_is_gone(place: Place) -> None:
+    await place.other.create("k", entry())
+    place.proxy.cut_after(COMMIT, lambda: place.other.delete("k"))
+    with pytest.raises(SessionGoneError):
+        await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER)
+    assert list(await place.other.find(SessionIndex(user="user"))) == []
+
+
+async def test_a_claim_is_won_by_who_made_it(place: Place) -> None:
+    place.proxy.cut_after(place.single.replace(b"mine", b"claimed"))
+    assert await place.cut_off.claim("claimed", FOREVER) is True
+    assert await place.cut_off.claim("claimed", FOREVER) is False
+
+
+async def test_a_claim_that_somebody_else_has_is_not_won(place: Place) -> None:
+    await place.other.claim("claimed", FOREVER)
+    place.proxy.cut_after(b"claimed")
+    assert await place.cut_off.claim("claimed", FOREVER) is False
+
+
+async def test_an_end_is_told_also_when_its_answer_was_lost(place: Place) -> None:
+    await place.other.create("k", entry())
+    await place.other.rotate("k", "n", entry(), version=1, successor_until=FOREVER)
+    place.proxy.cut_after(COMMIT)
+    assert await place.cut_off.delete("k") == ("n",)
+    await place.other.create("a", entry())
+    place.proxy.cut_after(COMMIT)
+    assert await place.cut_off.delete_by(SessionIndex(user="user")) == ("a",)
+    assert await place.other.load("n") is None
+    assert await place.other.load("a") is None
+
+
+async def test_reads_touches_and_sweeps_may_be_repeated(place: Place) -> None:
+    await place.other.create("thekey", entry())
+    await place.other.create("over", Entry(b"", 1))
+    place.proxy.cut_after(b"thekey")
+    assert await place.cut_off.load("thekey") is not None
+    place.proxy.cut_after(b"thekey")
+    assert await place.cut_off.touch("thekey", FOREVER + 1) is True
+    now = 2**40
+    place.cut_off._clock = FakeClock(now)
+    # What the one statement of PostgreSQL is run with; MariaDB's are a transaction.
+    place.proxy.cut_after(COMMIT if place.single == COMMIT else now.to_bytes(8, "big"))
+    await place.cut_off.delete_expired()
+    assert await place.other.delete_expired() == 0
+    assert await place.cut_off.load("thekey") is not None
+
+
+async def test_without_the_decision_an_increment_is_made_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests are for: a store that takes the second run's refusal at its word."""
+    await place.other.create("k", entry(b"0"))
+    monkeypatch.setattr(Earlier, "uncertain", property(lambda _: False, lambda _, __: None))
+
+    async def increment(mark: bytes) -> None:
+        while True:
+            stored = await place.cut_off.load("k")
+            assert stored is not None
+            number = int(stored.entry.data.partition(b".")[0]) + 1
+            try:
+                await place.cut_off.replace("k", entry(b"%d.%b" % (number, mark)), version=stored.version)
+            except SessionConflictError:
+                continue
+            return
+
+    place.proxy.cut_after(b"mine")
+    await increment(b"mine")
+    stored = await place.other.load("k")
+    assert stored is not None
+    assert stored.entry.data == b"2.mine"
+
+
+async def test_more_lost_connections_than_it_is_worth_are_an_outage(place: Place) -> None:
+    runs = 0
+
+    async def work(connection: AsyncConnection, earlier: Earlier[None]) -> None:
+        nonlocal runs
+        del earlier
+        runs += 1
+        place.proxy.cut_after(b"SELECT")
+        await connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(StoreUnavailableError):
+        await place.cut_off._database.transact(work)
+    assert runs == 3

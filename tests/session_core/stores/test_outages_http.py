@@ -1,0 +1,268 @@
+"""What a browser sees while its store fails, on real servers: five promises, one test each engine and way to fail.
+
+503 within the configured timeout; the cookie untouched; nobody logged out; no acknowledged write lost; over when the fault is
+over, without a restart of the application. Routes without sessions answer all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import pytest
+from redis.crc import key_slot
+
+from session_core.ids import session_key
+from session_core.stores.redis.store import RedisStore
+from session_core.stores.sql.store import SqlStore
+from tests.session_core.stores.redis.redis_faults import CuttingProxy
+from tests.support.mariadb_server import MariadbServer, mariadb_server
+from tests.support.postgres_server import PostgresServer, postgres_server
+from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_valkey, replication, running
+from tests.support.sessions import client_of, cookie_of, make_app
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT = 1.5
+"""Seconds within which the application must answer; a machine that is busy gets some more."""
+PATIENCE = 5.0
+CALM = 20.0
+"""The same where nothing may fail: what is slow here is the machine."""
+LAST_SLOT_OF_THE_FIRST = 16384 // 3 - 1
+"""Of three primaries."""
+Server = PostgresServer | MariadbServer | RedisServer
+
+
+class Ride:
+    """A logged-in browser that counts its visits, and what it was told."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.acknowledged = 0
+        self.unknown = 0
+        self.cookie = ""
+
+    async def begin(self) -> None:
+        assert (await self.client.post("/login/alice")).status_code == 201
+        self.cookie = cookie_of(self.client) or ""
+        assert self.cookie
+        await self.until_acknowledged(3)
+
+    async def visit(self, number: int = 1) -> None:
+        for _ in range(number):
+            answer = await self._timed("POST", "/visit")
+            self.acknowledged += answer.status_code == 201
+            self.unknown += answer.status_code == 503
+
+    @property
+    def key(self) -> str:
+        return session_key(unquote(self.cookie).removeprefix("s:").partition(".")[0])
+
+    async def until_acknowledged(self, number: int) -> None:
+        """Visit until that many more were acknowledged."""
+        until = self.acknowledged + number
+        async with asyncio.timeout(30):
+            while self.acknowledged < until:
+                await self.visit()
+
+    async def outage(self) -> None:
+        """Every request that needs the session is told so, in time; the others are not disturbed."""
+        paths = ("/visit", "/logout", "/regenerate", "/login/alice")
+        for method, path in (("GET", "/read"), *(("POST", path) for path in paths), ("GET", "/read")):
+            answer = await self._timed(method, path)
+            self.unknown += path == "/visit"
+            assert answer.status_code == 503
+        assert (await self._timed("GET", "/public")).status_code == 200
+
+    async def back(self) -> None:
+        """Wait until the session is there again; it is this user's, with every visit that was acknowledged."""
+        async with asyncio.timeout(30):
+            while (answer := await self._timed("GET", "/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
+                await asyncio.sleep(0.05)
+        assert answer.status_code == 200
+        seen = answer.json()
+        assert seen["subject"] == "alice"
+        assert self.acknowledged <= seen["data"]["visits"] <= self.acknowledged + self.unknown
+        self.acknowledged, self.unknown = seen["data"]["visits"], 0
+        await self.until_acknowledged(2)
+        assert self.unknown <= 2, "it is not over"
+
+    async def _timed(self, method: str, path: str) -> httpx.Response:
+        began = time.monotonic()
+        answer = await self.client.request(method, path)
+        assert time.monotonic() - began < TIMEOUT + PATIENCE
+        assert "set-cookie" not in answer.headers
+        assert cookie_of(self.client) == self.cookie
+        return answer
+
+
+def store_of(server: Server | RedisCluster, url: str | None = None, timeout: float = TIMEOUT) -> SqlStore | RedisStore:
+    if isinstance(server, PostgresServer | MariadbServer):
+        return SqlStore(url or server.url, timeout=timeout)
+    return RedisStore(url or server.url, timeout=timeout)
+
+
+def url_through(server: Server, proxy: CuttingProxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}" if isinstance(server, RedisServer) else server.url_through(proxy.port)
+
+
+async def begin(stack: AsyncExitStack, store: Any, timeout: float = TIMEOUT) -> Ride:  # noqa: ASYNC109 - the store's
+    app = make_app(store=store, store_timeout=timeout)
+    await stack.enter_async_context(app.lifespan())
+    ride = Ride(await stack.enter_async_context(client_of(app)))
+    await ride.begin()
+    return ride
+
+
+@contextmanager
+def own_server(kind: str) -> Iterator[Server]:
+    with ExitStack() as stack:
+        if kind == "postgres":
+            yield stack.enter_context(postgres_server())
+        elif kind == "mariadb":
+            yield stack.enter_context(mariadb_server())
+        else:
+            yield stack.enter_context(running(needed_valkey(), "--appendonly", "yes", "--appendfsync", "always"))
+
+
+@pytest.fixture(params=["postgres", "mariadb", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with own_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def test_a_server_that_is_killed_and_started_again(server: Server, stack: AsyncExitStack) -> None:
+    ride = await begin(stack, store_of(server))
+    server.kill()
+    await ride.outage()
+    await asyncio.to_thread(server.start)
+    await ride.back()
+
+
+async def test_a_server_that_freezes(server: Server, stack: AsyncExitStack) -> None:
+    ride = await begin(stack, store_of(server))
+    server.freeze()
+    try:
+        await ride.outage()
+    finally:
+        server.thaw()
+    await ride.back()
+
+
+async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> None:
+    """Slower than the timeout, so that its answers come, and come too late."""
+    proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
+    ride = await begin(stack, store_of(server, url_through(server, proxy)))
+    proxy.delay = 2 * TIMEOUT
+    await ride.outage()
+    proxy.delay = 0.0
+    await ride.back()
+
+
+async def test_a_connection_reset_after_the_command_was_sent(server: Server, stack: AsyncExitStack) -> None:
+    """Nobody notices, and nothing is counted twice: what was done is found out."""
+    proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
+    ride = await begin(stack, store_of(server, url_through(server, proxy), CALM), CALM)
+    for number in range(4, 10):
+        proxy.cut_after(b"visits")
+        await ride.visit()
+        assert ride.acknowledged == number
+        assert not proxy.waiting
+    await ride.back()
+
+
+async def administrator(ride: Ride, disturb: Callable[[], object]) -> None:
+    for _ in range(10):
+        await asyncio.to_thread(disturb)
+        await ride.visit()
+
+
+async def test_a_script_cache_that_is_flushed(stack: AsyncExitStack) -> None:
+    with own_server("valkey") as server:
+        assert isinstance(server, RedisServer)
+        ride = await begin(stack, store_of(server, timeout=CALM), CALM)
+        await administrator(ride, lambda: server.admin("SCRIPT", "FLUSH"))
+        assert ride.unknown == 0
+        await ride.back()
+
+
+async def test_memory_that_is_full(stack: AsyncExitStack) -> None:
+    """An outage for writes alone: the user stays logged in and sees the page."""
+    with own_server("valkey") as server:
+        assert isinstance(server, RedisServer)
+        ride = await begin(stack, store_of(server, timeout=CALM), CALM)
+        server.admin("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        server.admin("CONFIG", "SET", "maxmemory", 1)
+        await ride.visit(3)
+        assert (ride.acknowledged, ride.unknown) == (3, 3)
+        assert (await ride.client.get("/read")).json()["subject"] == "alice"
+        server.admin("CONFIG", "SET", "maxmemory", 0)
+        ride.unknown = 0  # refused, not unknown
+        await ride.back()
+
+
+async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
+    """Killed, and started without it: its sessions have ended, which is no error, and the cookie opens nothing."""
+    with running(needed_valkey()) as server:
+        ride = await begin(stack, store_of(server))
+        server.kill()
+        await ride.outage()
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(30):
+            while (answer := await ride.client.get("/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
+                await asyncio.sleep(0.05)
+        assert (answer.status_code, answer.json()["subject"], answer.json()["exists"]) == (200, None, False)
+        assert cookie_of(ride.client) == ride.cookie
+        await ride.client.post("/login/alice")
+        assert cookie_of(ride.client) != ride.cookie
+
+
+async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> None:
+    """Under load. Nobody is logged out; those on the other primaries lose nothing at all.
+
+    Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
+    """
+    with cluster(needed_valkey()) as servers:
+        store = store_of(servers)
+        assert isinstance(store, RedisStore)
+        app = make_app(store=store, store_timeout=TIMEOUT)
+        await stack.enter_async_context(app.lifespan())
+        rides: list[Ride] = []
+        bereft: list[Ride] = []
+        while len(bereft) < 3 or len(rides) < len(bereft) + 5:
+            rides.append(ride := Ride(await stack.enter_async_context(client_of(app))))
+            await ride.begin()
+            if key_slot(store._layout.record(ride.key)) <= LAST_SLOT_OF_THE_FIRST:
+                bereft.append(ride)
+        await until(lambda: asyncio.to_thread(replicated, servers))
+        load = asyncio.gather(*(ride.visit(15) for ride in rides))
+        await until(lambda: asyncio.sleep(0, any(ride.acknowledged > 4 for ride in rides)))
+        servers.primaries[0].kill()
+        await load
+        for ride in bereft:
+            ride.unknown += ride.acknowledged - 3
+            ride.acknowledged = 3
+        for ride in rides:
+            await ride.back()
+
+
+def replicated(servers: RedisCluster) -> bool:
+    """Whether each replica has all that its primary had when it was asked."""
+    return all(0 < written <= followed for written, followed in map(replication, servers.primaries))
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - waits for servers and other tasks
+            await asyncio.sleep(0.01)

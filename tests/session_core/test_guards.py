@@ -1,0 +1,263 @@
+"""Guards: who passes, who is sent where, and that HEAD and OPTIONS are no way around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from litestar import Litestar, MediaType, Request, Response, WebSocket, get, post, route, websocket
+from litestar.exceptions import WebSocketDisconnect
+from litestar.params import FromQuery, JSONBody
+from litestar.testing import TestClient
+
+from session_core import ConfigurationError, Identity, Session, SessionHandle, session_of
+from session_core.guards import requires, requires_acr, requires_login, requires_recent_login, requires_role
+from session_core.testing import FakeClock
+from tests.support.sessions import ISSUER, AppSession, Recorder, client_of, make_app
+
+pytestmark = pytest.mark.anyio
+
+
+@route("/member", http_method=["GET", "HEAD"], guards=[requires_login], media_type=MediaType.TEXT)
+async def member() -> Response[str]:
+    return Response("member")
+
+
+@post("/member", guards=[requires_login])
+async def member_post() -> None: ...
+
+
+@get("/gold", guards=[requires(AppSession, lambda session: "gold" in session.data.roles)])
+async def gold() -> str:
+    return "gold"
+
+
+@get("/admin", guards=[requires_role("admin", "root")])
+async def admin() -> str:
+    return "admin"
+
+
+@get("/recent", guards=[requires_recent_login(minutes=5)])
+async def recent() -> str:
+    return "recent"
+
+
+@get("/strong", guards=[requires_acr("phr", "phrh")])
+async def strong() -> str:
+    return "strong"
+
+
+@post("/enter")
+async def enter(session: Session[AppSession], auth_time: FromQuery[int | None] = None, acr: FromQuery[str | None] = None) -> None:
+    await session.login(Identity(issuer=ISSUER, subject="alice", auth_time=auth_time, acr=acr))
+
+
+@post("/roles")
+async def set_roles(session: Session[AppSession], data: JSONBody[list[str]]) -> None:
+    await session.update(roles=data)
+
+
+@websocket("/ws", guards=[requires_login])
+async def ws(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
+    await socket.accept()
+    await socket.send_text(session.identity.subject if session.identity else "")
+    await socket.close()
+
+
+GUARDED = [member, member_post, gold, admin, recent, strong, ws, enter, set_roles]
+PAGE = {"accept": "text/html,application/xhtml+xml", "sec-fetch-mode": "navigate"}
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def app(clock: FakeClock, recorder: Recorder) -> Litestar:
+    return make_app(*GUARDED, clock=clock, on_event=[recorder])
+
+
+@pytest.mark.parametrize("path", ["/member", "/gold", "/admin", "/recent", "/strong"])
+async def test_a_program_that_is_not_logged_in_gets_401(app: Litestar, path: str) -> None:
+    async with client_of(app) as client:
+        answer = await client.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json() == {"type": "about:blank", "title": "Login required", "status": 401, "code": "login_required"}
+        assert "set-cookie" not in answer.headers
+
+
+async def test_a_browser_is_sent_to_the_login_and_back(app: Litestar) -> None:
+    async with client_of(app) as client:
+        answer = await client.get("/member?page=2&q=a%20b", headers=PAGE)
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/auth/login?next=%2Fmember%3Fpage%3D2%26q%3Da%2520b"
+
+
+async def test_a_browsers_form_leads_back_to_the_page_it_was_on(app: Litestar) -> None:
+    async with client_of(app) as client:
+        ours = {**PAGE, "referer": "http://localhost:8000/basket?x=1"}
+        assert (await client.post("/member", headers=ours)).headers["location"] == "/auth/login?next=%2Fbasket%3Fx%3D1"
+        theirs = {**PAGE, "referer": "https://evil.example/basket"}
+        assert (await client.post("/member", headers=theirs)).headers["location"] == "/auth/login?next=%2F"
+
+
+async def test_a_script_of_ours_gets_401_not_a_redirect(app: Litestar) -> None:
+    async with client_of(app) as client:
+        headers = {"accept": "text/html", "sec-fetch-mode": "cors"}
+        assert (await client.get("/member", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_head_is_no_way_around_a_guard(app: Litestar, method: str) -> None:
+    async with client_of(app) as client:
+        assert (await client.request(method, "/member")).status_code == 401
+        await client.post("/login/alice")
+        assert (await client.request(method, "/member")).status_code == 200
+
+
+async def test_options_tells_methods_and_nothing_else(app: Litestar) -> None:
+    async with client_of(app) as client:
+        answer = await client.options("/member")
+        assert answer.content == b""
+        assert "member" not in answer.text
+
+
+async def test_the_predicate_sees_the_typed_session(app: Litestar, recorder: Recorder) -> None:
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        assert (await client.get("/gold")).status_code == 403
+        await client.post("/roles", json=["gold"])
+        assert (await client.get("/gold")).text == "gold"
+    assert recorder.names.count("access.denied") == 1
+
+
+async def test_a_predicate_for_other_data_is_a_mistake_that_is_told() -> None:
+    class Other(AppSession):
+        pass
+
+    @get("/other", guards=[requires(Other, lambda _: True)])
+    async def other() -> None: ...
+
+    async with client_of(make_app(other)) as client:
+        await client.post("/login/alice")
+        assert (await client.get("/other")).status_code == 500
+
+
+@pytest.mark.attack("63")
+async def test_a_role_that_is_taken_away_is_gone_with_the_next_request() -> None:
+    roles = {"admin"}
+
+    async def resolve(session: SessionHandle[Any]) -> set[str]:
+        assert session.identity is not None
+        return roles
+
+    async with client_of(make_app(*GUARDED, roles=resolve)) as client:
+        await client.post("/login/alice")
+        assert (await client.get("/admin")).status_code == 200
+        roles.clear()
+        assert (await client.get("/admin")).status_code == 403
+
+
+@pytest.mark.attack("63")
+async def test_a_disabled_user_is_refused_with_the_next_request() -> None:
+    active = True
+
+    async def is_active(identity: Identity) -> bool:
+        assert identity.subject == "alice"
+        return active
+
+    async with client_of(make_app(*GUARDED, is_active=is_active)) as client:
+        await client.post("/login/alice")
+        assert (await client.get("/member")).status_code == 200
+        active = False
+        assert (await client.get("/member")).status_code == 403
+
+
+@pytest.mark.attack("asvs-7.5.3")
+async def test_an_old_login_must_be_renewed(app: Litestar, clock: FakeClock) -> None:
+    async with client_of(app) as client:
+        await client.post("/enter", params={"auth_time": clock.now() // 1000})
+        clock.advance(minutes=5)
+        assert (await client.get("/recent")).status_code == 200
+        clock.advance(seconds=1)
+        answer = await client.get("/recent")
+        assert (answer.status_code, answer.json()["code"], answer.json()["max_age"]) == (401, "step_up_required", 300)
+        page = await client.get("/recent", headers=PAGE)
+        assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=240"
+
+
+@pytest.mark.attack("asvs-7.6.1")
+async def test_an_unknown_login_time_is_not_recent(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/enter")
+        assert (await client.get("/recent")).status_code == 401
+
+
+@pytest.mark.attack("asvs-6.8.4")
+async def test_a_weak_login_must_be_strengthened(app: Litestar) -> None:
+    async with client_of(app) as client:
+        await client.post("/enter", params={"acr": "0"})
+        page = await client.get("/strong", headers=PAGE)
+        assert page.headers["location"] == "/auth/login?next=%2Fstrong&acr_values=phr%20phrh"
+        await client.post("/enter", params={"acr": "phr"})
+        assert (await client.get("/strong")).status_code == 200
+
+
+def test_a_websocket_is_guarded_and_gets_the_session(app: Litestar) -> None:
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/ws"):
+            pass
+        assert refused.value.code == 4401
+        client.post("/login/alice")
+        with client.websocket_connect("/ws") as socket:
+            assert socket.receive_text() == "alice"
+
+
+def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorder) -> None:
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        client.post("/login/alice")
+        with (
+            pytest.raises(WebSocketDisconnect) as refused,
+            client.websocket_connect("/ws", headers={"origin": "https://evil.example"}),
+        ):
+            pass
+        assert refused.value.code == 4403
+    assert "request.cross_site" in recorder.names
+
+
+async def test_a_websocket_sets_the_cookie_when_it_is_accepted() -> None:
+    @websocket("/begin")
+    async def begin(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
+        session.data.visits = 7
+        await socket.accept()
+        await socket.close()
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/begin", "raw_path": b"/begin", "query_string": b"", "headers": [], "scheme": "ws"}
+    await make_app(begin)({**scope, "root_path": "", "subprotocols": [], "extensions": {}}, receive, send)  # type: ignore[arg-type, typeddict-item]
+    assert sent[0]["type"] == "websocket.accept"
+    assert dict(sent[0]["headers"])[b"set-cookie"].startswith(b"session=s%3A")
+
+
+async def test_asking_for_the_session_where_there_is_none_is_told() -> None:
+    @get("/asks")
+    async def asks(request: Request[Any, Any, Any]) -> None:
+        await session_of(request)
+
+    async with client_of(make_app(asks)) as client:
+        assert (await client.get("/asks")).status_code == 500
+
+
+@pytest.mark.parametrize("make", [requires_role, requires_acr, requires_recent_login])
+def test_a_guard_that_guards_nothing_is_refused(make: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        make()

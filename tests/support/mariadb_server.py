@@ -1,0 +1,145 @@
+"""A real MariaDB for a test run: the system's mariadbd on a directory and a port of its own, ended with its parent."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.freezing import freeze
+from tests.support.ports import free_port
+from tests.support.redis_servers import end_with_parent
+
+INSTALL = "apt-get install mariadb-server"
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+
+def installed() -> Path | None:
+    """Return where the server program is, or None. Debian keeps it outside a user's PATH."""
+    found = shutil.which("mariadbd", path=_PATH)
+    return Path(found) if found else None
+
+
+class MariadbServer:
+    """One server process; `kill` and `start` keep its port and its data."""
+
+    def __init__(self, program: Path, *options: str) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="mariadb-"))
+        self._user = "nobody" if os.geteuid() == 0 else None  # as PostgreSQL's; the server refuses to run as root
+        if self._user is not None:
+            os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
+        self._program = program
+        self._options = options
+        self._begin = self.directory / "begin.sql"
+        self._begin.write_text("CREATE DATABASE IF NOT EXISTS sessions;\n")
+        self._begin.chmod(0o644)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run(
+            ["mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"],
+            "--auth-root-authentication-method=normal",
+            "--skip-name-resolve",
+        )
+
+    @property
+    def url(self) -> str:
+        return self.url_through(self.port)
+
+    def url_through(self, port: int, database: str = "sessions") -> str:
+        """The URL of a database by way of a port, of the server or of a proxy."""
+        return f"mysql+asyncmy://root@127.0.0.1:{port}/{database}"
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        log = self.directory / "log"
+        seen = log.stat().st_size if log.exists() else 0
+        command = [
+            str(self._program),
+            "--no-defaults",
+            f"--datadir={self.directory / 'data'}",
+            f"--socket={self.directory / 'socket'}",
+            f"--pid-file={self.directory / 'pid'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            # Commits are written, but not synced: a server that is killed keeps them, only a power cut would not.
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-buffer-pool-size=32M",
+            "--innodb-log-file-size=16M",
+            f"--init-file={self._begin}",
+            *self._options,
+        ]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                user=self._user,
+                preexec_fn=end_with_parent,  # noqa: PLW1509
+            )
+        deadline = time.monotonic() + 30
+        while b"ready for connections" not in log.read_bytes()[seen:]:
+            assert self._process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline, log.read_text(errors="replace")
+            time.sleep(0.02)
+
+    def freeze(self) -> None:
+        freeze(self._running.pid)
+
+    def thaw(self) -> None:
+        self._running.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it as an administrator does."""
+        self._running.terminate()
+        self._running.wait(timeout=60)
+        self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        with suppress(OSError):
+            shutil.rmtree(self.directory)
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def _run(self, command: list[str], *options: str) -> None:
+        environment = {**os.environ, "PATH": _PATH}
+        tried = subprocess.run(
+            [*command, *options], user=self._user, cwd=self.directory, env=environment, capture_output=True, check=False
+        )
+        assert tried.returncode == 0, tried.stderr.decode(errors="replace") + tried.stdout.decode(errors="replace")
+
+
+@contextmanager
+def mariadb_server() -> Iterator[MariadbServer]:
+    """Run a server, or skip the test where there is none."""
+    program = installed()
+    if program is None:
+        assert not os.environ.get("CI"), f"mariadbd is not installed: {INSTALL}"
+        pytest.skip(f"mariadbd is not installed: {INSTALL}")
+    server = MariadbServer(program)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

