@@ -16,13 +16,14 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from auth_demo.banner import banner, cluster_page
-from auth_demo.servers import Addresses, DemoServers, StartError, end_with_launcher
+from auth_demo.stop_signal import StopRequestedError, handling_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from auth_demo.cluster.watch import ClusterWatch
+    from auth_demo.servers import Addresses, DemoServers
+    from auth_demo.stop_signal import StopSignal
 
 __all__ = ("main",)
 
@@ -36,15 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if refusal is not None:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
-    end_with_launcher()
-    addresses = Addresses(options.port, options.op_port)
-    try:
-        return _run(options, addresses)
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
+    with handling_signals() as stop:
+        # The imports take most of a second, in which Ctrl-C must be noted as at any other time.
+        from auth_demo.servers import StartError, end_with_launcher  # noqa: PLC0415
+
+        end_with_launcher()
+        try:
+            return _run(options, stop)
+        except StartError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except StopRequestedError:
+            return 1 if options.smoke else 0  # a walk that was not finished has not worked
 
 
 def _refusal(options: argparse.Namespace) -> str | None:
@@ -56,7 +60,10 @@ def _refusal(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _run(options: argparse.Namespace, addresses: Addresses) -> int:
+def _run(options: argparse.Namespace, stop: StopSignal) -> int:
+    from auth_demo.servers import Addresses, DemoServers  # noqa: PLC0415 - see main
+
+    addresses = Addresses(options.port, options.op_port)
     addresses.refuse_busy()
     if options.smoke:
         # What it saw is the output; what happened inside would only hide it.
@@ -69,22 +76,27 @@ def _run(options: argparse.Namespace, addresses: Addresses) -> int:
             from auth_demo.cluster.page import add_cluster_page  # noqa: PLC0415
             from auth_demo.cluster.watch import ClusterWatch  # noqa: PLC0415
 
-            cluster = stack.enter_context(running_cluster())
+            cluster = stack.enter_context(running_cluster(stop.check))
             watch = ClusterWatch(cluster)
             servers = DemoServers(addresses, store=cluster.url, extend=partial(add_cluster_page, watch=watch))
         else:
             servers = DemoServers(addresses, store=options.store)
+        stop.check()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(options, addresses, servers, watch))
+            return runner.run(_serve(options, addresses, servers, watch, stop))
 
 
-async def _serve(options: argparse.Namespace, addresses: Addresses, servers: DemoServers, watch: ClusterWatch | None) -> int:
+async def _serve(
+    options: argparse.Namespace, addresses: Addresses, servers: DemoServers, watch: ClusterWatch | None, stop: StopSignal
+) -> int:
+    from auth_demo.banner import banner, cluster_page  # noqa: PLC0415 - see main
+
     async with AsyncExitStack() as stack:
         if watch is not None:
             await stack.enter_async_context(watch.running())
-        interrupted = await stack.enter_async_context(servers.running())
+        await stack.enter_async_context(servers.running())
         if options.smoke:
-            return await _walk(options, addresses)
+            return await _walk_until(stop, options, addresses)
         print(banner(addresses, servers.accounts, watch), flush=True)
         if not options.no_browser and _has_display():
             # In a thread: some launchers wait for the browser.
@@ -92,8 +104,8 @@ async def _serve(options: argparse.Namespace, addresses: Addresses, servers: Dem
             opening = asyncio.get_running_loop().run_in_executor(None, webbrowser.open, start)
             opening.add_done_callback(lambda future: future.exception())
         if options.kill_primary:
-            await _walk_until(interrupted, options, addresses)
-        await interrupted.wait()
+            await _walk_until(stop, options, addresses)
+        await stop.wait()
         print("\nstopping", flush=True)
     return 0
 
@@ -120,14 +132,17 @@ async def _walk(options: argparse.Namespace, addresses: Addresses) -> int:
     return 0
 
 
-async def _walk_until(interrupted: asyncio.Event, options: argparse.Namespace, addresses: Addresses) -> None:
-    """Show the failover while the demo runs; Ctrl-C ends the show as well."""
+async def _walk_until(stop: StopSignal, options: argparse.Namespace, addresses: Addresses) -> int:
+    """Walk through the demo unless it is asked to stop before; return the exit code, which then says that it did not work."""
     walking = asyncio.create_task(_walk(options, addresses))
-    waiting = asyncio.create_task(interrupted.wait())
+    waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([walking, waiting], return_when=asyncio.FIRST_COMPLETED)
     for task in (walking, waiting):
         task.cancel()
-    await asyncio.gather(walking, waiting, return_exceptions=True)
+    code, _ = await asyncio.gather(walking, waiting, return_exceptions=True)
+    if isinstance(code, Exception):
+        raise code
+    return code if isinstance(code, int) else 1
 
 
 def _has_display() -> bool:

@@ -69,7 +69,7 @@ class DemoServers:
         self.accounts: tuple[Account, ...] = DEMO_ACCOUNTS
         self._addresses = addresses
         # The one that the application's commands beside the demo find as well.
-        generated = _module_of_app("generated_secrets")
+        generated = _module_of_app("settings.generated_secrets")
         try:
             secret: str = generated.read_or_create(generated.CLIENT_SECRET_FILE)
         except OSError as error:
@@ -81,20 +81,15 @@ class DemoServers:
             extend(self._app)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[asyncio.Event]:
-        """Serve both inside the block; yields an event that is set when somebody asks to stop."""
-        interrupted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows has no handlers in the loop; KeyboardInterrupt ends it there
-                loop.add_signal_handler(number, interrupted.set)
+    async def running(self) -> AsyncIterator[None]:
+        """Serve both inside the block."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._op.lifespan())
             await stack.enter_async_context(_serving(self._op, _IPV4, self._addresses.op_port))
             await stack.enter_async_context(self._app.lifespan())
             for host in self._addresses.app_hosts:
                 await stack.enter_async_context(_serving(self._app, host, self._addresses.port))
-            yield interrupted
+            yield
 
     def _make_op(self, secret: str) -> Litestar:
         url = self._addresses.app_url

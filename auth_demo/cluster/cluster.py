@@ -55,12 +55,13 @@ class DemoCluster:
         hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes)
         return f"redis+cluster://:{self._password}@{hosts}?timeout={_STORE_SECONDS}"
 
-    def start(self) -> None:
-        """Return when all six agree on who is what. Raises `NodeFailedError`."""
+    def start(self, check: Callable[[], None]) -> None:
+        """Return when all six agree on who is what. Raises `NodeFailedError`, and what `check` raises: it is called often."""
         for node in self.nodes:
+            check()
             node.start(self._group)
         for node in self.nodes:
-            node.wait()
+            node.wait(check)
         primaries, replicas = self.nodes[:_PRIMARIES], self.nodes[_PRIMARIES:]
         for number, primary in enumerate(primaries):
             first, last = number * SLOTS // _PRIMARIES, (number + 1) * SLOTS // _PRIMARIES - 1
@@ -68,11 +69,11 @@ class DemoCluster:
             primary.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
             self.nodes[0].ask("CLUSTER", "MEET", HOST, node.port, node.bus_port)
-        _until(lambda: all(_knows(node) == len(self.nodes) for node in self.nodes))
+        _until(lambda: all(_knows(node) == len(self.nodes) for node in self.nodes), check)
         for primary, replica in zip(primaries, replicas, strict=True):
             replica.ask("CLUSTER", "REPLICATE", primary.ask("CLUSTER", "MYID"))
-        _until(lambda: all(b"cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes))
-        _until(lambda: all(len(primary.ask("ROLE")[2]) == 1 for primary in primaries))
+        _until(lambda: all(b"cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes), check)
+        _until(lambda: all(len(primary.ask("ROLE")[2]) == 1 for primary in primaries), check)
 
     def start_again(self, node: ClusterNode) -> None:
         """Start a server that was killed; it finds its place by itself."""
@@ -80,13 +81,13 @@ class DemoCluster:
 
 
 @contextmanager
-def running_cluster() -> Iterator[DemoCluster]:
-    """Run a cluster. Raises `StartError` with one line when there can be none."""
+def running_cluster(check: Callable[[], None]) -> Iterator[DemoCluster]:
+    """Run a cluster. Raises `StartError` with one line when there can be none, and what `check` raises while it starts."""
     program = _program()
     for attempt in range(1, _ATTEMPTS + 1):
         with _guarded(program) as cluster:
             try:
-                cluster.start()
+                cluster.start(check)
             except (NodeFailedError, RedisError, OSError) as error:
                 # Most likely another program took one of the ports between our look and the server's.
                 if attempt < _ATTEMPTS:
@@ -128,9 +129,10 @@ def _knows(node: ClusterNode) -> int:
     return sum(b"handshake" not in line for line in lines)
 
 
-def _until(condition: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool], check: Callable[[], None]) -> None:
     deadline = time.monotonic() + _AGREE_SECONDS
     while not condition():
+        check()
         if time.monotonic() > deadline:
             message = "the six servers of the cluster did not find each other"
             raise NodeFailedError(message)

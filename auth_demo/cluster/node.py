@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ("HOST", "NODE_TIMEOUT_MS", "ClusterNode", "NodeFailedError", "free_port_pairs")
@@ -90,10 +91,11 @@ class ClusterNode:
             self._process.kill()
             self._process.wait()
 
-    def wait(self) -> None:
-        """Return when it answers. Raises `NodeFailedError`."""
+    def wait(self, check: Callable[[], None]) -> None:
+        """Return when it answers. Raises `NodeFailedError`, and what `check` raises: it is called before each attempt."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
+            check()
             try:
                 self.ask("PING")
             except redis.RedisError as error:
