@@ -39,7 +39,7 @@ def test_the_provider_imports_nothing_of_what_it_tests() -> None:
     names = {name for file in files for name in imported(file.read_text())}
     assert not {name.partition(".")[0] for name in names} & FORBIDDEN
     # Nor by way of another helper of the tests.
-    assert all(name.startswith("tests.hostile_op.") for name in names if name.startswith("tests"))
+    assert all(name.startswith("tests.support.hostile_op.") for name in names if name.startswith("tests"))
 
 
 def test_the_check_finds_an_import_anywhere() -> None:
