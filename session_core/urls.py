@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from session_core.errors import ConfigurationError
 
-__all__ = ("normalised_origin", "origin_of")
+__all__ = ("is_loopback", "normalised_origin", "origin_of", "party_origin")
 
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
-_ORIGIN: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?\Z"
-)
+_MAX_HOST: Final = 253
+_MAX_URL: Final = 2048
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\]"
+_ORIGIN: Final = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?\Z")
+_REST: Final = re.compile(r"(?:[/?](?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?\Z")
+"""Path and query (RFC 3986 3.3 and 3.4)."""
+_NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)\Z")
 
 
 def origin_of(url: str) -> str:
@@ -33,13 +39,50 @@ def origin_of(url: str) -> str:
     return origin
 
 
+def party_origin(url: str) -> str | None:
+    """Return the origin of another party's URL, or None unless every character of the URL may go into a header.
+
+    Such addresses come from outside (a provider's metadata) and end in `Location` and in the source lists of a
+    Content-Security-Policy, where `;`, `,`, `*`, quotes and spaces would be read as syntax. The URL is absolute, http or https,
+    without user name and fragment, at most 2048 characters; its host is an ASCII host name (RFC 1123 2.1, `xn--` for other
+    scripts), an IPv4 or an IPv6 address.
+    """
+    scheme, separator, rest = url.partition("://")
+    end = next((index for index, char in enumerate(rest) if char in "/?#"), len(rest))
+    if not separator or len(url) > _MAX_URL or not _REST.match(rest[end:]):
+        return None
+    return normalised_origin(f"{scheme}://{rest[:end]}")
+
+
 def normalised_origin(origin: str) -> str | None:
     """Return an http(s) origin as browsers serialise it, or None where it is no origin."""
     # A lone ASCII check first: str.lower() folds the Kelvin sign and its like into ASCII letters.
     match = _ORIGIN.match(origin.lower()) if origin.isascii() else None
-    if match is None:
+    if match is None or not _is_host(match["host"]):
         return None
-    scheme, host, port = match["scheme"], match["host"], match["port"]
-    if port is None or int(port) == int(_DEFAULT_PORTS[scheme]):
+    scheme, host, port = match["scheme"], match["host"], int(match["port"] or _DEFAULT_PORTS[match["scheme"]])
+    if port == _DEFAULT_PORTS[scheme]:
         return f"{scheme}://{host}"
-    return f"{scheme}://{host}:{int(port)}" if 0 < int(port) <= _MAX_PORT else None
+    return f"{scheme}://{host}:{port}" if 0 < port <= _MAX_PORT else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, in lower case and without brackets, is this very machine."""
+    address = _address(host)
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def _is_host(host: str) -> bool:
+    if host.startswith("["):
+        return isinstance(_address(host[1:-1]), IPv6Address)
+    # A browser reads every host that ends in a number as an IPv4 address (WHATWG URL 3.5): `127.1`, `0x7f.1`, `2130706433`.
+    if _NUMERIC.match(host.rpartition(".")[2]):
+        return isinstance(_address(host), IPv4Address)
+    return len(host) <= _MAX_HOST
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

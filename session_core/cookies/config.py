@@ -15,7 +15,7 @@ import msgspec
 
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
-from session_core.urls import origin_of
+from session_core.urls import is_loopback, origin_of
 
 __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 
@@ -146,7 +146,7 @@ def cookie_name(base: str, public_url: str) -> str:
 def _check_site(cookie: ResolvedCookie, *, https: bool, host: str) -> None:
     if https and not cookie.secure:
         _refuse("a cookie of an https site must be Secure, or it also travels in the clear", "secure=None")
-    if cookie.secure and not https and not _is_loopback(host):
+    if cookie.secure and not https and not is_loopback(host):
         _refuse("browsers take no Secure cookie from an http site", 'a public URL of "https://app.example.com"')
     inside = _ip(host) is None and host.endswith(f".{cookie.domain}")
     if cookie.domain is not None and host != cookie.domain and not inside:
@@ -169,11 +169,6 @@ def _check_prefix(cookie: ResolvedCookie) -> None:
         _refuse(f'the cookie name {cookie.name} needs path="/" and no domain', 'name="__Secure-session"')
     if name.startswith(("__http-", "__host-http-")) and not cookie.http_only:
         _refuse(f"the cookie name {cookie.name} needs HttpOnly", "http_only=True")
-
-
-def _is_loopback(host: str) -> bool:
-    address = _ip(host)
-    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | None:

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+import re
+from typing import Final
+
+from session_core.urls import is_loopback, party_origin
 
 __all__ = ("is_provider_url", "origin_of_url")
 
+_PORT: Final = re.compile(r":[0-9]+\Z")
+
 
 def is_provider_url(url: str, *, allow_http: bool) -> bool:
-    """Whether `url` is an absolute https URL without user name and fragment.
+    """Whether `url` is an absolute https URL by the grammar of `party_origin`, without user name and fragment.
 
-    `allow_http` admits http for loopback hosts, and only these: on any other host, development or not, whoever is on the
-    path could answer as the provider.
+    `allow_http` admits http for loopback hosts, and only these: on any other host anyone on the network path could answer as the
+    provider, in development too.
     """
-    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if not host or "@" in parts.netloc or "#" in url:
-        return False
-    return parts.scheme == "https" or (allow_http and parts.scheme == "http" and _is_loopback(host))
+    scheme, _, authority = (party_origin(url) or "").partition("://")
+    return scheme == "https" or (allow_http and scheme == "http" and is_loopback(_PORT.sub("", authority).strip("[]")))
 
 
 def origin_of_url(url: str) -> str:
-    """Return scheme, host and port of a URL that `is_provider_url` accepted."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.lower()}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """Return scheme, host and port of a URL. Raises `ValueError` for one that `is_provider_url` would not accept."""
+    origin = party_origin(url)
+    if origin is None:
+        msg = "not the address of a provider"
+        raise ValueError(msg)
+    return origin

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import secrets
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -23,6 +22,7 @@ from session_core.oidc.login.form_post import PostedResponses
 from session_core.oidc.login.request import LoginRequest, login_demands, return_to_of
 from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions, ResponseMode
 from session_core.oidc.logout.provider_logout import ProviderLogout
+from session_core.oidc.provider.authlib_client import address_with
 from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.tokens.vault import TokenSet
@@ -175,8 +175,7 @@ class RelyingParty(ProviderConnection):
         }
         if id_token and len(id_token) <= _MAX_HINT_CHARS:
             params["id_token_hint"] = id_token
-        separator = "&" if "?" in metadata.end_session_endpoint else "?"
-        return f"{metadata.end_session_endpoint}{separator}{urlencode(params)}"
+        return address_with(metadata.end_session_endpoint, params)
 
     def _transaction(
         self, headers: list[tuple[bytes, bytes]], response: AuthorizationResponse, mode: ResponseMode

@@ -7,8 +7,8 @@ and its framework registry keeps one login per browser; both would bring the che
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
-from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ __all__ = ("address_with", "code_challenge")
 
 def address_with(endpoint: str, params: Mapping[str, str]) -> str:
     """Return an endpoint's address with parameters, beside those that it has of its own (RFC 6749 3.1)."""
-    url: str = add_params_to_uri(endpoint, list(params.items()))
-    return url
+    # The endpoint's own query stays as it is: decoding and encoding it again could change it, or fail.
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(params, quote_via=quote)}"
 
 
 def code_challenge(code_verifier: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
 import msgspec
 
 from session_core.errors import DiscoveryError
 from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.single_flight import SingleFlight
+from session_core.urls import party_origin
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
@@ -21,6 +23,13 @@ _OK: Final = 200
 _FRESH_MS: Final = 3_600_000
 _STALE_MS: Final = 86_400_000
 _RETRY_MS: Final = 10_000
+_MALFORMED: Final = "discovery_malformed"
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_OPTIONAL_ENDPOINTS: Final = (
+    "userinfo_endpoint", "end_session_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint",
+)  # fmt: skip
+_FLAGS: Final = ("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported")
 
 
 class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +50,6 @@ class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
     response_modes_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
-
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """Every address that we or the browser would go to."""
-        some = (
-            self.authorization_endpoint, self.token_endpoint, self.jwks_uri, self.userinfo_endpoint,
-            self.end_session_endpoint, self.revocation_endpoint, self.pushed_authorization_request_endpoint,
-        )  # fmt: skip
-        return tuple(url for url in some if url is not None)
 
 
 class MetadataSource(Protocol):
@@ -133,16 +133,48 @@ class Discovery:
             reason = "discovery_status"
             raise DiscoveryError(reason)
         try:
-            metadata = msgspec.convert(response.json_object(), ProviderMetadata)
+            document = response.json_object()
         except ValueError:
-            reason = "discovery_malformed"
-            raise DiscoveryError(reason) from None
-        # Character for character (Discovery 4.3): a provider that names another issuer could have us accept that one's tokens.
-        if metadata.issuer != self._provider.issuer:
-            reason = "discovery_issuer_mismatch"
-            raise DiscoveryError(reason)
-        if not all(is_provider_url(each, allow_http=self._provider.allow_http) for each in metadata.endpoints):
-            reason = "discovery_insecure_endpoint"
-            raise DiscoveryError(reason)
+            raise DiscoveryError(_MALFORMED) from None
+        metadata = _parse(document, self._provider)
         self._metadata, self._fetched_at, self._failed_at = metadata, self._clock.now(), None
         return metadata
+
+
+def _parse(document: dict[str, Any], provider: Registration) -> ProviderMetadata:
+    """Return what we use of a metadata document; an optional member that is null, empty or malformed counts as absent.
+
+    Raises `DiscoveryError` for a required member that is missing or malformed, and for an endpoint that is no https address.
+    """
+    required = {name: document.get(name) for name in ("issuer", *_ENDPOINTS)}
+    if not all(isinstance(value, str) for value in required.values()):
+        raise DiscoveryError(_MALFORMED)
+    # Character for character (Discovery 4.3): a provider that names another issuer could have us accept that one's tokens.
+    if required["issuer"] != provider.issuer:
+        reason = "discovery_issuer_mismatch"
+        raise DiscoveryError(reason)
+    optional = {name: url for name in _OPTIONAL_ENDPOINTS if not _is_malformed(url := document.get(name))}
+    urls = [*optional.values(), *(required[name] for name in _ENDPOINTS)]
+    if not all(is_provider_url(str(url), allow_http=provider.allow_http) for url in urls):
+        reason = "discovery_insecure_endpoint"
+        raise DiscoveryError(reason)
+    # Required (Discovery 3), so what is no list is refused; where it is left out, nothing is narrowed.
+    algorithms, modes = document.get("id_token_signing_alg_values_supported") or [], document.get("response_modes_supported")
+    if not _is_texts(algorithms):
+        raise DiscoveryError(_MALFORMED)
+    known: dict[str, Any] = {**required, **optional, **{name: document.get(name) is True for name in _FLAGS}}
+    return ProviderMetadata(
+        **known,
+        id_token_signing_alg_values_supported=tuple(algorithms),
+        response_modes_supported=tuple(modes) if _is_texts(modes) else (),
+    )
+
+
+def _is_malformed(url: object) -> bool:
+    """Whether this is no address at all, as opposed to one of another scheme than https, which is refused."""
+    scheme = _SCHEME.match(url) if isinstance(url, str) else None
+    return scheme is None or (scheme[0].lower() == "https:" and party_origin(scheme.string) is None)
+
+
+def _is_texts(value: Any) -> TypeGuard[list[str]]:  # noqa: ANN401 - any JSON
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

@@ -26,6 +26,9 @@ TokenSource: TypeAlias = Literal["id_token", "logout_token"]
 _OK: Final = 200
 _FRESH_MS: Final = 600_000
 _STALE_MS: Final = 3_600_000
+_MAX_TRIED: Final = 10
+"""Keys that are tried for one token: anyone can send a logout token, and each key costs up to a millisecond. Providers publish
+two to five keys, of which a `kid` names one."""
 
 
 class KeyCache:
@@ -47,7 +50,7 @@ class KeyCache:
         self._flight: SingleFlight[None] = SingleFlight()
 
     async def refusal(self, jws: Jws, jwks_uri: str, *, source: TokenSource) -> str | None:
-        """Return None when one of the provider's keys signed the token, else `unknown_key` or `bad_signature`.
+        """Return None when one of the provider's keys signed the token, else `unknown_key`, `bad_signature` or `too_many_keys`.
 
         Raises `DiscoveryError` when there are no keys to judge by.
         """
@@ -57,16 +60,19 @@ class KeyCache:
             if source == "id_token":
                 self._refetched_at.pop(source, None)
             return None
-        return "bad_signature" if any(fits(jws, key) for key in self._candidates(jws)) else "unknown_key"
+        candidates = self._candidates(jws)
+        if len(candidates) > _MAX_TRIED:
+            return "too_many_keys"
+        return "bad_signature" if candidates else "unknown_key"
 
     def _is_signed(self, jws: Jws) -> bool:
-        return any(fits(jws, key) and verifies(jws, key) for key in self._candidates(jws))
+        return any(verifies(jws, key) for key in self._candidates(jws)[:_MAX_TRIED])
 
-    def _candidates(self, jws: Jws) -> tuple[VerificationKey, ...]:
-        """The keys of the token's kid; without one in the token or in the key, every key is a candidate."""
-        if jws.kid is None:
-            return self._keys
-        return tuple(key for key in self._keys if key.kid in {None, jws.kid})
+    def _candidates(self, jws: Jws) -> list[VerificationKey]:
+        """Return the fitting keys of the token's kid; where the token or a key has none, every fitting key is a candidate."""
+        named = [key for key in self._keys if jws.kid is None or key.kid in {None, jws.kid}]
+        # The keys that bear the very name first: those without a name cannot push them beyond the limit.
+        return sorted((key for key in named if fits(jws, key)), key=lambda key: key.kid is None)
 
     async def _freshen(self, url: str, source: TokenSource) -> bool:
         """Fetch when there is nothing fresh; return whether that was done now."""

@@ -15,6 +15,7 @@ import pytest
 from session_core.errors import DiscoveryError
 from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.http import OpHttp
+from session_core.oidc.verify import keys
 from session_core.oidc.verify.jwk_set import parse_jwk_set
 from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, OTHER_RSA_KEY, RSA_KEY, World, b64, public_jwk
 
@@ -183,8 +184,14 @@ async def test_logins_work_with_metadata_and_keys_known_before_the_outage(world:
         ({"jwks_uri": "file:///etc/passwd"}, "discovery_insecure_endpoint"),
         ({"userinfo_endpoint": "http://op.example/userinfo"}, "discovery_insecure_endpoint"),
         ({"end_session_endpoint": "javascript:alert(1)"}, "discovery_insecure_endpoint"),
+        ({"revocation_endpoint": "http://op.example;sandbox"}, "discovery_insecure_endpoint"),
         ({"authorization_endpoint": "https://op.example/a\r\nx: y"}, "discovery_insecure_endpoint"),
+        ({"authorization_endpoint": "https://x;sandbox"}, "discovery_insecure_endpoint"),
+        ({"authorization_endpoint": "https://*"}, "discovery_insecure_endpoint"),
+        ({"jwks_uri": "https://op.example/%zz"}, "discovery_insecure_endpoint"),
+        ({"token_endpoint": ""}, "discovery_insecure_endpoint"),
         ({"id_token_signing_alg_values_supported": "none"}, "discovery_malformed"),
+        ({"id_token_signing_alg_values_supported": ["RS256", None]}, "discovery_malformed"),
     ],
 )
 async def test_metadata_that_must_not_be_believed(world: World, metadata: dict[str, Any], reason: str) -> None:
@@ -193,6 +200,56 @@ async def test_metadata_that_must_not_be_believed(world: World, metadata: dict[s
     await world.assert_rejected(response, reason)
     assert "location" not in response.headers
     assert [call.url.path for call in world.op.calls] == [CONFIGURATION]
+
+
+OPTIONAL_METADATA = (
+    "userinfo_endpoint", "end_session_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint",
+    "require_pushed_authorization_requests", "response_modes_supported",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, "", "n/a", "not a url", 7, [], {}, [None], "https://op example/x"], ids=repr)
+@pytest.mark.parametrize("name", OPTIONAL_METADATA)
+async def test_optional_metadata_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+    world = World()
+    world.op.metadata = {name: value}
+    assert (await world.login()).status_code == 303, world.reasons()
+    known = world.oidc.relying_party.discovery.known
+    assert known is not None
+    assert getattr(known, name) in {None, False, ()}
+
+
+@pytest.mark.parametrize("value", [None, [], GONE], ids=["null", "empty", "missing"])
+async def test_algorithms_that_are_not_listed_narrow_nothing(value: Any) -> None:
+    world = World()
+    world.op.metadata = {"id_token_signing_alg_values_supported": value}
+    assert (await world.login()).status_code == 303
+
+
+@pytest.mark.attack("70")
+@pytest.mark.parametrize(
+    "host", ["x;sandbox", "*", "*.example", "x,https://y", "x y", "'self'", "x;script-src *", "u@x", "x:", "\u202ex"]
+)
+async def test_no_address_of_the_provider_adds_to_a_header(host: str) -> None:
+    world = World()
+    names = ("end_session_endpoint", "revocation_endpoint", "userinfo_endpoint")
+    world.op.metadata = dict.fromkeys(names, f"https://{host}/x")
+    await world.login()
+    frame = await world.browser.get("/auth/frontchannel-logout", params={"iss": ISSUER, "sid": "any"})
+    assert frame.headers["content-security-policy"] == f"default-src 'none'; frame-ancestors {ISSUER}"
+    assert world.oidc.relying_parties.form_targets() == {ISSUER}
+    left = await world.browser.post("/auth/logout", headers={"sec-fetch-site": "same-origin"})
+    assert (left.status_code, left.headers["location"]) == (303, "/")
+
+
+async def test_the_query_of_an_endpoint_stays_as_it_is() -> None:
+    world = World()
+    query = "p=$b2c'x'&q=%2F"
+    world.op.metadata = {"authorization_endpoint": f"{ISSUER}/authorize?{query}", "end_session_endpoint": f"{ISSUER}/end?{query}"}
+    assert (await world.start()).startswith(f"{ISSUER}/authorize?{query}&")
+    await world.login()
+    left = await world.browser.post("/auth/logout", headers={"sec-fetch-site": "same-origin"})
+    assert left.headers["location"].startswith(f"{ISSUER}/end?{query}&")
 
 
 @pytest.mark.attack("33")
@@ -350,15 +407,64 @@ class TestKeys:
             {"kty": "RSA", "n": b64(b"\x00" * 128 + b"\xff" * 128), "e": "AQAB"},
             {"kty": "RSA", "n": b64(b"\xff" * 1400), "e": "AQAB"},
             {"kty": "RSA", "n": OLD["n"], "e": b64(b"\x01")},
+            {"kty": "RSA", "n": OLD["n"], "e": b64(b"\x01" + bytes(3) + b"\x01")},
+            {"kty": "RSA", "n": OLD["n"], "e": b64(b"\x7f" * 250 + b"\x01")},
+            {"kty": "RSA", "n": OLD["n"], "e": b64(b"\x01\x00\x00")},
             {"kty": "OKP", "crv": "X25519", "x": b64(b"x" * 32)},
             {"kty": "OKP", "crv": "P-256", "x": OLD["n"]},
             {**public_jwk(EC_KEY), "crv": "secp256k1"},
-            {**OLD, "use": ["sig"]},
         ],
     )
     def test_keys_that_may_not_verify(self, jwk: dict[str, Any]) -> None:
         assert parse_jwk_set({"keys": [jwk]}) == ()
         assert len(parse_jwk_set({"keys": [jwk, OLD]})) == 1
+
+    @pytest.mark.parametrize("value", [None, "", 7, [], {}, ["sig"], "x" * 513], ids=lambda value: str(value)[:9])
+    @pytest.mark.parametrize("name", ["kid", "use", "alg", "key_ops", "x5t", "x5c"])
+    def test_an_optional_member_of_a_key_that_is_malformed_counts_as_absent(self, name: str, value: Any) -> None:
+        if (name, value) == ("key_ops", ["sig"]):
+            value = "verify"  # a list that lacks this says that the key is not for signatures
+        (key,) = parse_jwk_set({"keys": [{**public_jwk(RSA_KEY), "d": None, "k": "", name: value}]})
+        assert (key.kid, key.alg) == (None, None)
+
+    @pytest.mark.attack("71")
+    @pytest.mark.parametrize("kid", [None, "k1", "forged"])
+    async def test_a_forged_token_has_a_bounded_number_of_keys_tried(
+        self, world: World, kid: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[object] = []
+        verifies = keys.verifies
+        monkeypatch.setattr(keys, "verifies", lambda jws, key: tried.append(key) or verifies(jws, key))
+        world.op.jwks = [public_jwk(RSA_KEY, kid) for kid in (None, "k1") for _ in range(50)]
+        world.op.key = OTHER_RSA_KEY
+        await world.send_logout(world.op.logout_token({"kid": kid}))
+        assert len(tried) == 10
+        assert world.reasons("logout.rejected") == ["too_many_keys"]
+        # The set was fetched just now; once in a cooldown it is fetched again for the token.
+        world.clock.advance(seconds=11)
+        for _ in range(3):
+            await world.send_logout(world.op.logout_token({"kid": kid}))
+        assert len(tried) == 10 + 20 + 10 + 10
+
+    @pytest.mark.attack("71")
+    async def test_a_forged_token_costs_milliseconds_whatever_the_key_set(self, world: World) -> None:
+        for size, exponent in ((384, b"\x3f" + b"\xff" * 383), (1024, b"\xff" * 4)):
+            world.op.jwks = [{"kty": "RSA", "n": b64(b"\xff" * size), "e": b64(exponent)}] * 100
+            world.clock.advance(minutes=11)
+            # As long as the modulus: any other signature is refused before anything is computed.
+            signed = world.op.logout_token({"kid": GONE}).rpartition(".")[0]
+            token = f"{signed}.{b64(bytes(1) + b'x' * (size - 1))}"
+            await world.send_logout(token)  # fetches the set
+            worked = time.process_time()
+            for _ in range(10):
+                assert (await world.send_logout(token)).status_code == 400
+            assert time.process_time() - worked < 1  # ten tokens; without the bounds each of them takes as long
+
+    @pytest.mark.attack("71")
+    @pytest.mark.attack("oidcc-client-test-kid-absent-multiple-jwks")
+    async def test_the_key_that_a_token_names_is_tried_before_those_without_a_name(self, world: World) -> None:
+        world.op.jwks = [*([public_jwk(OTHER_RSA_KEY)] * 50), OLD]
+        assert (await world.login()).status_code == 303
 
     async def test_a_withdrawn_key_is_refused_after_ten_minutes(self, world: World) -> None:
         await world.login()
