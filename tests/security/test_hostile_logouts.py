@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.hostile_op import http_server as faults
 
 from session_core.testing import FakeClock
 from tests.security.conftest import StartSite
 from tests.security.site import Site
+from tests.support.hostile_op import http_server as faults
 from tests.support.hostile_op.browser import Browser
 from tests.support.hostile_op.http_server import MARK
 from tests.support.hostile_op.logout import EVENT, deliver, logout_token

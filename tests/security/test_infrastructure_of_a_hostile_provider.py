@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from tests.hostile_op import http_server as faults
 
 from session_core.oidc.http import OpHttp
 from tests.security.conftest import StartSite
 from tests.security.rejection import BEFORE, assert_all_rejected, assert_rejected, prepare
 from tests.security.site import Site
+from tests.support.hostile_op import http_server as faults
 from tests.support.hostile_op.browser import Browser, Page
 from tests.support.hostile_op.http_server import Fault, answers
 from tests.support.hostile_op.logout import deliver, logout_token

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.hostile_op import http_server as faults
 
 from tests.app.processes import clean_environment
 from tests.support.application_state import KEY, SECRET
+from tests.support.hostile_op import http_server as faults
 from tests.support.hostile_op.browser import Browser, Page
 from tests.support.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
 from tests.support.hostile_op.misbehaviour import Misbehaviour
