@@ -12,7 +12,7 @@ from session_core.asgi.same_origin import (
     CrossSiteReason,
     cross_site_reason,
     cross_site_websocket_reason,
-    is_said_same_origin,
+    is_plainly_same_origin,
 )
 from session_core.errors import CrossSiteRequestError
 from session_core.urls import origin_of
@@ -58,7 +58,7 @@ class SameOriginMiddleware(ASGIMiddleware):
 
     def reason(self, scope: Scope) -> CrossSiteReason | None:
         """Return why a request is refused, or None."""
-        if is_said_same_origin(scope["headers"]):
+        if is_plainly_same_origin(scope["headers"]):
             return None
         if scope["type"] == ScopeType.HTTP:
             return cross_site_reason(scope["method"], scope["headers"], public_origin=self._origin, trusted_origins=self._trusted)

@@ -215,12 +215,15 @@ def test_a_websocket_is_guarded_and_gets_the_session(app: Litestar) -> None:
             assert socket.receive_text() == "alice"
 
 
-def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorder) -> None:
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "none", "origin": "null"}, {"sec-fetch-site": "none"}]
+)
+def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorder, headers: dict[str, str]) -> None:
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
         client.post("/login/alice")
         with (
             pytest.raises(WebSocketDisconnect) as refused,
-            client.websocket_connect("/ws", headers={"origin": "https://evil.example"}),
+            client.websocket_connect("/ws", headers=headers),
         ):
             pass
         assert refused.value.code == 4403

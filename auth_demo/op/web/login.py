@@ -45,9 +45,22 @@ async def log_in(request: OpRequest) -> Response[Any]:
 def from_own_page(request: OpRequest, form: Parameters, purpose: str) -> bool:
     """Tell whether a form was shown by this provider to this browser and sent by the page itself.
 
-    ``Origin`` is no help: under ``Referrer-Policy: no-referrer`` browsers send ``null`` from our own pages.
+    `Sec-Fetch-Site: same-origin` says so. `none` does not: Firefox sends it, with ``Origin: null``, for some forms of other
+    sites. There, and in browsers without that header, `Origin` has to be ours where it is sent. The token alone is not
+    enough: over http a page on another port can plant the cookie that it is bound to.
     """
-    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+    headers, issuer = request.headers, op_of(request).settings.issuer
+    origins = headers.getall("origin", [])
+    match headers.getall("sec-fetch-site", []):
+        case ["same-origin"]:
+            own_page = origins in ([], ["null"], [issuer])
+        case ["none"]:
+            own_page = origins == [issuer]
+        case []:
+            own_page = origins in ([], [issuer])
+        case _:
+            own_page = False
+    if not own_page:
         return False
     return op_of(request).forms.accept(request.cookies.get(BROWSER_COOKIE), purpose, form.get("csrf"))
 

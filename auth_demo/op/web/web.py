@@ -129,7 +129,8 @@ async def add_security_headers(message: Message, scope: Scope) -> None:
         ("Cache-Control", "public, max-age=300" if static else "no-store"),
         ("Content-Security-Policy", content_security_policy()),
         ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
+        # Under `no-referrer` our own forms would send `Origin: null`, as forms of other sites can.
+        ("Referrer-Policy", "same-origin"),
         ("X-Frame-Options", "DENY"),
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Cross-Origin-Resource-Policy", "same-origin"),

@@ -92,7 +92,7 @@ def test_every_answer_has_the_security_headers(http: Any, path: str) -> None:
         assert part in policy
     assert "unsafe" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["cache-control"] == ("public, max-age=300" if "op.css" in path else "no-store")
 
 

@@ -122,6 +122,38 @@ def test_login_form_from_another_browser_or_site_is_refused(flow: Any, http: Any
     assert "op_session" not in http.cookies
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ([("sec-fetch-site", "same-origin"), ("origin", "null")], 303),
+        ([("sec-fetch-site", "same-origin")], 303),
+        ([("sec-fetch-site", "none"), ("origin", "ISSUER")], 303),
+        ([("origin", "ISSUER")], 303),
+        ([], 303),
+        ([("sec-fetch-site", "none"), ("origin", "null")], 403),
+        ([("sec-fetch-site", "none"), ("origin", "http://127.0.0.1:8001")], 403),
+        ([("sec-fetch-site", "none")], 403),
+        ([("sec-fetch-site", "same-site"), ("origin", "ISSUER")], 403),
+        ([("sec-fetch-site", "cross-site"), ("origin", "ISSUER")], 403),
+        ([("origin", "null")], 403),
+        ([("origin", "http://localhost:8000")], 403),
+        ([("origin", "ISSUER"), ("origin", "ISSUER")], 403),
+        ([("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")], 403),
+        ([("sec-fetch-site", "same-origin"), ("origin", "null"), ("origin", "null")], 403),
+        ([("sec-fetch-site", "Same-Origin")], 403),
+    ],
+)
+def test_a_login_form_counts_only_when_our_own_page_sent_it(
+    flow: Any, http: Any, op: Any, sent: list[tuple[str, str]], status: int
+) -> None:
+    page = flow.authorize()
+    fields = {name: flow.hidden(page)[name] for name in ("csrf", "authorization")}
+    headers = [(name, value.replace("ISSUER", op.settings.issuer)) for name, value in sent]
+    answer = http.post("/login", data={**fields, "account": "alice"}, headers=headers)
+    assert answer.status_code == status
+    assert ("op_session" in http.cookies) == (status == 303)
+
+
 def test_edited_login_form_is_judged_again(flow: Any) -> None:
     page = flow.authorize()
     edited = flow.hidden(page)["authorization"].replace("localhost%3A8000", "evil.example")

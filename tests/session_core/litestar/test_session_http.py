@@ -194,7 +194,16 @@ async def test_errors_after_a_login_still_carry_the_new_cookie() -> None:
 @pytest.mark.attack("asvs-3.5.2")
 @pytest.mark.parametrize(
     "headers",
-    [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "https://evil.example"}, {"origin": "null"}],
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "none", "origin": "null"},
+        {"sec-fetch-site": "none", "origin": "http://localhost:8001"},
+        {"sec-fetch-site": "same-site", "origin": "http://localhost:8000"},
+        {"sec-fetch-site": "same-origin", "origin": "null, null"},
+    ],
 )
 async def test_another_site_cannot_change_state(headers: dict[str, str]) -> None:
     recorder = Recorder()
@@ -212,6 +221,9 @@ async def test_the_same_origin_and_programs_may(clock: FakeClock) -> None:
     async with client_of(make_app(clock=clock, trusted_origins=("https://admin.example",))) as client:
         for headers in (
             {"sec-fetch-site": "same-origin"},
+            {"sec-fetch-site": "same-origin", "origin": "null"},
+            {"sec-fetch-site": "none", "origin": "http://localhost:8000"},
+            {"sec-fetch-site": "same-site", "origin": "https://admin.example"},
             {"origin": "http://localhost:8000"},
             {},
             {"origin": "https://admin.example"},

@@ -83,7 +83,10 @@ class TestFromTheApplication:
             assert (response.status_code, response.headers["location"]) == (303, "/")
 
     @pytest.mark.attack("47")
-    @pytest.mark.parametrize("headers", [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}])
+    @pytest.mark.parametrize(
+        "headers",
+        [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "none", "origin": "null"}],
+    )
     async def test_a_cross_site_post(self, world: World, headers: dict[str, str]) -> None:
         assert (await world.browser.post("/auth/logout", headers=headers)).status_code == 403
         assert await world.subject() == "alice"
