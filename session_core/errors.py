@@ -81,10 +81,17 @@ class ResponseStartedError(SessionCoreError):
 
 
 class SessionDataError(SessionCoreError):
-    """The session data does not fit its declared type or size; nothing was saved."""
+    """The session data does not fit its declared type or size; nothing was saved.
+
+    `fields` are the names of the fields at fault, where it is known.
+    """
 
     code = "session_data"
     title = "The session data is invalid"
+
+    def __init__(self, *args: object, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(*args)
+        self.fields = fields
 
 
 class AccessDeniedError(SessionCoreError):

@@ -71,6 +71,7 @@ class ProviderConnection:
             id_token=answer.id_token or (old.id_token if old else None),
             scope=answer.scope or (old.scope if old else None),
             provider=self.provider.id,
+            newer=old.newer if old else None,
         )
 
     def expected_id_token(self, metadata: ProviderMetadata, access_token: str, nonce: str | None) -> ExpectedIdToken:

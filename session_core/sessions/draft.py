@@ -12,6 +12,8 @@ from session_core.sessions.record import DataCodec, SessionRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from session_core.sessions.unknown_fields import Unknown
+
 __all__ = ("Decoded", "Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
@@ -22,13 +24,15 @@ Decoded: TypeAlias = tuple[bytes, D]
 class Draft(Generic[D]):
     """Session data that a handler may change, beside the encoding it was read from."""
 
-    __slots__ = ("_codec", "_fields", "_plain", "base", "data", "made")
+    __slots__ = ("_codec", "_fields", "_plain", "_unknown", "base", "data", "made")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
         """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
         self._codec = codec
         self._fields: dict[str, bytes] | None = None
         self._plain: bool | None = None
+        self._unknown: Unknown | None = None
+        """Fields of nested structs that only a newer version of the application knows."""
         self.made: Decoded[D] | None = None
         """What `updated` has made of the newest data, where it ran last."""
         if stored is None:
@@ -37,25 +41,36 @@ class Draft(Generic[D]):
         else:
             self.data = codec.decode(stored) if decoded is None else decoded
             self.base = stored
-        if not codec.repeatable:
-            # Where decoding the base again could give other defaults, of a time or at random, what was read is kept by field.
+        if not codec.repeatable or codec.nested:
             self._plain = self._is_plain(self.data)
-            self._fields = None if self._plain else codec.fields(self.data)
+            if not self._plain and codec.nested:
+                # Before the handler moves or replaces what they belong to.
+                self._unknown = codec.find_unknown(self.data, self.base)
+            if not self._plain and not codec.repeatable:
+                # Where decoding the base again could give other defaults, of a time or at random, what was read is kept by field.
+                self._fields = codec.fields(self.data)
 
     def is_changed(self) -> bool:
         """Whether something was assigned since. Raises `SessionDataError` for a value that cannot be stored."""
         if self._fields is not None:
-            return bool(self.changes())
+            return bool(self._assigned())
         codec = self._codec
         try:
             if codec.try_encode(self.data) == self.base:
                 return False
         except Exception as error:
-            raise codec.cannot_store(error) from error
-        return self._has_plain_base() or bool(self.changes())
+            raise codec.cannot_store(self.data, error) from error
+        return self._has_plain_base() or bool(self._assigned())
 
     def changes(self) -> dict[str, bytes]:
-        """What was assigned since, encoded, by stored field name; nested changes are found too."""
+        """What was assigned since, encoded, by stored field name; nested changes are found too.
+
+        Raises `SessionConflictError` where a field of a newer version would be lost, and `SessionDataError`.
+        """
+        changes = self._assigned()
+        return self._codec.restore(self.data, changes, self._unknown) if changes and self._unknown is not None else changes
+
+    def _assigned(self) -> dict[str, bytes]:
         codec = self._codec
         if self._fields is None and codec.encode(self.data) == self.base:
             return {}

@@ -10,7 +10,7 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from session_core.errors import ResponseStartedError, SessionDataError, SessionGoneError
+from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
 from session_core.sessions.draft import Decoded, Draft, updated
 from session_core.sessions.record import Device, SessionRecord, UndecodableError
 from session_core.sessions.session_facts import SessionFacts
@@ -153,7 +153,8 @@ class SessionHandle(SessionFacts, Generic[D]):
         before are saved with it.
 
         Raises `SessionDataError` for an unknown field or a value of the wrong type, `SessionGoneError` when the session has
-        ended, `SessionConflictError` when an assignment made before meets another request's, `StoreUnavailableError`.
+        ended, `SessionConflictError` when an assignment made before meets another request's, `StoreUnavailableError`. After a
+        `SessionDataError` assignments that cannot be stored are undone.
         """
         if not self.loaded:
             await self.load()
@@ -164,20 +165,31 @@ class SessionHandle(SessionFacts, Generic[D]):
 
         draft = self._draft or self._loaded_draft()
         change = partial(draft.updated, function, fields)
-        if (snapshot := self.snapshot or await self._begun_by_others(change)) is not None:
-            self._adopt_written(await self._lifecycle.write(snapshot, change), draft)
+        try:
+            if (snapshot := self.snapshot or await self._begun_by_others(change)) is not None:
+                self._adopt_written(await self._lifecycle.write(snapshot, change), draft)
+        except SessionDataError:
+            self._roll_back(draft)
+            raise
         return self.data
 
     async def save(self) -> None:
-        """Save what was assigned to `data`, or note that the session was used. The middleware calls it."""
+        """Save what was assigned to `data`, or note that the session was used. The middleware calls it.
+
+        After a `SessionDataError` the assignments are undone.
+        """
         draft = self._draft
         if draft is None:
             return
-        if draft.is_changed():
-            if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
-                self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
-        elif self.snapshot is not None:
-            await self._lifecycle.touch(self.snapshot)
+        try:
+            if draft.is_changed():
+                if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
+                    self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
+            elif self.snapshot is not None:
+                await self._lifecycle.touch(self.snapshot)
+        except SessionDataError:
+            self._roll_back(draft)
+            raise
 
     async def login(
         self,
@@ -206,16 +218,20 @@ class SessionHandle(SessionFacts, Generic[D]):
             except UndecodableError:  # of another version of the application: as if there had been no session
                 return updated(codec, None, first)[0]
 
-        session_id, snapshot = await self._lifecycle.login(
-            self.snapshot,
-            identity,
-            change=draft.merged,
-            data=draft.encoded(),
-            first=begin_with,
-            vault=vault,
-            device=self._read_device(),
-            begun=begun,
-        )
+        try:
+            session_id, snapshot = await self._lifecycle.login(
+                self.snapshot,
+                identity,
+                change=draft.merged,
+                data=draft.encoded(),
+                first=begin_with,
+                vault=vault,
+                device=self._read_device(),
+                begun=begun,
+            )
+        except SessionDataError:
+            self._roll_back(draft)
+            raise
         self._enter(session_id, snapshot)
 
     async def regenerate(self) -> None:
@@ -225,7 +241,12 @@ class SessionHandle(SessionFacts, Generic[D]):
             await self.save()
             return
         self._refuse_late()
-        session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, self._loaded_draft().merged)
+        draft = self._loaded_draft()
+        try:
+            session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, draft.merged)
+        except SessionDataError:
+            self._roll_back(draft)
+            raise
         self._enter(session_id, snapshot)
 
     async def destroy(self) -> None:
@@ -244,10 +265,14 @@ class SessionHandle(SessionFacts, Generic[D]):
         if self.snapshot is None:
             raise SessionGoneError
         draft = self._loaded_draft()
-        snapshot = await self._lifecycle.write(
-            self.snapshot,
-            lambda record: msgspec.structs.replace(draft.merged(record), vault=vault),
-        )
+        try:
+            snapshot = await self._lifecycle.write(
+                self.snapshot,
+                lambda record: msgspec.structs.replace(draft.merged(record), vault=vault),
+            )
+        except SessionDataError:
+            self._roll_back(draft)
+            raise
         self._adopt(snapshot)
 
     def belongs_to(self, lifecycle: SessionLifecycle[Any]) -> bool:
@@ -278,6 +303,17 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._draft = Draft(self._lifecycle.codec, stored, data)
         self.snapshot = snapshot
         self.loaded = True
+
+    def _roll_back(self, draft: Draft[D]) -> None:
+        """Undo assignments that cannot be stored: the error has said so, and the response must not fail for them again."""
+        if draft is not self._draft:
+            return
+        try:
+            draft.encoded()
+        except SessionDataError:
+            self._adopt(self.snapshot)
+        except SessionConflictError:
+            return
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id

@@ -183,6 +183,8 @@ class SessionLifecycle(Generic[D]):
                 logged_in_at=now,
                 device=device,
                 vault=vault,
+                # What a newer version keeps of the session stays; what it knows of the former login and device goes with them.
+                newer=record.newer.without_below() if mine and record.newer is not None else None,
             )
 
         entered: tuple[str, Snapshot] | None = None

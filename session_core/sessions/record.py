@@ -1,11 +1,13 @@
 """How a session is laid out in a store, and how changes to its typed data are found and merged.
 
 The data is kept as a map of encoded fields, so that a field that this version of the application does not know (a newer
-version runs beside it) survives its writes, and so that two requests that change different fields do not meet.
+version runs beside it) survives its writes, and so that two requests that change different fields do not meet. Fields of nested
+structs, and those of the record itself, survive by `session_core.sessions.unknown_fields`.
 """
 
 from __future__ import annotations
 
+import re
 from os import urandom
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -13,7 +15,15 @@ import msgspec
 
 from session_core.errors import ConfigurationError, SessionConflictError, SessionDataError
 from session_core.identity import Identity
-from session_core.sessions.data_types import decodes_alike, encoding_order
+from session_core.sessions.data_types import check_data_type, check_factory, decodes_alike, holds_objects, set_order
+from session_core.sessions.unknown_fields import (
+    AmbiguousElementError,
+    Unknown,
+    find_unknown,
+    restore,
+    restore_fields,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +35,7 @@ D = TypeVar("D", bound=msgspec.Struct)
 _encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
 _join: Final = msgspec.msgpack.Encoder()
 _split: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_PATH: Final = re.compile(r"\$\.(?P<field>\w+)")
 
 
 class UndecodableError(Exception):
@@ -55,23 +66,32 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Sealed by the layer that owns it (the relying party's tokens); opaque here."""
     write_id: int = msgspec.field(name="w", default=0)
     """Random per write: no two writes are the same bytes, so a store can tell whether an uncertain write was this one."""
+    newer: Unknown | None = msgspec.field(name="-", default=None)
+    """Fields that a newer version of this library has written; never stored under this name."""
 
 
 _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)
+_RECORD: Final = shape_of(SessionRecord)
 
 
 def encode_record(record: SessionRecord) -> bytes:
     """Encode a record for a store, under a fresh write id."""
+    newer = record.newer
     # Of the operating system, though no secret: what `random` gives repeats itself where an application seeds it.
-    return _encoder.encode(msgspec.structs.replace(record, write_id=int.from_bytes(urandom(8)) >> 1))
+    record = msgspec.structs.replace(record, write_id=int.from_bytes(urandom(8)) >> 1, newer=None)
+    encoded = _encoder.encode(record)
+    return encoded if newer is None else restore(_RECORD, record, encoded, newer)
 
 
 def decode_record(raw: bytes) -> SessionRecord:
     """Decode a store's bytes. Raises `UndecodableError` for anything that is no record."""
     try:
-        return _record_decoder.decode(raw)
+        record = _record_decoder.decode(raw)
+        if _encoder.encode(record) != raw:  # another version has written it
+            record = msgspec.structs.replace(record, newer=find_unknown(_RECORD, record, raw))
     except Exception as error:  # a poisoned record may raise anything: wrong text, too deep, too large
         raise UndecodableError from error
+    return record
 
 
 class DataCodec(Generic[D]):
@@ -87,7 +107,8 @@ class DataCodec(Generic[D]):
     ) -> None:
         """Check that `data_type` can be session data.
 
-        Raises `ConfigurationError` when it is no msgspec.Struct, is array-like or tagged, or cannot be made without arguments.
+        Raises `ConfigurationError` when it is no msgspec.Struct, is array-like or tagged, cannot be made without arguments, would
+        share an object between sessions, or forbids the fields of a newer version.
         """
         if not (isinstance(data_type, type) and issubclass(data_type, msgspec.Struct)):
             msg = f"session data must be a msgspec.Struct, not {data_type!r}; write `class AppSession(msgspec.Struct): ...`"
@@ -95,16 +116,22 @@ class DataCodec(Generic[D]):
         if data_type.__struct_config__.array_like or data_type.__struct_config__.tag is not None:
             msg = f"{data_type.__name__} must be a plain struct: array_like and tag do not work for session data"
             raise ConfigurationError(msg)
+        check_data_type(data_type)
         self.data_type = data_type
         self.fresh: Callable[[], D] = default_factory or data_type
         """Makes the data of a new session."""
         self._max_bytes = max_bytes
         self._refuse_conflicts = refuse_conflicts
-        self._encoder = msgspec.msgpack.Encoder(order=encoding_order(data_type))
-        self.try_encode: Callable[[D], bytes] = self._encoder.encode
+        order = set_order(data_type)
+        self._encode = msgspec.msgpack.Encoder(order="deterministic" if order == "native" else None).encode
+        self._sorts = order == "sorted"
+        self.try_encode: Callable[[D], bytes] = self._encode_sorted if self._sorts else self._encode
         """As `encode`, but what it raises may be anything, and has to go through `cannot_store`."""
         self._decoder = msgspec.msgpack.Decoder(data_type)
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
+        self._shape = shape_of(data_type)
+        self.nested = holds_objects(data_type)
+        """Whether there may be fields below that this version does not know."""
         self.writes_every_field = not data_type.__struct_config__.omit_defaults
         """Whether the encoding of the data says everything about it."""
         self.repeatable = decodes_alike(data_type)
@@ -114,6 +141,7 @@ class DataCodec(Generic[D]):
         except Exception as error:
             msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error!r}"
             raise ConfigurationError(msg) from error
+        check_factory(self.fresh, "default_factory" if default_factory else data_type.__name__)
 
     @property
     def field_names(self) -> frozenset[str]:
@@ -123,9 +151,9 @@ class DataCodec(Generic[D]):
     def encode(self, data: D) -> bytes:
         """Encode the data. Raises `SessionDataError` for a value that cannot be stored."""
         try:
-            return self._encoder.encode(data)
+            return self.try_encode(data)
         except Exception as error:
-            raise self.cannot_store(error) from error
+            raise self.cannot_store(data, error) from error
 
     def decode(self, stored: bytes | msgspec.Raw) -> D:
         """Decode stored data; missing fields take their defaults. Raises `UndecodableError` when it does not fit."""
@@ -137,9 +165,29 @@ class DataCodec(Generic[D]):
     def fields(self, data: D) -> dict[str, bytes]:
         """Encode each field by itself, by its stored name. Raises `SessionDataError`."""
         try:
-            return {name: self._encoder.encode(getattr(data, attribute)) for attribute, name in self._fields.items()}
+            encoded = {name: self._encode(getattr(data, attribute)) for attribute, name in self._fields.items()}
         except Exception as error:
-            raise self.cannot_store(error) from error
+            raise self.cannot_store(data, error) from error
+        return restore_fields(self._shape, data, encoded) if self._sorts else encoded
+
+    def find_unknown(self, data: D, stored: bytes) -> Unknown | None:
+        """Return the fields in `stored`, which was decoded as `data`, that nested structs do not have; None without any."""
+        unknown = find_unknown(self._shape, data, stored)
+        return unknown if unknown is not None and unknown.below else None
+
+    def restore(self, data: D, changes: dict[str, bytes], unknown: Unknown) -> dict[str, bytes]:
+        """Put unknown fields back into changes of the data they were found in.
+
+        Raises `SessionConflictError` naming the field, where it is not clear to which new value they belong.
+        """
+        try:
+            return restore_fields(self._shape, data, changes, unknown)
+        except AmbiguousElementError as error:
+            msg = (
+                f"{self.data_type.__name__}.{error}: an element of a list was replaced that has fields of a newer version of the "
+                "application, which would be lost; change the element itself"
+            )
+            raise SessionConflictError(msg, fields=(str(error),)) from error
 
     def merge(self, base: bytes, newest: bytes, changes: dict[str, bytes]) -> bytes:
         """Apply `changes`, made on `base`, to `newest`.
@@ -189,15 +237,28 @@ class DataCodec(Generic[D]):
             # Only where it is wrong: the decoder's own words may quote the value.
             path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
             msg = f"{self.data_type.__name__} would hold a value that does not fit its type, at {path}"
-            raise SessionDataError(msg) from error
+            raise SessionDataError(msg, fields=self._named_in(path)) from error
         if len(encoded) > self._max_bytes:
             msg = f"{self.data_type.__name__} takes {len(encoded)} bytes, more than the limit of {self._max_bytes}"
             raise SessionDataError(msg)
         return data
 
-    def cannot_store(self, error: Exception) -> SessionDataError:
-        """What is raised for a value that cannot be encoded."""
+    def cannot_store(self, data: D, error: Exception) -> SessionDataError:
+        """Return what is raised for data that cannot be encoded; it names the field."""
+        for attribute in self._fields:
+            try:
+                self._encode(getattr(data, attribute))
+            except Exception as found:  # noqa: BLE001 - it is told as a SessionDataError
+                msg = f"{self.data_type.__name__}.{attribute} holds a value that cannot be stored: {type(found).__name__}"
+                return SessionDataError(msg, fields=(attribute,))
         return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")
+
+    def _encode_sorted(self, data: D) -> bytes:
+        return restore(self._shape, data, self._encode(data))
+
+    def _named_in(self, path: str) -> tuple[str, ...]:
+        match = _PATH.search(path)
+        return tuple(attribute for attribute, name in self._fields.items() if match is not None and name == match["field"])
 
 
 def _bytes(raw: msgspec.Raw | None) -> bytes | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from session_core.oidc.secret_struct import SecretStruct
+from session_core.sessions.unknown_fields import Unknown, find_unknown, restore, shape_of
 
 if TYPE_CHECKING:
     from session_core.identity import Identity
@@ -54,6 +55,11 @@ class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     nonce: str | None = msgspec.field(name="n", default=None)
     """Digest of the nonce of the login's own ID token, once that has been replaced by a refreshed one."""
     lease: Lease = msgspec.field(name="l", default=FREE)
+    newer: Unknown | None = msgspec.field(name="-", default=None)
+    """Fields that a newer version of this library has written; never stored under this name."""
+
+
+_TOKENS: Final = shape_of(TokenSet)
 
 
 class TokenVault:
@@ -64,7 +70,11 @@ class TokenVault:
 
     def seal(self, tokens: TokenSet, identity: Identity) -> bytes:
         """Return what goes into the session's vault."""
-        return self._sealing.seal(msgspec.msgpack.encode(tokens), context=_context(identity))
+        plain = msgspec.structs.replace(tokens, newer=None)
+        encoded = msgspec.msgpack.encode(plain)
+        if tokens.newer is not None:
+            encoded = restore(_TOKENS, plain, encoded, tokens.newer)
+        return self._sealing.seal(encoded, context=_context(identity))
 
     def needs_reseal(self, sealed: bytes) -> bool:
         """Whether another than the first key sealed it."""
@@ -75,10 +85,13 @@ class TokenVault:
         if identity is None or not sealed:
             return None
         plain = self._sealing.unseal(sealed, context=_context(identity))
+        if plain is None:
+            return None
         try:
-            return None if plain is None else msgspec.msgpack.decode(plain, type=TokenSet)
+            tokens = msgspec.msgpack.decode(plain, type=TokenSet)
         except msgspec.MsgspecError:
             return None
+        return msgspec.structs.replace(tokens, newer=find_unknown(_TOKENS, tokens, plain))
 
 
 def _context(identity: Identity) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,8 +12,7 @@ from litestar import post
 from litestar.params import FromPath
 
 from session_core import Identity, Session, StoreUnavailableError
-from session_core.sessions.draft import Draft
-from session_core.sessions.record import DataCodec, SessionRecord, encode_record
+from session_core.sessions.record import SessionRecord, encode_record
 from session_core.stores import MemoryStore
 from session_core.stores.base import StoredSession
 from session_core.stores.guarded import GuardedStore
@@ -99,30 +97,6 @@ async def test_a_value_that_cannot_be_stored_costs_nobody_the_cookie_of_the_logi
         assert answer.headers["content-type"].startswith("application/problem+json")
         assert "session" in client.cookies
         assert (await client.get("/read")).json()["subject"] == "alice"
-
-
-@dataclass
-class Seat:
-    row: int = 0
-
-
-SHARED = Seat()
-
-
-class Trip(msgspec.Struct):
-    name: str = ""
-    seat: Seat = SHARED
-
-
-def test_a_change_of_a_default_that_all_share_is_seen() -> None:
-    codec = DataCodec(Trip)
-    assert codec.repeatable is False
-    draft = Draft(codec, msgspec.msgpack.encode({"name": "of an older version"}))
-    try:
-        draft.data.seat.row = 7
-        assert draft.is_changed()
-    finally:
-        SHARED.row = 0
 
 
 async def test_the_data_after_an_update_is_what_the_store_has() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx2
+import msgspec
 import pytest
 from litestar import get
 
@@ -246,6 +247,18 @@ class TestVault:
         assert vault.open(sealed, None) is None
         assert vault.open(b"", self.alice) is None
         assert vault.open(sealed[:-1], self.alice) is None
+
+    def test_fields_of_a_newer_version_survive_a_refresh(self) -> None:
+        sealing = SealingKeys([b"k" * 32])
+        vault = TokenVault(sealing)
+        written = {**msgspec.msgpack.decode(msgspec.msgpack.encode(self.tokens)), "l": {"t": 1, "zz": 5}, "dpop": "key-1"}
+        context = f"oidc-tokens:{self.alice.user_key}"
+        tokens = vault.open(sealing.seal(msgspec.msgpack.encode(written), context=context), self.alice)
+        assert tokens is not None
+        renewed = TokenSet(access_token="new", lease=msgspec.structs.replace(tokens.lease, term=2), newer=tokens.newer)
+        again = sealing.unseal(vault.seal(renewed, self.alice), context=context)
+        assert again is not None
+        assert msgspec.msgpack.decode(again) == {"a": "new", "l": {"t": 2, "zz": 5}, "dpop": "key-1"}
 
     def test_keys_rotate(self) -> None:
         sealed = TokenVault(SealingKeys([b"a" * 32])).seal(self.tokens, self.alice)
