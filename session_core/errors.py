@@ -147,11 +147,18 @@ class StoreError(SessionCoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer. Says nothing about any session: nobody is logged out by it."""
+    """The store did not answer. Says nothing about any session: nobody is logged out by it.
+
+    `not_applied`: the step has changed nothing and never will. Otherwise it may have been made, and only the answer is missing.
+    """
 
     code = "store_unavailable"
     status_code = 503
     title = "The session store is unavailable, please try again shortly"
+
+    def __init__(self, *args: object, not_applied: bool = False) -> None:
+        super().__init__(*args)
+        self.not_applied = not_applied
 
 
 class SessionGoneError(StoreError):

@@ -14,6 +14,7 @@ from session_core.cookies import SessionCookieReader
 from session_core.errors import SessionCoreError
 from session_core.sessions.handle import CookieAction, SessionHandle
 from session_core.sessions.record import Device
+from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -75,7 +76,9 @@ class Exchange:
     """One request and its response."""
 
     # All in slots: CPython 3.11 takes five times as long to read what only the class has.
-    __slots__ = ("_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_task", "handle", "live")
+    __slots__ = (
+        "_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_store_time", "_task", "handle", "live",
+    )  # fmt: skip
 
     def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
         self._around = around
@@ -91,6 +94,7 @@ class Exchange:
         self.live: LiveConnection | None = None
         """Set once the exchange may last."""
         self.handle = RequestSession(around, scope)
+        self._store_time = open_request_time()
 
     def send_durable(self, message: Message) -> Awaitable[None]:
         """Save the session before the response starts; send the error instead where that fails."""
@@ -124,7 +128,7 @@ class Exchange:
 
     def leave(self) -> None:
         """The exchange is over."""
-        self._over = True
+        self._over = self._store_time.over = True
         if self.live is not None:
             self.live.leave()
 
@@ -188,6 +192,7 @@ class Exchange:
         """Return the start as it goes out, with cookie and caching headers: nothing more can be said to the browser."""
         handle = self.handle
         handle.response_started = True
+        self._store_time.over = True  # a WebSocket or a stream may go on for hours: each of its store calls has its own time
         if handle.loaded:
             if start.get("status", 0) >= _SERVER_ERROR:
                 self._failed = True

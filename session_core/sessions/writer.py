@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from session_core.backoff import back_off
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of
-from session_core.stores.deadlines import Deadlines
+from session_core.stores.deadlines import Step, check_deadline
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
@@ -30,20 +31,78 @@ Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
 """Computes the new record from the newest one; runs again when another write won. Returns its argument for "no change"."""
 
 _MAX_ATTEMPTS: Final = 100
+_LEAST: Final = 1 / 20
+"""The part of the patience that a writer must have left to be written together with others: its deadline is theirs, too."""
 
 
 class _Pending:
     """One waiting writer."""
 
-    __slots__ = ("change", "context", "error", "future", "outcome")
+    __slots__ = ("change", "context", "deadline", "error", "future", "outcome")
 
     def __init__(self, change: Change, future: asyncio.Future[Snapshot]) -> None:
         self.change = change
         self.future = future
         self.context = copy_context()
         """Of the request that waits: the change must not see another request's context variables."""
+        self.deadline = 0.0
+        """When the request is answered 503; from then on its change must not be written."""
         self.outcome: SessionRecord | None = None
         self.error: Exception | None = None
+
+
+class _Queue:
+    """The writers that wait for one session, and one timer that answers those whose time is up."""
+
+    __slots__ = ("_fires_at", "_loop", "_timer", "_writing", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
+        self._writing: list[_Pending] = []
+        self.waiting: list[_Pending] = []
+
+    def add(self, pending: _Pending) -> None:
+        """Let a writer wait until its deadline."""
+        self.waiting.append(pending)
+        if self._timer is None or pending.deadline < self._fires_at:
+            self._set_timer(pending.deadline)
+
+    def take(self, least: float) -> list[_Pending]:
+        """Return the writers to write for now; those with less than `least` seconds left are answered that it is too late."""
+        latest = monotonic() + least
+        self._writing = []
+        for pending in self.waiting:
+            if pending.deadline < latest:
+                _fail(pending, _late())
+            elif not pending.future.done():
+                self._writing.append(pending)
+        self.waiting.clear()
+        return self._writing
+
+    def close(self) -> None:
+        """Stop the timer; when the process stops there may still be writers, and they are cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for pending in (*self._writing, *self.waiting):
+            pending.future.cancel()
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(deadline - monotonic(), 0.0), self._answer_late)
+        self._fires_at = deadline
+
+    def _answer_late(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for pending in (*self._writing, *self.waiting):
+            if pending.deadline <= now:
+                _fail(pending, _late())
+        left = [pending.deadline for pending in (*self._writing, *self.waiting) if not pending.future.done()]
+        if left:
+            self._set_timer(min(left))
 
 
 class SessionWriter:
@@ -68,9 +127,8 @@ class SessionWriter:
         self._timeouts = timeouts
         self._clock = clock
         self._patience = patience
-        self._deadlines = Deadlines(patience)
         # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
-        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], list[_Pending]] = {}
+        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, base: Snapshot, change: Change) -> Snapshot:
@@ -87,13 +145,10 @@ class SessionWriter:
         queue = self._queues.get(address)
         try:
             if queue is not None:
-                pending = _Pending(change, loop.create_future())
-                queue.append(pending)
-                return await pending.future
-            # Nobody else writes now: no task and no turn of the event loop more than the store needs.
-            queue = self._queues[address] = []
+                return await self._wait(queue, change)
+            # No other writer: no task and no turn of the event loop more than the store needs.
+            queue = self._queues[address] = _Queue(loop)
             known: Snapshot | None = None
-            deadline = loop.time() + self._patience
             try:
                 record = _changed(base, change)
                 if record is not None:
@@ -105,10 +160,10 @@ class SessionWriter:
                     else:
                         known = self._saved(key, version, record, entry)
                 if known is None:
-                    known = await self._write_newest(key, change, deadline)
+                    known = await self._write_newest(key, change)
                 return known
             finally:
-                if queue:
+                if queue.waiting:
                     # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
                     task = asyncio.create_task(self._drain(address, known))
                     self._tasks.add(task)
@@ -124,37 +179,39 @@ class SessionWriter:
             await self._on_refused(key, gone)
             raise gone from error
 
-    async def _write_newest(self, key: str, change: Change, deadline: float) -> Snapshot:
-        """Read the newest copy, apply one change to it and save it; `deadline` is in the loop's time."""
+    async def _wait(self, queue: _Queue, change: Change) -> Snapshot:
+        """Let the change be written together with those of others; waiting for that is time of the store."""
         pending = _Pending(change, asyncio.get_running_loop().create_future())
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._commit(key, [pending], None)
-        except TimeoutError as error:
-            raise _late() from error
+        with Step(self._patience) as step:
+            check_deadline(step.deadline)
+            pending.deadline = step.deadline
+            queue.add(pending)
+            return await pending.future
+
+    async def _write_newest(self, key: str, change: Change) -> Snapshot:
+        """Read the newest copy, apply one change to it and save it."""
+        pending = _Pending(change, asyncio.get_running_loop().create_future())
+        with Step(self._patience):
+            await self._commit(key, [pending], None)
         return pending.future.result()
 
     async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], known: Snapshot | None) -> None:
         queue = self._queues[address]
-        batch: list[_Pending] = []
         try:
-            while queue:
-                batch = [pending for pending in queue if not pending.future.done()]
-                queue.clear()
-                known = await self._commit_or_fail(address[1], batch, known)
+            while queue.waiting:
+                if batch := queue.take(self._patience * _LEAST):
+                    known = await self._commit_or_fail(address[1], batch, known)
         finally:
             del self._queues[address]
-            # Only when the task itself is cancelled (the process stops) is anybody still waiting here.
-            for pending in (*batch, *queue):
-                pending.future.cancel()
+            queue.close()
 
     async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
         """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
         try:
-            return await self._deadlines.run(self._commit(key, batch, known))
+            # The first of them to be answered 503 must not be written after that, so none is.
+            with Step.until(min(pending.deadline for pending in batch)):
+                return await self._commit(key, batch, known)
         except Exception as error:  # noqa: BLE001 - handed to the waiting requests
-            if isinstance(error, TimeoutError):
-                error = _late()
             for pending in batch:
                 _fail(pending, error)
             return None

@@ -1,70 +1,200 @@
-"""A time limit for many short calls at the price of one timer; knows no store.
+"""Until when a store step must have taken effect, and one timer that ends many calls in time.
 
-`asyncio.timeout` makes and cancels a timer for each call, which takes longer than everything else around a call to a fast store.
-Here all calls have the same limit, hence end in the order they began: one timer, for the oldest, is enough.
+A *step* is one call of a store, or several that belong together (a rotation and its repetitions). It has a deadline: what has not
+taken effect by then must never do so, because the caller has been answered 503. All steps of one request share one `RequestTime`,
+so that a request waits for a stalled store once, however many verbs it strings together.
+
+Instants are those of `time.monotonic`, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from session_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from contextvars import Token
 
-__all__ = ("Deadlines",)
+__all__ = ("Deadlines", "RequestTime", "Step", "check_deadline", "open_request_time", "remaining", "request_time", "step_deadline")
 
-T = TypeVar("T")
+_FREE: Final = 1 / 20
+"""The part of the timeout within which a store is healthy: a step that takes no longer costs the request nothing."""
+
+_step: ContextVar[float | None] = ContextVar("session_core.stores.deadlines.step", default=None)
+_request: ContextVar[RequestTime | None] = ContextVar("session_core.stores.deadlines.request", default=None)
+
+
+def step_deadline() -> float | None:
+    """Return the instant by which the store step that runs in this context must have taken effect; None: no limit.
+
+    A store reads it at the start of a method and compares it where the effect is decided. What goes on in a thread, a queue or
+    a task of its own has to be given the number.
+    """
+    return _step.get()
+
+
+def remaining(default: float) -> float:
+    """Return the seconds until the deadline of the running step, never negative; `default` where there is no deadline."""
+    deadline = _step.get()
+    return default if deadline is None else max(deadline - monotonic(), 0.0)
+
+
+def check_deadline(deadline: float | None = None) -> None:
+    """Raise `StoreUnavailableError` after `deadline` (by default that of the running step): nothing may take effect any more."""
+    if deadline is None and (deadline := _step.get()) is None:
+        return
+    if monotonic() >= deadline:
+        msg = "the session store did not come to it in time"
+        raise StoreUnavailableError(msg, not_applied=True)
+
+
+class RequestTime:
+    """The time that the store steps of one request may take together: one store timeout.
+
+    Only time spent inside of steps counts, and only that of steps that are slower than a healthy store's. Steps that overlap
+    count once. Once the response has started (`over`) each step has the whole timeout to itself.
+    """
+
+    __slots__ = ("_counted_until", "_running", "over", "spent")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.spent = 0.0
+        """Seconds."""
+        self._counted_until = 0.0
+        self._running: list[float] = []
+        """When the steps under way began, the oldest first."""
+
+    def begin(self, now: float, timeout: float) -> float:
+        """Count a step that begins now; return the seconds it may take."""
+        spent, running = self.spent, self._running
+        if running:
+            waited = now - max(running[0], self._counted_until)
+            if waited > timeout * _FREE:
+                spent += waited
+        running.append(now)
+        return max(timeout - spent, 0.0) if spent else timeout
+
+    def end(self, began: float, now: float, timeout: float) -> None:
+        """Count a step that began at `began` and is over."""
+        self._running.remove(began)
+        if now - began > timeout * _FREE:
+            self.spent += now - max(began, self._counted_until)
+            self._counted_until = now
+
+
+def open_request_time() -> RequestTime:
+    """Let the steps of the running context, and of tasks that it starts, share one store timeout until that is `over`."""
+    request = RequestTime()
+    _request.set(request)
+    return request
+
+
+def request_time() -> RequestTime | None:
+    """Return what the steps of the running context share; None where each has a timeout of its own."""
+    request = _request.get()
+    return None if request is None or request.over else request
+
+
+class Step:
+    """A store step of at most `timeout` seconds that begins now and lasts until `end`, which the same task calls.
+
+    A step inside of another one has to be done when that is.
+    """
+
+    __slots__ = ("_began", "_request", "_timeout", "_token", "deadline", "is_whole")
+
+    def __init__(self, timeout: float, *, alone: bool = False) -> None:
+        """`alone`: costs the request nothing and may take all of its time, whatever the request has left."""
+        self._began = now = monotonic()
+        self._timeout = timeout
+        self._request: RequestTime | None = None
+        self.is_whole = True
+        """Whether it has all of `timeout`."""
+        self.deadline = now + timeout
+        if not alone:
+            outer = _step.get()
+            if outer is not None:
+                if outer < self.deadline:
+                    self.deadline, self.is_whole = outer, False
+            elif (request := _request.get()) is not None and not request.over:
+                self._request = request
+                left = request.begin(now, timeout)
+                if left < timeout:
+                    self.deadline, self.is_whole = now + left, False
+        self._token: Token[float | None] | None = _step.set(self.deadline)
+
+    @classmethod
+    def until(cls, deadline: float) -> Step:
+        """Return a step with this deadline, whatever else runs in this context: for work that is done for others."""
+        step = cls.__new__(cls)
+        step._request, step.is_whole, step.deadline = None, True, deadline
+        step._token = _step.set(deadline)
+        return step
+
+    def end(self) -> None:
+        """The step is over, however it ended. Doing this twice is no error."""
+        if (token := self._token) is not None:
+            self._token = None
+            _step.reset(token)
+            if self._request is not None:
+                self._request.end(self._began, monotonic(), self._timeout)
+
+    def __enter__(self) -> Step:
+        """Do nothing: it has begun."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.end()
 
 
 class Deadlines:
-    """Ends calls that take longer than `seconds`."""
+    """Ends calls at their deadlines, at the price of one timer for all that end in the order they began, as nearly all do.
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    `asyncio.timeout` makes and cancels a timer for each call, which takes longer than everything else around a call to a fast
+    store.
+    """
+
+    def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
         # By task, in the order of their deadlines: when it is over, and how often the task had been cancelled before.
         self._running: dict[asyncio.Task[Any], tuple[float, int]] = {}
+        self._latest = 0.0
         self._expired: dict[asyncio.Task[Any], int] = {}
 
-    async def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return what `call` returns. Raises `TimeoutError` when the time is up; `call` is cancelled then."""
-        task = self.begin()
-        if task is None:
-            async with asyncio.timeout(self._seconds):
-                return await call
-        try:
-            return await call
-        except asyncio.CancelledError:
-            if self.is_over(task):
-                raise TimeoutError from None
-            raise
-        finally:
-            self.end(task)
+    def begin(self, deadline: float) -> asyncio.Task[Any] | None:
+        """Watch the running task until `end`; None where it needs a timer of its own.
 
-    def begin(self) -> asyncio.Task[Any] | None:
-        """Start the time of the running task, for `end`; None where it needs a timer of its own.
-
-        That is inside another call, also of one that is being ended and cleans up behind itself.
+        That is inside another call, also of one that is being ended and cleans up behind itself, and where an earlier call may
+        take longer.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         running = self._running
         if task is None or task in running or task in self._expired or (self._loop is not loop and not self._serves(loop)):
             return None
-        running[task] = deadline = (loop.time() + self._seconds, task.cancelling())
-        if self._timer is None:
-            self._timer = loop.call_at(deadline[0], self._check, loop)
+        if running and deadline < self._latest:
+            return None
+        running[task] = (deadline, task.cancelling())
+        self._latest = deadline
+        if self._timer is None or self._fires_at > deadline:
+            self._set_timer(loop, deadline)
         return task
 
     def is_over(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a cancelled task was cancelled for its time alone: cancelled by somebody else as well, it must stay so."""
+        """Whether a cancelled task was cancelled for its time alone: cancelled by another caller as well, it must stay so."""
         before = self._expired.pop(task, None)
         return before is not None and task.uncancel() <= before
 
     def end(self, task: asyncio.Task[Any]) -> None:
-        """Stop the time of a task."""
+        """Stop watching a task."""
         self._running.pop(task, None)
         if self._expired and self._expired.pop(task, None) is not None:
             task.uncancel()  # it came to another end while it was being cancelled
@@ -79,15 +209,22 @@ class Deadlines:
             self._expired.clear()
         return True
 
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # The loop's clock may be another one (uvloop).
+        self._timer = loop.call_later(max(deadline - monotonic(), 0.0), self._check, loop)
+        self._fires_at = deadline
+
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             return  # a timer left behind in a loop that lives on in another thread: these tasks are not its own to cancel
         self._timer = None
-        now = loop.time()
+        now = monotonic()
         while self._running:
             task, (deadline, cancelled_before) = next(iter(self._running.items()))
             if deadline > now:
-                self._timer = loop.call_at(deadline, self._check, loop)
+                self._set_timer(loop, deadline)
                 return
             del self._running[task]
             self._expired[task] = cancelled_before

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.announcements import RevocationFeed, trace
-from session_core.stores.deadlines import Deadlines
+from session_core.stores.deadlines import Deadlines, RequestTime, Step, check_deadline, request_time, step_deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -38,7 +39,7 @@ class GuardedStore:
     def __init__(self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]) -> None:
         self.inner = inner
         self._timeout = timeout
-        self._deadlines = Deadlines(timeout)
+        self._deadlines = Deadlines()
         self._loads_in_time = self._keeps_time("load")
         self._replaces_in_time = self._keeps_time("replace")
         self._on_outage = on_outage
@@ -72,7 +73,13 @@ class GuardedStore:
     def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """See `SessionStore.load`."""
         call = self.inner.load(key)
-        return self._unwatched(call) if self._opened and self._loads_in_time else self._bounded(call)
+        if self._opened and self._loads_in_time and step_deadline() is None:
+            request = request_time()
+            if request is None:
+                return self._unwatched(call)
+            if not request.spent:  # nearly always: it has a whole timeout, which is what the store keeps
+                return self._unwatched(call, request)
+        return self._bounded(call)
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -80,8 +87,7 @@ class GuardedStore:
 
     def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        call = self.inner.replace(key, entry, version=version)
-        return self._unwatched(call) if self._opened and self._replaces_in_time else self._bounded(call)
+        return self._bounded(self.inner.replace(key, entry, version=version), keeps_time=self._replaces_in_time)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -117,7 +123,7 @@ class GuardedStore:
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`; upkeep, which nobody waits for, has a deadline of its own."""
-        return await self._bounded_apart(self.inner.delete_expired(limit), _UPKEEP_SECONDS)
+        return await self._bounded(self.inner.delete_expired(limit), upkeep=True)
 
     async def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
@@ -184,64 +190,76 @@ class GuardedStore:
         timed: bool = getattr(getattr(type(self.inner), name, None), "keeps_time", False)
         return timed and getattr(self.inner, "keeps_within", inf) <= self._timeout
 
-    async def _unwatched(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
-        """Return what a call returns that keeps the time limit by itself: no clock is set for it."""
+    async def _unwatched(self, call: Coroutine[Any, Any, T], request: RequestTime | None = None) -> T:
+        """Return what a `load` returns that keeps the time limit by itself: no timer is set for it."""
+        began = 0.0
+        if request is not None:
+            began = monotonic()
+            request.begin(began, self._timeout)
         try:
             return await call
-        except SessionCoreError as error:
-            await self._report(error, tell=tell)
-            raise
         except Exception as error:
-            raise await self._outage(error, tell=tell) from error
-
-    async def _bounded(self, call: Coroutine[Any, Any, T], *, tell: bool = True) -> T:
-        """Return what a call returns, within the time limit: one frame, one timer for all."""
-        task = self._deadlines.begin() if self._opened else None
-        if task is None:
-            return await self._bounded_apart(call, self._timeout, tell=tell)
-        try:
-            return await call
-        except asyncio.CancelledError:
-            if self._deadlines.is_over(task):
-                raise await self._outage(TimeoutError(), tell=tell) from None
+            if request is not None:
+                request.end(began, monotonic(), self._timeout)
+                request = None
+            await self._report(error)
             raise
-        except SessionCoreError as error:
-            self._deadlines.end(task)  # before anybody is told: a listener takes its own time
-            await self._report(error, tell=tell)
-            raise
-        except Exception as error:
-            self._deadlines.end(task)
-            raise await self._outage(error, tell=tell) from error
         finally:
-            self._deadlines.end(task)
+            if request is not None:
+                request.end(began, monotonic(), self._timeout)
 
-    async def _bounded_apart(
-        self,
-        call: Coroutine[Any, Any, T],
-        timeout: float,  # noqa: ASYNC109 - per call
-        *,
-        tell: bool = True,
+    async def _bounded(
+        self, call: Coroutine[Any, Any, T], *, tell: bool = True, keeps_time: bool = False, upkeep: bool = False
     ) -> T:
-        """The same with a timer of its own; opens the store where that is still to be done."""
+        """Return what a call returns, before the deadline of its step: one frame, one timer for all.
 
-        async def in_time() -> T:
-            async with asyncio.timeout(timeout):
-                await self._ready()
-                return await call
-
+        `keeps_time`: the store itself keeps the whole timeout, and needs a timer only for less.
+        """
+        step = Step(_UPKEEP_SECONDS, alone=True) if upkeep else Step(self._timeout)
+        deadlines = self._deadlines
+        task: asyncio.Task[Any] | None = None
         try:
-            return await self._unwatched(in_time(), tell=tell)
+            if self._opened and not upkeep:
+                if not step.is_whole:
+                    check_deadline(step.deadline)
+                elif keeps_time:
+                    return await call
+                task = deadlines.begin(step.deadline)
+            return await (self._apart(call, step.deadline) if task is None else call)
+        except asyncio.CancelledError:
+            if task is None or not deadlines.is_over(task):
+                raise
+            step.end()
+            await self._report(TimeoutError(), tell=tell)
+            raise
+        except Exception as error:
+            if task is not None:
+                deadlines.end(task)
+            step.end()  # before it is reported: a listener takes its own time
+            await self._report(error, tell=tell)
+            raise
         finally:
-            call.close()  # when opening failed it was never awaited
+            if task is not None:
+                deadlines.end(task)
+            step.end()
+            call.close()  # it was never awaited where the deadline has passed, or the store could not be opened
 
-    async def _report(self, error: SessionCoreError, *, tell: bool) -> None:
-        if tell and isinstance(error, StoreUnavailableError):
-            await self._on_outage("unavailable")
+    async def _apart(self, call: Coroutine[Any, Any, T], deadline: float) -> T:
+        """The same with a timer of its own; opens the store where that is still to be done."""
+        check_deadline(deadline)
+        async with asyncio.timeout(deadline - monotonic()):
+            await self._ready()
+            return await call
 
-    async def _outage(self, error: Exception, *, tell: bool) -> StoreUnavailableError:
-        """Tell of an outage and return it. The contract: any exception of a store that is none of the library's is one."""
+    async def _report(self, error: Exception, *, tell: bool = True) -> None:
+        """Tell of an outage. The contract: any exception of a store that is none of the library's is one, and raised as such."""
+        if isinstance(error, SessionCoreError):
+            if tell and isinstance(error, StoreUnavailableError):
+                await self._on_outage("unavailable")
+            return
         late = isinstance(error, TimeoutError)
         kind = type(error).__name__  # alone: a driver's message may quote values
         if tell:
             await self._on_outage("timeout" if late else kind)
-        return StoreUnavailableError("the session store did not answer in time" if late else f"the session store failed: {kind}")
+        msg = "the session store did not answer in time" if late else f"the session store failed: {kind}"
+        raise StoreUnavailableError(msg) from (None if late else error)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from session_core.stores.deadlines import Deadlines
+from tests.session_core.stores.limited import limited
 
 pytestmark = pytest.mark.anyio
 
@@ -18,9 +19,9 @@ async def hang() -> None:
 
 
 async def test_a_call_that_hangs_is_ended_and_the_task_goes_on() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
     with pytest.raises(TimeoutError):
-        await deadlines.run(hang())
+        await limited(deadlines, hang(), SHORT)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -29,7 +30,7 @@ async def test_a_call_that_hangs_is_ended_and_the_task_goes_on() -> None:
 
 
 async def test_a_result_and_an_error_pass_unchanged() -> None:
-    deadlines = Deadlines(5)
+    deadlines = Deadlines()
 
     async def fail() -> None:
         raise KeyError
@@ -38,24 +39,24 @@ async def test_a_result_and_an_error_pass_unchanged() -> None:
         await asyncio.sleep(0)
         return 7
 
-    assert await deadlines.run(answer()) == 7
+    assert await limited(deadlines, answer(), 5) == 7
     with pytest.raises(KeyError):
-        await deadlines.run(fail())
+        await limited(deadlines, fail(), 5)
     assert deadlines._running == {}
 
 
 async def test_each_call_has_its_own_time() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
     loop = asyncio.get_running_loop()
 
     async def timed() -> float:
         began = loop.time()
         with pytest.raises(TimeoutError):
-            await deadlines.run(hang())
+            await limited(deadlines, hang(), SHORT)
         return loop.time() - began
 
     async def quick() -> None:
-        await deadlines.run(asyncio.sleep(0))
+        await limited(deadlines, asyncio.sleep(0), SHORT)
 
     async def later() -> float:
         await asyncio.sleep(SHORT / 2)
@@ -67,8 +68,8 @@ async def test_each_call_has_its_own_time() -> None:
 
 
 async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
-    deadlines = Deadlines(5)
-    task = asyncio.create_task(deadlines.run(hang()))
+    deadlines = Deadlines()
+    task = asyncio.create_task(limited(deadlines, hang(), 5))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -76,7 +77,7 @@ async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
 
 
 async def test_cancelled_by_both_at_once_stays_cancelled() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
     tasks: list[asyncio.Task[None]] = []
 
     async def ends_late() -> None:
@@ -85,13 +86,13 @@ async def test_cancelled_by_both_at_once_stays_cancelled() -> None:
         finally:
             tasks[0].cancel()  # the client goes away while the time is up
 
-    tasks.append(asyncio.create_task(deadlines.run(ends_late())))
+    tasks.append(asyncio.create_task(limited(deadlines, ends_late(), SHORT)))
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
 
 
 async def test_a_call_that_finishes_although_its_time_is_up_leaves_no_cancellation() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
 
     async def stubborn() -> str:
         try:
@@ -100,36 +101,36 @@ async def test_a_call_that_finishes_although_its_time_is_up_leaves_no_cancellati
             return "done"
         return "never"
 
-    assert await deadlines.run(stubborn()) == "done"
+    assert await limited(deadlines, stubborn(), SHORT) == "done"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
 async def test_a_call_inside_a_call_has_a_limit_too() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
 
     async def inner() -> str:
         with pytest.raises(TimeoutError):
-            await Deadlines(SHORT / 4).run(hang())
+            await limited(Deadlines(), hang(), SHORT / 4)
         return "outer goes on"
 
-    assert await deadlines.run(inner()) == "outer goes on"
+    assert await limited(deadlines, inner(), SHORT) == "outer goes on"
     with pytest.raises(TimeoutError):
-        await deadlines.run(deadlines.run(hang()))
+        await limited(deadlines, limited(deadlines, hang(), SHORT), SHORT)
 
 
 def test_it_serves_one_event_loop_after_another() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
 
     async def left_running() -> None:
-        task = asyncio.create_task(deadlines.run(hang()))
+        task = asyncio.create_task(limited(deadlines, hang(), SHORT))
         await asyncio.sleep(0)
         task.cancel()
 
     async def again() -> None:
         with pytest.raises(TimeoutError):
-            await deadlines.run(hang())
+            await limited(deadlines, hang(), SHORT)
 
     for _ in range(3):
         asyncio.run(left_running())

@@ -8,6 +8,7 @@ from threading import Thread
 import pytest
 
 from session_core.stores.deadlines import Deadlines
+from tests.session_core.stores.limited import limited
 
 SHORT = 0.02
 
@@ -18,25 +19,25 @@ async def hang() -> None:
 
 @pytest.mark.anyio
 async def test_a_call_that_asks_again_while_it_is_ended_has_still_run_out_of_time() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
 
     async def tidies_up() -> None:
         try:
             await hang()
         finally:
-            await deadlines.run(asyncio.sleep(0))
+            await limited(deadlines, asyncio.sleep(0), SHORT)
 
     with pytest.raises(TimeoutError):
-        await deadlines.run(tidies_up())
+        await limited(deadlines, tidies_up(), SHORT)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
 def test_a_timer_left_in_a_loop_of_another_thread_cancels_nobody_here() -> None:
-    deadlines = Deadlines(SHORT)
+    deadlines = Deadlines()
     other = asyncio.new_event_loop()
-    other.run_until_complete(deadlines.run(asyncio.sleep(0)))
+    other.run_until_complete(limited(deadlines, asyncio.sleep(0), SHORT))
 
     async def answer() -> str:
         await asyncio.sleep(0)
@@ -46,7 +47,7 @@ def test_a_timer_left_in_a_loop_of_another_thread_cancels_nobody_here() -> None:
         return "answer"
 
     async def ask() -> str:
-        found = await deadlines.run(answer())
+        found = await limited(deadlines, answer(), SHORT)
         await asyncio.sleep(0)  # a cancellation that was left behind would come up here
         return found
 
