@@ -77,7 +77,8 @@ class Exchange:
 
     # All in slots: CPython 3.11 takes five times as long to read what only the class has.
     __slots__ = (
-        "_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_store_time", "_task", "handle", "live",
+        "_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_store_time", "_task",
+        "handle", "live",
     )  # fmt: skip
 
     def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:

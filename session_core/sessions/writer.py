@@ -209,7 +209,7 @@ class SessionWriter:
         """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
         try:
             # The first of them to be answered 503 must not be written after that, so none is.
-            with Step.until(min(pending.deadline for pending in batch)):
+            with Step(until=min(pending.deadline for pending in batch)):
                 return await self._commit(key, batch, known)
         except Exception as error:  # noqa: BLE001 - handed to the waiting requests
             for pending in batch:

@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from session_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from contextvars import Token
 
-__all__ = ("Deadlines", "RequestTime", "Step", "check_deadline", "open_request_time", "remaining", "request_time", "step_deadline")
+__all__ = (
+    "Deadlines", "RequestTime", "Step", "check_deadline", "lone_request", "open_request_time", "remaining", "step_deadline",
+)  # fmt: skip
 
 _FREE: Final = 1 / 20
 """The part of the timeout within which a store is healthy: a step that takes no longer costs the request nothing."""
@@ -31,21 +33,24 @@ _request: ContextVar[RequestTime | None] = ContextVar("session_core.stores.deadl
 def step_deadline() -> float | None:
     """Return the instant by which the store step that runs in this context must have taken effect; None: no limit.
 
-    A store reads it at the start of a method and compares it where the effect is decided. What goes on in a thread, a queue or
-    a task of its own has to be given the number.
+    A store asks at the start of a method's coroutine and compares where the effect is decided. What goes on in a thread, a queue
+    or a task of its own has to be given the number.
     """
-    return _step.get()
+    deadline = _step.get()
+    if deadline is None and (request := _request.get()) is not None:
+        return request.until or None
+    return deadline
 
 
 def remaining(default: float) -> float:
     """Return the seconds until the deadline of the running step, never negative; `default` where there is no deadline."""
-    deadline = _step.get()
+    deadline = step_deadline()
     return default if deadline is None else max(deadline - monotonic(), 0.0)
 
 
 def check_deadline(deadline: float | None = None) -> None:
     """Raise `StoreUnavailableError` after `deadline` (by default that of the running step): nothing may take effect any more."""
-    if deadline is None and (deadline := _step.get()) is None:
+    if deadline is None and (deadline := step_deadline()) is None:
         return
     if monotonic() >= deadline:
         msg = "the session store did not come to it in time"
@@ -59,29 +64,46 @@ class RequestTime:
     count once. Once the response has started (`over`) each step has the whole timeout to itself.
     """
 
-    __slots__ = ("_counted_until", "_running", "over", "spent")
+    # No slots and no `__init__`: every request makes one, and nearly all only look whether it is over.
+    over = False
+    spent = 0.0
+    """Seconds."""
+    until = 0.0
+    """The deadline of the one step that is under way without a `Step`, which nearly all requests can do with; 0 for none."""
+    _counted_until = 0.0
+    _running: list[float] | None = None
+    """When the steps under way began, the oldest first."""
 
-    def __init__(self) -> None:
-        self.over = False
-        self.spent = 0.0
-        """Seconds."""
-        self._counted_until = 0.0
-        self._running: list[float] = []
-        """When the steps under way began, the oldest first."""
+    def has_steps(self) -> bool:
+        """Whether a `Step` is under way."""
+        return bool(self._running)
 
     def begin(self, now: float, timeout: float) -> float:
         """Count a step that begins now; return the seconds it may take."""
-        spent, running = self.spent, self._running
-        if running:
-            waited = now - max(running[0], self._counted_until)
+        running = self._running
+        if running is None:
+            running = self._running = []
+        spent = self.spent
+        if self.until or running:
+            waited = now - max(self.until - timeout if self.until else running[0], self._counted_until)
             if waited > timeout * _FREE:
                 spent += waited
         running.append(now)
         return max(timeout - spent, 0.0) if spent else timeout
 
-    def end(self, began: float, now: float, timeout: float) -> None:
+    def end(self, began: float, timeout: float) -> None:
         """Count a step that began at `began` and is over."""
-        self._running.remove(began)
+        if self._running is not None:
+            self._running.remove(began)
+        self._count(began, timeout)
+
+    def end_alone(self, timeout: float) -> None:
+        """Count the step that is over `until`."""
+        began, self.until = self.until - timeout, 0.0
+        self._count(began, timeout)
+
+    def _count(self, began: float, timeout: float) -> None:
+        now = monotonic()
         if now - began > timeout * _FREE:
             self.spent += now - max(began, self._counted_until)
             self._counted_until = now
@@ -94,10 +116,11 @@ def open_request_time() -> RequestTime:
     return request
 
 
-def request_time() -> RequestTime | None:
-    """Return what the steps of the running context share; None where each has a timeout of its own."""
-    request = _request.get()
-    return None if request is None or request.over else request
+def lone_request() -> RequestTime | None:
+    """Return the request that has a whole timeout left and no step under way; None where a step needs a `Step` of its own."""
+    if _step.get() is not None or (request := _request.get()) is None:
+        return None
+    return None if request.over or request.spent or request.until or request.has_steps() else request
 
 
 class Step:
@@ -108,15 +131,15 @@ class Step:
 
     __slots__ = ("_began", "_request", "_timeout", "_token", "deadline", "is_whole")
 
-    def __init__(self, timeout: float, *, alone: bool = False) -> None:
-        """`alone`: costs the request nothing and may take all of its time, whatever the request has left."""
+    def __init__(self, timeout: float = 0.0, *, until: float | None = None) -> None:
+        """`until` takes the place of all else: work that is done for several requests, or for none, has this deadline."""
         self._began = now = monotonic()
         self._timeout = timeout
         self._request: RequestTime | None = None
         self.is_whole = True
         """Whether it has all of `timeout`."""
-        self.deadline = now + timeout
-        if not alone:
+        self.deadline = now + timeout if until is None else until
+        if until is None:
             outer = _step.get()
             if outer is not None:
                 if outer < self.deadline:
@@ -128,23 +151,15 @@ class Step:
                     self.deadline, self.is_whole = now + left, False
         self._token: Token[float | None] | None = _step.set(self.deadline)
 
-    @classmethod
-    def until(cls, deadline: float) -> Step:
-        """Return a step with this deadline, whatever else runs in this context: for work that is done for others."""
-        step = cls.__new__(cls)
-        step._request, step.is_whole, step.deadline = None, True, deadline
-        step._token = _step.set(deadline)
-        return step
-
     def end(self) -> None:
         """The step is over, however it ended. Doing this twice is no error."""
         if (token := self._token) is not None:
             self._token = None
             _step.reset(token)
             if self._request is not None:
-                self._request.end(self._began, monotonic(), self._timeout)
+                self._request.end(self._began, self._timeout)
 
-    def __enter__(self) -> Step:
+    def __enter__(self) -> Self:
         """Do nothing: it has begun."""
         return self
 

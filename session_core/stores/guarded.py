@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.announcements import RevocationFeed, trace
-from session_core.stores.deadlines import Deadlines, RequestTime, Step, check_deadline, request_time, step_deadline
+from session_core.stores.deadlines import Deadlines, Step, check_deadline, lone_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from session_core.stores.announcements import Heard, Trace
     from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
+    from session_core.stores.deadlines import RequestTime
 
 __all__ = ("GuardedStore",)
 
@@ -73,13 +74,9 @@ class GuardedStore:
     def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """See `SessionStore.load`."""
         call = self.inner.load(key)
-        if self._opened and self._loads_in_time and step_deadline() is None:
-            request = request_time()
-            if request is None:
-                return self._unwatched(call)
-            if not request.spent:  # nearly always: it has a whole timeout, which is what the store keeps
-                return self._unwatched(call, request)
-        return self._bounded(call)
+        if self._loads_in_time and self._opened and (request := lone_request()) is not None:
+            return self._unwatched(call, request)
+        return self._bounded(call, keeps_time=self._loads_in_time)
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -87,7 +84,10 @@ class GuardedStore:
 
     def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        return self._bounded(self.inner.replace(key, entry, version=version), keeps_time=self._replaces_in_time)
+        call = self.inner.replace(key, entry, version=version)
+        if self._replaces_in_time and self._opened and (request := lone_request()) is not None:
+            return self._unwatched(call, request)
+        return self._bounded(call, keeps_time=self._replaces_in_time)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -190,23 +190,18 @@ class GuardedStore:
         timed: bool = getattr(getattr(type(self.inner), name, None), "keeps_time", False)
         return timed and getattr(self.inner, "keeps_within", inf) <= self._timeout
 
-    async def _unwatched(self, call: Coroutine[Any, Any, T], request: RequestTime | None = None) -> T:
-        """Return what a `load` returns that keeps the time limit by itself: no timer is set for it."""
-        began = 0.0
-        if request is not None:
-            began = monotonic()
-            request.begin(began, self._timeout)
+    async def _unwatched(self, call: Coroutine[Any, Any, T], request: RequestTime) -> T:
+        """Return what a call returns that keeps the time limit by itself, the only one of its request now: no timer is set."""
+        request.until = monotonic() + self._timeout
         try:
             return await call
         except Exception as error:
-            if request is not None:
-                request.end(began, monotonic(), self._timeout)
-                request = None
+            request.end_alone(self._timeout)  # before it is reported: a listener takes its own time
             await self._report(error)
             raise
         finally:
-            if request is not None:
-                request.end(began, monotonic(), self._timeout)
+            if request.until:
+                request.end_alone(self._timeout)
 
     async def _bounded(
         self, call: Coroutine[Any, Any, T], *, tell: bool = True, keeps_time: bool = False, upkeep: bool = False
@@ -215,7 +210,7 @@ class GuardedStore:
 
         `keeps_time`: the store itself keeps the whole timeout, and needs a timer only for less.
         """
-        step = Step(_UPKEEP_SECONDS, alone=True) if upkeep else Step(self._timeout)
+        step = Step(until=monotonic() + _UPKEEP_SECONDS) if upkeep else Step(self._timeout)
         deadlines = self._deadlines
         task: asyncio.Task[Any] | None = None
         try:
