@@ -1,6 +1,6 @@
 """A WebSocket with the session: the same cookie, the same guards, refused for pages of other sites.
 
-The response of a WebSocket is its `accept`: what was assigned before is saved with it. Later changes use `update`.
+A WebSocket changes the session that is there, with `update`; it cannot begin one or log in, since it cannot set the cookie.
 """
 
 import time

@@ -75,7 +75,10 @@ class ConfigurationError(SessionCoreError):
 
 
 class ResponseStartedError(SessionCoreError):
-    """The session would need a new cookie, and the response (or the WebSocket) has started; nothing was changed."""
+    """The session would need a new cookie, and the response cannot carry one: it has started, or it is a WebSocket's.
+
+    Nothing was changed.
+    """
 
     code = "response_started"
 

@@ -183,10 +183,11 @@ class Exchange:
                     raise
                 await self._replace(error)
                 return
-        if handle.needs_resign:
+        accepting = start["type"] == "websocket.accept"
+        if handle.needs_resign and not accepting:  # Granian drops the headers of an accept
             await self._resign()
         await (self._send if self.live is None else self.live.send)(self._begun(start))
-        if start["type"] == "websocket.accept":
+        if accepting:
             self._stay_open()
 
     def _begun(self, start: Any) -> Any:  # noqa: ANN401 - likewise
@@ -235,6 +236,8 @@ class RequestSession(SessionHandle[Any]):
         self._around = around
         self._headers = scope["headers"]
         self._client = scope.get("client")
+        if scope["type"] == ScopeType.WEBSOCKET:
+            self.on_websocket = True
         if around.device is not None:
             self._scope = scope
 

@@ -48,6 +48,8 @@ class SessionHandle(SessionFacts, Generic[D]):
     """Whether anybody asked for the session in this request."""
     response_started = False
     """Set by the middleware when the cookie can no longer be changed."""
+    on_websocket = False
+    """Set by the middleware for a WebSocket, which can never set the cookie."""
     _draft: Draft[D] | None = None
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
@@ -206,7 +208,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         `SessionLifecycle.login` for `begun`.
         """
         await self.load()
-        self._refuse_late()
+        self._refuse_without_cookie()
         await self._end_unreadable()
         draft, codec = self._loaded_draft(), self._lifecycle.codec
 
@@ -240,7 +242,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         if self.snapshot is None:
             await self.save()
             return
-        self._refuse_late()
+        self._refuse_without_cookie()
         draft = self._loaded_draft()
         try:
             session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, draft.merged)
@@ -346,11 +348,17 @@ class SessionHandle(SessionFacts, Generic[D]):
         data = bytes(change(SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(base))).data)
         if data == base:
             return
-        self._refuse_late()
+        self._refuse_without_cookie()
         session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device())
         self._enter(session_id, snapshot)
 
-    def _refuse_late(self) -> None:
+    def _refuse_without_cookie(self) -> None:
+        if self.on_websocket:
+            msg = (
+                "a WebSocket cannot give the browser a new session id, because servers drop the headers of its accept: log in, "
+                "regenerate or write the first data in an HTTP request before the page opens the WebSocket"
+            )
+            raise ResponseStartedError(msg)
         if self.response_started:
             msg = "the response has started: its cookie cannot carry a new session id any more"
             raise ResponseStartedError(msg)

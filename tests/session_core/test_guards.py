@@ -230,27 +230,6 @@ def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorde
     assert "request.cross_site" in recorder.names
 
 
-async def test_a_websocket_sets_the_cookie_when_it_is_accepted() -> None:
-    @websocket("/begin")
-    async def begin(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
-        session.data.visits = 7
-        await socket.accept()
-        await socket.close()
-
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "websocket", "path": "/begin", "raw_path": b"/begin", "query_string": b"", "headers": [], "scheme": "ws"}
-    await make_app(begin)({**scope, "root_path": "", "subprotocols": [], "extensions": {}}, receive, send)  # type: ignore[arg-type, typeddict-item]
-    assert sent[0]["type"] == "websocket.accept"
-    assert dict(sent[0]["headers"])[b"set-cookie"].startswith(b"session=s%3A")
-
-
 async def test_asking_for_the_session_where_there_is_none_is_told() -> None:
     @get("/asks")
     async def asks(request: Request[Any, Any, Any]) -> None:

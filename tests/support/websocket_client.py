@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 
@@ -24,8 +25,11 @@ class WebSocketClient:
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", f"Cookie: {cookie}", "", ""]
         writer.write("\r\n".join(lines).encode())
         answer = await reader.readuntil(b"\r\n\r\n")
-        assert b" 101 " in answer.partition(b"\r\n")[0], answer
-        return cls(reader, writer)
+        client = cls(reader, writer)
+        if b" 101 " not in answer.partition(b"\r\n")[0]:
+            await client.close()
+            raise ConnectionRefusedError(answer)
+        return client
 
     def send(self, text: str) -> None:
         self._send(0x1, text.encode())
@@ -51,6 +55,8 @@ class WebSocketClient:
 
     async def close(self) -> None:
         self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     def _send(self, kind: int, payload: bytes) -> None:
         mask = os.urandom(4)
