@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, cast
 
@@ -36,22 +36,20 @@ class Filler:
         self._copies = 0
         with closing(redis.Redis(port=port)) as client:
             names = cast("list[bytes]", list(client.scan_iter()))
-            values = cast("list[bytes]", client.mget(names))
+            records = {name: cast("bytes", client.get(name)) for name in names if name.startswith(_RECORD)}
+            indexes = {name: cast("list[bytes]", client.zrange(name, 0, -1)) for name in names if name.startswith(_INDEXES)}
         try:
-            self._take_apart(dict(zip(names, values, strict=True)), identity)
+            self._take_apart(records, indexes, identity)
         except (ValueError, StopIteration) as error:
             msg = "a session in Redis does not look as the benchmark expects: benchmarks/filler.py must follow"
             raise RuntimeError(msg) from error
 
-    def _take_apart(self, found: Mapping[bytes, bytes], identity: Identity) -> None:
-        name = next(name for name in found if name.startswith(_RECORD))
-        user, op_session = (found[next(name for name in found if name.startswith(index))] for index in _INDEXES)
-        self._member = name.removeprefix(_RECORD[:-1])
-        self._before_user, rest = found[name].split(urlsafe_b64decode(identity.user_key + "="))
+    def _take_apart(self, records: Mapping[bytes, bytes], indexes: Mapping[bytes, Sequence[bytes]], identity: Identity) -> None:
+        ((name, value),) = records.items()
+        member = name.removeprefix(_RECORD[:-1])
+        self._before_user, rest = value.split(urlsafe_b64decode(identity.user_key + "="))
         self._between, self._after = rest.split(urlsafe_b64decode(f"{identity.op_session_key}="))
-        self._index_head = user.removesuffix(self._member)
-        as_expected = len(found) == 1 + len(_INDEXES) and user == op_session == self._index_head + self._member
-        if not as_expected or len(self._member) != _MEMBER_BYTES:
+        if list(indexes.values()) != [[member]] * len(_INDEXES) or len(member) != _MEMBER_BYTES:
             raise ValueError
 
     def fill(self, sessions: int) -> None:
@@ -78,15 +76,14 @@ class Filler:
             names = random[at + 3 * _DIGEST_BYTES : at + step]
             member = b"{%03x}%b" % (copy & 0xFFF, digest)
             yield _set(_RECORD[:-1] + member, b"".join((self._before_user, user, self._between, op_session, self._after)))
-            yield _set(_INDEXES[0] + names[:_NAME_BYTES], self._index_head + member)
-            yield _set(_INDEXES[1] + names[_NAME_BYTES:], self._index_head + member)
+            for index in (_INDEXES[0] + names[:_NAME_BYTES], _INDEXES[1] + names[_NAME_BYTES:]):
+                yield _command(b"ZADD", index, b"1", member)
+                yield _command(b"PEXPIRE", index, b"%d" % _LIFE_MS)
 
 
 def _set(name: bytes, value: bytes) -> bytes:
-    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$7\r\n%d\r\n" % (
-        len(name),
-        name,
-        len(value),
-        value,
-        _LIFE_MS,
-    )
+    return _command(b"SET", name, value, b"PX", b"%d" % _LIFE_MS)
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)

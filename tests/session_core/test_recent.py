@@ -9,8 +9,7 @@ from session_core.ids import new_session_id, session_key
 from session_core.recent import Recent
 from session_core.stores import MemoryStore
 from session_core.stores.base import Entry, StoredSession
-from session_core.stores.redis.layout import decode_record, encode_record
-from session_core.stores.redis.recent import RecentRecords
+from session_core.stores.redis.layout import RecentRecords, decode_record, encode_record
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, handle_on, make_app, plugin_in
 

@@ -11,6 +11,7 @@ import random
 from contextlib import suppress
 from itertools import count
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from hiredis import ReplyError
@@ -26,14 +27,14 @@ from session_core.stores.redis.connection import (
     unavailable,
     word_of,
 )
-from session_core.stores.redis.link import SCAN_COUNT, Command, Word, gather
+from session_core.stores.redis.link import SCAN_COUNT, Command, Word, deadline_within, exchange, gather_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
-    from session_core.stores.redis.lua import Script
+    from session_core.stores.redis.scripts import Script
     from session_core.stores.redis.url import Address, RedisTarget
 
 __all__ = ("ClusterLink",)
@@ -93,27 +94,39 @@ class ClusterLink:
     async def call(self, *args: Word) -> Reply:
         """Send a command to the owner of its key, the second word."""
         name = args[1]
-        return await self._exchange(key_slot(name) if isinstance(name, bytes) else 0, Command(args))
+        return await self._exchange(key_slot(name) if isinstance(name, bytes) else 0, self._command(args))
 
     async def get(self, name: bytes) -> bytes | None:
         """See `RedisLink.get`."""
-        value: bytes | None = await self._exchange(key_slot(name), Command((b"GET", name)))
+        value: bytes | None = await self._exchange(key_slot(name), self._command((b"GET", name)))
         return value
 
-    async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
+    async def run(self, script: Script, keys: Sequence[bytes], *args: Word, by: float | None = None) -> Reply:
         """Run a script where its keys are."""
-        return await self._exchange(key_slot(keys[0]), Command(args, keys, script))
+        command = self._command(args, keys, script)
+        if by is not None and by < command.deadline:
+            command.deadline = by
+        return await self._exchange(key_slot(keys[0]), command)
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Read each where it is, all at once."""
-        return await gather([self.get(name) for name in names])
+        """Read those of each hash tag with one command."""
+        tagged: dict[bytes, list[bytes]] = {}
+        for name in names:
+            tagged.setdefault(name.partition(b"}")[0], []).append(name)
+        replies = await gather_all(self.call(b"MGET", *together) for together in tagged.values())
+        values = {
+            name: value
+            for together, reply in zip(tagged.values(), replies, strict=True)
+            for name, value in zip(together, reply, strict=True)
+        }
+        return [values[name] for name in names]
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """Go through one primary after the other."""
         for slot in self._one_slot_each():
             cursor = b"0"
             while True:
-                command = Command((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT))
+                command = self._command((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT))
                 cursor, names = await self._exchange(slot, command)
                 yield names
                 if cursor == b"0":
@@ -132,7 +145,7 @@ class ClusterLink:
                 missing.remove(owner)
                 calls.append(self.call(b"SET", name, b"", b"PX", 1000))
             number += 1
-        await gather(calls)
+        await gather_all(calls)
 
     async def apart(self) -> AbstractConnection:
         """Take a primary at random: not all processes of an application on one, nor again the one that has just failed."""
@@ -142,8 +155,11 @@ class ClusterLink:
             report_outage("no node of the cluster answers")
         return self._target.connection(random.choice(tuple(primaries)))  # noqa: S311 - no secret
 
+    def _command(self, args: Sequence[Word], keys: Sequence[bytes] = (), script: Script | None = None) -> Command:
+        return Command(args, deadline_within(self._target.timeout), keys, script)
+
     async def _exchange(self, slot: int, command: Command) -> Reply:
-        deadline = asyncio.get_running_loop().time() + self._target.timeout
+        deadline = command.deadline
         ask: Address | None = None
         for attempt in count(1):
             address = ask or self._owners[slot]
@@ -153,12 +169,12 @@ class ClusterLink:
                 ask, reason = detour.ask, detour.reason
                 if detour.at_once and attempt % _MAX_REDIRECTS:
                     continue
-            if asyncio.get_running_loop().time() + _PAUSE_SECONDS >= deadline:
+            if monotonic() + _PAUSE_SECONDS >= deadline:
                 self._look_later()
                 report_outage(reason)
             await asyncio.sleep(_PAUSE_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(deadline - monotonic()):
                     await self._look_around(avoid=address)
         raise AssertionError  # the loop has no end
 
@@ -192,14 +208,15 @@ class ClusterLink:
             raise _DetourError(word, at_once=True, ask=address if asking else None)
         if word in _WAIT or "READONLY" in str(reply):
             raise _DetourError(word, ask=address if asking else None)
-        raise unavailable(word)
+        raise unavailable(word, not_applied=word == "LATE" and not command.replay)
 
     async def _send(self, address: Address, command: Command, *, asking: bool) -> Reply:
         endpoint = self._endpoint(address)
         connection = endpoint.current() or await endpoint.connected()
         if asking:
             connection.send(_ASKING).add_done_callback(_forget)
-        return await connection.send(command.packed())
+            return await connection.send(command.packed(connection))
+        return await exchange(connection, command)
 
     def _endpoint(self, address: Address) -> Endpoint:
         endpoint = self._endpoints.get(address)
@@ -237,7 +254,7 @@ class ClusterLink:
         # The node that has just failed comes last: it may be frozen, and asking it would take all the time there is.
         for address in sorted(known, key=lambda node: node == avoid):
             try:
-                reply = await self._send(address, Command((b"CLUSTER", b"SLOTS")), asking=False)
+                reply = await self._send(address, self._command((b"CLUSTER", b"SLOTS")), asking=False)
             except (ConnectionLostError, StoreUnavailableError):
                 continue
             if isinstance(reply, ReplyError):

@@ -1,17 +1,24 @@
 """One connection to one Redis server that all requests share; knows neither sessions nor scripts.
 
 redis-py makes the connection (addresses, TLS, authentication, the database); then its socket is taken over by a protocol that
-writes the commands of one turn of the event loop in one piece and hands out the replies in order. Nobody waits for another's
-reply, nothing is checked out of a pool, and a caller that is cancelled leaves the connection as it is.
+writes the commands of one turn of the event loop in one piece and hands out the replies in order. No request waits for another
+one's reply, nothing is checked out of a pool, and a caller that is cancelled leaves the connection as it is.
 
-A connection that lets its oldest command wait longer than `timeout` seconds is broken off: what was sent before cannot be told
+A connection that lets its oldest command wait longer than `timeout` seconds is closed: what was sent before cannot be told
 from what comes next, and a frozen server must not hold its clients.
+
+**Late commands.** What was sent to a frozen server is run when it goes on, long after the caller has given up, and no closed
+connection prevents that. So every script is sent with the time by which it must take effect, in the server's own time
+(`ServerClock`), and compares it itself (`in_time.lua`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from hiredis import ProtocolError, Reader, ReplyError
@@ -25,7 +32,10 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-__all__ = ("ConnectionLostError", "Endpoint", "Reply", "SharedConnection", "report_outage", "result_of", "unavailable", "word_of")
+__all__ = (
+    "ConnectionLostError", "Endpoint", "Reply", "ServerClock", "SharedConnection", "report_outage", "result_of", "unavailable",
+    "word_of",
+)  # fmt: skip
 
 T = TypeVar("T")
 Reply: TypeAlias = Any
@@ -34,6 +44,13 @@ Reply: TypeAlias = Any
 _INCOMPLETE: Final = object()
 _AT_ONCE: Final = 8
 """Commands in one write: a third more increments per second than with all of a turn of the loop, up to 32, in one."""
+_TIME: Final = b"*1\r\n$4\r\nTIME\r\n"
+_CLOCK_SECONDS: Final = 10.0
+"""Between two readings of the server's clock; also how soon an idle connection that leads nowhere is noticed."""
+_DRIFT: Final = 0.001
+"""Seconds per second by which two clocks move apart at most: NTP corrects each of them by half of that."""
+_FOR_THE_REPLY: Final = 1 / 16
+"""The part of its time that a command leaves for the way back: a step that takes effect at the very end is answered in time."""
 
 
 class ConnectionLostError(Exception):
@@ -45,9 +62,9 @@ class ConnectionLostError(Exception):
         self.late = late
 
 
-def unavailable(reason: str) -> StoreUnavailableError:
+def unavailable(reason: str, *, not_applied: bool = False) -> StoreUnavailableError:
     """Return an outage. `reason` is ours or a server's code, never a server's message: those quote keys and values."""
-    return StoreUnavailableError(f"the Redis session store is unavailable ({reason})")
+    return StoreUnavailableError(f"the Redis session store is unavailable ({reason})", not_applied=not_applied)
 
 
 def report_outage(reason: str) -> NoReturn:
@@ -55,13 +72,46 @@ def report_outage(reason: str) -> NoReturn:
     raise unavailable(reason) from None
 
 
+class ServerClock:
+    """The time that a server's clock (`TIME`) shows at an instant of `time.monotonic`: too early by a little, never too late.
+
+    The server read its clock between the sending of TIME and the reply, so it is ahead of ours by `server - received` at least
+    and by `server - sent` at most. The lower bound is used. That of an older reading may be closer, and is kept, less what the
+    clocks may have drifted since, until a newer reading shows that it is too high: then the server's clock was set back.
+
+    Each connection has its own, so a failover changes nothing: a command runs on the server whose clock it was compared with.
+
+    A clock that is set between the reading and the command: when it was set forward, the script refuses too early (LATE), and
+    the caller reads the clock again. When it was set back, the script sees a command from the future, and refuses that, too,
+    unless the command has been on its way for longer than the clock was set back by. So a late command takes effect only where
+    the clock was set back during the stall itself, by nearly its length. A virtual machine that was suspended, and whose clock
+    stood still with it, is such a case.
+    """
+
+    __slots__ = ("_ahead", "_read_at")
+
+    def __init__(self) -> None:
+        self._ahead = -inf
+        self._read_at = 0.0
+
+    def learn(self, sent: float, received: float, server: float) -> None:
+        """Take in a reading: when it was asked for and came (`time.monotonic`), and what it says. All in seconds."""
+        known = self._ahead - (received - self._read_at) * _DRIFT
+        least, most = server - received, server - sent
+        self._ahead = least if known > most else max(least, known)
+        self._read_at = received
+
+    def window(self, now: float, deadline: float) -> tuple[int, int]:
+        """Return two server times in milliseconds for what is sent now: not earlier than now, and by when it must take effect."""
+        ahead = self._ahead - (now - self._read_at) * _DRIFT
+        return int((now + ahead) * 1000), int((deadline - (deadline - now) * _FOR_THE_REPLY + ahead) * 1000)
+
+
 class SharedConnection(asyncio.Protocol):
     """Replies in the order of commands, on a transport that is connected already."""
 
     def __init__(self, writer: asyncio.StreamWriter, timeout: float) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self.time = loop.time
-        """The time of the event loop."""
         self._writer = writer  # a writer that is collected closes its transport
         self._transport = writer.transport
         self._timeout = timeout
@@ -70,6 +120,10 @@ class SharedConnection(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._late = False
+        self._clock = ServerClock()
+        self.window = self._clock.window
+        """See `ServerClock.window`."""
+        self._next_reading = loop.call_later(_CLOCK_SECONDS, self._read_clock_again)
         self.lost = False
         """Whether it is of no use any more."""
         self._transport.set_protocol(self)
@@ -93,10 +147,18 @@ class SharedConnection(asyncio.Protocol):
             self._watch = loop.call_later(self._timeout, self._check)
         return future
 
+    async def read_clock(self) -> None:
+        """Ask the server for its time. Raises `ConnectionLostError`, and `StoreUnavailableError` when it does not say."""
+        reply = await self._ask_time()
+        if isinstance(reply, ReplyError):
+            report_outage(word_of(reply))
+        if self.lost:
+            report_outage("no Redis")
+
     def close(self) -> None:
-        """Close at once; whoever waits for a reply is told that the connection was lost."""
+        """Close at once; every waiting caller gets a `ConnectionLostError`."""
         if self._loop.is_closed():
-            self.lost = True  # nobody waits in a loop that is over, and its transports are, too
+            self.lost = True  # its transports and timers ended with it
             return
         self._transport.abort()
         self._end()
@@ -111,13 +173,34 @@ class SharedConnection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (ProtocolError, IndexError):
-            # No Redis, or one that has said something unasked: whose reply comes next is anybody's guess.
+            # No Redis, or one that has sent something unasked: which reply comes next is unknown.
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits."""
+        """Fail what waits for a reply."""
         del exc
         self._end()
+
+    def _ask_time(self) -> asyncio.Future[Reply]:
+        sent = monotonic()
+        future = self.send(_TIME)
+        future.add_done_callback(partial(self._learn, sent))
+        return future
+
+    def _learn(self, sent: float, future: asyncio.Future[Reply]) -> None:
+        if future.cancelled() or future.exception() is not None or isinstance(future.result(), ReplyError):
+            return
+        received = monotonic()
+        match future.result():
+            case [bytes() as seconds, bytes() as microseconds] if seconds.isdigit() and microseconds.isdigit():
+                self._clock.learn(sent, received, int(seconds) + int(microseconds) / 1_000_000)
+            case _:
+                self.close()  # no Redis
+
+    def _read_clock_again(self) -> None:
+        if not self.lost:
+            self._ask_time()
+            self._next_reading = self._loop.call_later(_CLOCK_SECONDS, self._read_clock_again)
 
     def _flush(self) -> None:
         unsent = self._unsent
@@ -140,13 +223,14 @@ class SharedConnection(asyncio.Protocol):
         if self.lost:
             return
         self.lost = True
+        self._next_reading.cancel()
         if self._watch is not None:
             self._watch.cancel()
         first_unsent = len(self._waiting) - len(self._unsent)
         for place, (future, _) in enumerate(self._waiting):
             if not future.done():
                 future.set_exception(ConnectionLostError(sent=place < first_unsent, late=self._late))
-                future.exception()  # whoever asked may have gone meanwhile
+                future.exception()  # its caller may have been cancelled meanwhile
         self._waiting.clear()
         self._unsent.clear()
         self._transport.close()
@@ -205,19 +289,25 @@ class Endpoint:
                     return await self._connect_once()
                 except AuthenticationError:
                     raise
-                except RedisConnectionError:
+                except (RedisConnectionError, ConnectionLostError):
                     # The server was restarted, or a proxy moved, between our connecting and our first word.
                     return await self._connect_once()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, ConnectionLostError) as error:
             report_outage(type(error).__name__)
 
     async def _connect_once(self) -> SharedConnection:
         connection = await self._locate()
         try:
             await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
-            return _take_over(connection, self._timeout)
+            shared = _take_over(connection, self._timeout)
         finally:
             await connection.disconnect(nowait=True)  # nothing is left of it once it was taken over
+        try:
+            await shared.read_clock()
+        except BaseException:
+            shared.close()
+            raise
+        return shared
 
 
 def _take_over(connection: AbstractConnection, timeout: float) -> SharedConnection:

@@ -1,8 +1,8 @@
 """How a session looks inside Redis: names of keys and bytes of values; knows no connection.
 
     {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed
-    {prefix}uDIGEST       members of a user's sessions
-    {prefix}oDIGEST       members of the sessions of one session at the OP
+    {prefix}uDIGEST       index: the sessions of a user
+    {prefix}oDIGEST       index: the sessions of one session at the OP
     {prefix}cNAME         a claim
 
 The library's session keys end in a slot tag that a rotation inherits (`session_core.ids`). It becomes the hash tag
@@ -15,10 +15,10 @@ The first byte of a value says what it is: 128 and above is a record, `>` a poin
     flags, version, expires_at, rank, user, OP session, data
 
 with numbers of 3+5+5 bytes (times since 2020) or, where they do not fit, 8 each, and index keys of 32 bytes or, where they
-are not the library's digests, as they are. A member is the rest of a record's name after the prefix; an index holds members,
-each after a byte with its length. The names of indexes are short digests, too: two users that met in one index would not
-disturb each other, because every reader compares the record. All this is what keeps a session of 300 bytes under 700 with both
-indexes; hashes, sets or readable names do not.
+are not the library's digests, as they are. A member is the rest of a record's name after the prefix. An index is a sorted set
+of members whose scores count up in the order of entry; a small one takes hardly more than the members themselves. The names of
+indexes are short digests, too: two users that met in one index would not disturb each other, because every reader compares the
+record. All this is what keeps a session of 300 bytes under 700 with both indexes; hashes, sets or readable names do not.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from typing import Final
 
 from session_core.errors import ConfigurationError
 from session_core.ids import DIGEST_CHARS, TAG_CHARS
+from session_core.recent import Recent
 from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoredSession
 
 __all__ = (
-    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "decode_record", "decode_reservation", "decode_trace", "encode_record",
-    "is_live_format", "key_of", "member_of", "owner_bytes", "pointer_to", "read_index",
+    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "RecentRecords", "decode_record", "decode_reservation", "decode_trace",
+    "encode_record", "is_in_use", "key_of", "member_of", "owner_bytes", "pointed_to", "pointer_to",
 )  # fmt: skip
 
 EPOCH_MS: Final = 1_577_836_800_000
@@ -123,16 +124,6 @@ def member_of(key: str) -> bytes:
     return b"{%b}%b" % (key[DIGEST_CHARS:].encode("ascii"), digest)
 
 
-def read_index(value: bytes | None) -> list[bytes]:
-    """The members in an index."""
-    members, at = [], 0
-    while value and at < len(value):
-        end = at + 1 + value[at]
-        members.append(value[at + 1 : end])
-        at = end
-    return members
-
-
 def key_of(member: bytes) -> str:
     """The session key that `member_of` made `member` of."""
     tag, _, digest = member[1:].partition(b"}")
@@ -184,6 +175,32 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
 
 
+class RecentRecords:
+    """Decodes records as `decode_record` does, the same bytes of one session only once.
+
+    Most requests of a session find it as the one before has read or written it. What is known is used only where the server has
+    just given the same value, to the last byte: it can be neither old nor wrong.
+    """
+
+    def __init__(self) -> None:
+        self._recent: Recent[tuple[bytes, StoredSession]] = Recent()
+
+    def decode(self, key: str, value: bytes | None, now: int) -> StoredSession | None:
+        """See `decode_record`."""
+        known = self._recent.get(key)
+        if known is not None and known[0] == value:
+            stored = known[1]
+            return stored if stored.entry.expires_at > now else None
+        read = decode_record(key, value, now)
+        if read is not None and value is not None:
+            self._recent.put(key, (value, read), len(value))
+        return read
+
+    def wrote(self, key: str, value: bytes, version: int, entry: Entry) -> None:
+        """Remember what this process has made of a session."""
+        self._recent.put(key, (value, StoredSession(key, version, entry)), len(value))
+
+
 def decode_trace(value: bytes | None, now: int) -> Trace | None:
     """What the first `TRACE_BYTES` of a value say: a session that lives `now`, what it was rotated to, or nothing."""
     if not value:
@@ -202,9 +219,14 @@ def decode_reservation(value: bytes | None) -> tuple[int, bytes] | None:
     return int.from_bytes(value[9:17], signed=True), value[17:]
 
 
-def is_live_format(value: bytes | None) -> bool:
-    """Whether something that is, or may still become, a session is in a value: a record or a reservation."""
-    return value is not None and (value[:1] >= b"\x80" or value[:1] == b"P")
+def pointed_to(value: bytes | None) -> bytes | None:
+    """The member that a pointer leads to; None for what is no pointer."""
+    return value[9:] if value is not None and value[:1] == b">" and len(value) > 9 else None  # noqa: PLR2004 - its head
+
+
+def is_in_use(value: bytes | None) -> bool:
+    """Whether a member with this value has to stay in its indexes: it is, may become, or leads to a session."""
+    return value is not None and (value[:1] >= b"\x80" or value[:1] in {b"P", b">"})
 
 
 def _short(value: str) -> bytes:

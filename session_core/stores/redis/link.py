@@ -1,6 +1,6 @@
 """How commands reach one Redis server, or the primary that Sentinels name, and what its errors mean; knows no session.
 
-Every command that the store sends may be sent twice: reads and index entries by nature, scripts because they are told
+Every command that the store sends may be sent twice: reads by nature, scripts because they know of it
 (`session_core.stores.redis.scripts`). So a command whose connection was lost is sent once more on a new one, and decided there.
 What took too long is not repeated: the time is up.
 """
@@ -8,25 +8,35 @@ What took too long is not repeated: the time is up.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from hiredis import ReplyError, pack_command
+from redis.exceptions import RedisError
 
+from session_core.errors import StoreUnavailableError
+from session_core.stores.deadlines import step_deadline
 from session_core.stores.redis.connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
     from session_core.stores.redis.connection import SharedConnection
-    from session_core.stores.redis.lua import Script
-    from session_core.stores.redis.url import RedisTarget
+    from session_core.stores.redis.scripts import Script
+    from session_core.stores.redis.url import Address, RedisTarget
 
-__all__ = ("SCAN_COUNT", "Command", "RedisLink", "SingleLink", "Word", "gather")
+__all__ = (
+    "AT_ONCE", "SCAN_COUNT", "Command", "RedisLink", "SingleLink", "Word", "deadline_within", "exchange", "gather_all",
+    "link_to_one", "portions",
+)  # fmt: skip
 
 _ATTEMPTS: Final = 3
 SCAN_COUNT: Final = 1000
+AT_ONCE: Final = 100
+"""Keys in one command, and commands that one call sends before others get their turn: a millisecond of the server's time."""
 
 T = TypeVar("T")
 Word: TypeAlias = bytes | str | int
@@ -34,26 +44,48 @@ Word: TypeAlias = bytes | str | int
 _pack = cast("Callable[[tuple[Word, ...]], bytes]", pack_command)  # declared for tuples of one
 
 
+def deadline_within(seconds: float) -> float:
+    """Return the deadline of a command that is sent now: that of the running step, and in `seconds` at the latest."""
+    latest, deadline = monotonic() + seconds, step_deadline()
+    return latest if deadline is None or deadline > latest else deadline
+
+
 class Command:
-    """One command, or one run of a script."""
+    """One command, or one run of a script that must take effect by `deadline` (`time.monotonic`)."""
 
-    __slots__ = ("_args", "_keys", "_script", "full", "replay")
+    __slots__ = ("_args", "_keys", "_script", "deadline", "full", "replay")
 
-    def __init__(self, args: Sequence[Word], keys: Sequence[bytes] = (), script: Script | None = None) -> None:
+    def __init__(self, args: Sequence[Word], deadline: float, keys: Sequence[bytes] = (), script: Script | None = None) -> None:
         self._args = args
         self._keys = keys
         self._script = script
+        self.deadline = deadline
         self.replay = False
         """It may have been run already."""
         self.full = False
         """The server does not know the script by its digest."""
 
-    def packed(self) -> bytes:
-        """The command as it goes over the wire."""
+    def packed(self, connection: SharedConnection) -> bytes:
+        """The command as it goes over the wire of a connection."""
         if self._script is None:
             return _pack(tuple(self._args))
         name, script = (b"EVAL", self._script.text) if self.full else (b"EVALSHA", self._script.digest)
-        return _pack((name, script, len(self._keys), *self._keys, b"1" if self.replay else b"", *self._args))
+        earliest, latest = connection.window(monotonic(), self.deadline)
+        mark = b"1" if self.replay else b""
+        return _pack((name, script, len(self._keys), *self._keys, mark, earliest, latest, *self._args))
+
+
+async def exchange(connection: SharedConnection, command: Command) -> Reply:
+    """Send a command and return the reply. Raises `ConnectionLostError`.
+
+    A script that answers LATE before its deadline has passed is sent once more, by a new reading of the server's clock: the clock
+    was set since it was last read.
+    """
+    reply = await connection.send(command.packed(connection))
+    if isinstance(reply, ReplyError) and word_of(reply) == "LATE" and monotonic() < command.deadline:
+        await connection.read_clock()
+        reply = await connection.send(command.packed(connection))
+    return reply
 
 
 class RedisLink(Protocol):
@@ -73,19 +105,22 @@ class RedisLink(Protocol):
         ...
 
     async def call(self, *args: Word) -> Reply:
-        """Return the reply to a command whose second word is its key."""
+        """Return the reply to a command that changes nothing, and whose second word is its key."""
         ...
 
     async def get(self, name: bytes) -> bytes | None:
         """Return the value of a string."""
         ...
 
-    def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Awaitable[Reply]:
-        """Return the result of a script; `args` follow the mark of a repetition."""
+    def run(self, script: Script, keys: Sequence[bytes], *args: Word, by: float | None = None) -> Awaitable[Reply]:
+        """Return the result of a script; `args` follow those that every script has.
+
+        It takes no effect after `by` (`time.monotonic`) or the deadline of the running step, nor once this call has raised.
+        """
         ...
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of strings."""
+        """Return the values of strings. Those of one hash tag are read at one instant, unless they are very many."""
         ...
 
     def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
@@ -125,47 +160,54 @@ class SingleLink:
 
     async def call(self, *args: Word) -> Reply:
         """See `RedisLink.call`."""
-        return await self._exchange(Command(args))
+        return await self._exchange(Command(args, deadline_within(self.keeps_within)))
 
     async def get(self, name: bytes) -> bytes | None:
         """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
-        connection = self._endpoint.latest
-        if connection is None:
-            return cast("bytes | None", await self._exchange_from(asyncio.get_running_loop().time(), Command((b"GET", name))))
-        began = connection.time()
-        try:
-            reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
-        except ConnectionLostError as lost:
-            if lost.late:
-                report_outage("timeout")
-        else:
-            if reply is None or type(reply) is bytes:
-                return reply
-        return cast("bytes | None", await self._exchange_from(began, Command((b"GET", name))))
+        connection, deadline = self._endpoint.latest, monotonic() + self.keeps_within
+        if connection is not None:
+            try:
+                reply = await connection.send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
+            except ConnectionLostError as lost:
+                if lost.late:
+                    report_outage("timeout")
+            else:
+                if reply is None or type(reply) is bytes:
+                    return reply
+        return cast("bytes | None", await self._exchange(Command((b"GET", name), deadline)))
 
-    async def run(self, script: Script, keys: Sequence[bytes], *args: Word) -> Reply:
+    async def run(self, script: Script, keys: Sequence[bytes], *args: Word, by: float | None = None) -> Reply:
         """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
         connection = self._endpoint.latest
-        if connection is None:
-            return await self._exchange_from(asyncio.get_running_loop().time(), Command(args, keys, script))
-        began = connection.time()
-        try:
-            reply = await connection.send(_pack((b"EVALSHA", script.digest, len(keys), *keys, b"", *args)))
-        except ConnectionLostError as lost:
-            if lost.late:
-                report_outage("timeout")
-            command = Command(args, keys, script)
-            command.replay = lost.sent
-        else:
-            if not isinstance(reply, ReplyError):
-                return reply
-            command = Command(args, keys, script)
-            self._refused(reply, command, connection)  # raises unless the script was not run at all
-        return await self._exchange_from(began, command)
+        now = monotonic()
+        deadline, step = now + self.keeps_within, step_deadline()
+        if step is not None and step < deadline:
+            deadline = step
+        if by is not None and by < deadline:
+            deadline = by
+        command: Command | None = None
+        if connection is not None:
+            earliest, latest = connection.window(now, deadline)
+            packed = _pack((b"EVALSHA", script.digest, len(keys), *keys, b"", earliest, latest, *args))
+            try:
+                reply = await connection.send(packed)
+            except ConnectionLostError as lost:
+                if lost.late:
+                    report_outage("timeout")
+                command = Command(args, deadline, keys, script)
+                command.replay = lost.sent
+            else:
+                if not isinstance(reply, ReplyError):
+                    return reply
+                command = Command(args, deadline, keys, script)
+                self._refused(reply, command, connection)  # raises unless the script was not run at all
+        return await self._exchange(command or Command(args, deadline, keys, script))
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """See `RedisLink.read`."""
-        values: list[bytes | None] = await self.call(b"MGET", *names) if names else []
+        values: list[bytes | None] = []
+        for some in portions(names):
+            values += await self.call(b"MGET", *some)
         return values
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
@@ -185,22 +227,26 @@ class SingleLink:
         """See `RedisLink.apart`."""
         return await self._locate()
 
-    async def _exchange_from(self, began: float, command: Command) -> Reply:
-        """The connection keeps the time of one command, this that of more attempts since `began`, in the loop's time."""
+    async def _exchange(self, command: Command) -> Reply:
+        """The connection keeps the time of one command, this that of several attempts."""
         try:
-            async with asyncio.timeout_at(began + self.keeps_within):
-                return await self._exchange(command)
+            async with asyncio.timeout(command.deadline - monotonic()):
+                return await self._attempt(command)
         except TimeoutError:
             report_outage("timeout")
 
-    async def _exchange(self, command: Command) -> Reply:
+    async def _attempt(self, command: Command) -> Reply:
         reason = ""
         for _ in range(_ATTEMPTS):
             if not self._opened:
                 report_outage("not open")
-            connection = self._endpoint.current() or await self._endpoint.connected()
             try:
-                reply = await connection.send(command.packed())
+                connection = self._endpoint.current() or await self._endpoint.connected()
+            except StoreUnavailableError as error:
+                error.not_applied = not command.replay
+                raise
+            try:
+                reply = await exchange(connection, command)
             except ConnectionLostError as lost:
                 if lost.late:
                     report_outage("timeout")
@@ -223,17 +269,71 @@ class SingleLink:
             return "READONLY"
         elif word in {"MOVED", "CLUSTERDOWN", "CROSSSLOT"}:
             report_outage("the server belongs to a cluster: redis+cluster://")
-        else:
+        elif word != "LATE":
             report_outage(word)
+        elif monotonic() >= command.deadline:
+            raise unavailable(word, not_applied=not command.replay)
         return word
 
 
-async def gather(calls: Sequence[Awaitable[T]]) -> list[T]:
-    """Await all, and only then raise what one of them raised: nothing is left running."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
+def link_to_one(target: RedisTarget) -> SingleLink:
+    """Return the link to one server: the one of the URL, or the primary that its Sentinels name."""
+    if target.kind == "sentinel":
+        return SingleLink(target, _SentinelLocator(target).locate)
+
+    async def locate() -> AbstractConnection:
+        return target.connection(target.addresses[0])
+
+    return SingleLink(target, locate)
+
+
+class _SentinelLocator:
+    """Finds the primary of one service. The Sentinel that answered last is asked first."""
+
+    def __init__(self, target: RedisTarget) -> None:
+        self._target = target
+        self._sentinels = list(target.addresses)
+
+    async def locate(self) -> AbstractConnection:
+        """Return a connection to the primary, not yet connected. Raises `StoreUnavailableError` when no Sentinel knows it."""
+        for sentinel in tuple(self._sentinels):
+            primary = await self._ask(sentinel)
+            if primary is not None:
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)
+                return self._target.connection(primary)
+        reason = "no Sentinel knows the primary"
+        raise unavailable(reason)
+
+    async def _ask(self, sentinel: Address) -> Address | None:
+        connection = self._target.sentinel_connection(sentinel)
+        try:
+            # One that is frozen must leave time for the others, and for the primary.
+            async with asyncio.timeout(self._target.timeout / (len(self._sentinels) + 1)):
+                await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)
+                reply: Any = await connection.read_response()
+        except (RedisError, OSError, TimeoutError):
+            return None
+        finally:
+            await connection.disconnect(nowait=True)
+        return (reply[0].decode(), int(reply[1])) if reply else None
+
+
+def portions(items: Iterable[T]) -> Iterable[tuple[T, ...]]:
+    """Divide into portions of `AT_ONCE`."""
+    rest = iter(items)
+    while some := tuple(islice(rest, AT_ONCE)):
+        yield some
+
+
+async def gather_all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all, `AT_ONCE` at a time, and only then raise what one of them raised: nothing is left running."""
     done: list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
+    for some in portions(calls):
+        results = await asyncio.gather(*some, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            done.append(result)
     return done

@@ -11,7 +11,6 @@ import pytest
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract import (
-    broken_deadlines,
     broken_indexes,
     broken_pauses,
     broken_promises,
@@ -28,7 +27,6 @@ BROKEN = (
     broken_pauses,
     broken_promises,
     broken_upkeep,
-    broken_deadlines,
 )  # they register themselves
 
 TESTS = {

@@ -72,12 +72,13 @@ class CuttingProxy:
 
 @asynccontextmanager
 async def answering(reply: bytes) -> AsyncIterator[int]:
-    """A server that gives one reply to whatever it is sent; yields its port."""
+    """A server that tells the time and gives one reply to whatever else it is sent; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
-                writer.write(reply * data.count(b"\r\n*" if data[:1] != b"*" else b"*"))
+                for command in data[1:].split(b"\r\n*"):
+                    writer.write(b"*2\r\n$10\r\n2000000000\r\n$1\r\n0\r\n" if command.endswith(b"TIME\r\n") else reply)
         writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

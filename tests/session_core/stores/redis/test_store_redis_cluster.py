@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from session_core.errors import ConfigurationError, SessionConflictError, StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.redis.cluster_login import Reservations
+from session_core.stores.redis.cluster_login import SteppedLogins
 from session_core.stores.redis.layout import Layout
 from session_core.stores.redis.store import RedisStore
 from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_valkey, replication
@@ -21,6 +21,7 @@ from tests.support.redis_servers import RedisCluster, RedisServer, cluster, need
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
 LAYOUT = Layout(b"sc:")
+TOKEN = b"8 bytes."
 
 
 def test_a_regenerated_id_is_in_the_slot_of_the_one_before() -> None:
@@ -63,10 +64,10 @@ async def test_a_login_that_lost_its_place_while_it_was_under_way_is_over(valkey
     await store.open()
     slow, fast = session_key(new_session_id()), session_key(new_session_id())
     entry = Entry(b"", FOREVER, "user", None, 1)
-    token = await store._reservations._reserve([slow], entry, version=0)
-    await store._reservations._enter(slow, entry, 1, moves=None)
+    await store._stepped_logins._reserve([slow], entry, TOKEN, version=0)
+    await store._stepped_logins._enter(slow, entry, 1, moves=None)
     assert await store.create(fast, Entry(b"", FOREVER, "user", None, 2), limit=1) == (slow,)
-    assert await store._steps.create(slow, entry, 0, token) == ()
+    assert await store._steps.create(slow, entry, 0, TOKEN) == ()
     assert await store.load(slow) is None
     assert [stored.key for stored in await store.find(SessionIndex(user="user"))] == [fast]
     await store.close()
@@ -80,10 +81,10 @@ async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valk
     new, later = session_key(new_session_id(after=old)), session_key(new_session_id())
     await store.create(old, Entry(b"", FOREVER))
     entry = Entry(b"", FOREVER, "user", None, 1)
-    token = await store._reservations._reserve([new, old], entry, version=1)
-    await store._reservations._enter(new, entry, 1, moves=old)
+    await store._stepped_logins._reserve([new, old], entry, TOKEN, version=1)
+    await store._stepped_logins._enter(new, entry, 1, moves=old)
     assert await store.create(later, Entry(b"", FOREVER, "user", None, 2), limit=1) == (new,)
-    assert await store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=token) == ()
+    assert await store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=TOKEN) == ()
     assert [await store.load(key) for key in (old, new)] == [None, None]
     await store.close()
 
@@ -110,10 +111,10 @@ async def test_a_session_that_is_being_regenerated_counts_once(valkey_cluster: R
     new, login = session_key(new_session_id(after=old)), session_key(new_session_id())
     entry = Entry(b"", FOREVER, "user", None, 1)
     await store.create(old, entry)
-    token = await store._reservations._reserve([new, old], entry, version=1)
-    await store._reservations._enter(new, entry, 0, moves=old)
+    await store._stepped_logins._reserve([new, old], entry, TOKEN, version=1)
+    await store._stepped_logins._enter(new, entry, 0, moves=old)
     assert await store.create(login, Entry(b"", FOREVER, "user", None, 2), limit=2) == ()
-    moved = store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=token)
+    moved = store._steps.rotate(old, new, entry, version=1, successor_until=FOREVER, limit=0, token=TOKEN)
     assert await moved == ()
     assert {stored.key for stored in await store.find(SessionIndex(user="user"))} == {new, login}
     await store.close()
@@ -124,7 +125,7 @@ async def test_a_reservation_that_lapsed_is_an_outage_and_ends_nothing(valkey_cl
     await store.open()
     old = session_key(new_session_id())
     await store.create(old, Entry(b"kept", FOREVER))
-    hasty = Reservations(store._steps, hold_ms=1)
+    hasty = SteppedLogins(store._steps, hold=0.001)
     enter = hasty._enter
 
     async def slowly(key: str, entry: Entry, limit: int, *, moves: str | None) -> tuple[str, ...]:

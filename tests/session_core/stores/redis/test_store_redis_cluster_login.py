@@ -1,0 +1,155 @@
+"""The limit of sessions on a cluster, whatever the order in which the commands of logins, rotations and logouts meet."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from session_core.ids import new_session_id, session_key
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.redis.store import RedisStore
+from tests.session_core.stores.redis.stepped_commands import Stepped, orders, run_in_order
+from tests.support.redis_servers import RedisCluster, cluster, needed_valkey
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**41
+
+
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[RedisCluster]:
+    with cluster(needed_valkey(), primaries=1, replicas=False) as servers:
+        yield servers
+
+
+@pytest.fixture(params=["one_node", "valkey_cluster"])
+def servers(request: pytest.FixtureRequest) -> RedisCluster:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, RedisCluster)
+    return found
+
+
+class Plugins:
+    """Stores of several processes, opened before the steps begin."""
+
+    def __init__(self, stores: list[RedisStore]) -> None:
+        self.plain, *self._stepped = stores
+        self._exchanges = [store._link._exchange for store in self._stepped]  # type: ignore[attr-defined]
+
+    def stepped(self) -> list[RedisStore]:
+        for store, exchange in zip(self._stepped, self._exchanges, strict=True):
+            store._link._exchange = exchange  # type: ignore[attr-defined]
+        return self._stepped
+
+
+@pytest.fixture
+async def plugins(servers: RedisCluster) -> AsyncIterator[Plugins]:
+    async with AsyncExitStack() as stack:
+        stores = [RedisStore(servers.url) for _ in range(5)]
+        for store in stores:
+            await store.open()
+            stack.push_async_callback(store.close)
+        yield Plugins(stores)
+
+
+def entry(user: str, rank: int) -> Entry:
+    return Entry(b"", FOREVER, user, None, rank)
+
+
+def new_key(after: str | None = None) -> str:
+    return session_key(new_session_id(after=after))
+
+
+async def live(store: RedisStore, *keys: str) -> list[str]:
+    return [key for key in keys if await store.load(key) is not None]
+
+
+async def test_a_login_ends_a_session_that_is_being_rotated_in_every_order(plugins: Plugins) -> None:
+    """A login at the limit of one and a `regenerate` of the only session: one session is left, that of the login."""
+    steps = set()
+    for order in orders(7, 3):
+        user, old = new_key(), new_key()
+        new, login = new_key(after=old), new_key()
+        await plugins.plain.create(old, entry(user, 1))
+        one, other, *_ = plugins.stepped()
+        calls = [
+            Stepped(one, one.create(login, entry(user, 2), limit=1)),
+            Stepped(other, other.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)),
+        ]
+        await run_in_order(calls, order)
+        steps.add(tuple(call.steps for call in calls))
+        found = [stored.key for stored in await plugins.plain.find(SessionIndex(user=user))]
+        assert found == [login] == await live(plugins.plain, old, new, login), order
+    # More than that would be orders that were not tried.
+    assert max(first for first, _ in steps) <= 7
+    assert max(second for _, second in steps) <= 3, steps
+
+
+async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) -> None:
+    """In three hundred orders; the session that moves counts once, so a limit of three ends nothing."""
+    choose = random.Random(94)
+    for number in range(300):
+        user, old, limit = new_key(), new_key(), choose.choice([1, 2, 3])
+        keys = [new_key(after=old), new_key(), new_key()]
+        await plugins.plain.create(old, entry(user, 1))
+        stores = plugins.stepped()
+        calls = [
+            Stepped(stores[0], stores[0].rotate(old, keys[0], entry(user, 1), version=1, successor_until=FOREVER)),
+            Stepped(stores[1], stores[1].create(keys[1], entry(user, 2), limit=limit)),
+            Stepped(stores[2], stores[2].create(keys[2], entry(user, 3), limit=limit)),
+        ]
+        order = [choose.randrange(3) for _ in range(18)]
+        results = await run_in_order(calls, order)
+        found = [stored.key for stored in await plugins.plain.find(SessionIndex(user=user))]
+        assert len(found) <= limit, (number, limit, order)
+        assert sorted(found) == sorted(await live(plugins.plain, old, *keys)), (number, limit, order)
+        if limit == 3:
+            assert sorted(found) == sorted(keys), (number, order, results)
+
+
+async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
+    """The login reads the index, then the session moves twice, then the login reads the records."""
+    old = new_key()
+    keys = [new_key(after=old), new_key(after=old)]
+    login = new_key()
+    await plugins.plain.create(old, entry("user", 1))
+    store, *_ = plugins.stepped()
+    call = Stepped(store, store.create(login, entry("user", 2), limit=1))
+    for _ in range(2):  # reserved and in the index
+        await call.step()
+    for before, after in ((old, keys[0]), (keys[0], keys[1])):
+        await plugins.plain.rotate(before, after, entry("user", 1), version=1, successor_until=0)
+    await call.to_its_end()
+    assert await call.task == (keys[1],)
+    assert await live(plugins.plain, old, *keys, login) == [login]
+
+
+async def test_a_revocation_meets_a_session_that_is_being_rotated_in_every_order(plugins: Plugins) -> None:
+    for order in orders(4, 3):
+        user, old = new_key(), new_key()
+        new = new_key(after=old)
+        await plugins.plain.create(old, entry(user, 1))
+        one, other, *_ = plugins.stepped()
+        calls = [
+            Stepped(one, one.delete_by(SessionIndex(user=user))),
+            Stepped(other, other.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)),
+        ]
+        await run_in_order(calls, order)
+        assert await live(plugins.plain, old, new) == [], order
+
+
+async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
+    for order in orders(3, 3):
+        user, old = new_key(), new_key()
+        new = new_key(after=old)
+        await plugins.plain.create(old, entry(user, 1))
+        one, other, *_ = plugins.stepped()
+        calls = [
+            Stepped(one, one.find(SessionIndex(user=user))),
+            Stepped(other, other.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)),
+        ]
+        found, _ = await run_in_order(calls, order)
+        assert isinstance(found, list)
+        assert [stored.key for stored in found] in [[old], [new]], order

@@ -1,0 +1,284 @@
+"""What was sent to a server that stood still has no effect when it goes on after the caller has given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from session_core.errors import StoreUnavailableError
+from session_core.ids import new_session_id, session_key
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.redis import scripts
+from session_core.stores.redis.connection import ServerClock
+from session_core.stores.redis.store import RedisStore
+from tests.session_core.stores.redis.stepped_commands import Stepped
+from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**41
+SECONDS = 0.6
+"""After which a call gives up."""
+
+
+@asynccontextmanager
+async def opened(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore]:
+    store = RedisStore(url, timeout=seconds)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster"])
+def servers(request: pytest.FixtureRequest) -> Iterator[list[RedisServer]]:
+    """Servers of one test: one, or the nodes of a cluster."""
+    if request.param == "cluster":
+        with cluster(needed_valkey(), primaries=3, replicas=False) as nodes:
+            yield list(nodes.primaries)
+    else:
+        with running(needed_valkey() if request.param == "valkey" else needed_redis()) as server:
+            yield [server]
+
+
+def url_of(servers: list[RedisServer]) -> str:
+    return servers[0].url if len(servers) == 1 else RedisCluster(servers, len(servers)).url
+
+
+def content(servers: list[RedisServer]) -> dict[bytes, object]:
+    """All that the servers hold, but for what `ping` writes."""
+    found: dict[bytes, object] = {}
+    for server in servers:
+        names = server.admin("KEYS", "*")
+        assert isinstance(names, list)
+        for name in names:
+            if b"ping" not in name:
+                kind = server.admin("TYPE", name)
+                found[name] = server.admin("ZRANGE", name, 0, -1) if kind == b"zset" else server.admin("GET", name)
+    return found
+
+
+def refused_as_late(servers: list[RedisServer]) -> int:
+    stats = [redis.Redis(port=server.port, protocol=2).info("errorstats") for server in servers]
+    return sum(each.get("errorstat_LATE", {}).get("count", 0) for each in stats)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - waits for servers
+            await asyncio.sleep(0.02)
+
+
+def entry(user: str | None = "user", data: bytes = b"") -> Entry:
+    return Entry(data, FOREVER, user, None if user is None else f"op-{user}", 0)
+
+
+def new_key(after: str | None = None) -> str:
+    return session_key(new_session_id(after=after))
+
+
+CALLS: dict[str, Callable[[RedisStore, str], Awaitable[object]]] = {
+    "create": lambda store, _: store.create(new_key(), entry(None)),
+    "log in": lambda store, _: store.create(new_key(), entry(), limit=1),
+    "replace": lambda store, key: store.replace(key, entry(data=b"late"), version=1),
+    "touch": lambda store, key: store.touch(key, FOREVER + 1),
+    "extend the indexes": lambda store, key: store.touch(key, FOREVER + 10**8),
+    "rotate": lambda store, key: store.rotate(key, new_key(key), entry(), version=1, successor_until=0),
+    "rotate at the limit": lambda store, key: store.rotate(
+        key, new_key(key), entry(), version=1, successor_until=FOREVER, limit=1
+    ),
+    "delete": lambda store, key: store.delete(key),
+    "delete by user": lambda store, _: store.delete_by(SessionIndex(user="user")),
+    "delete by OP session": lambda store, _: store.delete_by(SessionIndex(op_session="op-user")),
+    "claim": lambda store, key: store.claim(key, FOREVER),
+}
+
+
+def load_scripts(servers: Sequence[RedisServer]) -> None:
+    """A script that a server does not know yet is not run, late or not."""
+    for server in servers:
+        for script in vars(scripts).values():
+            if isinstance(script, scripts.Script):
+                server.admin("SCRIPT", "LOAD", script.text)
+
+
+async def test_nothing_takes_effect_after_the_answer(servers: list[RedisServer]) -> None:
+    """Every call that changes anything, while all servers stand still; they go on when the callers have given up."""
+    async with opened(url_of(servers)) as store:
+        load_scripts(servers)
+        keys = {name: new_key() for name in CALLS}
+        for key in keys.values():
+            await store.create(key, entry())
+        before = content(servers)
+        for server in servers:
+            server.freeze()
+        try:
+            began = monotonic()
+            results = await asyncio.gather(*(call(store, keys[name]) for name, call in CALLS.items()), return_exceptions=True)
+            assert [type(result) for result in results] == [StoreUnavailableError] * len(CALLS)
+            assert monotonic() - began < 3
+        finally:
+            for server in servers:
+                server.thaw()
+        # They have been run by now, and refused; in a cluster some calls begin by reading.
+        await until(lambda: refused_as_late(servers) >= (len(CALLS) if len(servers) == 1 else len(CALLS) - 2))
+        assert content(servers) == before
+        for name, key in keys.items():
+            assert await store.load(key) is not None, name
+        assert await store.claim(keys["claim"], FOREVER) is True
+
+
+async def test_a_stall_that_ends_in_time_is_no_outage(servers: list[RedisServer]) -> None:
+    async with opened(url_of(servers), seconds=20) as store:
+        await store.create(key := new_key(), entry())
+        for server in servers:
+            server.freeze()
+        call = asyncio.create_task(store.replace(key, entry(data=b"new"), version=1))
+        await asyncio.sleep(0.2)
+        for server in servers:
+            server.thaw()
+        assert await call == 2
+
+
+async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(valkey_cluster: RedisCluster) -> None:
+    """Nor does it count: the next login at the limit ends one session, not two."""
+    async with AsyncExitStack() as stack:
+        plain, stepped = [await stack.enter_async_context(opened(valkey_cluster.url)) for _ in range(2)]
+        load_scripts(valkey_cluster.primaries)
+        stepped._stepped_logins._hold = SECONDS
+        user, key = new_key(), new_key()
+        others = [await begin(plain, user, rank) for rank in (1, 2)]
+        call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 3), limit=3))
+        for _ in range(2):
+            await call.step()  # reserved, and in the index
+        frozen = node_of(valkey_cluster, plain._layout.record(key))
+        before = refused_as_late([frozen])
+        frozen.freeze()
+        try:
+            await call.to_its_end()
+            assert isinstance(call.task.exception(), StoreUnavailableError)
+        finally:
+            frozen.thaw()
+        await until(lambda: refused_as_late([frozen]) > before)
+        assert await plain.load(key) is None
+        assert frozen.admin("EXISTS", plain._layout.record(key)) == 0
+        assert await plain.create(last := new_key(), Entry(b"", FOREVER, user, None, 4), limit=2) == (others[0],)
+        assert sorted(stored.key for stored in await plain.find(SessionIndex(user=user))) == sorted([others[1], last])
+
+
+async def test_a_login_that_has_too_little_time_left_ends_no_session(valkey_cluster: RedisCluster) -> None:
+    """The node of the session that has to go stands still until half of the time of the login is over."""
+    async with AsyncExitStack() as stack:
+        plain = await stack.enter_async_context(opened(valkey_cluster.url))
+        user, old = new_key(), new_key()
+        await plain.create(old, Entry(b"", FOREVER, user, None, 1))
+        frozen = node_of(valkey_cluster, plain._layout.record(old))
+        key = new_key()
+        while node_of(valkey_cluster, plain._layout.record(key)) is frozen:
+            key = new_key()
+        stepped = await stack.enter_async_context(opened(valkey_cluster.url, seconds=5))
+        stepped._stepped_logins._hold = 2 * SECONDS
+        call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 2), limit=1))
+        for _ in range(4):
+            await call.step()  # reserved, in the index, and both were read
+        ending = asyncio.create_task(call.step())
+        frozen.freeze()
+        try:
+            await asyncio.sleep(1.5 * SECONDS)
+        finally:
+            frozen.thaw()
+        await ending
+        await call.to_its_end()
+        if not call.task.exception():  # it came before the freeze
+            pytest.fail("the session has ended before its node stood still")
+        assert await plain.load(old) is not None
+        assert await plain.load(key) is None
+
+
+async def begin(store: RedisStore, user: str, rank: int) -> str:
+    await store.create(key := new_key(), Entry(b"", FOREVER, user, None, rank))
+    return key
+
+
+def node_of(servers: RedisCluster, name: bytes) -> RedisServer:
+    return servers.primaries[key_slot(name) * len(servers.primaries) // 16384]
+
+
+class TestClock:
+    """The server's clock, as the client knows it."""
+
+    @pytest.mark.parametrize("seconds", [-7200, -5, 5, 7200])
+    async def test_a_server_whose_clock_was_set_is_no_outage(self, valkey: RedisServer, seconds: float) -> None:
+        """The known clock is changed instead of the server's, by as much in the other direction."""
+        async with opened(valkey.url) as store:
+            await store.create(key := new_key(), entry())
+            for version in (1, 2):
+                clock(store)._ahead -= seconds
+                assert await store.replace(key, entry(data=b"new"), version=version) == version + 1
+                clock(store)._ahead -= seconds
+                assert await store.claim(f"name{version}", FOREVER) is True
+
+    async def test_a_clock_that_is_set_back_while_the_server_stands_still_lets_nothing_through(self) -> None:
+        """By more than the stall: the script finds that it was sent in the future."""
+        with running(needed_valkey()) as server:
+            async with opened(server.url) as store:
+                load_scripts([server])
+                await store.create(key := new_key(), entry())
+                clock(store)._ahead += 3600
+                server.freeze()
+                with pytest.raises(StoreUnavailableError):
+                    await store.replace(key, entry(data=b"late"), version=1)
+                server.thaw()
+                await until(lambda: refused_as_late([server]) == 1)
+                stored = await store.load(key)
+                assert stored is not None
+                assert stored.entry.data == b""
+
+    async def test_the_clock_is_read_again_now_and_then(self, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("session_core.stores.redis.connection._CLOCK_SECONDS", 0.05)
+        async with opened(valkey.url) as store:
+            wrong = clock(store)._ahead = clock(store)._ahead + 3600
+            await until(lambda: clock(store)._ahead < wrong - 3500)
+
+    @given(
+        ahead=st.floats(-1e9, 2e9),
+        readings=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 5)), min_size=1, max_size=20),
+        drift=st.floats(-0.0009, 0.0009),
+    )
+    def test_a_deadline_is_never_later_than_it_is(
+        self, ahead: float, readings: list[tuple[float, float, float]], drift: float
+    ) -> None:
+        """Whatever the ways there and back take, and while the clocks drift apart."""
+        known, now = ServerClock(), 1000.0
+
+        def server_time(at: float) -> float:
+            return at + ahead + (at - 1000) * drift
+
+        for pause, there, back in readings:
+            now += pause
+            known.learn(now, now + there + back, server_time(now + there))
+            now += there + back
+            earliest, latest = known.window(now, now + 2)
+            assert earliest <= server_time(now) * 1000 + 1
+            assert latest <= server_time(now + 2) * 1000 + 1
+
+    def test_the_closest_reading_is_kept_until_it_cannot_be_right(self) -> None:
+        known = ServerClock()
+        known.learn(10, 10.001, 1010)
+        known.learn(20, 23, 1022)
+        assert known.window(23, 23)[0] == pytest.approx(1022_999, abs=20)
+        known.learn(30, 30.001, 1020)  # it was set back
+        assert known.window(31, 31)[0] == pytest.approx(1021_000, abs=20)
+        known.learn(40, 40.001, 2040)  # it was set forward
+        assert known.window(41, 41)[0] == pytest.approx(2041_000, abs=20)
+
+
+def clock(store: RedisStore) -> Any:
+    return store._link._endpoint.latest._clock  # type: ignore[attr-defined]
