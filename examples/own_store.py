@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from session_core import Clock, SessionConflictError, SessionGoneError, SessionStore, SystemClock
-from session_core.stores import Entry, SessionIndex, StoreCapabilities, StoredSession
+from session_core.stores import Entry, SessionIndex, StoreCapabilities, StoredSession, check_deadline
 from session_core.testing import FakeClock, SessionStoreContract
 
 
 class JsonStore:
-    """Sessions in one JSON file. Nothing here ever gives way to another task, so each method is one atomic step."""
+    """Sessions in one JSON file. Nothing here ever gives way to another task, so each method is one atomic step.
+
+    What changes something first asks whether its caller still waits: after `store_timeout` it has been answered 503.
+    """
 
     # What a store says here is logged at start, and a promise that needs more is refused.
     capabilities = StoreCapabilities(atomic=True, indexed=False, shared=False, durable=True, native_expiry=False)
@@ -59,6 +62,7 @@ class JsonStore:
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """Store a new record, never over another."""
+        check_deadline()
         if await self.load(key):
             raise SessionConflictError
         evicted = await self._make_room(entry, limit)
@@ -68,6 +72,7 @@ class JsonStore:
 
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """Overwrite the record of this version only: compare-and-swap."""
+        check_deadline()
         await self._expect(key, version)
         self._records[key] = StoredSession(key, version + 1, entry)
         self._save()
@@ -77,6 +82,7 @@ class JsonStore:
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
         """Move the record to a new key, in one step; a `delete` of the old key finds the new one for a while."""
+        check_deadline()
         await self._expect(old_key, version)
         if await self.load(new_key):
             raise SessionConflictError
@@ -89,6 +95,7 @@ class JsonStore:
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """Move the expiry forward, never back; the version stays."""
+        check_deadline()
         stored = await self.load(key)
         if stored is None:
             return False
@@ -101,6 +108,7 @@ class JsonStore:
 
     async def delete(self, key: str) -> tuple[str, ...]:
         """End the session under this key and under those it was rotated to."""
+        check_deadline()
         deleted = []
         next_key: str | None = key
         while next_key:
@@ -123,6 +131,7 @@ class JsonStore:
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         """End all sessions of an index but one."""
+        check_deadline()
         keys = tuple(stored.key for stored in await self.find(index) if stored.key != keep)
         for key in keys:
             del self._records[key]
@@ -152,6 +161,7 @@ class JsonStore:
 
     async def claim(self, name: str, expires_at: int) -> bool:
         """Return True for the first caller only."""
+        check_deadline()
         if await self.claimed_until(name) is not None:
             return False
         self._claims[name] = expires_at

@@ -9,6 +9,9 @@ Shared rules:
   method, whether or not it has been swept.
 - Absent, expired and ended are all `None`, `False`, empty or `SessionGoneError`. Any other exception is an outage, and a
   store raises `StoreUnavailableError` for it.
+- What has not taken effect by `step_deadline` never does: the caller has been answered 503 and may have tried again. A store
+  compares it where the effect is decided (before the deciding statement or the COMMIT, in a script on the server, after the last
+  lock) and then raises `StoreUnavailableError`, with `not_applied` where it is sure. `check_deadline` does that.
 - Each method is one atomic step: another process sees all of it or nothing, and a process killed in the middle leaves a
   state that equals one of the two.
 """
@@ -30,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def keeps_time(method: F) -> F:
-    """Mark a `load` or `replace` that answers or raises within the `keeps_within` seconds of its store: nobody need watch it."""
+    """Mark a `load` or `replace` that answers or raises within the `keeps_within` seconds of its store: it needs no timer."""
     method.keeps_time = True  # type: ignore[attr-defined]
     return method
 

@@ -48,13 +48,16 @@ def remaining(default: float) -> float:
     return default if deadline is None else max(deadline - monotonic(), 0.0)
 
 
-def check_deadline(deadline: float | None = None) -> None:
-    """Raise `StoreUnavailableError` after `deadline` (by default that of the running step): nothing may take effect any more."""
+def check_deadline(deadline: float | None = None, *, begun: bool = False) -> None:
+    """Raise `StoreUnavailableError` after `deadline` (by default that of the running step): nothing may take effect any more.
+
+    `begun`: a part of the step has taken effect already.
+    """
     if deadline is None and (deadline := step_deadline()) is None:
         return
     if monotonic() >= deadline:
         msg = "the session store did not come to it in time"
-        raise StoreUnavailableError(msg, not_applied=True)
+        raise StoreUnavailableError(msg, not_applied=not begun)
 
 
 class RequestTime:

@@ -9,6 +9,7 @@ from session_core.clock import Clock, SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
+from session_core.stores.deadlines import check_deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,6 +47,7 @@ class MemoryStore:
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
+        check_deadline()
         self._refuse_taken(key)
         evicted = self._evict(entry, limit)
         self._put(StoredSession(key, 1, entry))
@@ -54,6 +56,7 @@ class MemoryStore:
     @keeps_time
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
+        check_deadline()
         self._expect(key, version)
         self._put(StoredSession(key, version + 1, entry))
         return version + 1
@@ -62,6 +65,7 @@ class MemoryStore:
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
+        check_deadline()
         self._expect(old_key, version)
         self._refuse_taken(new_key)
         self._drop(old_key)
@@ -72,6 +76,7 @@ class MemoryStore:
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
+        check_deadline()
         stored = self._live(key)
         if stored is None:
             return False
@@ -82,6 +87,7 @@ class MemoryStore:
 
     async def delete(self, key: str) -> tuple[str, ...]:
         """See `SessionStore.delete`."""
+        check_deadline()
         deleted: list[str] = []
         next_key: str | None = key
         while next_key is not None:
@@ -108,6 +114,7 @@ class MemoryStore:
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         """See `SessionStore.delete_by`."""
+        check_deadline()
         deleted = [stored.key for stored in await self.find(index) if stored.key != keep]
         for key in deleted:
             self._drop(key)
@@ -136,6 +143,7 @@ class MemoryStore:
 
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`."""
+        check_deadline()
         if await self.claimed_until(name) is not None:
             return False
         self._claims[name] = expires_at

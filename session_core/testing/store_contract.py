@@ -18,10 +18,14 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"session_core.testing.contract_{part}" for part in ("base", "records", "rotation", "index", "races", "upkeep"))
+    *(
+        f"session_core.testing.contract_{part}"
+        for part in ("base", "records", "rotation", "index", "races", "upkeep", "deadlines")
+    )
 )
 
-from session_core.testing.contract_index import IndexContract  # noqa: E402 - after the line that explains failures
+from session_core.testing.contract_deadlines import DeadlinesContract  # noqa: E402 - after the line that explains failures
+from session_core.testing.contract_index import IndexContract  # noqa: E402
 from session_core.testing.contract_races import RacesContract  # noqa: E402
 from session_core.testing.contract_records import RecordsContract  # noqa: E402
 from session_core.testing.contract_rotation import RotationContract  # noqa: E402
@@ -30,8 +34,10 @@ from session_core.testing.contract_upkeep import UpkeepContract  # noqa: E402
 __all__ = ("SessionStoreContract",)
 
 
-class SessionStoreContract(RecordsContract, RotationContract, IndexContract, RacesContract, UpkeepContract):
+class SessionStoreContract(RecordsContract, RotationContract, IndexContract, RacesContract, UpkeepContract, DeadlinesContract):
     """Every sentence of the store contract as a test; override the fixture `store`.
+
+    `DeadlinesContract.stalled` is the second thing to override, for a store whose engine the tests can stop.
 
     Where a store says in its capabilities that it cannot do a thing, the tests of that thing are skipped.
     """

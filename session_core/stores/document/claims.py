@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from session_core.errors import StoreUnavailableError
+from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.format import Claim, nonce
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class DocumentClaims:
             if await self.claimed_until(name) is not None:
                 return False
             claim = Claim(expires_at, nonce())
+            check_deadline()
             await self._file.put(f"c:{name}", claim)
             return not consistent or await self._file.get(f"c:{name}", Claim) == claim
 

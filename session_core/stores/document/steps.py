@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from session_core.errors import SessionConflictError, SessionGoneError
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.format import EndMark, Record, Successor, decode
 from session_core.stores.document.reader import index_names
 
@@ -97,6 +98,12 @@ class DocumentSteps:
                 await self._file.delete(f"n:{old.key}")
                 raise SessionConflictError
             raise SessionGoneError
+        try:
+            check_deadline()
+        except StoreUnavailableError:
+            await self._abandon(new_key, record)
+            await self._file.delete(f"n:{old.key}")
+            raise
         await self._file.put(f"e:{old.key}", EndMark(self._mark_until(before, record), new_key))
         # From here on the rest is tidying up: if it is left undone, the marks still say what is live.
         await self._file.put(f"s:{new_key}", record)
@@ -123,18 +130,19 @@ class DocumentSteps:
         while current is not None and current not in seen and current != keep:
             seen.add(current)
             async with self._locks.hold(f"s:{current}"):
-                if await self._end_one(current, index):
+                if await self._end_one(current, index, begun=bool(ended)):
                     ended.append(current)
                 next_one = await self._file.get(f"n:{current}", Successor)
             remembered = isinstance(next_one, Successor) and next_one.until > self._file.clock.now()
             current = next_one.to if isinstance(next_one, Successor) and remembered else None
         return ended
 
-    async def _end_one(self, key: str, index: SessionIndex | None) -> bool:
+    async def _end_one(self, key: str, index: SessionIndex | None, *, begun: bool = False) -> bool:
         found = await self._reader.one(key)
         if index is not None and not found.is_of(index):
             return False
         record = found.record
+        check_deadline(begun=begun)
         if not found.marked:
             await self._file.put(f"e:{key}", EndMark(self._mark_until(*([record] if isinstance(record, Record) else []))))
         if record is not None:

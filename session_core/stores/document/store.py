@@ -4,6 +4,9 @@ Within one process everything holds. Between processes a session that has ended 
 long as what one process has written is what the next one reads; but of two processes that write one session at the same
 instant one write may be lost, and a claim may be given to both. So such a store says that it is not atomic, and refuses the
 session limit. `document_steps` has the reasons.
+
+A step is not begun after its deadline, nor is the write that decides it. But that write itself may be under way when the time is
+up, and such a place cannot be told until when it may be made: what was answered 503 may then be there a moment later.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import msgspec
 from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError
 from session_core.stores.announcements import Trace
+from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.calls import CallsInFlight, finished
 from session_core.stores.document.claims import DocumentClaims
@@ -84,6 +88,7 @@ class DocumentStore:
             names = index_names(entry.user, entry.op_session)
             generations = await self._reader.generations(names)
             await self._steps.list_key(key, self._record(entry, 1, generations))
+            check_deadline()
             while True:
                 await self._file.put(f"s:{key}", self._record(entry, 1, generations))
                 # Whoever was revoked between the reading and the writing is revoked; this session is a new one.
@@ -99,6 +104,7 @@ class DocumentStore:
             before = _expect(found, version)
             record = self._record(entry, version + 1, await self._generations_for(entry, found, before), before)
             await self._steps.list_key(key, record)
+            check_deadline()
             await self._steps.write_over(key, record, consistent=self.capabilities.consistent)
             await self._steps.forget_key(key, before, unless=record)
             return version + 1
@@ -130,6 +136,7 @@ class DocumentStore:
                 return True
             life = max(before.life, expires_at - self._clock.now())
             record = msgspec.structs.replace(before, until=expires_at, life=life, nonce=nonce(), pending=None)
+            check_deadline()
             try:
                 await self._steps.write_over(key, record, consistent=False)
             except SessionGoneError:
@@ -170,6 +177,7 @@ class DocumentStore:
         for key in await self._index.keys(name):
             if key != keep:
                 ended += await self._steps.end(key, index, keep=keep)
+        check_deadline(begun=bool(ended))
         await self._index.revoke(name, keep=keep)
         return tuple(dict.fromkeys(ended))
 

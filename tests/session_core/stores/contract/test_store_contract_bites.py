@@ -11,6 +11,7 @@ import pytest
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract import (
+    broken_deadlines,
     broken_indexes,
     broken_pauses,
     broken_promises,
@@ -27,6 +28,7 @@ BROKEN = (
     broken_pauses,
     broken_promises,
     broken_upkeep,
+    broken_deadlines,
 )  # they register themselves
 
 TESTS = {

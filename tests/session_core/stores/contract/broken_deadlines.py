@@ -1,0 +1,64 @@
+"""Stores that do after the deadline what was answered 503 by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from session_core.errors import StoreUnavailableError
+from session_core.stores.base import Entry, StoredSession
+from session_core.stores.deadlines import Step, step_deadline
+from session_core.stores.memory import MemoryStore
+from tests.session_core.stores.contract.broken import found_by
+
+
+@found_by("a_step_whose_deadline_has_passed_is_refused")
+class KnowsNoDeadline(MemoryStore):
+    async def rotate(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        with Step(until=monotonic() + 60):
+            return await super().rotate(*args, **kwargs)
+
+
+@found_by("a_step_whose_deadline_has_passed_is_refused")
+class RaisesNowAppliesLater(MemoryStore):
+    async def delete(self, key: str) -> tuple[str, ...]:
+        try:
+            return await super().delete(key)
+        except StoreUnavailableError:
+            asyncio.get_running_loop().call_soon(self._drop, key)
+            raise
+
+
+class GoesOnWithoutItsCaller(MemoryStore):
+    """Waits until after the deadline, for a lock say, in a task of its own."""
+
+    async def late(self, change: Callable[[], object]) -> None:
+        deadline = step_deadline() or 0.0
+
+        async def work() -> None:
+            while monotonic() < deadline:  # noqa: ASYNC110 - an engine that comes to it later
+                await asyncio.sleep(0)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            change()
+
+        self.task = asyncio.create_task(work())
+        await asyncio.shield(self.task)
+
+
+@found_by("a_step_that_is_late_is_never_made")
+class ClaimsWithoutItsCaller(GoesOnWithoutItsCaller):
+    async def claim(self, name: str, expires_at: int) -> bool:
+        await self.late(lambda: self._claims.update({name: expires_at}))
+        return True
+
+
+@found_by("a_step_that_is_late_is_never_made")
+class CreatesWithoutItsCaller(GoesOnWithoutItsCaller):
+    async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+        if step_deadline() is None:
+            return await super().create(key, entry, limit=limit)
+        await self.late(lambda: self._put(StoredSession(key, 1, entry)))
+        return ()
