@@ -110,7 +110,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Litestar
     app.state["services"] = services
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
     app.asgi_handler = AccessLog(
-        SecurityHeaders(app.asgi_handler, settings, login.relying_parties.form_targets),
+        SecurityHeaders(app.asgi_handler, settings),
         services.metrics,
         settings.trusted_proxies,
         loud=settings.is_production,

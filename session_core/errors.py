@@ -188,15 +188,19 @@ class SessionConflictError(StoreError):
 
 
 class OidcError(SessionCoreError):
-    """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics."""
+    """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics.
+
+    `return_to` is the local path that the failed login would have led to, where it is known: "try again" keeps it.
+    """
 
     code = "oidc"
     status_code = 400
     title = "The login could not be completed"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, return_to: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.return_to = return_to
 
 
 class DiscoveryError(OidcError):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+from urllib.parse import quote
 
 from session_core.errors import ConfigurationError
 
-__all__ = ("is_loopback", "normalised_origin", "origin_of", "party_origin")
+__all__ = ("QUERY_MARKS", "encoded_query", "is_loopback", "normalised_origin", "origin_of", "party_origin")
 
+QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
+"""What a query may hold unencoded besides letters and digits (RFC 3986 3.4)."""
+_STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 _MAX_HOST: Final = 253
@@ -86,3 +90,11 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         return ip_address(host)
     except ValueError:
         return None
+
+
+def encoded_query(query: str) -> str:
+    """Return a query as RFC 3986 writes it: browsers also send `[]^`{|}` and a lone `%` without encoding them.
+
+    Bytes that are not UTF-8 are given as `surrogateescape` decodes them. Raises `UnicodeError` for other surrogates.
+    """
+    return quote(_STRAY_PERCENT.sub("%25", query), safe=QUERY_MARKS + "%", errors="surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import structlog
 from litestar.exceptions import HTTPException, ValidationException
@@ -66,8 +67,10 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
     details = {**problem(error), "status": status}
     if isinstance(error, SessionDataError) and str(error):
         details["detail"] = str(error)
-    advice = _LOGIN_FAILED if isinstance(error, OidcError) else None
-    return _answer(request, details, advice=advice, headers=error_headers(error))
+    if not isinstance(error, OidcError):
+        return _answer(request, details, headers=error_headers(error))
+    again = f"/auth/login?{urlencode({'next': error.return_to})}" if error.return_to else "/auth/login"
+    return _answer(request, details, advice=_LOGIN_FAILED, again=again, headers=error_headers(error))
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
@@ -110,6 +113,7 @@ def _answer(
     details: dict[str, Any],
     *,
     advice: str | None = None,
+    again: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response[Any]:
     status = details["status"]
@@ -122,7 +126,7 @@ def _answer(
             title=details["title"],
             advice=advice or _ADVICE.get(status, _UNKNOWN),
             code=status,
-            again="/auth/login" if advice is _LOGIN_FAILED else None,
+            again=again,
         )
     else:
         response = Response(details, status_code=status, media_type="application/problem+json")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from litestar.enums import ScopeType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from app.settings.settings import Settings
 
-__all__ = ("SecurityHeaders", "content_security_policy")
+__all__ = ("CONTENT_SECURITY_POLICY", "SecurityHeaders")
 
 
 def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
@@ -30,28 +28,18 @@ def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def content_security_policy(form_targets: frozenset[str]) -> str:
-    """Return the policy of our pages: everything from here, nothing inline, no frames, forms to us and to the provider."""
-    policy = (
-        "default-src 'self'",
-        "object-src 'none'",
-        "base-uri 'none'",
-        # Browsers hold the redirects after a form post to this as well: a logout, or a form that needs a fresh login, ends there.
-        " ".join(("form-action 'self'", *sorted(form_targets))),
-        "frame-ancestors 'none'",
-    )
-    return "; ".join(policy)
+# Browsers apply `form-action` to redirects after a form, too: the library leaves for the provider by a page of its own.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""The policy of our pages: everything from here, nothing inline, no frames, forms to us alone."""
 
 
 class SecurityHeaders:
-    """Outermost but one: Litestar answers 404 and 405 outside its own middleware.
+    """Outermost but one: Litestar answers 404 and 405 outside its own middleware."""
 
-    `form_targets` tells the origins of the provider, which may be others than its name's once its metadata are known.
-    """
-
-    def __init__(self, app: ASGIApp, settings: Settings, form_targets: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._form_targets = form_targets
         self._fixed = _fixed_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,11 +55,8 @@ class SecurityHeaders:
                 names = {name.lower() for name, _ in given}
                 given += [(name, value) for name, value in self._fixed if name not in names]
                 if b"content-security-policy" not in names:
-                    given += [(b"content-security-policy", self._policy()), (b"x-frame-options", b"DENY")]
+                    given += [(b"content-security-policy", CONTENT_SECURITY_POLICY.encode()), (b"x-frame-options", b"DENY")]
                 message = cast("Message", {**message, "headers": given})
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-    def _policy(self) -> bytes:
-        return content_security_policy(self._form_targets()).encode()

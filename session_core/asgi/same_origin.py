@@ -28,6 +28,7 @@ __all__ = (
     "cross_site_reason",
     "cross_site_websocket_reason",
     "is_plainly_same_origin",
+    "is_speculative",
     "is_user_navigation",
 )
 
@@ -104,6 +105,11 @@ def is_plainly_same_origin(headers: RawHeaders) -> bool:
     if by_name.get(b"sec-fetch-site") != b"same-origin" or len(by_name) != len(headers):
         return False
     return (origin := by_name.get(b"origin")) is None or _is_well_formed(origin)
+
+
+def is_speculative(headers: RawHeaders) -> bool:
+    """Whether a browser fetches a page that the user has not asked for: prefetch, prerender, preview (`Sec-Purpose`)."""
+    return any(name in _SPECULATION and _SPECULATIVE.search(value) for name, value in headers)
 
 
 def is_user_navigation(headers: RawHeaders) -> bool:

@@ -15,16 +15,19 @@ from session_core.errors import (
     StepUpRequiredError,
     StoreUnavailableError,
 )
+from session_core.urls import encoded_query
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
 
     from session_core.config import SessionConfig
 
-__all__ = ("error_headers", "error_response", "login_redirect", "problem", "wants_page")
+__all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "wants_page")
 
 _SKEW_SECONDS = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
+_BROWSER_ACCEPT = "text/html,application/xhtml+xml"
+"""How the `Accept` header of a navigation begins in Chromium, Firefox and WebKit."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
 <body><main><h1>{title}</h1><p>Error {status}. <a href="/">Back to the start page</a></p></main></body></html>
@@ -35,6 +38,11 @@ def wants_page(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
     """Whether the client is a browser that shows the answer to a person, not a program that reads it."""
     mode = connection.headers.get("sec-fetch-mode")
     return "text/html" in connection.headers.get("accept", "") and mode in {None, "navigate"}
+
+
+def is_browser_navigation(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether a browser, and no other client that accepts HTML, shows the response as a page."""
+    return wants_page(connection) and connection.headers.get("accept", "").startswith(_BROWSER_ACCEPT)
 
 
 def problem(error: SessionCoreError) -> dict[str, Any]:
@@ -84,9 +92,12 @@ def login_redirect(
             query["max_age"] = str(max(0, error.max_age - _SKEW_SECONDS))
         if error.acr_values:
             query["acr_values"] = " ".join(error.acr_values)
-        if connection.scope.get("method", "GET") not in _SAFE_METHODS:
-            # The form is not kept: the page it was on is told, and tells the user to send it again.
-            query["unsent"] = "1"
+    if connection.scope.get("method", "GET") not in _SAFE_METHODS:
+        # The form's content is not kept; its page gets `unsent=1` and says that the form was not carried out.
+        query["unsent"] = "1"
+    if is_browser_navigation(connection) and connection.headers.get("sec-fetch-site", "same-origin") == "same-origin":
+        # A form of ours may have led here, and `form-action` would block the redirect to the provider: a page leads there.
+        query["page"] = "1"
     separator = "&" if "?" in config.login_path else "?"
     return Redirect(f"{config.login_path}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
 
@@ -108,7 +119,7 @@ def error_response(
 def _return_to(connection: ASGIConnection[Any, Any, Any, Any], config: SessionConfig[Any]) -> str:
     """Where the login should lead back: this page or, for a form post, the page the form was on."""
     if connection.scope.get("method", "GET") in _SAFE_METHODS:
-        query = connection.scope["query_string"].decode("latin-1")
+        query = encoded_query(connection.scope["query_string"].decode(errors="surrogateescape"))
         path = quote(connection.scope["path"])
         return f"{path}?{query}" if query else path
     try:
@@ -117,4 +128,4 @@ def _return_to(connection: ASGIConnection[Any, Any, Any, Any], config: SessionCo
         return "/"
     if f"{referer.scheme}://{referer.netloc}" != config.public_origin:
         return "/"
-    return f"{referer.path}?{referer.query}" if referer.query else referer.path or "/"
+    return f"{referer.path}?{encoded_query(referer.query)}" if referer.query else referer.path or "/"

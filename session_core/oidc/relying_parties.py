@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_core.errors import LoginRequiredError, LogoutTokenError
-from session_core.oidc.addresses import origin_of_url
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.verify.jws import parse_jws
@@ -84,19 +83,6 @@ class RelyingParties:
         if found is not None and found.provider.issuer == identity.issuer:
             return found
         return self.by_issuer(identity.issuer)
-
-    def form_targets(self) -> frozenset[str]:
-        """Return the origins at which a form of ours may end: browsers hold the redirects after a form post to `form-action`.
-
-        A logout ends at the provider's logout, a form that needs a fresh login at its login.
-        """
-        found: set[str] = set()
-        for party in self:
-            known = party.discovery.known
-            found.add(party.provider.origin)
-            if known is not None:
-                found |= {origin_of_url(url) for url in (known.authorization_endpoint, known.end_session_endpoint) if url}
-        return frozenset(found)
 
     async def close(self) -> None:
         """Close the connections to all providers."""

@@ -37,7 +37,6 @@ __all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
 
 _CLAIM_SECONDS: Final = LIFETIME_SECONDS + 60 + 2 * TOLERATED_SKEW_MS // 1000
 """Longer than any node can take the transaction for live, by whichever clocks it was claimed and is read."""
-_SILENT_REFUSALS: Final = frozenset({"login_required", "interaction_required", "consent_required", "account_selection_required"})
 _MAX_HINT_CHARS: Final = 6000
 """An ID token longer than this does not fit into a URL everywhere; the logout then goes without it."""
 
@@ -51,7 +50,7 @@ class Callback(SecretStruct, frozen=True):
 
 
 class SilentRefusal(msgspec.Struct, frozen=True):
-    """The provider would have had to ask the user something, and was told not to (OpenID Connect Core 3.1.2.6): no failure."""
+    """A login with `prompt=none` that the provider answered with an error (OpenID Connect Core 3.1.2.6): no failure."""
 
     reason: str
     return_to: str
@@ -78,8 +77,12 @@ class RelyingParty(ProviderConnection):
         self.requests = AuthorizationRequests(provider, self.http, self.client)
         self.provider_logout = ProviderLogout(self)
 
-    async def start_login(self, asked: LoginRequest, headers: list[tuple[bytes, bytes]]) -> tuple[str, list[bytes]]:
+    async def start_login(
+        self, asked: LoginRequest, headers: list[tuple[bytes, bytes]], *, id_token_hint: str | None = None
+    ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
+
+        `id_token_hint` names the user of a silent login (OpenID Connect Core 3.1.2.1).
 
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
         the provider is out, `StoreUnavailableError`; the browser has not left then.
@@ -102,6 +105,7 @@ class RelyingParty(ProviderConnection):
             "prompt": asked.prompt,
             "login_hint": asked.login_hint,
             "ui_locales": asked.ui_locales,
+            "id_token_hint": id_token_hint if len(id_token_hint or "") <= _MAX_HINT_CHARS else None,
         }
         given = {name: value for name, value in optional.items() if value is not None}
         return await self.requests.address(metadata, transaction, state, self.redirect_uri, given), cookies
@@ -129,15 +133,30 @@ class RelyingParty(ProviderConnection):
         metadata = await self.discovery.metadata()
         # Single use, over all processes, and before the code goes anywhere: of fifty callbacks at once one goes on.
         if not await self.sessions.claim(f"login-{transaction.state_digest}", seconds=_CLAIM_SECONDS):
-            raise AuthorizationResponseError("state_replayed")
+            raise AuthorizationResponseError("state_replayed", return_to=transaction.return_to)
         return Callback(response, transaction, metadata)
 
-    def spent_cookies(self, transaction: LoginTransaction) -> list[bytes]:
+    def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
+        """Return where a login led that is finished in this browser, for a second response to it with another code.
+
+        The user went Back to the provider and submitted its page again. Nothing is exchanged and no session changes.
+        """
+        try:
+            response = read_authorization_response(query)
+        except AuthorizationResponseError:
+            return None
+        return self.transactions.finished_return_to(headers, response.state, response.code, self.provider.id)
+
+    def spent_cookies(self, callback: Callback) -> list[bytes]:
         """Return the Set-Cookie values that delete what a login that is used up has left in the browser."""
-        deleted = [self.transactions.delete_header(transaction)]
-        if transaction.response_mode == "form_post":
-            deleted.append(self.posted.delete_header(transaction))
+        deleted = [self.transactions.delete_header(callback.transaction)]
+        if callback.transaction.response_mode == "form_post":
+            deleted.append(self.posted.delete_header(callback.transaction))
         return deleted
+
+    def finish_cookie(self, callback: Callback) -> bytes:
+        """Return the Set-Cookie value for `repeated_login`."""
+        return self.transactions.finish_header(callback.transaction, callback.response.code)
 
     async def finish_login(self, callback: Callback) -> FinishedLogin | SilentRefusal:
         """Redeem the code and check everything that comes back; nothing about any session changes here.
@@ -147,7 +166,7 @@ class RelyingParty(ProviderConnection):
         response, transaction, metadata = callback.response, callback.transaction, callback.metadata
         _check_response_issuer(response.issuer, metadata)
         if response.error is not None:
-            if transaction.silent and response.error in _SILENT_REFUSALS:
+            if transaction.silent:
                 return SilentRefusal(response.error, transaction.return_to)
             raise AuthorizationResponseError(response.error)
         answer = await self.token_endpoint.redeem_code(

@@ -102,7 +102,7 @@ async def test_security_headers_are_on_every_answer(client: httpx.AsyncClient, m
     assert response.status_code == status
     policy = response.headers["content-security-policy"]
     assert "default-src 'self'" in policy
-    assert "form-action 'self' http://127.0.0.1:9000" in policy
+    assert "form-action 'self';" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert response.headers["x-content-type-options"] == "nosniff"

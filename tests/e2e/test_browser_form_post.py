@@ -114,8 +114,8 @@ def test_the_session_that_the_browser_has_goes_on_after_a_posted_answer(browser:
         "GET /auth/login session",
         "POST /auth/callback login-post",
         "GET /auth/continue login-post login-reply session",
-        "GET /read session",
+        "GET /read last-sign-in session",
     ]
-    assert set(after) == {"session"}
+    assert set(after) == {"session", "last-sign-in"}
     assert after["session"] != before["session"]
     assert [event.name for event in site.events if event.name.startswith("login")] == ["login.started", "login.succeeded"]

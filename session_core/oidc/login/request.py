@@ -35,14 +35,14 @@ _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _LOCALES: Final = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: [A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*)*\Z")
 _MAX_LOCALES: Final = 128
 _INITIATED: Final = frozenset({"iss", "login_hint", "target_link_uri"})
-_LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", "ui_locales", "provider", "unsent"}
+_LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", "ui_locales", "provider", "unsent", "page"}
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What somebody asks of a login. `next` and `target_link_uri` are not checked here.
 
     `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4). `unsent`: the login
-    interrupts a form, whose page is to say that it was not sent.
+    interrupts a form, whose page is to say that it was not sent. `page`: the redirect may follow a form, so a page leads on.
     """
 
     next: str | None = None
@@ -55,6 +55,7 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     issuer: str | None = None
     target_link_uri: str | None = None
     unsent: bool = False
+    page: bool = False
 
 
 class LoginDemands(msgspec.Struct, frozen=True):
@@ -92,6 +93,7 @@ def read_login_request(query: bytes) -> LoginRequest:
         issuer=params.get("iss"),
         target_link_uri=params.get("target_link_uri"),
         unsent=params.get("unsent") == "1",
+        page=params.get("page") == "1",
     )
 
 

@@ -10,7 +10,8 @@ else is the default:
 
 A path has ASCII letters, digits, `-._~!$&'()*+,=:` and percent-encoded octets that are valid UTF-8; decoded, these may
 add letters, marks and digits of any script and a space, `"<>[]^`{|};@`, but no slash, backslash, dot, percent sign or
-control character. The query may hold more (no backslash, no control character in any spelling), but no second `next`.
+control character. The query may hold more (no backslash, no control character in any spelling); what browsers leave as it is
+in it (`[]^`{|}`, a lone `%`) is encoded in the result. A parameter named `next` in it must be a local path or no address.
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ import unicodedata
 from typing import Final
 from urllib.parse import quote, unquote
 
+from session_core.urls import QUERY_MARKS, encoded_query
+
 __all__ = ("local_return_to",)
 
 _MAX_CHARS: Final = 2048
 _MAX_LAYERS: Final = 4
 _PATH_MARKS: Final = "-._~!$&'()*+,=:"
-_QUERY_MARKS: Final = _PATH_MARKS + "/?@;"
+_ENCODED_IN_QUERY: Final = "[]^`{|}%"
+"""Browsers send these as they are; the result has them percent-encoded."""
 _PATH_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(_PATH_MARKS)}]|[^\x00-\x7f]|%[0-9A-Fa-f]{{2}})"
-_QUERY_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(_QUERY_MARKS)}]|[^\x00-\x7f]|%[0-9A-Fa-f]{{2}})"
+_QUERY_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(QUERY_MARKS + _ENCODED_IN_QUERY)}]|[^\x00-\x7f])"
 _SEGMENT: Final = rf"(?!\.){_PATH_CHAR}+"
 _RETURN_TO: Final = re.compile(
     rf"(?P<path>/(?:{_SEGMENT}(?:/{_SEGMENT})*/?)?)(?:\?(?P<query>{_QUERY_CHAR}*))?(?:\#{_QUERY_CHAR}*)?\Z"
 )
 _HIDDEN_IN_PATH: Final = re.compile(r"%(?:[01][0-9a-f]|7f|2e|2f|5c|25)", re.IGNORECASE)
 _HIDDEN_IN_QUERY: Final = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
-_NESTED: Final = re.compile(r"(?:^|[?&;#])next(?:=|&|;|$)", re.IGNORECASE)
+_NESTED: Final = re.compile(r"(?:^|[?&;#])next=([^&;#]*)", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"[\x00-\x20]*(?:[/\\]|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
 
 
 def local_return_to(
@@ -54,12 +59,17 @@ def local_return_to(
     parts = _RETURN_TO.match(next)
     if parts is None:
         return default
-    path, query = parts["path"], parts["query"] or ""
-    if not _is_plain_path(path, forbidden_prefixes) or not _is_plain_query(query):
+    path = parts["path"]
+    try:
+        next.encode()
+    except UnicodeError:
+        return default
+    query = encoded_query(parts["query"] or "")
+    if not _is_plain_path(path, forbidden_prefixes) or not _is_plain_query(query, forbidden_prefixes):
         return default
     target = quote(path, safe=_PATH_MARKS + "/%")
     if query:
-        target += "?" + quote(query, safe=_QUERY_MARKS + "%")
+        target += "?" + query
     return target if len(target) <= _MAX_CHARS else default
 
 
@@ -76,21 +86,32 @@ def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     return not any(folded.startswith(prefix.casefold()) for prefix in forbidden_prefixes)
 
 
-def _is_plain_query(query: str) -> bool:
+def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     if _HIDDEN_IN_QUERY.search(query):
         return False
-    decoded = _decoded(query)
-    if decoded is None or not all(char.isascii() or unicodedata.category(char)[0] not in "CZ" for char in decoded):
+    decoded = unquote(query, errors="replace")
+    if not all(char.isascii() or char == "\N{REPLACEMENT CHARACTER}" or _is_visible(char) for char in decoded):
         return False
-    # A page that redirects by its own `next` would carry the visitor on to where this one may not go.
+    # A page that redirects to its own `next` must not be a way to an address that this function refuses.
     for _ in range(_MAX_LAYERS):
-        if _NESTED.search(decoded):
+        if any(_leads_elsewhere(value, forbidden_prefixes) for value in _NESTED.findall(decoded)):
             return False
         again = unquote(decoded)
         if again == decoded:
             return True
         decoded = again
     return False
+
+
+def _leads_elsewhere(value: str, forbidden_prefixes: tuple[str, ...]) -> bool:
+    """Whether a nested `next` is an address, and not one that may be returned to."""
+    if not _ADDRESS.match(value):
+        return False
+    return local_return_to(value, default="", forbidden_prefixes=forbidden_prefixes) == ""
+
+
+def _is_visible(char: str) -> bool:
+    return unicodedata.category(char)[0] not in "CZ"
 
 
 def _decoded(text: str) -> str | None:

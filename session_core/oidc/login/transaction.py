@@ -1,8 +1,11 @@
 """One login attempt between its start and its callback, kept by the browser in an encrypted cookie; knows no provider.
 
-Nothing is stored on the server for somebody who only starts a login: a page that opens a thousand logins in its
-visitors' browsers fills no store. Each attempt has a cookie of its own, named after its state, so that ten tabs can log in
-at once and finish in any order.
+Starting a login stores nothing on the server, so a page that opens a thousand logins in its visitors' browsers fills no
+store. Each attempt has a cookie of its own, named after its state: ten tabs can log in at once and finish in any order.
+Together these cookies stay below 4 KB, because many proxies refuse a request with more than 8 KB of headers.
+
+A cookie outlives its attempt, so that "try again" after ten minutes, and Back to the provider after the login, still
+lead to the page that the user wanted.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -13,7 +16,7 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -32,29 +35,28 @@ if TYPE_CHECKING:
 
 __all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "ResponseMode", "state_digest")
 
+T = TypeVar("T", bound=msgspec.Struct)
 ResponseMode: TypeAlias = Literal["query", "form_post"]
 
 LIFETIME_SECONDS: Final = 600
 _MAX_OPEN: Final = 10
 _MAX_DELETED: Final = 20
 """A sibling host can plant any number of cookies; clearing them must not make an answer that no proxy passes on."""
-_MAX_RETURN_TO: Final = 1024
+_MAX_COOKIE_BYTES: Final = 4096
+"""Of all login cookies of a browser, names and separators included."""
+_COOKIE_SECONDS: Final = 3600
 _SECRET_BYTES: Final = 32
+_CODE_DIGEST_BYTES: Final = 16
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _SUFFIX: Final = re.compile(rb"[A-Za-z0-9_-]{8}\Z")
 _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,3900}\Z")
 
 
-class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a callback must match.
-
-    `started_at` is in Unix milliseconds, `begun` is the same in the store's order; `state` is kept as its digest.
-    """
+class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults=True):
+    """What a callback must match. `started_at` is in Unix milliseconds, `begun` is the same in the store's order."""
 
     provider: str
-    state_digest: str
-    nonce: str
-    code_verifier: str
+    seed: bytes
     return_to: str
     started_at: int
     begun: Moment = Moment()
@@ -62,6 +64,42 @@ class LoginTransaction(SecretStruct, frozen=True, kw_only=True, omit_defaults=Tr
     acr_values: tuple[str, ...] = ()
     response_mode: ResponseMode = "query"
     silent: bool = False
+
+    # Three independent secrets from one, so that ten transactions fit into 4 KB; each has 43 characters, the least that
+    # RFC 7636 4.1 allows for a verifier.
+
+    @property
+    def state(self) -> str:
+        """The `state` parameter."""
+        return self._derived(b"state")
+
+    @property
+    def state_digest(self) -> str:
+        """The digest of the state."""
+        return state_digest(self.state)
+
+    @property
+    def nonce(self) -> str:
+        """The `nonce` parameter (OpenID Connect Core 3.1.2.1)."""
+        return self._derived(b"nonce")
+
+    @property
+    def code_verifier(self) -> str:
+        """The PKCE code verifier (RFC 7636 4.1)."""
+        return self._derived(b"code_verifier")
+
+    def _derived(self, purpose: bytes) -> str:
+        return urlsafe_b64encode(hmac.digest(self.seed, purpose, "sha256")).rstrip(b"=").decode()
+
+
+class _FinishedLogin(SecretStruct, frozen=True, array_like=True):
+    """What a browser keeps of its last finished login; `finished_at` is in Unix milliseconds."""
+
+    provider: str
+    state_digest: str
+    code_digest: bytes
+    return_to: str
+    finished_at: int
 
 
 def state_digest(state: str) -> str:
@@ -76,6 +114,7 @@ class LoginTransactions:
         self._sealing = sealing
         self._clock = clock
         self._public_url = public_url
+        self._finished = CookieConfig(name=cookie_name("last-sign-in", public_url), same_site="lax").resolve(public_url)
         bases: dict[ResponseMode, str] = {"query": "login", "form_post": "login-post"}
         self._prefixes = {mode: cookie_name(base, public_url) + "-" for mode, base in bases.items()}
 
@@ -91,19 +130,15 @@ class LoginTransactions:
         response_mode: ResponseMode = "query",
         silent: bool = False,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
-        """Open a transaction; return its state, itself, and the Set-Cookie values for the answer.
+        """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
-        At most ten stay open in a browser; the oldest are deleted. `return_to` must be safe already; one that is too long
-        for a cookie becomes `/`.
+        Other login cookies of the browser are deleted until at most ten logins are open and all these cookies have at most
+        4 KB: first attempts that are over, then the oldest. `return_to` must be safe already.
         """
-        state = secrets.token_urlsafe(_SECRET_BYTES)
         transaction = LoginTransaction(
             provider=provider,
-            state_digest=state_digest(state),
-            nonce=secrets.token_urlsafe(_SECRET_BYTES),
-            # 43 characters, the least that RFC 7636 4.1 allows, and all of them random.
-            code_verifier=secrets.token_urlsafe(_SECRET_BYTES),
-            return_to=return_to if len(return_to) <= _MAX_RETURN_TO else "/",
+            seed=secrets.token_bytes(_SECRET_BYTES),
+            return_to=return_to,
             started_at=self._clock.now(),
             begun=begun,
             max_age=max_age,
@@ -112,15 +147,15 @@ class LoginTransactions:
             silent=silent,
         )
         cookie = self._cookie(transaction.state_digest, response_mode)
-        sealed = self._sealing.seal(msgspec.msgpack.encode(transaction), context=_context(cookie.name))
-        value = urlsafe_b64encode(sealed).rstrip(b"=").decode()
-        return state, transaction, [cookie.set_header(value, LIFETIME_SECONDS), *self._evict(headers)]
+        value = self._seal(cookie.name, transaction)
+        opened = cookie.set_header(value, _COOKIE_SECONDS)
+        return transaction.state, transaction, [opened, *self._evict(headers, _cookie_bytes(cookie.name, value))]
 
     def find(self, headers: Iterable[tuple[bytes, bytes]], state: str) -> LoginTransaction:
         """Return the transaction that this browser opened with `state`.
 
         Raises `AuthorizationResponseError`: `state_malformed`, `state_unknown` (no such cookie here: another browser, a forged
-        state, or login CSRF) or `state_expired`.
+        state, or login CSRF) or `state_expired`, this one with `return_to`.
         """
         if not _STATE.match(state):
             raise AuthorizationResponseError("state_malformed")
@@ -128,32 +163,68 @@ class LoginTransactions:
         headers = list(headers)
         jars = [self._cookie(digest, mode).name for mode in get_args(ResponseMode)]
         for name, value in ((jar, value) for jar in jars for value in read_cookies(headers, jar)):
-            transaction = self._unseal(name, value)
+            transaction = self._unseal(name, value, LoginTransaction)
             if transaction is not None and hmac.compare_digest(transaction.state_digest, digest):
-                if self._is_over(transaction):
-                    raise AuthorizationResponseError("state_expired")
+                if not self._is_recent(transaction.started_at):
+                    raise AuthorizationResponseError("state_expired", return_to=transaction.return_to)
                 return transaction
         raise AuthorizationResponseError("state_unknown")
+
+    def finish_header(self, transaction: LoginTransaction, code: str | None) -> bytes:
+        """Return the Set-Cookie value that keeps of a finished login where it led, and which code it redeemed."""
+        finished = _FinishedLogin(
+            transaction.provider, transaction.state_digest, _code_digest(code or ""), transaction.return_to, self._clock.now()
+        )
+        return self._finished.set_header(self._seal(self._finished.name, finished), LIFETIME_SECONDS)
+
+    def finished_return_to(
+        self, headers: Iterable[tuple[bytes, bytes]], state: str, code: str | None, provider: str
+    ) -> str | None:
+        """Return where this browser's last login led, for a second response to it with another code; None for any other.
+
+        A provider sends one when the user goes Back to its page and submits it again. The same code again is a replay.
+        """
+        if code is None:
+            return None
+        name = self._finished.name
+        for value in read_cookies(headers, name):
+            known = self._unseal(name, value, _FinishedLogin)
+            if (
+                known is not None
+                and known.provider == provider
+                and hmac.compare_digest(known.state_digest, state_digest(state))
+                and not hmac.compare_digest(known.code_digest, _code_digest(code))
+                and self._is_recent(known.finished_at)
+            ):
+                return known.return_to
+        return None
 
     def delete_header(self, transaction: LoginTransaction) -> bytes:
         """Return the Set-Cookie value that deletes the transaction's cookie."""
         return self._cookie(transaction.state_digest, transaction.response_mode).delete_header()
 
-    def _evict(self, headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-        """Return the Set-Cookie values that delete the oldest transactions, and cookies that are none."""
+    def _evict(self, headers: Iterable[tuple[bytes, bytes]], taken: int) -> list[bytes]:
+        """Return the Set-Cookie values that delete what does not fit beside a new cookie of `taken` bytes.
+
+        A cookie that cannot be unsealed stays: it may belong to another application on this host.
+        """
         headers = list(headers)
-        live: list[tuple[int, str]] = []
-        dead: list[str] = []
+        known: list[tuple[bool, int, str, int]] = []
         for name in self._names(headers):
-            opened = [self._unseal(name, value) for value in read_cookies(headers, name)]
-            times = [each.started_at for each in opened if each is not None and not self._is_over(each)]
-            if times:
-                live.append((max(times), name))
-            else:
-                dead.append(name)
-        live.sort()
-        dead = [name for _, name in live[: max(0, len(live) - (_MAX_OPEN - 1))]] + dead
-        return [self._resolve(name).delete_header() for name in dead[:_MAX_DELETED]]
+            for value in read_cookies(headers, name):
+                if (opened := self._unseal(name, value, LoginTransaction)) is not None:
+                    is_open = self._is_recent(opened.started_at)
+                    known.append((is_open, opened.started_at, name, _cookie_bytes(name, value)))
+        name = self._finished.name
+        finished = [value for value in read_cookies(headers, name) if self._unseal(name, value, _FinishedLogin) is not None]
+        known += [(False, 0, name, _cookie_bytes(name, value)) for value in finished]
+        deleted: dict[str, None] = {}
+        open_logins = 1
+        for is_open, _, name, size in sorted(known, reverse=True):
+            taken, open_logins = taken + size, open_logins + is_open
+            if taken > _MAX_COOKIE_BYTES or open_logins > _MAX_OPEN:
+                deleted[name] = None
+        return [self._resolve(name).delete_header() for name in list(deleted)[:_MAX_DELETED]]
 
     def _names(self, headers: list[tuple[bytes, bytes]]) -> list[str]:
         prefixes = [prefix.encode() for prefix in self._prefixes.values()]
@@ -167,19 +238,23 @@ class LoginTransactions:
                     names[name.decode("ascii")] = None
         return list(names)
 
-    def _unseal(self, name: str, value: str) -> LoginTransaction | None:
+    def _seal(self, name: str, value: msgspec.Struct) -> str:
+        sealed = self._sealing.seal(msgspec.msgpack.encode(value), context=_context(name))
+        return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+    def _unseal(self, name: str, value: str, kind: type[T]) -> T | None:
         if not _VALUE.match(value) or len(value) % 4 == 1:
             return None
         plain = self._sealing.unseal(urlsafe_b64decode(value + "=" * (-len(value) % 4)), context=_context(name))
         try:
-            return None if plain is None else msgspec.msgpack.decode(plain, type=LoginTransaction)
+            return None if plain is None else msgspec.msgpack.decode(plain, type=kind)
         except msgspec.MsgspecError:
             return None  # sealed by another version of this program
 
-    def _is_over(self, transaction: LoginTransaction) -> bool:
+    def _is_recent(self, at: int) -> bool:
         # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
         # A node whose clock is behind that of the one where the login began sees it begin later.
-        return not -TOLERATED_SKEW_MS <= self._clock.now() - transaction.started_at < LIFETIME_SECONDS * 1000
+        return -TOLERATED_SKEW_MS <= self._clock.now() - at < LIFETIME_SECONDS * 1000
 
     def _cookie(self, digest: str, mode: ResponseMode) -> ResolvedCookie:
         return self._resolve(self._prefixes[mode] + digest[:8])
@@ -190,6 +265,14 @@ class LoginTransactions:
             return CookieConfig(name=name, same_site="none", secure=True).resolve(self._public_url)
         # Lax: the way back from the provider is a cross-site navigation, on which Strict is not sent.
         return CookieConfig(name=name, same_site="lax").resolve(self._public_url)
+
+
+def _cookie_bytes(name: str, value: str) -> int:
+    return len(name) + len("=") + len(value) + len("; ")
+
+
+def _code_digest(code: str) -> bytes:
+    return sha256(b"login code\0" + code.encode("utf-8", "surrogatepass")).digest()[:_CODE_DIGEST_BYTES]
 
 
 def _context(cookie_name: str) -> str:

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from session_core.asgi.middleware import session_of
-from session_core.asgi.same_origin import is_user_navigation
+from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.errors import (
     AuthorizationResponseError,
     CrossSiteRequestError,
@@ -21,18 +21,21 @@ from session_core.errors import (
     SessionCoreError,
     SessionGoneError,
 )
+from session_core.litestar.problem import is_browser_navigation
 from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
 from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 
 if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
 
-    from session_core.oidc.relying_party import FinishedLogin, RelyingParty
+    from session_core.oidc.login.request import LoginRequest
+    from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("login_handlers",)
@@ -49,17 +52,15 @@ def login_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
     providers = [party.provider for party in relying_parties]
     named = any(provider.id != DEFAULT_ID for provider in providers)
     plain = any(provider.id == DEFAULT_ID for provider in providers)
-    # Where there is a choice, a login that names nobody goes to the provider of whoever is logged in.
-    several = len(providers) > 1
     handlers: list[BaseRouteHandler] = [
-        get("/login", opt={"session": several}, summary="Start a login")(login),
+        get("/login", opt={"session": True}, summary="Start a login")(login),
         post("/login", status_code=_SEE_OTHER, opt=_CROSS_SITE, summary="Start a login for another site")(initiated_login),
     ]
     posting = {provider.id for provider in providers if provider.response_mode == "form_post"}
     if plain:
         handlers.append(get("/callback", **_FINISH)(callback))
     if named:
-        handlers.append(get("/login/{provider_id:str}", summary="Start a login at a provider")(login_at))
+        handlers.append(get("/login/{provider_id:str}", opt={"session": True}, summary="Start a login at a provider")(login_at))
         handlers.append(get("/callback/{provider_id:str}", **_FINISH)(callback_of))
     if DEFAULT_ID in posting:
         handlers.append(post("/callback", **_POSTED)(posted_callback))
@@ -144,6 +145,7 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
     if not is_user_navigation(headers):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError
+    asked: LoginRequest | None = None
     try:
         asked = read_login_request(query)
         party = chosen_party(relying_parties, asked, path_id)
@@ -151,17 +153,31 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
             identity = (await session_of(request)).identity if len(relying_parties) > 1 else None
             party = usual_party(relying_parties, identity)
         if party is None and asked.prompt == "none":
-            await events.emit("login.silent_failed", reason="provider_not_chosen")
-            return Redirect(return_to_of(asked, relying_parties.config.public_url), status_code=_SEE_OTHER)
+            raise AuthorizationResponseError("provider_not_chosen")
         if party is None:
             return choice_response(request, relying_parties, carried_params(query))
-        url, cookies = await party.start_login(asked, list(headers))
+        hint = await _id_token_hint(request, relying_parties, party) if asked.prompt == "none" else None
+        url, cookies = await party.start_login(asked, list(headers), id_token_hint=hint)
     except OidcError as error:
+        if asked is not None and asked.prompt == "none":  # a silent login leads to the page in any case
+            await events.emit("login.silent_failed", reason=error.reason)
+            return Redirect(return_to_of(asked, relying_parties.config.public_url), status_code=_SEE_OTHER)
         await events.emit("login.failed", reason=error.reason)
+        if asked is not None:
+            error.return_to = return_to_of(asked, relying_parties.config.public_url)
         raise
     queued_cookies(request.scope).extend(cookies)
     await events.emit("login.started")
-    return Redirect(url, status_code=_SEE_OTHER)
+    return leave(url, by_page=asked.page and is_browser_navigation(request))
+
+
+async def _id_token_hint(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty) -> str | None:
+    """Return the ID token of this browser's login at this provider: some providers need it with `prompt=none`."""
+    session = await session_of(request)
+    tokens = relying_parties.vault.open(session.vault, session.identity)
+    if session.identity is None or tokens is None or session.identity.issuer != party.provider.issuer:
+        return None
+    return tokens.id_token
 
 
 async def _put_aside(request: AnyRequest, party: RelyingParty, path: str) -> Redirect:
@@ -176,20 +192,29 @@ async def _put_aside(request: AnyRequest, party: RelyingParty, path: str) -> Red
 
 
 async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> Redirect:
-    events = party.sessions.events
+    events, cookies = party.sessions.events, queued_cookies(request.scope)
+    query, headers = request.scope["query_string"], list(request.scope["headers"])
+    if is_speculative(headers):  # it would use the code up before the user gets here
+        await events.emit("request.cross_site", reason="callback_prefetch")
+        raise CrossSiteRequestError
     handle: str | None = None
+    received: Callback | None = None
     try:
         session = await session_of(request)
         handle = session.handle
-        query, headers = request.scope["query_string"], list(request.scope["headers"])
+        if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
+            return Redirect(led_to, status_code=_SEE_OTHER)
         received = await party.receive_callback(query, headers, posted=posted)
-        queued_cookies(request.scope).extend(party.spent_cookies(received.transaction))
+        cookies += party.spent_cookies(received)
         finished = await party.finish_login(received)
         if isinstance(finished, SilentRefusal):
             await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
         else:
             await _enter(party, session, finished)
+            cookies.append(party.finish_cookie(received))
     except SessionCoreError as error:
+        if received is not None and isinstance(error, OidcError):
+            error.return_to = received.transaction.return_to
         await events.emit("login.failed", handle=handle, reason=error.reason if isinstance(error, OidcError) else error.code)
         raise
     except Exception:

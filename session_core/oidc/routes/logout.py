@@ -13,13 +13,14 @@ from litestar.response import Redirect
 
 from session_core.asgi.middleware import session_of
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError
-from session_core.litestar.problem import problem
+from session_core.litestar.problem import is_browser_navigation, problem
 from session_core.oidc.addresses import origin_of_url
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.leaving import leave
 from session_core.oidc.verify.claims import optional_text
 
 if TYPE_CHECKING:
@@ -51,8 +52,12 @@ def logout_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
 
 
 @post("/logout", status_code=_SEE_OTHER, opt={"session": True}, summary="Log out")
-async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revoking) -> Redirect:
-    """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0)."""
+async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revoking) -> Response[Any]:
+    """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0).
+
+    A program that accepts JSON and no page gets `{"logout_url"}`, null where the provider has no logout: a `fetch` would
+    follow a redirect without showing the provider's page.
+    """
     session = await session_of(request)
     identity, handle = session.identity, session.handle
     tokens = relying_parties.vault.open(session.vault, identity)
@@ -65,8 +70,13 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
         if party is not None:
             await revocation.revoke(party, tokens, handle=handle)
             url = await party.end_session_url(tokens.id_token if tokens else None)
-    location = url or relying_parties.config.post_logout_path
-    return Redirect(location, status_code=_SEE_OTHER, headers={"clear-site-data": _CLEAR})
+    headers = {"clear-site-data": _CLEAR}
+    accepted = request.headers.get("accept", "")
+    if "application/json" in accepted and "text/html" not in accepted:
+        return Response({"logout_url": url}, status_code=200, media_type=MediaType.JSON, headers=headers)
+    if url is None:
+        return Redirect(relying_parties.config.post_logout_path, status_code=_SEE_OTHER, headers=headers)
+    return leave(url, by_page=is_browser_navigation(request), headers=headers)
 
 
 @post("/backchannel-logout", status_code=200, opt={"session": False, "cross_site": True}, summary="Back-channel logout")

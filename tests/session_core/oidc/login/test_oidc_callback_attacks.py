@@ -187,11 +187,11 @@ async def test_cross_site_login_starts_make_no_session_and_few_transactions(worl
 
 
 @pytest.mark.attack("12")
-async def test_junk_in_transaction_cookies_is_cleared(world: World) -> None:
+async def test_a_cookie_that_does_not_unseal_is_left_to_its_application(world: World) -> None:
+    """Cookies ignore ports: it may be the open login of another application on this host."""
     world.browser.cookies.set("login-junkjunk", "x" * 50)
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
-    deleted = [cookie for cookie in response.headers.get_list("set-cookie") if "Max-Age=0" in cookie]
-    assert [cookie.partition("=")[0] for cookie in deleted] == ["login-junkjunk"]
+    assert not [cookie for cookie in response.headers.get_list("set-cookie") if "Max-Age=0" in cookie]
 
 
 @pytest.mark.attack("54")
@@ -199,7 +199,7 @@ async def test_five_hundred_planted_cookies_make_no_huge_answer(world: World) ->
     cookies = "; ".join(f"login-{number:08d}=x" for number in range(500))
     response = await world.browser.get("/auth/login", headers={**GET_PAGE, "cookie": cookies})
     assert response.status_code == 303
-    assert len(response.headers.get_list("set-cookie")) == 21
+    assert len(response.headers.get_list("set-cookie")) == 1
 
 
 @pytest.mark.attack("12")
@@ -272,7 +272,7 @@ async def test_a_transaction_cookie_changed_or_moved_does_not_open(world: World)
 
 
 @pytest.mark.attack("50")
-async def test_a_transaction_under_the_name_of_another_is_cleared_as_junk(world: World) -> None:
+async def test_a_transaction_under_the_name_of_another_does_not_open(world: World) -> None:
     await world.start()
     await world.start()
     cookies = {name: value for name, value in world.browser.cookies.items() if name.startswith("login-")}
@@ -280,7 +280,7 @@ async def test_a_transaction_under_the_name_of_another_is_cleared_as_junk(world:
     async with world.new_browser(cookies=swapped) as browser:
         response = await browser.get("/auth/login", headers=GET_PAGE)
     deleted = [cookie for cookie in response.headers.get_list("set-cookie") if "Max-Age=0" in cookie]
-    assert {cookie.partition("=")[0] for cookie in deleted} == set(cookies)
+    assert deleted == []
 
 
 @pytest.mark.attack("58")

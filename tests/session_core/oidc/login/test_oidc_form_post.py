@@ -80,7 +80,7 @@ async def test_the_cookies(world: PostWorld) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     assert cookie.startswith("__Host-login-post-")
-    assert cookie.endswith("; Max-Age=600; Path=/; Secure; HttpOnly; SameSite=None")
+    assert cookie.endswith("; Max-Age=3600; Path=/; Secure; HttpOnly; SameSite=None")
     _, form = world.op.respond(response.headers["location"])
     posted = await world.post(urlencode(form))
     (reply,) = posted.headers.get_list("set-cookie")

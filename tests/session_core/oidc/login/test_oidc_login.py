@@ -112,8 +112,59 @@ async def test_an_address_elsewhere_is_no_next(world: World) -> None:
     assert (await world.login(next="https://evil.example/")).headers["location"] == "/"
 
 
-async def test_a_next_too_long_for_a_cookie_becomes_the_start_page(world: World) -> None:
-    assert (await world.login(next="/" + "a" * 1500)).headers["location"] == "/"
+@pytest.mark.parametrize("length", [1023, 1024, 1025, 1500, 2048])
+async def test_a_long_next_survives_the_login(world: World, length: int) -> None:
+    page = "/" + "a" * (length - 1)
+    assert (await world.login(next=page)).headers["location"] == page
+
+
+@pytest.mark.attack("74")
+@pytest.mark.parametrize("length", [1, 300, 1024, 2048])
+async def test_login_cookies_together_have_at_most_4_kb(world: World, length: int) -> None:
+    urls = [await world.start(next="/" + "a" * (length - 1)) for _ in range(12)]
+    cookies = {name: value for name, value in world.browser.cookies.items() if "login" in name or "sign-in" in name}
+    assert sum(len(name) + len(value) + 3 for name, value in cookies.items()) <= 4096
+    assert len(cookies) >= min(10, 4096 // (length * 2 + 400))
+    # The newest attempts stay open.
+    assert (await world.come_back(world.op.authorize(urls[-1]))).status_code == 303
+
+
+class TestBackToTheProvider:
+    async def test_a_second_response_with_another_code_leads_on(self, world: World) -> None:
+        started = await world.start(next="/account?tab=2")
+        assert (await world.come_back(world.op.authorize(started))).status_code == 303
+        session = world.browser.cookies.get("session")
+        again = await world.come_back(world.op.authorize(started))
+        assert (again.status_code, again.headers["location"]) == (303, "/account?tab=2")
+        assert world.browser.cookies.get("session") == session
+        assert world.op.count("/token") == 1
+
+    async def test_the_same_code_again_is_a_replay(self, world: World) -> None:
+        url = world.op.authorize(await world.start())
+        await world.come_back(url)
+        assert (await world.come_back(url)).status_code == 400
+
+    async def test_not_without_the_session(self, world: World) -> None:
+        started = await world.start()
+        await world.come_back(world.op.authorize(started))
+        world.browser.cookies.delete("session")
+        assert (await world.come_back(world.op.authorize(started))).status_code == 400
+
+    async def test_not_after_ten_minutes(self, world: World) -> None:
+        started = await world.start()
+        await world.come_back(world.op.authorize(started))
+        world.clock.advance(seconds=601)
+        assert (await world.come_back(world.op.authorize(started))).status_code == 400
+
+
+@pytest.mark.attack("72")
+@pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
+async def test_a_prefetch_does_not_spend_the_code(world: World, purpose: str) -> None:
+    url = world.op.authorize(await world.start())
+    response = await world.browser.get(url, headers={**GET_PAGE, "sec-purpose": purpose})
+    assert response.status_code == 403
+    assert world.op.count("/token") == 0
+    assert (await world.come_back(url)).status_code == 303
 
 
 @pytest.mark.attack("asvs-3.3.2")
@@ -124,7 +175,7 @@ async def test_the_transaction_cookie(world: World) -> None:
     name, _, rest = cookie.partition("=")
     assert name.startswith("login-")
     assert len(name) == len("login-") + 8
-    assert rest.partition("; ")[2] == "Max-Age=600; Path=/; HttpOnly; SameSite=Lax"
+    assert rest.partition("; ")[2] == "Max-Age=3600; Path=/; HttpOnly; SameSite=Lax"
     assert response.headers["cache-control"] == "no-store"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 
 from session_core import ConfigurationError
@@ -98,7 +100,17 @@ class TestWhatEveryLoginMustProve:
 
 class TestSilentLogin:
     @pytest.mark.parametrize(
-        "error", ["login_required", "interaction_required", "consent_required", "account_selection_required"]
+        "error",
+        [
+            "login_required",
+            "interaction_required",
+            "consent_required",
+            "account_selection_required",
+            "invalid_request",
+            "access_denied",
+            "server_error",
+            "invalid_scope",
+        ],
     )
     async def test_nobody_is_disturbed_when_it_fails(self, error: str) -> None:
         world = World()
@@ -125,12 +137,19 @@ class TestSilentLogin:
         assert (await world.come_back(world.op.authorize(url))).headers["location"] == "/account"
         assert await world.subject() == "alice"
 
-    @pytest.mark.parametrize("error", ["access_denied", "server_error", "invalid_scope", "made_up"])
-    async def test_other_errors_are_errors(self, error: str) -> None:
+    async def test_a_provider_that_is_out_leads_to_the_page(self) -> None:
         world = World()
-        await world.plant()
-        world.op.response_params = {"code": None, "error": error}
-        await world.assert_rejected(await world.login(prompt="none"), "provider_error" if error == "made_up" else error)
+        world.op.replies = {"/.well-known/openid-configuration": lambda _: httpx2.Response(503)}
+        response = await world.browser.get("/auth/login?prompt=none&next=/account", headers=GET_PAGE)
+        assert (response.status_code, response.headers["location"]) == (303, "/account")
+        assert len(world.reasons("login.silent_failed")) == 1
+
+    async def test_the_provider_is_told_who_is_logged_in(self) -> None:
+        world = World()
+        await world.login()
+        (hint,) = asked(await world.start(prompt="none"))["id_token_hint"]
+        assert b'"sub": "alice"' in urlsafe_b64decode(hint.split(".")[1] + "==")
+        assert "id_token_hint" not in asked(await world.start())
 
     @pytest.mark.attack("10")
     async def test_the_same_error_in_a_login_that_was_not_silent(self) -> None:

@@ -146,11 +146,33 @@ class TestForms:
         world.op.auth_time = world.now
         assert (await world.follow(response)).headers["location"] == "/?unsent=1"
 
+    async def test_a_form_after_the_session_expired_is_reported_too(self, world: StepUpWorld) -> None:
+        headers = {**PAGE, "referer": f"{PUBLIC_URL}/read?tab=2"}
+        response = await world.browser.post("/recent", data={"amount": "5"}, headers=headers)
+        assert response.headers["location"] == "/auth/login?next=%2Fread%3Ftab%3D2&unsent=1"
+        assert (await world.follow(response)).headers["location"] == "/read?tab=2&unsent=1"
+
     async def test_an_address_that_would_become_too_long_is_kept_without_the_word(self, world: StepUpWorld) -> None:
         target = "/read?" + "a" * 1000
         response = await world.browser.get("/auth/login", params={"next": target, "unsent": "1"}, headers=PAGE)
         back = await world.come_back(world.op.authorize(response.headers["location"]))
         assert back.headers["location"].startswith("/read?aaa")
+
+
+@pytest.mark.parametrize(
+    ("asked", "led_to"),
+    [
+        ("/recent?filter[status]=open", "/recent?filter%5Bstatus%5D=open"),
+        ("/recent?a=1|2&b={x}&c=^", "/recent?a=1%7C2&b=%7Bx%7D&c=%5E"),
+        ("/recent?next=/other&page=2", "/recent?next=/other&page=2"),
+        ("/recent?q=100%", "/recent?q=100%25"),
+        ("/recent?q=" + "a" * 1900, "/recent?q=" + "a" * 1900),
+    ],
+)
+async def test_what_the_guard_writes_the_login_accepts(world: StepUpWorld, asked: str, led_to: str) -> None:
+    path, _, query = asked.partition("?")
+    response = await world.browser.get(httpx.URL("http://127.0.0.1:8000" + path).copy_with(query=query.encode()), headers=PAGE)
+    assert (await world.follow(response)).headers["location"] == led_to
 
 
 class TestPrograms:

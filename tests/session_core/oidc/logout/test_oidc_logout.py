@@ -106,7 +106,7 @@ class TestFromTheApplication:
 def assert_refused(response: httpx.Response) -> None:
     assert response.status_code == 400
     assert response.headers["content-type"].startswith("application/problem+json")
-    assert response.headers["cache-control"] == "no-store"
+    assert "no-store" in response.headers["cache-control"]
     assert "set-cookie" not in response.headers
     assert set(response.json()) == {"type", "title", "status", "code"}
 
@@ -116,7 +116,7 @@ class TestFromTheProviderInTheBack:
     async def test_the_sessions_of_the_sid_end(self, world: World) -> None:
         response = await world.send_logout(world.op.logout_token())
         assert (response.status_code, response.content) == (200, b"")
-        assert response.headers["cache-control"] == "no-store"
+        assert "no-store" in response.headers["cache-control"]
         assert "set-cookie" not in response.headers
         assert await world.subject() is None
         assert world.reasons("session.revoked") == ["backchannel_logout"]
@@ -303,7 +303,7 @@ class TestFromTheProviderInTheFront:
         async with world.new_browser() as frame:
             response = await frame.get("/auth/frontchannel-logout", params={"iss": ISSUER, "sid": "op-session-1"})
         assert response.status_code == 200
-        assert response.headers["cache-control"] == "no-store"
+        assert "no-store" in response.headers["cache-control"]
         assert response.headers["content-security-policy"] == f"default-src 'none'; frame-ancestors {ISSUER}"
         assert await world.subject() is None
 
@@ -330,3 +330,44 @@ class TestFromTheProviderInTheFront:
             assert (await world.browser.get("/auth/frontchannel-logout", params=params)).status_code == 200
         assert len(vars(world.sessions.store.inner).get("_claims", ())) == before
         assert await world.subject() == "alice"
+
+
+BROWSER = {
+    "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "sec-fetch-site": "same-origin",
+    "sec-fetch-mode": "navigate",
+    "sec-fetch-dest": "document",
+}
+
+
+class TestHowTheBrowserLeaves:
+    async def test_a_program_gets_the_address_as_json(self) -> None:
+        world = World()
+        await world.login()
+        headers = {"sec-fetch-site": "same-origin", "accept": "application/json"}
+        response = await world.browser.post("/auth/logout", headers=headers)
+        assert response.status_code == 200
+        assert response.json()["logout_url"].startswith(f"{ISSUER}/end?")
+        assert "location" not in response.headers
+        assert await world.subject() is None
+        again = await world.browser.post("/auth/logout", headers=headers)
+        assert (again.status_code, again.json()) == (200, {"logout_url": None})
+
+    async def test_a_form_in_a_browser_ends_on_a_page_that_leads_on(self) -> None:
+        """`form-action` of the page with the form covers all redirects after it, also those from the provider to others."""
+        world = World()
+        await world.login()
+        response = await world.browser.post("/auth/logout", headers=BROWSER)
+        assert response.status_code == 200
+        assert f'<meta http-equiv="refresh" content="0;url={ISSUER}/end?' in response.text
+        assert "Max-Age=0" in response.headers["set-cookie"]
+        assert response.headers["clear-site-data"]
+        assert "no-store" in response.headers["cache-control"]
+
+    async def test_a_form_that_needs_a_login_ends_on_a_page_too(self) -> None:
+        world = World()
+        refused = await world.browser.get("/auth/login?next=/read&page=1", headers=BROWSER)
+        assert refused.status_code == 200
+        assert f"0;url={ISSUER}/authorize?" in refused.text
+        plain = await world.browser.get("/auth/login?next=/read&page=1", headers={**BROWSER, "accept": "text/html"})
+        assert plain.status_code == 303

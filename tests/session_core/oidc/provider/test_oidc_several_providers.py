@@ -311,16 +311,6 @@ async def test_a_provider_that_is_out_does_not_keep_the_others_users_out(world: 
     assert await world.subject() == "alice"
 
 
-async def test_where_forms_of_ours_may_end(world: TwoProviders) -> None:
-    assert world.oidc.relying_parties.form_targets() == {ISSUER, OTHER}
-    world.other.metadata = {
-        "authorization_endpoint": "https://login.other.example/a",
-        "end_session_endpoint": "https://x.example/e",
-    }
-    await world.start_at("/auth/login/other")
-    assert world.oidc.relying_parties.form_targets() == {ISSUER, OTHER, "https://login.other.example", "https://x.example"}
-
-
 async def test_only_named_providers() -> None:
     plugin = OidcPlugin(
         OidcConfig(

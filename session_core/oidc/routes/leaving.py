@@ -1,0 +1,30 @@
+"""Leads the browser from a form of ours to another site by a page, not by a redirect.
+
+Browsers apply `form-action` of the page that holds a form to every redirect after it (CSP Level 3, 6.4.1). A provider may
+redirect on to sites that nobody can list: brokers, federated logout. A page of ours ends the chain of redirects; what it
+leads to is a new navigation.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, Final
+
+from litestar import MediaType, Response
+from litestar.response import Redirect
+
+__all__ = ("leave",)
+
+_SEE_OTHER: Final = 303
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="refresh" content="0;url={url}"><title>One moment</title></head>
+<body><main><p><a href="{url}">Continue</a></p></main></body></html>
+"""
+
+
+def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> Response[Any]:
+    """Return a response that leads to `url`: a page that navigates there at once, or a redirect (303)."""
+    if not by_page:
+        return Redirect(url, status_code=_SEE_OTHER, headers=headers)
+    return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=MediaType.HTML, headers=headers)
