@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
@@ -22,7 +22,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 from pydantic import SecretStr
 
 from app import NAME
-from app.data.database import SCHEMA_REVISION, migrate
+from app.application import Application
+from app.data.database import SCHEMA_REVISION, DatabaseUnavailableError, migrate
 from app.ops.access_log import AccessLog
 from app.ops.log import configure_logging
 from app.routes import account, admin, health, home, session_api, static, user_api
@@ -44,6 +45,7 @@ from session_core.sessions.record import Device
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from litestar import Litestar
     from litestar.connection import ASGIConnection
 
     from session_core import SessionHandle
@@ -63,7 +65,9 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     try:
         settings = settings or load_settings()
         if _only_checked():
-            return _assemble(_assemblable(settings), clock or SystemClock(), judged=settings)
+            app = _assemble(_assemblable(settings), clock or SystemClock(), judged=settings)
+            app.only_for_check = True
+            return app
         refuse_unfit(settings)
         return _assemble(settings, clock or SystemClock(), judged=settings)
     except (SettingsError, ConfigurationError) as error:
@@ -71,8 +75,13 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
 
 def _only_checked() -> bool:
-    """Whether this is `litestar check`, which names what is unfit together with the routes, and serves nothing."""
-    return Path(sys.argv[0]).name == "litestar" and "check" in sys.argv[1:]
+    """Whether this is `litestar check`, which names what is unfit together with the routes.
+
+    The answer need not be certain: an application that is built for it cannot serve.
+    """
+    program = Path(sys.argv[0])
+    named = program.parent.name if program.stem == "__main__" else program.stem
+    return named == "litestar" and "check" in sys.argv[1:]
 
 
 def _assemblable(settings: Settings) -> Settings:
@@ -83,11 +92,11 @@ def _assemblable(settings: Settings) -> Settings:
     return settings.model_copy(update=missing)
 
 
-def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Litestar:
+def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Application:
     configure_logging(level=settings.app_log_level, as_json=settings.is_production)
     services = Services(settings, clock)
     login = OidcPlugin(_oidc_config(services))
-    app = Litestar(
+    app = Application(
         route_handlers=[
             *home.handlers,
             *account.handlers,
@@ -108,6 +117,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Litestar
         opt={"posture_check": lambda: (judged.app_env, production_problems(judged), judged.is_production)},
     )
     app.state["services"] = services
+    app.prepare = partial(_prepare, services)
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
     app.asgi_handler = AccessLog(
         SecurityHeaders(app.asgi_handler, settings),
@@ -175,12 +185,22 @@ def _oidc_config(services: Services) -> OidcConfig:
     )
 
 
+async def _prepare(services: Services) -> None:
+    """Open the database; a development machine migrates it by itself."""
+    database, settings = services.database, services.settings
+    await database.open()
+    if settings.is_production or await database.revision() == SCHEMA_REVISION:
+        return
+    try:
+        await asyncio.to_thread(migrate, settings.database_url)
+    except DatabaseUnavailableError as error:
+        await database.close()
+        sys.exit(f"error: DATABASE_URL: {error}")
+
+
 @asynccontextmanager
 async def _running(services: Services, login: OidcPlugin) -> AsyncIterator[None]:
-    """Open the database for as long as the application runs; a development machine migrates it by itself."""
-    await services.database.open()
-    if not services.settings.is_production and await services.database.revision() != SCHEMA_REVISION:
-        await asyncio.to_thread(migrate, services.settings.database_url)
+    """Run what lives as long as the application, after `_prepare`."""
     await services.audit.open()
     # The first login need not wait for it, and pages know where a logout may lead. A provider that is out stops nothing.
     asking_provider = asyncio.create_task(_ask_provider(login))

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.data.database import migrate
+from app.data.database import DatabaseUnavailableError, migrate
 from app.ops.collector import settle_collector
 from app.ops.listening import address_problem, end_with_parent
 from app.ops.log import configure_logging
@@ -45,7 +45,11 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         return 1
     if not settings.is_production:
         # Here and not in the workers: one process migrates, and the others find it done.
-        migrate(settings.database_url)
+        try:
+            migrate(settings.database_url)
+        except DatabaseUnavailableError as error:
+            print(f"error: DATABASE_URL: {error}", file=sys.stderr)
+            return 1
     with ExitStack() as resources:
         if options.workers > 1:
             # Workers share their numbers through files there; without it /metrics would show one worker's at random.

@@ -82,14 +82,22 @@ class DemoServers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve both inside the block."""
+        """Serve both inside the block. Raises `StartError` when the application cannot start."""
+        refusal: StartError | None = None
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._op.lifespan())
             await stack.enter_async_context(_serving(self._op, _IPV4, self._addresses.op_port))
-            await stack.enter_async_context(self._app.lifespan())
-            for host in self._addresses.app_hosts:
-                await stack.enter_async_context(_serving(self._app, host, self._addresses.port))
-            yield
+            try:
+                await stack.enter_async_context(self._app.lifespan())
+            except SystemExit as end:
+                # Raised only outside: the provider's lifespan would wrap it in a group.
+                refusal = StartError(str(end).removeprefix("error: "))
+            else:
+                for host in self._addresses.app_hosts:
+                    await stack.enter_async_context(_serving(self._app, host, self._addresses.port))
+                yield
+        if refusal is not None:
+            raise refusal
 
     def _make_op(self, secret: str) -> Litestar:
         url = self._addresses.app_url

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from alembic import context
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.data.database import make_engine
+from app.data.database import make_engine, why_unavailable
 from app.data.tables import metadata
 from app.settings.report import SettingsError
 from app.settings.settings import load_settings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ADVISORY_LOCK = 0x5E5510
+_CONNECT_SECONDS = 5.0
 _TARGETS = [metadata, session_metadata]
 
 
@@ -47,10 +49,23 @@ def _migrate(connection: Connection) -> None:
 async def _online() -> None:
     engine = make_engine(_url())
     try:
-        async with engine.connect() as connection:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            connection = await engine.connect()
+        try:
             await connection.run_sync(_migrate)
+        finally:
+            await connection.close()
     finally:
         await engine.dispose()
+
+
+def _run() -> None:
+    try:
+        asyncio.run(_online())
+    except (SQLAlchemyError, OSError) as error:
+        if "url" in context.config.attributes:
+            raise  # to `migrate`
+        sys.exit(f"error: DATABASE_URL: {why_unavailable(error)}")
 
 
 if context.is_offline_mode():
@@ -58,4 +73,4 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    asyncio.run(_online())
+    _run()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ("SCHEMA_REVISION", "Database", "DatabaseUnavailableError", "make_engine", "migrate")
+__all__ = ("SCHEMA_REVISION", "Database", "DatabaseUnavailableError", "make_engine", "migrate", "why_unavailable")
 
 SCHEMA_REVISION: Final = "0002"
 """The newest migration; a test holds it to the migrations directory."""
@@ -89,17 +89,32 @@ def make_engine(url: str) -> AsyncEngine:
 
 
 def migrate(url: str) -> None:
-    """Bring the database to `SCHEMA_REVISION`. Safe in several processes at once; runs its own event loop."""
+    """Bring the database to `SCHEMA_REVISION`. Safe in several processes at once; runs its own event loop.
+
+    Raises `DatabaseUnavailableError` when it does not answer, or refuses.
+    """
     # Imported here: a server whose database is up to date starts without alembic.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    if url.startswith("sqlite"):
-        _make_private_file(make_url(url).database or "")
     config = Config()
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    try:
+        if url.startswith("sqlite"):
+            _make_private_file(make_url(url).database or "")
+        command.upgrade(config, "head")
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseUnavailableError(why_unavailable(error)) from error
+
+
+def why_unavailable(error: Exception) -> str:
+    """Return one line for an operator: the class and the code of the driver's error. No text of it, which may quote values."""
+    cause: Any = getattr(error, "orig", None) or error
+    while cause.__cause__ is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or getattr(cause, "strerror", None)
+    return f"the database does not answer, or refuses: {type(cause).__name__}{f' ({code})' if code else ''}"
 
 
 def _migrations() -> Path:
