@@ -13,7 +13,7 @@ from session_core.oidc.provider.client_authentication import ClientAuthenticatio
 from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
 from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
-from session_core.oidc.provider.token_endpoint import TokenAnswer, TokenEndpoint, fetch_userinfo
+from session_core.oidc.provider.token_endpoint import TokenEndpoint, TokenResponse, fetch_userinfo
 from session_core.oidc.provider.user_endpoint import UserEndpoint
 from session_core.oidc.tokens.due_notes import DueNotes
 from session_core.oidc.tokens.vault import TokenSet, TokenVault
@@ -49,7 +49,7 @@ class ProviderConnection:
         self.notes = DueNotes(sessions.store, sessions.clock) if config.batch_refresh else None
 
     async def identify(
-        self, answer: TokenAnswer, metadata: ProviderMetadata, transaction: LoginTransaction
+        self, answer: TokenResponse, metadata: ProviderMetadata, transaction: LoginTransaction
     ) -> tuple[Identity, dict[str, Any]]:
         """Return who the tokens of a login are of, and all that is said of them.
 
@@ -60,7 +60,7 @@ class ProviderConnection:
         valid = await self._validate(answer, metadata, transaction)
         return valid.identity, await self._all_claims(answer, metadata, valid)
 
-    def token_set(self, answer: TokenAnswer, old: TokenSet | None = None) -> TokenSet:
+    def token_set(self, answer: TokenResponse, old: TokenSet | None = None) -> TokenSet:
         """Return the tokens to keep; what a refresh did not bring anew stays from `old`."""
         expires_at = None if answer.expires_in is None else self.clock.now() + answer.expires_in * 1000
         return TokenSet(
@@ -113,7 +113,7 @@ class ProviderConnection:
         """Close the connections to the provider."""
         await self.http.close()
 
-    async def _validate(self, answer: TokenAnswer, metadata: ProviderMetadata, transaction: LoginTransaction) -> ValidIdToken:
+    async def _validate(self, answer: TokenResponse, metadata: ProviderMetadata, transaction: LoginTransaction) -> ValidIdToken:
         expected = msgspec.structs.replace(
             self.expected_id_token(metadata, answer.access_token, transaction.nonce),
             max_age=transaction.max_age,
@@ -121,7 +121,7 @@ class ProviderConnection:
         )
         return await validate_id_token(answer.id_token, expected, self.keys)
 
-    async def _all_claims(self, answer: TokenAnswer, metadata: ProviderMetadata, valid: ValidIdToken) -> dict[str, Any]:
+    async def _all_claims(self, answer: TokenResponse, metadata: ProviderMetadata, valid: ValidIdToken) -> dict[str, Any]:
         wanted = isinstance(self.provider, OidcProvider) and self.provider.use_userinfo
         if not wanted or metadata.userinfo_endpoint is None:
             return valid.claims

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +39,9 @@ class ClientAuthentication:
         form = dict(params)
         headers: dict[str, str] = {}
         if provider.token_endpoint_auth_method == "client_secret_basic":  # noqa: S105 - the name of a method
-            # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets.
-            credentials = f"{quote_plus(provider.client_id)}:{quote_plus(provider.client_secret or '')}"
+            # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets. A space as %20, which servers decode that
+            # take `+` for itself, and those that take it for a space.
+            credentials = f"{quote(provider.client_id, safe='')}:{quote(provider.client_secret or '', safe='')}"
             headers["authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
         else:
             form["client_id"] = provider.client_id

@@ -34,8 +34,8 @@ class OidcProvider(Registration):
     signing_algorithms: Sequence[str] = ()
     """The algorithms that the provider signs our tokens with, when fewer than its metadata lists."""
     logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode
-    """`strict` requires `typ: logout+jwt`; `if_present` also takes logout tokens without it or with
-    the general `JWT`, as older providers send them."""
+    """`strict` requires `typ: logout+jwt` and `exp`; `if_present` also takes logout tokens without `exp`, and those without `typ`
+    or with the general `JWT`, as older providers send them."""
     use_userinfo: bool = True
     """Whether claims are also fetched from the userinfo endpoint, where there is one."""
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from session_core.errors import IdTokenError, TokenExchangeError
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.secret_struct import SecretStruct
-from session_core.oidc.verify.claims import check_audience, check_issuer
+from session_core.oidc.verify.claims import check_audience, check_issuer, optional_text
 from session_core.oidc.verify.jws import MAX_TOKEN_CHARS, parse_jws
 
 if TYPE_CHECKING:
@@ -20,30 +18,50 @@ if TYPE_CHECKING:
     from session_core.oidc.provider.registration import Registration
     from session_core.oidc.verify.keys import KeyCache
 
-__all__ = ("TokenAnswer", "TokenEndpoint", "error_reason", "fetch_userinfo")
+__all__ = ("RefreshResponse", "TokenEndpoint", "TokenResponse", "error_reason", "fetch_userinfo")
 
 _OK: Final = 200
 _MAX_SECONDS: Final = 10 * 365 * 86400
 _MAX_SCOPE: Final = 4096
+_MAX_ISSUER: Final = 2048
 _ERRORS: Final = frozenset(
     {
         "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
-        "invalid_scope",
+        "invalid_scope", "login_required", "interaction_required", "consent_required", "account_selection_required",
     }
 )  # fmt: skip
-"""RFC 6749 5.2; any other code is not repeated: it is text from outside."""
+"""RFC 6749 5.2, and what some providers answer at a refresh that needs the user (OpenID Connect Core 3.1.2.6). Any other code is
+not repeated: it is text from outside."""
 _OTHER_NAMES: Final = {"bad_verification_code": "invalid_grant", "bad_refresh_token": "invalid_grant"}
 """What GitHub calls it."""
 
 
-class TokenAnswer(SecretStruct, frozen=True, kw_only=True):
-    """A successful token response (RFC 6749 5.1, OpenID Connect Core 3.1.3.3). `expires_in` is in seconds."""
+class TokenResponse(SecretStruct, frozen=True, kw_only=True):
+    """A successful token response (RFC 6749 5.1, OpenID Connect Core 3.1.3.3). `expires_in` is in seconds.
+
+    An optional member that is null, empty or malformed counts as absent.
+    """
 
     access_token: str
     expires_in: int | None
     refresh_token: str | None
     id_token: str | None
     scope: str | None
+
+
+class RefreshResponse(SecretStruct, frozen=True):
+    """What came back for a refresh token, not judged yet.
+
+    `refresh_token` is the new one, where there is one. The old one may be spent, so it is kept whatever the rest is like.
+    """
+
+    refresh_token: str | None
+    document: dict[str, Any]
+    openid: bool
+
+    def tokens(self) -> TokenResponse:
+        """Return the response. Raises `TokenExchangeError` when a required member is missing or malformed."""
+        return _parse(self.document, openid=self.openid)
 
 
 class TokenEndpoint:
@@ -53,17 +71,23 @@ class TokenEndpoint:
         self._provider = provider
         self._http = http
         self._client = client
+        # Without OpenID Connect nothing says what an ID token would be worth.
+        self._openid = isinstance(provider, OidcProvider)
 
-    async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenAnswer:
+    async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenResponse:
         """Exchange an authorization code. Sent once and never again: a second use of a code revokes the first's tokens."""
-        answer = await self._request(url, "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        if answer.id_token is None and isinstance(self._provider, OidcProvider):
-            raise TokenExchangeError("id_token_missing")
-        return answer
+        document = await self._request(
+            url, "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier
+        )
+        response = _parse(document, openid=self._openid)
+        if self._openid and response.id_token is None:
+            raise TokenExchangeError("id_token_missing" if document.get("id_token") is None else "token_malformed")
+        return response
 
-    async def refresh(self, url: str, *, refresh_token: str) -> TokenAnswer:
-        """Exchange a refresh token; the answer may hold a new one, which replaces it."""
-        return await self._request(url, "refresh_token", refresh_token=refresh_token)
+    async def refresh(self, url: str, *, refresh_token: str) -> RefreshResponse:
+        """Exchange a refresh token; the response may hold a new one, which replaces it."""
+        document = await self._request(url, "refresh_token", refresh_token=refresh_token)
+        return RefreshResponse(_token(document.get("refresh_token")), document, self._openid)
 
     async def revoke(self, metadata: ProviderMetadata, *, token: str, hint: str) -> None:
         """Tell the provider that a token is not needed any more (RFC 7009 2.1). A token it does not know is no error (2.2)."""
@@ -76,21 +100,19 @@ class TokenEndpoint:
         if response.status != _OK:
             raise TokenExchangeError("revocation_status")
 
-    async def _request(self, url: str, grant_type: str, **params: str) -> TokenAnswer:
+    async def _request(self, url: str, grant_type: str, **params: str) -> dict[str, Any]:
         headers, form = self._client.prepare({"grant_type": grant_type, **params}, token_endpoint=url)
         response = await self._http.send("POST", url, what="token", error=TokenExchangeError, headers=headers, form=form)
         if response.status != _OK:
             raise TokenExchangeError(error_reason(response))
         try:
             document = response.json_object()
-            # Some providers say an error with status 200.
-            if "error" in document:
-                raise TokenExchangeError(error_reason(response))
-            answer = _parse(document)
         except ValueError:
             raise TokenExchangeError("token_malformed") from None
-        # Without OpenID Connect nothing says what an ID token would be worth.
-        return answer if isinstance(self._provider, OidcProvider) else msgspec.structs.replace(answer, id_token=None)
+        # Some providers say an error with status 200.
+        if isinstance(document.get("error"), str) and document["error"]:
+            raise TokenExchangeError(error_reason(response))
+        return document
 
 
 async def fetch_userinfo(
@@ -121,10 +143,10 @@ async def fetch_userinfo(
     refusal = await keys.refusal(jws, metadata.jwks_uri, source="id_token")
     if refusal is not None:
         raise IdTokenError(f"userinfo_{refusal}")
-    # 5.3.2: signed userinfo names its issuer and audience; what names somebody else's was not made for us.
-    if "iss" in jws.claims:
+    # 5.3.2: signed userinfo names its issuer and audience; what names others was not made for us.
+    if optional_text(jws.claims.get("iss"), _MAX_ISSUER) is not None:
         check_issuer(jws.claims, provider.issuer, IdTokenError)
-    if "aud" in jws.claims:
+    if isinstance(jws.claims.get("aud"), str | list) and jws.claims["aud"]:
         check_audience(jws.claims, provider.client_id, IdTokenError)
     return jws.claims
 
@@ -141,44 +163,34 @@ def error_reason(response: OpResponse, what: str = "token") -> str:
     return error if what == "token" else f"{what}_{error}"
 
 
-def _parse(answer: dict[str, Any]) -> TokenAnswer:
-    """Raise `ValueError` or `TokenExchangeError` for an answer that is none."""
-    token_type = answer.get("token_type")
+def _parse(document: dict[str, Any], *, openid: bool) -> TokenResponse:
+    """Return a token response. Raises `TokenExchangeError` when a required member is missing or malformed."""
+    token_type = document.get("token_type")
     # Any other type (DPoP, mac) would need more than sending it along; without a type nothing says what it is.
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise TokenExchangeError("token_type")
-    access_token = _token(answer, "access_token")
+    access_token = _token(document.get("access_token"))
     if access_token is None:
-        raise TokenExchangeError("access_token_missing")
-    scope = answer.get("scope")
-    if scope is not None and not (isinstance(scope, str) and len(scope) <= _MAX_SCOPE and scope.isascii()):
-        raise ValueError
-    return TokenAnswer(
+        raise TokenExchangeError("access_token_missing" if document.get("access_token") is None else "token_malformed")
+    return TokenResponse(
         access_token=access_token,
-        expires_in=_seconds(answer.get("expires_in")),
-        refresh_token=_token(answer, "refresh_token"),
-        id_token=_token(answer, "id_token"),
-        scope=scope,
+        expires_in=_seconds(document.get("expires_in")),
+        refresh_token=_token(document.get("refresh_token")),
+        id_token=_token(document.get("id_token")) if openid else None,
+        scope=optional_text(document.get("scope"), _MAX_SCOPE),
     )
 
 
-def _token(answer: dict[str, Any], name: str) -> str | None:
-    value = answer.get(name)
-    if value is None:
-        return None
-    # Printable ASCII without space (RFC 6749 A.12): it goes into a header.
-    fit = isinstance(value, str) and 0 < len(value) <= MAX_TOKEN_CHARS and value.isascii() and value.isprintable()
-    if not fit or " " in value:
-        raise ValueError
-    return str(value)
+def _token(value: object) -> str | None:
+    """Return a token, None when it is anything else than printable ASCII without space (RFC 6749 A.12): it goes into a header."""
+    token = optional_text(value, MAX_TOKEN_CHARS)
+    return None if token is None or " " in token else token
 
 
 def _seconds(value: object) -> int | None:
     """Return `expires_in`; some providers send the number as text."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:  # noqa: PLR2004 - any sane number
         value = int(value)
-    if value is None:
-        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_SECONDS:
-        raise ValueError
+        return None
     return int(value)

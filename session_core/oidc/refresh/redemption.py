@@ -1,9 +1,9 @@
 """Redeems the refresh token of a session under a lease and stores what comes back; knows no request.
 
-    redeem at the provider -> check the ID token -> store, only if nothing newer is there -> give the lease back
+    redeem at the provider -> store the new refresh token -> check the ID token -> store the rest and give the lease back
 
-Between the first step and the third the old refresh token may be spent and the new one is only here. So nothing in between
-gives up early, and nobody's disconnect stops it.
+Between the first step and the second the old refresh token may be spent and the new one is only in this process. So neither of
+the two is given up early, and no client's disconnect stops it. Each store step is made only if nothing newer is there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from session_core.errors import (
     TokenExchangeError,
 )
 from session_core.ids import handle_of
-from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.refresh.refreshed_id_token import check_refreshed_id_token, nonce_digest
 from session_core.oidc.tokens.lease import freed
 
 if TYPE_CHECKING:
     from session_core.oidc.logout.revocation import Revocation
-    from session_core.oidc.provider.token_endpoint import TokenAnswer
+    from session_core.oidc.provider.token_endpoint import RefreshResponse
     from session_core.oidc.relying_party import RelyingParty
     from session_core.oidc.tokens.lease import HeldLease
     from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
@@ -46,8 +45,12 @@ EndLogin: TypeAlias = Callable[["HeldTokens"], Awaitable[None]]
 _SAVE_SECONDS: Final = 60.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LAST_PAUSE_SECONDS: Final = 2.0
-_GONE: Final = "invalid_grant"
-_UNJUDGED: Final = "unknown_key"
+_ENDED: Final = frozenset(
+    {"invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required"}
+)
+"""The provider gives no more tokens before the user has logged in there again."""
+_UNJUDGED: Final = frozenset({"unknown_key", "too_many_keys"})
+"""No proof of a forgery: the provider may sign with a key that its key set does not have yet."""
 
 
 class Redemption:
@@ -58,115 +61,105 @@ class Redemption:
         self._revocation = revocation
 
     async def redeem(self, relying_party: RelyingParty, lease: HeldLease, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        """Return the session with new tokens; None when somebody else has stored newer ones or taken the lease: look again.
+        """Return the session with new tokens; None when newer ones were stored or the lease was taken: look again.
 
-        `used`: somebody uses the session now. Raises `LoginRequiredError` when the provider has ended the login (`end` has been
-        called) or the session ended meanwhile; `TokenExchangeError` or `DiscoveryError` when the provider is out;
-        `StoreUnavailableError` when the new tokens could not be stored for a minute.
+        `used`: the session is used now. Raises `LoginRequiredError` when the provider has ended the login or wants the user to
+        log in again (`end` has been called), or the session ended meanwhile; `TokenExchangeError` or `DiscoveryError` when the
+        provider is out or its response is not good for use (a new refresh token is stored all the same); `StoreUnavailableError`
+        when the new tokens could not be stored for a minute.
         """
         events, old = relying_party.sessions.events, lease.base.tokens
+        handle = handle_of(lease.base.key)
+        new: TokenSet | None = None
         async with lease.renewed():
             try:
-                brought = await self._ask(relying_party, lease, old)
-            except (TokenExchangeError, DiscoveryError, IdTokenError) as error:
-                if isinstance(error, IdTokenError) or error.reason == _GONE:
-                    await self._end_unless_newer(relying_party, lease, old, error, end)
+                response = await self._ask(relying_party, lease, old)
+                if response is None:
                     return None
-                await lease.release()
-                await events.emit("tokens.refresh_failed", handle=handle_of(lease.base.key), reason=error.reason)
-                raise
-            if brought is None:
-                return None
-            new, doubt = brought
-            try:
-                saved, stored = await self._save(lease, new, used=used)
+                new = _with_refresh_token(old, response.refresh_token, lease)
+                # First of all: the old refresh token may be spent, and judging the rest may take seconds, or fail.
+                if new.refresh_token != old.refresh_token and await self._save(lease, new, used=used, release=False) is None:
+                    return None
+                new = await self._judged(relying_party, lease, response, new)
+                saved = await self._save(lease, new, used=used, release=True)
             except SessionGoneError:
-                # Logged out while the provider answered: nobody holds these tokens any more.
-                await self._revocation.revoke(relying_party, new, handle=handle_of(lease.base.key))
+                # Logged out while the provider answered: these tokens are of no use to anyone.
+                await self._revocation.revoke(relying_party, new, handle=handle)
                 raise LoginRequiredError from None
-        if not stored:
-            return None
-        if doubt is not None:
-            await events.emit("tokens.refresh_failed", handle=handle_of(saved.key), reason=doubt.reason)
-            raise doubt
-        await events.emit("tokens.refreshed", handle=handle_of(saved.key), identity=saved.identity)
+            except (TokenExchangeError, DiscoveryError, IdTokenError) as error:
+                if error.reason in _ENDED or (isinstance(error, IdTokenError) and error.reason not in _UNJUDGED):
+                    if await self._is_newer(lease, old, error):
+                        await lease.release()
+                        return None
+                    await self._end(relying_party, lease, new, error, end)
+                    raise LoginRequiredError from None
+                await lease.release()
+                await events.emit("tokens.refresh_failed", handle=handle, reason=error.reason)
+                raise (TokenExchangeError(error.reason) if isinstance(error, IdTokenError) else error) from None
+        if saved is not None:
+            await events.emit("tokens.refreshed", handle=handle_of(saved.key), identity=saved.identity)
         return saved
 
-    async def _ask(
-        self, relying_party: RelyingParty, lease: HeldLease, old: TokenSet
-    ) -> tuple[TokenSet, TokenExchangeError | DiscoveryError | None] | None:
-        """Return the tokens to store, and an error when they are not good for use yet; None when the lease is lost."""
+    async def _ask(self, relying_party: RelyingParty, lease: HeldLease, old: TokenSet) -> RefreshResponse | None:
+        """Return what the provider answers; None when the lease is lost."""
         metadata = await relying_party.discovery.metadata()
         # The last moment before the token is spent.
         if old.refresh_token is None or not await lease.confirm():
             return None
-        answer = await relying_party.token_endpoint.refresh(metadata.token_endpoint, refresh_token=old.refresh_token)
-        doubt: TokenExchangeError | DiscoveryError | None = None
-        try:
-            answer = await self._checked(relying_party, lease, answer)
-        except DiscoveryError as error:
-            doubt = error
-        except IdTokenError as error:
-            if error.reason != _UNJUDGED:
-                raise
-            doubt = TokenExchangeError(error.reason)
-        # While the ID token cannot be judged the access token is not used. But the old refresh token may be spent: the new one
-        # is kept, and with it the next attempt brings another ID token.
-        if doubt is None:
-            new = relying_party.token_set(answer, old)
-        else:
-            new = msgspec.structs.replace(old, refresh_token=answer.refresh_token or old.refresh_token)
-        return msgspec.structs.replace(new, family=lease.family, term=lease.term, nonce=nonce_digest(old)), doubt
+        return await relying_party.token_endpoint.refresh(metadata.token_endpoint, refresh_token=old.refresh_token)
 
-    async def _checked(self, relying_party: RelyingParty, lease: HeldLease, answer: TokenAnswer) -> TokenAnswer:
-        """Return the answer without an ID token that must not be kept."""
-        if answer.id_token is None or not isinstance(relying_party.provider, OidcProvider):
-            return msgspec.structs.replace(answer, id_token=None)
-        metadata = await relying_party.discovery.metadata()
-        expected = relying_party.expected_id_token(metadata, answer.access_token, None)
-        base = lease.base
-        reason = await check_refreshed_id_token(
-            answer.id_token, expected, relying_party.keys, login=base.identity, old=base.tokens
-        )
-        if reason is None:
-            return answer
-        events = relying_party.sessions.events
-        await events.emit("tokens.refresh_failed", handle=handle_of(base.key), reason=f"id_token_{reason}")
-        return msgspec.structs.replace(answer, id_token=None)
+    async def _judged(self, relying_party: RelyingParty, lease: HeldLease, response: RefreshResponse, kept: TokenSet) -> TokenSet:
+        """Return the tokens of a response, without an ID token that must not be kept.
 
-    async def _end_unless_newer(
-        self, relying_party: RelyingParty, lease: HeldLease, old: TokenSet, error: OidcError, end: EndLogin
-    ) -> None:
-        """End a login that the provider has ended, or that it says is somebody else's, and raise `LoginRequiredError`.
-
-        Not when newer tokens are there: then the one that we sent was refused because somebody had redeemed it before us.
+        Raises `TokenExchangeError`, or `IdTokenError` and `DiscoveryError` as `check_refreshed_id_token` does: while the ID token
+        cannot be judged the access token is not used, and the next attempt brings others.
         """
+        answer, base = response.tokens(), lease.base
+        if answer.id_token is not None:
+            metadata = await relying_party.discovery.metadata()
+            expected = relying_party.expected_id_token(metadata, answer.access_token, None)
+            reason = await check_refreshed_id_token(answer.id_token, expected, relying_party.keys, login=base.identity, old=kept)
+            if reason is not None:
+                events = relying_party.sessions.events
+                await events.emit("tokens.refresh_failed", handle=handle_of(base.key), reason=f"id_token_{reason}")
+                answer = msgspec.structs.replace(answer, id_token=None)
+        new = relying_party.token_set(answer, kept)
+        return msgspec.structs.replace(new, family=kept.family, term=kept.term, nonce=kept.nonce)
+
+    async def _is_newer(self, lease: HeldLease, old: TokenSet, error: OidcError) -> bool:
+        """Whether newer tokens are stored: the token that was sent was refused because another process had redeemed it."""
+        if error.reason not in _ENDED:
+            return False
         newest = await self._newest(lease)
-        if newest is not None and error.reason == _GONE and newest.tokens.term != old.term:
-            await lease.release()
-            return
-        events = relying_party.sessions.events
-        await events.emit("login.failed", handle=handle_of(lease.base.key), reason=f"refresh_{error.reason}")
+        return newest is not None and newest.tokens.term != old.term
+
+    async def _end(
+        self, relying_party: RelyingParty, lease: HeldLease, fresh: TokenSet | None, error: OidcError, end: EndLogin
+    ) -> None:
+        """End a login that the provider has ended, or whose tokens are another login's; revoke the tokens that it just gave."""
+        handle = handle_of(lease.base.key)
+        await relying_party.sessions.events.emit("login.failed", handle=handle, reason=f"refresh_{error.reason}")
+        newest = await self._newest(lease)
         if newest is not None:
             await end(newest)
-        raise LoginRequiredError from None
+        await self._revocation.revoke(relying_party, fresh, handle=handle)
 
     async def _newest(self, lease: HeldLease) -> HeldTokens | None:
         found = await self._store.load(lease.base.key) or await self._store.find_moved(lease.base)
         return found if found is not None and found.tokens.family == lease.family else None
 
-    async def _save(self, lease: HeldLease, new: TokenSet, *, used: bool) -> tuple[HeldTokens, bool]:
-        """Store the new tokens unless newer ones are there; return what is stored, and whether it is ours.
+    async def _save(self, lease: HeldLease, new: TokenSet, *, used: bool, release: bool) -> HeldTokens | None:
+        """Store tokens and return what is stored then, or None when newer ones are there. `release` gives the lease back as well.
 
         Tried for a minute: the old refresh token is spent, so giving up costs the user a login.
         """
 
         def renewed(newest: TokenSet) -> TokenSet | None:
-            if newest.family != lease.family or newest.term >= lease.term:
+            if newest.family != lease.family or newest.term > lease.term:
                 return None
             # A lease that was taken over stays its new holder's, who will store something newer still.
             held = newest.lease
-            return msgspec.structs.replace(new, lease=freed(held) if held.holder == lease.holder else held)
+            return msgspec.structs.replace(new, lease=freed(held) if release and held.holder == lease.holder else held)
 
         deadline, pause = monotonic() + _SAVE_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
@@ -178,5 +171,17 @@ class Redemption:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LAST_PAUSE_SECONDS)
             else:
-                # An earlier attempt may have been made though its answer was lost.
-                return saved, stored or (saved.tokens.family == lease.family and saved.tokens.term == lease.term)
+                lease.base = saved
+                return saved if stored else None
+
+
+def _with_refresh_token(old: TokenSet, refresh_token: str | None, lease: HeldLease) -> TokenSet:
+    """Return the tokens that there are, with the refresh token of a response."""
+    return msgspec.structs.replace(
+        old,
+        refresh_token=refresh_token or old.refresh_token,
+        family=lease.family,
+        term=lease.term,
+        # Of the login's own ID token, which a refreshed one may replace.
+        nonce=nonce_digest(old),
+    )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ("check_refreshed_id_token", "nonce_digest")
 
 _OF_TIME: Final = frozenset({"auth_time_in_future", "expired", "iat_in_future", "iat_too_old", "nbf_in_future"})
+_UNREADABLE: Final = frozenset({"encrypted", "token_form", "token_json", "token_too_large"})
+"""The ID token of a refresh is optional: one that is malformed counts as absent."""
 
 
 async def check_refreshed_id_token(
@@ -30,8 +32,9 @@ async def check_refreshed_id_token(
 ) -> str | None:
     """Return None when `token` may replace the ID token that we have, or the reason why it must not be kept.
 
-    The login is the same when issuer, subject, audience and `azp` are, and `nonce` and `auth_time` where they are given. Then a
-    token that is merely not of this moment is no reason to end it: our own clock may be the wrong one.
+    The login is the same when issuer, subject, audience and `azp` are, and `nonce` where it is given. Then a token that is merely
+    not of this moment is no reason to end it: our own clock may be the wrong one. Nor is one whose `auth_time` has moved, which
+    must not happen (Core 12.2): some providers write the user's last login there, which may have been in another browser.
 
     Raises `IdTokenError` when it is not the same login or not genuine, `DiscoveryError` when that cannot be judged now.
     """
@@ -39,22 +42,23 @@ async def check_refreshed_id_token(
     try:
         valid = await validate_id_token(token, expected, keys)
     except IdTokenError as error:
+        if error.reason in _UNREADABLE:
+            return error.reason
         if error.reason not in _OF_TIME:
             raise
         stale = error.reason
         valid = await validate_id_token(token, msgspec.structs.replace(expected, timeless=True), keys)
     if not valid.identity.is_same_user(login):
         raise IdTokenError("sub_mismatch")
-    if valid.identity.auth_time is not None and login.auth_time is not None and valid.identity.auth_time != login.auth_time:
-        raise IdTokenError("auth_time_mismatch")
     if old.id_token is not None:
         first = _claims(old.id_token)
         if _audience(valid.claims) != _audience(first):
             raise IdTokenError("aud_mismatch")
-        if valid.claims.get("azp") != first.get("azp"):
+        if _text(valid.claims.get("azp")) != _text(first.get("azp")):
             raise IdTokenError("azp_mismatch")
     _check_nonce(valid.claims, nonce_digest(old))
-    return stale
+    moved = None not in {valid.identity.auth_time, login.auth_time} and valid.identity.auth_time != login.auth_time
+    return stale or ("auth_time_mismatch" if moved else None)
 
 
 def nonce_digest(tokens: TokenSet) -> str | None:
@@ -67,11 +71,15 @@ def nonce_digest(tokens: TokenSet) -> str | None:
 
 def _check_nonce(claims: dict[str, Any], first: str | None) -> None:
     # It should have none; one that it has must be the login's (Core 12.2).
-    nonce = claims.get("nonce")
+    nonce = _text(claims.get("nonce"))
     if nonce is None or first is None:
         return
-    if not isinstance(nonce, str) or not hmac.compare_digest(_digest(nonce), first):
+    if not hmac.compare_digest(_digest(nonce), first):
         raise IdTokenError("nonce_mismatch")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _digest(nonce: str) -> str:

@@ -147,7 +147,7 @@ async def _by_token(request: AnyRequest, relying_parties: RelyingParties, party:
 async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[str]:
     try:
         params = single_params(request.scope["query_string"], LogoutTokenError)
-        sid = optional_text(dict(params), "sid", LogoutTokenError)
+        sid = optional_text(params.get("sid"))
         found = relying_parties.by_issuer(params.get("iss"))
         if sid is None or found is None or party not in {None, found}:
             raise LogoutTokenError("frontchannel_parameters")  # noqa: TRY301 - the same end as the others

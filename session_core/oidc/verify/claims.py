@@ -1,9 +1,11 @@
 """The checks that ID tokens and logout tokens have in common; knows claims, and no signature.
 
-Each takes the error to raise, with a reason slug; none repeats a claim's value in it.
+Each takes the error to raise, with a reason slug; none repeats a claim's value in it. A required claim that is missing or
+malformed is refused. An optional one that is null, empty or malformed counts as absent: providers send many of these, and a login
+does not depend on them.
 """
 
-# ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from session_core.errors import OidcError
 
-__all__ = ("SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number", "optional_text", "text")
+__all__ = (
+    "SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number", "optional_number", "optional_text",
+    "text",
+)  # fmt: skip
 
 SKEW_SECONDS: Final = 60
 """How far a provider's clock may be from ours."""
@@ -46,52 +51,56 @@ def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError
     if client_id not in audiences:
         raise error("aud_mismatch")
     azp = claims.get("azp")
-    if (azp is not None and azp != client_id) or (azp is None and any(each != client_id for each in audiences)):
+    if isinstance(azp, str) and azp:
+        if azp != client_id:
+            raise error("azp_mismatch")
+    elif any(each != client_id for each in audiences):
         raise error("azp_mismatch")
 
 
-def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type[OidcError]) -> int:
-    """Check `exp`, `iat` (both required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
+def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type[OidcError], exp_required: bool = True) -> int:
+    """Check `exp`, `iat` (required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
 
     Returns `iat` in whole seconds.
     """
-    expires, issued = number(claims, "exp", error), number(claims, "iat", error)
-    if expires is None or now >= expires + SKEW_SECONDS:
-        raise error("exp_missing" if expires is None else "expired")
-    if issued is None or issued > now + SKEW_SECONDS:
-        raise error("iat_missing" if issued is None else "iat_in_future")
+    expires = number(claims, "exp", error) if exp_required else optional_number(claims, "exp")
+    issued = number(claims, "iat", error)
+    if expires is not None and now >= expires + SKEW_SECONDS:
+        raise error("expired")
+    if issued > now + SKEW_SECONDS:
+        raise error("iat_in_future")
     if issued < now - max_age - SKEW_SECONDS:
         raise error("iat_too_old")
-    not_before = number(claims, "nbf", error)
+    not_before = optional_number(claims, "nbf")
     if not_before is not None and not_before > now + SKEW_SECONDS:
         raise error("nbf_in_future")
     return int(issued)
 
 
-def number(claims: dict[str, Any], name: str, error: type[OidcError]) -> float | None:
-    """Return a NumericDate (RFC 7519 2), None when absent; raises when it is anything else but a sane number."""
-    if name not in claims:
-        return None
-    value: Any = claims[name]
+def number(claims: dict[str, Any], name: str, error: type[OidcError]) -> float:
+    """Return a required NumericDate (RFC 7519 2)."""
+    value = optional_number(claims, name)
+    if value is None:
+        raise error(f"{name}_malformed" if name in claims else f"{name}_missing")
+    return value
+
+
+def optional_number(claims: dict[str, Any], name: str) -> float | None:
+    """Return a NumericDate, None when it is absent or no sane number."""
+    value: Any = claims.get(name)
     # type(), not isinstance: True is an int to Python. The comparison also refuses NaN and Infinity.
-    if type(value) not in {int, float} or not 0 <= value <= _MAX_NUMBER:
-        raise error(f"{name}_malformed")
-    return float(value)
+    return float(value) if type(value) in {int, float} and 0 <= value <= _MAX_NUMBER else None
 
 
 def text(claims: dict[str, Any], name: str, error: type[OidcError]) -> str:
     """Return a required identifier: 1 to 255 printable ASCII characters."""
-    value = optional_text(claims, name, error)
+    value = optional_text(claims.get(name))
     if value is None:
-        raise error(f"{name}_missing")
+        raise error(f"{name}_malformed" if name in claims else f"{name}_missing")
     return value
 
 
-def optional_text(claims: dict[str, Any], name: str, error: type[OidcError]) -> str | None:
-    """Return an identifier, None when absent; raises when it is present and not 1 to 255 printable ASCII characters."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isascii() or not value.isprintable():
-        raise error(f"{name}_malformed")
-    return value
+def optional_text(value: object, max_chars: int = MAX_TEXT) -> str | None:
+    """Return an identifier, None when it is anything else than 1 to `max_chars` printable ASCII characters."""
+    fit = isinstance(value, str) and 0 < len(value) <= max_chars and value.isascii() and value.isprintable()
+    return value if fit else None  # type: ignore[return-value]

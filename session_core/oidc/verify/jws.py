@@ -30,6 +30,7 @@ MAX_TOKEN_CHARS: Final = 65_536
 """The longest token that is looked at."""
 _MAX_KID: Final = 512
 _PARTS: Final = 3
+_JWE_PARTS: Final = 5
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
@@ -62,27 +63,29 @@ def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcEr
     """Take a token apart (RFC 7515 7.1).
 
     `jwk`, `jku`, `x5u` and `x5c` headers are never looked at: a token does not say by which key it wants to be judged.
-    Raises `error` with one of the reasons `token_form`, `token_too_large`, `token_json`, `alg_not_allowed`, `crit_header`.
+    Raises `error` with one of the reasons `token_form`, `encrypted`, `token_too_large`, `token_json`, `alg_not_allowed`,
+    `crit_header`. `kid` and `typ` are optional: what is null, empty or malformed counts as absent.
     """
     if not isinstance(token, str):
         raise error("token_form")
     if len(token) > MAX_TOKEN_CHARS:
         raise error("token_too_large")
     parts = [_decode(part) for part in token.split(".")]
+    if len(parts) == _JWE_PARTS and _is_encrypted(parts[0]):
+        raise error("encrypted")
     if len(parts) != _PARTS or any(part is None for part in parts):
         raise error("token_form")
     try:
         header, claims = parse_object(parts[0] or b""), parse_object(parts[1] or b"")
     except ValueError:
         raise error("token_json") from None
-    alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
+    alg = header.get("alg")
     if not isinstance(alg, str) or alg not in algorithms:
         raise error("alg_not_allowed")
     # Extensions that must be understood are not understood (RFC 7515 4.1.11); `b64` changes what is signed (RFC 7797).
     if "crit" in header or "b64" in header:
         raise error("crit_header")
-    if not _is_optional_text(kid) or not _is_optional_text(typ):
-        raise error("token_form")
+    kid, typ = _optional_text(header.get("kid")), _optional_text(header.get("typ"))
     return Jws(alg, kid, typ, claims, token.rpartition(".")[0].encode("ascii"), parts[2] or b"")
 
 
@@ -112,5 +115,13 @@ def _decode(part: str) -> bytes | None:
     return decoded if urlsafe_b64encode(decoded).rstrip(b"=") == part.encode() else None
 
 
-def _is_optional_text(value: object) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= _MAX_KID)
+def _is_encrypted(header: bytes | None) -> bool:
+    """Whether this is the header of an encrypted token (RFC 7516 4.1.2), which some providers send when so configured."""
+    try:
+        return "enc" in parse_object(header or b"")
+    except ValueError:
+        return False
+
+
+def _optional_text(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _MAX_KID else None

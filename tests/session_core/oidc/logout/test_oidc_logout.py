@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -131,9 +133,12 @@ class TestFromTheProviderInTheBack:
         ("44", {}, {"events": {EVENT: True}}, "events_missing"),
         ("44", {}, {"events": {EVENT: None}}, "events_missing"),
         ("44", {}, {"sid": GONE}, "sub_and_sid_missing"),
-        ("44", {}, {"sid": ""}, "sid_malformed"),
-        ("44", {}, {"sid": 1}, "sid_malformed"),
-        ("44", {}, {"sid": GONE, "sub": ""}, "sub_malformed"),
+        ("44", {}, {"sid": ""}, "sub_and_sid_missing"),
+        ("44", {}, {"sid": 1}, "sub_and_sid_missing"),
+        ("44", {}, {"sid": GONE, "sub": ""}, "sub_and_sid_missing"),
+        ("44", {}, {"sid": None, "sub": None}, "sub_and_sid_missing"),
+        ("44", {}, {"nbf": NOW + 61}, "nbf_in_future"),
+        ("44", {}, {"azp": "other"}, "azp_mismatch"),
         ("oidcc-client-test-rp-backchannel-rpinitlogout-wrong-aud", {}, {"aud": "other"}, "aud_mismatch"),
         ("44", {}, {"aud": []}, "aud_missing"),
         ("44", {}, {"aud": GONE}, "aud_missing"),
@@ -149,6 +154,8 @@ class TestFromTheProviderInTheBack:
         ("44", {}, {"exp": "soon"}, "exp_malformed"),
         ("44", {"typ": GONE}, {}, "typ_header"),
         ("44", {"typ": "JWT"}, {}, "typ_header"),
+        ("44", {"typ": ""}, {}, "typ_header"),
+        ("44", {"typ": 1}, {}, "typ_header"),
         ("44", {"crit": ["x"]}, {}, "crit_header"),
         ("oidcc-client-test-rp-backchannel-rpinitlogout-wrong-alg", {"alg": "HS256"}, {}, "alg_not_allowed"),
         ("oidcc-client-test-rp-backchannel-rpinitlogout-alg-none", {"alg": "none"}, {}, "alg_not_allowed"),
@@ -189,6 +196,45 @@ class TestFromTheProviderInTheBack:
         assert_refused(await world.send_logout(world.op.logout_token({"typ": "at+jwt"})))
         assert (await world.send_logout(world.op.logout_token({"typ": GONE}))).status_code == 200
         assert await world.subject() is None
+
+    @pytest.mark.parametrize("exp", [GONE, None, "", "soon"], ids=["missing", "null", "empty", "malformed"])
+    async def test_a_provider_that_sends_no_exp(self, exp: Any) -> None:
+        world = World(provider={"logout_token_typ": "if_present"})
+        await world.login()
+        # The token's age and its single use are bounded all the same.
+        for changes in ({"iat": NOW - 600}, {"iat": GONE}, {"jti": GONE}):
+            assert_refused(await world.send_logout(world.op.logout_token({"typ": GONE}, exp=exp, **changes)))
+        assert_refused(await world.send_logout(world.op.logout_token({"typ": GONE}, exp=NOW - 60)))
+        token = world.op.logout_token({"typ": GONE}, exp=exp)
+        assert (await world.send_logout(token)).status_code == 200
+        assert await world.subject() is None
+        assert_refused(await world.send_logout(token))
+
+    @pytest.mark.parametrize("value", [None, "", 7, [], {}, "a\u0000b"], ids=ascii)
+    @pytest.mark.parametrize("name", ["sid", "nbf", "azp", "extra"])
+    async def test_an_optional_claim_that_is_malformed_counts_as_absent(self, world: World, name: str, value: Any) -> None:
+        if (name, value) in [("nbf", 7), ("azp", "a\u0000b")]:
+            return  # these say something
+        assert (await world.send_logout(world.op.logout_token(sub="alice", **{name: value}))).status_code == 200
+        assert await world.subject() is None
+
+    @pytest.mark.parametrize("kid", [None, "", 7, {}], ids=repr)
+    async def test_a_kid_that_is_malformed_counts_as_absent(self, world: World, kid: Any) -> None:
+        token = sign({"alg": "RS256", "kid": kid, "typ": "logout+jwt"}, self.claims_of(world), world.op.key)
+        assert (await world.send_logout(token)).status_code == 200
+
+    @staticmethod
+    def claims_of(world: World) -> dict[str, Any]:
+        payload = world.op.logout_token().split(".")[1]
+        claims: dict[str, Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return claims
+
+    async def test_an_encrypted_token_is_reported_as_such_and_costs_no_call(self, world: World) -> None:
+        calls = len(world.op.calls)
+        token = f"{b64_json({'alg': 'RSA-OAEP', 'enc': 'A256GCM'})}.eA.eA.eA.eA"
+        assert_refused(await world.send_logout(token))
+        assert world.reasons("logout.rejected") == ["encrypted"]
+        assert len(world.op.calls) == calls
 
     @pytest.mark.parametrize("typ", ["JWT", "jwt", "logout+jwt", "application/logout+jwt"])
     async def test_a_provider_that_sends_the_general_typ(self, typ: str) -> None:

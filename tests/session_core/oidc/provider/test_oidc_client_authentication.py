@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 import httpx2
 import pytest
@@ -22,6 +24,8 @@ from litestar import get
 
 from session_core import ConfigurationError, Session
 from session_core.oidc import ClientKey, OidcProvider, Tokens
+from session_core.oidc.provider.client_authentication import ClientAuthentication
+from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -259,3 +263,14 @@ def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
     given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **change}
     with pytest.raises(ConfigurationError):
         OidcProvider(**given)
+
+
+@pytest.mark.parametrize("decode", [unquote, unquote_plus])
+@pytest.mark.parametrize("text", ["two words", "a+b", "100%", "a:b", "caf\u00e9 &=~*-._", " "], ids=ascii)
+def test_every_kind_of_decoder_reads_a_secret_as_it_is(decode: Callable[[str], str], text: str) -> None:
+    """Some servers decode as RFC 6749 2.3.1 says, others take `+` for itself."""
+    provider = OidcProvider(issuer=ISSUER, client_id="an app", client_secret=text)
+    headers, form = ClientAuthentication(provider, FakeClock()).prepare({"grant_type": "x"}, token_endpoint=f"{ISSUER}/token")
+    basic = base64.b64decode(headers["authorization"].removeprefix("Basic ")).decode()
+    assert tuple(decode(part) for part in basic.split(":")) == ("an app", text)
+    assert form == "grant_type=x"

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from session_core import Identity
 from tests.session_core.oidc.fake_op import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -68,6 +69,56 @@ GOOD_CLAIMS: list[dict[str, Any]] = [
     {"sid": GONE},
     {"amr": ["pwd"], "acr": "0", "extra": {"deep": [1]}},
 ]
+MALFORMED: list[Any] = [None, "", 7, -1, True, [], {}, [None], ["x", 1], {"a": 1}, "x" * 256, "a\u0000b", "\u0430", 10**17]
+OPTIONAL_CLAIMS = ("auth_time", "acr", "amr", "sid", "nbf", "c_hash", "s_hash", "name", "email", "email_verified")
+
+
+@pytest.mark.parametrize("value", MALFORMED, ids=lambda value: ascii(value)[:12])
+async def test_an_optional_claim_that_is_malformed_counts_as_absent(value: Any) -> None:
+    world = World()
+    # A text or a number is malformed where the other is expected: what is well-formed is left out.
+    well_formed = {"auth_time": (), "nbf": (7,)}
+    world.op.claims = {name: value for name in OPTIONAL_CLAIMS if value not in well_formed.get(name, ())}
+    world.op.claims["auth_time"] = "1" if type(value) is int and 0 <= value < 2**53 else value
+    assert (await world.login()).status_code == 303, world.reasons()
+    (stored,) = [each async for each in world.sessions.store.scan()]
+    held = world.oidc.tokens.refresh.store.read(stored)
+    assert held is not None
+    assert held.identity == Identity(issuer=ISSUER, subject="alice")
+
+
+@pytest.mark.parametrize("value", [None, "", 7, [], {}, [CLIENT_ID], True], ids=repr)
+@pytest.mark.parametrize("name", ["azp", "at_hash"])
+async def test_what_binds_a_token_and_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+    world = World()
+    world.op.claims = {name: value}
+    assert (await world.login()).status_code == 303, world.reasons()
+
+
+@pytest.mark.parametrize("value", [None, "", 7, [], {}, ["k1"], "x" * 513], ids=lambda value: repr(value)[:9])
+@pytest.mark.parametrize("name", ["kid", "typ", "cty", "x5t"])
+async def test_an_optional_header_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+    world = World()
+    world.op.header = {name: value}
+    if name == "typ" and isinstance(value, str) and value:
+        return  # another type, if a long one
+    assert (await world.login()).status_code == 303, world.reasons()
+
+
+@pytest.mark.parametrize(
+    ("params", "claims", "reason"),
+    [
+        ({"max_age": "60"}, {"auth_time": None}, "auth_time_missing"),
+        ({"max_age": "60"}, {"auth_time": str(NOW)}, "auth_time_missing"),
+        ({"acr_values": "high"}, {"acr": None}, "acr_not_met"),
+        ({"acr_values": "high"}, {"acr": ["high"]}, "acr_not_met"),
+    ],
+)
+async def test_an_optional_claim_that_was_asked_for_is_required(
+    world: World, params: dict[str, str], claims: dict[str, Any], reason: str
+) -> None:
+    world.op.claims = claims
+    await world.assert_rejected(await world.login(**params), reason)
 
 
 @pytest.mark.parametrize("claims", GOOD_CLAIMS)
@@ -102,6 +153,8 @@ BAD_CLAIMS = [
     attack("22", claims={"aud": [CLIENT_ID, "other"]}, reason="azp_mismatch"),
     attack("22", claims={"aud": [CLIENT_ID, "other"], "azp": "other"}, reason="azp_mismatch"),
     attack("22", claims={"azp": "other"}, reason="azp_mismatch"),
+    attack("22", claims={"azp": "x" * 300}, reason="azp_mismatch"),
+    attack("22", claims={"aud": [CLIENT_ID, "other"], "azp": None}, reason="azp_mismatch"),
     attack("24", "oidcc-client-test-missing-iat", claims={"iat": GONE}, reason="iat_missing"),
     attack("24", claims={"iat": NOW - DAY}, reason="iat_too_old"),
     attack("24", claims={"iat": NOW - 7 * DAY}, reason="iat_too_old"),
@@ -115,21 +168,14 @@ BAD_CLAIMS = [
     attack("25", claims={"exp": None}, reason="exp_malformed"),
     attack("25", claims={"exp": 10**17}, reason="exp_malformed"),
     attack("25", claims={"iat": "now"}, reason="iat_malformed"),
-    attack("25", claims={"nbf": [0]}, reason="nbf_malformed"),
-    attack("25", claims={"auth_time": "x"}, reason="auth_time_malformed"),
     attack("17", "oidcc-client-test-nonce-invalid", claims={"nonce": "x" * 43}, reason="nonce_mismatch"),
     attack("17", claims={"nonce": GONE}, reason="nonce_missing"),
     attack("17", claims={"nonce": ""}, reason="nonce_mismatch"),
     attack("17", claims={"nonce": 1}, reason="nonce_missing"),
     attack("26", claims={"events": {}}, reason="events_claim"),
+    attack("26", claims={"events": None}, reason="events_claim"),
     attack("30", claims={"at_hash": b64(b"x" * 16)}, reason="at_hash_mismatch"),
-    attack("30", claims={"at_hash": ""}, reason="at_hash_mismatch"),
-    attack("30", claims={"at_hash": 1}, reason="at_hash_mismatch"),
-    attack("25", claims={"sid": ""}, reason="sid_malformed"),
-    attack("25", claims={"sid": "x" * 256}, reason="sid_malformed"),
-    attack("25", claims={"acr": 1}, reason="acr_malformed"),
-    attack("25", claims={"amr": "pwd"}, reason="amr_malformed"),
-    attack("25", claims={"amr": [1]}, reason="amr_malformed"),
+    attack("30", claims={"at_hash": "x"}, reason="at_hash_mismatch"),
     attack("25", claims={"auth_time": NOW + 61}, reason="auth_time_in_future"),
 ]
 
@@ -162,9 +208,7 @@ BAD_HEADERS = [
     attack("26", header={"typ": "at+jwt"}, reason="typ_header"),
     attack("26", header={"typ": "application/at+JWT"}, reason="typ_header"),
     attack("26", header={"typ": "logout+jwt"}, reason="typ_header"),
-    attack("26", header={"typ": 1}, reason="token_form"),
     attack("31", header={"kid": "forged"}, reason="unknown_key"),
-    attack("25", header={"kid": 1}, reason="token_form"),
 ]
 
 
@@ -245,6 +289,8 @@ async def test_a_key_that_the_token_brings_along_is_not_looked_at(world: World, 
         (lambda token: token.replace(token.split(".")[0], b64(b'"x"')), "token_json"),
         (lambda _: "x" * 70_000, "token_malformed"),
         (lambda _: ".".join(["e30"] * 5), "token_form"),
+        (lambda _: f"{b64_json({'alg': 'RSA-OAEP', 'enc': 'A256GCM'})}.eA.eA.eA.eA", "encrypted"),
+        (lambda _: f"{b64_json({'alg': 'dir', 'enc': 'A256GCM', 'cty': 'JWT'})}..eA.eA.eA", "encrypted"),
     ],
 )
 async def test_a_damaged_token(world: World, change: Callable[[str], str], reason: str) -> None:
@@ -311,11 +357,10 @@ BAD_ANSWERS = [
     attack("28", answer={"access_token": GONE}, reason="access_token_missing"),
     attack("28", answer={"access_token": "a\r\nb: c"}, reason="token_malformed"),
     attack("28", answer={"access_token": "ü"}, reason="token_malformed"),
-    attack("28", answer={"expires_in": -1}, reason="token_malformed"),
-    attack("28", answer={"expires_in": True}, reason="token_malformed"),
-    attack("28", answer={"expires_in": [1]}, reason="token_malformed"),
-    attack("28", answer={"scope": 1}, reason="token_malformed"),
-    attack("28", answer={"refresh_token": {}}, reason="token_malformed"),
+    attack("28", answer={"access_token": None}, reason="access_token_missing"),
+    attack("28", answer={"access_token": ""}, reason="token_malformed"),
+    attack("28", answer={"token_type": None}, reason="token_type"),
+    attack("28", answer={"error": "invalid_grant"}, reason="invalid_grant"),
 ]
 
 
@@ -323,6 +368,23 @@ BAD_ANSWERS = [
 async def test_a_bad_token_answer(world: World, answer: dict[str, Any], reason: str) -> None:
     world.op.answer = answer
     await world.assert_rejected(await world.login(), reason)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", -1, True, 10**12, [1], {}, "a b\r\nc: d", ["openid", "profile"], "\u0430"], ids=ascii
+)
+@pytest.mark.parametrize("name", ["expires_in", "scope", "refresh_token", "error"])
+async def test_an_optional_member_of_a_token_response_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+    world = World()
+    world.op.answer = {name: value}
+    if name == "error" and isinstance(value, str) and value:
+        return  # an error, if an odd one
+    assert (await world.login()).status_code == 303, world.reasons()
+    (stored,) = [each async for each in world.sessions.store.scan()]
+    held = world.oidc.tokens.refresh.store.read(stored)
+    assert held is not None
+    if name != "error":
+        assert getattr(held.tokens, "expires_at" if name == "expires_in" else name) is None
 
 
 @pytest.mark.parametrize("answer", [{"token_type": "bearer"}, {"expires_in": GONE}, {"expires_in": "300"}, {"expires_in": 299.5}])
@@ -353,6 +415,15 @@ async def test_signed_userinfo_that_is_not_genuine(world: World, claims: Any, ke
     token = sign({"alg": alg, "kid": "k1"}, claims, key)
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     await world.assert_rejected(await world.login(), reason)
+
+
+@pytest.mark.parametrize("value", [None, "", 7, [], {}], ids=repr)
+@pytest.mark.parametrize("name", ["iss", "aud", "name"])
+async def test_an_optional_member_of_signed_userinfo_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+    world = World()
+    token = sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", name: value}, RSA_KEY)
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
+    assert (await world.login()).status_code == 303, world.reasons()
 
 
 @pytest.mark.attack("18")
