@@ -18,7 +18,6 @@ tests in `session_core.testing`.
 
 from __future__ import annotations
 
-from session_core.asgi.middleware import session_of
 from session_core.clock import Clock, SystemClock
 from session_core.config import SessionConfig
 from session_core.cookies import CookieConfig
@@ -32,6 +31,7 @@ from session_core.errors import (
 )
 from session_core.events import Event, EventListener
 from session_core.identity import Identity
+from session_core.litestar.access import loaded_session_of, session_of
 from session_core.litestar.plugin import SessionPlugin
 from session_core.sessions.handle import Session, SessionHandle
 from session_core.sessions.manager import SessionManager, Sessions, SessionStats, SessionSummary
@@ -65,6 +65,7 @@ __all__ = (
     "StoreUnavailableError",
     "SystemClock",
     "Timeouts",
+    "loaded_session_of",
     "open_store",
     "session_of",
 )

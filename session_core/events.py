@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ EventName: TypeAlias = Literal[
     "session.gone",
     "session.conflict",
     "session.undecodable",
+    "session.unsaved",
     "session.swept",
     "connection.closed",
     "store.unavailable",
@@ -53,6 +55,7 @@ _LEVELS: dict[str, int] = {
     "session.unknown": logging.DEBUG,
     "session.conflict": logging.WARNING,
     "session.undecodable": logging.ERROR,
+    "session.unsaved": logging.ERROR,
     "session.swept": logging.DEBUG,
     "store.unavailable": logging.ERROR,
     "store.weak": logging.WARNING,
@@ -90,9 +93,18 @@ class Events:
     """Sends events to the log and to the configured listeners."""
 
     def __init__(self, clock: Clock, listeners: tuple[EventListener, ...] = ()) -> None:
+        self._soon: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._listeners = listeners
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
+
+    def emit_soon(self, name: EventName, *, handle: str | None, reason: str) -> None:
+        """Do so from where nothing can be awaited. Without a running event loop nothing is emitted."""
+        with suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(self.emit(name, handle=handle, reason=reason))
+            self._soon.add(task)
+            task.add_done_callback(self._soon.discard)
 
     async def emit(
         self,

@@ -11,7 +11,6 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.exceptions import WebSocketException
 
-from session_core.asgi.middleware import session_of
 from session_core.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -19,7 +18,9 @@ from session_core.errors import (
     LoginRequiredError,
     StepUpRequiredError,
 )
+from session_core.litestar.access import session_of
 from session_core.litestar.plugin import plugin_of
+from session_core.litestar.routes import is_public
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -41,9 +42,11 @@ _ACR: Final = re.compile(r"[!#-\[\]-~]{1,255}\Z")
 
 
 async def requires_login(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Let logged-in users pass. Others get 401; a browser is sent to the login and comes back."""
-    del handler
-    await _guarded(connection, _nothing_more)
+    """Let logged-in users pass. Others get 401; a browser is sent to the login and comes back.
+
+    This and the other guards let everyone pass on a route with `opt={"exclude_from_auth": True}`, on whatever layer it stands.
+    """
+    await _guarded(connection, handler, _nothing_more)
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> SessionGuard:
@@ -54,14 +57,11 @@ def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | 
 
     async def check(session: SessionHandle[Any], identity: Identity, connection: Connection) -> None:
         del identity, connection
-        if not isinstance(session.data, data_type):
-            msg = f"requires({data_type.__name__}, ...) guards a route whose sessions hold {type(session.data).__name__}"
-            raise ConfigurationError(msg)
         # Exactly True: a predicate that forgets to call something must not let everybody in.
         if await _answer(predicate(session)) is not True:
             raise ForbiddenError
 
-    return _guard(check, f"requires {data_type.__name__}")
+    return _guard(check, f"requires {data_type.__name__}", data_type)
 
 
 def requires_role(*roles: str) -> SessionGuard:
@@ -110,18 +110,26 @@ def requires_acr(*acr_values: str) -> SessionGuard:
     return _guard(check, f"requires acr {' or '.join(acr_values)}")
 
 
-def _guard(check: _Check, description: str) -> SessionGuard:
+def _guard(check: _Check, description: str, data_type: type[msgspec.Struct] | None = None) -> SessionGuard:
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
-        del handler
-        await _guarded(connection, check)
+        await _guarded(connection, handler, check)
 
     # The table of routes and their guards (`litestar check`) shows this.
     guard.__name__ = description
+    _mark(guard, data_type)
     return guard
 
 
-async def _guarded(connection: Connection, check: _Check) -> None:
+def _mark(guard: Any, data_type: type[msgspec.Struct] | None) -> None:  # noqa: ANN401 - functions have no type for this
+    """Have the plugin know that it asks for the session, and of which data."""
+    guard.session_guard = True
+    guard.session_data = data_type
+
+
+async def _guarded(connection: Connection, handler: BaseRouteHandler, check: _Check) -> None:
     """Run a check for a logged-in, active user; tell refusals as an event, and in WebSocket terms on a WebSocket."""
+    if is_public(handler):
+        return
     session = await session_of(connection)
     plugin = plugin_of(connection)
     try:
@@ -146,3 +154,6 @@ async def _nothing_more(session: SessionHandle[Any], identity: Identity, connect
 
 async def _answer(value: Any) -> Any:  # noqa: ANN401 - bool or roles, plain or awaitable
     return await value if inspect.isawaitable(value) else value
+
+
+_mark(requires_login, None)

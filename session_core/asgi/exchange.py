@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from litestar.enums import ScopeType
+from litestar.exceptions import WebSocketDisconnect
 
 from session_core.connections.live import LiveConnection
 from session_core.cookies import SessionCookieReader
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from session_core.connections.live import LiveConnections
     from session_core.sessions.lifecycle import SessionLifecycle
 
-__all__ = ("Exchange", "Surroundings", "with_caching")
+__all__ = ("STARTS", "Exchange", "RequestSession", "Surroundings", "with_caching")
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _OTHER_STARTS: Final = frozenset({"websocket.accept", "websocket.http.response.start"})
-_STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
+STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
 _SERVER_ERROR: Final = 500
 _MAX_USER_AGENT: Final = 256
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
@@ -81,7 +81,9 @@ class Exchange:
         "handle", "live",
     )  # fmt: skip
 
-    def __init__(self, around: Surroundings, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, around: Surroundings, scope: Scope, receive: Receive, send: Send, begun: RequestSession | None = None
+    ) -> None:
         self._around = around
         self._scope = scope
         self._receive = receive
@@ -94,7 +96,7 @@ class Exchange:
         self._task = None if around.connections is None else asyncio.current_task()
         self.live: LiveConnection | None = None
         """Set once the exchange may last."""
-        self.handle = RequestSession(around, scope)
+        self.handle = RequestSession(around, scope) if begun is None else begun
         self._store_time = open_request_time()
 
     def send_durable(self, message: Message) -> Awaitable[None]:
@@ -133,14 +135,34 @@ class Exchange:
         if self.live is not None:
             self.live.leave()
 
-    def has_rest(self) -> bool:
-        """Whether a background task or WebSocket handler has assigned something since the response started."""
-        return not self._failed and self.handle.has_rest()
+    def has_unsaved_changes(self) -> bool:
+        """Whether a background task, stream or WebSocket handler has assigned something since the response started."""
+        if self._failed:
+            return False
+        try:
+            return self.handle.has_unsaved_changes()
+        except SessionCoreError:  # what is assigned cannot be stored, as saving it will say
+            return True
 
-    async def save_rest(self) -> None:
-        """Save that; nobody is left to tell of a conflict."""
-        with suppress(SessionCoreError):  # an event has told the log
-            await self.handle.save()
+    async def save_late(self) -> None:
+        """Save that. It can fail no response any more, so what cannot be saved is an event."""
+        reason = "no_session"  # nor can the response carry the cookie of a new one
+        try:
+            if self.handle.snapshot is not None:
+                await self.handle.save()
+                return
+        except SessionCoreError as error:
+            reason = error.code
+        await self._report_unsaved(reason)
+
+    async def leave_behind(self, error: BaseException) -> None:
+        """The handler has ended with an error after the response started: save what it assigned if only the client has left."""
+        if not self.handle.response_started or self._replaced or not self.has_unsaved_changes():
+            return
+        if isinstance(error, WebSocketDisconnect):
+            await self.save_late()
+        else:
+            await self._report_unsaved("handler_failed")
 
     async def answer_with_cookie(self, error: HTTPException) -> None:
         """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
@@ -159,9 +181,12 @@ class Exchange:
             sized = any(name.lower() == b"content-length" for name, _ in headers)
             self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
 
+    async def _report_unsaved(self, reason: str) -> None:
+        await self._around.lifecycle.events.emit("session.unsaved", handle=self.handle.handle, reason=reason)
+
     async def _replace(self, error: Exception) -> None:
         async def send(message: Message) -> None:
-            if message["type"] in _STARTS:
+            if message["type"] in STARTS:
                 if self.handle.needs_resign:
                     await self._resign()
                 message = self._begun(message)
@@ -226,6 +251,8 @@ class Exchange:
 class RequestSession(SessionHandle[Any]):
     """The session of a request, which says whose it is and who asks."""
 
+    served = True
+    """Whether our middleware stands around the handler; False while only something outside of it has asked for the session."""
     needs_resign = False
     """Whether an older secret has signed the cookie."""
     _scope: Scope | None = None

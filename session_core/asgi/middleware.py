@@ -18,14 +18,13 @@ from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
 
 from session_core.asgi.error_guard import error_guard_of
-from session_core.asgi.exchange import Exchange, Surroundings, with_caching
+from session_core.asgi.exchange import Exchange, RequestSession, Surroundings, with_caching
 from session_core.errors import ConfigurationError
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
-    from litestar.connection import ASGIConnection
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from session_core.asgi.error_guard import ErrorGuard
@@ -33,23 +32,11 @@ if TYPE_CHECKING:
     from session_core.config import SessionConfig
     from session_core.connections.live import LiveConnections
     from session_core.sessions.lifecycle import SessionLifecycle
-__all__ = ("SessionMiddleware", "provide_session", "session_of", "vary_on_cookie")
+__all__ = ("SCOPE_KEY", "SessionMiddleware", "provide_session", "vary_on_cookie")
 
-_SCOPE_KEY: Final = "session_core.session"
+SCOPE_KEY: Final = "session_core.session"
 _current: ContextVar[SessionHandle[Any] | None] = ContextVar("session_core.session", default=None)
 """The session of the running request, where a Litestar cannot inject it directly (`session_core.litestar.injection`)."""
-
-
-def session_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Coroutine[Any, Any, SessionHandle[Any]]:
-    """Return the loaded session of a request or WebSocket, for guards and wherever injection does not reach.
-
-    Raises `ConfigurationError` on a route that does not use the session, `StoreUnavailableError`.
-    """
-    scope: Any = connection.scope
-    handle: SessionHandle[Any] | None = scope.get(_SCOPE_KEY)
-    if handle is None:
-        raise _not_used(scope["path"])
-    return handle.load()
 
 
 async def provide_session() -> SessionHandle[Any]:
@@ -57,20 +44,22 @@ async def provide_session() -> SessionHandle[Any]:
     handle = _current.get()
     # A server may begin the next request of a connection inside the one before: whose response is out is not this one's session.
     if handle is None or handle.response_started:
-        raise _not_used()
+        msg = "this route does not use the session: inject it, guard the route, or give the handler opt={'session': True}"
+        raise ConfigurationError(msg)
     return handle if handle.loaded else await handle.load()
 
 
-def _not_used(path: str | None = None) -> ConfigurationError:
-    return ConfigurationError(
-        f"the route {path or 'of this request'} does not use the session: inject it, guard the route, or give the handler "
-        "opt={'session': True}"
-    )
+def _begun_outside(outer: RequestSession, around: Surroundings) -> RequestSession | None:
+    """Return the session that outer middleware has asked for; None where it is that of another application."""
+    if not outer.belongs_to(around.lifecycle):
+        return None
+    outer.served = True
+    return outer
 
 
 def vary_on_cookie(message: Message, scope: Scope) -> None:
     """Put `Cookie` back into `Vary` where something outside the session middleware (CORS) has overwritten it."""
-    handle = cast("SessionHandle[Any] | None", scope.get(_SCOPE_KEY))
+    handle = cast("SessionHandle[Any] | None", scope.get(SCOPE_KEY))
     if message["type"] == "http.response.start" and handle is not None and handle.loaded:
         message["headers"] = with_caching(list(message.get("headers") or ()), private=False)
 
@@ -112,8 +101,8 @@ class SessionMiddleware(ASGIMiddleware):
         if self._same_origin is not None and (reason := self._same_origin.reason(scope)) is not None:
             return self._same_origin.refuse(scope, receive, send, reason)
         state: Any = scope
-        outer: SessionHandle[Any] | None = state.get(_SCOPE_KEY)
-        if outer is not None and outer.belongs_to(self._around.lifecycle):  # the middleware stands here twice
+        outer: RequestSession | None = state.get(SCOPE_KEY)
+        if outer is not None and outer.belongs_to(self._around.lifecycle) and outer.served:  # the middleware stands here twice
             return next_app(scope, receive, send)
         return self._run(next_app, guard, scope, receive, send, outer)
 
@@ -124,12 +113,12 @@ class SessionMiddleware(ASGIMiddleware):
         scope: Scope,
         receive: Receive,
         send: Send,
-        outer: SessionHandle[Any] | None,
+        outer: RequestSession | None,
     ) -> None:
         around = self._around
         state: Any = scope
-        exchange = Exchange(around, scope, receive, send)
-        state[_SCOPE_KEY] = exchange.handle
+        exchange = Exchange(around, scope, receive, send, _begun_outside(outer, around) if outer else None)
+        state[SCOPE_KEY] = exchange.handle
         token = None if self._injected_directly else _current.set(exchange.handle)
         try:
             if around.connections is not None:
@@ -141,16 +130,17 @@ class SessionMiddleware(ASGIMiddleware):
                     raise
                 started = exchange.handle.response_started
                 await guard.answer(error, scope, receive, exchange.send_durable, started=started)
-            if exchange.has_rest():
-                await exchange.save_rest()
+            if exchange.has_unsaved_changes():
+                await exchange.save_late()
         except HTTPException as error:
             await exchange.answer_with_cookie(error)
         except (Exception, asyncio.CancelledError) as error:
             if not exchange.has_stopped(error):
+                await exchange.leave_behind(error)
                 raise
         finally:
             exchange.leave()
             if token is not None:
                 _current.reset(token)
             if outer is not None:  # an application mounted in one that has other sessions
-                state[_SCOPE_KEY] = outer
+                state[SCOPE_KEY] = outer

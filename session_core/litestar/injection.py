@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-from session_core.asgi.middleware import provide_session, session_of
+from session_core.asgi.middleware import SCOPE_KEY, provide_session
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -48,4 +48,5 @@ def _take_out(model: Any) -> None:  # noqa: ANN401 - Litestar's own, and private
 
 
 async def _extract(values: dict[str, Any], connection: ASGIConnection[Any, Any, Any, Any]) -> None:
-    values[_NAME] = await session_of(connection)
+    scope: Any = connection.scope
+    values[_NAME] = await scope[SCOPE_KEY].load()

@@ -12,12 +12,17 @@ from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
 from litestar.types import Message, Scope
 
+from session_core.asgi.exchange import Surroundings
 from session_core.asgi.middleware import SessionMiddleware, provide_session, vary_on_cookie
+from session_core.asgi.outside import OutsideSessions
 from session_core.asgi.same_origin_middleware import SameOriginMiddleware
 from session_core.connections.live import LiveConnections
 from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
 from session_core.events import Events
+from session_core.litestar.access import KeepsSessions
+from session_core.litestar.checks import check_handler
 from session_core.litestar.injection import inject_directly
+from session_core.litestar.outer_layers import keep_out_of_cache, knows_layers, may_ask_outside
 from session_core.litestar.problem import error_response
 from session_core.litestar.routes import forbid_cache, is_state_changing, uses_session
 from session_core.sessions.lifecycle import SessionLifecycle
@@ -26,12 +31,13 @@ from session_core.sessions.sweeper import Sweeper
 from session_core.stores.guarded import GuardedStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from click import Group
     from litestar import Litestar, Request
     from litestar.config.app import AppConfig
     from litestar.connection import ASGIConnection
+    from litestar.handlers import BaseRouteHandler
     from litestar.response import Response
     from litestar.routes import BaseRoute
     from litestar.types import Receive, Send
@@ -44,7 +50,7 @@ _SERVER_ERROR = 500
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
 
-class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
+class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     """Sessions for a Litestar application.
 
     Handlers, guards' helpers and WebSocket handlers get `session: Session[AppSession]` and `sessions: SessionManager`.
@@ -75,6 +81,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             )
         )
         """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
+        self._outside = OutsideSessions(Surroundings(config, self.lifecycle, self._answer_error, None))
         shared = (config, self.lifecycle, self._answer_error, self.connections)
         self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
         self._session_middleware = {
@@ -86,7 +93,10 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         }
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Add dependencies, the error handler and the lifespan."""
+        """Add dependencies, the error handler and the lifespan. Raises `ConfigurationError` beside another `SessionPlugin`."""
+        if any(isinstance(plugin, SessionPlugin) and plugin is not self for plugin in app_config.plugins):
+            msg = "the application has two SessionPlugins, and only one could be injected; remove one of them"
+            raise ConfigurationError(msg)
         app_config.dependencies.setdefault("session", Provide(provide_session))
         app_config.dependencies.setdefault("sessions", Provide(lambda: self.sessions, sync_to_thread=False))
         app_config.exception_handlers.setdefault(SessionCoreError, self.handle_error)
@@ -98,21 +108,31 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
                 vary_on_cookie(message, scope)
 
             app_config.before_send.append(keep_vary)
+        if not knows_layers():
+            app_config.before_send.append(self._reach_outside())
+        keep_out_of_cache(app_config)
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
-        """Put the middleware on a route that needs it, and only there: other routes pay nothing."""
+        """Put the middleware on a route that needs it, and only there: other routes pay nothing.
+
+        Raises `ConfigurationError` for a handler that could not get its session, or would share it.
+        """
         if isinstance(route, HTTPRoute):
             handlers: list[Any] = list(route.route_handlers)
         elif isinstance(route, WebSocketRoute | ASGIRoute):
             handlers = [route.route_handler]
         else:  # pragma: no cover - Litestar has three kinds of routes
             return
+        for handler in handlers:
+            check_handler(handler, route.path, self.config)
+            if self.outside is None and may_ask_outside(handler, uses=self._serves(handler)):
+                handler.app.before_send.append(self._reach_outside())
         direct = inject_directly(route)
         for handler in handlers:
             added: list[Any] = []
             judged = is_state_changing(handler) and not handler.opt.get("cross_site")
-            if not (self.config.middleware_on == "all_routes" or uses_session(handler)):
+            if not self._serves(handler):
                 if judged:
                     added.append(self._same_origin_middleware)
             else:
@@ -123,6 +143,17 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
             if added:
                 # A new list: handlers share theirs with the copies that other routes were made from.
                 handler.middleware = [*added, *(handler.middleware or ())]
+
+    def _serves(self, handler: BaseRouteHandler) -> bool:
+        return self.config.middleware_on == "all_routes" or uses_session(handler)
+
+    def _reach_outside(self) -> Callable[[Message, Scope], Awaitable[None]]:
+        """Have `session_of` give a session outside of our middleware, too; return the hook that does to responses what it needs.
+
+        The hook costs every message of the application, so it is there only where something could ask.
+        """
+        self.outside = self._outside
+        return self._outside.amend
 
     def on_cli_init(self, cli: Group) -> None:
         """Add `litestar sessions ...` and `litestar check`."""
@@ -150,7 +181,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin):
         await _log_fault(error, scope)
         app: Litestar = scope["litestar_app"]
         request: Request[Any, Any, Any] = app.request_class(scope, receive, send)
-        handlers = scope["route_handler"].resolve_exception_handlers()
+        route_handler = scope.get("route_handler")  # none on 404 and 405 pages
+        handlers = route_handler.resolve_exception_handlers() if route_handler is not None else app.exception_handlers
         handler: Any = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
         response: Response[Any] = (handler or create_exception_response)(request, error)
         await response.to_asgi_response(app=None, request=request)(scope, receive, send)
@@ -188,5 +220,9 @@ async def _log_fault(error: Exception, scope: Scope) -> None:
 
 
 def plugin_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionPlugin:
-    """Return the session plugin of the application that serves `connection`."""
-    return connection.app.plugins.get(SessionPlugin)
+    """Return the session plugin of the application that serves `connection`. Raises `ConfigurationError` without one."""
+    try:
+        return connection.app.plugins.get(SessionPlugin)
+    except KeyError:
+        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
+        raise ConfigurationError(msg) from None

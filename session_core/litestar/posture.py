@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from litestar import Controller, Litestar, Router
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-if TYPE_CHECKING:
-    from litestar import Litestar
+from session_core.litestar.routes import is_public, is_session_guard
 
+if TYPE_CHECKING:
     from session_core.config import SessionConfig
     from session_core.stores.base import StoreCapabilities
 
 __all__ = ("routes_posture", "session_problems")
+
+# An application is a router, too.
+_LAYERS: Final = ((Litestar, "application"), (Controller, "controller"), (Router, "router"))
 
 
 def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities) -> list[str]:
@@ -34,7 +38,7 @@ def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities
 
 
 def routes_posture(app: Litestar) -> list[str]:
-    """Return one line per route and method: path, guards, and whether it refuses cross-site requests."""
+    """Return one line per route and method: path, guards with the layer they come from, exemptions, cross-site requests."""
     rows: list[tuple[str, str, str, str]] = []
     for route in app.routes:
         if isinstance(route, HTTPRoute):
@@ -51,8 +55,28 @@ def routes_posture(app: Litestar) -> list[str]:
 
 
 def _guards(handler: Any) -> str:  # noqa: ANN401 - any of Litestar's handlers
-    names = [getattr(getattr(guard, "func", guard), "__name__", type(guard).__name__) for guard in handler.resolve_guards()]
-    return ", ".join(name.replace("requires_login", "requires login") for name in names) or "public"
+    required: list[str] = []
+    exempt: list[str] = []
+    for guard, layer in _guards_by_layer(handler):
+        name = getattr(getattr(guard, "func", guard), "__name__", type(guard).__name__).replace(
+            "requires_login", "requires login"
+        )
+        inherited = f"{name} ({layer})" if layer else name
+        (exempt if is_public(handler) and is_session_guard(guard) else required).append(inherited)
+    shown = ", ".join(required) or "public"
+    return f"{shown}  (exempt from {', '.join(exempt)})" if exempt else shown
+
+
+def _guards_by_layer(handler: Any) -> list[tuple[Any, str]]:  # noqa: ANN401 - likewise
+    """Return the guards of a handler, the outermost first, with the layer that they are inherited from; empty for its own."""
+    layers = getattr(handler, "ownership_layers", None)
+    if layers is None:
+        return [(guard, "") for guard in handler.resolve_guards()]
+    found: list[tuple[Any, str]] = []
+    for layer in layers:
+        kind = next((word for base, word in _LAYERS if isinstance(layer, base)), "")
+        found.extend((guard, kind) for guard in layer.guards or ())
+    return found
 
 
 def _origin(handler: Any) -> str:  # noqa: ANN401 - any of Litestar's handlers

@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
 
+from session_core.asgi.middleware import provide_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
+    from litestar.di import Provide
     from litestar.handlers import BaseRouteHandler
 
-__all__ = ("forbid_cache", "is_state_changing", "uses_session")
+__all__ = (
+    "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "session_guards", "takes_session",
+    "uses_session",
+)  # fmt: skip
 
+PUBLIC: Final = "exclude_from_auth"
+"""The option, on any layer, that makes routes public."""
 _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def uses_session(handler: BaseRouteHandler) -> bool:
     """Whether a request for this handler may need the session.
 
-    Yes for `opt={"session": True}`, for any guard (it may ask for it), and when the handler or one of its dependencies,
-    however deep, takes a session. `opt={"session": False}` says no.
+    Yes for `opt={"session": True}`, for any guard (it may ask for it) but ours on a public route, and when the handler or one of
+    its dependencies, however deep, takes a session. `opt={"session": False}` says no.
     """
     chosen = handler.opt.get("session")
     if chosen is not None:
         return bool(chosen)
-    return bool(handler.resolve_guards()) or _takes_session(handler)
+    guards = handler.resolve_guards()
+    if is_public(handler):
+        guards = [guard for guard in guards if not is_session_guard(guard)]
+    return bool(guards) or takes_session(handler)
+
+
+def is_public(handler: BaseRouteHandler) -> bool:
+    """Whether the guards over the session let everyone pass: the option of Litestar's own authentication says so."""
+    # Exactly True: a mistake must not open a route.
+    return handler.opt.get(PUBLIC) is True
+
+
+def is_session_guard(guard: object) -> bool:
+    """Whether a guard is one of `session_core.guards`."""
+    return bool(getattr(getattr(guard, "func", guard), "session_guard", False))
+
+
+def session_guards(handler: BaseRouteHandler) -> list[object]:
+    """Return the guards of `session_core.guards` that stand before a handler."""
+    return [getattr(guard, "func", guard) for guard in handler.resolve_guards() if is_session_guard(guard)]
+
+
+def is_ours(provider: Provide | None) -> bool:
+    """Whether a dependency is the session, and not something else of that name."""
+    return provider is not None and provider.dependency is provide_session
 
 
 def is_state_changing(handler: BaseRouteHandler) -> bool:
@@ -48,19 +79,17 @@ def forbid_cache(handler: BaseRouteHandler) -> bool:
     return True
 
 
-def _takes_session(handler: BaseRouteHandler) -> bool:
+def takes_session(handler: BaseRouteHandler) -> bool:
+    """Whether the handler or one of its dependencies, however deep, takes a session."""
     dependencies = handler.resolve_dependencies()
     pending = list(handler.parsed_fn_signature.parameters.items())
     seen: set[str] = set()
     while pending:
         name, field = pending.pop()
-        if field.is_subclass_of(SessionHandle):
-            return True
         provider = dependencies.get(name)
-        if provider is None or name in seen:
-            continue
-        seen.add(name)
-        if name == "session":
+        if field.is_subclass_of(SessionHandle) or is_ours(provider):
             return True
-        pending.extend(provider.parsed_fn_signature.parameters.items())
+        if provider is not None and name not in seen:
+            seen.add(name)
+            pending.extend(provider.parsed_fn_signature.parameters.items())
     return False

@@ -129,7 +129,7 @@ class SessionHandle(SessionFacts, Generic[D]):
     @property
     def changed(self) -> bool:
         """Whether something was assigned that is not saved yet."""
-        return self._draft is not None and self._draft.is_changed()
+        return self.has_unsaved_changes()
 
     # Not properties, which CPython 3.11 calls in twice the time: every response asks.
 
@@ -140,10 +140,10 @@ class SessionHandle(SessionFacts, Generic[D]):
             return False
         return (snapshot is not None and self._lifecycle.touch_due(snapshot)) or draft.is_changed()
 
-    def has_rest(self) -> bool:
-        """Whether something was assigned to a stored session that is not saved yet."""
+    def has_unsaved_changes(self) -> bool:
+        """Whether something was assigned that is not saved yet. Raises `SessionDataError` where it cannot be stored."""
         draft = self._draft
-        return draft is not None and self.snapshot is not None and draft.is_changed()
+        return draft is not None and draft.is_changed()
 
     # -- changing --------------------------------------------------------------------------------------------
 

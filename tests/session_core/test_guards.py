@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from litestar import Litestar, MediaType, Request, Response, WebSocket, get, post, route, websocket
-from litestar.exceptions import WebSocketDisconnect
+from litestar import Controller, Litestar, MediaType, Request, Response, Router, WebSocket, get, post, route, websocket
+from litestar.exceptions import NotAuthorizedException, WebSocketDisconnect
 from litestar.params import FromQuery, JSONBody
 from litestar.testing import TestClient
 
-from session_core import ConfigurationError, Identity, Session, SessionHandle, session_of
+from session_core import ConfigurationError, Identity, Session, SessionHandle, SessionPlugin, session_of
 from session_core.guards import requires, requires_acr, requires_login, requires_recent_login, requires_role
-from session_core.testing import FakeClock
-from tests.support.sessions import ISSUER, AppSession, Recorder, client_of, make_app
+from session_core.litestar.posture import routes_posture
+from session_core.testing import FakeClock, logged_in_cookie
+from tests.support.sessions import ALICE, ISSUER, AppSession, Recorder, client_of, make_app, make_config, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -133,16 +134,15 @@ async def test_the_predicate_sees_the_typed_session(app: Litestar, recorder: Rec
     assert recorder.names.count("access.denied") == 1
 
 
-async def test_a_predicate_for_other_data_is_a_mistake_that_is_told() -> None:
+def test_a_predicate_for_other_data_is_refused_when_the_application_is_built() -> None:
     class Other(AppSession):
         pass
 
     @get("/other", guards=[requires(Other, lambda _: True)])
     async def other() -> None: ...
 
-    async with client_of(make_app(other)) as client:
-        await client.post("/login/alice")
-        assert (await client.get("/other")).status_code == 500
+    with pytest.raises(ConfigurationError, match=r"other .*requires\(Other"):
+        make_app(other)
 
 
 @pytest.mark.attack("63")
@@ -243,3 +243,101 @@ async def test_asking_for_the_session_where_there_is_none_is_told() -> None:
 def test_a_guard_that_guards_nothing_is_refused(make: Any) -> None:
     with pytest.raises(ConfigurationError):
         make()
+
+
+# -- a gate on the whole application, and what is left open
+
+
+class Area(Controller):
+    path = "/area"
+    opt = {"exclude_from_auth": True}  # noqa: RUF012 - Litestar copies it
+
+    @get("/open")
+    async def open_area(self) -> str:
+        return "open"
+
+    @get("/closed", opt={"exclude_from_auth": False})
+    async def closed_area(self) -> str:
+        return "closed"
+
+
+@get("/open", opt={"exclude_from_auth": True}, cache=True)
+async def open_handler() -> str:
+    return "open"
+
+
+@get("/typo", opt={"exclude_from_auth": "false"})
+async def mistaken_option() -> str:
+    return "closed"
+
+
+@get("/closed", guards=[requires_role("admin")])
+async def closed_handler() -> str:
+    return "closed"
+
+
+@websocket("/open-ws", opt={"exclude_from_auth": True})
+async def open_socket(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+async def never(connection: Any, handler: Any) -> None:
+    raise NotAuthorizedException
+
+
+def gated(*guards: Any) -> Litestar:
+    routes = Router("/router", route_handlers=[open_handler], opt={"exclude_from_auth": True})
+    closed = Router("/router-closed", route_handlers=[closed_handler])
+    handlers = [open_handler, Area, routes, closed, mistaken_option, open_socket]
+    plugins = [SessionPlugin(make_config())]
+    return Litestar(handlers, guards=list(guards), plugins=plugins, openapi_config=None, logging_config=None)
+
+
+async def test_a_gate_on_the_application_leaves_open_what_says_so() -> None:
+    app = gated(requires_login)
+    async with client_of(app) as client:
+        for path, status in {
+            "/open": 200, "/area/open": 200, "/area/closed": 401, "/router/open": 200, "/router-closed/closed": 401, "/typo": 401,
+            "/nowhere": 404,
+        }.items():  # fmt: skip
+            assert (await client.get(path)).status_code == status, path
+
+
+def test_a_gate_leaves_an_open_websocket_open() -> None:
+    with (
+        TestClient(gated(requires_login), base_url="http://127.0.0.1:8000") as client,
+        client.websocket_connect("/open-ws") as socket,
+        pytest.raises(WebSocketDisconnect),
+    ):
+        socket.receive_text()
+
+
+async def test_an_open_route_loads_no_session_and_keeps_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = gated(requires_login)
+    async with client_of(app) as client:
+        client.headers["cookie"] = "=".join(await logged_in_cookie(app, ALICE))
+
+        async def none(*_: Any) -> None:
+            pytest.fail("the store was asked")
+
+        monkeypatch.setattr(plugin_in(app).store.inner, "load", none)
+        answer = await client.get("/open")
+        assert (answer.status_code, "vary" in answer.headers) == (200, False)
+    handler = next(handler for route in app.routes if route.path == "/open" for handler in route.route_handlers)  # type: ignore[union-attr]
+    assert handler.cache is True
+
+
+async def test_an_open_route_is_still_guarded_by_others_guards() -> None:
+    async with client_of(gated(requires_login, never)) as client:
+        assert (await client.get("/open")).status_code == 401
+
+
+def test_the_table_of_routes_shows_what_is_inherited_and_what_is_open() -> None:
+    rows = {row.split()[0]: " ".join(row.split()[2:]) for row in routes_posture(gated(requires_login))}
+    assert rows["/open"] == "public (exempt from requires login (application))"
+    assert rows["/area/open"] == "public (exempt from requires login (application))"
+    assert rows["/area/closed"] == "requires login (application)"
+    assert rows["/router-closed/closed"] == "requires login (application), requires role admin"
+    assert rows["/typo"] == "requires login (application)"
+    assert {row.split()[0] for row in routes_posture(gated())} == set(rows)

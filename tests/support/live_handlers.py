@@ -12,7 +12,7 @@ from litestar.response import ServerSentEvent, Stream
 from litestar.types import Receive, Scope, Send
 
 from session_core import Session
-from session_core.asgi.middleware import session_of
+from session_core.litestar.access import session_of
 from tests.support.sessions import AppSession
 
 

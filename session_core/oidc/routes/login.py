@@ -12,7 +12,6 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from session_core.asgi.middleware import session_of
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.errors import (
     AuthorizationResponseError,
@@ -21,6 +20,7 @@ from session_core.errors import (
     SessionCoreError,
     SessionGoneError,
 )
+from session_core.litestar.access import session_of
 from session_core.litestar.problem import is_browser_navigation
 from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID

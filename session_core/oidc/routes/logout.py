@@ -11,8 +11,8 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from session_core.asgi.middleware import session_of
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError
+from session_core.litestar.access import session_of
 from session_core.litestar.problem import is_browser_navigation, problem
 from session_core.oidc.addresses import origin_of_url
 from session_core.oidc.login.authorization_response import single_params

@@ -29,7 +29,7 @@ def batch_route(batch: RefreshBatch, sessions: SessionManager, key: str) -> HTTP
     @post(
         "/auth/refresh-tokens",
         status_code=200,
-        opt={"session": False, "cross_site": True},
+        opt={"session": False, "cross_site": True, "exclude_from_auth": True},
         tags=["login"],
         summary="Refresh the tokens that are due",
     )

@@ -28,5 +28,7 @@ def oidc_router(relying_parties: RelyingParties, revocation: Revocation) -> Rout
             "revocation": Provide(lambda: revocation, sync_to_thread=False),
         },
         middleware=[AuthHeaders()],
+        # The way to a login is open, whatever guards the application has on all its routes.
+        opt={"exclude_from_auth": True},
         tags=["login"],
     )

@@ -1,0 +1,91 @@
+"""The session of a request where our middleware does not stand: in outer middleware, in hooks, on error pages.
+
+It begins when something asks for it. What the response then needs is done to its messages as they leave the application.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from session_core.asgi.exchange import STARTS, Exchange
+from session_core.asgi.middleware import SCOPE_KEY
+from session_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from litestar.types import Message, Scope
+
+    from session_core.asgi.exchange import RequestSession, Surroundings
+
+__all__ = ("CACHED_KEY", "OutsideSessions")
+
+CACHED_KEY: Final = "session_core.asgi.cached"
+"""In the scope of a request whose response goes into a cache for everyone."""
+_KEY: Final = "session_core.asgi.outside"
+_STARTED_KEY: Final = "session_core.asgi.started"
+
+
+class OutsideSessions:
+    """Sessions that begin outside of our middleware."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def begin(self, scope: Scope) -> RequestSession:
+        """Put a session into the scope of a request, for our middleware too if it comes later."""
+        state: Any = scope
+        if CACHED_KEY in state:
+            msg = "the response is on its way into the response cache, where everyone gets it: ask for the session before"
+            raise ConfigurationError(msg)
+        exchange = _OutsideExchange(self._around, scope)
+        exchange.handle.served = False
+        exchange.handle.response_started = _STARTED_KEY in state
+        state[_KEY] = exchange
+        state[SCOPE_KEY] = exchange.handle
+        return exchange.handle
+
+    async def amend(self, message: Message, scope: Scope) -> None:
+        """Save the session before a message that starts the response, and write cookie and caching headers into it."""
+        state: Any = scope
+        exchange: _OutsideExchange | None = state.get(_KEY)
+        if exchange is not None:
+            await exchange.amend(message)
+        elif message["type"] in STARTS:
+            state[_STARTED_KEY] = True
+
+
+class _OutsideExchange(Exchange):
+    """Changes the messages that others send."""
+
+    __slots__ = ("_body", "_messages")
+
+    def __init__(self, around: Surroundings, scope: Scope) -> None:
+        self._messages: list[Any] = []
+        self._body = b""
+        super().__init__(around, scope, _receive_nothing, self._keep)
+
+    def __del__(self) -> None:
+        # The request is over. What outer middleware does after the response shows nowhere else.
+        if self.handle.response_started and self.has_unsaved_changes():
+            self._around.lifecycle.events.emit_soon("session.unsaved", handle=self.handle.handle, reason="response_sent")
+
+    async def amend(self, message: Any) -> None:  # noqa: ANN401 - a message of any kind
+        """Do to a message what our middleware would do: change it in place, since it is the server's already."""
+        kind = message["type"]
+        if self._replaced:
+            # The error's response has taken the place of another one, whose messages go on coming.
+            if kind == "http.response.body":
+                message["body"], self._body = self._body, b""
+        elif kind in STARTS and not self.handle.response_started:
+            start: Any = dict(message)
+            await self.send_durable(start)
+            start, *rest = self._messages
+            self._body = b"".join(part.get("body", b"") for part in rest)
+            message.clear()
+            message.update(start)
+
+    async def _keep(self, message: Message) -> None:
+        self._messages.append(message)
+
+
+async def _receive_nothing() -> Any:  # noqa: ANN401 - what ASGI says
+    return {"type": "http.disconnect"}

@@ -1,0 +1,65 @@
+"""Gives the session to whoever holds the connection: guards, middleware, hooks, exception handlers."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import TYPE_CHECKING, Any
+
+from session_core.asgi.middleware import SCOPE_KEY
+from session_core.errors import ConfigurationError
+from session_core.litestar.checks import refuse_in_cached_dependency
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from litestar.connection import ASGIConnection
+    from litestar.types import Scope
+
+    from session_core.asgi.outside import OutsideSessions
+    from session_core.sessions.handle import SessionHandle
+
+__all__ = ("KeepsSessions", "loaded_session_of", "session_of")
+
+
+class KeepsSessions(ABC):  # noqa: B024 - the plugin, which is built on this module
+    """What `session_of` has to know of the plugin."""
+
+    outside: OutsideSessions | None = None
+    """Gives a session where our middleware does not stand; None when nothing in the application could ask for it there."""
+
+
+def session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> Coroutine[Any, Any, SessionHandle[Any]]:
+    """Return the loaded session of a request or WebSocket, wherever injection does not reach.
+
+    Works in guards, hooks, middleware of every layer, and on 404 and 405 pages. Raises `ConfigurationError` in a handler that
+    does not say that it uses the session, and where its answer would be kept for others; `StoreUnavailableError`.
+    """
+    refuse_in_cached_dependency()
+    scope: Any = connection if isinstance(connection, dict) else connection.scope
+    handle: SessionHandle[Any] | None = scope.get(SCOPE_KEY)
+    return (_outside_of(scope).begin(scope) if handle is None else handle).load()
+
+
+def loaded_session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> SessionHandle[Any] | None:
+    """Return the session if this request has loaded it already, else None: for exception handlers, which cannot wait.
+
+    An `after_exception` hook runs before them, and can load it by `session_of`.
+    """
+    refuse_in_cached_dependency()
+    scope: Any = connection if isinstance(connection, dict) else connection.scope
+    handle: SessionHandle[Any] | None = scope.get(SCOPE_KEY)
+    return handle if handle is not None and handle.loaded else None
+
+
+def _outside_of(scope: Any) -> OutsideSessions:  # noqa: ANN401 - a scope that is written to
+    plugin = next((plugin for plugin in scope["litestar_app"].plugins if isinstance(plugin, KeepsSessions)), None)
+    if plugin is None:
+        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
+        raise ConfigurationError(msg)
+    if plugin.outside is None:
+        msg = (
+            f"the route {scope['path']} does not use the session: inject it, guard the route, or give the handler "
+            "opt={'session': True}"
+        )
+        raise ConfigurationError(msg)
+    return plugin.outside

@@ -1,0 +1,79 @@
+"""Tells what lies outside our middleware in an application: what could ask for the session there, and the response cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from litestar.handlers import BaseRouteHandler
+
+from session_core.asgi.middleware import SCOPE_KEY
+from session_core.asgi.outside import CACHED_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from litestar.config.app import AppConfig
+    from litestar.types import HTTPScope
+
+__all__ = ("keep_out_of_cache", "knows_layers", "may_ask_outside")
+
+_HOOKS: Final = ("before_request", "after_request", "after_response")
+_APPLICATION_HOOKS: Final = ("after_exception", "before_send")
+
+
+def knows_layers() -> bool:
+    """Whether a handler of this Litestar leads to its layers (2 does; 3 merges them, and puts our middleware outside of all)."""
+    return hasattr(BaseRouteHandler, "ownership_layers") and hasattr(BaseRouteHandler, "app")
+
+
+def may_ask_outside(handler: BaseRouteHandler, *, uses: bool) -> bool:
+    """Whether anything around a handler could ask for the session where our middleware does not stand.
+
+    `uses`: it stands around this handler, hence around its own middleware, and around all hooks.
+    """
+    if not knows_layers():
+        return False
+    layers: list[Any] = handler.ownership_layers
+    app = layers[0]
+    if any(_is_foreign(hook) for name in _APPLICATION_HOOKS for hook in getattr(app, name, ())):
+        return True
+    if any(_any_foreign(layer.middleware) for layer in (layers[:-1] if uses else layers)):
+        return True
+    handlers = [each for layer in layers for each in (layer.exception_handlers or {}).values()]
+    if any(_is_foreign(each) and not _module_of(each).startswith("litestar.") for each in handlers):
+        return True
+    return not uses and any(callable(getattr(layer, name, None)) for layer in layers for name in _HOOKS)
+
+
+def keep_out_of_cache(app_config: AppConfig) -> None:
+    """Have Litestar's response cache keep no response of a request that has asked for its session.
+
+    It answers before the session is known: others would get what was made for this visitor.
+    """
+    config = app_config.response_cache_config
+    if config is None:
+        return
+    keep = config.cache_response_filter
+
+    def keep_unless_asked(scope: HTTPScope, status_code: int) -> bool:
+        state: Any = scope
+        handle = state.get(SCOPE_KEY)
+        if (handle is not None and handle.loaded) or not keep(scope, status_code):
+            return False
+        state[CACHED_KEY] = True
+        return True
+
+    app_config.response_cache_config = replace(config, cache_response_filter=keep_unless_asked)
+
+
+def _any_foreign(middleware: Iterable[Any] | None) -> bool:
+    return any(_is_foreign(getattr(each, "middleware", each)) for each in middleware or ())
+
+
+def _is_foreign(thing: Any) -> bool:  # noqa: ANN401 - middleware, hook or handler
+    return not _module_of(thing).startswith("session_core.")
+
+
+def _module_of(thing: Any) -> str:  # noqa: ANN401 - likewise
+    return str(getattr(thing, "__module__", "") or type(thing).__module__)

@@ -1,0 +1,323 @@
+"""Mistakes that are refused when the application is built, with the handler's name and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from litestar import Controller, Litestar, Request, Router, WebSocket, get, post, websocket
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import ImproperlyConfiguredException
+from litestar.middleware.session.client_side import CookieBackendConfig
+from litestar.middleware.session.server_side import ServerSideSessionConfig
+from litestar.params import FromQuery, JSONBody
+from litestar.types import Scope
+
+from session_core import ConfigurationError, Session, SessionHandle, SessionPlugin, session_of
+from session_core.guards import requires, requires_login
+from session_core.litestar.routes import uses_session
+from tests.support.sessions import AppSession, client_of, make_config
+
+pytestmark = pytest.mark.anyio
+
+
+def build(*handlers: Any, plugins: list[Any] | None = None, **options: Any) -> Litestar:
+    plugins = [SessionPlugin(make_config())] if plugins is None else plugins
+    return Litestar(list(handlers), plugins=plugins, openapi_config=None, logging_config=None, **options)
+
+
+# -- a dependency whose value is kept for everyone
+
+
+class User:
+    def __init__(self, session: Session[AppSession]) -> None:
+        self.name = session.identity.subject if session.identity else None
+
+
+async def current_user(session: Session[AppSession]) -> str:
+    return session.identity.subject if session.identity else ""
+
+
+async def greeting(user: NamedDependency[str]) -> str:
+    return f"hello {user}"
+
+
+async def page_title(greeting: NamedDependency[str]) -> str:
+    return greeting
+
+
+@get("/greet")
+async def greet(title: NamedDependency[str]) -> str:
+    return title
+
+
+@get("/two", sync_to_thread=False)
+def two(title: NamedDependency[str], session: Session[AppSession]) -> str:
+    return title
+
+
+@websocket("/greet-ws")
+async def greet_ws(socket: WebSocket[Any, Any, Any], title: NamedDependency[str]) -> None: ...
+
+
+DEEP = {"user": Provide(current_user), "greeting": Provide(greeting), "title": Provide(page_title, use_cache=True)}
+MIDDLE = {"user": Provide(current_user), "greeting": Provide(greeting, use_cache=True), "title": Provide(page_title)}
+INNER = {"user": Provide(current_user, use_cache=True), "greeting": Provide(greeting), "title": Provide(page_title)}
+CLASS = {"title": Provide(User, use_cache=True, sync_to_thread=False)}
+
+
+class Greetings(Controller):
+    path = "/c"
+    dependencies = INNER
+
+    @get("/")
+    async def greet(self, title: NamedDependency[str]) -> str:
+        return title
+
+
+@pytest.mark.parametrize("handler", [greet, two, greet_ws])
+@pytest.mark.parametrize(("dependencies", "name"), [(DEEP, "title"), (MIDDLE, "greeting"), (INNER, "user"), (CLASS, "title")])
+def test_a_cached_dependency_that_takes_the_session_is_refused(handler: Any, dependencies: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{name}` has use_cache=True and takes the session") as refused:
+        build(handler, dependencies=dependencies)
+    assert handler.fn.__name__ in str(refused.value)
+
+
+@pytest.mark.parametrize("layer", ["router", "controller", "handler", "mixed"])
+def test_a_cached_dependency_is_found_on_every_layer(layer: str) -> None:
+    own = get("/own", dependencies=INNER)(greet.fn)
+    layers: Any = {
+        "router": Router("/r", route_handlers=[greet], dependencies=INNER),
+        "controller": Greetings,
+        "handler": own,
+        "mixed": Router("/r", route_handlers=[greet], dependencies={"title": DEEP["title"], "greeting": DEEP["greeting"]}),
+    }
+    with pytest.raises(ConfigurationError, match=r"greet .*use_cache=True and takes the session"):
+        build(layers[layer], dependencies={"user": DEEP["user"]})
+
+
+async def by_request(request: Request[Any, Any, Any]) -> str:
+    session = await session_of(request)
+    return session.identity.subject if session.identity else ""
+
+
+async def by_scope(scope: Scope) -> str:
+    return (await session_of(ASGIConnection(scope))).data.theme
+
+
+async def settings(request: Request[Any, Any, Any]) -> str:
+    return str(request.app.state.get("settings", "default"))
+
+
+@pytest.mark.parametrize("provide", [by_request, by_scope])
+async def test_a_cached_dependency_that_asks_for_the_session_is_refused_when_it_does(provide: Any) -> None:
+    app = build(two, dependencies={"title": Provide(provide, use_cache=True)})
+    async with client_of(app) as client:
+        for _ in range(2):
+            answer = await client.get("/two")
+            assert (answer.status_code, "alice" in answer.text) == (500, False)
+
+
+async def test_a_cached_dependency_that_takes_a_request_for_something_else_is_computed_once() -> None:
+    calls: list[int] = []
+
+    async def counted(request: Request[Any, Any, Any]) -> str:
+        calls.append(1)
+        return await settings(request)
+
+    app = build(two, dependencies={"title": Provide(counted, use_cache=True)})
+    async with client_of(app) as client:
+        assert [(await client.get("/two")).text for _ in range(3)] == ["default"] * 3
+    assert calls == [1]
+
+
+def test_a_dependency_that_is_not_cached_may_take_the_session() -> None:
+    build(greet, two, dependencies={**DEEP, "title": Provide(page_title)})
+
+
+# -- what is no session
+
+
+async def provide_other() -> str:
+    return "not ours"
+
+
+@get("/other", dependencies={"session": Provide(provide_other)}, cache=True)
+async def other(session: NamedDependency[str]) -> str:
+    return session
+
+
+async def test_a_dependency_of_another_kind_named_session_is_left_alone() -> None:
+    app = build(other)
+    handler = next(handler for route in app.routes for handler in route.route_handlers if handler.handler_name == "other")  # type: ignore[union-attr]
+    assert handler.cache is True
+    assert not uses_session(handler)
+    assert not handler.middleware
+    async with client_of(app) as client:
+        answers = [await client.get("/other") for _ in range(2)]
+    assert [(answer.text, "vary" in answer.headers) for answer in answers] == [("not ours", False)] * 2
+
+
+class Other(msgspec.Struct):
+    theme: str = ""
+
+
+class Extended(AppSession):
+    more: int = 0
+
+
+@get("/x")
+async def another_type(session: Session[Other]) -> None: ...
+
+
+@get("/x")
+async def narrower(session: Session[Extended]) -> None: ...
+
+
+@get("/x")
+async def the_struct(session: AppSession) -> None: ...
+
+
+@get("/x")
+async def a_mapping(session: dict[str, Any]) -> None: ...
+
+
+@get("/x")
+async def a_query(session: FromQuery[str]) -> None: ...
+
+
+@get("/x")
+async def renamed(mine: Session[AppSession]) -> None: ...
+
+
+@get("/x")
+async def renamed_plain(mine: SessionHandle[AppSession]) -> None: ...
+
+
+@get("/x")
+async def renamed_struct(mine: AppSession) -> None: ...
+
+
+@post("/x")
+async def through_a_dependency(inner: NamedDependency[str]) -> None: ...
+
+
+@websocket("/x")
+async def in_a_websocket(socket: WebSocket[Any, Any, Any], session: Session[Other]) -> None: ...
+
+
+async def inner_of_another_type(session: Session[Other]) -> str:
+    return ""
+
+
+@get("/x", opt={"session": False})
+async def contradicts(session: Session[AppSession]) -> None: ...
+
+
+@get("/x", opt={"session": False}, guards=[requires_login])
+async def contradicts_its_guard() -> None: ...
+
+
+@get("/x", guards=[requires(Other, lambda _: True)])
+async def guarded_by_another_type() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
+        (another_type, r"Session\[Other\], but sessions hold AppSession"),
+        (narrower, r"Session\[Extended\], but sessions hold AppSession"),
+        (in_a_websocket, r"Session\[Other\]"),
+        (the_struct, r"Session\[AppSession\]"),
+        (a_mapping, r"Session\[AppSession\]"),
+        (a_query, r"another name"),
+        (renamed, r"must be named `session`"),
+        (renamed_plain, r"`session: Session\[AppSession\]`"),
+        (renamed_struct, r"`session: Session\[AppSession\]`"),
+        (contradicts, r"opt=\{'session': False\}"),
+        (contradicts_its_guard, r"exclude_from_auth"),
+        (guarded_by_another_type, r"requires\(Other, \.\.\.\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
+def test_a_handler_that_cannot_get_its_session_is_refused(handler: Any, says: str) -> None:
+    with pytest.raises((ConfigurationError, ImproperlyConfiguredException), match=says) as refused:
+        build(handler)
+    assert handler.fn.__name__ in str(refused.value)
+
+
+def test_a_dependency_that_cannot_get_its_session_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"through_a_dependency \(/x\), dependency inner takes Session\[Other\]"):
+        build(through_a_dependency, dependencies={"inner": Provide(inner_of_another_type)})
+
+
+def test_what_may_stand_for_the_session_is_accepted() -> None:
+    @get("/any")
+    async def anything(session: NamedDependency[Any]) -> None: ...
+
+    @get("/handle")
+    async def handle(session: NamedDependency[SessionHandle[Any]]) -> None: ...
+
+    @post("/body")
+    async def body(data: JSONBody[AppSession]) -> None: ...
+
+    build(anything, handle, body)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_a_session_without_the_plugin_is_refused_with_the_fix(through: bool) -> None:
+    @get("/x")
+    async def alone(session: Session[AppSession]) -> None: ...
+
+    dependencies = {"inner": Provide(inner_of_another_type)} if through else {}
+    with pytest.raises(ConfigurationError, match=r"SessionPlugin\(SessionConfig") as refused:
+        build(through_a_dependency if through else alone, plugins=[], dependencies=dependencies)
+    assert ("inner_of_another_type" if through else "alone") in str(refused.value)
+
+
+def test_another_missing_dependency_is_litestars_own_refusal() -> None:
+    @get("/x")
+    async def alone(tenant: NamedDependency[str]) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException, match="tenant"):
+        build(alone)
+
+
+async def test_a_guard_without_the_plugin_says_so() -> None:
+    @get("/x", guards=[requires_login])
+    async def alone(request: Request[Any, Any, Any]) -> None: ...
+
+    raised: list[BaseException] = []
+
+    async def note(error: Exception, scope: Scope) -> None:
+        raised.append(error)
+
+    app = build(alone, plugins=[], after_exception=[note])
+    async with client_of(app) as client:
+        assert (await client.get("/x")).status_code == 500
+    assert isinstance(raised[0], ConfigurationError)
+    assert "SessionPlugin" in str(raised[0])
+
+
+def test_two_plugins_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="two SessionPlugins"):
+        build(plugins=[SessionPlugin(make_config()), SessionPlugin(make_config())])
+
+
+@pytest.mark.parametrize("config", [ServerSideSessionConfig(), CookieBackendConfig(secret=b"x" * 16)])
+@pytest.mark.parametrize("layer", ["application", "handler"])
+def test_litestars_sessions_with_our_cookie_name_are_refused(config: Any, layer: str) -> None:
+    @get("/x", middleware=[config.middleware] if layer == "handler" else None)
+    async def both(session: Session[AppSession]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"cookie 'session'.*key="):
+        build(both, middleware=[config.middleware] if layer == "application" else [])
+
+
+def test_litestars_sessions_with_another_cookie_name_are_accepted() -> None:
+    @get("/x")
+    async def both(session: Session[AppSession]) -> None: ...
+
+    build(both, middleware=[ServerSideSessionConfig(key="theirs").middleware])

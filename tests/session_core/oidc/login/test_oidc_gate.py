@@ -1,0 +1,73 @@
+"""A gate on the whole application leaves the way to the login, the callback and the logouts open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from litestar import Litestar, get
+
+from session_core import SessionPlugin
+from session_core.guards import requires, requires_acr, requires_login, requires_recent_login, requires_role
+from session_core.oidc import BatchRefresh, OidcPlugin
+from tests.session_core.oidc.fake_op import ISSUER, World
+from tests.support.sessions import HANDLERS, AppSession, client_of
+
+pytestmark = pytest.mark.anyio
+SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+
+@get("/open", opt={"exclude_from_auth": True})
+async def open_to_all() -> str:
+    return "open"
+
+
+def gated(*guards: Any, **oidc: Any) -> World:
+    """A world whose application has guards on all its routes."""
+    world = World(**oidc)
+    plugins = [SessionPlugin(world.sessions.config), OidcPlugin(world.oidc.config)]
+    world.app = Litestar([*HANDLERS, open_to_all], guards=list(guards), plugins=plugins, openapi_config=None, logging_config=None)
+    world.browser = world.new_browser()
+    return world
+
+
+GUARDS = {
+    "login": requires_login,
+    "role": requires_role("nobody"),
+    "recent": requires_recent_login(minutes=1),
+    "acr": requires_acr("never"),
+    "predicate": requires(AppSession, lambda _: False),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+async def test_whole_login_and_logout_behind_a_gate(guard: str) -> None:
+    world = gated(GUARDS[guard])
+    assert (await world.browser.get("/public")).status_code == 401
+    assert (await world.browser.get("/open")).text == "open"
+    assert (await world.login()).status_code == 303
+    if guard == "login":
+        assert await world.subject() == "alice"
+    else:
+        assert (await world.browser.get("/read")).status_code in {401, 403}
+    assert (await world.browser.post("/auth/logout", headers=SAME_ORIGIN)).status_code == 303
+    assert (await world.browser.get("/public")).status_code == 401
+
+
+async def test_the_provider_logs_out_behind_a_gate() -> None:
+    world = gated(requires_login)
+    await world.login()
+    assert (await world.send_logout(world.op.logout_token())).status_code == 200
+    assert (await world.browser.get("/read")).status_code == 401
+    assert (await world.send_logout("no token")).status_code == 400
+    async with client_of(world.app) as stranger:
+        assert (await stranger.get("/auth/frontchannel-logout", params={"iss": ISSUER, "sid": "x"})).status_code == 200
+        assert (await stranger.get("/auth/backchannel-logout")).status_code == 405
+
+
+async def test_the_key_of_the_batch_decides_alone() -> None:
+    world = gated(requires_login, batch_refresh=BatchRefresh(key="k" * 32))
+    async with client_of(world.app) as operator:
+        assert (await operator.post("/auth/refresh-tokens")).status_code == 401
+        answer = await operator.post("/auth/refresh-tokens", headers={"authorization": f"Bearer {'k' * 32}"})
+    assert answer.status_code == 200
