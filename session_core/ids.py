@@ -17,9 +17,13 @@ from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
-__all__ = ("DIGEST_CHARS", "TAG_CHARS", "handle_of", "is_session_id", "new_session_id", "session_key")
+import msgspec
+
+__all__ = (
+    "DIGEST_CHARS", "MAX_ID_CHARS", "TAG_CHARS", "UncertainId", "handle_of", "is_session_id", "new_session_id", "session_key",
+)  # fmt: skip
 
 DIGEST_CHARS: Final = 43
 """Of the secret part of an id, and of the digest in a key: 32 bytes in base64url."""
@@ -27,7 +31,12 @@ TAG_CHARS: Final = 3
 """Of the slot tag at the end of both: enough for any number of machines."""
 _ID_BYTES: Final = 32
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{DIGEST_CHARS + TAG_CHARS}}}\Z", re.ASCII)
+_ID_CHARS: Final = DIGEST_CHARS + TAG_CHARS
+_ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{_ID_CHARS}}}\Z", re.ASCII)
+_BEGUN_FORM: Final = re.compile(r"([0-9]{1,19})\.([0-9]{1,15})\Z", re.ASCII)
+_MAX_NEW: Final = 3
+MAX_ID_CHARS: Final = (_MAX_NEW + 1) * (_ID_CHARS + 1) + 19 + 1 + 15
+"""Of what a session cookie holds at most, before it is signed."""
 
 
 def new_session_id(*, after: str | None = None) -> str:
@@ -42,6 +51,52 @@ def new_session_id(*, after: str | None = None) -> str:
 def is_session_id(value: str) -> bool:
     """Whether `value` has the one form that `new_session_id` produces."""
     return _ID_FORM.match(value) is not None
+
+
+class UncertainId(msgspec.Struct, frozen=True):
+    """Ids of which at most one is live: what a browser gets when the store's answer to a change of its id was lost.
+
+    `new`: ids that the session may have got, the newest first. `old`: the one before, if there was a session. `begun`: the change
+    was a login that began then (the numbers of its `Moment`), and it is not known whether the OP has ended it.
+    """
+
+    new: tuple[str, ...]
+    old: str | None = None
+    begun: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """Hide the ids: they are bearer secrets, and reprs end up in logs and tracebacks."""
+        return "UncertainId(<hidden>)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Hide the ids from rich tracebacks too; msgspec would show every field."""
+        return []
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All of them, the newest first."""
+        return self.new if self.old is None else (*self.new, self.old)
+
+    def after(self, session_id: str, begun: tuple[int, int] | None) -> UncertainId:
+        """Return the same after one more change whose answer was lost."""
+        return UncertainId((session_id, *self.new)[:_MAX_NEW], self.old, begun or self.begun)
+
+    def text(self) -> str:
+        """Return what is signed and put into the cookie; never the text of a single id."""
+        begun = "" if self.begun is None else f"{self.begun[0]}.{self.begun[1]}"
+        return "~".join((*self.new, self.old or "", begun))
+
+    @staticmethod
+    def parse(text: str) -> UncertainId | None:
+        """Return what `text` gave, or None for any other text."""
+        parts = text.split("~", _MAX_NEW + 2)
+        if not 3 <= len(parts) <= _MAX_NEW + 2:  # noqa: PLR2004 - one new id, the old one, the login
+            return None
+        *new, old, begun = parts
+        numbers = _BEGUN_FORM.match(begun)
+        if not all(map(is_session_id, [*new, *filter(None, [old])])) or (begun and numbers is None):
+            return None
+        return UncertainId(tuple(new), old or None, None if numbers is None else (int(numbers[1]), int(numbers[2])))
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from session_core.config import SessionConfig
     from session_core.connections.live import LiveConnections
+    from session_core.ids import UncertainId
     from session_core.sessions.lifecycle import SessionLifecycle
 
 __all__ = ("STARTS", "Exchange", "RequestSession", "Surroundings", "with_caching")
@@ -65,11 +66,11 @@ class Surroundings:
         self.device = config.device
         self._clock = config.clock
 
-    def set_cookie(self, session_id: str, absolute_expires_at: int) -> bytes:
-        """Return the value of the header that gives a browser its id."""
+    def set_cookie(self, text: str, absolute_expires_at: int) -> bytes:
+        """Return the value of the header that gives a browser its id, or the ids of which one is live."""
         # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
         max_age = max(1, -(-(absolute_expires_at - self._clock.now()) // 1000))
-        return self.cookie.set_header(self.signer.sign(session_id), max_age)
+        return self.cookie.set_header(self.signer.sign(text), max_age)
 
 
 class Exchange:
@@ -237,9 +238,8 @@ class Exchange:
         handle = self.handle
         if action == "delete":
             return [*headers, (b"set-cookie", self._around.cookie.delete_header())]
-        if handle.session_id and handle.absolute_expires_at:
-            return [*headers, (b"set-cookie", self._around.set_cookie(handle.session_id, handle.absolute_expires_at))]
-        return headers
+        cookie = handle.cookie()
+        return headers if cookie is None else [*headers, (b"set-cookie", self._around.set_cookie(*cookie))]
 
     async def _resign(self) -> None:
         """Give the browser its id again, signed with the first secret."""
@@ -268,7 +268,7 @@ class RequestSession(SessionHandle[Any]):
         if around.device is not None:
             self._scope = scope
 
-    def _read_session_id(self) -> str | Awaitable[None] | None:
+    def _read_session_id(self) -> str | UncertainId | Awaitable[None] | None:
         """Return the verified session id, or None; a bad cookie is an event, never an error."""
         reading = self._around.cookies.read(self._headers)
         if reading.rejected:

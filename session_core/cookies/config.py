@@ -15,12 +15,13 @@ import msgspec
 
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
+from session_core.ids import MAX_ID_CHARS
 from session_core.urls import is_loopback, origin_of
 
 __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 
 _MAX_HEADER_BYTES: Final = 4096
-_SIGNED_ID_CHARS: Final = 2 + 46 + 1 + 43
+_SIGNED_ID_CHARS: Final = 2 + MAX_ID_CHARS + 1 + 43
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 _PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")
@@ -80,7 +81,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_site(cookie, https=scheme == "https", host=host)
         _check_attributes(cookie)
         _check_prefix(cookie)
-        # A session cookie always has this length, so that its header can never turn out too long during a request.
+        # A session cookie is never longer than this, so that its header can never turn out too long during a request.
         cookie.set_header("x" * _SIGNED_ID_CHARS, 1)
         return cookie
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import msgspec
 
 from session_core.cookies.encoding import decode_component
-from session_core.ids import is_session_id
+from session_core.ids import UncertainId, is_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ class CookieReading(msgspec.Struct, frozen=True):
     `needs_resign`: an older secret signed the cookie; set it again, signed by the first.
     """
 
-    session_id: str | None = None
+    session_id: str | UncertainId | None = None
     needs_resign: bool = False
     rejected: CookieRejection | None = None
 
@@ -80,18 +80,20 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     if len(values) > _MAX_CANDIDATES:
         # Not just cut off: the genuine cookie may be behind the cut, and an attacker's own before it.
         return CookieReading(rejected="too_many")
-    found: str | None = None
+    found: str | UncertainId | None = None
     by_first = False
     for value in values:
         unsigned = signer.unsign(value)
         if unsigned is None:
             rejected = rejected or ("bad_signature" if value.startswith("s:") else "unsigned")
-        elif not is_session_id(unsigned.value):
+            continue
+        presented = unsigned.value if is_session_id(unsigned.value) else UncertainId.parse(unsigned.value)
+        if presented is None:
             rejected = rejected or "bad_form"
-        elif found is not None and found != unsigned.value:
+        elif found is not None and found != presented:
             return CookieReading(rejected="ambiguous")
         else:
-            found = unsigned.value
+            found = presented
             by_first = by_first or unsigned.by_first_secret
     if found is None:
         return CookieReading(rejected=rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -11,12 +12,14 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
+from session_core.ids import UncertainId
 from session_core.sessions.draft import Decoded, Draft, updated
+from session_core.sessions.lifecycle import NewId, NewLogin
 from session_core.sessions.record import Device, SessionRecord, UndecodableError
 from session_core.sessions.session_facts import SessionFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from session_core.identity import Identity
     from session_core.sessions.lifecycle import SessionLifecycle
@@ -42,6 +45,8 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     session_id: str | None = None
     """The secret id; for the middleware that writes the cookie, nobody else."""
+    uncertain: UncertainId | None = None
+    """What the cookie holds instead while it is not known which id the session has."""
     cookie_action: CookieAction = None
     """What the response must do to the cookie."""
     loaded = False
@@ -53,13 +58,13 @@ class SessionHandle(SessionFacts, Generic[D]):
     _draft: Draft[D] | None = None
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
-    _unreadable_id: str | None = None
-    """The id the browser presented, when no session was found under it."""
+    _unreadable: tuple[str, ...] = ()
+    """The ids the browser presented, when no session was found under them."""
 
     def __init__(
         self,
         lifecycle: SessionLifecycle[D],
-        read_session_id: Callable[[], Awaitable[str | None] | str | None],
+        read_session_id: Callable[[], Awaitable[str | None] | str | UncertainId | None],
         read_device: Callable[[], Device] = Device,
     ) -> None:
         self._lifecycle: SessionLifecycle[D] = lifecycle
@@ -83,17 +88,16 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._loading = waiting
         try:
             found = self._read_session_id()
-            session_id = found if found is None or isinstance(found, str) else await found
-            if session_id is None:
+            presented = found if found is None or isinstance(found, str | UncertainId) else await found
+            if presented is None:
                 self._adopt(None)
+            elif isinstance(presented, str):
+                await self._take((presented,), presented, await self._lifecycle.load(presented))
             else:
-                unreadable = self._adopt_found(await self._lifecycle.load(session_id))
+                session_id, snapshot = await self._lifecycle.settle(presented) or ("", None)
+                await self._take(presented.ids, session_id, snapshot)
                 if self.snapshot is not None:
-                    self.session_id = session_id
-                else:
-                    self._unreadable_id = session_id
-                    if unreadable is not None:
-                        await self._lifecycle.report_undecodable(session_id, unreadable)
+                    self.cookie_action = "set"
         finally:
             self._loading = None
             for arrived in waiting:
@@ -205,11 +209,11 @@ class SessionHandle(SessionFacts, Generic[D]):
 
         Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
         same write: where it raises, nobody is logged in and nothing has changed. `vault` is kept for the login layer. See
-        `SessionLifecycle.login` for `begun`.
+        `NewLogin` for `begun`.
         """
         await self.load()
         self._refuse_without_cookie()
-        await self._end_unreadable()
+        await self._settle()
         draft, codec = self._loaded_draft(), self._lifecycle.codec
 
         def begin_with(encoded: bytes) -> bytes:
@@ -220,20 +224,16 @@ class SessionHandle(SessionFacts, Generic[D]):
             except UndecodableError:  # of another version of the application: as if there had been no session
                 return updated(codec, None, first)[0]
 
-        try:
+        with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.login(
                 self.snapshot,
-                identity,
+                NewLogin(identity, self._read_device(), vault, begun),
                 change=draft.merged,
                 data=draft.encoded(),
                 first=begin_with,
-                vault=vault,
-                device=self._read_device(),
-                begun=begun,
+                unreadable=self._unreadable,
+                new_id=new_id,
             )
-        except SessionDataError:
-            self._roll_back(draft)
-            raise
         self._enter(session_id, snapshot)
 
     async def regenerate(self) -> None:
@@ -243,20 +243,21 @@ class SessionHandle(SessionFacts, Generic[D]):
             await self.save()
             return
         self._refuse_without_cookie()
+        await self._settle()
         draft = self._loaded_draft()
-        try:
-            session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, draft.merged)
-        except SessionDataError:
-            self._roll_back(draft)
-            raise
+        with self._new_id(draft) as new_id:
+            session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, draft.merged, new_id=new_id)
         self._enter(session_id, snapshot)
 
     async def destroy(self) -> None:
         """End the session in the store and delete the cookie. Safe without a session; the data is fresh afterwards."""
         await self.load()
+        await self._settle()
         if self.snapshot is not None:
             await self._lifecycle.destroy(self.snapshot)
-        await self._end_unreadable()
+        for session_id in self._unreadable:
+            await self._lifecycle.end_unreadable(session_id)
+        self._unreadable = ()
         self.session_id = None
         self.cookie_action = "delete"
         self._adopt(None)
@@ -282,6 +283,49 @@ class SessionHandle(SessionFacts, Generic[D]):
         return self._lifecycle is lifecycle
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _take(self, presented: tuple[str, ...], session_id: str, snapshot: Snapshot | None) -> None:
+        """Begin with what was found under the ids that the browser presented."""
+        unreadable = self._adopt_found(snapshot)
+        if self.snapshot is not None:
+            self.session_id = session_id
+            return
+        self._unreadable = presented
+        if unreadable is not None:
+            await self._lifecycle.report_undecodable(session_id, unreadable)
+
+    async def _settle(self) -> None:
+        """Find out which id the session has, when an answer to this very request was lost and the handler goes on."""
+        if self.uncertain is None:
+            return
+        found = await self._lifecycle.settle(self.uncertain)
+        self.uncertain = None
+        if found is not None:
+            self.session_id, snapshot = found
+            self.follow(snapshot)
+
+    @contextmanager
+    def _new_id(self, draft: Draft[D]) -> Iterator[NewId]:
+        """Run what gives the session a new id; when that fails in an unknown state, the browser gets both ids."""
+        new_id = NewId()
+        try:
+            yield new_id
+        except BaseException as error:
+            if new_id.session_id is not None:
+                begun = None if new_id.begun is None else (new_id.begun.count, new_id.begun.number)
+                self.uncertain = (self.uncertain or UncertainId((), self.session_id)).after(new_id.session_id, begun)
+                self.cookie_action = "set"
+            if isinstance(error, SessionDataError):
+                self._roll_back(draft)
+            raise
+
+    def cookie(self) -> tuple[str, int] | None:
+        """Return what the cookie is to hold, and until when (Unix milliseconds)."""
+        if self.uncertain is not None:
+            return self.uncertain.text(), self._lifecycle.timeouts.absolute_expiry(self._lifecycle.clock.now())
+        if self.session_id is None or self.snapshot is None:
+            return None
+        return self.session_id, self.snapshot.record.absolute_expires_at
 
     def _adopt_found(self, snapshot: Snapshot | None) -> UndecodableError | None:
         """Begin with what was read, or afresh; return why, where it is that the data cannot be read by this version."""
@@ -319,6 +363,8 @@ class SessionHandle(SessionFacts, Generic[D]):
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id
+        self.uncertain = None
+        self._unreadable = ()
         self.cookie_action = "set"
         self._adopt(snapshot)
 
@@ -349,7 +395,8 @@ class SessionHandle(SessionFacts, Generic[D]):
         if data == base:
             return
         self._refuse_without_cookie()
-        session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device())
+        with self._new_id(self._loaded_draft()) as new_id:
+            session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device(), new_id=new_id)
         self._enter(session_id, snapshot)
 
     def _refuse_without_cookie(self) -> None:
@@ -362,12 +409,6 @@ class SessionHandle(SessionFacts, Generic[D]):
         if self.response_started:
             msg = "the response has started: its cookie cannot carry a new session id any more"
             raise ResponseStartedError(msg)
-
-    async def _end_unreadable(self) -> None:
-        """End what the presented id may still open elsewhere: another version of the application may read that record."""
-        if self._unreadable_id is not None:
-            await self._lifecycle.end_unreadable(self._unreadable_id)
-            self._unreadable_id = None
 
 
 Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]

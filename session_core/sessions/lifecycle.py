@@ -8,37 +8,60 @@ Every write is "only if it still exists, at this version"; that is what keeps a 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.identity import Identity
 from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
-from session_core.sessions.logout_marks import was_ended_since
+from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of
+from session_core.sessions.store_order import Moment
 from session_core.sessions.writer import Change, SessionWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from session_core.clock import Clock
     from session_core.events import Events
-    from session_core.identity import Identity
-    from session_core.sessions.store_order import Moment
+    from session_core.ids import UncertainId
     from session_core.sessions.timeouts import Timeouts
-    from session_core.stores.base import SessionStore
+    from session_core.stores.base import SessionStore, StoredSession
 
-__all__ = ("SessionLifecycle",)
+__all__ = ("NewId", "NewLogin", "SessionLifecycle")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 _SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
 """How long a rotated id leads a logout to its successor: longer than any request that is still under way, by any node's clock."""
-_MAX_ROTATE_ATTEMPTS: Final = 100
+_UNREADABLE: Final = SessionRecord(created_at=0, absolute_expires_at=0)
+"""In the place of a record that this version of the application cannot read."""
+
+
+class NewLogin(msgspec.Struct, frozen=True):
+    """Who logs in, from where. `vault` is the login layer's.
+
+    `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP ended the user's session since, the
+    login is refused.
+    """
+
+    identity: Identity
+    device: Device
+    vault: bytes = b""
+    begun: Moment | None = None
+
+
+class NewId:
+    """The id that a call is giving to a session. When the call raises and this is set, the session may be under it."""
+
+    session_id: str | None = None
+    begun: Moment | None = None
+    """When the login began, as long as it is not known whether the OP has ended it."""
 
 
 class SessionLifecycle(Generic[D]):
@@ -61,6 +84,7 @@ class SessionLifecycle(Generic[D]):
         self.clock = clock
         self.events = events
         self._limit = max_sessions_per_user
+        self._patience = patience
         self._touch_before = timeouts.touch_before
         # Used where the store has just given the very entry that a session was decoded from, or written as: a store may hand out
         # the same one for the same bytes, and most requests of a session find those.
@@ -95,8 +119,44 @@ class SessionLifecycle(Generic[D]):
         handle = handle_of(session_key(session_id))
         await self.events.emit("session.undecodable", handle=handle, reason=type(error.__cause__).__name__)
 
+    async def settle(self, presented: UncertainId) -> tuple[str, Snapshot] | None:
+        """Return the id that is live of those that a browser may have, and its session; it stays that one.
+
+        Raises `StoreUnavailableError`.
+        """
+        written = False
+        while True:
+            for session_id in presented.ids:
+                snapshot = await self.load(session_id)
+                if snapshot is None:
+                    continue
+                if session_id in presented.new and presented.begun and await self._is_ended(snapshot, Moment(*presented.begun)):
+                    await self.destroy(snapshot)
+                    return None
+                if written or session_id == presented.new[0]:
+                    return session_id, snapshot
+                # A newer id may still be on its way, for the session at this version: that is over when this is written.
+                try:
+                    entry = entry_of(snapshot.record, snapshot.expires_at, before=snapshot)
+                    version = await self.store.replace(snapshot.key, entry, version=snapshot.version)
+                except SessionConflictError:
+                    written = True  # by another request
+                except SessionGoneError:
+                    pass  # it has just arrived
+                else:
+                    return session_id, Snapshot(snapshot.key, version, snapshot.expires_at, snapshot.record, entry)
+                break
+            else:
+                return None
+
     async def begin(
-        self, data: bytes, *, device: Device, identity: Identity | None = None, vault: bytes = b""
+        self,
+        data: bytes,
+        *,
+        device: Device,
+        identity: Identity | None = None,
+        vault: bytes = b"",
+        new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
         """Store a new session under a new id; return the id and the session."""
         now = self.clock.now()
@@ -110,9 +170,15 @@ class SessionLifecycle(Generic[D]):
             vault=vault,
         )
         expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
-        session_id = new_session_id()
+        new_id = new_id or NewId()
+        session_id = new_id.session_id = new_session_id()
         key = session_key(session_id)
-        evicted = await self.store.create(key, entry_of(record, expires_at), limit=self._limit if identity else 0)
+        try:
+            evicted = await self.store.create(key, entry_of(record, expires_at), limit=self._limit if identity else 0)
+        except StoreUnavailableError as error:
+            if await self._find_made(new_id, error) is None:
+                raise
+            evicted = ()
         await self.events.emit("session.created", handle=handle_of(key), identity=identity)
         await self._report_evicted(evicted, identity)
         return session_id, Snapshot(key, 1, expires_at, record)
@@ -144,60 +210,69 @@ class SessionLifecycle(Generic[D]):
             return self.timeouts.expiry(self.clock.now(), snapshot.record.absolute_expires_at)
         return snapshot.expires_at
 
-    async def regenerate(self, snapshot: Snapshot, change: Change) -> tuple[str, Snapshot]:
+    async def regenerate(self, snapshot: Snapshot, change: Change, *, new_id: NewId | None = None) -> tuple[str, Snapshot]:
         """Give the session a new id in one atomic step; created, expiry and login stay."""
-        session_id, new, _ = await self._rotate(snapshot, change, limit=0)
+        session_id, new, _ = await self._rotate(snapshot, change, limit=0, new_id=new_id or NewId())
         await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
         return session_id, new
 
     async def login(
         self,
         snapshot: Snapshot | None,
-        identity: Identity,
+        login: NewLogin,
         *,
         change: Change,
         data: bytes,
         first: Callable[[bytes], bytes],
-        vault: bytes,
-        device: Device,
-        begun: Moment | None = None,
+        unreadable: Sequence[str] = (),
+        new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
-        """Log `identity` in under a new id, and start the lifetimes anew.
+        """Log a user in under a new id, and start the lifetimes anew.
 
         Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
         no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
-        What the session begins with is what `first` makes of that; where it raises, nothing has changed.
-        `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP ended the user's session after
-        that, the login is refused with `SessionGoneError`.
+        What the session begins with is what `first` makes of that; where it raises, nothing has changed. `unreadable` are the ids
+        that the browser presented when no session was found under them: what is there, for another version of the application
+        perhaps, makes room for the login.
+
+        Raises `SessionGoneError` when the OP has ended the login.
         """
+        new_id = new_id or NewId()
+        identity, begun = login.identity, login.begun
         await self._refuse_ended(identity, begun)  # before anything of the session the browser has is touched
         now = self.clock.now()
+        new_id.begun = begun
+        current = snapshot or await self._find_unreadable(unreadable)
+        other = data if snapshot is None else self._blank()
 
         def log_in(record: SessionRecord) -> SessionRecord:
-            mine = record.identity is None or identity.is_same_user(record.identity)
+            mine = record is not _UNREADABLE and (record.identity is None or identity.is_same_user(record.identity))
             return SessionRecord(
                 created_at=now,
                 absolute_expires_at=self.timeouts.absolute_expiry(now),
-                data=msgspec.Raw(first(bytes(change(record).data) if mine else self._blank())),
+                data=msgspec.Raw(first(bytes(change(record).data) if mine else other)),
                 identity=identity,
                 logged_in_at=now,
-                device=device,
-                vault=vault,
+                device=login.device,
+                vault=login.vault,
                 # What a newer version keeps of the session stays; what it knows of the former login and device goes with them.
                 newer=record.newer.without_below() if mine and record.newer is not None else None,
             )
 
         entered: tuple[str, Snapshot] | None = None
-        if snapshot is not None:
+        if current is not None:
             try:
-                session_id, new, evicted = await self._rotate(snapshot, log_in, limit=self._limit)
+                session_id, new, evicted = await self._rotate(current, log_in, limit=self._limit, new_id=new_id, any_version=True)
+            except SessionGoneError:
+                data = other  # it ended meanwhile: its data must not come back; the login stands on its own
+            else:
+                if snapshot is None:
+                    await self.events.emit("session.destroyed", handle=handle_of(current.key), reason="unreadable")
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
-            except SessionGoneError:
-                data = self._blank()  # it ended meanwhile: its data must not come back; the login stands on its own
         if entered is None:
-            entered = await self.begin(first(data), device=device, identity=identity, vault=vault)
-        await self._undo_if_ended(entered[1], identity, begun)
+            entered = await self.begin(first(data), device=login.device, identity=identity, vault=login.vault, new_id=new_id)
+        await self._refuse_ended_meanwhile(new_id, entered[1], begun)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
 
@@ -218,17 +293,25 @@ class SessionLifecycle(Generic[D]):
         else:
             await self.events.emit("session.conflict", handle=handle_of(key), reason=",".join(error.fields) or "version")
 
-    async def _rotate(self, snapshot: Snapshot, change: Change, *, limit: int) -> tuple[str, Snapshot, tuple[str, ...]]:
-        """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost."""
-        current: Snapshot | None = snapshot if snapshot.version != STALE else await self._newest(snapshot.key)
-        for _ in range(_MAX_ROTATE_ATTEMPTS):
+    async def _rotate(
+        self, snapshot: Snapshot, change: Change, *, limit: int, new_id: NewId, any_version: bool = False
+    ) -> tuple[str, Snapshot, tuple[str, ...]]:
+        """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost.
+
+        `any_version`: also when another version of the application has written what cannot be read here.
+        """
+        current: Snapshot | None = snapshot
+        if snapshot.version == STALE:
+            current = await self._newest(snapshot.key, any_version=any_version)
+        give_up = monotonic() + self._patience
+        while monotonic() < give_up:
             if current is None:
                 await self.events.emit("session.gone", handle=handle_of(snapshot.key))
                 raise SessionGoneError
             record = change(current.record)
             now = self.clock.now()
             expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
-            session_id = new_session_id(after=current.key)
+            session_id = new_id.session_id = new_session_id(after=current.key)
             key = session_key(session_id)
             try:
                 evicted = await self.store.rotate(
@@ -240,12 +323,12 @@ class SessionLifecycle(Generic[D]):
                     limit=limit,
                 )
             except SessionConflictError:
-                current = await self._newest(snapshot.key)
+                new_id.session_id = None
+                current = await self._newest(snapshot.key, any_version=any_version)
             except SessionGoneError:
-                current = None
-            except StoreUnavailableError:
-                # The answer is missing, not the step: where it was made, the old id is dead, and only this request knows the new.
-                if (made := await self.store.load(key)) is None:
+                new_id.session_id = current = None
+            except StoreUnavailableError as error:
+                if (made := await self._find_made(new_id, error)) is None:
                     raise
                 return session_id, Snapshot(key, made.version, expires_at, record), ()
             else:
@@ -253,12 +336,30 @@ class SessionLifecycle(Generic[D]):
         msg = "other requests kept changing the session"
         raise SessionConflictError(msg)
 
-    async def _newest(self, key: str) -> Snapshot | None:
+    async def _find_made(self, new_id: NewId, error: StoreUnavailableError) -> StoredSession | None:
+        """Return what a step has made whose answer is missing: only this request knows the id. None where that is not known."""
+        if error.not_applied or new_id.session_id is None:
+            new_id.session_id = None
+            return None
+        try:
+            return await self.store.load(session_key(new_id.session_id))
+        except StoreUnavailableError:
+            return None
+
+    async def _newest(self, key: str, *, any_version: bool) -> Snapshot | None:
         stored = await self.store.load(key)
         try:
             return snapshot_of(stored) if stored else None
         except UndecodableError:
-            return None
+            return Snapshot(key, stored.version, stored.entry.expires_at, _UNREADABLE) if stored and any_version else None
+
+    async def _find_unreadable(self, session_ids: Sequence[str]) -> Snapshot | None:
+        """Return what is stored under exactly one of these ids: what such a session was rotated to is a session of its own."""
+        for session_id in session_ids:
+            stored = await self.store.load(session_key(session_id))
+            if stored is not None:
+                return Snapshot(stored.key, stored.version, stored.entry.expires_at, _UNREADABLE)
+        return None
 
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())
@@ -269,14 +370,27 @@ class SessionLifecycle(Generic[D]):
             msg = "the identity provider ended this login"
             raise SessionGoneError(msg)
 
-    async def _undo_if_ended(self, new: Snapshot, identity: Identity, begun: Moment | None) -> None:
-        """Look for the mark once more, after the session is stored; also where that cannot be known, the session ends."""
+    async def _refuse_ended_meanwhile(self, new_id: NewId, new: Snapshot, begun: Moment | None) -> None:
+        """Look for the mark once more, after the session is stored.
+
+        Where that is not known, the browser's next request looks: until then the session opens for no other cookie.
+        """
+        if begun is None or new.record.identity is None:
+            return
         try:
-            await self._refuse_ended(identity, begun)
-        except (SessionGoneError, StoreUnavailableError, asyncio.CancelledError):
-            with suppress(StoreUnavailableError):
-                await self.store.delete(new.key)
+            await self._refuse_ended(new.record.identity, begun)
+        except (SessionGoneError, asyncio.CancelledError):  # a request that is cancelled has no answer to carry a cookie
+            await self.store.delete(new.key)
+            new_id.session_id = None
             raise
+        new_id.begun = None
+
+    async def _is_ended(self, snapshot: Snapshot, begun: Moment) -> bool:
+        """Whether the OP has ended a login that began at `begun`; also when that cannot be known any more."""
+        record = snapshot.record
+        if record.identity is None:
+            return False
+        return self.clock.now() - record.logged_in_at >= CERTAIN_MS or await was_ended_since(self.store, record.identity, begun)
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
         for key in evicted:

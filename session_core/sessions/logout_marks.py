@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.stores.base import SessionStore
 
-__all__ = ("EndMark", "leave_mark", "was_ended_since")
+__all__ = ("CERTAIN_MS", "EndMark", "leave_mark", "was_ended_since")
 
 _MINUTE_MS: Final = 60_000
 _KEPT_MS: Final = 10 * _MINUTE_MS + 2 * TOLERATED_SKEW_MS + _MINUTE_MS
 """A login transaction; twice the difference of clocks, since a node that is behind takes a login for live longer, and a node that
 is ahead sweeps earlier; and time for the callback itself."""
+CERTAIN_MS: Final = 10 * _MINUTE_MS
+"""For how long after a login the marks that could end it are there, by the clock of any node."""
 _MAX_ATTEMPTS: Final = 100
 
 
