@@ -43,6 +43,10 @@ screenshot:
 security:
     uv run python scripts/security_table.py
 
+# small faults in the modules that promises rest on: each must make a test fail
+mutants *ARGS:
+    uv run --group mutants python scripts/mutants.py {{ARGS}}
+
 # measure the sessions beside their peers; a full run writes docs/benchmarks.md
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}

@@ -1,0 +1,196 @@
+"""Mutation testing: small faults, one at a time, in the modules that promises rest on; each must make a test fail.
+
+    uv run just mutants                          a sample from every module
+    uv run just mutants --sample 0               every mutant (hours)
+    uv run just mutants --only 'session_core/oidc/verify/*' --seed 7
+
+What is mutated and which tests must notice is in `tests/mutants.toml`, with the mutants that change no behaviour and the reason
+for each. Python is mutated by Cosmic Ray's operators; Lua and patterns by the few rules below. Everything runs in copies of the
+tree. The exit status is 1 when an unlisted mutant survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_SKIPPED: Final = re.compile(
+    r"core/(?:Variable|RemoveDecorator|ReplaceBinaryOperator_BitOr_|ReplaceBinaryOperator_\w+_(?:Pow|Mod|RShift|LShift))"
+)
+"""Type unions, decorators, and arithmetic that no author would write by mistake."""
+_PATTERN_RULES: Final = (
+    ("end anchor removed", re.compile(r"\\Z"), ""),
+    ("start anchor removed", re.compile(r'(?<=r")\^'), ""),
+)
+_LUA_RULES: Final = (
+    ("== to ~=", re.compile(r"=="), "~="),
+    ("~= to ==", re.compile(r"~="), "=="),
+    ("<= to <", re.compile(r"<="), "<"),
+    (">= to >", re.compile(r">="), ">"),
+    ("< to <=", re.compile(r"(?<![<~])<(?![=<])"), "<="),
+    ("> to >=", re.compile(r"(?<![>~=-])>(?![=>])"), ">="),
+    ("and to or", re.compile(r"\band\b"), "or"),
+    ("or to and", re.compile(r"\bor\b"), "and"),
+    ("not removed", re.compile(r"\bnot "), ""),
+    ("+ to -", re.compile(r" \+ "), " - "),
+    ("- to +", re.compile(r" - "), " + "),
+    ("call removed", re.compile(r"^(\s*)redis\.call\(.*\)$", re.MULTILINE), r"\1"),
+    ("return removed", re.compile(r"^(\s+)return .*$", re.MULTILINE), r"\1"),
+)
+
+
+class Target(NamedTuple):
+    """Files to mutate, and the tests that must notice."""
+
+    files: list[str]
+    tests: list[str]
+
+
+class Mutant(NamedTuple):
+    """One fault."""
+
+    file: str
+    rule: str
+    text: str
+    target: Target
+
+    def diff(self) -> str:
+        """Return the changed lines."""
+        before = (ROOT / self.file).read_text(encoding="utf-8").splitlines()
+        lines = difflib.unified_diff(before, self.text.splitlines(), self.file, f"{self.file} ({self.rule})", lineterm="", n=0)
+        return "\n".join(lines)
+
+    def changed(self) -> tuple[str, str]:
+        """Return the first changed line before and after, for the list of mutants that change no behaviour."""
+        lines = [line for line in self.diff().splitlines()[2:] if line[:1] in {"-", "+"}]
+        return next((x[1:].strip() for x in lines if x[0] == "-"), ""), next((x[1:].strip() for x in lines if x[0] == "+"), "")
+
+
+def main() -> int:
+    """Run the mutants; return 1 when one survives that is not listed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=8, help="mutants of each file; 0 for all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="*", help="files, as a pattern")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    plan = tomllib.loads((ROOT / "tests/mutants.toml").read_text(encoding="utf-8"))
+    targets = [Target([file for pattern in each["files"] for file in _files(pattern)], each["tests"]) for each in plan["target"]]
+    chosen = _choose(targets, options)
+    print(f"{len(chosen)} mutants, seed {options.seed}")
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(options.jobs):
+            copies.put(_copy(Path(directory) / str(number)))
+        for target in targets:
+            if any(mutant.target is target for mutant in chosen) and not _passes(directory, target):
+                print(f"the tests fail without a mutant: {' '.join(target.tests)}", file=sys.stderr)
+                return 2
+        with ThreadPoolExecutor(options.jobs) as pool:
+            survivors = [each for each in pool.map(lambda mutant: _survives(mutant, copies), chosen) if each is not None]
+    equivalent = {(each["file"], each["before"], each["after"]) for each in plan.get("equivalent", [])}
+    unexplained = [each for each in survivors if (each.file, *each.changed()) not in equivalent]
+    for mutant in unexplained:
+        print(f"\nSURVIVED\n{mutant.diff()}")
+    print(f"\n{len(chosen) - len(survivors)} killed, {len(survivors) - len(unexplained)} equivalent, {len(unexplained)} survived")
+    return 1 if unexplained else 0
+
+
+def mutants_of(file: str, target: Target) -> list[Mutant]:
+    """Return every mutant of a file."""
+    code = (ROOT / file).read_text(encoding="utf-8")
+    if file.endswith(".lua"):
+        return [Mutant(file, rule, text, target) for rule, text in _by_rules(code, _LUA_RULES)]
+    found = [Mutant(file, rule, text, target) for rule, text in _by_rules(code, _PATTERN_RULES)]
+    nodes = list(ast_nodes(get_ast(code)))
+    for name in sorted(operator_names()):
+        if _SKIPPED.match(name):
+            continue
+        operator: Any = get_operator(name)()
+        places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+        for place in range(places):
+            mutated = mutate_code(code, operator, place)
+            if mutated is not None and mutated != code:
+                found.append(Mutant(file, name.removeprefix("core/"), mutated, target))
+    return list({mutant.text: mutant for mutant in found}.values())
+
+
+def _by_rules(code: str, rules: tuple[tuple[str, re.Pattern[str], str], ...]) -> list[tuple[str, str]]:
+    found = []
+    for rule, pattern, replacement in rules:
+        for match in pattern.finditer(code):
+            line = code[code.rfind("\n", 0, match.start()) + 1 : match.start()]
+            if "--" not in line and not line.lstrip().startswith("#"):
+                found.append((rule, code[: match.start()] + match.expand(replacement) + code[match.end() :]))
+    return found
+
+
+def _choose(targets: list[Target], options: argparse.Namespace) -> list[Mutant]:
+    chance = random.Random(options.seed)  # noqa: S311 - a sample to test, no secret
+    chosen: list[Mutant] = []
+    for target in targets:
+        for file in target.files:
+            if fnmatch(file, options.only):
+                found = mutants_of(file, target)
+                chosen += found if not options.sample else chance.sample(found, min(options.sample, len(found)))
+    return chosen
+
+
+def _survives(mutant: Mutant, copies: SimpleQueue[Path]) -> Mutant | None:
+    copy = copies.get()
+    place = copy / mutant.file
+    try:
+        place.write_text(mutant.text, encoding="utf-8")
+        survived = _passes(copy, mutant.target)
+        print("S" if survived else ".", end="", flush=True)
+        return mutant if survived else None
+    finally:
+        shutil.copyfile(ROOT / mutant.file, place)
+        copies.put(copy)
+
+
+def _passes(directory: str | Path, target: Target) -> bool:
+    root = Path(directory) if (Path(directory) / "session_core").is_dir() else Path(directory) / "0"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:randomly", *target.tests]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
+    try:
+        ended = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return ended.returncode == 0
+
+
+def _copy(place: Path) -> Path:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, place / name)
+    return place
+
+
+def _files(pattern: str) -> list[str]:
+    found = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+    return [file for file in found if not file.endswith("__init__.py")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
