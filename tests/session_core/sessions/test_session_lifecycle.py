@@ -267,3 +267,17 @@ async def test_the_store_never_sees_the_id(app: Litestar) -> None:
         stored = [record async for record in plugin_in(app).store.scan()]
     assert [record.key for record in stored] == [session_key(session_id)]
     assert session_id not in repr(stored)
+
+
+async def test_a_logout_with_the_old_id_ends_the_session_for_as_long_as_a_request_may_take(
+    app: Litestar, clock: FakeClock
+) -> None:
+    """A logout that was sent before a regeneration, and arrives a minute later, must still end the session."""
+    async with client_of(app) as client:
+        await client.post("/visit")
+        old = cookie_of(client)
+        await client.post("/regenerate")
+        clock.advance(seconds=60)
+        async with client_of(app, cookies={"session": old or ""}) as late:
+            await late.post("/logout")
+        assert (await client.get("/read")).json()["exists"] is False

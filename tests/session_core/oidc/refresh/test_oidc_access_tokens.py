@@ -66,6 +66,17 @@ async def test_an_expired_token_is_refreshed_and_kept(world: World) -> None:
     assert await world.subject() == "alice"
 
 
+async def test_a_provider_that_does_not_rotate_refresh_tokens(world: World) -> None:
+    """RFC 6749 6: without a new refresh token in the response the old one stays valid, for every later refresh too."""
+    first = world.op.refresh_token
+    world.op.answer = {"refresh_token": GONE}
+    for number in (2, 3, 4):
+        world.clock.advance(seconds=300)
+        world.op.refresh_token = first
+        assert (await world.browser.get("/token-now")).text == f"at-{number}"
+    assert redemptions(world) == {first: 3}
+
+
 async def test_userinfo(world: World) -> None:
     assert (await world.browser.get("/userinfo-now")).json() == {"sub": "alice", "name": "Alice"}
     world.clock.advance(seconds=300)

@@ -1,0 +1,111 @@
+"""The exact edges of the token checks, on both sides: a limit that moves by one step in either direction fails here."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import pytest
+
+from session_core.errors import IdTokenError
+from session_core.oidc.logout import logout_token
+from session_core.oidc.verify.claims import SKEW_SECONDS, check_audience, check_times
+from session_core.oidc.verify.jws import parse_jws
+from tests.session_core.oidc.fake_op import GONE, World
+
+pytestmark = pytest.mark.anyio
+NOW = 1_700_000_000.0
+RSA = frozenset({"RS256"})
+
+
+def times(**changes: Any) -> int:
+    claims = {"iat": NOW, "exp": NOW + 300, **changes}
+    return check_times(
+        {name: value for name, value in claims.items() if value is not GONE}, now=NOW, max_age=600, error=IdTokenError
+    )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused", "reason"),
+    [
+        ({"exp": NOW - SKEW_SECONDS + 1}, {"exp": NOW - SKEW_SECONDS}, "expired"),
+        ({"iat": NOW + SKEW_SECONDS}, {"iat": NOW + SKEW_SECONDS + 1}, "iat_in_future"),
+        ({"iat": NOW - 600 - SKEW_SECONDS}, {"iat": NOW - 601 - SKEW_SECONDS}, "iat_too_old"),
+        ({"nbf": NOW + SKEW_SECONDS}, {"nbf": NOW + SKEW_SECONDS + 1}, None),
+    ],
+    ids=["exp", "iat in the future", "iat too old", "nbf"],
+)
+def test_the_edges_of_the_times(accepted: dict[str, Any], refused: dict[str, Any], reason: str | None) -> None:
+    assert times(**accepted) == int(accepted.get("iat", NOW))
+    with pytest.raises(IdTokenError) as raised:
+        times(**refused)
+    assert reason is None or raised.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("claims", "passes"),
+    [
+        ({"aud": "us"}, True),
+        ({"aud": ["us"]}, True),
+        ({"aud": ["us", "us"]}, True),
+        ({"aud": ["us", "other"], "azp": "us"}, True),
+        ({"aud": ["us", "other"]}, False),
+        ({"aud": ["other", "us"]}, False),
+        ({"aud": "us", "azp": "other"}, False),
+        ({"aud": "other", "azp": "us"}, False),
+        ({"aud": ["us", 1], "azp": "us"}, False),
+        ({"aud": []}, False),
+        ({}, False),
+    ],
+)
+def test_each_audience(claims: dict[str, Any], passes: bool) -> None:
+    if passes:
+        check_audience(claims, "us", IdTokenError)
+        return
+    with pytest.raises(IdTokenError):
+        check_audience(claims, "us", IdTokenError)
+
+
+async def test_an_id_token_needs_no_typ_header() -> None:
+    """OpenID Connect Core 2 does not require one, and some providers send none."""
+    world = World()
+    world.op.header = {"typ": GONE}
+    assert (await world.login()).status_code == 303
+
+
+@pytest.mark.parametrize(("age", "status"), [(60 + SKEW_SECONDS, 303), (61 + SKEW_SECONDS, 400)])
+async def test_the_edge_of_a_recent_login(age: int, status: int) -> None:
+    """The clocks may differ by the skew in favour of the user, and no further."""
+    world = World()
+    world.op.auth_time = world.clock.now() // 1000 - age
+    assert (await world.login(max_age="60")).status_code == status
+
+
+def test_a_logout_token_is_remembered_for_as_long_as_it_could_pass() -> None:
+    """From the earliest `iat` that passes (in the future by the skew) to the last moment it does."""
+    assert logout_token.REPLAY_SECONDS >= logout_token._MAX_AGE_SECONDS + 2 * SKEW_SECONDS
+
+
+def part(value: dict[str, Any]) -> str:
+    return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("rest", ["=", "==", "\n", " ", "+", "/", "\0", "é"])
+def test_a_part_of_a_token_is_base64url_to_its_end(place: int, rest: str) -> None:
+    parts = [part({"alg": "RS256"}), part({"iss": "x"}), "c2ln"]
+    assert parse_jws(".".join(parts), algorithms=RSA, error=IdTokenError).claims == {"iss": "x"}
+    parts[place] += rest
+    with pytest.raises(IdTokenError) as raised:
+        parse_jws(".".join(parts), algorithms=RSA, error=IdTokenError)
+    assert re.fullmatch(r"token_[a-z]+|[a-z_]+", raised.value.reason)
+
+
+def test_the_same_length_of_other_characters() -> None:
+    """Four characters more keep the length right, so that only the alphabet can refuse them."""
+    head, claims = part({"alg": "RS256"}), part({"iss": "x"})
+    for junk in ("\n\n\n\n", "====", "+/+/", "    "):
+        with pytest.raises(IdTokenError):
+            parse_jws(f"{head}.{claims}.c2ln{junk}", algorithms=RSA, error=IdTokenError)
