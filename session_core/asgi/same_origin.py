@@ -10,7 +10,8 @@ Browsers name the sender in two headers that scripts cannot set. A request passe
 - `Sec-Fetch-Site: same-site` or `cross-site`, and a trusted `Origin`.
 - neither header: the client is no browser and has no user's cookies to abuse.
 
-Everything else is refused, each header sent twice or malformed included.
+Everything else is refused, each header sent twice or malformed included. The page "Requests of other sites" of the documentation
+lists what browsers send.
 """
 
 from __future__ import annotations

@@ -1,49 +1,45 @@
-"""A real browser on a real demo; every page is watched for errors and for requests to other hosts."""
+"""Real browsers on a real demo; every page is watched for errors and for requests to other hosts."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, sync_playwright
 
 from tests.auth_demo.demo_process import Demo, running_demo
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_MISSING = "Chromium is missing; install it with: sudo apt-get install chromium"
-_QUIET = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-domain-reliability",
-    "--disable-sync",
-    "--no-first-run",
-)
+from tests.support.browsers.chromium import Chromium, find_chromium, launch_chromium
+from tests.support.browsers.firefox import Firefox
+from tests.support.browsers.webkit import WebKit
+from tests.support.browsers.window import Browser as AnyBrowser
 
 
-def find_chromium() -> str:
-    """Where Chromium is; skips when there is none, and fails where nothing may be skipped."""
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(_MISSING)
-        pytest.skip(_MISSING)
-    return found
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = find_chromium()
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=list(_QUIET))
-        yield chromium
-        chromium.close()
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    chromium = launch_chromium(playwright)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="session", params=["Chromium", "Firefox", "WebKit"])
+def any_browser(request: pytest.FixtureRequest) -> Iterator[AnyBrowser]:
+    """Each of the three engines in turn; one that is missing is skipped by its name."""
+    match request.param:
+        case "Chromium":
+            yield Chromium(request.getfixturevalue("browser"))
+        case name:
+            started = Firefox() if name == "Firefox" else WebKit()
+            yield started
+            started.close()
 
 
 @pytest.fixture(scope="module")

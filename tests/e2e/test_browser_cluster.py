@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.auth_demo.demo_process import Demo, running_demo
-from tests.e2e.conftest import find_chromium
+from tests.support.browsers.chromium import find_chromium
 from tests.support.redis_servers import needed_valkey
 
 pytestmark = pytest.mark.e2e

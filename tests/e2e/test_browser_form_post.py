@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from litestar import Litestar, MediaType, Request, get
 from playwright.sync_api import Browser
 
@@ -21,27 +17,9 @@ from session_core.sealing import SealingKeys
 from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, FakeOp
 from tests.support.sessions import HANDLERS, make_config
+from tests.support.thread_server import listen, served
 
 pytestmark = pytest.mark.e2e
-
-
-@contextmanager
-def served(app: Any, listening: socket.socket) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-
-
-def listen() -> tuple[socket.socket, int]:
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    return listening, listening.getsockname()[1]
 
 
 class Site:

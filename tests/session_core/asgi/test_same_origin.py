@@ -15,6 +15,7 @@ from session_core.asgi.same_origin import (
 )
 from session_core.errors import ConfigurationError
 from session_core.urls import origin_of
+from tests.support.cross_site_table import Combination, read_table
 
 OURS = "https://app.example.com"
 TRUSTED = "https://admin.example.com"
@@ -260,6 +261,27 @@ class TestOriginOf:
         with pytest.raises(ConfigurationError, match=r"https://app\.example\.com") as caught:
             origin_of(url)
         assert "pw-hidden" not in str(caught.value)
+
+
+def test_the_documented_table_is_the_rule() -> None:
+    table = read_table()
+    origins = {
+        "ours": OURS,
+        "another name of ours": "https://internal.example",
+        "trusted": TRUSTED,
+        "null": "null",
+        "other": "https://evil.example",
+        "absent": None,
+    }
+    for site in ("same-origin", "same-site", "cross-site", "none", "absent"):
+        for name, origin in origins.items():
+            sent = {"sec_fetch_site": None if site == "absent" else site, "origin": origin}
+            reason = judge(trusted=frozenset({TRUSTED}), **{key: value for key, value in sent.items() if value is not None})
+            row = table.get(Combination(site, name))
+            if row is not None:
+                assert (reason is None) == row.accepted, (site, name)
+            elif site != "same-origin":  # what it passes is the browser's word, whatever the origin
+                assert reason is not None, (site, name)
 
 
 @given(

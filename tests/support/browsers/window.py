@@ -1,0 +1,110 @@
+"""What the browser tests do with a window, the same in every browser."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+__all__ = ("Browser", "PageIsLoadingError", "Window")
+
+
+class PageIsLoadingError(Exception):
+    """A script or click met a page that is being replaced; it may be tried again."""
+
+
+class Window(ABC):
+    """A window with a cookie jar of its own.
+
+    Scripts are the bodies of asynchronous functions: `return await fetch(...)`; what they return must be JSON.
+    """
+
+    timeout: ClassVar[float] = 20.0
+    """Seconds that a page, an element or a condition may take."""
+
+    @abstractmethod
+    def open(self, url: str) -> None:
+        """Go to an address as if it was typed, and wait for the page."""
+
+    @abstractmethod
+    def run(self, script: str) -> Any:
+        """Return what a script returns."""
+
+    @abstractmethod
+    def press(self, selector: str) -> None:
+        """Click on the one element, as a user does; see `click`."""
+
+    @abstractmethod
+    def back(self) -> None:
+        """Go back in the history."""
+
+    @abstractmethod
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        """The cookies of the page that is shown, by name, with `value`, `httpOnly`, `secure`, `sameSite`, `domain` and `path`."""
+
+    @abstractmethod
+    def screenshot(self, path: Path) -> None:
+        """Save what the window shows as PNG."""
+
+    def wait_for(self, script: str) -> Any:
+        """Return the first true value that a script returns."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                if found := self.run(script):
+                    return found
+            except PageIsLoadingError:
+                pass
+            if time.monotonic() > deadline:
+                message = f"not within {self.timeout} s: {script}\non {self.url}:\n{self.text}"
+                raise AssertionError(message)
+            time.sleep(0.02)
+
+    def click(self, selector: str) -> None:
+        """Wait for an element, and click on it as a user does."""
+        self.wait_for(f"return document.readyState === 'complete' && document.querySelector({selector!r}) !== null")
+        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        self.press(selector)
+
+    def fill(self, selector: str, value: str) -> None:
+        """Put a value into a field."""
+        self.wait_for(f"return document.querySelector({selector!r}) !== null")
+        self.run(f"document.querySelector({selector!r}).value = {value!r}")
+
+    @property
+    def url(self) -> str:
+        """The address that is shown."""
+        return str(self.run("return location.href"))
+
+    @property
+    def text(self) -> str:
+        """What a reader of the page sees."""
+        return str(self.run("return document.body === null ? '' : document.body.innerText"))
+
+
+class Browser(ABC):
+    """A browser that runs; `window` opens windows that share nothing."""
+
+    name: ClassVar[str]
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        """A window for as long as the block lasts."""
+        window = self._open_window()
+        try:
+            yield window
+        finally:
+            self._close_window(window)
+
+    @abstractmethod
+    def _open_window(self) -> Any: ...
+
+    @abstractmethod
+    def _close_window(self, window: Any) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the browser."""

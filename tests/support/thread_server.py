@@ -1,0 +1,35 @@
+"""Serves an ASGI application from a thread of this process, so that a test sees what the application saw."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+__all__ = ("listen", "served")
+
+
+def listen() -> tuple[socket.socket, int]:
+    """A socket that listens on loopback, and its port: known before there is an application."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening, listening.getsockname()[1]
+
+
+@contextmanager
+def served(app: Any, *listening: socket.socket) -> Iterator[None]:
+    """Serve on these sockets for as long as the block lasts."""
+    config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": list(listening)}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
