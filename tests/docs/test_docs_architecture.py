@@ -1,0 +1,42 @@
+"""The page about the architecture names functions and folders that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+NAMED = re.findall(r"`([\w/]+\.py)::([\w.]+)`", PAGE)
+
+
+def defined(file: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {f"{node.name}.{each.name}" for each in methods}
+    return found
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED, ids=lambda part: part)
+def test_a_function_on_a_walk_exists(file: str, name: str) -> None:
+    assert name in defined(file)
+
+
+def test_all_four_walks_name_functions() -> None:
+    walks = PAGE.split("\n### ")[1:]
+    assert len(walks) == 4
+    assert all(len(re.findall(r"\.py::", walk)) >= 5 for walk in walks)
+
+
+def test_the_tree_shows_every_folder_of_the_library() -> None:
+    tree = PAGE.split("```text")[1].split("```")[0]
+    folders = {path.name for path in (ROOT / "session_core").rglob("*/") if (path / "__init__.py").exists()}
+    missing = {name for name in folders if f"{name}/" not in tree}
+    assert missing <= {"session_core", "sqlite", "file"}
