@@ -50,7 +50,7 @@ def stack_environment(stack: Stack, number: int, directory: Path, redis_port: in
     stores = {
         "none": "",
         "memory": "memory://",
-        "sqlite": f"sqlite+aiosqlite:///{directory}/{stack.name}.db",
+        "sqlite": f"sqlite:///{directory}/{stack.name}.db",
         "postgresql": postgresql,
         "redis": f"redis://127.0.0.1:{redis_port}/{number}",
     }

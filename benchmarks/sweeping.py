@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 from sqlalchemy import Engine, event, insert
@@ -35,6 +35,7 @@ from benchmarks.stacks.ours import AppSession
 from benchmarks.works import Served, log_in
 from session_core import SessionConfig, SessionPlugin
 from session_core.stores.sql.schema import sessions
+from session_core.stores.sqlite.store import SqliteStore
 from tests.support import mariadb_server, postgres_server
 
 __all__ = ("longest_overlap", "measure_sweep")
@@ -135,7 +136,8 @@ async def _sweep(url: str) -> None:
     await plugin.store.open()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    statements = _timed_statements()
+    inner = plugin.store.inner
+    statements = _timed_transactions(inner) if isinstance(inner, SqliteStore) else _timed_statements()
     begin = time.perf_counter()
     removed = await plugin.sessions.prune()
     print(removed, time.perf_counter() - begin)
@@ -151,6 +153,26 @@ def _timed_statements() -> list[Span]:
     begun: list[int] = []
     event.listen(Engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter_ns()))
     event.listen(Engine, "after_cursor_execute", lambda *_: taken.append((begun.pop(), time.perf_counter_ns())))
+    return taken
+
+
+def _timed_transactions(store: SqliteStore) -> list[Span]:
+    """The same of the embedded store: when its transactions held the write lock."""
+    writer = store._opened()[1]  # noqa: SLF001 - the library has no such hook
+    taken: list[Span] = []
+    begun: list[int] = []
+    begin, commit = writer._begin, writer._commit  # noqa: SLF001 - likewise
+
+    def timed_begin() -> bool:
+        begun[:] = [time.perf_counter_ns()]
+        return begin()
+
+    def timed_commit(group: list[Any]) -> bool:
+        done = commit(group)
+        taken.append((begun[0], time.perf_counter_ns()))
+        return done
+
+    writer._begin, writer._commit = timed_begin, timed_commit  # type: ignore[method-assign]  # noqa: SLF001 - likewise
     return taken
 
 

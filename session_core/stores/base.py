@@ -54,7 +54,7 @@ class SessionIndex(msgspec.Struct, frozen=True):
             raise ValueError(msg)
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What is written for one session.
 
     `rank` orders the sessions of a user: those with the lowest rank are the first to go when a limit is passed
@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True):
     rank: int = 0
 
 
-class StoredSession(msgspec.Struct, frozen=True):
+class StoredSession(msgspec.Struct, frozen=True, gc=False):
     """What is read for one session."""
 
     key: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
 __all__ = ("open_store", "redacted")
 
 _GOOD: Final = (
-    "memory://, file:///var/sessions, sqlite+aiosqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
+    "memory://, file:///var/sessions, sqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
     "https://host/base (unstorage), cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
 )
 _EXTRAS: Final = {
-    "sqlite": "sql",
     "postgresql": "postgresql",
     "mysql": "mysql",
     "redis": "redis",
@@ -75,14 +75,33 @@ def _memory(url: str, clock: Clock) -> SessionStore:
     return MemoryStore(clock=clock)
 
 
-def _file(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.file.store import FileStore  # noqa: PLC0415 - a driver is imported only when asked for
+def _sqlite(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.sqlite.store import SqliteStore  # noqa: PLC0415 - a driver is imported only when asked for
 
-    path = urlsplit(url).path
-    if not path or urlsplit(url).netloc:
-        msg = "a file store needs an absolute path, for example file:///var/lib/app/sessions"
+    scheme, _, path = url.partition("://")
+    if scheme.lower() not in {"sqlite", "sqlite+aiosqlite"} or not path.startswith("/") or "?" in path:
+        msg = (
+            "the URL of a SQLite file takes no host, driver or option; good examples: sqlite:///var/app.db, sqlite:////srv/app.db"
+        )
         raise ConfigurationError(msg)
-    return FileStore(path, clock=clock)
+    return SqliteStore(unquote(path[1:]), clock=clock)
+
+
+def _directory(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.sqlite.store import SqliteStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    path = url.partition("://")[2]
+    if not path.startswith("/") or "?" in path:
+        msg = "file:// needs the absolute path of a directory, for example file:///var/lib/app/sessions"
+        raise ConfigurationError(msg)
+    directory = Path(unquote(path))
+    if (directory / "sessions").is_dir():
+        msg = (
+            f"{directory} holds one file for each session, as an earlier version kept them; sessions are now in one SQLite file. "
+            "Delete the directory, which ends those sessions (their users log in again), or name another one"
+        )
+        raise ConfigurationError(msg)
+    return SqliteStore(directory / "sessions.db", clock=clock)
 
 
 def _sql(url: str, clock: Clock) -> SessionStore:
@@ -117,8 +136,8 @@ def _keyvalue(url: str, clock: Clock) -> SessionStore:
 
 _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "memory": _memory,
-    "file": _file,
-    "sqlite": _sql,
+    "file": _directory,
+    "sqlite": _sqlite,
     "postgresql": _sql,
     "mysql": _sql,
     "redis": _redis,

@@ -17,7 +17,7 @@ _valkey, valkey = engines._valkey, engines.valkey
 @pytest.fixture(params=["sqlite", "postgres", "valkey"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+        return f"sqlite:///{tmp_path}/sessions.db"
     if request.param == "postgres":
         return str(request.getfixturevalue("database"))
     return str(request.getfixturevalue("valkey").url)

@@ -91,9 +91,8 @@ async def begin(url: str, interval: float) -> Process:
     return process
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "file"])
-async def test_three_nodes_of_four_workers_sweep_once_in_each_interval_also_when_nodes_die(kind: str, tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db" if kind == "sqlite" else f"file://{tmp_path}/sessions"
+async def test_three_nodes_of_four_workers_sweep_once_in_each_interval_also_when_nodes_die(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
     store = open_store(url)
     await store.open()
     now = time.time_ns() // 1_000_000

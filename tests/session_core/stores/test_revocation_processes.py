@@ -27,7 +27,7 @@ PUSH_ALONE = {"TEST_POLL": "3600"}
 """No look at the store but after an announcement, when a channel is opened, and every half minute."""
 
 
-@pytest.fixture(params=["valkey", "valkey_cluster", "postgres", "sqlite", "file"])
+@pytest.fixture(params=["valkey", "valkey_cluster", "postgres", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return _store(request, request.param, tmp_path)
 
@@ -42,9 +42,7 @@ def _store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
         case "postgres":
             return str(request.getfixturevalue("database"))
         case "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
-        case "file":
-            return f"file://{tmp_path}/sessions"
+            return f"sqlite:///{tmp_path}/sessions.db"
     server = request.getfixturevalue(kind)
     assert isinstance(server, RedisServer | RedisCluster)
     return server.url

@@ -27,17 +27,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["file", "sqlite", "postgres", "mariadb"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A shared store that nobody has opened yet."""
     if request.param == "postgres":
         yield request.getfixturevalue("database")
     elif request.param == "mariadb":
         yield request.getfixturevalue("mariadb_url")
-    elif request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     else:
-        yield f"file://{tmp_path}/sessions"
+        yield f"sqlite:///{tmp_path}/sessions.db"
 
 
 class Workers:

@@ -13,7 +13,7 @@ from session_core.stores.opening import open_store
 
 __all__ = ("STORES", "MakeStore", "make_store")
 
-STORES = ("memory", "file", "sqlite", "postgres", "mariadb", "valkey", "valkey_cluster")
+STORES = ("memory", "sqlite", "postgres", "mariadb", "valkey", "valkey_cluster")
 
 MakeStore = Callable[[Clock], SessionStore]
 """Makes one more store on the same engine, not yet opened; the engine was empty when the test began."""
@@ -35,16 +35,14 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
             return store
         return open_store(_url(request, kind, tmp_path), clock=clock)
 
-    if kind not in {"memory", "file", "sqlite"}:
+    if kind not in {"memory", "sqlite"}:
         _url(request, kind, tmp_path)  # empties the engine
     return make
 
 
 def _url(request: pytest.FixtureRequest, kind: str, folder: Path) -> str:
-    if kind == "file":
-        return f"file://{folder}/sessions"
     if kind == "sqlite":
-        return f"sqlite+aiosqlite:///{folder}/sessions.db"
+        return f"sqlite:///{folder}/sessions.db"
     if kind in {"postgres", "mariadb"}:
         return str(request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[kind]))
     return str(request.getfixturevalue(kind).url)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from session_core.stores.base import SessionStore
-from session_core.stores.file.store import FileStore
 from session_core.stores.memory import MemoryStore
-from session_core.stores.sql.store import SqlStore
+from session_core.stores.sqlite.store import SqliteStore
 from session_core.testing import FakeClock, SessionStoreContract
+from session_core.testing.contract_deadlines import DeadlinesContract
 
 
 class TestMemoryStore(SessionStoreContract):
@@ -26,16 +29,36 @@ class TestMemoryStore(SessionStoreContract):
 class TestSqliteStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        store = SqlStore(f"sqlite+aiosqlite:///{tmp_path}/sessions.db", clock=clock)
+        store = SqliteStore(tmp_path / "sessions.db", clock=clock)
         await store.open()
         yield store
         await store.close()
 
+    @asynccontextmanager
+    async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
+        """Another program has the write lock."""
+        assert isinstance(store, SqliteStore)
+        other = sqlite3.connect(store._path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+        other.close()
 
-class TestFileStore(SessionStoreContract):
+
+class TestSqliteStoreOnASlowDisk(DeadlinesContract):
+    """The statements have been run, and their commit is to begin."""
+
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        store = FileStore(tmp_path / "sessions", clock=clock)
+        store = SqliteStore(tmp_path / "sessions.db", clock=clock)
         await store.open()
         yield store
         await store.close()
+
+    @asynccontextmanager
+    async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
+        assert isinstance(store, SqliteStore)
+        go_on = threading.Event()
+        store._opened()[1]._thread.submit(go_on.wait)
+        yield
+        go_on.set()

@@ -1,0 +1,369 @@
+"""Group commit: what waits is one transaction, each step decides on its own, and none takes effect after its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores.base import Entry
+from session_core.stores.guarded import GuardedStore
+from session_core.stores.sqlite.store import SqliteStore
+from session_core.stores.sqlite.writer import Writer
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**52
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, timeout=30)  # a loaded machine is no outage
+    await store.open()
+    yield store
+    await store.close()
+
+
+def writer_of(store: SqliteStore) -> Writer:
+    return store._opened()[1]
+
+
+def entry(data: bytes = b"") -> Entry:
+    return Entry(data, FOREVER)
+
+
+async def data_of(store: SqliteStore, *keys: str) -> list[bytes | None]:
+    found = [await store.load(key) for key in keys]
+    return [each.entry.data if each else None for each in found]
+
+
+class Commits:
+    """What each transaction of a store commits: the number of steps that were not refused."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.steps: list[int] = []
+        self._commit: Callable[[list[Any]], bool] = writer._commit
+        writer._commit = self._committed  # type: ignore[method-assign]
+
+    def _committed(self, group: list[Any]) -> bool:
+        done = self._commit(group)
+        if done:
+            self.steps.append(sum(step.error is None for step in group))
+        return done
+
+
+@contextmanager
+def busy_thread(store: SqliteStore) -> Iterator[None]:
+    """The next commit does not begin before the end of this block."""
+    go_on = threading.Event()
+    writer_of(store)._thread.submit(go_on.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - waits for a state of the store, which tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def test_the_writes_of_one_turn_are_one_commit(store: SqliteStore) -> None:
+    commits = Commits(writer_of(store))
+    await asyncio.gather(*(store.create(str(number), entry()) for number in range(50)))
+    assert commits.steps == [50]
+
+
+async def test_what_arrives_during_a_commit_is_the_next_one(store: SqliteStore) -> None:
+    commits = Commits(writer_of(store))
+    with busy_thread(store):
+        first = asyncio.create_task(store.create("first", entry()))
+        await until(lambda: not writer_of(store)._waiting and writer_of(store)._connection.in_transaction)
+        others = [asyncio.create_task(store.create(str(number), entry())) for number in range(50)]
+        await asyncio.sleep(0)
+        assert await store.load("first") is None  # readers see what is committed, and wait for nothing
+    await asyncio.gather(first, *others)
+    assert commits.steps == [1, 50]
+
+
+async def test_each_step_of_a_group_decides_on_its_own(store: SqliteStore) -> None:
+    """A conflict, a session that is gone, one that is too large, one that cannot be bound, and a caller that has left."""
+    for key in ("a", "b", "c", "large", "odd", "left"):
+        await store.create(key, entry(b"old"))
+    await store.replace("b", entry(b"newer"), version=1)
+    writer_of(store)._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    commits = Commits(writer_of(store))
+    left = asyncio.create_task(store.replace("left", entry(b"new"), version=1))
+    calls = [
+        store.replace("a", entry(b"new"), version=1),
+        store.replace("b", entry(b"new"), version=1),
+        store.replace("gone", entry(b"new"), version=1),
+        store.replace("large", entry(bytes(20_000)), version=1),
+        store.replace("odd", Entry(b"new", FOREVER, "\ud800"), version=1),
+        store.delete("c"),
+        store.claim("name", FOREVER),
+    ]
+    answers = asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0)
+    left.cancel()
+    results = await answers
+    assert [each if not isinstance(each, BaseException) else type(each) for each in results] == [
+        2, SessionConflictError, SessionGoneError, StoreUnavailableError, UnicodeEncodeError, ("c",), True
+    ]  # fmt: skip
+    assert "SQLITE_TOOBIG" in str(results[3]) or "DataError" in str(results[3])
+    assert commits.steps == [3]
+    assert await data_of(store, "a", "b", "c", "large", "odd", "left") == [b"new", b"newer", None, b"old", b"old", b"old"]
+
+
+async def test_a_step_that_fails_half_way_is_undone_alone(store: SqliteStore) -> None:
+    """A rotation whose new record is too large has retired the old one already."""
+    for key in ("a", "b", "c"):
+        await store.create(key, entry(b"old"))
+    writer_of(store)._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    commits = Commits(writer_of(store))
+    results = await asyncio.gather(
+        store.replace("a", entry(b"new"), version=1),
+        store.rotate("b", "large", entry(bytes(20_000)), version=1, successor_until=FOREVER),
+        store.replace("c", entry(b"new"), version=1),
+        return_exceptions=True,
+    )
+    assert results[0] == results[2] == 2
+    assert isinstance(results[1], StoreUnavailableError)
+    assert await data_of(store, "a", "b", "c", "large") == [b"new", b"old", b"new", None]
+    assert commits.steps == [1, 1]  # one by one, after the group was undone
+    await asyncio.gather(*(store.replace(key, entry(b"newer"), version=2) for key in ("a", "c")))
+    assert commits.steps == [1, 1, 2]  # and together again
+
+
+async def test_a_full_disk_in_the_middle_of_a_group_takes_those_that_fit(store: SqliteStore) -> None:
+    for key in ("a", "b", "large"):
+        await store.create(key, entry(b"old"))
+    connection = writer_of(store)._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    results = await asyncio.gather(
+        store.replace("a", entry(b"new"), version=1),
+        store.replace("large", entry(bytes(50_000)), version=1),
+        store.replace("b", entry(b"new"), version=1),
+        return_exceptions=True,
+    )
+    assert results[0] == results[2] == 2
+    assert "(SQLITE_FULL)" in str(results[1])
+    assert await data_of(store, "a", "large", "b") == [b"new", b"old", b"new"]
+    connection.execute(f"PRAGMA max_page_count = {2**30}")
+    assert await store.replace("large", entry(bytes(50_000)), version=1) == 2
+
+
+@contextmanager
+def files_no_longer_than(size: int) -> Iterator[None]:
+    """Every write of this process behind that place of a file fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_commit_that_cannot_be_written_is_decided_session_by_session(store: SqliteStore, path: Path) -> None:
+    """The log has room for one small transaction, and not for the group."""
+    keys = [str(number) for number in range(40)]
+    await asyncio.gather(*(store.create(key, entry(bytes(3000))) for key in keys))
+    log = path.with_name("sessions.db-wal")
+    with files_no_longer_than(log.stat().st_size + 12 * 4200):
+        results = await asyncio.gather(
+            *(store.replace(key, entry(b"x" * 3000), version=1) for key in keys), return_exceptions=True
+        )
+        written = [key for key, result in zip(keys, results, strict=True) if result == 2]
+        refused = [result for result in results if result != 2]
+        assert 0 < len(written) < len(keys)
+        assert {type(result) for result in refused} == {StoreUnavailableError}
+        assert await data_of(store, *keys) == [b"x" * 3000 if key in written else bytes(3000) for key in keys]
+    # Nothing of what was refused comes later, also not by way of the log that others read after a crash.
+    other = SqliteStore(path)
+    await other.open()
+    assert await data_of(other, *keys) == [b"x" * 3000 if key in written else bytes(3000) for key in keys]
+    await other.close()
+    await asyncio.gather(*(store.replace(key, entry(b"y"), version=2 if key in written else 1) for key in keys))
+
+
+async def test_a_lock_held_too_long_is_an_outage_within_the_deadline_and_nothing_happens_later(path: Path) -> None:
+    """Every writing step, each first in the queue or behind others. Reads go on."""
+    store = SqliteStore(path, timeout=0.3)
+    await store.open()
+    await store.create("a", Entry(b"old", FOREVER, "u", "o"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    calls = [
+        store.create("new", Entry(b"", FOREVER, "u"), limit=1),
+        store.replace("a", entry(b"new"), version=1),
+        store.rotate("a", "b", entry(b"new"), version=1, successor_until=FOREVER),
+        store.touch("a", FOREVER + 1),
+        store.delete("a"),
+        store.claim("name", FOREVER),
+        store.ping(),
+    ]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - began < 5
+    assert {type(result) for result in results} == {StoreUnavailableError}
+    assert {str(result) for result in results} == {"the session store did not come to it in time"}
+    assert all(isinstance(result, StoreUnavailableError) and result.not_applied for result in results)
+    assert await data_of(store, "a", "b", "new") == [b"old", None, None]
+    other.execute("ROLLBACK")
+    other.close()
+    await store.ping()
+    stored = await store.load("a")
+    assert stored is not None
+    assert (stored.version, stored.entry) == (1, Entry(b"old", FOREVER, "u", "o"))
+    assert await data_of(store, "b", "new") == [None, None]
+    assert await store.claimed_until("name") is None
+    await store.close()
+
+
+async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    claiming = asyncio.create_task(store.claim("name", FOREVER))
+    await until(lambda: bool(writer_of(store)._waiting))
+    assert await store.load("a") is None
+    other.execute("ROLLBACK")
+    other.close()
+    assert await claiming
+
+
+async def test_a_deadline_that_passes_before_the_commit_is_kept(store: SqliteStore) -> None:
+    """The statements were run, the disk was slow: what is late is undone, what is not is committed without it."""
+    await store.create("late", entry(b"old"))
+    await store.create("in time", entry(b"old"))
+    writer = writer_of(store)
+
+    def overwrite(key: str) -> Callable[[sqlite3.Connection], int]:
+        return lambda connection: connection.execute("UPDATE sessions SET data = x'01' WHERE key = ?", (key,)).rowcount
+
+    with busy_thread(store):
+        late = writer.write(overwrite("late"), time.monotonic() + 0.05)
+        in_time = writer.write(overwrite("in time"), time.monotonic() + 60)
+        await until(lambda: writer._connection.in_transaction)
+        await asyncio.sleep(0.1)
+        assert not late.done()
+    with pytest.raises(StoreUnavailableError, match="in time"):
+        await late
+    assert await in_time == 1
+    assert await data_of(store, "late", "in time") == [b"old", b"\x01"]
+
+
+async def test_a_request_that_was_answered_503_never_takes_effect(path: Path) -> None:
+    """Through the guard, which ends the call; with the disk stalled after the statements, and before them."""
+
+    async def ignore(reason: str) -> None:
+        del reason
+
+    store = SqliteStore(path)
+    await store.open()
+    await store.create("a", entry(b"old"))
+    guarded = GuardedStore(store, timeout=0.1, on_outage=ignore)
+    guarded._opened = True  # without a deadline for it
+    with busy_thread(store):
+        calls = [guarded.replace("a", entry(b"new"), version=1), guarded.claim("name", FOREVER)]
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(result, StoreUnavailableError)
+        with pytest.raises(StoreUnavailableError):
+            await guarded.delete("a")
+    await store.ping()
+    assert await data_of(store, "a") == [b"old"]
+    assert await store.claimed_until("name") is None
+    await store.close()
+
+
+async def test_a_caller_that_leaves_before_its_transaction_takes_its_step_along(store: SqliteStore) -> None:
+    with busy_thread(store):
+        first = asyncio.create_task(store.create("first", entry()))
+        await until(lambda: writer_of(store)._connection.in_transaction)
+        leaving = asyncio.create_task(store.create("second", entry()))
+        await until(lambda: bool(writer_of(store)._waiting))
+        leaving.cancel()
+    await first
+    await store.ping()
+    assert await data_of(store, "first", "second") == [b"", None]
+
+
+async def test_close_waits_for_what_is_under_way(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    go_on = threading.Event()
+    writer_of(store)._thread.submit(go_on.wait)
+    writes = [asyncio.create_task(store.create(str(number), entry())) for number in range(3)]
+    await until(lambda: writer_of(store)._connection.in_transaction)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailableError):
+        await store.create("after", entry())
+    go_on.set()
+    await closing
+    await asyncio.gather(*writes)
+    await store.open()
+    assert await data_of(store, "0", "1", "2", "after") == [b"", b"", b"", None]
+    await store.close()
+
+
+def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
+    """Also where the one before it ended in the middle of a commit."""
+    store = SqliteStore(path)
+    go_on = threading.Event()
+
+    async def begin() -> None:
+        await store.open()
+        await store.create("a", entry())
+        writer_of(store)._thread.submit(go_on.wait)
+        task = asyncio.create_task(store.replace("a", entry(), version=1))
+        await until(lambda: writer_of(store)._connection.in_transaction)
+        del task
+
+    async def go_on_there() -> None:
+        stored = await store.load("a")
+        assert stored is not None
+        assert await store.replace("a", entry(b"2"), version=stored.version) == stored.version + 1
+        await asyncio.gather(*(store.create(str(number), entry()) for number in range(5)))
+
+    async def end() -> None:
+        await store.close()
+        await store.open()
+        assert await data_of(store, "a", "4") == [b"2", b""]
+        await store.close()
+
+    asyncio.run(begin())
+    go_on.set()
+    asyncio.run(go_on_there())
+    asyncio.run(end())
+
+
+async def test_an_error_of_the_writer_itself_leaves_no_caller_waiting(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_of(store)
+    monkeypatch.setattr(writer, "_run", lambda group: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await store.claim("name", FOREVER)
+    monkeypatch.undo()
+    assert await store.claim("name", FOREVER)
