@@ -33,8 +33,9 @@ from session_core.events import Event, EventListener
 from session_core.identity import Identity
 from session_core.litestar.access import loaded_session_of, session_of
 from session_core.litestar.plugin import SessionPlugin
-from session_core.sessions.handle import Session, SessionHandle
-from session_core.sessions.manager import SessionManager, Sessions, SessionStats, SessionSummary
+from session_core.litestar.session_alias import Session, Sessions
+from session_core.sessions.handle import SessionHandle
+from session_core.sessions.manager import SessionManager, SessionStats, SessionSummary
 from session_core.sessions.record import Device
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts

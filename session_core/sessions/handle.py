@@ -8,8 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
-from litestar.di import NamedDependency
-from litestar.params import SkipValidation
 
 from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
 from session_core.ids import UncertainId
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from session_core.sessions.store_order import Moment
     from session_core.sessions.writer import Change
 
-__all__ = ("CookieAction", "Session", "SessionHandle")
+__all__ = ("CookieAction", "SessionHandle")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -409,7 +407,3 @@ class SessionHandle(SessionFacts, Generic[D]):
         if self.response_started:
             msg = "the response has started: its cookie cannot carry a new session id any more"
             raise ResponseStartedError(msg)
-
-
-Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]
-"""What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""

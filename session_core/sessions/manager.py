@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
-from litestar.di import NamedDependency
 
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from session_core.sessions.timeouts import Timeouts
     from session_core.stores.base import SessionStore, StoredSession
 
-__all__ = ("SessionManager", "SessionStats", "SessionSummary", "Sessions")
+__all__ = ("SessionManager", "SessionStats", "SessionSummary")
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +179,3 @@ class SessionManager:
     async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
         for key in keys:
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
-
-
-Sessions: TypeAlias = NamedDependency[SessionManager]
-"""What a handler asks for: `async def handler(sessions: Sessions)`. The parameter must be named `sessions`."""
