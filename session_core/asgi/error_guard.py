@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from litestar.enums import ScopeType
 from litestar.exceptions import LitestarException
 
+from session_core.asgi.known_code import ERROR_HANDLING, is_known
+
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -47,6 +49,12 @@ class ErrorGuard:
 
 
 def error_guard_of(app: ASGIApp) -> ErrorGuard | None:
-    """Return the guard that `app` is, or None: it is another middleware, or Litestar builds its stack in another way."""
-    known = type(app).__name__ == "ExceptionHandlerMiddleware" and type(app).__module__.startswith("litestar.")
-    return ErrorGuard(app) if known and callable(getattr(app, "app", None)) else None
+    """Return the guard that `app` is, or None: it is another middleware, or Litestar differs in anything this relies on."""
+    kind = type(app)
+    if (
+        kind.__name__ != "ExceptionHandlerMiddleware"
+        or not kind.__module__.startswith("litestar.")
+        or not is_known(ERROR_HANDLING)
+    ):
+        return None
+    return ErrorGuard(app) if callable(getattr(app, "app", None)) else None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from contextvars import ContextVar
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
-from litestar._signature import model
 from litestar.exceptions import ImproperlyConfiguredException
 
 from session_core.errors import ConfigurationError
-from session_core.litestar.routes import is_ours, is_public, session_guards, takes_session
+from session_core.litestar.routes import is_ours, is_public, resolved, session_guards, takes_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def refuse_in_cached_dependency() -> None:
 
 def _parameters(handler: BaseRouteHandler) -> Iterator[_Parameter]:
     """Iterate over the parameters of a handler and of all dependencies that it reaches, each dependency once."""
-    dependencies = handler.resolve_dependencies()
+    dependencies = resolved(handler, "dependencies")
     pending: list[tuple[tuple[str, ...], dict[str, FieldDefinition]]] = [((), handler.parsed_fn_signature.parameters)]
     seen: set[str] = set()
     while pending:
@@ -115,7 +115,7 @@ def _check_parameter(parameter: _Parameter, where: str, config: SessionConfig[An
 def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) -> None:
     """Refuse a dependency whose value is kept for everyone, and that depends on the session."""
     assert parameter.provider is not None  # noqa: S101 - the caller has looked
-    dependencies = handler.resolve_dependencies()
+    dependencies = resolved(handler, "dependencies")
     pending: list[tuple[Provide, tuple[str, ...]]] = [(parameter.provider, (parameter.name,))]
     seen, connected = {parameter.name}, False
     while pending:
@@ -167,7 +167,7 @@ def _watch(provider: Provide, name: str) -> None:
 
 def _check_cookie_names(handler: BaseRouteHandler, where: str, cookie: str) -> None:
     """Refuse another session middleware whose cookie has the name of ours: each would overwrite the other's."""
-    for middleware in handler.resolve_middleware():
+    for middleware in resolved(handler, "middleware"):
         backend = getattr(middleware, "kwargs", {}).get("backend") or getattr(middleware, "backend", None)
         if getattr(getattr(backend, "config", None), "key", None) == cookie:
             msg = (
@@ -179,8 +179,10 @@ def _check_cookie_names(handler: BaseRouteHandler, where: str, cookie: str) -> N
 
 def _name_the_fix() -> None:
     """Have Litestar's refusal of a session that no plugin provides say what to do: without the plugin nothing of ours runs."""
-    refuse = getattr(model, _REFUSAL, None)
-    if refuse is None:
+    try:
+        model: Any = import_module("litestar._signature.model")
+        refuse: Any = getattr(model, _REFUSAL)
+    except (ImportError, AttributeError):  # then the refusal is Litestar's own
         return
 
     @wraps(refuse)
@@ -201,7 +203,8 @@ def _fix_of(values: list[Any]) -> str | None:
     function = next((value for value in values if isinstance(value, str)), "a handler")
     provided = next((value for value in values if isinstance(value, set | frozenset)), frozenset())
     for value in values:
-        for name, field in getattr(value, "parameters", {}).items():
+        parameters = getattr(value, "parameters", None)
+        for name, field in parameters.items() if isinstance(parameters, dict) else ():
             if name not in provided and field.is_subclass_of(SessionHandle):
                 if name != _NAME:
                     return f"{function} takes a session as `{name}`; the parameter must be named `session`"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar.routes import HTTPRoute, WebSocketRoute
 
+from session_core.asgi.known_code import INJECTION, is_known
 from session_core.asgi.middleware import SCOPE_KEY, provide_session
 
 if TYPE_CHECKING:
@@ -25,26 +26,33 @@ _NAME: Final = "session"
 def inject_directly(route: BaseRoute) -> bool:
     """Let the handlers of a route fetch the session beside their parameters, before other dependencies; return whether they do.
 
-    Where `session` is somebody else's dependency nothing is changed, nor in a Litestar that keeps its handlers in another way.
+    Where `session` is another dependency nothing is changed, nor in a Litestar that differs in anything this relies on.
     """
-    try:
-        if isinstance(route, HTTPRoute):
-            for _, model in route.route_handler_map.values():
-                _take_out(model)
-        elif isinstance(route, WebSocketRoute):
-            _take_out(route.handler_parameter_model)
-    except AttributeError:
+    if not is_known(INJECTION):
         return False
+    try:
+        changes = [_without_session(model) for model in _models_of(route)]
+    except Exception:  # noqa: BLE001 - whatever is different, Litestar injects the session itself
+        return False
+    # Only now: a route is changed as a whole, or not at all.
+    for model, batches, extractors in filter(None, changes):
+        model.dependency_batches, model.extractors = batches, extractors
     return True
 
 
-def _take_out(model: Any) -> None:  # noqa: ANN401 - Litestar's own, and private
-    batches, extractors = model.dependency_batches, model.extractors
+def _models_of(route: Any) -> list[Any]:  # noqa: ANN401 - Litestar's own, and private
+    if isinstance(route, HTTPRoute):
+        return [model for _, model in route.route_handler_map.values()]
+    return [route.handler_parameter_model] if isinstance(route, WebSocketRoute) else []
+
+
+def _without_session(model: Any) -> tuple[Any, list[Any], list[Any]] | None:  # noqa: ANN401 - likewise
+    """Return what a model has to become, or None: it takes no session of ours. Raises anything for another kind of model."""
+    batches: list[set[Any]] = model.dependency_batches
     for dependency in chain.from_iterable(batches):
         if dependency.key == _NAME and dependency.provide.dependency is provide_session:
-            model.dependency_batches = [rest for batch in batches if (rest := batch - {dependency})]
-            extractors.append(_extract)
-            return
+            return model, [rest for batch in batches if (rest := batch - {dependency})], [_extract, *model.extractors]
+    return None
 
 
 async def _extract(values: dict[str, Any], connection: ASGIConnection[Any, Any, Any, Any]) -> None:

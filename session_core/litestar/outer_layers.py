@@ -5,26 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from litestar.handlers import BaseRouteHandler
-
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.outside import CACHED_KEY
+from session_core.litestar.routes import knows_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from litestar.config.app import AppConfig
+    from litestar.handlers import BaseRouteHandler
     from litestar.types import HTTPScope
 
-__all__ = ("keep_out_of_cache", "knows_layers", "may_ask_outside")
+__all__ = ("keep_out_of_cache", "may_ask_outside")
 
 _HOOKS: Final = ("before_request", "after_request", "after_response")
 _APPLICATION_HOOKS: Final = ("after_exception", "before_send")
-
-
-def knows_layers() -> bool:
-    """Whether a handler of this Litestar leads to its layers (2 does; 3 merges them, and puts our middleware outside of all)."""
-    return hasattr(BaseRouteHandler, "ownership_layers") and hasattr(BaseRouteHandler, "app")
 
 
 def may_ask_outside(handler: BaseRouteHandler, *, uses: bool) -> bool:

@@ -22,9 +22,9 @@ from session_core.events import Events
 from session_core.litestar.access import KeepsSessions
 from session_core.litestar.checks import check_handler
 from session_core.litestar.injection import inject_directly
-from session_core.litestar.outer_layers import keep_out_of_cache, knows_layers, may_ask_outside
+from session_core.litestar.outer_layers import keep_out_of_cache, may_ask_outside
 from session_core.litestar.problem import error_response
-from session_core.litestar.routes import forbid_cache, is_state_changing, uses_session
+from session_core.litestar.routes import forbid_cache, is_state_changing, knows_layers, resolved, uses_session
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.sweeper import Sweeper
@@ -182,7 +182,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         app: Litestar = scope["litestar_app"]
         request: Request[Any, Any, Any] = app.request_class(scope, receive, send)
         route_handler = scope.get("route_handler")  # none on 404 and 405 pages
-        handlers = route_handler.resolve_exception_handlers() if route_handler is not None else app.exception_handlers
+        handlers = resolved(route_handler, "exception_handlers") if route_handler is not None else app.exception_handlers
         handler: Any = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
         response: Response[Any] = (handler or create_exception_response)(request, error)
         await response.to_asgi_response(app=None, request=request)(scope, receive, send)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from litestar import Controller, Litestar, Router
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-from session_core.litestar.routes import is_public, is_session_guard
+from session_core.litestar.routes import is_public, is_session_guard, resolved
 
 if TYPE_CHECKING:
     from session_core.config import SessionConfig
@@ -71,7 +71,7 @@ def _guards_by_layer(handler: Any) -> list[tuple[Any, str]]:  # noqa: ANN401 - l
     """Return the guards of a handler, the outermost first, with the layer that they are inherited from; empty for its own."""
     layers = getattr(handler, "ownership_layers", None)
     if layers is None:
-        return [(guard, "") for guard in handler.resolve_guards()]
+        return [(guard, "") for guard in resolved(handler, "guards")]
     found: list[tuple[Any, str]] = []
     for layer in layers:
         kind = next((word for base, word in _LAYERS if isinstance(layer, base)), "")

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
+from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
 
 from session_core.asgi.middleware import provide_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
     from litestar.di import Provide
-    from litestar.handlers import BaseRouteHandler
 
 __all__ = (
-    "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "session_guards", "takes_session",
-    "uses_session",
+    "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "knows_layers", "resolved",
+    "session_guards", "takes_session", "uses_session",
 )  # fmt: skip
 
 PUBLIC: Final = "exclude_from_auth"
 """The option, on any layer, that makes routes public."""
 _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+def knows_layers() -> bool:
+    """Whether a handler of this Litestar leads to its layers. Litestar 3 merges them into it."""
+    return hasattr(BaseRouteHandler, "ownership_layers") and hasattr(BaseRouteHandler, "app")
+
+
+def resolved(handler: BaseRouteHandler, name: str) -> Any:  # noqa: ANN401 - what all layers together say
+    """Return the guards, dependencies, middleware or exception handlers of a handler and all its layers."""
+    return getattr(handler, f"resolve_{name}")() if knows_layers() else getattr(handler, name)
 
 
 def uses_session(handler: BaseRouteHandler) -> bool:
@@ -32,7 +41,7 @@ def uses_session(handler: BaseRouteHandler) -> bool:
     chosen = handler.opt.get("session")
     if chosen is not None:
         return bool(chosen)
-    guards = handler.resolve_guards()
+    guards = resolved(handler, "guards")
     if is_public(handler):
         guards = [guard for guard in guards if not is_session_guard(guard)]
     return bool(guards) or takes_session(handler)
@@ -51,7 +60,7 @@ def is_session_guard(guard: object) -> bool:
 
 def session_guards(handler: BaseRouteHandler) -> list[object]:
     """Return the guards of `session_core.guards` that stand before a handler."""
-    return [getattr(guard, "func", guard) for guard in handler.resolve_guards() if is_session_guard(guard)]
+    return [getattr(guard, "func", guard) for guard in resolved(handler, "guards") if is_session_guard(guard)]
 
 
 def is_ours(provider: Provide | None) -> bool:
@@ -81,7 +90,7 @@ def forbid_cache(handler: BaseRouteHandler) -> bool:
 
 def takes_session(handler: BaseRouteHandler) -> bool:
     """Whether the handler or one of its dependencies, however deep, takes a session."""
-    dependencies = handler.resolve_dependencies()
+    dependencies = resolved(handler, "dependencies")
     pending = list(handler.parsed_fn_signature.parameters.items())
     seen: set[str] = set()
     while pending:

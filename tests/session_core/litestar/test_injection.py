@@ -6,6 +6,8 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,8 +22,9 @@ from litestar.response import Stream
 from litestar.routes import HTTPRoute, WebSocketRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from session_core import Session, SessionPlugin, StoreUnavailableError
+from session_core import Session, SessionPlugin, StoreUnavailableError, session_of
 from session_core.asgi.error_guard import error_guard_of
+from session_core.asgi.known_code import ERROR_HANDLING, INJECTION, is_known
 from session_core.litestar import injection, plugin
 from tests.support.sessions import AppSession, client_of, make_app, make_config, plugin_in
 
@@ -273,7 +276,7 @@ def test_this_litestar_is_gone_around(path: str) -> None:
     """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
     for model in models_of(make_app(*HANDLERS), path):
         assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
-        assert model.extractors[-1] is injection._extract
+        assert model.extractors[0] is injection._extract
         assert all(model.dependency_batches)
 
 
@@ -318,10 +321,108 @@ async def test_many_requests_at_once_have_each_its_own(app: Litestar) -> None:
     await asyncio.gather(*(visit(number) for number in range(20)))
 
 
-def test_an_unknown_shape_is_left_to_litestar() -> None:
-    class Other(HTTPRoute):
-        @property
-        def route_handler_map(self) -> Any:
-            raise AttributeError
+class Odd(HTTPRoute):
+    """A route of another Litestar: `given` is what it keeps its handlers in."""
 
-    assert injection.inject_directly(object.__new__(Other)) is False
+    given: Any = None
+
+    def __init__(self) -> None: ...
+
+    @property
+    def route_handler_map(self) -> Any:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+class Model:
+    """Where a Litestar keeps what a handler takes."""
+
+    def __init__(self, batches: Any, extractors: Any) -> None:
+        self.dependency_batches = batches
+        self.extractors = extractors
+
+
+def ours() -> Any:
+    provide = SimpleNamespace(dependency=injection.provide_session)
+    return type("Dependency", (), {"key": "session", "provide": provide, "__hash__": lambda _: 1})()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        AttributeError(), TypeError(), KeyError("get"), RuntimeError(), None, 5, [], {"GET": object()}, {"GET": (1, 2, 3)},
+        {"GET": ("handler", object())}, {"GET": ("handler", Model(None, []))}, {"GET": ("handler", Model([[ours()]], []))},
+        {"GET": ("handler", Model([{ours()}], None))}, {"GET": ("handler", Model([{object()}], []))},
+    ],
+)  # fmt: skip
+def test_an_unknown_shape_is_left_to_litestar(given: Any) -> None:
+    route = Odd()
+    good = Model([{ours()}], [])
+    if isinstance(given, dict):
+        given = {"HEAD": ("handler", good), **given}
+    route.given = given
+    assert injection.inject_directly(route) is False
+    assert good.extractors == []  # a route is changed as a whole, or not at all
+    assert len(good.dependency_batches) == 1
+
+
+@pytest.mark.parametrize("name", [*INJECTION, *ERROR_HANDLING])
+async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _, path = name.partition(":")
+    *holders, last = path.split(".")
+    holder: Any = import_module(module)
+    for part in holders:
+        holder = getattr(holder, part)
+    original = getattr(holder, last)
+
+    def altered(*args: Any, **named: Any) -> Any:
+        return original(*args, **named)
+
+    monkeypatch.setattr(holder, last, altered)
+    bypass = INJECTION if name in INJECTION else ERROR_HANDLING
+    assert not is_known(bypass)
+    app = make_app(*HANDLERS)
+    if bypass is INJECTION:
+        assert all(model.extractors[:1] != [injection._extract] for model in models_of(app, "/themed"))
+    async with client_of(app) as client:
+        await client.patch("/assign", json={"theme": "dark"})
+        assert (await client.get("/themed?q=x")).json() == ["dark", "dark", 7, "x"]
+        assert (await client.get("/refuses")).status_code == 418
+
+
+def test_a_litestar_without_these_functions_is_unknown() -> None:
+    assert is_known(INJECTION)
+    assert is_known(ERROR_HANDLING)
+    for name in ("litestar.nowhere:x", "litestar.routes.http:HTTPRoute.nothing", "litestar.routes.http:chain", "builtins:len"):
+        assert not is_known({name: {"0"}})
+
+
+def test_a_litestar_that_refuses_signatures_in_another_way_refuses_them_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from session_core.litestar import checks
+
+    for name in ("litestar.nowhere", "litestar.di"):
+        monkeypatch.setattr(checks, "import_module", lambda _, name=name: import_module(name))
+        checks._name_the_fix()
+    assert checks._fix_of(["handler", {"session"}, SimpleNamespace(parameters=5)]) is None
+
+
+async def test_a_litestar_that_merges_its_layers_into_handlers_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Litestar 3 does: a handler does not lead to its layers, and our hook for what lies outside is always there."""
+    another_litestar(monkeypatch)
+    monkeypatch.setattr("session_core.litestar.plugin.knows_layers", lambda: False)
+    monkeypatch.setattr("session_core.litestar.outer_layers.knows_layers", lambda: False)
+    seen: list[bool] = []
+
+    class Sees(ASGIMiddleware):
+        async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+            seen.append((await session_of(scope)).exists)
+            await next_app(scope, receive, send)
+
+    app = Litestar(
+        [themed, refuses], plugins=[SessionPlugin(make_config())], middleware=[Sees()], openapi_config=None, logging_config=None
+    )
+    async with client_of(app) as client:
+        assert (await client.get("/themed")).json() == ["light", "light", 7, "-"]
+        assert (await client.get("/refuses")).status_code == 418
+    assert seen == [False, False]
