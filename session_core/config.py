@@ -78,7 +78,9 @@ class SessionConfig(Generic[D]):
     where it can (Redis, PostgreSQL) and by asking it elsewhere; by asking alone; or they stay open whatever happens."""
     poll_interval: float = 0.5
     """Seconds between looks at the sessions of open connections where nothing is announced, and after which a silent channel of
-    announcements is tried. A connection is closed within about this time, so more than half a second breaks "within a second"."""
+    announcements is tried. A connection is closed within about this time, so more than half a second breaks "within a second". A
+    response that starts longer than this after its session was read asks the store once more, and is 401 if the session has
+    ended; not with `close_connections="never"`."""
     on_event: Sequence[EventListener] = ()
     """Called with every event, in the request it belongs to."""
     roles: RoleResolver = _roles_in_data

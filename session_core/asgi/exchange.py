@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from litestar.enums import ScopeType
 from litestar.exceptions import WebSocketDisconnect
 
+from session_core.asgi.under_way import RequestsUnderWay
 from session_core.connections.live import LiveConnection
 from session_core.cookies import SessionCookieReader
 from session_core.errors import SessionCoreError
@@ -60,6 +62,7 @@ class Surroundings:
         self.lifecycle = lifecycle
         self.answer_error = answer_error
         self.connections = connections
+        self.under_way = RequestsUnderWay(config.timeouts.idle)
         self.cookie = config.resolved_cookie
         self.signer = config.signer
         self.cookies = SessionCookieReader(self.cookie, self.signer)
@@ -120,9 +123,23 @@ class Exchange:
 
     async def receive(self) -> ReceiveMessage:
         """Return what the client says; once the response has begun, also that the session has ended."""
-        if self.live is None and self.handle.response_started:
-            self._stay_open()
+        if self.live is None:
+            if self.handle.response_started:
+                self._stay_open()
+            elif self._scope["type"] == ScopeType.HTTP:
+                return await self._receive_body()
         return await (self._receive if self.live is None else self.live.receive)()
+
+    async def _receive_body(self) -> ReceiveMessage:
+        """Return a part of the request's body, which may take longer to arrive than the session lives without use."""
+        handle = self.handle
+        if not handle.loaded:
+            with suppress(SessionCoreError):  # who asks for the session will be told
+                await handle.load()
+        message = await self._receive()
+        if handle.snapshot is not None:
+            await handle.extend()
+        return message
 
     def has_stopped(self, error: BaseException) -> bool:
         """Whether the handler was stopped on purpose: its response was replaced, or its session has ended."""
@@ -204,6 +221,8 @@ class Exchange:
             try:
                 if handle.has_to_save():
                     await handle.save()
+                if handle.has_to_confirm():
+                    await handle.confirm()
             except SessionCoreError as error:
                 if start["type"] != "http.response.start":
                     raise

@@ -23,15 +23,12 @@ from session_core.errors import ConfigurationError
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from session_core.asgi.error_guard import ErrorGuard
     from session_core.asgi.same_origin_middleware import SameOriginMiddleware
-    from session_core.config import SessionConfig
-    from session_core.connections.live import LiveConnections
-    from session_core.sessions.lifecycle import SessionLifecycle
 __all__ = ("SCOPE_KEY", "SessionMiddleware", "provide_session", "vary_on_cookie")
 
 SCOPE_KEY: Final = "session_core.session"
@@ -69,23 +66,22 @@ class SessionMiddleware(ASGIMiddleware):
 
     `answer_error(scope, receive, send, error)` sends the response that the application gives for an error. `same_origin` judges
     the requests of a route that changes state, before anything of them is read: here, since one middleware costs less than two.
-    `injected_directly`: nobody asks `provide_session`.
+    `injected_directly`: nobody asks `provide_session`. `extends`: whether reading on these routes counts as use.
     """
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
 
     def __init__(
         self,
-        config: SessionConfig[Any],
-        lifecycle: SessionLifecycle[Any],
-        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
-        connections: LiveConnections | None = None,
+        around: Surroundings,
         same_origin: SameOriginMiddleware | None = None,
         *,
         injected_directly: bool = False,
+        extends: bool = True,
     ) -> None:
-        self._around = Surroundings(config, lifecycle, answer_error, connections)
+        self._around = around
         self._same_origin = same_origin
+        self._extends = extends
         self._injected_directly = injected_directly
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
@@ -118,17 +114,18 @@ class SessionMiddleware(ASGIMiddleware):
         around = self._around
         state: Any = scope
         exchange = Exchange(around, scope, receive, send, _begun_outside(outer, around) if outer else None)
-        state[SCOPE_KEY] = exchange.handle
-        token = None if self._injected_directly else _current.set(exchange.handle)
+        handle = state[SCOPE_KEY] = exchange.handle
+        if not self._extends:
+            handle.extends = False
+        around.under_way.begin(handle)
+        token = None if self._injected_directly else _current.set(handle)
         try:
-            if around.connections is not None:
-                receive = exchange.receive
             try:
-                await (next_app if guard is None else guard.app)(scope, receive, exchange.send_durable)
+                await (next_app if guard is None else guard.app)(scope, exchange.receive, exchange.send_durable)
             except Exception as error:
                 if guard is None:
                     raise
-                started = exchange.handle.response_started
+                started = handle.response_started
                 await guard.answer(error, scope, receive, exchange.send_durable, started=started)
             if exchange.has_unsaved_changes():
                 await exchange.save_late()
@@ -139,6 +136,7 @@ class SessionMiddleware(ASGIMiddleware):
                 await exchange.leave_behind(error)
                 raise
         finally:
+            around.under_way.end(handle)
             exchange.leave()
             if token is not None:
                 _current.reset(token)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from session_core.asgi.exchange import RequestSession, Surroundings
 
-__all__ = ("CACHED_KEY", "OutsideSessions")
+__all__ = ("CACHED_KEY", "TOUCH", "OutsideSessions")
 
 CACHED_KEY: Final = "session_core.asgi.cached"
 """In the scope of a request whose response goes into a cache for everyone."""
+TOUCH: Final = "touch"
+"""The option of a route that says, by False, that reading does not count as use."""
 _KEY: Final = "session_core.asgi.outside"
 _STARTED_KEY: Final = "session_core.asgi.started"
 
@@ -38,6 +40,8 @@ class OutsideSessions:
             raise ConfigurationError(msg)
         exchange = _OutsideExchange(self._around, scope)
         exchange.handle.served = False
+        if (handler := state.get("route_handler")) is not None and handler.opt.get(TOUCH) is False:
+            exchange.handle.extends = False
         exchange.handle.response_started = _STARTED_KEY in state
         state[_KEY] = exchange
         state[SCOPE_KEY] = exchange.handle
@@ -64,6 +68,7 @@ class _OutsideExchange(Exchange):
         super().__init__(around, scope, _receive_nothing, self._keep)
 
     def __del__(self) -> None:
+        self._store_time.over = True
         # The request is over. What outer middleware does after the response shows nowhere else.
         if self.handle.response_started and self.has_unsaved_changes():
             self._around.lifecycle.events.emit_soon("session.unsaved", handle=self.handle.handle, reason="response_sent")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from session_core.connections.watched import WatchedSession, WatchedSessions, origin_of
+from session_core.connections.watched import WatchedSession, WatchedSessions
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.sessions.record import UndecodableError
-from session_core.sessions.snapshot import STALE, Snapshot, snapshot_of
+from session_core.sessions.snapshot import STALE, Snapshot, origin_of, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -5,12 +5,14 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, Protocol
 
+from session_core.sessions.snapshot import origin_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from session_core.sessions.snapshot import Snapshot
 
-__all__ = ("Watched", "WatchedSession", "WatchedSessions", "origin_of")
+__all__ = ("Watched", "WatchedSession", "WatchedSessions")
 
 _SPARE: Final = 500
 """Left-over expiries beyond twice those that are needed, before they are cleared away."""
@@ -102,10 +104,3 @@ class WatchedSessions:
             if session is not None and session.expires_at == expires_at:
                 session.expires_at = 0  # whatever the store says next is news
         return keys
-
-
-def origin_of(snapshot: Snapshot) -> object:
-    """What a regenerated session has in common with the one before, and no other session: its login, or its beginning."""
-    record = snapshot.record
-    user = record.identity.user_key if record.identity is not None else None
-    return record.created_at, record.logged_in_at, user

@@ -14,7 +14,7 @@ from litestar.types import Message, Scope
 
 from session_core.asgi.exchange import Surroundings
 from session_core.asgi.middleware import SessionMiddleware, provide_session, vary_on_cookie
-from session_core.asgi.outside import OutsideSessions
+from session_core.asgi.outside import TOUCH, OutsideSessions
 from session_core.asgi.same_origin_middleware import SameOriginMiddleware
 from session_core.connections.live import LiveConnections
 from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
@@ -69,6 +69,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
             events=self.events,
             max_sessions_per_user=config.max_sessions_per_user,
             patience=config.store_timeout,
+            confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
         """Other people's sessions; also injected as `sessions`."""
@@ -82,15 +83,10 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         )
         """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
         self._outside = OutsideSessions(Surroundings(config, self.lifecycle, self._answer_error, None))
-        shared = (config, self.lifecycle, self._answer_error, self.connections)
+        self.around = Surroundings(config, self.lifecycle, self._answer_error, self.connections)
+        """What all requests share."""
         self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
-        self._session_middleware = {
-            (judged, direct): SessionMiddleware(
-                *shared, same_origin=self._same_origin_middleware if judged else None, injected_directly=direct
-            )
-            for judged in (False, True)
-            for direct in (False, True)
-        }
+        self._session_middleware: dict[tuple[bool, bool, bool], SessionMiddleware] = {}
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependencies, the error handler and the lifespan. Raises `ConfigurationError` beside another `SessionPlugin`."""
@@ -136,13 +132,22 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
                 if judged:
                     added.append(self._same_origin_middleware)
             else:
-                added.append(self._session_middleware[judged, direct])
+                added.append(self._middleware(judged=judged, direct=direct, extends=handler.opt.get(TOUCH) is not False))
                 if forbid_cache(handler):
                     _log.warning("response cache switched off: the route uses the session", path=route.path)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
             if added:
                 # A new list: handlers share theirs with the copies that other routes were made from.
                 handler.middleware = [*added, *(handler.middleware or ())]
+
+    def _middleware(self, *, judged: bool, direct: bool, extends: bool) -> SessionMiddleware:
+        """Return the one middleware for all routes of a kind."""
+        found = self._session_middleware.get((judged, direct, extends))
+        if found is None:
+            same_origin = self._same_origin_middleware if judged else None
+            found = SessionMiddleware(self.around, same_origin, injected_directly=direct, extends=extends)
+            self._session_middleware[judged, direct, extends] = found
+        return found
 
     def _serves(self, handler: BaseRouteHandler) -> bool:
         return self.config.middleware_on == "all_routes" or uses_session(handler)
@@ -208,6 +213,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
             yield
         finally:
             await sweeper.stop()
+            self.around.under_way.close()
             if self.connections is not None:
                 await self.connections.close()
             await self.store.close()

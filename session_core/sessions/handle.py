@@ -54,6 +54,8 @@ class SessionHandle(SessionFacts, Generic[D]):
     on_websocket = False
     """Set by the middleware for a WebSocket, which can never set the cookie."""
     _draft: Draft[D] | None = None
+    _confirmed_at = 0
+    """When the store last gave or took this session, Unix milliseconds."""
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
     _unreadable: tuple[str, ...] = ()
@@ -96,6 +98,10 @@ class SessionHandle(SessionFacts, Generic[D]):
                 await self._take(presented.ids, session_id, snapshot)
                 if self.snapshot is not None:
                     self.cookie_action = "set"
+            if (snapshot := self.snapshot) is not None and (
+                snapshot.expires_at - self._confirmed_at < self._lifecycle.extend_at_once
+            ):
+                await self.extend()
         finally:
             self._loading = None
             for arrived in waiting:
@@ -136,11 +142,42 @@ class SessionHandle(SessionFacts, Generic[D]):
     # Not properties, which CPython 3.11 calls in twice the time: every response asks.
 
     def has_to_save(self) -> bool:
-        """Whether `save` would have something to do."""
+        """Whether the store has to be asked before the response starts: to save, to extend, or to confirm."""
         draft, snapshot = self._draft, self.snapshot
         if draft is None:
             return False
-        return (snapshot is not None and self._lifecycle.touch_due(snapshot)) or draft.is_changed()
+        if snapshot is not None:
+            lifecycle = self._lifecycle
+            now = lifecycle.clock.now()
+            if now - self._confirmed_at > lifecycle.confirm_after:
+                return True
+            if now >= snapshot.expires_at - lifecycle.touch_before and self.extends and lifecycle.touch_due(snapshot):
+                return True
+        return draft.is_changed()
+
+    def has_to_confirm(self) -> bool:
+        """Whether the session was seen so long ago that it may have ended since."""
+        if self.snapshot is None:
+            return False
+        lifecycle = self._lifecycle
+        return lifecycle.clock.now() - self._confirmed_at > lifecycle.confirm_after
+
+    async def confirm(self) -> None:
+        """Ask whether the session still exists. Raises `SessionGoneError` when it has ended, and `StoreUnavailableError`."""
+        snapshot = self.snapshot
+        if snapshot is not None:
+            newest = await self._lifecycle.confirm(snapshot)
+            self._confirmed_at = self._lifecycle.clock.now()
+            if newest is not snapshot:
+                self.follow(newest)
+
+    async def extend(self) -> None:
+        """Note that the session is in use, where that is due. A store that is out is no error."""
+        snapshot = self.snapshot
+        if snapshot is not None and self.extends:
+            extended = await self._lifecycle.touch(snapshot)
+            if self.snapshot is snapshot:  # nothing was written meanwhile
+                self.snapshot = extended
 
     def has_unsaved_changes(self) -> bool:
         """Whether something was assigned that is not saved yet. Raises `SessionDataError` where it cannot be stored."""
@@ -189,8 +226,8 @@ class SessionHandle(SessionFacts, Generic[D]):
             if draft.is_changed():
                 if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
                     self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
-            elif self.snapshot is not None:
-                await self._lifecycle.touch(self.snapshot)
+            else:
+                await self.extend()
         except SessionDataError:
             self._roll_back(draft)
             raise
@@ -347,6 +384,8 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._draft = Draft(self._lifecycle.codec, stored, data)
         self.snapshot = snapshot
         self.loaded = True
+        if snapshot is not None:
+            self._confirmed_at = self._lifecycle.clock.now()
 
     def _roll_back(self, draft: Draft[D]) -> None:
         """Undo assignments that cannot be stored: the error has said so, and the response must not fail for them again."""
@@ -355,7 +394,9 @@ class SessionHandle(SessionFacts, Generic[D]):
         try:
             draft.encoded()
         except SessionDataError:
+            confirmed_at = self._confirmed_at
             self._adopt(self.snapshot)
+            self._confirmed_at = confirmed_at
         except SessionConflictError:
             return
 

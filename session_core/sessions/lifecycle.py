@@ -20,9 +20,10 @@ from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
-from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of
+from session_core.sessions.snapshot import STALE, Snapshot, entry_of, origin_of, snapshot_of
 from session_core.sessions.store_order import Moment
 from session_core.sessions.writer import Change, SessionWriter
+from session_core.stores.announcements import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -39,6 +40,7 @@ D = TypeVar("D", bound=msgspec.Struct)
 
 _SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
 """How long a rotated id leads a logout to its successor: longer than any request that is still under way, by any node's clock."""
+_MAX_MOVES: Final = 100
 _UNREADABLE: Final = SessionRecord(created_at=0, absolute_expires_at=0)
 """In the place of a record that this version of the application cannot read."""
 
@@ -77,6 +79,7 @@ class SessionLifecycle(Generic[D]):
         events: Events,
         max_sessions_per_user: int,
         patience: float = 2.0,
+        confirm_after: float | None = None,
     ) -> None:
         self.store = store
         self.codec = codec
@@ -85,7 +88,11 @@ class SessionLifecycle(Generic[D]):
         self.events = events
         self._limit = max_sessions_per_user
         self._patience = patience
-        self._touch_before = timeouts.touch_before
+        self.extend_at_once = timeouts.idle * 500
+        """A request that loads a session with less left than this, in milliseconds, extends it before anything else."""
+        self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)
+        """After this many milliseconds a response is not sent without asking again whether its session still exists."""
+        self.touch_before = timeouts.touch_before
         # Used where the store has just given the very entry that a session was decoded from, or written as: a store may hand out
         # the same one for the same bytes, and most requests of a session find those.
         self._recent: Recent[Snapshot] = Recent()
@@ -187,20 +194,44 @@ class SessionLifecycle(Generic[D]):
         """Apply a change to the newest copy of the session (see `SessionWriter.write`)."""
         return self._writer.write(snapshot, change)
 
-    async def touch(self, snapshot: Snapshot) -> None:
-        """Extend the idle timeout of a session that was only read, when the touch interval has passed.
+    async def touch(self, snapshot: Snapshot) -> Snapshot:
+        """Extend the idle timeout of a session that was only read, when the touch interval has passed; return it as it is then.
 
         An outage here is no error: the request has what it read, and nothing is acknowledged.
         """
-        if self.touch_due(snapshot):
-            try:
-                await self.store.touch(snapshot.key, self.expiry_after_use(snapshot))
-            except StoreUnavailableError:
-                return
+        if not self.touch_due(snapshot):
+            return snapshot
+        expires_at = self.expiry_after_use(snapshot)
+        try:
+            await self.store.touch(snapshot.key, expires_at)
+        except StoreUnavailableError:
+            return snapshot
+        return msgspec.structs.replace(snapshot, expires_at=expires_at)
+
+    async def confirm(self, snapshot: Snapshot) -> Snapshot:
+        """Return a session that was loaded a while ago, under the id it may have been given since.
+
+        Raises `SessionGoneError` when it has ended, or another login has taken its place; `StoreUnavailableError`.
+        """
+        key = snapshot.key
+        for _ in range(_MAX_MOVES):
+            newest = await self._newest(key, any_version=False)
+            if newest is not None:
+                if key == snapshot.key:
+                    return snapshot
+                if origin_of(newest) == origin_of(snapshot):
+                    return Snapshot(key, STALE, newest.expires_at, newest.record)
+                break
+            found = (await trace(self.store, [key])).get(key)
+            if found is None or found.successor is None:
+                break
+            key = found.successor
+        await self.events.emit("session.gone", handle=handle_of(snapshot.key))
+        raise SessionGoneError
 
     def touch_due(self, snapshot: Snapshot) -> bool:
         """Whether a session that is used now is to be kept for longer."""
-        if self.clock.now() < snapshot.expires_at - self._touch_before:  # nearly always
+        if self.clock.now() < snapshot.expires_at - self.touch_before:  # nearly always
             return False
         return self.timeouts.touch_due(self.clock.now(), snapshot.expires_at, snapshot.record.absolute_expires_at)
 

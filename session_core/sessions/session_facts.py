@@ -18,6 +18,8 @@ class SessionFacts:
     """The session as it was read or last written; everything is empty for a visitor about whom nothing is kept."""
 
     _lifecycle: SessionLifecycle[Any]
+    extends = True
+    """Whether reading counts as use; False for what asks by itself, as a page that polls does."""
     snapshot: Snapshot | None = None
     """The session as it was read or last written, for the layers around the handler."""
 
@@ -60,7 +62,7 @@ class SessionFacts:
         """When the session ends unless it is used; Unix milliseconds."""
         if self.snapshot is None:
             return None
-        return self._lifecycle.expiry_after_use(self.snapshot)
+        return self._lifecycle.expiry_after_use(self.snapshot) if self.extends else self.snapshot.expires_at
 
     @property
     def absolute_expires_at(self) -> int | None:

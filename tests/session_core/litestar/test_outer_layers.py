@@ -289,7 +289,6 @@ async def test_an_error_takes_the_place_of_a_response_whose_session_cannot_be_sa
     async with client_of(app) as client:
         answer = await client.get(path)
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-        assert "set-cookie" not in answer.headers
 
 
 async def test_a_page_that_was_only_read_outside_extends_the_session(clock: FakeClock) -> None:

@@ -1,0 +1,81 @@
+"""Keeps the sessions of requests that take long from expiring meanwhile. Knows no store.
+
+A request that began in time may save what it did, however long an upload or a slow handler took: a request that is under way is
+use. When it loads its session, at least half of the idle timeout is left or it is extended at once; from then on all requests
+under way are looked at four times in an idle timeout. The absolute timeout stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import SessionCoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from session_core.asgi.exchange import RequestSession
+
+__all__ = ("RequestsUnderWay",)
+
+_LOOKS: Final = 4
+
+
+class RequestsUnderWay:
+    """The requests of an application in this process whose response has not started. `idle` is in seconds."""
+
+    def __init__(self, idle: float) -> None:
+        self._interval = idle / _LOOKS
+        # By event loop: a session is extended in the loop of its request.
+        self._requests: dict[RequestSession, asyncio.AbstractEventLoop] = {}
+        self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, session: RequestSession) -> None:
+        """A request has begun."""
+        loop = asyncio.get_running_loop()
+        self._requests[session] = loop
+        if loop not in self._timers:
+            self._schedule(loop)
+
+    def end(self, session: RequestSession) -> None:
+        """It is over."""
+        self._requests.pop(session, None)
+
+    async def extend(self) -> None:
+        """Extend the sessions of the requests in this event loop where it is due."""
+        loop = asyncio.get_running_loop()
+        await self._extend([session for session, its_loop in tuple(self._requests.items()) if its_loop is loop])
+
+    def close(self) -> None:
+        """Look no more."""
+        timer = self._timers.pop(asyncio.get_running_loop(), None)
+        if timer is not None:
+            timer.cancel()
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        for other in tuple(self._timers):
+            if other.is_closed():
+                self._timers.pop(other, None)
+        # In a context of its own: nothing of the request that happens to be the first may stay with the timer.
+        self._timers[loop] = loop.call_later(self._interval, self._look, loop, context=Context())
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        sessions = [session for session, its_loop in tuple(self._requests.items()) if its_loop is loop]
+        if not sessions:
+            del self._timers[loop]
+            return
+        self._schedule(loop)
+        task = loop.create_task(self._extend(sessions))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _extend(sessions: Iterable[RequestSession]) -> None:
+        for session in sessions:
+            if not session.response_started:
+                with suppress(SessionCoreError):  # the request itself will say so
+                    await session.extend()
