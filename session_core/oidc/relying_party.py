@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import AuthorizationResponseError, DiscoveryError
 from session_core.identity import Identity
 from session_core.oidc.connection import ProviderConnection
@@ -20,7 +19,8 @@ from session_core.oidc.login.authorization_request import AuthorizationRequests
 from session_core.oidc.login.authorization_response import AuthorizationResponse, check_code, read_authorization_response
 from session_core.oidc.login.form_post import PostedResponses
 from session_core.oidc.login.request import LoginRequest, login_demands, return_to_of
-from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction, LoginTransactions, ResponseMode
+from session_core.oidc.login.single_use import use_up
+from session_core.oidc.login.transaction import LoginTransaction, LoginTransactions, ResponseMode
 from session_core.oidc.logout.provider_logout import ProviderLogout
 from session_core.oidc.provider.authlib_client import address_with
 from session_core.oidc.provider.discovery import ProviderMetadata
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
 
-_CLAIM_SECONDS: Final = LIFETIME_SECONDS + 60 + 2 * TOLERATED_SKEW_MS // 1000
-"""Longer than any node can take the transaction for live, by whichever clocks it was claimed and is read."""
 _MAX_HINT_CHARS: Final = 6000
 """An ID token longer than this does not fit into a URL everywhere; the logout then goes without it."""
 
@@ -118,10 +116,13 @@ class RelyingParty(ProviderConnection):
         response = read_authorization_response(form)
         return response.state, self.posted.keep(response, self._transaction(headers, response, "form_post"))
 
-    async def receive_callback(self, query: bytes, headers: list[tuple[bytes, bytes]], *, posted: bool = False) -> Callback:
+    async def receive_callback(
+        self, query: bytes, headers: list[tuple[bytes, bytes]], cookies: list[bytes], *, posted: bool = False
+    ) -> Callback:
         """Find the login that a callback belongs to, and use it up; the code has not been sent anywhere yet.
 
-        `posted`: what came back was put aside by `receive_post`, and `query` names only the state.
+        `posted`: what came back was put aside by `receive_post`, and `query` names only the state. `cookies` gets the Set-Cookie
+        values of the answer, whatever that is.
 
         Raises `AuthorizationResponseError` when this browser has no such login open, or not any more. Raises `DiscoveryError` and
         `StoreUnavailableError` with the login left open: reloading the page tries again.
@@ -132,8 +133,9 @@ class RelyingParty(ProviderConnection):
             response = self.posted.find(headers, response, transaction)
         metadata = await self.discovery.metadata()
         # Single use, over all processes, and before the code goes anywhere: of fifty callbacks at once one goes on.
-        if not await self.sessions.claim(f"login-{transaction.state_digest}", seconds=_CLAIM_SECONDS):
-            raise AuthorizationResponseError("state_replayed", return_to=transaction.return_to)
+        await use_up(
+            self.sessions.store, transaction, self.clock.now(), lambda lost: cookies.append(self.transactions.set_header(lost))
+        )
         return Callback(response, transaction, metadata)
 
     def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from session_core.clock import Clock
 from session_core.errors import StoreUnavailableError
 from session_core.stores.memory import MemoryStore
 
 __all__ = ("Fault", "LosingStore")
 
+_STEPS = ("load", "create", "replace", "rotate", "touch", "delete", "find", "delete_by", "claim", "claimed_until")
+
 Fault: TypeAlias = Literal["applied", "not applied", "applied later", "refused"]
 """What became of a step whose caller got no answer. `refused`: the caller knows that it was not made."""
 
 
-def _losing(name: str) -> Any:
-    async def call(self: LosingStore, *args: Any, **kwargs: Any) -> Any:
-        return await self.answer(name, lambda: getattr(MemoryStore, name)(self, *args, **kwargs))
-
-    return call
-
-
-class LosingStore(MemoryStore):
+class LosingStore:
     """`fail(name, fault)`: what happens to the next call of that name. Everything after it fails until `recover` is called."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, clock: Clock) -> None:
+        self.inner = MemoryStore(clock=clock)
         self.faults: dict[str, list[Fault | None]] = {}
         self.down = False
         self.calls: list[str] = []
         self._later: list[Coroutine[Any, Any, object]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+        if name not in _STEPS:
+            return method
+
+        async def call(*args: Any, **kwargs: Any) -> object:
+            return await self._answer(name, partial(method, *args, **kwargs))
+
+        return call
 
     def fail(self, name: str, fault: Fault, *, after: int = 0) -> None:
         """Let the call of this name fail, after so many that do not."""
@@ -48,7 +55,7 @@ class LosingStore(MemoryStore):
                 continue
         self._later = []
 
-    async def answer(self, name: str, step: Callable[[], Coroutine[Any, Any, object]]) -> object:
+    async def _answer(self, name: str, step: Callable[[], Coroutine[Any, Any, object]]) -> object:
         self.calls.append(name)
         if self.down:
             raise StoreUnavailableError(not_applied=True)
@@ -61,14 +68,3 @@ class LosingStore(MemoryStore):
         elif fault == "applied later":
             self._later.append(step())
         raise StoreUnavailableError(not_applied=fault == "refused")
-
-    load = _losing("load")
-    create = _losing("create")
-    replace = _losing("replace")
-    rotate = _losing("rotate")
-    touch = _losing("touch")
-    delete = _losing("delete")
-    find = _losing("find")
-    delete_by = _losing("delete_by")
-    claim = _losing("claim")
-    claimed_until = _losing("claimed_until")

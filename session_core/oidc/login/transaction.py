@@ -64,6 +64,9 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     acr_values: tuple[str, ...] = ()
     response_mode: ResponseMode = "query"
     silent: bool = False
+    lost_claims: int = 0
+    """How often the answer was lost when this was used up; `claimed_until` is what was asked for (see `single_use`)."""
+    claimed_until: int = 0
 
     # Three independent secrets from one, so that ten transactions fit into 4 KB; each has 43 characters, the least that
     # RFC 7636 4.1 allows for a verifier.
@@ -146,10 +149,14 @@ class LoginTransactions:
             response_mode=response_mode,
             silent=silent,
         )
-        cookie = self._cookie(transaction.state_digest, response_mode)
-        value = self._seal(cookie.name, transaction)
+        cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)
         return transaction.state, transaction, [opened, *self._evict(headers, _cookie_bytes(cookie.name, value))]
+
+    def set_header(self, transaction: LoginTransaction) -> bytes:
+        """Return the Set-Cookie value that keeps a transaction as it is now."""
+        cookie, value = self._sealed(transaction)
+        return cookie.set_header(value, _COOKIE_SECONDS)
 
     def find(self, headers: Iterable[tuple[bytes, bytes]], state: str) -> LoginTransaction:
         """Return the transaction that this browser opened with `state`.
@@ -202,6 +209,10 @@ class LoginTransactions:
     def delete_header(self, transaction: LoginTransaction) -> bytes:
         """Return the Set-Cookie value that deletes the transaction's cookie."""
         return self._cookie(transaction.state_digest, transaction.response_mode).delete_header()
+
+    def _sealed(self, transaction: LoginTransaction) -> tuple[ResolvedCookie, str]:
+        cookie = self._cookie(transaction.state_digest, transaction.response_mode)
+        return cookie, self._seal(cookie.name, transaction)
 
     def _evict(self, headers: Iterable[tuple[bytes, bytes]], taken: int) -> list[bytes]:
         """Return the Set-Cookie values that delete what does not fit beside a new cookie of `taken` bytes.

@@ -204,7 +204,7 @@ async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> 
         handle = session.handle
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
-        received = await party.receive_callback(query, headers, posted=posted)
+        received = await party.receive_callback(query, headers, queued_cookies(request.scope), posted=posted)
         cookies += party.spent_cookies(received)
         finished = await party.finish_login(received)
         if isinstance(finished, SilentRefusal):

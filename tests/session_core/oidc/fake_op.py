@@ -21,6 +21,7 @@ from litestar import Litestar
 from session_core import Event, SessionPlugin
 from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
 from session_core.sealing import SealingKeys
+from session_core.stores import SessionStore
 from session_core.testing import FakeClock
 from tests.support.sessions import HANDLERS, make_config
 
@@ -263,7 +264,7 @@ class World:
         handlers: Sequence[Any] = (),
         sharing: World | None = None,
         clock: FakeClock | None = None,
-        store: str = "memory://",
+        store: str | SessionStore = "memory://",
         beside: Callable[[FakeClock], Sequence[tuple[Any, Any]]] = lambda _: (),
         **oidc: Any,
     ) -> None:

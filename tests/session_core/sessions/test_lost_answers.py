@@ -293,8 +293,8 @@ async def test_a_login_takes_the_place_of_what_another_version_has_stored(app: L
     before = handle_on(plugin)
     await before.update(note="before")
     key, old = before.key or "", before.session_id
-    stored = store._records[key]
-    store._records[key] = type(stored)(key, stored.version, type(stored.entry)(b"\xc1", stored.entry.expires_at))
+    stored = store.inner._records[key]
+    store.inner._records[key] = type(stored)(key, stored.version, type(stored.entry)(b"\xc1", stored.entry.expires_at))
     handle = await handle_on(plugin, old).load()
     assert not handle.exists
     store.fail("rotate", "applied")

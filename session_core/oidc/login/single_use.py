@@ -1,0 +1,62 @@
+"""Uses up a login transaction, once over all processes, also where the store's answer to that was lost; knows no provider.
+
+The claim is named after the transaction. When its answer is lost, the browser's cookie gets the `expires_at` that was asked for,
+which no other request can know. With that cookie the claim is recognized as its own, and the next one in a row must be won: of
+many requests with the same cookie one goes on, as of many with the first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from session_core.clock import TOLERATED_SKEW_MS
+from session_core.errors import AuthorizationResponseError, StoreUnavailableError
+from session_core.oidc.login.transaction import LIFETIME_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_core.oidc.login.transaction import LoginTransaction
+    from session_core.stores.base import SessionStore
+
+__all__ = ("use_up",)
+
+_CLAIM_MS: Final = (LIFETIME_SECONDS + 60) * 1000 + 2 * TOLERATED_SKEW_MS
+"""Longer than any node can take the transaction for live, by whichever clocks it was claimed and is read."""
+_MAX_LOST: Final = 5
+"""Answers in a row; then the login has to begin anew."""
+
+
+async def use_up(
+    store: SessionStore, transaction: LoginTransaction, now: int, on_lost: Callable[[LoginTransaction], None]
+) -> None:
+    """Return for one caller of a transaction. `now` is in Unix milliseconds.
+
+    `on_lost` is called with what the browser must bring with its next attempt, when it is not known whether it was this caller.
+    Raises `AuthorizationResponseError` (`state_replayed`) and `StoreUnavailableError`.
+    """
+    until = transaction.claimed_until or now + _CLAIM_MS + secrets.randbelow(_CLAIM_MS)  # of no other request
+    for number in range(transaction.lost_claims):
+        name = _name(transaction, number)
+        if not await store.claim(name, until) and await store.claimed_until(name) != until:
+            raise _replayed(transaction)
+    try:
+        won = await store.claim(_name(transaction, transaction.lost_claims), until)
+    except StoreUnavailableError as error:
+        if not error.not_applied and transaction.lost_claims < _MAX_LOST:
+            lost = transaction.lost_claims + 1
+            on_lost(msgspec.structs.replace(transaction, lost_claims=lost, claimed_until=until))
+        raise
+    if not won:
+        raise _replayed(transaction)
+
+
+def _replayed(transaction: LoginTransaction) -> AuthorizationResponseError:
+    return AuthorizationResponseError("state_replayed", return_to=transaction.return_to)
+
+
+def _name(transaction: LoginTransaction, number: int) -> str:
+    return f"login-{transaction.state_digest}" + (f"-{number}" if number else "")
