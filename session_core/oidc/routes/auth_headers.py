@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
+from session_core.stores.deadlines import open_request_time
+
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +24,7 @@ class AuthHeaders(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass on with a wrapped send."""
+        open_request_time()  # a logout of the provider's takes several store calls, and no session
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

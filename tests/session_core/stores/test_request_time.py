@@ -11,10 +11,13 @@ import pytest
 from litestar import WebSocket, post, websocket
 
 from session_core import Session, StoreUnavailableError
+from session_core.clock import Clock
 from session_core.stores import MemoryStore
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.deadlines import RequestTime, Step, check_deadline, open_request_time, remaining, step_deadline
 from session_core.stores.guarded import GuardedStore
+from session_core.testing import FakeClock
+from tests.session_core.oidc.fake_op import World
 from tests.support.live_wire import Wire
 from tests.support.sessions import ALICE, AppSession, client_of, make_app
 
@@ -28,8 +31,8 @@ SLACK = 0.3
 class SlowStore(MemoryStore):
     """Takes `seconds` for every call after `calm` ones; `seen` are the deadlines that it was given, in seconds from then."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
         self.seconds = 0.0
         self.calm = 0
         self.seen: list[float] = []
@@ -151,6 +154,23 @@ async def test_writers_that_wait_behind_a_stuck_write_are_answered_each_in_its_o
         assert max(took for _, took in answers) < TIMEOUT + SLACK
         del store.replace  # type: ignore[method-assign]
         assert (await client.post("/visit")).json() == {"visits": 2}
+
+
+async def test_a_logout_of_the_provider_waits_for_the_store_once() -> None:
+    """Its route has no session, and it takes five store calls."""
+    clock = FakeClock()
+    world = World(clock=clock, store=SlowStore(clock))
+    await world.login()
+    token = world.op.logout_token()
+    store = world.sessions.store
+    assert isinstance(store.inner, SlowStore)
+    store._timeout, store.inner.seconds = TIMEOUT, 0.7 * TIMEOUT
+    began = monotonic()
+    assert (await world.send_logout(token)).status_code == 503
+    assert monotonic() - began < TIMEOUT + SLACK
+    store.inner.seconds = 0
+    assert (await world.send_logout(token)).status_code == 200
+    assert await world.subject() is None
 
 
 async def test_what_the_handler_does_besides_costs_nothing() -> None:
