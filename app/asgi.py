@@ -164,6 +164,8 @@ def _oidc_config(services: Services) -> OidcConfig:
         client_secret=secret.get_secret_value() if secret else None,
         scopes=settings.oidc_scopes.split(),
         logout_token_typ=settings.oidc_logout_token_typ,
+        step_up_prompt=settings.oidc_step_up_prompt,
+        verify_reauthentication=settings.oidc_verify_reauthentication,
         allow_http=not settings.is_production,
     )
 

@@ -26,6 +26,8 @@ EXAMPLES: Final = {
     "oidc_client_secret": "the secret that the provider issued with OIDC_CLIENT_ID",
     "oidc_scopes": "for example OIDC_SCOPES=openid profile email",
     "oidc_logout_token_typ": "for example OIDC_LOGOUT_TOKEN_TYP=strict",
+    "oidc_step_up_prompt": "for example OIDC_STEP_UP_PROMPT=true",
+    "oidc_verify_reauthentication": "for example OIDC_VERIFY_REAUTHENTICATION=false",
     "oidc_http_timeout_seconds": "for example OIDC_HTTP_TIMEOUT_SECONDS=5",
     "oidc_refresh_tokens_key": "make one with: uv run litestar sessions generate-secret",
     "trusted_proxies": "for example TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     oidc_client_secret: SecretStr | None = None
     oidc_scopes: str = "openid profile email"
     oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
+    oidc_step_up_prompt: bool = False
+    oidc_verify_reauthentication: bool = True
     oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
     oidc_refresh_tokens_key: SecretStr | None = None
     trusted_proxies: Networks = ()

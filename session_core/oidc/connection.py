@@ -118,8 +118,16 @@ class ProviderConnection:
             self.expected_id_token(metadata, answer.access_token, transaction.nonce),
             max_age=transaction.max_age,
             acr_values=transaction.acr_values,
+            authenticated_within=self._authenticated_within(transaction),
         )
         return await validate_id_token(answer.id_token, expected, self.keys)
+
+    def _authenticated_within(self, transaction: LoginTransaction) -> float | None:
+        """Return the seconds since the login began where the user must have logged in at the provider since, else None."""
+        verified = isinstance(self.provider, OidcProvider) and self.provider.verify_reauthentication
+        if not transaction.reauthenticate or not verified:
+            return None
+        return max(self.clock.now() - transaction.started_at, 0) / 1000
 
     async def _all_claims(self, answer: TokenResponse, metadata: ProviderMetadata, valid: ValidIdToken) -> dict[str, Any]:
         wanted = isinstance(self.provider, OidcProvider) and self.provider.use_userinfo

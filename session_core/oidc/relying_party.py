@@ -76,36 +76,38 @@ class RelyingParty(ProviderConnection):
         self.provider_logout = ProviderLogout(self)
 
     async def start_login(
-        self, asked: LoginRequest, headers: list[tuple[bytes, bytes]], *, id_token_hint: str | None = None
+        self,
+        asked: LoginRequest,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        id_token_hint: str | None = None,
+        reauthenticate: bool = False,
     ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
-        `id_token_hint` names the user of a silent login (OpenID Connect Core 3.1.2.1).
+        `id_token_hint` names the user of a silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: the user must prove who
+        they are in this login, whatever session the provider has (see `SessionHandle.was_revoked`).
 
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
         the provider is out, `StoreUnavailableError`; the browser has not left then.
         """
-        demands = login_demands(asked, self.provider)
+        demands = login_demands(asked, self.provider, reauthenticate=reauthenticate)
         metadata = await self.discovery.metadata()
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
             return_to=return_to_of(asked, self.config.public_url),
             begun=await self.sessions.moment(),
-            max_age=demands.max_age,
-            acr_values=demands.acr_values,
+            demands=demands,
             response_mode=self.provider.response_mode,
             silent=asked.prompt == "none",
         )
         optional = {
-            "max_age": None if demands.max_age is None else str(demands.max_age),
-            "acr_values": " ".join(demands.acr_values) or None,
-            "prompt": asked.prompt,
             "login_hint": asked.login_hint,
             "ui_locales": asked.ui_locales,
             "id_token_hint": id_token_hint if len(id_token_hint or "") <= _MAX_HINT_CHARS else None,
         }
-        given = {name: value for name, value in optional.items() if value is not None}
+        given = demands.params | {name: value for name, value in optional.items() if value is not None}
         return await self.requests.address(metadata, transaction, state, self.redirect_uri, given), cookies
 
     def receive_post(self, form: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:

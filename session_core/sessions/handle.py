@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
-from session_core.ids import UncertainId
+from session_core.ids import UncertainId, session_key
 from session_core.sessions.draft import Decoded, Draft, updated
 from session_core.sessions.lifecycle import NewId, NewLogin
 from session_core.sessions.record import Device, SessionRecord, UndecodableError
@@ -297,6 +297,19 @@ class SessionHandle(SessionFacts, Generic[D]):
         self.cookie_action = "delete"
         self._adopt(None)
 
+    async def was_revoked(self) -> bool:
+        """Whether this browser presents a session that was ended from elsewhere, as opposed to one that expired.
+
+        By its user on another device, by an operator, by the limit of sessions or by the OP. Its next login should prove who the
+        user is: the provider's single sign-on would undo "sign out" without a click. False where a user is logged in. Raises
+        `StoreUnavailableError`.
+        """
+        await self.load()
+        if self.identity is not None:
+            return False
+        presented = [session_key(session_id) for session_id in self._unreadable]
+        return await self._lifecycle.was_revoked([self.key] if self.key is not None else presented)
+
     async def store_vault(self, vault: bytes) -> None:
         """Replace what the login layer keeps. Raises `SessionGoneError` when there is no session."""
         await self.load()
@@ -436,7 +449,9 @@ class SessionHandle(SessionFacts, Generic[D]):
         self._refuse_without_cookie()
         with self._new_id(self._loaded_draft()) as new_id:
             session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device(), new_id=new_id)
+        presented = [session_key(presented_id) for presented_id in self._unreadable]
         self._enter(session_id, snapshot)
+        await self._lifecycle.inherit_revocation(presented, snapshot.key)
 
     def _refuse_without_cookie(self) -> None:
         if self.on_websocket:

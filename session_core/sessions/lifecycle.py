@@ -8,6 +8,7 @@ Every write is "only if it still exists, at this version"; that is what keeps a 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
+from session_core.sessions.revocation_marks import mark_revoked, was_revoked
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, origin_of, snapshot_of
 from session_core.sessions.store_order import Moment
 from session_core.sessions.writer import Change, SessionWriter
@@ -244,6 +246,8 @@ class SessionLifecycle(Generic[D]):
     async def regenerate(self, snapshot: Snapshot, change: Change, *, new_id: NewId | None = None) -> tuple[str, Snapshot]:
         """Give the session a new id in one atomic step; created, expiry and login stay."""
         session_id, new, _ = await self._rotate(snapshot, change, limit=0, new_id=new_id or NewId())
+        if snapshot.record.identity is None:
+            await self.inherit_revocation([snapshot.key], new.key)
         await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
         return session_id, new
 
@@ -311,6 +315,19 @@ class SessionLifecycle(Generic[D]):
         """End a session, and what it was rotated into meanwhile. Idempotent."""
         await self.store.delete(snapshot.key)
         await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
+
+    async def was_revoked(self, keys: Sequence[str]) -> bool:
+        """Whether a session of one of these keys was ended from elsewhere (see `revocation_marks`)."""
+        return any([await was_revoked(self.store, key) for key in keys])
+
+    async def inherit_revocation(self, keys: Sequence[str], heir: str) -> None:
+        """Mark the anonymous session `heir` where one that its browser presented before is marked.
+
+        The browser presents the new cookie from now on, and its next login must prove who the user is all the same.
+        """
+        with suppress(StoreUnavailableError):
+            if await self.was_revoked(keys):
+                await mark_revoked(self.store, [heir], self.timeouts, self.clock.now())
 
     async def end_unreadable(self, session_id: str) -> None:
         """End what an id stands for when this application found no session under it: another version may read it."""
@@ -424,5 +441,6 @@ class SessionLifecycle(Generic[D]):
         return self.clock.now() - record.logged_in_at >= CERTAIN_MS or await was_ended_since(self.store, record.identity, begun)
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
+        await mark_revoked(self.store, evicted, self.timeouts, self.clock.now())
         for key in evicted:
             await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

@@ -13,6 +13,7 @@ from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import Device, UndecodableError
+from session_core.sessions.revocation_marks import mark_revoked
 from session_core.sessions.snapshot import snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
@@ -177,5 +178,7 @@ class SessionManager:
         )
 
     async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
+        """Mark sessions that were ended, for the next login of their browsers, and emit the events."""
+        await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
         for key in keys:
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)

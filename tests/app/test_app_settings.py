@@ -28,6 +28,8 @@ CONTRACT = {
     "OIDC_ISSUER": "http://127.0.0.1:9000",
     "OIDC_SCOPES": "openid profile email",
     "OIDC_LOGOUT_TOKEN_TYP": "strict",
+    "OIDC_STEP_UP_PROMPT": False,
+    "OIDC_VERIFY_REAUTHENTICATION": True,
     "OIDC_HTTP_TIMEOUT_SECONDS": 5,
     "TRUSTED_PROXIES": (),
 }

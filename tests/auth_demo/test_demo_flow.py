@@ -160,3 +160,41 @@ def test_a_disabled_user_cannot_log_in(client: httpx.Client, demo: Demo) -> None
         assert client.get("/api/me").status_code == 401
         assert admin.post(disable[0].replace("/disable", "/enable")).status_code == 303
         assert log_in(client, demo, "bob").status_code == 303
+
+
+def asks_the_user(client: httpx.Client, demo: Demo) -> bool:
+    """Whether the provider shows its sign-in page when this browser opens a page that needs a login."""
+    refused = client.get("/account", headers=HTML)
+    assert refused.headers["location"].startswith("/auth/login?")
+    page = client.get(client.get(refused.headers["location"]).headers["location"])
+    while page.has_redirect_location and page.headers["location"].startswith("/"):
+        page = client.get(urljoin(demo.issuer, page.headers["location"]))
+    if page.has_redirect_location:
+        assert client.get(page.headers["location"]).headers["location"] == "/account"
+    return not page.has_redirect_location
+
+
+@pytest.mark.attack("73")
+@pytest.mark.parametrize("by", ["one device", "all others", "the interface", "an administrator"])
+def test_signing_another_browser_out_lasts_until_its_user_signs_in_there(client: httpx.Client, demo: Demo, by: str) -> None:
+    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as other:
+        log_in(other, demo)
+        # The provider's session is still there: without "sign out" the next login needs no click.
+        other.cookies.delete("session")
+        assert not asks_the_user(other, demo)
+        handle = next(each["handle"] for each in other.get("/api/sessions").json() if each["current"])
+        log_in(client, demo, "admin" if by == "an administrator" else "alice")
+        if by == "one device":
+            ended = client.post(f"/account/sessions/{handle}/end", headers=HTML)
+        elif by == "all others":
+            ended = client.post("/account/sessions/end-others", headers=HTML)
+        elif by == "the interface":
+            ended = client.delete(f"/api/sessions/{handle}")
+        else:
+            key = re.findall(r"/admin/users/([\w-]+)/sign-out", client.get("/admin?q=alice", headers=HTML).text)
+            ended = client.post(f"/admin/users/{key[0]}/sign-out", headers=HTML)
+        assert ended.status_code in {204, 303}, ended.text
+        other.post("/api/session/visits")  # an anonymous session in between changes nothing
+        assert asks_the_user(other, demo)
+        assert log_in(other, demo, start="/auth/login?next=/account").headers["location"] == "/account"
+        assert other.get("/account", headers=HTML).status_code == 200

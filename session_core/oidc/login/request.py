@@ -16,7 +16,6 @@ import msgspec
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.login.return_to import local_return_to
-from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ _MAX_HINT: Final = 256
 _MAX_ACR: Final = 512
 _MAX_URI: Final = 2048
 _MAX_AGE_DIGITS: Final = 9
+_REAUTHENTICATION_MAX_AGE: Final = 60
+"""With any value a provider says when the user logged in, and `prompt=login` does the rest. Not 0: some would ask without end."""
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _LOCALES: Final = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: [A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*)*\Z")
 _MAX_LOCALES: Final = 128
@@ -58,11 +59,17 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     page: bool = False
 
 
-class LoginDemands(msgspec.Struct, frozen=True):
-    """What a login must prove; checked when it comes back. `max_age` is in seconds."""
+class LoginDemands(msgspec.Struct, frozen=True, kw_only=True):
+    """What a login must prove; checked when it comes back. `max_age` is in seconds.
 
-    max_age: int | None
-    acr_values: tuple[str, ...]
+    `reauthenticate`: the user must prove who they are in this very login. `params` are what is sent to ask for all of this; they
+    prove nothing.
+    """
+
+    max_age: int | None = None
+    acr_values: tuple[str, ...] = ()
+    reauthenticate: bool = False
+    params: dict[str, str] = {}
 
 
 def read_login_request(query: bytes) -> LoginRequest:
@@ -113,21 +120,49 @@ def read_initiated_login(body: bytes) -> dict[str, str]:
     return params
 
 
-def login_demands(asked: LoginRequest, provider: Registration) -> LoginDemands:
-    """Return the stricter of what was asked and what is configured. Raises `AuthorizationResponseError` when it cannot be had."""
-    if isinstance(provider, OAuth2Provider):
+def login_demands(asked: LoginRequest, provider: Registration, *, reauthenticate: bool = False) -> LoginDemands:
+    """Return the stricter of what was asked and what is configured. Raises `AuthorizationResponseError` when it cannot be had.
+
+    `reauthenticate`: the browser's session was ended from elsewhere, so single sign-on is not enough.
+    """
+    if reauthenticate and asked.prompt == "none":
+        raise AuthorizationResponseError("reauthentication_required")
+    if not isinstance(provider, OidcProvider):
         # It says neither when nor how: better no login than one that looks as strong as was asked, or a page instead of silence.
         if asked.max_age is not None or asked.acr_values:
             raise AuthorizationResponseError("step_up_unsupported")
         if asked.prompt == "none":
             raise AuthorizationResponseError("silent_unsupported")
-        return LoginDemands(None, ())
-    floor_age = provider.max_age if isinstance(provider, OidcProvider) else None
-    floor_acr = tuple(provider.acr_values) if isinstance(provider, OidcProvider) else ()
-    ages = [age for age in (asked.max_age, floor_age) if age is not None]
+        params = _params(None, (), _prompt(asked, provider, reauthenticate=reauthenticate))
+        return LoginDemands(reauthenticate=reauthenticate, params=params)
+    floor_acr = tuple(provider.acr_values)
+    ages = [age for age in (asked.max_age, provider.max_age) if age is not None]
     if floor_acr and not set(asked.acr_values) <= set(floor_acr):
         raise AuthorizationResponseError("login_parameter")
-    return LoginDemands(min(ages, default=None), asked.acr_values or floor_acr)
+    acr_values = asked.acr_values or floor_acr
+    prompt = _prompt(asked, provider, reauthenticate=reauthenticate, step_up=bool(ages) and provider.step_up_prompt)
+    sent_ages = [*ages, _REAUTHENTICATION_MAX_AGE] if reauthenticate else ages
+    return LoginDemands(
+        max_age=min(ages, default=None),
+        acr_values=acr_values,
+        reauthenticate=reauthenticate,
+        params=_params(min(sent_ages, default=None), acr_values, prompt),
+    )
+
+
+def _params(max_age: int | None, acr_values: tuple[str, ...], prompt: str | None) -> dict[str, str]:
+    """Return parameters of an authorization request (OpenID Connect Core 3.1.2.1)."""
+    given = {"max_age": max_age, "acr_values": " ".join(acr_values) or None, "prompt": prompt}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _prompt(asked: LoginRequest, provider: Registration, *, reauthenticate: bool, step_up: bool = False) -> str | None:
+    """Return the `prompt` to send; None for the configured one. What is needed is added to what is asked or configured."""
+    needed = provider.reauthentication_prompt if reauthenticate else "login" if step_up else None
+    if needed is None or asked.prompt == "none":
+        return asked.prompt
+    others = (asked.prompt or provider.authorization_params.get("prompt", "")).split()
+    return " ".join(dict.fromkeys((needed, *others)))
 
 
 def return_to_of(asked: LoginRequest, public_url: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from session_core.clock import Clock
     from session_core.cookies import ResolvedCookie
+    from session_core.oidc.login.request import LoginDemands
     from session_core.sealing import SealingKeys
 
 __all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "ResponseMode", "state_digest")
@@ -67,6 +68,7 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     lost_claims: int = 0
     """How often the answer was lost when this was used up; `claimed_until` is what was asked for (see `single_use`)."""
     claimed_until: int = 0
+    reauthenticate: bool = False
 
     # Three independent secrets from one, so that ten transactions fit into 4 KB; each has 43 characters, the least that
     # RFC 7636 4.1 allows for a verifier.
@@ -128,8 +130,7 @@ class LoginTransactions:
         provider: str,
         return_to: str,
         begun: Moment,
-        max_age: int | None = None,
-        acr_values: tuple[str, ...] = (),
+        demands: LoginDemands,
         response_mode: ResponseMode = "query",
         silent: bool = False,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
@@ -144,10 +145,11 @@ class LoginTransactions:
             return_to=return_to,
             started_at=self._clock.now(),
             begun=begun,
-            max_age=max_age,
-            acr_values=acr_values,
+            max_age=demands.max_age,
+            acr_values=demands.acr_values,
             response_mode=response_mode,
             silent=silent,
+            reauthenticate=demands.reauthenticate,
         )
         cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)

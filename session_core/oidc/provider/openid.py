@@ -36,6 +36,11 @@ class OidcProvider(Registration):
     logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode
     """`strict` requires `typ: logout+jwt` and `exp`; `if_present` also takes logout tokens without `exp`, and those without `typ`
     or with the general `JWT`, as older providers send them."""
+    step_up_prompt: bool = False
+    """Whether a login that must be recent (`max_age`) also sends `prompt=login`: for providers that ignore `max_age`."""
+    verify_reauthentication: bool = True
+    """Whether the first login of a browser whose session was ended from elsewhere must prove by `auth_time` that the user has
+    logged in at the provider since. Without it that is asked for, and not checked: for providers that never say `auth_time`."""
     use_userinfo: bool = True
     """Whether claims are also fetched from the userinfo endpoint, where there is one."""
 

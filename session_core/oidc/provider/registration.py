@@ -60,6 +60,9 @@ class Registration:
     pushed_authorization_requests: Literal["auto", "required", "off"] = "auto"
     """Whether the login's parameters go to the provider directly and not through the browser (RFC 9126): where it is offered,
     always, or never."""
+    reauthentication_prompt: Literal["login", "select_account", "consent"] = "login"
+    """The `prompt` of a browser's first login after its session was ended from elsewhere; `select_account` for providers that do
+    not know `login`."""
     revoke_at_logout: bool = True
     """Whether a logout here revokes the login's tokens there (RFC 7009), at a provider that can. Some take that as the end of the
     user's consent, and end the tokens of the user's other sessions too."""
@@ -115,6 +118,9 @@ class Registration:
             raise ConfigurationError(msg)
         if self.response_mode not in {"query", "form_post"}:
             msg = "response_mode must be query or form_post"
+            raise ConfigurationError(msg)
+        if self.reauthentication_prompt not in {"login", "select_account", "consent"}:
+            msg = "reauthentication_prompt must be login, select_account or consent"
             raise ConfigurationError(msg)
         if self.pushed_authorization_requests not in {"auto", "required", "off"}:
             msg = "pushed_authorization_requests must be auto, required or off"

@@ -157,7 +157,8 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
         if party is None:
             return choice_response(request, relying_parties, carried_params(query))
         hint = await _id_token_hint(request, relying_parties, party) if asked.prompt == "none" else None
-        url, cookies = await party.start_login(asked, list(headers), id_token_hint=hint)
+        revoked = await (await session_of(request)).was_revoked()
+        url, cookies = await party.start_login(asked, list(headers), id_token_hint=hint, reauthenticate=revoked)
     except OidcError as error:
         if asked is not None and asked.prompt == "none":  # a silent login leads to the page in any case
             await events.emit("login.silent_failed", reason=error.reason)
@@ -206,6 +207,7 @@ async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> 
             return Redirect(led_to, status_code=_SEE_OTHER)
         received = await party.receive_callback(query, headers, queued_cookies(request.scope), posted=posted)
         cookies += party.spent_cookies(received)
+        await _refuse_revoked(session, received)
         finished = await party.finish_login(received)
         if isinstance(finished, SilentRefusal):
             await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
@@ -221,6 +223,12 @@ async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> 
         await events.emit("login.failed", handle=handle, reason="refused_by_application")
         raise
     return Redirect(finished.return_to, status_code=_SEE_OTHER)
+
+
+async def _refuse_revoked(session: SessionHandle[Any], received: Callback) -> None:
+    """Refuse a login of a browser whose session was ended from elsewhere after it began: the provider's proof may be older."""
+    if not received.transaction.reauthenticate and await session.was_revoked():
+        raise AuthorizationResponseError("reauthentication_required")
 
 
 async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:

@@ -20,6 +20,7 @@ from session_core.oidc.verify.claims import (
     check_issuer,
     check_times,
     check_type,
+    number,
     optional_number,
     optional_text,
     text,
@@ -34,6 +35,8 @@ __all__ = ("ExpectedIdToken", "ValidIdToken", "validate_id_token")
 _MAX_AGE_SECONDS: Final = 3600
 """The oldest `iat` of a token that the provider has just now sent us; far less than a day, more than any clock is wrong."""
 _MAX_METHODS: Final = 32
+_ROUNDING_SECONDS: Final = 2
+"""Providers write whole seconds."""
 _HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
@@ -52,6 +55,9 @@ class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     access_token: str
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
+    authenticated_within: float | None = None
+    """The user must have logged in at the provider at most so many seconds before it issued the token. Both times are the
+    provider's, so no difference of clocks counts; the seconds are those of our own clock between the login's start and now."""
     timeless: bool = False
     """Judge only whose token it is, not whether it is of this moment: such a token may not be kept."""
 
@@ -118,6 +124,11 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
         if auth_time is None:
             raise IdTokenError("auth_time_missing")
         if expected.now - auth_time > expected.max_age + SKEW_SECONDS:
+            raise IdTokenError("auth_time_too_old")
+    if expected.authenticated_within is not None:
+        if auth_time is None:
+            raise IdTokenError("auth_time_missing")
+        if number(claims, "iat", IdTokenError) - auth_time > expected.authenticated_within + _ROUNDING_SECONDS:
             raise IdTokenError("auth_time_too_old")
     if expected.acr_values and acr not in expected.acr_values:
         raise IdTokenError("acr_not_met")

@@ -166,7 +166,7 @@ async def test_an_id_token_from_such_a_provider_is_not_kept(world: PlainWorld) -
     world.plain.token_reply = httpx2.Response(200, json={**world.plain.answer, "id_token": "a.b.c"})
     party = world.oidc.relying_parties.find("git")
     assert party is not None
-    answer = await party.token_endpoint.refresh(f"{HOST}/login/oauth/access_token", refresh_token="ghr_1")
+    answer = (await party.token_endpoint.refresh(f"{HOST}/login/oauth/access_token", refresh_token="ghr_1")).tokens()
     assert (answer.access_token, answer.id_token) == ("gho_1", None)
 
 
@@ -184,12 +184,33 @@ async def test_the_access_token_without_an_expiry_and_fresh_userinfo(world: Plai
     [
         ({"max_age": "60"}, "step_up_unsupported"),
         ({"acr_values": "phr"}, "step_up_unsupported"),
-        ({"prompt": "none"}, "silent_unsupported"),
     ],
 )
 async def test_what_it_cannot_prove_is_not_asked_of_it(world: PlainWorld, params: dict[str, str], reason: str) -> None:
     response = await world.browser.get("/auth/login/git", params=params, headers=GET_PAGE)
     assert (response.status_code, "set-cookie" in response.headers, world.reasons()) == (400, False, [reason])
+
+
+@pytest.mark.attack("73")
+@pytest.mark.parametrize(
+    ("changes", "prompt"), [({}, "login"), ({"reauthentication_prompt": "select_account"}, "select_account")]
+)
+async def test_a_browser_that_was_signed_out_is_asked_again(changes: dict[str, Any], prompt: str) -> None:
+    """That it was cannot be verified here: nothing says when the user logged in."""
+    world = PlainWorld(changes)
+    await world.enter()
+    identity = world.identity()
+    assert identity is not None
+    await world.sessions.sessions.revoke_all(identity)
+    query = parse_qs(urlsplit(await world.begin()).query)
+    assert (query["prompt"], "max_age" in query) == ([prompt], False)
+    assert (await world.enter()).status_code == 303
+
+
+async def test_a_silent_login_leads_to_the_page(world: PlainWorld) -> None:
+    response = await world.browser.get("/auth/login/git", params={"prompt": "none"}, headers=GET_PAGE)
+    assert (response.status_code, response.headers["location"], "set-cookie" in response.headers) == (303, "/", False)
+    assert world.reasons("login.silent_failed") == ["silent_unsupported"]
 
 
 @pytest.mark.attack("7")

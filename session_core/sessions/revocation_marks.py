@@ -1,0 +1,64 @@
+"""Remembers which sessions were ended from elsewhere, so that the next login of their browsers proves who the user is.
+
+The provider's single sign-on would otherwise undo "sign out" without a click: the other browser's next navigation is logged in
+again. Such a browser still presents the cookie of the ended session. An expired session leaves no mark.
+
+One claim per ended session, named after its key. More than a thousand at once leave one note instead of claims: then every
+browser that presents an ended session counts as revoked for a while, so the cost is bounded and no browser is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import SessionConflictError, StoreUnavailableError
+from session_core.sessions.notes import encode_note, note_digest
+from session_core.stores.base import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from session_core.sessions.timeouts import Timeouts
+    from session_core.stores.base import SessionStore
+
+__all__ = ("mark_revoked", "was_revoked")
+
+_MAX_MARKS: Final = 1000
+_AT_ONCE: Final = 20
+_MAX_KEPT_MS: Final = 30 * 24 * 3_600_000
+_MANY_KEY: Final = note_digest("revoked-many") + "rev"
+
+
+async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeouts, now: int) -> None:
+    """Remember that the sessions of these keys were ended; `now` in Unix milliseconds.
+
+    Kept for as long as a session that begins now can live, thirty days at most: by then the browser has dropped its cookie. Never
+    raises for an outage: the sessions have ended, whatever becomes of the marks.
+    """
+    until = min(timeouts.absolute_expiry(now), now + _MAX_KEPT_MS)
+    with suppress(StoreUnavailableError):
+        if len(keys) > _MAX_MARKS:
+            await _mark_all(store, until)
+            return
+        for start in range(0, len(keys), _AT_ONCE):
+            claims = [store.claim(_name(key), until) for key in keys[start : start + _AT_ONCE]]
+            for made in await asyncio.gather(*claims, return_exceptions=True):
+                if isinstance(made, BaseException):
+                    raise made
+
+
+async def was_revoked(store: SessionStore, key: str) -> bool:
+    """Whether the session of this key, which is not there any more, was ended from elsewhere. Raises `StoreUnavailableError`."""
+    return await store.claimed_until(_name(key)) is not None or await store.load(_MANY_KEY) is not None
+
+
+async def _mark_all(store: SessionStore, until: int) -> None:
+    if not await store.touch(_MANY_KEY, until):
+        with suppress(SessionConflictError):  # another process has just left it, with nearly the same expiry
+            await store.create(_MANY_KEY, Entry(encode_note(True), until))  # noqa: FBT003 - a note's whole content
+
+
+def _name(key: str) -> str:
+    return f"revoked-{key}"
