@@ -12,8 +12,10 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from litestar import post
 from redis.crc import key_slot
 
+from session_core import Session, SessionHandle
 from session_core.errors import StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
@@ -22,6 +24,7 @@ from session_core.stores.redis.connection import ServerClock
 from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.stepped_commands import Stepped
 from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running
+from tests.support.sessions import ALICE, BOB, AppSession, client_of, cookie_of, make_app
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
@@ -209,6 +212,56 @@ async def begin(store: RedisStore, user: str, rank: int) -> str:
 
 def node_of(servers: RedisCluster, name: bytes) -> RedisServer:
     return servers.primaries[key_slot(name) * len(servers.primaries) // 16384]
+
+
+VERBS: dict[str, Callable[[SessionHandle[AppSession]], Awaitable[object]]] = {
+    "update": lambda session: session.update(note="late"),
+    "regenerate": lambda session: session.regenerate(),
+    "destroy": lambda session: session.destroy(),
+    "log in again": lambda session: session.login(ALICE),
+    "log another user in": lambda session: session.login(BOB),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("seconds", [0.5, 20])
+async def test_what_a_browser_was_told_has_failed_does_not_happen_later(verb: str, seconds: float) -> None:
+    """Whichever is the shorter: the store's own timeout, or that of the requests."""
+    with running(needed_valkey()) as server:
+
+        @post("/act")
+        async def act(session: Session[AppSession]) -> None:
+            server.freeze()
+            await VERBS[verb](session)
+
+        load_scripts([server])
+        app = make_app(act, store=RedisStore(server.url, timeout=seconds), store_timeout=SECONDS, max_sessions_per_user=1)
+        async with app.lifespan(), client_of(app) as browser:
+            assert (await browser.post("/login/alice")).status_code == 201
+            cookie, before = cookie_of(browser), (await browser.get("/read")).json()
+            try:
+                answer = await browser.post("/act")
+            finally:
+                server.thaw()
+            assert answer.status_code == 503
+            await until(lambda: refused_as_late([server]) > 0)
+            assert cookie_of(browser) == cookie
+            assert (await browser.get("/read")).json() == before
+
+
+async def test_a_login_that_was_told_to_have_failed_ends_no_other_session() -> None:
+    with running(needed_valkey()) as server:
+        load_scripts([server])
+        app = make_app(store=RedisStore(server.url), store_timeout=SECONDS, max_sessions_per_user=1)
+        async with app.lifespan(), client_of(app) as browser, client_of(app) as other:
+            await browser.post("/login/alice")
+            server.freeze()
+            try:
+                assert (await other.post("/login/alice")).status_code == 503
+            finally:
+                server.thaw()
+            await until(lambda: refused_as_late([server]) > 0)
+            assert (await browser.get("/read")).json()["subject"] == "alice"
 
 
 class TestClock:
