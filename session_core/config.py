@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets as random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("SessionConfig",)
 
 D = TypeVar("D", bound=msgspec.Struct)
+_MOST_SESSIONS_PER_USER: Final = 1000
 
 RoleResolver: TypeAlias = "Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]"
 DeviceReader: TypeAlias = "Callable[[ASGIConnection[Any, Any, Any, Any]], Device]"
@@ -62,7 +63,9 @@ class SessionConfig(Generic[D]):
     """Whether a store may be used for what it cannot promise: a login with OpenID Connect on one whose claims are not atomic, any
     session on one that is eventually consistent. Each promise that is lost is in the log at start (`store.weak`)."""
     max_sessions_per_user: int = 0
-    """A login above this number ends the user's oldest session; 0 means no limit."""
+    """A login above this number ends the user's oldest session. 0 means no limit of the application's own: then the library's
+    applies, 1,000, so that one user cannot fill the store. A service account that needs more gets more by a higher number. A
+    store that is not atomic keeps no limit."""
     on_conflict: Literal["refuse", "last_write_wins"] = "refuse"
     """What happens when two requests assign different values to the same field: 409 for the later, or it wins."""
     default_factory: Callable[[], D] | None = None
@@ -105,7 +108,7 @@ class SessionConfig(Generic[D]):
         self.public_origin = origin_of(self.public_url)
         """The origin of our own pages."""
         if self.max_sessions_per_user < 0:
-            msg = "max_sessions_per_user must be 0 (no limit) or more, for example 5"
+            msg = "max_sessions_per_user must be 0 (no limit of your own) or more, for example 5"
             raise ConfigurationError(msg)
         if self.store_timeout <= 0:
             msg = "store_timeout must be positive seconds, for example 2.0"
@@ -133,6 +136,10 @@ class SessionConfig(Generic[D]):
     def __repr__(self) -> str:
         # The generated one would print secrets and the store's password.
         return f"SessionConfig({self.data_type.__name__}, cookie={self.resolved_cookie.name!r})"
+
+    def limit_on(self, store: SessionStore) -> int:
+        """Return how many sessions a user may have on a store; 0 where it cannot keep a limit."""
+        return self.max_sessions_per_user or (_MOST_SESSIONS_PER_USER if store.capabilities.atomic else 0)
 
     def make_store(self) -> SessionStore:
         """Return the configured store, opened by URL when it is one (not yet connected)."""

@@ -67,7 +67,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
             timeouts=config.timeouts,
             clock=config.clock,
             events=self.events,
-            max_sessions_per_user=config.max_sessions_per_user,
+            max_sessions_per_user=config.limit_on(self.store),
             patience=config.store_timeout,
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )

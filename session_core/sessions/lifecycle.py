@@ -24,6 +24,7 @@ from session_core.sessions.record import DataCodec, Device, SessionRecord, Undec
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, origin_of, snapshot_of
 from session_core.sessions.store_order import Moment
+from session_core.sessions.turns import in_turns
 from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
 
@@ -442,5 +443,5 @@ class SessionLifecycle(Generic[D]):
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
         await mark_revoked(self.store, evicted, self.timeouts, self.clock.now())
-        for key in evicted:
+        async for key in in_turns(evicted):
             await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

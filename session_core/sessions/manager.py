@@ -17,6 +17,7 @@ from session_core.sessions.revocation_marks import mark_revoked
 from session_core.sessions.snapshot import snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
+from session_core.sessions.turns import in_turns
 from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ class SessionManager:
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
         found = await self.store.find(SessionIndex(user=identity.user_key))
-        summaries = [summary for stored in found if (summary := self._summary(stored)) is not None]
+        summaries = [summary async for stored in in_turns(found) if (summary := self._summary(stored)) is not None]
         return sorted(summaries, key=lambda summary: (-summary.last_seen_at, summary.handle))
 
     async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
         """End the session that `handle` names, if it is one of this user's; return whether there was one."""
         # Only the user's own sessions are searched: a handle of somebody else's is simply not found.
-        for stored in await self.store.find(SessionIndex(user=identity.user_key)):
+        async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
             if handle_of(stored.key) == handle:
                 ended = await self.store.delete(stored.key)
                 await self._report(ended, reason, identity)
@@ -180,5 +181,5 @@ class SessionManager:
     async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
         """Mark sessions that were ended, for the next login of their browsers, and emit the events."""
         await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
-        for key in keys:
+        async for key in in_turns(keys):
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)

@@ -14,6 +14,8 @@ Shared rules:
   lock) and then raises `StoreUnavailableError`, with `not_applied` where it is sure. `check_deadline` does that.
 - Each method is one atomic step: another process sees all of it or nothing, and a process killed in the middle leaves a
   state that equals one of the two.
+- No user delays another one by more than milliseconds, however many sessions he has. So `find` and `delete_by` of very many
+  sessions may take several steps; the ends of those above a lowered limit may come before the step of the login.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ class SessionStore(Protocol):
         ...
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
-        """Delete all live records of an index except the key `keep`, also one that is being rotated meanwhile.
+        """Delete all records of an index that are live now except the key `keep`, also one that is being rotated meanwhile.
 
         Returns the keys that this call deleted.
         """

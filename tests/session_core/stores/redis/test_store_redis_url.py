@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
+from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.opening import open_store
 from session_core.stores.redis.store import RedisStore
 from session_core.stores.redis.url import parse_redis_url
 from tests.session_core.stores.redis.redis_faults import certificate_for_loopback
 from tests.support.ports import free_port
-from tests.support.redis_servers import info, needed_redis, needed_valkey, running, until
+from tests.support.redis_servers import cluster, info, needed_redis, needed_valkey, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +95,49 @@ async def test_tls_and_a_user(tmp_path: Path) -> None:
         for url in (f"rediss://127.0.0.1:{port}", f"redis://127.0.0.1:{port}", f"rediss://127.0.0.1:{server.port}"):
             with pytest.raises(StoreUnavailableError):
                 await RedisStore(url, timeout=1).open()
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis", "cluster"])
+async def test_the_user_of_the_documentation_may_do_all_that_the_store_does(kind: str) -> None:
+    """And nothing beside: the line is taken from the page."""
+    page = (Path(__file__).parents[4] / "docs/reference/stores.md").read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER app "))
+    with ExitStack() as stack:
+        if kind == "cluster":
+            servers = stack.enter_context(cluster(needed_valkey(), primaries=1, replicas=False))
+            server, url = servers.primaries[0], servers.url
+        else:
+            server = stack.enter_context(running(needed_valkey() if kind == "valkey" else needed_redis()))
+            url = server.url
+        server.admin(*line.replace("PASSWORD", "secret").split())
+        store = RedisStore(url.replace("://", "://app:secret@"))
+        await store.open()
+        keys = [session_key(new_session_id()) for _ in range(12)]
+        entry = Entry(b"", 2**41, "user", "op")
+        listening = asyncio.create_task(store.listen(lambda _: None, patience=0.05))
+        for key in keys:
+            await store.create(key, entry, limit=11)
+        await store.replace(keys[1], Entry(b"", 2**41 + 10**8, "user", "op"), version=1)
+        await store.touch(keys[2], 2**41 + 10**9)
+        await store.rotate(
+            keys[11], moved := session_key(new_session_id(after=keys[11])), entry, version=1, successor_until=2**41
+        )
+        assert len(await store.find(SessionIndex(user="user"))) == 11
+        assert len([stored async for stored in store.scan()]) == 11
+        assert moved in await store.trace([moved])
+        assert await store.claim("name", 2**41) is True
+        assert await store.claimed_until("name") == 2**41
+        assert await store.delete(moved) == (moved,)
+        assert len(await store.delete_by(SessionIndex(op_session="op"))) == 10
+        assert await store.find(SessionIndex(user="user")) == []
+        await store.ping()
+        await asyncio.sleep(0.2)  # asked whether it is still there
+        assert not listening.done()
+        listening.cancel()
+        await asyncio.wait([listening])
+        await store.close()
+        denied = {entry[entry.index(b"object") + 1] for entry in server.admin("ACL", "LOG")}  # type: ignore[attr-defined]
+        assert denied <= {b"client|setinfo", b"client"}  # redis-py tells its name, where it may
 
 
 async def test_sentinels_lead_to_the_new_primary() -> None:
