@@ -11,14 +11,20 @@ OidcPlugin(OidcConfig(
 
 from __future__ import annotations
 
-from session_core.oidc.batch_config import BatchRefresh
-from session_core.oidc.config import LoginHook, OidcConfig
-from session_core.oidc.login.return_to import local_return_to
-from session_core.oidc.plugin import OidcPlugin, Tokens
-from session_core.oidc.provider.client_key import ClientKey
-from session_core.oidc.provider.oauth2 import OAuth2Provider
-from session_core.oidc.provider.openid import OidcProvider
-from session_core.oidc.refresh.access_tokens import AccessTokens
+try:
+    from session_core.oidc.batch_config import BatchRefresh
+    from session_core.oidc.config import LoginHook, OidcConfig
+    from session_core.oidc.login.return_to import local_return_to
+    from session_core.oidc.plugin import OidcPlugin, Tokens
+    from session_core.oidc.provider.client_key import ClientKey
+    from session_core.oidc.provider.oauth2 import OAuth2Provider
+    from session_core.oidc.provider.openid import OidcProvider
+    from session_core.oidc.refresh.access_tokens import AccessTokens
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in {"authlib", "joserfc", "httpx2"}:
+        raise
+    msg = f"session_core.oidc needs {error.name}, which session-core[oidc] installs"
+    raise ModuleNotFoundError(msg, name=error.name) from error
 
 __all__ = (
     "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",

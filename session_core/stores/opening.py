@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -32,7 +33,8 @@ _EXTRAS: Final = {
     "keyvalue": "keyvalue",
 }
 """The extra of this package that installs what a scheme needs."""
-_TOKEN_SCHEMES: Final = frozenset({"http", "https", "cloudflare-kv"})
+_USER_SCHEMES: Final = frozenset({"postgresql", "mysql"})
+"""Where a name without a password is a user; elsewhere it is a token, or a password in the wrong place."""
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
@@ -45,24 +47,43 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
     if opener is None:
         msg = f"no session store answers to {redacted(url)!r}; good examples: {_GOOD}"
         raise ConfigurationError(msg)
+    if _hides_credentials(url.partition("://")[2]):
+        msg = (
+            f"the URL of the store {redacted(url)!r} is malformed: the user name or password holds one of / ? # or @, "
+            "which has to be percent-encoded, for example / as %2F"
+        )
+        raise ConfigurationError(msg)
     try:
         return opener(url, clock or SystemClock())
     except ImportError as error:
         extra = f", which session-core[{_EXTRAS[scheme]}] installs" if _is_in_extra(scheme, error.name or "") else ""
         msg = f"the store {redacted(url)!r} needs a package that is not installed: {error.name}{extra}"
         raise ConfigurationError(msg) from error
+    except ValueError:
+        msg = f"the URL of the store {redacted(url)!r} is malformed: it is scheme://user:password@host:port/name"
+        raise ConfigurationError(msg) from None  # what was raised may quote the password
 
 
 def redacted(url: str) -> str:
     """Return the URL without the password, for messages and logs."""
-    head, separator, tail = url.partition("?")[0].partition("://")
-    if not separator:
-        return f"{head.partition(':')[0]}..."  # no URL: what follows may be anything, a password too
-    credentials, at, place = tail.rpartition("@")
+    head, separator, tail = url.partition("://")
+    scheme = head.partition("+")[0].lower()
+    if not separator:  # no URL: it may be anything, a password too
+        return f"{head.partition(':')[0]}..." if head.partition(":")[0].partition("+")[0] in _OPENERS else "..."
+    if _hides_credentials(tail):
+        return f"{head}://***@{tail.rpartition('@')[2].partition('?')[0]}"
+    credentials, at, place = tail.partition("?")[0].rpartition("@")
     name, colon, _ = credentials.partition(":")
-    if at and not colon and head.partition("+")[0] in _TOKEN_SCHEMES:
-        name = "***"  # a token, where a user would be
-    return f"{head}{separator}{name}{':***' if colon else ''}{at}{place}"
+    if at and not colon and scheme not in _USER_SCHEMES:
+        name = "***"  # a token or password, where a user would be
+    return f"{head}://{name}{':***' if colon else ''}{at}{place}"
+
+
+def _hides_credentials(tail: str) -> bool:
+    """Whether an unescaped character in the user name or password makes the rest of it look like a path, query or fragment."""
+    authority = re.split(r"[/?#]", tail, maxsplit=1)[0]
+    password = authority.partition(":")[2]
+    return "@" not in authority and "@" in tail[len(authority) :] and bool(password) and not password.isdigit()
 
 
 def _is_in_extra(scheme: str, package: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextvars import ContextVar
 from typing import Any
 
@@ -257,11 +259,73 @@ async def test_a_login_that_is_cancelled_before_its_last_look_leaves_no_session(
     assert [stored async for stored in lifecycle.store.scan()] == []
 
 
+SCHEMES = [
+    "redis", "rediss", "redis+sentinel", "redis+cluster", "postgresql+asyncpg", "postgresql", "mysql+asyncmy", "sqlite", "http",
+    "https", "cloudflare-kv", "keyvalue+disk", "keyvalue+memory", "memory", "file", "unknown",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "://user:canary@host:notaport/0", "://user:canary@host:99999999/0", "://user:ca?canary@host/db", "://user:#canary@host/db",
+        "://user:canary/x@host/db", "://user:canary@[::1/0", "://:canary@", ":/user:canary@host",
+        "://user:canary@host/notanumber",
+        "//user:canary@host", "://user:%zzcanary@host/0", "://user:canary@ho st/0", ":u:canary@host",
+        "://u:canary@host,other:bad/0",
+        "://user:p@canary@host:bad/0", "://us/er:canary@host:bad/0", "://user:[canary@host/0", "://canary", "://u:canary@h/0?x=canary",
+    ],
+)  # fmt: skip
+def test_a_malformed_store_url_is_refused_without_its_password(scheme: str, form: str) -> None:
+    url = scheme + form
+    try:
+        SessionPlugin(SessionConfig(AppSession, store=url, accept_weak_store=True))
+    except ConfigurationError as refused:
+        error: BaseException | None = refused
+        while error is not None and form != "://canary":  # there it is the host
+            assert "canary" not in str(error)
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if form != "://canary":
+        assert "canary" not in redacted(url)
+
+
 def test_what_is_no_url_is_not_shown_either() -> None:
+    for nonsense in ("canary", "canary:x", "canary@host"):
+        assert redacted(nonsense) == "..."
     with pytest.raises(ConfigurationError) as refused:
         SessionPlugin(SessionConfig(AppSession, store="redis:/canary@host"))
     assert "canary" not in str(refused.value)
     assert "redis" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "needed_by", "extra"),
+    [
+        ("redis", "redis://host", "redis"), ("hiredis", "redis://host", "redis"),
+        ("sqlalchemy", "postgresql://u@host/db", "postgresql"), ("asyncpg", "postgresql://u@host/db", "postgresql"),
+        ("asyncmy", "mysql+asyncmy://u@host/db", "mysql"), ("httpx2", "https://host/base", "http"),
+        ("key_value", "keyvalue+memory://", "keyvalue"), ("authlib", "session_core.oidc", "oidc"),
+        ("joserfc", "session_core.oidc", "oidc"), ("httpx2", "session_core.oidc", "oidc"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_names_itself(package: str, needed_by: str, extra: str) -> None:
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Missing())
+from session_core import open_store
+try:
+    __import__({needed_by!r}) if "://" not in {needed_by!r} else open_store({needed_by!r})
+except Exception as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert package in ran.stdout
+    assert f"session-core[{extra}] installs" in ran.stdout
 
 
 def test_a_lifetime_beyond_reason_is_refused() -> None:
