@@ -20,13 +20,12 @@ __all__ = ("open_store", "redacted")
 
 _GOOD: Final = (
     "memory://, file:///var/sessions, sqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
-    "https://host/base (unstorage), cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
+    "unix:///run/redis.sock (Redis), https://host/base (unstorage), cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
 )
 _EXTRAS: Final = {
     "postgresql": "postgresql",
     "mysql": "mysql",
-    "redis": "redis",
-    "rediss": "redis",
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
     "http": "http",
     "https": "http",
     "cloudflare-kv": "http",
@@ -161,8 +160,7 @@ _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "sqlite": _sqlite,
     "postgresql": _sql,
     "mysql": _sql,
-    "redis": _redis,
-    "rediss": _redis,
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _redis),
     "http": _unstorage,
     "https": _unstorage,
     "cloudflare-kv": _cloudflare_kv,

@@ -3,10 +3,12 @@
     redis://[[user]:password@]host[:port][/db]              one server
     redis+sentinel://host[:port],host[:port]/service[/db]   the primary of a service that Sentinels watch
     redis+cluster://host[:port],host[:port]                 a cluster; any of its nodes will do
+    redis+unix://[[user]:password@]/path[?db=number]        one server, by its Unix socket; also unix://
 
-`rediss` instead of `redis` means TLS. Options, after `?`: `prefix` (of all keys, `sc:`), `timeout` (seconds, 2), `ssl_ca_certs`,
-`ssl_certfile`, `ssl_keyfile` (paths), `ssl_cert_reqs` (`required`; `none` is for tests), `ssl_check_hostname` (`true`),
-`sentinel_user` and `sentinel_password`. Users and passwords are percent-encoded, as in every URL.
+`rediss` instead of `redis` means TLS; `valkey` and `valkeys` mean the same as `redis` and `rediss`. Options, after `?`: `prefix`
+(of all keys, `sc:`), `timeout` (seconds, 2), `db` (with a Unix socket alone), `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`
+(paths), `ssl_cert_reqs` (`required`; `none` is for tests), `ssl_check_hostname` (`true`), `sentinel_user` and
+`sentinel_password`. Users, passwords and paths are percent-encoded, as in every URL.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError
 
 from session_core.errors import ConfigurationError
@@ -34,14 +36,25 @@ _EXAMPLES: Final = {
     "": "redis://user:password@localhost:6379/0",
     "sentinel": "redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0",
     "cluster": "redis+cluster://user:password@host1:6379,host2:6379",
+    "unix": "redis+unix:///run/redis/redis-server.sock?db=0",
 }
 _PORTS: Final = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _PATHS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_OPTIONS: Final = {*_PATHS, "ssl_cert_reqs", "ssl_check_hostname", "prefix", "timeout", "sentinel_user", "sentinel_password"}
+_OPTIONS: Final = {
+    *_PATHS,
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "prefix",
+    "timeout",
+    "db",
+    "sentinel_user",
+    "sentinel_password",
+}
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?\Z", re.ASCII)
 _URL: Final = re.compile(
-    r"rediss?(?:\+(?P<kind>sentinel|cluster))?://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^@/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?\Z"
+    r"(?:(?P<unix>unix)|(?:redis|valkey)(?P<tls>s?)(?:\+(?P<kind>sentinel|cluster|unix))?)"
+    r"://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^@/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?\Z"
 )
 _MAX_PORT: Final = 65535
 
@@ -50,7 +63,7 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Where the sessions are."""
 
     kind: str
-    """Empty for one server, else `sentinel` or `cluster`."""
+    """Empty for one server, else `sentinel`, `cluster` or `unix`, whose one address is the path of the socket."""
     addresses: tuple[Address, ...]
     service: str = ""
     db: int = 0
@@ -76,7 +89,10 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     def _connection(self, address: Address, more: Mapping[str, Any]) -> AbstractConnection:
         host, port = address
         # RESP2: a push out of turn would shift all replies after it.
-        options: dict[str, Any] = {"host": host, "port": port, "protocol": 2, "socket_timeout": self.timeout, **more}
+        options: dict[str, Any] = {"protocol": 2, "socket_timeout": self.timeout, **more}
+        if self.kind == "unix":
+            return UnixDomainSocketConnection(path=host, **options)
+        options |= {"host": host, "port": port}
         return SSLConnection(**options, **self.tls_options) if self.tls else Connection(**options)
 
 
@@ -88,10 +104,13 @@ def parse_redis_url(url: str, *, timeout: float, prefix: str) -> RedisTarget:
     match = _URL.match(url)
     if match is None:
         _refuse("", "it has another form")
-    kind = match["kind"] or ""
+    kind = match["unix"] or match["kind"] or ""
     options = _options(kind, match["query"] or "")
-    tls = url.startswith("rediss")
-    service, db = _path(kind, match["path"])
+    tls = bool(match["tls"])
+    if kind == "unix":
+        service, db, addresses = "", _database(kind, options.pop("db", "0")), _socket(match["hosts"], match["path"], tls=tls)
+    else:
+        (service, db), addresses = _path(kind, match["path"]), _addresses(kind, match["hosts"])
     user, colon, password = (match["user"] or "").partition(":")
     if user and not colon:
         _refuse(kind, "a user needs a password after a colon; a password alone is written :password@")
@@ -100,7 +119,7 @@ def parse_redis_url(url: str, *, timeout: float, prefix: str) -> RedisTarget:
         _refuse(kind, "the prefix may hold letters, digits and . : _ - only, for example ?prefix=shop:")
     target = RedisTarget(
         kind=kind,
-        addresses=_addresses(kind, match["hosts"]),
+        addresses=addresses,
         service=service,
         db=db,
         tls=tls,
@@ -131,7 +150,17 @@ def _options(kind: str, query: str) -> dict[str, str]:
         _refuse(kind, f"there is no option {unknown[0]!r}; the options are {', '.join(sorted(_OPTIONS))}")
     if kind != "sentinel" and not options.keys().isdisjoint({"sentinel_user", "sentinel_password"}):
         _refuse(kind, "only redis+sentinel:// has sentinel_user and sentinel_password")
+    if kind != "unix" and "db" in options:
+        _refuse(kind, "the database is the path, not an option")
     return options
+
+
+def _socket(hosts: str, path: str, *, tls: bool) -> tuple[Address, ...]:
+    if hosts or not path.strip("/"):
+        _refuse("unix", "a Unix socket needs an absolute path, and no host")
+    if tls:
+        _refuse("unix", "a Unix socket has no TLS")
+    return ((unquote(path), 0),)
 
 
 def _addresses(kind: str, hosts: str) -> tuple[Address, ...]:
@@ -154,9 +183,15 @@ def _path(kind: str, path: str) -> tuple[str, int]:
         _refuse(kind, "the path must name the service that the Sentinels watch")
     if kind == "cluster" and parts not in ([], ["0"]):
         _refuse(kind, "a cluster has one database")
-    if len(parts) > 1 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) > 1:
+        _refuse(kind, "the path has too many parts")
+    return service, _database(kind, parts[0] if parts else "0")
+
+
+def _database(kind: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
         _refuse(kind, "the database is a number")
-    return service, int(parts[0]) if parts else 0
+    return int(text)
 
 
 def _credentials(user: str, password: str) -> dict[str, str]:

@@ -30,6 +30,12 @@ pytestmark = pytest.mark.anyio
         ("rediss://user:p%40ss@[::1]:7000/?ssl_check_hostname=false", [("::1", 7000)]),
         ("redis+sentinel://a,b:7000/main/2", [("a", 26379), ("b", 7000)]),
         ("redis+cluster://user:pass@a:1,b", [("a", 1), ("b", 6379)]),
+        ("valkey://:pass@host/3", [("host", 6379)]),
+        ("valkeys+sentinel://a/main?ssl_check_hostname=false", [("a", 26379)]),
+        ("valkey+cluster://a", [("a", 6379)]),
+        ("unix:///run/redis.sock", [("/run/redis.sock", 0)]),
+        ("redis+unix://user:p%40ss@/run/my%20redis.sock?db=3", [("/run/my redis.sock", 0)]),
+        ("valkey+unix:///run/valkey.sock?db=0&prefix=shop:", [("/run/valkey.sock", 0)]),
     ],
 )
 def test_good_urls(url: str, addresses: list[tuple[str, int]]) -> None:
@@ -62,6 +68,14 @@ def test_good_urls(url: str, addresses: list[tuple[str, int]]) -> None:
         "redis+sentinel://:verysecret@host",
         "redis+cluster://:verysecret@host/1",
         "redis+other://:verysecret@host",
+        "redis://:verysecret@host?db=3",
+        "valkeyss://:verysecret@host",
+        "unix://:verysecret@host/run/redis.sock",
+        "unix://:verysecret@",
+        "unix://:verysecret@/run/redis.sock?db=first",
+        "unixs://:verysecret@/run/redis.sock",
+        "unix+cluster://:verysecret@/run/redis.sock",
+        "rediss+unix://:verysecret@/run/redis.sock",
     ],
 )
 def test_malformed_urls_are_refused_with_an_example(url: str) -> None:
@@ -74,8 +88,34 @@ def test_malformed_urls_are_refused_with_an_example(url: str) -> None:
 
 
 def test_redis_urls_open_redis_stores() -> None:
-    for url in ("redis://host", "rediss://host", "redis+sentinel://host/main", "redis+cluster://host"):
+    for url in (
+        "redis://host",
+        "rediss://host",
+        "redis+sentinel://host/main",
+        "redis+cluster://host",
+        "valkey://host",
+        "unix:///x",
+    ):
         assert isinstance(open_store(url), RedisStore)
+
+
+@pytest.mark.parametrize("scheme", ["unix", "redis+unix", "valkey+unix"])
+async def test_a_unix_socket(scheme: str, tmp_path: Path) -> None:
+    with running(needed_valkey(), "--unixsocket", str(tmp_path / "the socket"), password="p@ss") as server:
+        store = open_store(f"{scheme}://:p%40ss@{tmp_path}/the%20socket?db=3")
+        await store.open()
+        await store.create("key", Entry(b"", 2**41, "user"))
+        await store.ping()
+        assert [stored.key for stored in await store.find(SessionIndex(user="user"))] == ["key"]
+        assert isinstance(store, RedisStore)
+        listening = asyncio.create_task(store.listen(lambda _: None, patience=5))
+        await asyncio.to_thread(until, lambda: b"pubsub_channels:1" in info(server, "stats"))
+        listening.cancel()
+        await asyncio.wait([listening])
+        await store.close()
+        assert b"db3:keys=" in info(server, "keyspace")
+    with pytest.raises(StoreUnavailableError):
+        await open_store(f"{scheme}://:p%40ss@{tmp_path}/the%20socket").open()
 
 
 async def test_tls_and_a_user(tmp_path: Path) -> None:
