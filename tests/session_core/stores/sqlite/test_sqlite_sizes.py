@@ -200,6 +200,30 @@ async def test_the_log_stays_short_under_writers_that_never_pause(store: SqliteS
     assert longest < 2 * WAL_BYTES
 
 
+async def test_no_process_writes_during_a_checkpoint(store: SqliteStore, path: Path) -> None:
+    """It copies all of the log then; and it is what SQLite before 3.51.3 needs, see ADR 0022."""
+    other = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+    checkpoints: list[bool] = []
+
+    def try_to_write(statement: str) -> None:
+        if "wal_checkpoint" in statement:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                checkpoints.append(True)
+            else:
+                checkpoints.append(False)
+                other.execute("ROLLBACK")
+
+    store._opened()[1]._checkpoints._connection.set_trace_callback(try_to_write)
+    for number in range(10):
+        await store.create(f"large{number}", Entry(os.urandom(100_000), FOREVER))
+    await write_megabytes(store, 3 * WAL_BYTES // 2**20)
+    other.close()
+    assert len(checkpoints) >= 2
+    assert all(checkpoints)
+
+
 async def test_the_log_is_short_again_after_a_long_reader(store: SqliteStore, path: Path) -> None:
     """A backup, say: while it reads, nothing of what it sees may be overwritten. Writers go on meanwhile and afterwards."""
     for number in range(10):

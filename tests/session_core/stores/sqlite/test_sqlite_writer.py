@@ -17,6 +17,7 @@ import pytest
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.base import Entry
 from session_core.stores.guarded import GuardedStore
+from session_core.stores.sqlite import writer
 from session_core.stores.sqlite.store import SqliteStore
 from session_core.stores.sqlite.writer import Writer
 
@@ -32,6 +33,12 @@ def anyio_backend() -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "sessions.db"
+
+
+@pytest.fixture(autouse=True)
+def groups_are_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine makes them smaller."""
+    monkeypatch.setattr(writer, "_SECONDS_IN_LOOP", 60)
 
 
 @pytest.fixture
@@ -91,6 +98,14 @@ async def test_the_writes_of_one_turn_are_one_commit(store: SqliteStore) -> None
     commits = Commits(writer_of(store))
     await asyncio.gather(*(store.create(str(number), entry()) for number in range(50)))
     assert commits.steps == [50]
+
+
+async def test_a_group_does_not_keep_the_event_loop_for_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the time does not allow for is the next group."""
+    monkeypatch.setattr(writer, "_SECONDS_IN_LOOP", 0)
+    commits = Commits(writer_of(store))
+    await asyncio.gather(*(store.create(str(number), entry()) for number in range(3)))
+    assert commits.steps == [1, 1, 1]
 
 
 async def test_what_arrives_during_a_commit_is_the_next_one(store: SqliteStore) -> None:
@@ -255,15 +270,15 @@ async def test_a_deadline_that_passes_before_the_commit_is_kept(store: SqliteSto
     """The statements were run, the disk was slow: what is late is undone, what is not is committed without it."""
     await store.create("late", entry(b"old"))
     await store.create("in time", entry(b"old"))
-    writer = writer_of(store)
+    of_store = writer_of(store)
 
     def overwrite(key: str) -> Callable[[sqlite3.Connection], int]:
         return lambda connection: connection.execute("UPDATE sessions SET data = x'01' WHERE key = ?", (key,)).rowcount
 
     with busy_thread(store):
-        late = writer.write(overwrite("late"), time.monotonic() + 0.05)
-        in_time = writer.write(overwrite("in time"), time.monotonic() + 60)
-        await until(lambda: writer._connection.in_transaction)
+        late = of_store.write(overwrite("late"), time.monotonic() + 0.05)
+        in_time = of_store.write(overwrite("in time"), time.monotonic() + 60)
+        await until(lambda: of_store._connection.in_transaction)
         await asyncio.sleep(0.1)
         assert not late.done()
     with pytest.raises(StoreUnavailableError, match="in time"):
@@ -312,8 +327,10 @@ async def test_close_waits_for_what_is_under_way(path: Path) -> None:
     await store.open()
     go_on = threading.Event()
     writer_of(store)._thread.submit(go_on.wait)
-    writes = [asyncio.create_task(store.create(str(number), entry())) for number in range(3)]
+    writes = [asyncio.create_task(store.create(str(number), entry())) for number in range(2)]
     await until(lambda: writer_of(store)._connection.in_transaction)
+    writes.append(asyncio.create_task(store.create("2", entry())))  # not in that commit
+    await until(lambda: bool(writer_of(store)._waiting))
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError):
@@ -329,14 +346,21 @@ async def test_close_waits_for_what_is_under_way(path: Path) -> None:
 def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
     """Also where the one before it ended in the middle of a commit."""
     store = SqliteStore(path)
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     async def begin() -> None:
         await store.open()
         await store.create("a", entry())
-        writer_of(store)._thread.submit(go_on.wait)
+        commit: Callable[[list[Any]], bool] = writer_of(store)._commit
+
+        def commit_later(group: list[Any]) -> bool:
+            begun.set()
+            go_on.wait(30)
+            return commit(group)
+
+        writer_of(store)._commit = commit_later  # type: ignore[method-assign]
         task = asyncio.create_task(store.replace("a", entry(), version=1))
-        await until(lambda: writer_of(store)._connection.in_transaction)
+        await until(begun.is_set)
         del task
 
     async def go_on_there() -> None:
@@ -352,7 +376,7 @@ def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
         await store.close()
 
     asyncio.run(begin())
-    go_on.set()
+    threading.Timer(0.1, go_on.set).start()
     asyncio.run(go_on_there())
     asyncio.run(end())
 
@@ -360,8 +384,8 @@ def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
 async def test_an_error_of_the_writer_itself_leaves_no_caller_waiting(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_of(store)
-    monkeypatch.setattr(writer, "_run", lambda group: 1 / 0)
+    of_store = writer_of(store)
+    monkeypatch.setattr(of_store, "_run", lambda group: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await store.claim("name", FOREVER)
