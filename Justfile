@@ -47,6 +47,10 @@ security:
 mutants *ARGS:
     uv run --group mutants python scripts/mutants.py {{ARGS}}
 
+# every order of two requests with a fault at every store call; with a seed, that schedule again
+simulate *SEEDS:
+    uv run python -m tests.simulation.explore {{ if SEEDS == "" { "--all" } else { SEEDS } }}
+
 # measure the sessions beside their peers; a full run writes docs/benchmarks.md
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}

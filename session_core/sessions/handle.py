@@ -447,6 +447,9 @@ class SessionHandle(SessionFacts, Generic[D]):
         if data == base:
             return
         self._refuse_without_cookie()
+        if self._unreadable and await self._lifecycle.has_moved(self._unreadable):
+            # Another request of this browser has just got a new id: a session begun here would take that one's cookie away.
+            raise SessionGoneError
         with self._new_id(self._loaded_draft()) as new_id:
             session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device(), new_id=new_id)
         presented = [session_key(presented_id) for presented_id in self._unreadable]

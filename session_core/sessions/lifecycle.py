@@ -159,6 +159,11 @@ class SessionLifecycle(Generic[D]):
             else:
                 return None
 
+    async def has_moved(self, session_ids: Sequence[str]) -> bool:
+        """Whether one of these ids was replaced by another a moment ago. Raises `StoreUnavailableError`."""
+        traces = await trace(self.store, [session_key(session_id) for session_id in session_ids])
+        return any(found.successor is not None for found in traces.values())
+
     async def begin(
         self,
         data: bytes,

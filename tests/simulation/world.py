@@ -1,0 +1,323 @@
+"""Browsers, the requests they send, and what must be true afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgspec
+
+from session_core import Identity
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.events import Events
+from session_core.ids import UncertainId, session_key
+from session_core.sessions.handle import SessionHandle
+from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.manager import SessionManager
+from session_core.sessions.notes import is_note
+from session_core.sessions.record import DataCodec
+from session_core.sessions.timeouts import Timeouts
+from session_core.stores.base import SessionIndex
+from session_core.testing import FakeClock
+from tests.simulation.director import Director, Plan, SteppedStore
+
+__all__ = ("SCENARIOS", "BrokenPromiseError", "Outcome", "Scenario", "play")
+
+ISSUER = "https://op.example"
+TIMEOUTS = Timeouts(idle=3600, absolute=4 * 3600, touch_interval=60)
+LIMIT = 1
+
+
+class Data(msgspec.Struct):
+    tokens: list[str] = []
+    note: str = ""
+
+
+class BrokenPromiseError(AssertionError):
+    """What a schedule has shown."""
+
+
+@dataclass
+class Browser:
+    """`cookie` is what it sends: one id, several of which one is live, or none."""
+
+    user: str
+    cookie: str | UncertainId | None = None
+    acknowledged: list[str] = field(default_factory=list)
+    maybe: list[str] = field(default_factory=list)
+    ended: bool = False
+    """It was told that it is logged out, or another request may have ended its session."""
+    lost: bool = False
+    """The process that served it is gone, and with it the answer."""
+    logins: int = 0
+    logged_in: bool = False
+    """Its login was acknowledged, and no other request may have ended that session."""
+
+
+class World:
+    """Every request is served by a process of its own: what several share is the store."""
+
+    def __init__(self, store: SteppedStore, clock: FakeClock) -> None:
+        self.store = store
+        self.clock = clock
+        self.browsers: dict[str, Browser] = {}
+        self.given = 0
+        self.stale = False
+        self.begun: set[str] = set()
+        """Whose login has begun."""
+        self.logged_out: set[str] = set()
+        """Whose login had begun when the provider ended it, and said so to the provider."""
+
+    def lifecycle(self) -> SessionLifecycle[Data]:
+        return SessionLifecycle(
+            store=self.store, codec=DataCodec(Data), timeouts=TIMEOUTS, clock=self.clock, events=Events(self.clock, ()),
+            max_sessions_per_user=LIMIT, patience=60,
+        )  # fmt: skip
+
+    @property
+    def manager(self) -> SessionManager:
+        return SessionManager(self.store, TIMEOUTS, self.clock, Events(self.clock, ()))
+
+    def identity(self, name: str) -> Identity:
+        user = self.browsers[name].user
+        return Identity(issuer=ISSUER, subject=user, sid=f"sid-{name}")
+
+    async def request(self, name: str, work: Callable[[SessionHandle[Data]], Awaitable[object]]) -> str:
+        """Serve one request of a browser; what its response says of the cookie takes effect when it is over."""
+        browser = self.browsers[name]
+        sent = browser.cookie
+        handle: SessionHandle[Data] = SessionHandle(self.lifecycle(), lambda: sent)
+        try:
+            await handle.load()
+            await work(handle)
+            await handle.save()
+        except StoreUnavailableError:
+            answer = "503"
+        except (SessionGoneError, SessionConflictError) as error:
+            answer = str(error.status_code)
+        else:
+            answer = "200"
+        if handle.cookie_action == "delete":
+            browser.cookie = None
+        elif handle.cookie_action == "set" and (cookie := handle.cookie()) is not None:
+            browser.cookie = UncertainId.parse(cookie[0]) or cookie[0]
+        return answer
+
+    # -- what a request can do ----------------------------------------------------------------------------------
+
+    async def update(self, name: str) -> None:
+        self.given += 1
+        token = f"t{self.given}"
+        browser = self.browsers[name]
+
+        async def work(handle: SessionHandle[Data]) -> None:
+            def add(data: Data) -> None:
+                data.tokens.append(token)
+
+            browser.maybe.append(token)
+            await handle.update(add)
+
+        if await self.request(name, work) == "200":
+            browser.acknowledged.append(token)
+
+    async def read(self, name: str) -> None:
+        async def work(handle: SessionHandle[Data]) -> None:
+            del handle
+
+        await self.request(name, work)
+
+    async def assign(self, name: str) -> None:
+        self.given += 1
+        note = f"n{self.given}"
+
+        async def work(handle: SessionHandle[Data]) -> None:
+            handle.data.note = note
+
+        await self.request(name, work)
+
+    async def regenerate(self, name: str) -> None:
+        await self.request(name, lambda handle: handle.regenerate())
+
+    async def login(self, name: str) -> None:
+        try:
+            begun = await self.manager.moment()
+        except StoreUnavailableError:
+            return
+        self.browsers[name].logins += 1
+        self.begun.add(name)
+        answer = await self.request(name, lambda handle: handle.login(self.identity(name), begun=begun))
+        self.browsers[name].logged_in = answer == "200" and self.stale
+
+    async def destroy(self, name: str) -> None:
+        if await self.request(name, lambda handle: handle.destroy()) == "200":
+            self.browsers[name].ended = True
+
+    async def revoke_all(self, name: str) -> None:
+        self.browsers[name].ended = True
+        try:
+            await self.manager.revoke_all(self.identity(name))
+        except StoreUnavailableError:
+            return
+
+    async def op_logout(self, name: str) -> None:
+        """The provider ends the login of a browser, which may be under way."""
+        self.browsers[name].ended = True
+        identity, begun = self.identity(name), name in self.begun
+        try:
+            await self.manager.end_op_session(identity.issuer, identity.sid or "")
+        except StoreUnavailableError:
+            return
+        if begun:
+            self.logged_out.add(name)
+
+    # -- what must be true --------------------------------------------------------------------------------------
+
+    async def check_limit(self) -> None:
+        for user in {browser.user for browser in self.browsers.values()}:
+            key = Identity(issuer=ISSUER, subject=user).user_key
+            live = await self.store.inner.find(SessionIndex(user=key))
+            _must(len(live) <= LIMIT, f"{len(live)} sessions of {user}, the limit is {LIMIT}")
+
+    async def check_end(self) -> None:
+        opened: set[str] = set()
+        for name, browser in self.browsers.items():
+            seen: list[SessionHandle[Data]] = []
+
+            async def look(handle: SessionHandle[Data], seen: list[SessionHandle[Data]] = seen) -> None:
+                seen.append(handle)
+
+            answer = await self.request(name, look)
+            _must(answer == "200", f"the next request of {name} was answered {answer}")
+            handle = seen[0]
+            if handle.key:
+                opened.add(handle.key)
+            excused = browser.ended or browser.lost or browser.logins or self.stale
+            _must(handle.identity is not None or not browser.logged_in, f"{name} is not logged in any more")
+            _must(handle.identity is None or name not in self.logged_out, f"{name} is logged in although the provider ended that")
+            _must(handle.exists or bool(excused) or not browser.acknowledged, f"{name} has lost its session")
+            if browser.logins == 0 and handle.exists:
+                tokens = handle.data.tokens
+                for token in browser.acknowledged:
+                    _must(tokens.count(token) == 1, f"the acknowledged {token} of {name} is there {tokens.count(token)} times")
+                _must(len(set(tokens)) == len(tokens), f"an update of {name} was made twice")
+                _must(set(tokens) <= set(browser.maybe), f"{name} has data of another session")
+        # A visitor's first data beside a logout is in no list and ends by itself; a user's session must have a browser.
+        users_only = any(browser.ended for browser in self.browsers.values())
+        live = {
+            stored.key
+            async for stored in self.store.inner.scan()
+            if not is_note(stored.entry.data) and (stored.entry.user is not None or not users_only)
+        }
+        if not any(browser.lost for browser in self.browsers.values()):
+            _must(live <= opened, f"{len(live - opened)} sessions are live that no browser can open")
+
+    async def check_old_ids(self, name: str, before: str | UncertainId | None) -> None:
+        """Whoever knew an id of before a change of id has nothing."""
+        browser = self.browsers[name]
+        if not isinstance(before, str) or browser.cookie == before:
+            return
+        if isinstance(browser.cookie, str) and await self.store.inner.load(session_key(browser.cookie)) is not None:
+            _must(await self.store.inner.load(session_key(before)) is None, f"two ids of {name} are live")
+
+
+def _must(holds: bool, problem: str) -> None:
+    if not holds:
+        raise BrokenPromiseError(problem)
+
+
+Operation: TypeAlias = tuple[str, str]
+"""What, and which browser."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What has happened before, and the requests that meet."""
+
+    before: tuple[Operation, ...]
+    meet: tuple[Operation, ...]
+    users: tuple[tuple[str, str], ...] = (("a", "alice"),)
+    stale: bool = False
+    """The second browser sends the cookie that the first had before the last step: two tabs of one browser."""
+
+
+_ALICE = ("update", "a"), ("login", "a")
+_TWO = (("a", "alice"), ("b", "alice"))
+_TABS = (("a", "alice"), ("b", "bob"))
+SCENARIOS: dict[str, Scenario] = {
+    "update+update": Scenario((("update", "a"),), (("update", "a"), ("update", "a"))),
+    "update+assign": Scenario((("update", "a"),), (("update", "a"), ("assign", "a"))),
+    "update+regenerate": Scenario((("update", "a"),), (("update", "a"), ("regenerate", "a"))),
+    "regenerate+regenerate": Scenario((("update", "a"),), (("regenerate", "a"), ("regenerate", "a"))),
+    "regenerate+destroy": Scenario(_ALICE, (("regenerate", "a"), ("destroy", "a"))),
+    "update+destroy": Scenario(_ALICE, (("update", "a"), ("destroy", "a"))),
+    "regenerate+revoke_all": Scenario(_ALICE, (("regenerate", "a"), ("revoke_all", "a"))),
+    "login": Scenario((("update", "a"),), (("login", "a"),)),
+    "first login": Scenario((), (("login", "a"),)),
+    "first update": Scenario((), (("update", "a"),)),
+    "login+op_logout": Scenario((("update", "a"),), (("login", "a"), ("op_logout", "a"))),
+    "login+login": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TWO),
+    "login+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a")), _TWO),
+    "tabs": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TABS, stale=True),
+}
+
+
+@dataclass
+class Outcome:
+    """What one schedule has shown."""
+
+    problem: str | None
+    decisions: int
+    calls: int
+
+
+async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock, *, watch_limit: bool = True) -> Outcome:
+    """Run one schedule on an empty store and look at what it leaves."""
+    store = SteppedStore(inner)
+    world = World(store, clock)
+    world.browsers = {name: Browser(user) for name, user in scenario.users}
+    for verb, name in scenario.before:
+        await getattr(world, verb)(name)
+        clock.advance(seconds=0.001)
+    before = {name: browser.cookie for name, browser in world.browsers.items()}
+    world.stale = scenario.stale
+    if scenario.stale:
+        world.browsers["b"].cookie = before["b"] = before["a"]
+
+    async def after_call() -> None:
+        if watch_limit:
+            await world.check_limit()
+
+    director = store.director = Director(plan, after_call)
+    for verb, name in scenario.meet:
+        director.add(getattr(world, verb)(name))
+    problem: str | None = None
+    try:
+        await director.run()
+        for actor, (_, name) in zip(director.actors, scenario.meet, strict=True):
+            world.browsers[name].lost |= actor.gone
+            if actor.task is not None and actor.task.done():
+                actor.task.result()
+        await _look(world, director, before)
+    except BrokenPromiseError as error:
+        problem = str(error)
+    finally:
+        store.director = None
+        tasks = [actor.task for actor in director.actors if actor.task is not None and not actor.task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return Outcome(problem, director.decisions, director.calls)
+
+
+async def _look(world: World, director: Director, before: dict[str, str | UncertainId | None]) -> None:
+    """Let every browser come back, before and after what is still on its way has arrived."""
+    for _ in range(2):
+        await world.check_end()
+        await world.check_limit()
+        await director.apply_late()
+    await world.check_end()
+    for name, cookie in before.items():
+        if not world.browsers[name].lost and not world.stale:
+            await world.check_old_ids(name, cookie)
