@@ -43,6 +43,7 @@ EventName: TypeAlias = Literal[
     "login.silent_failed",
     "logout.local",
     "logout.backchannel",
+    "logout.frontchannel",
     "logout.rejected",
     "tokens.refreshed",
     "tokens.refresh_failed",

@@ -32,7 +32,7 @@ _SHUTDOWN: Final = 5.0
 _DAY_MS: Final = 86_400_000
 _NOT_KEPT: Final = frozenset(
     {"cookie.rejected", "cookie.resigned", "session.unknown", "session.swept", "store.unavailable", "store.weak"}
-    | {"login.started", "request.cross_site"}
+    | {"login.started", "logout.frontchannel", "request.cross_site"}
 )
 """Told by logs and metrics alone: anybody on the network can cause them in any number, and they name no user."""
 

@@ -300,9 +300,9 @@ class SessionHandle(SessionFacts, Generic[D]):
     async def was_revoked(self) -> bool:
         """Whether this browser presents a session that was ended from elsewhere, as opposed to one that expired.
 
-        By its user on another device, by an operator, by the limit of sessions or by the OP. Its next login should prove who the
-        user is: the provider's single sign-on would undo "sign out" without a click. False where a user is logged in. Raises
-        `StoreUnavailableError`.
+        By its user on another device, by an operator or by the limit of sessions. Its next login should prove who the user is:
+        the OP's single sign-on would undo "sign out" without a click. False where a user is logged in, and where the OP has ended
+        its own session as well. Raises `StoreUnavailableError`.
         """
         await self.load()
         if self.identity is not None:

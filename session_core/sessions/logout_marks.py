@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.stores.base import SessionStore
 
-__all__ = ("CERTAIN_MS", "EndMark", "leave_mark", "was_ended_since")
+__all__ = ("CERTAIN_MS", "EndMark", "leave_mark", "was_ended_since", "without_sid_key")
 
 _MINUTE_MS: Final = 60_000
 _KEPT_MS: Final = 10 * _MINUTE_MS + 2 * TOLERATED_SKEW_MS + _MINUTE_MS
@@ -93,7 +93,7 @@ async def was_ended_since(store: SessionStore, identity: Identity, begun: Moment
 
     A login is remembered for as long as it may take: ten minutes. Raises `StoreUnavailableError`.
     """
-    for ended in filter(None, (identity.op_session_key, identity.user_key)):
+    for ended in (identity.op_session_key or without_sid_key(identity), identity.user_key):
         stored = await store.load(_key(ended))
         if stored is None:
             continue
@@ -101,6 +101,11 @@ async def was_ended_since(store: SessionStore, identity: Identity, begun: Moment
         if mark is None or mark.ends(identity, begun):  # what cannot be read may say so
             return True
     return False
+
+
+def without_sid_key(user: Identity) -> str:
+    """Return the name for the logins of a user that had no `sid`, which may belong to any of the user's sessions at the OP."""
+    return f"{user.user_key}.without_sid"
 
 
 def _later(one: Moment | None, other: Moment) -> Moment:

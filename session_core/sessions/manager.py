@@ -10,7 +10,7 @@ import msgspec
 
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
-from session_core.sessions.logout_marks import leave_mark
+from session_core.sessions.logout_marks import leave_mark, without_sid_key
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import Device, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked
@@ -92,8 +92,12 @@ class SessionManager:
         """Return the moment it is now, for `SessionHandle.login(begun=...)` of a login that begins and comes back later."""
         return await current_moment(self.store)
 
-    async def end_op_session(self, issuer: str, sid: str, *, iat: int | None = None, reason: str = "op_logout") -> int:
+    async def end_op_session(
+        self, issuer: str, sid: str, *, subject: str | None = None, iat: int | None = None, reason: str = "op_logout"
+    ) -> int:
         """End all sessions that belong to one session at the OP; return how many.
+
+        With `subject` also that user's sessions whose login had no `sid`: they may belong to it.
 
         A login of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix seconds by its
         own clock: with it, a login for which the user has proved who they are since (`auth_time`) goes on. The same `sid` of
@@ -101,8 +105,13 @@ class SessionManager:
         """
         key = op_session_key(issuer, sid)
         await leave_mark(self.store, key, self.clock.now(), iat=iat)
+        user = None if subject is None else Identity(issuer=issuer, subject=subject)
+        if user is not None:
+            await leave_mark(self.store, without_sid_key(user), self.clock.now(), iat=iat)
         ended = await self.store.delete_by(SessionIndex(op_session=key))
-        await self._report(ended, reason, None)
+        if user is not None:
+            ended += await self._end_without_sid(user)
+        await self._report(ended, reason, user, by_op=True)
         return len(ended)
 
     async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
@@ -111,7 +120,9 @@ class SessionManager:
         A login under way now is refused as well; `iat` as in `end_op_session`.
         """
         await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
-        return await self.revoke_all(identity, reason=reason)
+        ended = await self.store.delete_by(SessionIndex(user=identity.user_key))
+        await self._report(ended, reason, identity, by_op=True)
+        return len(ended)
 
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
@@ -156,6 +167,14 @@ class SessionManager:
         """Return when the store can read and write; raise `StoreUnavailableError` when not."""
         await self.store.ping()
 
+    async def _end_without_sid(self, user: Identity) -> tuple[str, ...]:
+        ended: tuple[str, ...] = ()
+        for stored in await self.store.find(SessionIndex(user=user.user_key)):
+            summary = self._summary(stored)
+            if summary is not None and summary.identity is not None and summary.identity.sid is None:
+                ended += await self.store.delete(stored.key)
+        return ended
+
     async def _scan(self) -> AsyncIterator[StoredSession]:
         """Iterate over all sessions, without the library's own notes."""
         async for stored in self.store.scan():
@@ -178,8 +197,10 @@ class SessionManager:
             size=len(stored.entry.data),
         )
 
-    async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None) -> None:
+    async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None, *, by_op: bool = False) -> None:
         """Mark sessions that were ended, for the next login of their browsers, and emit the events."""
-        await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
+        # The OP has ended its own session as well: its single sign-on is over.
+        if not by_op:
+            await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
         async for key in in_turns(keys):
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)

@@ -53,7 +53,9 @@ class ProviderLogout:
         if await self._sessions.store.claimed_until(order.replay_key) is not None:
             raise LogoutTokenError("jti_replayed")
         if order.sid is not None:
-            await self._sessions.end_op_session(self._issuer, order.sid, iat=order.iat, reason="backchannel_logout")
+            await self._sessions.end_op_session(
+                self._issuer, order.sid, subject=order.subject, iat=order.iat, reason="backchannel_logout"
+            )
         elif order.subject is not None:
             user = Identity(issuer=self._issuer, subject=order.subject)
             await self._sessions.end_user(user, iat=order.iat, reason="backchannel_logout")
@@ -65,7 +67,9 @@ class ProviderLogout:
     async def by_frame(self, sid: str) -> None:
         """Carry out a front-channel logout.
 
-        Anybody can send such a request, so an unknown `sid` leaves nothing behind in the store.
+        Anyone can send such a request, so an unknown `sid` leaves nothing behind in the store, only an event.
         """
-        if await self._sessions.store.find(SessionIndex(op_session=op_session_key(self._issuer, sid))):
+        matched = bool(await self._sessions.store.find(SessionIndex(op_session=op_session_key(self._issuer, sid))))
+        if matched:
             await self._sessions.end_op_session(self._issuer, sid, reason="frontchannel_logout")
+        await self._sessions.events.emit("logout.frontchannel", reason="sid" if matched else "no_session")

@@ -116,7 +116,7 @@ async def by_the_ops_word(world: SsoWorld) -> None:
     await world.sessions.sessions.end_user(ALICE)
 
 
-ENDS = [revoke, revoke_any, revoke_all, by_limit, by_logout_token, by_frame, by_the_ops_word]
+ENDS = [revoke, revoke_any, revoke_all, by_limit]
 End = Callable[[SsoWorld], Awaitable[None]]
 
 
@@ -131,6 +131,13 @@ async def world() -> SsoWorld:
 async def test_the_next_login_authenticates_again(world: SsoWorld, end: End) -> None:
     await end(world)
     await world.assert_reauthenticates()
+
+
+@pytest.mark.parametrize("end", [by_logout_token, by_frame, by_the_ops_word])
+async def test_a_provider_that_ended_its_own_session_asks_by_itself(world: SsoWorld, end: End) -> None:
+    await end(world)
+    assert await world.subject(world.other) is None
+    assert await world.asked() == {}
 
 
 async def test_it_does_on_every_engine(store: str) -> None:

@@ -287,6 +287,34 @@ class TestFromTheProviderInTheBack:
         assert (await world.send_logout(world.op.logout_token(sub="alice"))).status_code == 200
         assert [await world.subject(each) for each in (world.browser, second)] == ["alice", None]
 
+    @pytest.mark.attack("45")
+    async def test_sid_and_sub_end_also_the_users_sessions_without_a_sid(self, world: World) -> None:
+        browsers = [world.new_browser() for _ in range(4)]
+        for browser, subject, sid in zip(browsers, ("alice", "alice", "alice", "bob"), (None, "", "other", GONE), strict=True):
+            world.op.subject, world.op.claims = subject, {"sid": sid}
+            await world.login(browser)
+        token = world.op.logout_token(sub="alice")
+        assert (await world.send_logout(token)).status_code == 200
+        assert [await world.subject(each) for each in browsers] == [None, None, "alice", "bob"]
+        assert await world.subject() is None
+
+    @pytest.mark.attack("42")
+    async def test_a_login_without_a_sid_that_is_under_way_does_not_survive_it(self, world: World) -> None:
+        started = await world.start(other := world.new_browser())
+        assert (await world.send_logout(world.op.logout_token(sub="alice"))).status_code == 200
+        world.op.claims = {"sid": GONE}
+        assert (await world.come_back(world.op.authorize(started), other)).status_code == 400
+        assert world.reasons() == ["ended_by_provider"]
+        # Another user's, and one that begins afterwards, go on.
+        world.op.subject = "bob"
+        assert (await world.login(other)).status_code == 303
+
+    async def test_without_a_sub_sessions_without_a_sid_stay(self, world: World) -> None:
+        world.op.claims = {"sid": GONE}
+        await world.login(other := world.new_browser())
+        assert (await world.send_logout(world.op.logout_token())).status_code == 200
+        assert [await world.subject(each) for each in (world.browser, other)] == [None, "alice"]
+
     @pytest.mark.attack("46")
     async def test_bodies_that_are_no_logout_request(self, world: World) -> None:
         token = world.op.logout_token()
@@ -352,6 +380,7 @@ class TestFromTheProviderInTheFront:
         assert "no-store" in response.headers["cache-control"]
         assert response.headers["content-security-policy"] == f"default-src 'none'; frame-ancestors {ISSUER}"
         assert await world.subject() is None
+        assert world.reasons("logout.frontchannel") == ["sid"]
 
     @pytest.mark.parametrize(
         "params",
@@ -374,6 +403,7 @@ class TestFromTheProviderInTheFront:
         for number in range(20):
             params = {"iss": ISSUER, "sid": f"unknown-{number}"}
             assert (await world.browser.get("/auth/frontchannel-logout", params=params)).status_code == 200
+        assert world.reasons("logout.frontchannel") == ["no_session"] * 20
         assert len(vars(world.sessions.store.inner).get("_claims", ())) == before
         assert await world.subject() == "alice"
 
