@@ -9,6 +9,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
+from session_core.errors import LoginRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("User", "Users")
 
-_MAX_ROLES: Final = 32
+_MAX_ROLES: Final = 1000
 _MAX_ROLE: Final = 64
 
 
@@ -132,4 +133,9 @@ def _roles(value: object) -> list[str]:
     if not isinstance(value, list | tuple):
         return []
     good = [role for role in value if isinstance(role, str) and 0 < len(role) <= _MAX_ROLE and role.isprintable()]
-    return sorted(set(good))[:_MAX_ROLES]
+    roles = sorted(set(good))
+    if len(roles) > _MAX_ROLES:
+        # Not cut off in silence: which of them a user has would depend on their names.
+        reason = "too_many_roles"
+        raise LoginRefusedError(reason)
+    return roles

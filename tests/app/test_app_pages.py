@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.session_data import AppSession
+from session_core.errors import LoginRefusedError
 from tests.app.conftest import Running
 
 pytestmark = pytest.mark.anyio
@@ -206,3 +207,12 @@ async def test_pages_load_from_here_only_and_need_no_script(running: Running, pa
 async def test_no_path_below_a_page_is_taken_for_a_file(client: httpx.AsyncClient) -> None:
     for path in ("/account/x.css", "/account.css", "/api/me/x.js", "/static/../session_data.py", "/static/%2e%2e/asgi.py"):
         assert (await client.get(path)).status_code == 404
+
+
+async def test_every_role_counts_and_more_than_a_thousand_are_refused(running: Running) -> None:
+    roles = tuple(f"role-{number:04d}" for number in range(1000))
+    async with running.browser() as browser:
+        await running.log_in(browser, roles=roles)
+        assert (await browser.get("/api/me")).json()["roles"] == list(roles)
+        with pytest.raises(LoginRefusedError, match="too_many_roles"):
+            await running.log_in(browser, roles=(*roles, "one-more"))
