@@ -28,7 +28,7 @@ def parse_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
         # Two passes: the first is strict about syntax and Unicode, the second sees duplicate members.
         msgspec.json.decode(raw)
         return json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):  # msgspec raises no ValueError before 0.21
         pass
     # Not chained: the message of a decoding error quotes its input, which may be a token.
     raise _malformed()
