@@ -287,7 +287,8 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert (stored.version, stored.entry.expires_at) == (expected.version, expected.expires)
             handle = self._handle(session_id)
             await handle.load()
-            self.model.use(expected, now)
+            if expected.expires - now < self.lifecycle.extend_at_once:
+                self.model.use(expected, now)
             assert (handle.data.visits, handle.data.note, handle.identity) == (expected.visits, expected.note, expected.identity)
         for user in USERS:
             mine = self.model.of_user(self._identity(user, "1").user_key, now)
