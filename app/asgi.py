@@ -149,6 +149,7 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
         max_sessions_per_user=settings.session_max_per_user,
         on_event=[services.metrics.happened, services.audit.record],
         roles=roles,
+        accept_weak_store=settings.session_accept_weak_store,
         is_active=services.users.is_active,
         device=device,
         clock=services.clock,

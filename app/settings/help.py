@@ -14,6 +14,7 @@ EXAMPLES: Final = {
     "app_audit_days": "for example APP_AUDIT_DAYS=90",
     "public_url": "for example PUBLIC_URL=https://app.example.org",
     "session_store": "for example SESSION_STORE=postgresql+asyncpg://app@db.example.org/app",
+    "session_accept_weak_store": "for example SESSION_ACCEPT_WEAK_STORE=false",
     "session_secrets": _GENERATE,
     "session_encryption_keys": _GENERATE,
     "session_cookie": "for example SESSION_COOKIE=__Host-session",

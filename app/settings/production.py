@@ -30,9 +30,20 @@ def production_problems(settings: Settings) -> list[Problem]:
 
 
 def refuse_unfit(settings: Settings) -> None:
-    """Raise `SettingsError` when the application is told that this is production, and the settings are not fit for it."""
-    if settings.is_production and (problems := production_problems(settings)):
+    """Raise `SettingsError` when the settings are not fit for production, where this is production, or for development."""
+    if settings.is_production:
+        problems = production_problems(settings)
+    elif _is_weak(settings) and not settings.session_accept_weak_store:
+        advice = "use another store, or in development SESSION_ACCEPT_WEAK_STORE=true"
+        problems = [Problem("SESSION_STORE", f"the store has no atomic writes: {_WHY_NOT}", advice)]
+    else:
+        return
+    if problems:
         raise SettingsError(problems)
+
+
+def _is_weak(settings: Settings) -> bool:
+    return urlsplit(settings.session_store).scheme.partition("+")[0] in _NOT_ATOMIC
 
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -45,8 +56,10 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     kind = urlsplit(settings.session_store).scheme
     if kind in {"memory", "file"}:
         yield "session_store", f"the {kind} store is not for production: use a database or Redis"
-    elif kind.partition("+")[0] in _NOT_ATOMIC:
+    elif _is_weak(settings):
         yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"
+    if settings.session_accept_weak_store:
+        yield "session_accept_weak_store", f"not in production, where a weak store is refused: {_WHY_NOT}"
     if settings.uses_embedded_op:
         yield "oidc_issuer", "the embedded demo provider signs anybody in as anybody; name your own provider in production"
     elif not settings.oidc_issuer.startswith("https://"):

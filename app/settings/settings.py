@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     app_audit_days: int = Field(default=90, gt=0)
     public_url: str = "http://localhost:8000"
     session_store: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
+    session_accept_weak_store: bool = False
     session_secrets: CommaSeparated = ()
     session_encryption_keys: CommaSeparated = ()
     session_cookie: str | None = None

@@ -21,6 +21,7 @@ CONTRACT = {
     "APP_ENV": "development",
     "PUBLIC_URL": "http://localhost:8000",
     "SESSION_STORE": "sqlite+aiosqlite:///var/app.db",
+    "SESSION_ACCEPT_WEAK_STORE": False,
     "SESSION_IDLE_SECONDS": 3600,
     "SESSION_ABSOLUTE_SECONDS": 86400,
     "SESSION_MAX_PER_USER": 0,
@@ -200,6 +201,7 @@ def test_fit_production_settings_pass_and_nothing_is_generated(monkeypatch: pyte
         ("SESSION_STORE", "file:///tmp/sessions", "file store"),
         ("SESSION_STORE", "https://storage.example.org/sessions", "cannot compare and swap"),
         ("SESSION_STORE", "keyvalue+disk:///tmp/sessions", "cannot compare and swap"),
+        ("SESSION_ACCEPT_WEAK_STORE", "true", "not in production"),
         ("OIDC_ISSUER", "", "embedded demo provider"),
         ("OIDC_ISSUER", "http://127.0.0.1:9000", "embedded demo provider"),
         ("OIDC_ISSUER", "http://login.example.org", "must be https"),
@@ -214,6 +216,28 @@ def test_production_refuses(monkeypatch: pytest.MonkeyPatch, name: str, value: s
     expected = "APP_DEBUG" if name == "LITESTAR_DEBUG" else name
     assert list(refused) == [expected]
     assert words in refused[expected]
+
+
+WEAK = [
+    "https://storage.example.org/sessions",
+    "keyvalue+filetree:///tmp/sessions",
+    "cloudflare-kv://:token@0123456789abcdef0123456789abcdef/0123456789abcdef0123456789abcdef",
+]
+
+
+@pytest.mark.parametrize("store", WEAK)
+def test_a_weak_store_in_development_must_be_accepted(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    refused = problems_of(monkeypatch, SESSION_STORE=store)
+    assert list(refused) == ["SESSION_STORE"]
+    assert "SESSION_ACCEPT_WEAK_STORE=true" in refused["SESSION_STORE"]
+    monkeypatch.setenv("SESSION_ACCEPT_WEAK_STORE", "true")
+    refuse_unfit(load_settings())
+
+
+@pytest.mark.parametrize("store", WEAK)
+def test_production_refuses_it_all_the_same(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    given = {**PRODUCTION, "SESSION_STORE": store, "SESSION_ACCEPT_WEAK_STORE": "true"}
+    assert list(problems_of(monkeypatch, **given)) == ["SESSION_STORE", "SESSION_ACCEPT_WEAK_STORE"]
 
 
 SERVE = ["-c", "from app.cli import serve; raise SystemExit(serve([]))"]

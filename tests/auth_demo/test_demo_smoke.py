@@ -134,3 +134,18 @@ def test_a_bad_option_is_refused_with_a_reason(tmp_path: Path, arguments: tuple[
     assert result.returncode in {1, 2}
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_store_without_atomic_writes_runs_when_it_is_accepted(tmp_path: Path, *, accepted: bool) -> None:
+    port, op_port = free_ports()
+    arguments = ("--smoke", "--port", str(port), "--op-port", str(op_port), "--store", f"keyvalue+filetree://{tmp_path}/sessions")
+    result = run_demo(tmp_path, *arguments, **({"SESSION_ACCEPT_WEAK_STORE": "true"} if accepted else {}))
+    if accepted:
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert result.stdout.endswith("smoke: everything worked\n")
+    else:
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: SESSION_STORE: the store has no atomic writes")
+        assert "SESSION_ACCEPT_WEAK_STORE=true" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
