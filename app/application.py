@@ -1,7 +1,8 @@
-"""The application as servers and commands see it: a start that must not happen ends with one line. Knows no route."""
+"""The application as servers and commands see it: a start that fails is one line, a stop is graceful. Knows no route."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,26 +12,37 @@ from litestar import Litestar
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from app.ops.stopping import GracefulStop
+
 __all__ = ("Application",)
 
 _ONLY_FOR_CHECK = "error: this application was built for `litestar check`, with stand-ins for what is unfit; it cannot serve"
 
 
 class Application(Litestar):
-    """Litestar, with a start that fails in one line: whatever prevents it raises `SystemExit` with that line in the lifespan."""
+    """Litestar, with a start that fails in one line and a stop that waits for no stream.
+
+    Whatever prevents the start raises `SystemExit` with the line in the lifespan.
+    """
 
     only_for_check = False
     """Built from stand-ins, to show its routes. Such an application cannot serve, with or without a lifespan."""
     prepare: Callable[[], Awaitable[None]] | None = None
     """Awaited before anything else of the lifespan; what raises `SystemExit` inside of it would be wrapped in a group."""
+    graceful_stop: GracefulStop
+    """Ends what is open when a signal comes."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as Litestar's own
-        """Serve one request, or the lifespan; the server gets the line of a failed start instead of a traceback."""
-        if scope["type"] != "lifespan":
-            if self.only_for_check:
-                raise RuntimeError(_ONLY_FOR_CHECK)
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif self.only_for_check:
+            raise RuntimeError(_ONLY_FOR_CHECK)
+        else:
             await super().__call__(scope, receive, send)
-            return
+
+    async def _live(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - likewise
+        """Run the lifespan; the server gets the line of a failed start instead of a traceback."""
         failed: list[Any] = []
 
         async def send_unless_failed(message: Any) -> None:  # noqa: ANN401 - a message of the lifespan
@@ -40,7 +52,7 @@ class Application(Litestar):
                 await send(message)
 
         try:
-            await super().__call__(scope, receive, send_unless_failed)
+            await super().__call__(scope, self._until_stop(receive), send_unless_failed)
         except SystemExit as end:
             await send({"type": "lifespan.startup.failed", "message": str(end)})
         except BaseException:
@@ -57,3 +69,23 @@ class Application(Litestar):
             await self.prepare()
         async with super().lifespan():
             yield
+
+    def _until_stop(self, receive: Any) -> Callable[[], Awaitable[Any]]:  # noqa: ANN401 - likewise
+        """Return a `receive` for the lifespan that does not wait for the server once a stop has ended what was open."""
+        stop = self.graceful_stop
+        startup = True
+
+        async def receive_or_stop() -> Any:  # noqa: ANN401 - a message of the lifespan
+            nonlocal startup
+            if startup:
+                startup = False
+                return await receive()
+            told, ended = asyncio.ensure_future(receive()), asyncio.ensure_future(stop.ended())
+            await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if told.done():
+                return told.result()
+            told.cancel()
+            return {"type": "lifespan.shutdown"}
+
+        return receive_or_stop

@@ -23,9 +23,11 @@ from pydantic import SecretStr
 
 from app import NAME
 from app.application import Application
+from app.data.audit import COMMAND_LINE, acting
 from app.data.database import SCHEMA_REVISION, DatabaseUnavailableError, migrate
 from app.ops.access_log import AccessLog
 from app.ops.log import configure_logging
+from app.ops.stopping import GracefulStop
 from app.routes import account, admin, health, home, session_api, static, user_api
 from app.services import Services
 from app.session_data import AppSession
@@ -45,7 +47,6 @@ from session_core.sessions.record import Device
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from litestar import Litestar
     from litestar.connection import ASGIConnection
 
     from session_core import SessionHandle
@@ -53,10 +54,12 @@ if TYPE_CHECKING:
 __all__ = ("create_app",)
 
 _MAX_BODY = 64 * 1024
+_FLUSH_SECONDS = 0.75
+_COMMAND_SECONDS = 10.0
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app")
 
 
-def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Litestar:
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Application:
     """Return the application.
 
     Without settings they are read from the environment and `.env`; when those are unfit, the process ends with one clear line
@@ -114,17 +117,21 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         request_max_body_size=_MAX_BODY,
         logging_config=None,
         debug=settings.app_debug,
-        opt={"posture_check": lambda: (judged.app_env, production_problems(judged), judged.is_production)},
+        opt={
+            "posture_check": lambda: (judged.app_env, production_problems(judged), judged.is_production),
+            "command_context": lambda: _commanding(services),
+        },
     )
     app.state["services"] = services
     app.prepare = partial(_prepare, services)
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
-    app.asgi_handler = AccessLog(
+    logged = AccessLog(
         SecurityHeaders(app.asgi_handler, settings),
         services.metrics,
         settings.trusted_proxies,
         loud=settings.is_production,
     )
+    app.graceful_stop = app.asgi_handler = GracefulStop(logged, flush=partial(services.audit.finish, _FLUSH_SECONDS))
     return app
 
 
@@ -142,6 +149,7 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
     return SessionConfig(
         AppSession,
         store=settings.session_store,
+        accept_weak_store=settings.session_accept_weak_store,
         secrets=[secret.get_secret_value() for secret in settings.session_secrets],
         public_url=settings.public_url,
         cookie=CookieConfig(name=settings.session_cookie),
@@ -149,7 +157,6 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
         max_sessions_per_user=settings.session_max_per_user,
         on_event=[services.metrics.happened, services.audit.record],
         roles=roles,
-        accept_weak_store=settings.session_accept_weak_store,
         is_active=services.users.is_active,
         device=device,
         clock=services.clock,
@@ -212,6 +219,19 @@ async def _running(services: Services, login: OidcPlugin) -> AsyncIterator[None]
     finally:
         asking_provider.cancel()
         await services.audit.close()
+        await services.database.close()
+
+
+@asynccontextmanager
+async def _commanding(services: Services) -> AsyncIterator[None]:
+    """Record what a command does, as done by the command line."""
+    await services.database.open()
+    await services.audit.open(trims=False)
+    try:
+        with acting(COMMAND_LINE):
+            yield
+    finally:
+        await services.audit.close(_COMMAND_SECONDS)
         await services.database.close()
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from app.data.database import DatabaseUnavailableError, migrate
 from app.ops.collector import settle_collector
 from app.ops.listening import address_problem, end_with_parent
 from app.ops.log import configure_logging
+from app.ops.open_files import FEW_CONNECTIONS, connections_per_worker, raise_open_files
+from app.ops.stopping import KILL_SECONDS, SILENT_SECONDS
 from app.settings.production import refuse_unfit
 from app.settings.report import Problem, SettingsError
 from app.settings.settings import Settings, load_settings
@@ -23,7 +26,7 @@ from app.settings.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from litestar import Litestar
+    from app.application import Application
 
 __all__ = ("serve", "worker")
 
@@ -40,6 +43,10 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 1
+    connections = connections_per_worker(raise_open_files())
+    if connections <= 0:
+        print("error: the limit of open files is too low to serve; raise it, for example: ulimit -n 4096", file=sys.stderr)
+        return 1
     if problem := address_problem(options.host, options.port, "uv run serve --port"):
         print(f"error: {problem}", file=sys.stderr)
         return 1
@@ -55,39 +62,52 @@ def serve(arguments: Sequence[str] | None = None) -> int:
             # Workers share their numbers through files there; without it /metrics would show one worker's at random.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = resources.enter_context(tempfile.TemporaryDirectory())
         configure_logging(level=settings.app_log_level, as_json=settings.is_production)
-        _announce(settings, options)
-        _run(options)
+        _announce(settings, options, connections)
+        _run(options, connections)
     return 0
 
 
-def worker() -> Litestar:
+def worker() -> Application:
     """Return the application for one worker process, which ends when the server that started it does."""
     from app.asgi import create_app  # noqa: PLC0415 - the parent process needs no application
 
     end_with_parent()
     app = create_app()
+    app.graceful_stop.take_signals(asyncio.get_event_loop())
     settle_collector()
     return app
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, connections: int) -> None:
     from granian import Granian  # noqa: PLC0415 - `--help` and refusals need no server
-    from granian.constants import Interfaces  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
+    from granian.http import HTTP1Settings  # noqa: PLC0415
 
-    Granian(
+    server = Granian(
         "app.cli:worker",
         factory=True,
         address=options.host,
         port=options.port,
         workers=options.workers,
         interface=Interfaces.ASGI,
+        # Without guessing the version of the protocol: that guess has no time limit, so a silent connection would stay for ever.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=SILENT_SECONDS * 1000),
+        # Held by each open connection. The default is 1024 for all workers together, and then nothing is accepted any more.
+        backpressure=connections,
         respawn_failed_workers=True,
-        workers_kill_timeout=10,
+        workers_kill_timeout=KILL_SECONDS,
         # Granian's access log would hold query strings, and with them authorization codes; the application writes its own.
         log_access=False,
         # Its other messages go where ours go: through the redaction, as JSON in production.
         log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
-    ).serve()
+    )
+    try:
+        server.serve()
+    except SystemExit:
+        # Ctrl-C and systemd signal the workers, too. One that ends before this process has looked is no failure.
+        if not server.interrupt_signal:
+            raise
 
 
 def _refuse_unshared(settings: Settings, workers: int) -> None:
@@ -97,8 +117,10 @@ def _refuse_unshared(settings: Settings, workers: int) -> None:
         raise SettingsError([Problem("SESSION_STORE", message, "use --workers 1, or another store")])
 
 
-def _announce(settings: Settings, options: argparse.Namespace) -> None:
+def _announce(settings: Settings, options: argparse.Namespace, connections: int) -> None:
     print(f"serving {settings.public_url} on {options.host}:{options.port} with {options.workers} worker(s)", flush=True)
+    if connections < FEW_CONNECTIONS:
+        print(f"note: a worker holds at most {connections} connections; for more, raise the limit of open files", flush=True)
     public = urlsplit(settings.public_url)
     if public.scheme == "http" and (public.port or 80) != options.port:
         print(f"note: logins return to PUBLIC_URL, {settings.public_url}, not to port {options.port}", flush=True)

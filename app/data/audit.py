@@ -1,13 +1,15 @@
 """The audit trail: writes what happened to the database, off the request's path, and reads it back for people.
 
 An audit database that is slow or down must neither delay nor undo a login. Events wait in a bounded queue, are
-written in batches by one task, and are all written before a clean shutdown ends.
+written in batches by one task, and are all written before a clean shutdown ends. What is too old is forgotten in small steps, for
+as long as the process runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,41 +17,72 @@ import structlog
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.data.audit_repeats import Repeats
 from app.data.database import DatabaseUnavailableError
 from app.data.tables import audit as table
 from app.web.request_context import current_request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from app.data.database import Database
     from session_core import Clock, Event, SessionHandle
 
-__all__ = ("AuditEntry", "AuditTrail")
+__all__ = ("COMMAND_LINE", "AuditEntry", "AuditTrail", "acting")
 
 _CAPACITY: Final = 10_000
 _BATCH: Final = 200
 _RETRY: Final = 0.5
-_SHUTDOWN: Final = 5.0
+_TICK: Final = 20.0
+"""Seconds of quiet after which the writer looks at what time alone makes due."""
+_SHUTDOWN: Final = 1.0
+_CANCEL: Final = 0.25
 _DAY_MS: Final = 86_400_000
+_TRIM_EVERY_MS: Final = 3_600_000
+_TRIM_BATCH: Final = 500
+_TRIM_PAUSE: Final = 0.1
+"""Between two batches: the session store may wait for the same database."""
+COMMAND_LINE: Final = "command line"
+"""The actor of what an operator does with a command."""
 _NOT_KEPT: Final = frozenset(
     {"cookie.rejected", "cookie.resigned", "session.unknown", "session.swept", "store.unavailable", "store.weak"}
     | {"login.started", "logout.frontchannel", "request.cross_site"}
 )
-"""Told by logs and metrics alone: anybody on the network can cause them in any number, and they name no user."""
+"""In logs and metrics alone: they happen with every other request, and name no user."""
+_BY_PROVIDER: Final = frozenset({"session.revoked", "logout.backchannel"})
+"""Done by the identity provider, whose message was verified; it may name no user."""
 
+_actor: ContextVar[str | None] = ContextVar("audit_actor", default=None)
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.data.audit")
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the trail. `at` is Unix milliseconds, `session` a public handle."""
+    """One line of the trail. `at` is Unix milliseconds, `session` a public handle.
+
+    `actor` is who did it, where that is not the user it happened to: an administrator's user key, or `COMMAND_LINE`. `count` is
+    how often it happened in the minute before `at`, where visitors repeated it.
+    """
 
     at: int
     event: str
     user_key: str | None = None
+    actor: str | None = None
     session: str | None = None
     reason: str | None = None
     ip: str | None = None
     user_agent: str | None = None
     detail: str | None = None
+    count: int = 1
+
+
+@contextmanager
+def acting(actor: str) -> Iterator[None]:
+    """Record what happens inside the block, to other users, as done by `actor`."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
 
 
 class AuditTrail:
@@ -60,28 +93,40 @@ class AuditTrail:
         self._clock = clock
         self._days = days
         self._queue: asyncio.Queue[AuditEntry] = asyncio.Queue(_CAPACITY)
+        self._repeats = Repeats()
         self._writer: asyncio.Task[None] | None = None
+        self._batch: list[AuditEntry] = []
+        """What the writer is about to insert."""
+        self._trim_at = 0
         self.lost = 0
-        """Entries that could not be kept because the database was out for too long."""
+        """Entries that could not be kept because the database was out for too long; they are in the log."""
 
-    async def open(self) -> None:
-        """Start writing; forget what is older than it is kept."""
+    async def open(self, *, trims: bool = True) -> None:
+        """Start writing and, with `trims`, forgetting what is older than it is kept."""
         self._queue = asyncio.Queue(_CAPACITY)
-        self._writer = asyncio.create_task(self._write(), name="audit trail")
+        self._writer = asyncio.create_task(self._write(trims=trims), name="audit trail")
 
-    async def close(self) -> None:
-        """Write what waits, then stop."""
-        await self.flush(_SHUTDOWN)
+    async def close(self, patience: float = _SHUTDOWN) -> None:
+        """Write what waits, for `patience` seconds at most, then stop; what could not be written goes to the log."""
+        await self.finish(patience)
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.cancel()
-            with suppress(asyncio.CancelledError):
-                await writer
-        if remaining := self._queue.qsize():
-            self.lost += remaining
-            _log.error("audit entries lost at shutdown", count=remaining)
+            await asyncio.wait({writer}, timeout=_CANCEL)  # a database that is frozen does not even let go
+        lost = list(self._batch)
+        while not self._queue.empty():
+            lost.append(self._queue.get_nowait())
+        if lost:
+            _log.error("audit entries lost at shutdown", count=len(lost))
+        for entry in lost:
+            self._lose(entry)
 
-    async def flush(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109 - waits at most so long, then goes on
+    async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - waits at most so long, then goes on
+        """Write everything, also the repetitions that are still being counted; wait for it no longer than `timeout` seconds."""
+        self._put(self._repeats.take())
+        await self.flush(timeout)
+
+    async def flush(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109 - likewise
         """Return when everything so far is written, or after `timeout` seconds."""
         if self._writer is not None:
             with suppress(TimeoutError):
@@ -111,22 +156,20 @@ class AuditTrail:
         detail: str | None = None,
     ) -> None:
         """Note something that the application did. Never blocks and never fails."""
-        request = current_request.get()
+        request, actor, now = current_request.get(), _actor.get(), self._clock.now()
         entry = AuditEntry(
-            at=self._clock.now() if at is None else at,
+            at=now if at is None else at,
             event=event,
             user_key=user_key,
+            actor=None if actor == user_key else actor,
             session=session,
             reason=reason[:128] if reason else None,
             ip=request.ip or None,
             user_agent=request.user_agent or None,
             detail=detail,
         )
-        try:
-            self._queue.put_nowait(entry)
-        except asyncio.QueueFull:
-            self.lost += 1
-            _log.error("audit entry lost", event_name=event)
+        named = entry.user_key is not None or entry.actor is not None or event in _BY_PROVIDER
+        self._put([entry] if named else self._repeats.admit(entry, now))
 
     async def of_user(self, user_key: str, *, limit: int = 50) -> list[AuditEntry]:
         """Return what happened to a user, the latest first."""
@@ -153,15 +196,36 @@ class AuditTrail:
         async with self._database.connect() as connection:
             return [AuditEntry(**row._mapping) for row in await connection.execute(statement)]  # noqa: SLF001 - public
 
-    async def _write(self) -> None:
-        await self._forget()
+    def _put(self, entries: Sequence[AuditEntry]) -> None:
+        for entry in entries:
+            try:
+                self._queue.put_nowait(entry)
+            except asyncio.QueueFull:
+                self._lose(entry)
+
+    def _lose(self, entry: AuditEntry) -> None:
+        self.lost += 1
+        fields = {name: value for name, value in msgspec.structs.asdict(entry).items() if value is not None}
+        _log.error("audit entry lost", event_name=fields.pop("event"), **fields)
+
+    async def _write(self, *, trims: bool) -> None:
+        pause = 0.0
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._insert(batch)
-            for _ in batch:
-                self._queue.task_done()
+            if entry := await self._next(pause):
+                self._batch = [entry]
+                while len(self._batch) < _BATCH and not self._queue.empty():
+                    self._batch.append(self._queue.get_nowait())
+                await self._insert(self._batch)
+                written, self._batch = len(self._batch), []
+                for _ in range(written):
+                    self._queue.task_done()
+            self._put(self._repeats.due(self._clock.now()))
+            pause = _TRIM_PAUSE if trims and await self._trim_if_due() else _TICK
+
+    async def _next(self, pause: float) -> AuditEntry | None:
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(self._queue.get(), pause)
+        return None
 
     async def _insert(self, batch: list[AuditEntry]) -> None:
         rows = [msgspec.structs.asdict(entry) for entry in batch]
@@ -175,8 +239,23 @@ class AuditTrail:
             else:
                 return
 
-    async def _forget(self) -> None:
-        oldest = self._clock.now() - self._days * _DAY_MS
-        with suppress(SQLAlchemyError, DatabaseUnavailableError, OSError):
+    async def _trim_if_due(self) -> bool:
+        """Forget some of what is too old; return whether there may be more of it."""
+        now = self._clock.now()
+        if now < self._trim_at:
+            return False
+        too_old = table.c.at < now - self._days * _DAY_MS
+        try:
             async with self._database.begin() as connection:
-                await connection.execute(delete(table).where(table.c.at < oldest))
+                # Two steps: MySQL has no LIMIT in the subquery of a DELETE.
+                oldest = select(table.c.id).where(too_old).order_by(table.c.at).limit(_TRIM_BATCH)
+                found = (await connection.execute(oldest)).scalars().all()
+                if found:
+                    await connection.execute(delete(table).where(table.c.id.in_(found)))
+        except (SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
+            _log.error("the audit trail cannot be trimmed, trying again", error=type(error).__name__)
+            return False
+        if len(found) == _TRIM_BATCH:
+            return True
+        self._trim_at = now + _TRIM_EVERY_MS
+        return False

@@ -37,13 +37,16 @@ audit: Final = Table(
     Column("at", BigInteger, nullable=False),
     Column("event", String(64), nullable=False),
     Column("user_key", String(64)),
+    Column("actor", String(64)),
     Column("session", String(64)),
     Column("reason", String(128)),
     Column("ip", String(45)),
     Column("user_agent", String(256)),
     Column("detail", Text),
+    Column("count", Integer, nullable=False, server_default="1"),
     Index(None, "user_key"),
     Index(None, "session"),
     Index(None, "at"),
 )
-"""One row per thing that happened. `session` is the public handle; ids, tokens and cookies have no column."""
+"""One row per thing that happened, or that visitors repeated `count` times. `actor` is who did it to the user: the key of another
+user, or `command line`. `session` is the public handle; ids, tokens and cookies have no column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from litestar import Request, get, post
@@ -9,12 +10,13 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect, Response
 
+from app.data.audit import acting
 from app.data.users import User
 from app.routes.account import RECENT_MINUTES, is_recent
 from app.services import Injected, Services
 from app.session_data import AppSession
 from session_core import Session, Sessions
-from session_core.errors import ForbiddenError
+from session_core.errors import ForbiddenError, LoginRequiredError
 from session_core.guards import requires_recent_login, requires_role
 from session_core.identity import Identity
 
@@ -52,7 +54,7 @@ async def admin(
         query=q,
         rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found],
         events=events,
-        names=await services.users.names({entry.user_key for entry in events if entry.user_key}),
+        names=await services.users.names({key for entry in events for key in (entry.user_key, entry.actor) if key}),
     )
 
 
@@ -60,9 +62,10 @@ async def admin(
 async def disable_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
     """Refuse a user from the next request on, and end what is open."""
     user = await _somebody_else(key, session, services)
-    await services.users.set_disabled(key, disabled=True)
-    services.audit.add("user.disabled", user_key=key)
-    await sessions.revoke_all(_identity(user), reason="disabled")
+    with _recorded(session):
+        await services.users.set_disabled(key, disabled=True)
+        services.audit.add("user.disabled", user_key=key)
+        await sessions.revoke_all(_identity(user), reason="disabled")
     return Redirect("/admin", status_code=303)
 
 
@@ -70,8 +73,9 @@ async def disable_user(key: FromPath[str], session: Session[AppSession], session
 async def enable_user(key: FromPath[str], session: Session[AppSession], services: Injected) -> Redirect:
     """Let a disabled user log in again."""
     await _somebody_else(key, session, services)
-    await services.users.set_disabled(key, disabled=False)
-    services.audit.add("user.enabled", user_key=key)
+    with _recorded(session):
+        await services.users.set_disabled(key, disabled=False)
+        services.audit.add("user.enabled", user_key=key)
     return Redirect("/admin", status_code=303)
 
 
@@ -79,9 +83,17 @@ async def enable_user(key: FromPath[str], session: Session[AppSession], services
 async def sign_out_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
     """End all sessions of a user."""
     user = await _somebody_else(key, session, services)
-    services.audit.add("user.signed_out", user_key=key)
-    await sessions.revoke_all(_identity(user), reason="administrator")
+    with _recorded(session):
+        services.audit.add("user.signed_out", user_key=key)
+        await sessions.revoke_all(_identity(user), reason="administrator")
     return Redirect("/admin", status_code=303)
+
+
+def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:
+    """Record what the block does to a user as done by the administrator who is logged in."""
+    if session.identity is None:
+        raise LoginRequiredError
+    return acting(session.identity.user_key)
 
 
 async def _somebody_else(key: str, session: Session[AppSession], services: Services) -> User:

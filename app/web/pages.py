@@ -12,7 +12,7 @@ from litestar.enums import MediaType
 from litestar.response import Response
 
 from app import NAME
-from app.web.wording import address, device, duration, iso, place, stamp, story
+from app.web.wording import address, device, duration, iso, origin, place, stamp, story
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -50,6 +50,7 @@ class Pages:
             "device": device,
             "host": lambda url: url.partition("://")[2] or url,
             "iso": iso,
+            "origin": origin,
             "place": place,
             "stamp": stamp,
             "story": story,

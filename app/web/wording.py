@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from app.data.audit import COMMAND_LINE
+
 if TYPE_CHECKING:
     from app.data.audit import AuditEntry
 
-__all__ = ("LANGUAGES", "DeviceName", "address", "device", "duration", "greeting", "iso", "place", "stamp", "story")
+__all__ = ("LANGUAGES", "DeviceName", "address", "device", "duration", "greeting", "iso", "origin", "place", "stamp", "story")
 
 LANGUAGES: Final = (
     ("en", "English"),
@@ -86,11 +88,19 @@ def greeting(language: str) -> tuple[str, str]:
 
 def story(entry: AuditEntry) -> tuple[str, str]:
     """Return what an audit entry means, and its tone: `good`, `bad` or nothing."""
-    return _STORIES.get(entry.event, (entry.event, ""))
+    text, tone = _STORIES.get(entry.event, (entry.event, ""))
+    return (text if entry.count == 1 else f"{text} ({entry.count} times)"), tone
 
 
 def place(entry: AuditEntry) -> str:
-    """Return where an audit entry came from."""
+    """Return where an audit entry came from, for the user it is about: not from where an administrator works."""
+    if entry.actor is not None:
+        return "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
+    return origin(entry)
+
+
+def origin(entry: AuditEntry) -> str:
+    """Return where an audit entry came from, for administrators."""
     client = device(entry.user_agent).name if entry.user_agent else ""
     parts = [client, address(entry.ip) if entry.ip else "", (entry.reason or "").replace("_", " ")]
     return " · ".join(filter(None, parts))

@@ -11,8 +11,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from litestar.exceptions import WebSocketDisconnect
-
+from session_core.connections.closable import ClosableConnection
 from session_core.connections.watch import ConnectionWatch
 from session_core.ids import handle_of
 
@@ -33,8 +32,6 @@ __all__ = ("SESSION_ENDED", "LiveConnection", "LiveConnections")
 SESSION_ENDED: Final = 4401
 """The code that a WebSocket is closed with; guards refuse one with it, too."""
 _REASON: Final = "session ended"
-_CLOSE_SECONDS: Final = 1.0
-"""For the farewell to be taken by the server: a client that reads nothing must not keep the handler."""
 _GRACE_SECONDS: Final = 5.0
 """For a handler to notice, before it is cancelled."""
 
@@ -95,17 +92,10 @@ class LiveConnections:
         self.spawn(self.events.emit("store.unavailable", reason=reason))
 
 
-class LiveConnection:
-    """One WebSocket that was accepted, or one response whose body is not yet complete.
+class LiveConnection(ClosableConnection):
+    """A connection that is closed when its session ends; watched from the moment there is a session."""
 
-    `task` is the one that runs the handler; `sized` says that the response has declared its length. Watched from the moment there
-    is a session.
-    """
-
-    __slots__ = (
-        "_cancelled", "_connections", "_context", "_ended", "_handle", "_key", "_kind", "_over", "_receive", "_released", "_send",
-        "_sized", "_task", "_told", "_waiting", "_watch",
-    )  # fmt: skip
+    __slots__ = ("_connections", "_context", "_handle", "_key", "_watch")
 
     def __init__(
         self,
@@ -118,29 +108,14 @@ class LiveConnection:
         *,
         sized: bool,
     ) -> None:
+        super().__init__(kind, receive, send, task, sized=sized)
         self._connections = connections
         self._handle = handle
-        self._kind = kind
-        self._receive = receive
-        self._send = send
-        self._task = task
-        self._sized = sized
         self._context = copy_context()
         """Of the request: what is told of its end belongs to it, whoever ends it."""
         self._watch: ConnectionWatch | None = None
         self._key = ""
-        self._waiting: asyncio.Timeout | None = None
-        self._ended = self._cancelled = False
-        self._over = asyncio.Event()
-        self._told = asyncio.Event()
-        self._released = asyncio.Event()
         self.enter()
-
-    def stopped(self, error: BaseException) -> bool:
-        """Whether the handler was left with this error because the session has ended: it is nobody's fault."""
-        if isinstance(error, asyncio.CancelledError):
-            return self._cancelled and self._task is not None and self._task.uncancel() == 0
-        return self._ended and isinstance(error, WebSocketDisconnect)
 
     def enter(self) -> None:
         """Have the session watched, if there is one by now."""
@@ -151,46 +126,24 @@ class LiveConnection:
 
     def leave(self) -> None:
         """The connection is over."""
-        self._over.set()
+        super().leave()
         if self._watch is not None:
             self._watch.remove(self, self._key)
             self._watch = None
 
     async def receive(self) -> ReceiveMessage:
-        """Return what the client says; that it is gone, when the session has ended."""
+        """See `ClosableConnection.receive`."""
         self.enter()
-        if self._ended:
-            return await self._disconnect()
-        message: ReceiveMessage | None = None
-        try:
-            async with asyncio.timeout(None) as self._waiting:
-                message = await self._receive()
-        except TimeoutError:
-            if not self._ended:
-                raise
-        finally:
-            self._waiting = None
-            self._released.set()
-        return await self._disconnect() if self._ended or message is None else message
+        return await super().receive()
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; nothing more reaches the client when the session has ended."""
+        """See `ClosableConnection.send`."""
         self.enter()
-        if self._ended:
-            await self._refuse(message)
-            return
-        if message["type"] == "websocket.close" or (message["type"] == "http.response.body" and not message.get("more_body")):
-            self.leave()
-        await self._send(message)
+        await super().send(message)
 
     def end(self, reason: str) -> None:
         """See `Watched.end`."""
-        self._ended = True
-        self._released.clear()
-        if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
-        else:
-            self._released.set()
+        self.begin_close(SESSION_ENDED, _REASON)
         self._connections.spawn(self._close(reason), self._context)
 
     def follow(self, session: Snapshot) -> None:
@@ -200,37 +153,6 @@ class LiveConnection:
         self._key = session.key
 
     async def _close(self, reason: str) -> None:
-        with suppress(Exception):  # the client may be gone as well
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                # Granian sends nothing while it is waiting for the client to say something.
-                await self._released.wait()
-                if not self._sized:  # shorter than it was to be: the server breaks it off when the handler has returned
-                    await self._send(self._farewell())
-        # The handler hears of it only now: servers drop the connection of one that has returned, and the farewell with it.
-        self._told.set()
-        await self._connections.events.emit("connection.closed", handle=handle_of(self._key), reason=reason, kind=self._kind)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await self._over.wait()
-        if not self._over.is_set() and self._task is not None:
-            self._cancelled = self._task.cancel()
-
-    async def _refuse(self, message: Message) -> None:
-        if self._kind == "websocket":
-            if message["type"] != "websocket.close":
-                await self._told.wait()
-                raise WebSocketDisconnect(detail=_REASON, code=SESSION_ENDED)
-            return
-        # An error would end up in the log as the application's fault. `receive` ends a stream; what does not listen is cancelled.
-        await asyncio.Event().wait()
-
-    def _farewell(self) -> Message:
-        if self._kind == "websocket":
-            return {"type": "websocket.close", "code": SESSION_ENDED, "reason": _REASON}
-        return {"type": "http.response.body", "body": b"", "more_body": False}
-
-    async def _disconnect(self) -> ReceiveMessage:
-        await self._told.wait()
-        if self._kind == "websocket":
-            return {"type": "websocket.disconnect", "code": SESSION_ENDED}
-        return {"type": "http.disconnect"}
+        await self.finish_close()
+        await self._connections.events.emit("connection.closed", handle=handle_of(self._key), reason=reason, kind=self.kind)
+        await self.cancel_after(_GRACE_SECONDS)

@@ -37,6 +37,8 @@ _SAFETY_SECONDS: Final = 30.0
 """Between looks at all sessions while the announcements are heard: for what a server forgot to pass on."""
 _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a channel that is lost; meanwhile the store is asked."""
+_CLOSE_SECONDS: Final = 0.25
+"""For a channel to be closed: a server that is frozen does not take part in it."""
 _MAX_MOVES: Final = 100
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
@@ -109,7 +111,7 @@ class ConnectionWatch:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
 
     # -- when to look ----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
 
@@ -62,12 +63,16 @@ def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T
     """Run `work` with the application's store open; an outage is one clear line."""
     plugin = app.plugins.get(SessionPlugin)
 
+    # What an application needs for its listeners: an audit trail, for example.
+    context = app.opt.get("command_context", nullcontext)
+
     async def with_store() -> T:
-        await plugin.store.open()
-        try:
-            return await work(plugin.sessions)
-        finally:
-            await plugin.store.close()
+        async with context():
+            await plugin.store.open()
+            try:
+                return await work(plugin.sessions)
+            finally:
+                await plugin.store.close()
 
     try:
         return asyncio.run(with_store())

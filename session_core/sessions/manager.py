@@ -77,8 +77,9 @@ class SessionManager:
         """End the session that `handle` names, whoever's it is. For operators: reads every session."""
         async for stored in self._scan():
             if handle_of(stored.key) == handle:
+                summary = self._summary(stored)
                 ended = await self.store.delete(stored.key)
-                await self._report(ended, reason, None)
+                await self._report(ended, reason, summary.identity if summary is not None else None)
                 return bool(ended)
         return False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,6 +22,8 @@ __all__ = ("Sweeper",)
 
 _JITTER: Final = 0.1
 """Of the interval: the processes of a deployment do not all claim at the same instant."""
+_STOP_SECONDS: Final = 0.25
+"""For a sweep to notice that it is cancelled: a driver may first ask a server that is frozen."""
 _KEPT_SLOTS: Final = 2
 """For how long a claim is kept: a process whose clock is behind must still find it."""
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
@@ -41,12 +42,11 @@ class Sweeper:
         self._task = asyncio.create_task(self._sweep_for_ever(), name="session-sweeper")
 
     async def stop(self) -> None:
-        """Stop, also in the middle of a sweep. Safe without `start`."""
+        """Stop, also in the middle of a sweep, on a store that does not answer as well. Safe without `start`."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task}, timeout=_STOP_SECONDS)
 
     async def sweep_once(self) -> int | None:
         """Sweep if nobody does in this slot; return how many records were removed, or None when it is another's turn."""

@@ -27,7 +27,7 @@ __all__ = ("GuardedStore",)
 T = TypeVar("T")
 
 _UPKEEP_SECONDS: Final = 60.0
-_CLOSE_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class GuardedStore:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from app.data import audit as audit_module
+from app.data.audit import COMMAND_LINE, acting
+from app.web.request_context import RequestContext, current_request
 from session_core import Event, Identity
 from tests.app.conftest import ISSUER, Running, Start
 
@@ -87,7 +89,7 @@ async def test_a_flood_is_bounded_and_what_is_lost_is_counted(running: Running, 
     await running.services.database.close()
     trail._queue = asyncio.Queue(10)
     for _ in range(25):
-        trail.record(Event(name="login.failed", at=1, reason="state"))
+        trail.record(Event(name="login.failed", at=1, reason="state", identity=ALICE))
     assert trail.lost == 15
     async with running.client() as client:
         assert "audit_entries_lost 15.0" in (await client.get("/metrics")).text
@@ -113,3 +115,134 @@ async def test_old_entries_are_forgotten(start: Start) -> None:
         again.services.audit.record(Event(name="logout.local", at=now, identity=ALICE))
         await again.services.audit.flush(30)
         assert [entry.event for entry in await again.services.audit.latest()] == ["logout.local", "login.succeeded"]
+
+
+async def trimmed(running: Running) -> None:
+    """Once what is too old is gone; the writer looks whenever it has written."""
+    trail = running.services.audit
+    trail.record(Event(name="logout.local", at=running.clock.now(), identity=ALICE))
+    async with asyncio.timeout(30):
+        while trail._trim_at <= running.clock.now():  # noqa: ASYNC110 - it sets a time, no event
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.attack("asvs-14.2.7")
+async def test_old_entries_are_forgotten_by_a_process_that_runs_for_a_year(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "_TRIM_BATCH", 10)
+    monkeypatch.setattr(audit_module, "_TRIM_PAUSE", 0)
+    trail, batches = running.services.audit, 0
+    await trimmed(running)
+    trim = trail._trim_if_due
+
+    async def counted() -> bool:
+        nonlocal batches
+        batches += running.clock.now() >= trail._trim_at
+        return await trim()
+
+    monkeypatch.setattr(trail, "_trim_if_due", counted)
+    for month in range(12):
+        for _ in range(35):
+            trail.record(Event(name="login.succeeded", at=running.clock.now(), identity=ALICE))
+        await trail.flush(30)
+        running.clock.advance(days=30)
+        await trimmed(running)
+        kept = min(month + 1, 3)  # of a month's entries the last are 90 days old, and not older
+        events = [entry.event for entry in await trail.latest(limit=1000)]
+        assert events.count("login.succeeded") == 35 * kept
+    assert batches >= 9 * 4  # small steps: 35 entries in tens
+
+
+@pytest.mark.attack("69")
+@pytest.mark.parametrize("event", ["login.failed", "logout.rejected"])
+async def test_what_strangers_repeat_is_counted_in_two_rows(running: Running, event: str) -> None:
+    trail = running.services.audit
+    async with running.client() as client:
+        for number in range(50):
+            if event == "login.failed":
+                await client.get(f"/auth/callback?state=invented-{number}&code=x")
+            else:
+                await client.post("/auth/backchannel-logout", data={"logout_token": f"a.b.{number}"})
+    await trail.flush(30)
+    assert 1 <= len(await trail.latest()) <= 2  # one for each reason
+    # The minute is over: the next entry, or a moment of quiet, writes what it has left.
+    running.clock.advance(minutes=1)
+    trail.record(Event(name="logout.local", at=1, identity=ALICE))
+    await trail.flush(30)
+    await trail.flush(30)
+    told = [entry for entry in await trail.latest() if entry.event == event]
+    assert sum(entry.count for entry in told) == 50
+    assert len(told) <= 4
+    assert {entry.ip for entry in told} == {"127.0.0.1"}
+
+
+@pytest.mark.attack("69")
+async def test_the_sessions_of_a_stranger_are_few_rows(running: Running) -> None:
+    async with running.client() as client:
+        for _ in range(100):
+            assert (await client.post("/api/session/visits")).status_code == 200
+            client.cookies.clear()
+    await running.services.audit.finish(30)
+    told = [(entry.event, entry.count) for entry in await running.services.audit.latest()]
+    assert told == [("session.created", 99), ("session.created", 1)]
+
+
+@pytest.mark.attack("69")
+async def test_many_addresses_add_no_more_rows_than_a_few(running: Running) -> None:
+    trail = running.services.audit
+    for number in range(1000):
+        current_request.set(RequestContext(ip=f"2001:db8:{number:x}::1" if number % 2 else f"192.0.2.{number % 250}"))
+        trail.record(Event(name="login.failed", at=1, reason=f"invented_{number}"))
+    await trail.finish(30)
+    told = await trail.latest(limit=1000)
+    assert len(told) <= 33
+    assert sum(entry.count for entry in told) == 1000
+
+
+async def test_one_subscriber_of_ipv6_has_one_address(running: Running) -> None:
+    trail = running.services.audit
+    for number in range(1000):
+        current_request.set(RequestContext(ip=f"2001:db8::{number:x}"))
+        trail.record(Event(name="login.failed", at=1, reason="state_unknown"))
+    await trail.finish(30)
+    assert [entry.count for entry in await trail.latest()] == [999, 1]
+
+
+async def test_each_entry_of_a_user_is_kept(running: Running) -> None:
+    for _ in range(50):
+        running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
+    await running.services.audit.finish(30)
+    assert [entry.count for entry in await running.services.audit.latest()] == [1] * 50
+
+
+@pytest.mark.parametrize("act", ["disable", "enable", "sign-out"])
+async def test_an_administrators_act_is_recorded_as_such(running: Running, act: str) -> None:
+    async with running.browser() as alice, running.browser() as admin:
+        user = await running.log_in(alice)
+        boss = await running.log_in(admin, "boss", roles=("admin",))
+        await running.services.audit.flush(30)
+        before = len(await running.services.audit.of_user(user.user_key))
+        answer = await admin.post(f"/admin/users/{user.user_key}/{act}", headers={"user-agent": "Administrator/1"})
+        assert answer.status_code == 303
+        await running.services.audit.flush(30)
+        told = (await running.services.audit.of_user(user.user_key))[:-before]
+        assert told
+        assert {entry.actor for entry in told} == {boss.user_key}
+        page = (await admin.get("/admin")).text
+        assert "by Boss" in page
+        if act == "enable":
+            page = (await alice.get("/account")).text
+            assert "by an administrator" in page
+            assert "Administrator" not in page
+        own = await running.services.audit.of_user(boss.user_key)
+        assert {entry.actor for entry in own} == {None}
+
+
+async def test_what_is_done_to_oneself_names_no_actor(running: Running) -> None:
+    with acting(ALICE.user_key):
+        running.services.audit.record(Event(name="session.revoked", at=1, identity=ALICE))
+    with acting(COMMAND_LINE):
+        running.services.audit.record(Event(name="session.revoked", at=1, identity=ALICE))
+    await running.services.audit.flush(30)
+    assert [entry.actor for entry in await running.services.audit.latest()] == [COMMAND_LINE, None]

@@ -123,3 +123,27 @@ async def test_a_search_takes_its_words_literally(running: Running, query: str) 
     await running.services.users.remember(Identity(issuer=ISSUER, subject="alice"), {"name": "Alice"})
     assert await running.services.users.search(query) == []
     assert len(await running.services.users.search("LIC")) == 1
+
+
+def test_entries_of_before_were_done_by_the_user_once(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite+aiosqlite:///{file}"}
+
+    def alembic(*arguments: str) -> None:
+        command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert result.returncode == 0, result.stderr
+
+    alembic("upgrade", "0002")
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO audit_trail (at, event, user_key) VALUES (7, 'login.succeeded', 'alice')")
+    alembic("upgrade", "0003")
+    with engine.connect() as connection:
+        row = connection.exec_driver_sql("SELECT at, event, user_key, actor, count FROM audit_trail").one()
+        assert tuple(row) == (7, "login.succeeded", "alice", None, 1)
+    alembic("downgrade", "0002")
+    with engine.connect() as connection:
+        row = connection.exec_driver_sql("SELECT at, event, user_key FROM audit_trail").one()
+        assert tuple(row) == (7, "login.succeeded", "alice")
+    engine.dispose()

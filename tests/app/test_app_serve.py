@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from session_core import Identity
 from tests.app.processes import ROOT, clean_environment
 from tests.support.ports import free_ports
 
@@ -23,15 +25,18 @@ SERVE = (sys.executable, "-c", "import sys; from app.cli import serve; sys.exit(
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    directory: Path, *arguments: str, command: Sequence[str] = SERVE, start_new_session: bool = False, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     (port,) = free_ports(1)
     process = subprocess.Popen(
-        [*SERVE, "--port", str(port), *arguments],
+        [*command, "--port", str(port), *arguments],
         cwd=directory,
         env={**clean_environment(), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=start_new_session,
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -167,6 +172,36 @@ def test_the_command_line_finds_the_application_without_being_told(tmp_path: Pat
     assert "/admin" in check.stdout
     assert run(ROOT, litestar, "sessions", "stats", **keep).returncode == 0
     assert run(ROOT, litestar, "run", "--help", **keep).returncode == 0
+
+
+def test_what_the_command_line_ends_is_in_the_audit_trail(tmp_path: Path) -> None:
+    litestar = (str(Path(sys.executable).parent / "litestar"), "--app", "app:create_app", "sessions")
+    identity = ("--issuer", "https://op.example", "--subject", "alice")
+    begin = """
+import asyncio
+from app import create_app
+from session_core import Identity, SessionPlugin
+from session_core.sessions.record import Device
+async def begin():
+    app = create_app()
+    async with app.lifespan():
+        lifecycle = app.plugins.get(SessionPlugin).lifecycle
+        for subject in ("alice", "alice", "bob"):
+            identity = Identity(issuer="https://op.example", subject=subject)
+            await lifecycle.begin(bytes([0x80]), device=Device(), identity=identity)
+asyncio.run(begin())
+"""
+    begun = run(tmp_path, sys.executable, "-c", begin)
+    assert begun.returncode == 0, begun.stderr
+    assert run(tmp_path, *litestar, "revoke-all", *identity).stdout == "ended 2 session(s)\n"
+    (line,) = run(tmp_path, *litestar, "list").stdout.splitlines()
+    assert run(tmp_path, *litestar, "revoke", line.split()[0]).returncode == 0
+    with sqlite3.connect(tmp_path / "var" / "app.db") as database:
+        rows = database.execute("SELECT user_key, actor, reason FROM audit_trail WHERE event = 'session.revoked'").fetchall()
+    database.close()
+    alice, bob = (Identity(issuer="https://op.example", subject=subject).user_key for subject in ("alice", "bob"))
+    expected = [(alice, "command line", "operator")] * 2 + [(bob, "command line", "operator")]
+    assert rows == expected
 
 
 def test_check_names_each_setting_that_is_not_fit_for_production(tmp_path: Path) -> None:

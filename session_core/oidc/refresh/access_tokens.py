@@ -8,6 +8,7 @@ expired token, in this process and in others, one redeems it, and the others tak
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import (
@@ -33,6 +34,8 @@ __all__ = ("AccessTokens",)
 _EARLY_SECONDS: Final = 30
 """Refreshed this long before the expiry, so that the token is still good when it arrives somewhere; of a token that does not live
 long, in the last quarter of its life."""
+_DRAIN_SECONDS: Final = 5.0
+"""For all that is under way when the process stops; a supervisor kills it after ten or more."""
 _ARRIVAL_SECONDS: Final = 5
 """A token that expires sooner than this is not handed out while another one is under way."""
 
@@ -48,7 +51,6 @@ class AccessTokens:
         timeout = relying_parties.config.http_timeout_seconds
         self._patience_seconds = self.refresh.lease_seconds + timeout
         """How long a request waits: until a dead holder's lease is free, and then for a redemption."""
-        self._drain_seconds = 3 * timeout
 
     async def access_token(self, session: SessionHandle[Any], *, refused: str | None = None) -> str:
         """Return an access token that is valid now.
@@ -102,9 +104,9 @@ class AccessTokens:
 
     async def close(self) -> None:
         """Wait for refreshes and revocations that are under way, for a while: a process that stops must not lose a login."""
-        await self._flight.drain(self._drain_seconds)
-        await self.refresh.drain(self._drain_seconds)
-        await self.refresh.revocation.close(self._drain_seconds)
+        until = time.monotonic() + _DRAIN_SECONDS
+        for drain in (self._flight.drain, self.refresh.drain, self.refresh.revocation.close):
+            await drain(max(0.0, until - time.monotonic()))
 
     async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:
         try:

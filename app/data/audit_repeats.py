@@ -1,0 +1,72 @@
+"""Bounds what visitors can add to the audit trail: what one address repeats within a minute is counted. Knows no database.
+
+A client without a login can cause some events in any number: a callback with an invented state, a logout token that is none. The
+first one is kept as it is; the repetitions of a minute become one entry with their number.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from app.data.audit import AuditEntry
+
+__all__ = ("Repeats",)
+
+_MINUTE_MS: Final = 60_000
+_MOST: Final = 30
+"""Different entries in a minute; further ones are counted by event alone. An attacker may have many addresses."""
+_IPV6_PREFIX: Final = 64
+"""What one subscriber has."""
+_Key: TypeAlias = tuple[str, str | None, str | None]
+
+
+class Repeats:
+    """The entries without a user of the current minute."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._first: dict[_Key, AuditEntry] = {}
+        self._repeated: dict[_Key, AuditEntry] = {}
+        """All after the first."""
+
+    def admit(self, entry: AuditEntry, now: int) -> list[AuditEntry]:
+        """Return what is to be written at once: what the minute before has left, and this entry when it is the first."""
+        due = self.due(now)
+        key = (entry.event, entry.reason, _network(entry.ip))
+        if key not in self._first and len(self._first) >= _MOST:
+            key = (entry.event, None, None)
+            entry = msgspec.structs.replace(entry, reason=None, ip=None)
+        if key not in self._first:
+            self._first[key] = entry
+            return [*due, entry]
+        before = self._repeated.get(key)
+        count = 1 if before is None else before.count + 1
+        earlier = before or self._first[key]
+        # Of one visitor the session and the client are known, of several neither.
+        session = entry.session if entry.session == earlier.session else None
+        agent = entry.user_agent if entry.user_agent == earlier.user_agent else None
+        self._repeated[key] = msgspec.structs.replace(entry, count=count, session=session, user_agent=agent, detail=None)
+        return due
+
+    def due(self, now: int) -> list[AuditEntry]:
+        """Return the repetitions of a minute that is over."""
+        minute = now // _MINUTE_MS
+        return [] if minute == self._minute else self.take(minute)
+
+    def take(self, minute: int | None = None) -> list[AuditEntry]:
+        """Return all repetitions that were not returned yet, and begin anew."""
+        taken = list(self._repeated.values())
+        self._first, self._repeated = {}, {}
+        if minute is not None:
+            self._minute = minute
+        return taken
+
+
+def _network(ip: str | None) -> str | None:
+    if ip is None or ":" not in ip:
+        return ip
+    return str(ip_network((ip_address(ip), _IPV6_PREFIX), strict=False))

@@ -1,0 +1,129 @@
+"""A WebSocket or a response that can be closed while its handler runs. Knows no session and no store.
+
+For the handler it is as if the client had hung up: `receive` says so, and a stream's generator is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from litestar.exceptions import WebSocketDisconnect
+
+if TYPE_CHECKING:
+    from litestar.types import Message, Receive, ReceiveMessage, Send
+
+__all__ = ("ClosableConnection",)
+
+_CLOSE_SECONDS: Final = 1.0
+"""For the server to take the farewell: a client that reads nothing must not keep the handler."""
+
+
+class ClosableConnection:
+    """One WebSocket, or one response whose body is not yet complete.
+
+    `task` is the one that runs the handler; `sized` says that the response has declared its length, which the farewell cannot
+    keep. `code` and `reason` are what a WebSocket is closed with.
+    """
+
+    __slots__ = (
+        "_cancelled", "_code", "_ended", "_over", "_reason", "_receive", "_released", "_send", "_sized", "_task", "_told",
+        "_waiting", "kind",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None, *, sized: bool = False) -> None:
+        self.kind = kind
+        self._receive = receive
+        self._send = send
+        self._task = task
+        self._sized = sized
+        self._code, self._reason = 1000, ""
+        self._waiting: asyncio.Timeout | None = None
+        self._ended = self._cancelled = False
+        self._over = asyncio.Event()
+        self._told = asyncio.Event()
+        self._released = asyncio.Event()
+
+    def stopped(self, error: BaseException) -> bool:
+        """Whether the handler was left with this error because the connection was closed here."""
+        if isinstance(error, asyncio.CancelledError):
+            return self._cancelled and self._task is not None and self._task.uncancel() == 0
+        return self._ended and isinstance(error, WebSocketDisconnect)
+
+    def leave(self) -> None:
+        """The connection is over."""
+        self._over.set()
+
+    async def receive(self) -> ReceiveMessage:
+        """Return what the client says; that it is gone, once the connection was closed here."""
+        if self._ended:
+            return await self._disconnect()
+        message: ReceiveMessage | None = None
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                message = await self._receive()
+        except TimeoutError:
+            if not self._ended:
+                raise
+        finally:
+            self._waiting = None
+            self._released.set()
+        return await self._disconnect() if self._ended or message is None else message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; nothing more reaches the client once the connection was closed here."""
+        if self._ended:
+            await self._refuse(message)
+            return
+        if message["type"] == "websocket.close" or (message["type"] == "http.response.body" and not message.get("more_body")):
+            self.leave()
+        await self._send(message)
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Let nothing more through, in either direction; `finish_close` does the rest."""
+        self._ended, self._code, self._reason = True, code, reason
+        self._released.clear()
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+        else:
+            self._released.set()
+
+    async def finish_close(self) -> None:
+        """Tell the client, then the handler."""
+        with suppress(Exception):  # the client may be gone as well
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                # Granian sends nothing while it is waiting for the client to say something.
+                await self._released.wait()
+                if not self._sized:  # shorter than it was to be: the server breaks it off when the handler has returned
+                    await self._send(self._farewell())
+        # The handler hears of it only now: servers drop the connection of one that has returned, and the farewell with it.
+        self._told.set()
+
+    async def cancel_after(self, seconds: float) -> None:
+        """Cancel the handler when it has not ended in this time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        if not self._over.is_set() and self._task is not None:
+            self._cancelled = self._task.cancel()
+
+    async def _refuse(self, message: Message) -> None:
+        if self.kind == "websocket":
+            if message["type"] != "websocket.close":
+                await self._told.wait()
+                raise WebSocketDisconnect(detail=self._reason, code=self._code)
+            return
+        # An error would end up in the log as the application's fault. `receive` ends a stream; what does not listen is cancelled.
+        await asyncio.Event().wait()
+
+    def _farewell(self) -> Message:
+        if self.kind == "websocket":
+            return {"type": "websocket.close", "code": self._code, "reason": self._reason}
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+    async def _disconnect(self) -> ReceiveMessage:
+        await self._told.wait()
+        if self.kind == "websocket":
+            return {"type": "websocket.disconnect", "code": self._code}
+        return {"type": "http.disconnect"}
