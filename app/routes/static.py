@@ -29,4 +29,11 @@ async def asset(name: FromPath[str], v: FromQuery[str | None] = None) -> Respons
     return Response(found[0], media_type=found[1], headers={"cache-control": caching})
 
 
-handlers = [asset]
+@get("/favicon.ico", include_in_schema=False)
+async def favicon() -> Response[bytes]:
+    """Return the logo: what browsers ask for on a page that names no icon, such as JSON or a page of the library."""
+    content, media_type = _ASSETS["logo.svg"]
+    return Response(content, media_type=media_type, headers={"cache-control": "public, max-age=86400"})
+
+
+handlers = [asset, favicon]

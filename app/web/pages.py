@@ -79,6 +79,7 @@ class Pages:
             user=user,
             navigation=navigation,
             path=request.scope["path"],
+            fetched=request.method == "GET",
             unsent=request.query_params.get("unsent") == "1",
             **values,
         )

@@ -173,7 +173,8 @@ class _Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        if tag in {"script", "style", "iframe"} or "style" in values or any(name.startswith("on") for name in values):
+        scripted = tag == "script" and "src" not in values
+        if scripted or tag in {"style", "iframe"} or "style" in values or any(name.startswith("on") for name in values):
             self.inline.append(tag)
         if tag in {"link", "img", "script"}:
             self.loads.append(values.get("href") or values.get("src") or "")

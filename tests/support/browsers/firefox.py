@@ -7,14 +7,14 @@ import re
 import subprocess
 import tempfile
 from base64 import b64decode
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from websockets.sync.client import connect
 
 from tests.support.browsers.programs import find_program, start_program, stop_program
-from tests.support.browsers.window import Browser, PageIsLoadingError, Window
+from tests.support.browsers.window import ARRIVED, Browser, PageIsLoadingError, Window
 
 __all__ = ("Firefox",)
 
@@ -96,8 +96,10 @@ class FirefoxWindow(Window):
         self._tab: str = self._command("browsingContext.create", type="tab", userContext=self.user_context)["context"]
 
     def open(self, url: str) -> None:
-        with suppress(PageIsLoadingError):  # a script of the page has led on already
-            self._command("browsingContext.navigate", context=self._tab, url=url, wait="complete")
+        # Not `wait="complete"`: when a script of the page leads on at once, the answer may never come.
+        self.run("window.isLeft = true")
+        self._command("browsingContext.navigate", context=self._tab, url=url, wait="none")
+        self.wait_for(ARRIVED)
 
     def run(self, script: str) -> Any:
         answer = self._command(

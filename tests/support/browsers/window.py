@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-__all__ = ("Browser", "PageIsLoadingError", "Window")
+__all__ = ("ARRIVED", "Browser", "PageIsLoadingError", "Window")
+
+
+ARRIVED: Final = "return !window.isLeft && document.readyState === 'complete' && location.href !== 'about:blank'"
+"""Whether the page that was marked as left is gone, and not only for the empty one that a new process begins with."""
 
 
 class PageIsLoadingError(Exception):
@@ -51,23 +55,35 @@ class Window(ABC):
 
     def wait_for(self, script: str) -> Any:
         """Return the first true value that a script returns."""
+        return self.wait_until(lambda: self.run(script), script)
+
+    def wait_until(self, condition: Callable[[], Any], what: str = "the condition") -> Any:
+        """Return the first true value of a condition, which may meet pages that are being replaced."""
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                if found := self.run(script):
+                if found := condition():
                     return found
             except PageIsLoadingError:
                 pass
             if time.monotonic() > deadline:
-                message = f"not within {self.timeout} s: {script}\non {self.url}:\n{self.text}"
+                message = f"not within {self.timeout} s: {what}\non {self.url}:\n{self.text}"
                 raise AssertionError(message)
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
         """Wait for an element, and click on it as a user does."""
-        self.wait_for(f"return document.readyState === 'complete' && document.querySelector({selector!r}) !== null")
-        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        element = f"document.querySelector({selector!r})"
+        self.wait_for(f"return document.readyState === 'complete' && {element} !== null")
+        self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         self.press(selector)
+
+    def follow(self, selector: str) -> None:
+        """Click on what leads to another page, and wait for that page."""
+        self.wait_for(f"return document.readyState === 'complete' && document.querySelector({selector!r}) !== null")
+        self.run("window.isLeft = true")
+        self.click(selector)
+        self.wait_for(ARRIVED)
 
     def fill(self, selector: str, value: str) -> None:
         """Put a value into a field."""
