@@ -24,7 +24,9 @@ _GOOD: Final = (
 )
 _EXTRAS: Final = {
     "postgresql": "postgresql",
+    "postgres": "postgresql",
     "mysql": "mysql",
+    "mariadb": "mysql",
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
     "http": "http",
     "https": "http",
@@ -32,8 +34,11 @@ _EXTRAS: Final = {
     "keyvalue": "keyvalue",
 }
 """The extra of this package that installs what a scheme needs."""
-_USER_SCHEMES: Final = frozenset({"postgresql", "mysql"})
+_USER_SCHEMES: Final = frozenset({"postgresql", "postgres", "mysql", "mariadb"})
 """Where a name without a password is a user; elsewhere it is a token, or a password in the wrong place."""
+
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.%-]*)(?::[0-9]*)?"
+_AUTHORITY: Final = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
@@ -75,7 +80,10 @@ def redacted(url: str) -> str:
     name, colon, _ = credentials.partition(":")
     if at and not colon and scheme not in _USER_SCHEMES:
         name = "***"  # a token or password, where a user would be
-    return f"{head}://{name}{':***' if colon else ''}{at}{place}"
+    authority, slash, path = place.partition("/")
+    if not _AUTHORITY.fullmatch(authority):
+        authority = "***"  # a user and a password without their `@`, perhaps
+    return f"{head}://{name}{':***' if colon else ''}{at}{authority}{slash}{path}"
 
 
 def _hides_credentials(tail: str) -> bool:
@@ -159,7 +167,9 @@ _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "file": _directory,
     "sqlite": _sqlite,
     "postgresql": _sql,
+    "postgres": _sql,
     "mysql": _sql,
+    "mariadb": _sql,
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _redis),
     "http": _unstorage,
     "https": _unstorage,

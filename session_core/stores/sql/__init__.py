@@ -1,4 +1,4 @@
-"""The store on PostgreSQL, MySQL, MariaDB and SQLite through SQLAlchemy Core."""
+"""The store on PostgreSQL, MySQL and MariaDB."""
 
 from session_core.stores.sql.store import SqlStore
 

@@ -1,32 +1,33 @@
 """Calls on the database of the SQL store: reads, writes, transactions, and what is run again; knows no session.
 
-What the database undid and says so (a deadlock, a serialization failure) is run again. So is what was under way when the
+Every call has a deadline, and takes it along to the place where its effect is decided: the server compares it with its own clock
+in a statement that commits itself, or in the same message as the commit. So what was given up here has no effect later, however
+long the server was frozen.
+
+What the database undid and reports so (a deadlock, a serialization failure) is run again. So is what was under way when the
 connection was lost: nothing of it was done, unless the lost answer was the one to a commit. Then the work runs again knowing
-that (`Earlier`), and decides by what is stored whether the first run was applied. What took too long is not repeated: the time
-is up.
+that (`Earlier`), and decides by what is stored whether the first run was applied.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from session_core.errors import StoreUnavailableError
-from session_core.stores.sql.engines import Engines, make_private_file
-from session_core.stores.sql.errors import failures_of, is_lost, is_read_only, is_undone, kind_of, lacks_tables
-from session_core.stores.sql.tables import check_tables, create_tables
-from session_core.stores.sql.url import parse_url
+from session_core.stores.deadlines import step_deadline
+from session_core.stores.sql.errors import advice_for, is_lock_timeout, is_lost, is_read_only, is_undone, kind_of
+from session_core.stores.sql.link import Late
+from session_core.stores.sql.pool import Pool
+from session_core.stores.sql.tables import prepare_tables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from sqlalchemy import Executable
-    from sqlalchemy.engine import Row
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from session_core.stores.sql.link import Driver, Link
+    from session_core.stores.sql.statements import Statement
 
 __all__ = ("Earlier", "SqlDatabase")
 
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 3
 """On new connections. Each costs a connection to be set up, and a server that loses three in a row is not well."""
+_MARGIN: Final = 0.02
+_CLOCK_WAS_SET: Final = 0.1
+"""Seconds. If the server says that it is too late with more than that left, its clock is not what was believed."""
 
 
 class Earlier(Generic[T]):
@@ -41,174 +45,187 @@ class Earlier(Generic[T]):
 
     __slots__ = ("results", "uncertain")
 
-    def __init__(self) -> None:
-        self.uncertain = False
+    def __init__(self, *, uncertain: bool = False) -> None:
+        self.uncertain = uncertain
         """Whether one of them may have been applied."""
         self.results: list[T] = []
         """What they would have returned (nothing for a single statement, whose answer is the commit's)."""
 
 
 class SqlDatabase:
-    """One database, in three ways of talking to it: reads, single writes and write transactions."""
+    """One database, in three ways of talking to it: reads, single writes and write transactions.
 
-    def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
-        self.url = parse_url(url)
-        self.dialect = self.url.get_backend_name()
+    `timeout` is in seconds, and holds where the caller has no deadline of its own (`step_deadline`).
+    """
+
+    def __init__(self, driver: Driver, *, pool_size: int, timeout: float) -> None:
+        self.driver = driver
         self._pool_size = pool_size
         self._timeout = timeout
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._engines: Engines | None = None
+        self._pool: Pool | None = None
 
     async def open(self, *, with_tables: bool) -> None:
-        """Make the pools, and the file and tables where they are missing. A second call starts anew.
+        """Look at the tables, and make them where they are missing. A second call starts anew.
 
         Raises `ConfigurationError` when the tables are missing and not to be made, or are those of another version.
         """
         await self.close()
-        self._engines = Engines(self.url, pool_size=self._pool_size, timeout=self._timeout)
+        deadline = self.deadline()
+        # A pool for this alone: by its connection the driver finds out what stands between, and how to open the others.
+        pool = Pool(self.driver.connect, 1)
         try:
-            async with self._outages():
-                if self.dialect == "sqlite":
-                    await asyncio.to_thread(make_private_file, self.url.database or "")
-                    await self._use_write_ahead_log()
 
-            async def work(connection: AsyncConnection, earlier: Earlier[None]) -> None:
+            async def work(link: Link, earlier: Earlier[None]) -> None:
                 del earlier
-                if with_tables:
-                    await create_tables(connection)
-                await check_tables(connection)
+                await prepare_tables(link, create=with_tables)
 
-            await self.transact(work)
-        except BaseException:
-            await self.close()
-            raise
+            await self._repeat(pool, work, deadline, Earlier(), transaction=True)
+        finally:
+            await pool.close()
+        self._pool = Pool(self.driver.connect, self._pool_size)
 
     async def close(self) -> None:
-        """Close every connection, when the calls under way have ended. Idempotent."""
+        """Close every connection, when the calls under way have ended; each has a deadline. Idempotent."""
         if self._under_way:
             await asyncio.wait(self._under_way)
-        engines, self._engines = self._engines, None
-        if engines is not None and engines.checkpoints is not None:
-            await engines.checkpoints.stop()
-        for engine in engines.all if engines is not None else ():
-            try:
-                # A server that hangs does not answer a farewell either.
-                async with asyncio.timeout(self._timeout):
-                    await engine.dispose()
-            except TimeoutError:
-                await engine.dispose(close=False)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
-    async def read(self, statement: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
-        """Return the rows of one SELECT, without a transaction around it."""
+    def deadline(self) -> float:
+        """Return when a call that begins now must have taken effect."""
+        now = monotonic()
+        deadline = step_deadline()
+        # A little before that of the caller, whose timer would not wait for what is known here: that nothing was done.
+        return now + self._timeout if deadline is None else deadline - (deadline - now) * _MARGIN
 
-        async def work(connection: AsyncConnection, earlier: Earlier[Sequence[Row[Any]]]) -> Sequence[Row[Any]]:
+    @property
+    def pool(self) -> Pool:
+        """The connections. Raises `StoreUnavailableError` while the store is not open."""
+        if self._pool is None:
+            msg = "the session store is not open"
+            raise StoreUnavailableError(msg, not_applied=True)
+        return self._pool
+
+    async def read(
+        self, statement: Statement, values: Mapping[str, object], *, deadline: float | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Return the rows of one SELECT."""
+
+        async def work(link: Link, earlier: Earlier[Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
             del earlier
-            return (await connection.execute(statement, parameters)).all()
+            return await link.rows(statement, values)
 
-        return await self._to_its_end(self._repeat(lambda engines: engines.reads, work, transaction=False))
+        return await self.write(work, deadline=deadline)
 
-    async def write(self, work: Callable[[AsyncConnection, Earlier[T]], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[Link, Earlier[T]], Awaitable[T]], *, deadline: float | None = None) -> T:
         """Run `work`, whose one writing statement commits itself; it may run again (see `Earlier`)."""
-        return await self._to_its_end(self._repeat(lambda engines: engines.singles, work, transaction=False))
+        return await self._start(work, deadline, None, transaction=False)
 
-    async def transact(self, work: Callable[[AsyncConnection, Earlier[T]], Awaitable[T]]) -> T:
+    async def transact(
+        self,
+        work: Callable[[Link, Earlier[T]], Awaitable[T]],
+        *,
+        deadline: float | None = None,
+        earlier: Earlier[T] | None = None,
+    ) -> T:
         """Run `work` in one write transaction; it may run again (see `Earlier`)."""
-        return await self._to_its_end(self._repeat(lambda engines: engines.transactions, work, transaction=True))
+        return await self._start(work, deadline, earlier, transaction=True)
 
-    @asynccontextmanager
-    async def apart(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection that takes no place in a pool, and is closed afterwards; raises what the driver raises."""
-        async with self._opened().reads.connect() as connection:
-            await connection.run_sync(lambda connection: connection.detach())
-            yield connection
+    def unavailable(self, error: Exception, *, not_applied: bool) -> StoreUnavailableError:
+        """Return the outage that an error is, by its kind alone: messages of drivers quote values."""
+        kind = "too late" if isinstance(error, Late) else kind_of(error)
+        msg = f"the {self.driver.dialect} session store is unavailable ({kind}){advice_for(error)}"
+        return StoreUnavailableError(msg, not_applied=not_applied)
 
-    async def _to_its_end(self, call: Coroutine[Any, Any, T]) -> T:
-        """Let a call end even if who waits for it is cancelled: clients that hang up would cost a connection each."""
-        task = asyncio.create_task(call)
+    async def _start(
+        self,
+        work: Callable[[Link, Earlier[T]], Awaitable[T]],
+        deadline: float | None,
+        earlier: Earlier[T] | None,
+        *,
+        transaction: bool,
+    ) -> T:
+        """Run the work in a task of its own: a client that hangs up costs no connection, and the deadline ends the work."""
+        call = self._repeat(
+            self.pool, work, self.deadline() if deadline is None else deadline, earlier or Earlier(), transaction=transaction
+        )
+        return await asyncio.shield(self.spawn(call))
+
+    def spawn(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a call in a task of its own; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(call)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody else may be there any more to be told
+            task.exception()  # its caller may have been cancelled
 
     async def _repeat(
         self,
-        way: Callable[[Engines], AsyncEngine],
-        work: Callable[[AsyncConnection, Earlier[T]], Awaitable[T]],
+        pool: Pool,
+        work: Callable[[Link, Earlier[T]], Awaitable[T]],
+        deadline: float,
+        earlier: Earlier[T],
         *,
         transaction: bool,
     ) -> T:
-        async with self._outages():
-            earlier: Earlier[T] = Earlier()
-            undone = lost = 0
-            while True:
-                try:
-                    return await _run(way(self._opened()), work, earlier, transaction=transaction)
-                except DBAPIError as error:
-                    if is_undone(error):
-                        undone = min(undone + 1, 5)
-                    elif (is_lost(error) or is_read_only(error)) and lost < _ATTEMPTS - 1:
-                        # The server was restarted since this connection was last used, or another one is the primary now.
-                        lost += 1
-                    else:
-                        raise
-                # At random, or two that met in a deadlock meet there again. `_outages` bounds it all in time.
-                await asyncio.sleep(random.uniform(0, 0.001 * 2**undone) if undone else 0)  # noqa: S311 - no secret
-
-    def _opened(self) -> Engines:
-        if self._engines is None:
-            msg = "the session store is not open"
-            raise StoreUnavailableError(msg)
-        return self._engines
-
-    async def _use_write_ahead_log(self) -> None:
-        """Readers then never wait for the writer. Kept in the file; where a file system cannot, sessions work without."""
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        undone = lost = 0
         while True:
+            link: Link | None = None
             try:
-                async with self._opened().reads.connect() as connection:
-                    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                return
-            except DBAPIError as error:
-                # SQLite does not wait by itself here when several processes start at once.
-                if not is_undone(error) or asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(0.01)
-
-    @asynccontextmanager
-    async def _outages(self) -> AsyncIterator[None]:
-        """Tell any failure of the database as an outage, by its kind alone: messages of drivers quote values."""
-        failures = failures_of(self._engines.transactions.dialect.dbapi if self._engines else None)
-        try:
-            async with asyncio.timeout(self._timeout * 2):
-                yield
-        except failures as error:
-            advice = "; its tables are missing or of another version: migrate the database" if lacks_tables(error) else ""
-            msg = f"the {self.dialect} session store is unavailable ({kind_of(error)}){advice}"
-            raise StoreUnavailableError(msg) from error
+                async with pool.lend(deadline) as link:
+                    return await _run(link, work, earlier, self.driver.failures, transaction=transaction)
+            except Late as error:
+                if link is None or deadline - monotonic() < _CLOCK_WAS_SET:
+                    raise self.unavailable(error, not_applied=not earlier.uncertain) from error
+                link.clock.forget()
+            except self.driver.failures as error:
+                gone = link is not None and (is_lost(error) or not link.is_open)
+                if monotonic() >= deadline:
+                    raise self.unavailable(error, not_applied=not earlier.uncertain) from error
+                if is_undone(error) and not (is_lock_timeout(error) and deadline - monotonic() < 1):
+                    undone = min(undone + 1, 5)
+                elif (gone or is_lost(error) or is_read_only(error)) and lost < _ATTEMPTS - 1:
+                    lost += 1
+                else:
+                    raise self.unavailable(error, not_applied=not earlier.uncertain) from error
+            # At random, or two that met in a deadlock meet there again.
+            await asyncio.sleep(random.uniform(0, 0.001 * 2**undone) if undone else 0)  # noqa: S311 - no secret
 
 
 async def _run(
-    engine: AsyncEngine,
-    work: Callable[[AsyncConnection, Earlier[T]], Awaitable[T]],
+    link: Link,
+    work: Callable[[Link, Earlier[T]], Awaitable[T]],
     earlier: Earlier[T],
+    failures: tuple[type[Exception], ...],
     *,
     transaction: bool,
 ) -> T:
-    """Run the work once, and note when it cannot be told whether it was applied."""
+    """Run the work once, and note when it cannot be known whether it was applied."""
     committing: list[T] = []
-    async with engine.connect() as connection:
-        try:
-            result = await work(connection, earlier)
-            if transaction:
-                committing.append(result)
-                await connection.commit()
-        except DBAPIError as error:
-            if is_lost(error) and not is_read_only(error) and (committing or not transaction):
-                earlier.uncertain = True
-                earlier.results.extend(committing)
-            raise
+    try:
+        if transaction:
+            await link.begin()
+        result = await work(link, earlier)
+        if transaction:
+            committing.append(result)
+            await link.commit()
+    except BaseException as error:
+        gone = isinstance(error, failures) and (is_lost(error) or not link.is_open) and not is_read_only(error)
+        if gone and (committing or not transaction):
+            earlier.uncertain = True
+            earlier.results.extend(committing)
+        if not isinstance(error, Exception):
+            link.terminate()
+        elif transaction and link.is_open:
+            try:
+                await link.rollback()
+            except failures:
+                link.terminate()
+        raise
     return result

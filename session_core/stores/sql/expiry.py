@@ -1,103 +1,137 @@
-"""The statements that remove what has expired, and meet nobody on their way; they know no transaction."""
+"""Removes what has expired, in small steps that do not block other transactions.
+
+A step holds locks, a connection and a core, and requests may have to wait for it. How long it takes is found out by doing it:
+rows are larger here, disks slower there, and the machine has more to do than yesterday.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, delete, func, literal_column, select, text, true
-from sqlalchemy.dialects import mysql
-
-from session_core.stores.sql.schema import claims, sessions
+from session_core.stores.sql.statements import Statement
+from session_core.stores.sql.steps import LOCK_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
 
-    from sqlalchemy import BindParameter, ColumnElement, Executable, Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from session_core.stores.sql.database import Earlier, SqlDatabase
+    from session_core.stores.sql.link import Link
 
-__all__ = ("remove", "remove_alone", "removes_alone", "take_expired")
+__all__ = ("Pace", "remove_expired", "remove_some")
 
-_DIALECTS: Final = ("sqlite", "postgresql", "mysql")
+_NAMES: Final = {"sessions": "key", "session_claims": "name"}
 _OTHERS: Final = 100
 """Rows that another sweeper may be at, and that are looked past."""
-_now: Final[BindParameter[int]] = bindparam("now")
-# In the order of the index. Without it PostgreSQL reads the table from its beginning: with each step of a sweep more pages that
-# earlier steps have emptied.
-_expired: Final = {
-    table: select(table.primary_key.columns[0])
-    .where(table.c.expires_at <= _now)
-    .order_by(table.c.expires_at)
-    .limit(bindparam("limit"))
-    for table in (sessions, claims)
+_FEWEST: Final = 25
+"""Rows. With fewer a step is all overhead."""
+_MOST: Final = 100
+"""Rows, however fast they are: what they leave behind (dirty pages, log, index entries) is written by others, and later."""
+_STEP_SECONDS: Final = 0.005
+"""What a step is to take at most; one that took longer is halved."""
+_LONGEST_REST: Final = 1.0
+"""Seconds. A step that waited for a lost server says nothing of the next one."""
+_CALL_SECONDS: Final = 10.0
+"""Callers have deadlines of their own; what is left is for the next call."""
+
+# By the places of the rows: whatever PostgreSQL knows of the table, it need not plan how to find them. By their names it may read
+# the whole table, and compare each row with all of them, until it has statistics. In the order of the index: without it
+# PostgreSQL reads the table from its beginning, with each step more pages that earlier steps have emptied. The expiry is asked
+# again: the row may have been replaced by a new session of that name after the statement began. The commit waits for no disk, and
+# no other commit waits behind it: what a crash brings back has expired, and is swept again.
+_REMOVE: Final = {
+    table: Statement(
+        f"DELETE FROM {table} WHERE {table}.ctid = ANY (ARRAY("
+        f"SELECT ctid FROM {table} WHERE expires_at <= :now ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED))"
+        " AND expires_at <= :now AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL"
+    )
+    for table in _NAMES
 }
-_expired_of_names: Final = {
-    table: select(name)
-    .with_hint(table, "FORCE INDEX (PRIMARY)", "mysql")
-    .where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
-    .limit(bindparam("limit"))
-    for table, name in ((sessions, sessions.c.key), (claims, claims.c.name))
+# MySQL's DELETE cannot pass over locked rows. Looking for what has expired, it would lock what has not: the first row behind it,
+# or any in a small table. Hence it looks without locks, takes what is free by name, and deletes that.
+_FIND: Final = {
+    table: Statement(f'SELECT "{name}" FROM {table} WHERE expires_at <= :now ORDER BY expires_at LIMIT :most')
+    for table, name in _NAMES.items()
+}
+_TAKE: Final = {
+    table: Statement(
+        f'SELECT "{name}" FROM {table} FORCE INDEX (PRIMARY) WHERE "{name}" IN :names AND expires_at <= :now'
+        " LIMIT :most FOR UPDATE SKIP LOCKED"
+    )
+    for table, name in _NAMES.items()
+}
+_DELETE: Final = {
+    table: Statement(f'DELETE {table} FROM {table} FORCE INDEX (PRIMARY) WHERE "{name}" IN :names AND expires_at <= :now')
+    for table, name in _NAMES.items()
 }
 
 
-# The commit of a sweep waits for no disk, and makes nobody's commit wait behind it: what a crash brings back has expired, and is
-# swept again. For this statement's own transaction alone (`is_local`).
-_UNHURRIED: Final = select(func.set_config("synchronous_commit", "off", true())).scalar_subquery().is_not(None)
+class Pace:
+    """Sets the size of the steps by the time they take. `timer` gives seconds, `sleep` waits for some."""
+
+    def __init__(
+        self,
+        timer: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.timer = timer
+        self.rows = _FEWEST
+        """Of the next step."""
+        self._sleep = sleep
+
+    def is_over(self, began: float) -> bool:
+        """Whether a call that began then has gone on for long enough."""
+        return self.timer() - began >= _CALL_SECONDS
+
+    async def rest(self, seconds: float) -> None:
+        """Rest after a step for as long as it took: half of the time nothing is locked, at the least."""
+        if seconds > _STEP_SECONDS:
+            self.rows = max(self.rows // 2, _FEWEST)
+        elif seconds < _STEP_SECONDS / 2:
+            self.rows = min(self.rows * 2, _MOST)
+        await self._sleep(min(seconds, _LONGEST_REST))
 
 
-def _removal(table: Table, dialect: str) -> Executable:
-    name = table.primary_key.columns[0]
-    if dialect != "mysql":
-        return delete(table).where(name.in_(bindparam("names", expanding=True)), table.c.expires_at <= _now)
-    # MySQL locks each row that it passes on its way: it must take the way of the names, and meet nobody else.
-    quoted = mysql.dialect().identifier_preparer.quote(name.name)
-    return text(
-        f"DELETE {table.name} FROM {table.name} FORCE INDEX (PRIMARY) WHERE {quoted} IN :names AND expires_at <= :now"
-    ).bindparams(bindparam("names", expanding=True), _now)
+async def remove_expired(database: SqlDatabase, pace: Pace, limit: int, now: Callable[[], int]) -> int:
+    """Remove up to `limit` expired rows; return how many records they were. May stop before `limit`, never at nothing."""
+    began = pace.timer()
+    removed = 0
+    for table in _NAMES:
+        rows = limit
+        while rows and removed < limit and not (removed and pace.is_over(began)):
+            rows, records = await _step(database, pace, table, min(limit - removed, pace.rows), now)
+            removed += records
+    return removed
 
 
-def _removal_alone(table: Table, dialect: str) -> Executable:
-    """DELETE that finds its rows by itself."""
-    name = table.primary_key.columns[0]
-    if dialect == "sqlite":
-        return delete(table).where(name.in_(_expired[table].scalar_subquery()))
-    # By the places of the rows: whatever PostgreSQL knows of the table, it need not plan how to find them. By their names it may
-    # read the whole table, and compare each row with all of them, until it has statistics.
-    place: ColumnElement[object] = literal_column(f"{table.name}.ctid")
-    rows = _expired[table].with_only_columns(place).with_for_update(skip_locked=True).correlate(None)
-    # Asked again: the row may have been replaced by a new session of that name after the statement began.
-    return delete(table).where(place == func.any(func.array(rows.scalar_subquery())), table.c.expires_at <= _now, _UNHURRIED)
+async def remove_some(link: Link, table: str, most: int, now: int) -> tuple[int, int]:
+    """Delete expired rows that no other transaction holds; return how many, and how many were records and not locks."""
+    if link.dialect == "postgresql":
+        # Nothing is locked while the event loop is elsewhere: the statement commits itself.
+        rows = await link.count(_REMOVE[table], {"now": now, "most": most})
+        return rows, rows
+    found = [name for (name,) in await link.rows(_FIND[table], {"now": now, "most": most + _OTHERS})]
+    if not found:
+        return 0, 0
+    # Several sweepers share the work, and none waits for a session that is being used.
+    names = [name for (name,) in await link.rows(_TAKE[table], {"names": found, "now": now, "most": most})]
+    if names:
+        await link.count(_DELETE[table], {"names": names, "now": now})
+    return len(names), sum(not name.startswith(LOCK_PREFIX) for name in names)
 
 
-_REMOVE_ALONE: Final = {
-    (table, dialect): _removal_alone(table, dialect) for table in (sessions, claims) for dialect in ("sqlite", "postgresql")
-}
-_REMOVE: Final = {(table, dialect): _removal(table, dialect) for table in (sessions, claims) for dialect in _DIALECTS}
+async def _step(database: SqlDatabase, pace: Pace, table: str, most: int, now: Callable[[], int]) -> tuple[int, int]:
+    began = 0.0
 
+    async def work(link: Link, earlier: Earlier[tuple[int, int]]) -> tuple[int, int]:
+        del earlier
+        nonlocal began
+        began = pace.timer()  # not before there was a connection: waiting for one blocks nothing
+        return await remove_some(link, table, most, now())
 
-def removes_alone(dialect: str) -> bool:
-    """Whether `remove_alone` gives a statement, hence no transaction is needed around it."""
-    return (sessions, dialect) in _REMOVE_ALONE
-
-
-def remove_alone(dialect: str, table: Table) -> Executable | None:
-    """The single DELETE of up to `limit` expired rows that nobody else is at. None on MySQL, where a DELETE waits for others."""
-    return _REMOVE_ALONE.get((table, dialect))
-
-
-async def remove(connection: AsyncConnection, table: Table, names: Sequence[str], now: int) -> None:
-    """Delete those of the rows that have expired."""
-    await connection.execute(_REMOVE[table, connection.dialect.name], {"names": list(names), "now": now})
-
-
-async def take_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> Sequence[str]:
-    """Lock up to `limit` expired rows of MySQL, and return their names.
-
-    SKIP LOCKED: several sweepers share the work, and none waits for a session that is being used.
-    """
-    # Looking for what has expired, MySQL would lock what has not: the first row behind it, or any in a small table.
-    values = {"now": now, "limit": limit + _OTHERS}
-    names = (await connection.execute(_expired[table], values)).scalars().all()
-    if not names:
-        return names
-    taken = _expired_of_names[table].with_for_update(skip_locked=True)
-    return (await connection.execute(taken, {"names": names, "now": now, "limit": limit})).scalars().all()
+    alone = database.driver.dialect == "postgresql"
+    rows, records = await (database.write(work) if alone else database.transact(work))
+    if rows:
+        await pace.rest(pace.timer() - began)
+    return rows, records

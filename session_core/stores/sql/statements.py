@@ -1,183 +1,157 @@
-"""The statements of the SQL store, built once; each keeps the contract's conditions inside the statement itself."""
+"""The statements of the SQL store; each keeps the contract's conditions inside the statement itself.
+
+Written once for both databases, in standard SQL; where MySQL needs another text, that stands beside it.
+"""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy import BigInteger, and_, bindparam, case, delete, func, select, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
-
-from session_core.stores.sql.expiry import remove
-from session_core.stores.sql.schema import claims, sessions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from sqlalchemy import BindParameter, Executable, Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
+import re
+from typing import Final
 
 __all__ = (
-    "CLAIMED_BY",
-    "CLAIMED_UNTIL",
-    "DELETE_KEYS",
-    "FIND",
-    "HOLD",
-    "LOAD",
-    "PAGE",
-    "TOUCH",
-    "TRY_WRITE",
-    "UPDATE_VERSION",
-    "VERSION",
-    "hold_index",
-    "insert",
-    "insert_alone",
-    "inserts_alone",
-    "is_lock",
-    "lock",
-)
+    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM", "FORGET_EXPIRED_SESSION",
+    "HOLD", "HOLD_KEYS", "KEYS_OF", "LOAD", "LOCK", "NOTIFY", "OVERWRITE", "PAGE", "REPLACE_MANY", "TOUCH", "TOUCH_MANY", "TRACE",
+    "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
+)  # fmt: skip
 
-_now: Final[BindParameter[int]] = bindparam("now")
-_key: Final[BindParameter[str]] = bindparam("at")
-_of_user: Final = sessions.c.user_key == bindparam("user")
-_of_op_session: Final = sessions.c.op_session_key == bindparam("op_session")
-_live: Final = and_(sessions.c.successor.is_(None), sessions.c.expires_at > _now)
-_this: Final = and_(sessions.c.key == _key, _live)
-_this_version: Final = and_(_this, sessions.c.version == bindparam("expected"))
-_record: Final = (
-    sessions.c.key,
-    sessions.c.version,
-    sessions.c.data,
-    sessions.c.expires_at,
-    sessions.c.user_key,
-    sessions.c.op_session_key,
-    sessions.c.rank,
-)
+_PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
+_LIST: Final = re.compile(r" IN (:[a-z_]+)")
 
-LOAD: Final = select(*_record).where(_this)
-VERSION: Final = select(sessions.c.version).where(_this)
+
+class Statement:
+    """One statement with named parameters (`:now`); `IN :keys` takes a list.
+
+    `:deadline` is when the statement must have taken effect, and is given by the connection in the time of its server. Names
+    that MySQL reserves are in double quotes.
+    """
+
+    __slots__ = ("mysql", "postgresql")
+
+    def __init__(self, text: str, *, mysql: str | None = None) -> None:
+        self.postgresql = _for_postgresql(text)
+        """The text in the driver's form, and the names of its parameters in order."""
+        self.mysql = _for_mysql(text if mysql is None else mysql)
+        """Likewise."""
+
+
+def _for_postgresql(text: str) -> tuple[str, tuple[str, ...]]:
+    # Of all arrays the driver knows that of text alone. For others it would ask the server, and change a setting meanwhile, which
+    # a pooler would pass on to another client.
+    text = _LIST.sub(r" = ANY(\1::text[])", text)
+    names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text), names
+
+
+def _for_mysql(text: str) -> tuple[str, tuple[str, ...]]:
+    return _PARAMETER.sub("%s", text).replace('"', "`"), tuple(_PARAMETER.findall(text))
+
+
+_COLUMNS: Final = '"key", version, data, expires_at, user_key, op_session_key, "rank"'
+_LIVE: Final = "successor IS NULL AND expires_at > :now"
+_IN_TIME: Final = "extract(epoch FROM clock_timestamp()) < :deadline::float8"
+_OR_FAIL: Final = f"1 / ({_IN_TIME})::int"
+"""PostgreSQL evaluates what a statement returns after it has waited for locks: a division by zero undoes it."""
+_IN_TIME_MYSQL: Final = "unix_timestamp(sysdate(6)) < :deadline"
+"""MySQL locks a row before it evaluates a condition on it. `now()` would be the time at which the statement began."""
+
+LOAD: Final = Statement(f'SELECT {_COLUMNS} FROM sessions WHERE "key" IN :keys AND {_LIVE}')
+VERSION: Final = Statement(f'SELECT version FROM sessions WHERE "key" = :key AND {_LIVE}')
+VERSIONS: Final = Statement(f'SELECT "key", version FROM sessions WHERE "key" IN :keys AND {_LIVE}')
 FIND: Final = {
-    "user": select(*_record).where(_of_user, _live),
-    "op_session": select(*_record).where(_of_op_session, _live),
+    index: Statement(
+        f"SELECT {_COLUMNS} FROM sessions WHERE {index} = :value AND {_LIVE}",
+        mysql=f'SELECT {_COLUMNS} FROM sessions WHERE {index} = :value AND "key" > :after AND {_LIVE} ORDER BY "key" LIMIT 200',
+    )
+    for index in ("user_key", "op_session_key")
 }
-PAGE: Final = select(*_record).where(sessions.c.key > bindparam("after"), _live).order_by(sessions.c.key).limit(200)
-CLAIMED_BY: Final = select(claims.c.token).where(claims.c.name == _key, claims.c.expires_at > _now)
-CLAIMED_UNTIL: Final = select(claims.c.expires_at).where(claims.c.name == _key, claims.c.expires_at > _now)
+"""MySQL's driver reads a whole result without a pause, hence page by page; its indexes hold the keys in order."""
+PAGE: Final = Statement(f'SELECT {_COLUMNS} FROM sessions WHERE "key" > :after AND {_LIVE} ORDER BY "key" LIMIT 200')
+TRACE: Final = Statement('SELECT "key", expires_at, successor FROM sessions WHERE "key" IN :keys AND expires_at > :now')
 
-TRY_WRITE: Final = update(claims).where(claims.c.name == "").values(expires_at=0)
-"""Meets no row, and still fails where nothing can be written: a read-only replica, disk or file."""
+_INSERT_SESSION: Final = (
+    f"INSERT INTO sessions ({_COLUMNS}) VALUES (:key, 1, :data, :expires_at, :user_key, :op_session_key, :rank)"
+)
+CREATE: Final = Statement(
+    f"{_INSERT_SESSION} ON CONFLICT (key) DO UPDATE SET version = 1, data = excluded.data, expires_at = excluded.expires_at,"
+    " user_key = excluded.user_key, op_session_key = excluded.op_session_key, rank = excluded.rank, successor = NULL"
+    f" WHERE sessions.expires_at <= :now RETURNING {_OR_FAIL}",
+    mysql=_INSERT_SESSION,
+)
+"""Takes the place of an expired row too; on MySQL after `FORGET_EXPIRED_SESSION`."""
+FORGET_EXPIRED_SESSION: Final = Statement(
+    'DELETE sessions FROM sessions FORCE INDEX (PRIMARY) WHERE "key" = :key AND expires_at <= :now'
+)
+_SET: Final = (
+    "SET version = :version, data = :data, expires_at = :expires_at, user_key = :user_key, op_session_key = :op_session_key,"
+    ' "rank" = :rank, successor = :successor'
+)
+_AT_VERSION: Final = f'WHERE "key" = :key AND version = :expected AND {_LIVE}'
+OVERWRITE: Final = Statement(
+    f"UPDATE sessions {_SET} {_AT_VERSION}", mysql=f"UPDATE sessions {_SET} {_AT_VERSION} AND {_IN_TIME_MYSQL}"
+)
+_LATER: Final = 'UPDATE sessions SET expires_at = greatest(expires_at, :later) WHERE "key" = :key'
+TOUCH: Final = Statement(f"{_LATER} AND {_LIVE}", mysql=f"{_LATER} AND {_LIVE} AND {_IN_TIME_MYSQL}")
 
-# What is set are those parameters of the execution that are named as columns.
-UPDATE_VERSION: Final = update(sessions).where(_this_version)
-_later: Final = bindparam("later", type_=BigInteger)
-TOUCH: Final = (
-    update(sessions).where(_this).values(expires_at=case((sessions.c.expires_at < _later, _later), else_=sessions.c.expires_at))
+# A batch waits for no lock: what another transaction holds is passed over, and written on its own. So two batches cannot
+# deadlock, whatever order the server takes the rows in, and one locked session does not delay the others.
+REPLACE_MANY: Final = Statement(
+    "WITH held AS (SELECT key FROM sessions WHERE key IN :keys AND successor IS NULL AND expires_at > :now"
+    " ORDER BY key FOR UPDATE SKIP LOCKED)"
+    " UPDATE sessions SET version = new.version + 1, data = new.data, expires_at = new.expires_at, user_key = new.user_key,"
+    " op_session_key = new.op_session_key, rank = new.rank"
+    " FROM held, (SELECT key, version::bigint, substring(:data::bytea, start::int, length::int) AS data, expires_at::bigint,"
+    " user_key, op_session_key, rank::bigint, deadline::float8 FROM unnest(:keys::text[], :versions::text[], :starts::text[],"
+    " :lengths::text[], :expires_at::text[], :user_keys::text[], :op_session_keys::text[], :ranks::text[], :deadlines::text[])"
+    " AS given (key, version, start, length, expires_at, user_key, op_session_key, rank, deadline)) AS new"
+    " WHERE new.key = held.key AND sessions.key = held.key AND sessions.version = new.version"
+    " AND extract(epoch FROM clock_timestamp()) < new.deadline RETURNING sessions.key"
+)
+TOUCH_MANY: Final = Statement(
+    "WITH held AS (SELECT key FROM sessions WHERE key IN :keys AND successor IS NULL AND expires_at > :now"
+    " ORDER BY key FOR UPDATE SKIP LOCKED)"
+    " UPDATE sessions SET expires_at = greatest(sessions.expires_at, new.later::bigint)"
+    " FROM held, unnest(:keys::text[], :later::text[], :deadlines::text[]) AS new (key, later, deadline)"
+    " WHERE new.key = held.key AND sessions.key = held.key"
+    " AND extract(epoch FROM clock_timestamp()) < new.deadline::float8 RETURNING sessions.key"
 )
 
-# FOR UPDATE (which SQLite neither knows nor needs) waits for a rotation in flight and then looks at the row again.
-HOLD: Final = select(sessions.c.successor, sessions.c.expires_at).where(sessions.c.key == _key).with_for_update()
-_of_index: Final = {
-    name: select(sessions.c.key)
-    .where(of_it, _live, sessions.c.key != bindparam("keep"))
-    .order_by(sessions.c.rank, sessions.c.key)
-    for name, of_it in (("user", _of_user), ("op_session", _of_op_session))
+HOLD: Final = Statement('SELECT successor, expires_at FROM sessions WHERE "key" = :key FOR UPDATE')
+"""Waits for a rotation in flight and then looks at the row again."""
+KEYS_OF: Final = {
+    index: Statement(
+        f'{select} ORDER BY "rank", "key" FOR UPDATE',
+        # A locking read would also wait for the user's expired sessions that a sweeper is at.
+        mysql=f'{select} ORDER BY "rank", "key"',
+    )
+    for index in ("user_key", "op_session_key")
+    for select in (f'SELECT "key" FROM sessions WHERE {index} = :value AND "key" <> :keep AND {_LIVE}',)
 }
-_of_keys: Final = (
-    select(sessions.c.key)
-    .with_hint(sessions, "FORCE INDEX (PRIMARY)", "mysql")
-    .where(sessions.c.key.in_(bindparam("keys", expanding=True)), _live)
-    .order_by(sessions.c.rank, sessions.c.key)
+"""The keys of an index, those of the lowest rank first; on MySQL `HOLD_KEYS` locks them afterwards."""
+HOLD_KEYS: Final = Statement(
+    f'SELECT "key" FROM sessions FORCE INDEX (PRIMARY) WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE'
 )
-DELETE_KEYS: Final = delete(sessions).where(sessions.c.key.in_(bindparam("keys", expanding=True)))
+DELETE_KEYS: Final = Statement('DELETE FROM sessions WHERE "key" IN :keys')
 
-_BATCH: Final = 500
-"""Keys per statement: databases bound the number of parameters."""
+_INSERT_CLAIM: Final = "INSERT INTO session_claims (name, expires_at, token) VALUES (:name, :expires_at, :token)"
+CLAIM: Final = Statement(
+    f"{_INSERT_CLAIM} ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at, token = excluded.token"
+    f" WHERE session_claims.expires_at <= :now RETURNING {_OR_FAIL}",
+    mysql=_INSERT_CLAIM,
+)
+"""Takes the place of an expired row too; on MySQL after `FORGET_EXPIRED_CLAIM`."""
+FORGET_EXPIRED_CLAIM: Final = Statement(
+    "DELETE session_claims FROM session_claims FORCE INDEX (PRIMARY) WHERE name = :name AND expires_at <= :now"
+)
+CLAIMED_BY: Final = Statement("SELECT token FROM session_claims WHERE name = :name AND expires_at > :now")
+CLAIMED_UNTIL: Final = Statement("SELECT expires_at FROM session_claims WHERE name = :name AND expires_at > :now")
 
-
-def _on_conflict(table: Table, dialect: Any) -> Executable:  # noqa: ANN401 - a module
-    """INSERT that takes the place of an expired row, in one statement."""
-    insert = dialect.insert(table)
-    name = table.primary_key.columns[0]
-    rest = {column.name: insert.excluded[column.name] for column in table.columns if column is not name}
-    return insert.on_conflict_do_update(index_elements=[name], set_=rest, where=table.c.expires_at <= _now)  # type: ignore[no-any-return]
-
-
-_ADVISORY: Final = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
-_LOCK_PREFIX: Final = "lock:"
-_LOCK_ROW_MS: Final = 3_600_000
-_new_lock: Final = mysql.insert(claims)
-_LOCK_ROW: Final = _new_lock.on_duplicate_key_update(expires_at=_new_lock.inserted.expires_at)
-
-_UPSERTS: Final[dict[tuple[str, Table], Executable]] = {
-    (name, table): _on_conflict(table, dialect)
-    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
-    for table in (sessions, claims)
-}
-
-
-def inserts_alone(dialect: str) -> bool:
-    """Whether `insert` is one statement, hence needs no transaction around it."""
-    return (dialect, sessions) in _UPSERTS
-
-
-def insert_alone(dialect: str, table: Table) -> Executable | None:
-    """The single INSERT that meets one row, or none when a row that has not expired is in its place. None on MySQL."""
-    return _UPSERTS.get((dialect, table))
-
-
-async def hold_index(connection: AsyncConnection, index: str, value: str, *, keep: str, now: int) -> Sequence[str]:
-    """Lock the live sessions of an index except `keep`; return their keys, those of the lowest rank first.
-
-    The lock on the index is held, so none is added meanwhile.
-    """
-    values = {index: value, "now": now, "keep": keep}
-    if connection.dialect.name != "mysql":
-        return (await connection.execute(_of_index[index].with_for_update(), values)).scalars().all()
-    # MySQL would also lock, and wait for, the user's expired sessions that a sweeper is at.
-    found = (await connection.execute(_of_index[index], values)).scalars().all()
-    held: list[str] = []
-    for start in range(0, len(found), _BATCH):
-        some = {"keys": found[start : start + _BATCH], "now": now}
-        held += (await connection.execute(_of_keys.with_for_update(), some)).scalars().all()
-    return held
-
-
-async def insert(connection: AsyncConnection, table: Table, values: Mapping[str, object]) -> bool:
-    """Insert a row within a transaction, over an expired one; return whether there was room for it.
-
-    `values` are the columns, and `now`.
-    """
-    alone = insert_alone(connection.dialect.name, table)
-    if alone is not None:
-        return (await connection.execute(alone, values)).rowcount == 1
-    name = table.primary_key.columns[0].name
-    await remove(connection, table, [str(values[name])], int(str(values["now"])))
-    try:
-        await connection.execute(table.insert(), {key: value for key, value in values.items() if key != "now"})
-    except IntegrityError:
-        return False
-    return True
-
-
-async def lock(connection: AsyncConnection, names: Iterable[str | None], now: int) -> None:
-    """Hold locks on these names until the transaction ends, in one order for all: no deadlock among them.
-
-    Row locks do not help where a row that another transaction is about to insert must be seen: a limit, an index. SQLite
-    needs nothing, its write transactions are one after another.
-    """
-    dialect = connection.dialect.name
-    if dialect == "sqlite":
-        return
-    for name in sorted({name for name in names if name is not None}):
-        if dialect == "postgresql":
-            number = int.from_bytes(sha256(b"session_core:" + name.encode()).digest()[:8], "big", signed=True)
-            await connection.execute(_ADVISORY, {"number": number})
-        else:
-            # A row of its own, in the table that is swept anyway; the colon keeps it apart from real claims.
-            await connection.execute(_LOCK_ROW, {"name": f"{_LOCK_PREFIX}{name}", "expires_at": now + _LOCK_ROW_MS})
-
-
-def is_lock(name: str) -> bool:
-    """Whether a row of the claims is a lock of MySQL's, which nobody has claimed."""
-    return name.startswith(_LOCK_PREFIX)
+LOCK: Final = Statement(
+    "SELECT pg_advisory_xact_lock(number::bigint) FROM unnest(:numbers::text[]) AS number",
+    # A row of its own, in the table that is swept anyway.
+    mysql="INSERT INTO session_claims (name, expires_at) VALUES (:name, :expires_at)"
+    " ON DUPLICATE KEY UPDATE expires_at = :expires_at",
+)
+"""Held until the transaction ends."""
+NOTIFY: Final = Statement("SELECT pg_notify('session_core_ended', names) FROM unnest(:names::text[]) AS names")
+TRY_WRITE: Final = Statement("UPDATE session_claims SET expires_at = 0 WHERE name = ''")
+"""Meets no row, and still fails where nothing can be written: a read-only replica, or a full disk."""

@@ -1,68 +1,84 @@
 """The writing steps of the SQL store, each run within one transaction or as one statement, and decided when it runs again.
 
-`Earlier` tells that the answer to a first run was lost. Such a step looks whether what is stored is what it was to write, by the
-caller's own random bytes in it, and never guesses: where it cannot be told any more, that is an outage. What it must not do is
-be applied twice, or take its own first run for somebody else's.
+`Earlier` says that the answer to a first run was lost. Such a step looks whether what is stored is what it was to write, by the
+caller's own random bytes in it, and never guesses: where that cannot be decided any more, it is an outage. A step is never
+applied twice, and never takes its own first run for that of another caller.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.base import Entry, StoredSession
-from session_core.stores.sql import expiry as expired
 from session_core.stores.sql import statements
 from session_core.stores.sql.announcements import announce
-from session_core.stores.sql.schema import claims, sessions
+from session_core.stores.sql.link import Late, TakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from collections.abc import Iterable, Mapping, Sequence
 
     from session_core.stores.sql.database import Earlier
+    from session_core.stores.sql.link import Link
+    from session_core.stores.sql.statements import Statement
 
-__all__ = ("begin", "claim", "end", "end_index", "make_room", "move", "overwrite", "remove_expired", "stored")
+__all__ = (
+    "LOCK_PREFIX", "begin", "claim", "columns", "end", "end_index", "extend", "lock", "make_room", "move", "overwrite", "stored",
+)  # fmt: skip
 
-_BATCH: Final = 500
-"""Keys per statement: databases bound the number of parameters."""
+LOCK_PREFIX: Final = "lock:"
+"""Of the claims that are MySQL's locks; the colon keeps them apart from real claims."""
+_LOCK_ROW_MS: Final = 3_600_000
+_AT_ONCE: Final = 500
+"""Keys in one statement, which takes a few milliseconds."""
 _TAKEN: Final = "the session key is taken"
 
 
-async def begin(connection: AsyncConnection, earlier: Earlier[Any], key: str, entry: Entry, now: int) -> bool:
+async def begin(link: Link, earlier: Earlier[Any], key: str, entry: Entry, now: int) -> bool:
     """Insert a new session; return False when a first run had done so. Raises `SessionConflictError`."""
-    values = {"key": key, "version": 1, "successor": None, **_columns(entry), "now": now}
-    if await statements.insert(connection, sessions, values):
+    values = {"key": key, "now": now, **columns(entry)}
+    if await _insert(link, statements.CREATE, statements.FORGET_EXPIRED_SESSION, values):
         return True
     if earlier.uncertain:
-        row = (await connection.execute(statements.LOAD, {"at": key, "now": now})).one_or_none()
-        if row is not None and _is(stored(row), entry, 1):
+        found = await _load(link, key, now)
+        if found is not None and _is(found, entry, 1):
             return False
     raise SessionConflictError(_TAKEN)
 
 
-async def overwrite(connection: AsyncConnection, earlier: Earlier[int], key: str, entry: Entry, version: int, now: int) -> int:
+async def overwrite(link: Link, earlier: Earlier[int], key: str, entry: Entry, version: int, now: int) -> int:
     """Overwrite a session of `version`; return the new version."""
-    at = {"at": key, "now": now}
-    values = {**at, "expected": version, "version": version + 1, **_columns(entry)}
-    if (await connection.execute(statements.UPDATE_VERSION, values)).rowcount == 1:
+    values = {"key": key, "now": now, "expected": version, "version": version + 1, "successor": None, **columns(entry)}
+    if await link.count(statements.OVERWRITE, values) == 1:
         return version + 1
-    if not earlier.uncertain:
-        raise _refusal(live=(await connection.execute(statements.VERSION, at)).first() is not None)
-    row = (await connection.execute(statements.LOAD, at)).one_or_none()
-    if row is not None and _is(stored(row), entry, version + 1):
-        return version + 1
-    if row is not None and row.version > version + 1:
-        # Others wrote upon it, and it may have been mine that they wrote upon: a conflict would be answered by doing it again.
-        msg = "the session store cannot tell whether the write was made"
-        raise StoreUnavailableError(msg)
-    raise _refusal(live=row is not None)
+    found = await _load(link, key, now)
+    if found is None:
+        raise SessionGoneError
+    if found.version == version:
+        raise Late  # nothing else keeps it from being written
+    if earlier.uncertain:
+        if _is(found, entry, version + 1):
+            return version + 1
+        if found.version > version + 1:
+            # Written upon by others, perhaps after this write was made: a conflict would be answered by doing it again.
+            msg = "the session store cannot tell whether the write was made"
+            raise StoreUnavailableError(msg)
+    raise SessionConflictError
+
+
+async def extend(link: Link, key: str, later: int, now: int) -> bool:
+    """Move the expiry of a live session forward; return whether it is live."""
+    at = {"key": key, "now": now}
+    if await link.count(statements.TOUCH, {**at, "later": later}) == 1:
+        return True
+    if await link.rows(statements.VERSION, at):
+        raise Late
+    return False
 
 
 async def move(
-    connection: AsyncConnection,
+    link: Link,
     earlier: Earlier[Any],
     old_key: str,
     new_key: str,
@@ -73,90 +89,149 @@ async def move(
     now: int,
 ) -> bool:
     """Rotate a session; return False when a first run had done so."""
-    at = {"at": old_key, "now": now}
-    retired = {"data": b"", "expires_at": successor_until, "user_key": None, "op_session_key": None}
-    values = {**at, "expected": version, "version": version + 1, "successor": new_key, **retired}
-    if (await connection.execute(statements.UPDATE_VERSION, values)).rowcount != 1:
+    at = {"key": old_key, "now": now}
+    retired = columns(Entry(b"", successor_until))
+    values = {**at, "expected": version, "version": version + 1, **retired, "successor": new_key}
+    if await link.count(statements.OVERWRITE, values) != 1:
         if earlier.uncertain:
-            # Nobody else knows the new key.
-            row = (await connection.execute(statements.HOLD, {"at": old_key})).one_or_none()
-            if row is not None and row.successor == new_key:
+            # No other caller knows the new key.
+            held = await link.rows(statements.HOLD, {"key": old_key})
+            if held and held[0][0] == new_key:
                 return False
-        raise _refusal(live=(await connection.execute(statements.VERSION, at)).first() is not None)
-    if old_key == new_key:
+        found = await link.rows(statements.VERSION, at)
+        if not found:
+            raise SessionGoneError
+        if found[0][0] == version:
+            raise Late
+        raise SessionConflictError
+    if old_key == new_key or not await _insert(
+        link, statements.CREATE, statements.FORGET_EXPIRED_SESSION, {"key": new_key, "now": now, **columns(entry)}
+    ):
         raise SessionConflictError(_TAKEN)
-    values = {"key": new_key, "version": 1, "successor": None, **_columns(entry), "now": now}
-    if not await statements.insert(connection, sessions, values):
-        raise SessionConflictError(_TAKEN)
-    await announce(connection, [old_key])
+    await announce(link, [old_key])
     return True
 
 
-async def end(connection: AsyncConnection, earlier: Earlier[tuple[str, ...]], key: str, now: int) -> tuple[str, ...]:
+async def end(link: Link, earlier: Earlier[tuple[str, ...]], key: str, now: int) -> tuple[str, ...]:
     """Delete a session and what it was rotated to; return the keys of those that were live."""
     seen: list[str] = []
     deleted: list[str] = []
     following: str | None = key
     while following is not None and following not in seen:
         # One after another: each look waits for a rotation of that very key in flight, then sees what it became.
-        row = (await connection.execute(statements.HOLD, {"at": following})).one_or_none()
-        if row is None:
+        held = await link.rows(statements.HOLD, {"key": following})
+        if not held:
             break
+        successor, expires_at = held[0]
         seen.append(following)
-        if row.successor is None and row.expires_at > now:
+        if successor is None and expires_at > now:
             deleted.append(following)
-        following = row.successor if row.expires_at > now else None
-    await _delete(connection, seen)
+        following = successor if expires_at > now else None
+    await _delete(link, seen)
     return _together(earlier, deleted)
 
 
 async def end_index(
-    connection: AsyncConnection, earlier: Earlier[tuple[str, ...]], name: str, value: str, *, keep: str, now: int
+    link: Link, earlier: Earlier[tuple[str, ...]], index: str, value: str, *, keep: str, now: int
 ) -> tuple[str, ...]:
     """Delete the live sessions of an index, except `keep`; return their keys."""
-    await statements.lock(connection, [value], now)
-    keys = await statements.hold_index(connection, name, value, keep=keep, now=now)
-    await _delete(connection, keys)
+    await lock(link, [value], now)
+    keys = await _hold_index(link, index, value, keep=keep, now=now)
+    await _delete(link, keys)
     return _together(earlier, keys)
 
 
-async def make_room(connection: AsyncConnection, key: str, user: str | None, limit: int, now: int) -> tuple[str, ...]:
+async def make_room(link: Link, key: str, user: str | None, limit: int, now: int) -> tuple[str, ...]:
     """Delete what is above the limit beside `key`; return the keys. The lock on the user is held."""
     if limit <= 0 or user is None:
         return ()
-    others = await statements.hold_index(connection, "user", user, keep=key, now=now)
+    others = await _hold_index(link, "user_key", user, keep=key, now=now)
     evicted = tuple(others[: max(len(others) - limit + 1, 0)])
-    await _delete(connection, evicted)
+    await _delete(link, evicted)
     return evicted
 
 
-async def claim(connection: AsyncConnection, earlier: Earlier[bool], name: str, expires_at: int, token: int, now: int) -> bool:
+async def claim(link: Link, earlier: Earlier[bool], name: str, expires_at: int, token: int, now: int) -> bool:
     """Claim a name under a token of the caller's; return whether it is the caller's."""
-    if await statements.insert(connection, claims, {"name": name, "expires_at": expires_at, "token": token, "now": now}):
+    values = {"name": name, "expires_at": expires_at, "token": token, "now": now}
+    if await _insert(link, statements.CLAIM, statements.FORGET_EXPIRED_CLAIM, values):
         return True
     if not earlier.uncertain:
         return False
-    owner = (await connection.execute(statements.CLAIMED_BY, {"at": name, "now": now})).scalar_one_or_none()
-    return owner == token
+    owner = await link.rows(statements.CLAIMED_BY, {"name": name, "now": now})
+    return bool(owner) and owner[0][0] == token
 
 
-async def remove_expired(connection: AsyncConnection, table: Table, limit: int, now: int) -> tuple[int, int]:
-    """Delete up to `limit` expired rows that nobody else is at; return how many, and how many were records and not locks."""
-    alone = expired.remove_alone(connection.dialect.name, table)
-    if alone is not None:
-        # Nothing is locked while the event loop is elsewhere: the statement commits itself.
-        rows = (await connection.execute(alone, {"now": now, "limit": limit})).rowcount
-        return rows, rows
-    names = await expired.take_expired(connection, table, limit, now)
-    if names:
-        await expired.remove(connection, table, names, now)
-    return len(names), sum(not statements.is_lock(name) for name in names)
+async def lock(link: Link, names: Iterable[str | None], now: int) -> None:
+    """Hold locks on these names until the transaction ends, in one order for all: no deadlock among them.
+
+    Row locks do not help where a row that another transaction is about to insert must be seen: a limit, an index.
+    """
+    wanted = sorted({name for name in names if name is not None})
+    if link.dialect != "postgresql":
+        for name in wanted:
+            await link.count(statements.LOCK, {"name": f"{LOCK_PREFIX}{name}", "expires_at": now + _LOCK_ROW_MS})
+    elif wanted:
+        digests = [sha256(b"session_core:" + name.encode()).digest() for name in wanted]
+        numbers = [str(int.from_bytes(digest[:8], "big", signed=True)) for digest in digests]
+        await link.rows(statements.LOCK, {"numbers": numbers})
 
 
 def stored(row: Sequence[Any]) -> StoredSession:
     """Return what a row of `LOAD`, `FIND` or `PAGE` says."""
-    key, version, data, expires_at, user, op_session, rank = tuple(row)
-    return StoredSession(key, version, Entry(bytes(data), expires_at, user, op_session, rank))
+    key, version, data, expires_at, user, op_session, rank = row
+    return StoredSession(key, version, Entry(data, expires_at, user, op_session, rank))
+
+
+def columns(entry: Entry) -> dict[str, object]:
+    """Return the values that a row has from its entry."""
+    return {
+        "data": entry.data,
+        "expires_at": entry.expires_at,
+        "user_key": entry.user,
+        "op_session_key": entry.op_session,
+        "rank": entry.rank,
+        "successor": None,
+    }
+
+
+async def _load(link: Link, key: str, now: int) -> StoredSession | None:
+    rows = await link.rows(statements.LOAD, {"keys": [key], "now": now})
+    return stored(rows[0]) if rows else None
+
+
+async def _insert(link: Link, insert: Statement, forget: Statement, values: Mapping[str, object]) -> bool:
+    """Insert a row, over an expired one; return whether there was room for it."""
+    if link.dialect == "postgresql":
+        return bool(await link.rows(insert, values))
+    await link.count(forget, values)
+    try:
+        return await link.count(insert, values) == 1
+    except TakenError:
+        return False
+
+
+async def _hold_index(link: Link, index: str, value: str, *, keep: str, now: int) -> Sequence[str]:
+    """Lock the live sessions of an index except `keep`; return their keys, those of the lowest rank first.
+
+    The lock on the index is held, so none is added meanwhile.
+    """
+    found = await link.rows(statements.KEYS_OF[index], {"value": value, "now": now, "keep": keep})
+    keys = [key for (key,) in found]
+    if link.dialect == "postgresql":
+        return keys
+    held: list[str] = []
+    for start in range(0, len(keys), _AT_ONCE):
+        some = {"keys": keys[start : start + _AT_ONCE], "now": now}
+        held += [key for (key,) in await link.rows(statements.HOLD_KEYS, some)]
+    return held
+
+
+async def _delete(link: Link, keys: Sequence[str]) -> None:
+    for start in range(0, len(keys), _AT_ONCE):
+        some = list(keys[start : start + _AT_ONCE])
+        await announce(link, some)
+        await link.count(statements.DELETE_KEYS, {"keys": some})
 
 
 def _is(found: StoredSession, entry: Entry, version: int) -> bool:
@@ -166,26 +241,6 @@ def _is(found: StoredSession, entry: Entry, version: int) -> bool:
     return (found.version, theirs.data, theirs.user, theirs.op_session, theirs.rank) == mine
 
 
-def _columns(entry: Entry) -> dict[str, object]:
-    return {
-        "data": entry.data,
-        "expires_at": entry.expires_at,
-        "user_key": entry.user,
-        "op_session_key": entry.op_session,
-        "rank": entry.rank,
-    }
-
-
-def _refusal(*, live: bool) -> SessionConflictError | SessionGoneError:
-    return SessionConflictError() if live else SessionGoneError()
-
-
 def _together(earlier: Earlier[tuple[str, ...]], keys: Sequence[str]) -> tuple[str, ...]:
-    """What was ended by this run, or by a first one: told once more rather than never."""
+    """What was ended by this run, or by a first one: reported once more rather than never."""
     return tuple(dict.fromkeys((*(key for result in earlier.results for key in result), *keys)))
-
-
-async def _delete(connection: AsyncConnection, keys: Sequence[str]) -> None:
-    await announce(connection, keys)
-    for start in range(0, len(keys), _BATCH):
-        await connection.execute(statements.DELETE_KEYS, {"keys": list(keys[start : start + _BATCH])})

@@ -1,77 +1,101 @@
-"""Creates the tables of the SQL store where they are missing, however many processes start at once, and checks them."""
+"""Looks at the tables of the SQL store, and creates what is missing, however many processes start at once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import inspect, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from session_core.errors import ConfigurationError
-from session_core.stores.sql.errors import lacks_tables
 from session_core.stores.sql.schema import metadata
+from session_core.stores.sql.statements import Statement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from collections.abc import Sequence
 
-__all__ = ("check_tables", "create_tables")
+    from sqlalchemy import Table
+
+    from session_core.stores.sql.link import Link
+
+__all__ = ("prepare_tables",)
 
 _LOCK: Final = 7_349_236_110_402
-_MYSQL_COLUMN_EXISTS: Final = 1060
-_MYSQL_INDEX_EXISTS: Final = 1061
+_IS_THERE_ALREADY: Final = frozenset({1050, 1060, 1061})
+"""MySQL's words for a table, a column or an index that another process has created meanwhile."""
+_HERE: Final = "table_schema = ANY (current_schemas(false))"
+_COLUMNS: Final = Statement(
+    f"SELECT table_name::text, column_name::text FROM information_schema.columns WHERE table_name IN :tables AND {_HERE}",
+    mysql="SELECT table_name, column_name FROM information_schema.columns"
+    " WHERE table_name IN :tables AND table_schema = database()",
+)
+_INDEXES: Final = Statement(
+    "SELECT indexname::text FROM pg_indexes WHERE tablename IN :tables AND schemaname = ANY (current_schemas(false))",
+    mysql="SELECT DISTINCT index_name FROM information_schema.statistics"
+    " WHERE table_name IN :tables AND table_schema = database()",
+)
 
 
-async def create_tables(connection: AsyncConnection) -> None:
-    """Create tables and indexes, and columns that a version before this one did not have (they are empty).
+async def prepare_tables(link: Link, *, create: bool) -> None:
+    """Create tables, indexes, and columns that a version before this one did not have (they are empty).
 
-    What is there stays as it is: changing it is the work of migrations.
+    What is there stays as it is: changing it is the work of migrations. Raises `ConfigurationError` when a table or a column is
+    missing afterwards.
     """
-    dialect = connection.dialect.name
-    if dialect == "postgresql":
-        # Two concurrent CREATE TABLE IF NOT EXISTS may both begin, and the later one fails.
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    present = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    missing = await _missing(link) if create else ()
+    if missing and link.dialect == "postgresql":
+        # Of several processes one creates them, and the others find nothing left to do.
+        await link.script(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        missing = await _missing(link)
+    for statement in missing:
+        await _create(link, statement)
+    present = await _columns(link)
     for table in metadata.sorted_tables:
-        if table.name not in present:
-            await connection.execute(CreateTable(table, if_not_exists=True))
-        for statement in await connection.run_sync(_missing_columns, table):
-            await _run(connection, statement, unless=_MYSQL_COLUMN_EXISTS)
-    for table in metadata.sorted_tables:
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            # MySQL has no IF NOT EXISTS for indexes.
-            statement = CreateIndex(index, if_not_exists=dialect not in {"mysql", "mariadb"})
-            await _run(connection, statement, unless=_MYSQL_INDEX_EXISTS)
-
-
-async def check_tables(connection: AsyncConnection) -> None:
-    """Raise `ConfigurationError` when a table is missing, or a column that the store uses."""
-    for table in metadata.sorted_tables:
-        try:
-            await connection.execute(select(*table.columns).limit(0))
-        except DBAPIError as error:
-            if not lacks_tables(error):
-                raise
+        if not {column.name for column in table.columns} <= present.get(table.name, set()):
             msg = (
                 f"the table {table.name} of the session store is missing or of another version; "
                 "migrate the database (for example: alembic upgrade head), or let the store make it: create_tables=True"
             )
-            raise ConfigurationError(msg) from error
+            raise ConfigurationError(msg)
 
 
-def _missing_columns(connection: Connection, table: Table) -> list[Any]:
-    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    preparer = connection.dialect.identifier_preparer
-    begin = f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN"
+async def _missing(link: Link) -> Sequence[str]:
+    """Return the statements that create what is missing."""
+    dialect: Any = {"postgresql": postgresql, "mysql": mysql}[link.dialect].dialect()
+    present = await _columns(link)
+    indexes = {name for (name,) in await link.rows(_INDEXES, _tables())}
+    found: list[Any] = []
+    for table in metadata.sorted_tables:
+        if table.name not in present:
+            found.append(CreateTable(table).compile(dialect=dialect))
+        else:
+            found += _columns_to_add(table, present[table.name], dialect)
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            if index.name not in indexes:
+                found.append(CreateIndex(index).compile(dialect=dialect))
+    return [str(statement) for statement in found]
+
+
+def _columns_to_add(table: Table, present: set[str], dialect: Any) -> list[str]:  # noqa: ANN401 - one of SQLAlchemy's
+    begin = f"ALTER TABLE {dialect.identifier_preparer.format_table(table)} ADD COLUMN"
     missing = [column for column in table.columns if column.name not in present and column.nullable]
-    return [text(f"{begin} {CreateColumn(column).compile(dialect=connection.dialect)}") for column in missing]
+    return [f"{begin} {CreateColumn(column).compile(dialect=dialect)}" for column in missing]
 
 
-async def _run(connection: AsyncConnection, statement: Any, *, unless: int) -> None:  # noqa: ANN401 - any kind of DDL
-    """Run a statement that MySQL cannot make conditional; `unless` is its word for having nothing to do."""
+async def _columns(link: Link) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for table, column in await link.rows(_COLUMNS, _tables()):
+        found.setdefault(table, set()).add(column)
+    return found
+
+
+def _tables() -> dict[str, list[str]]:
+    return {"tables": sorted(metadata.tables)}
+
+
+async def _create(link: Link, statement: str) -> None:
     try:
-        await connection.execute(statement)
-    except DBAPIError as error:
-        if error.orig is None or error.orig.args[:1] != (unless,):
+        await link.script(statement)
+    except Exception as error:
+        if link.dialect == "postgresql" or error.args[:1] not in {(number,) for number in _IS_THERE_ALREADY}:
             raise

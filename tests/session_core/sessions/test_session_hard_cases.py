@@ -261,7 +261,7 @@ async def test_a_login_that_is_cancelled_before_its_last_look_leaves_no_session(
 
 SCHEMES = [
     "redis", "rediss", "redis+sentinel", "redis+cluster", "postgresql+asyncpg", "postgresql", "mysql+asyncmy", "sqlite", "http",
-    "https", "cloudflare-kv", "keyvalue+disk", "keyvalue+memory", "memory", "file", "unknown",
+    "https", "cloudflare-kv", "keyvalue+disk", "keyvalue+memory", "memory", "file", "unknown", "postgres", "mariadb",
 ]  # fmt: skip
 
 
@@ -274,6 +274,7 @@ SCHEMES = [
         "://user:canary@host/notanumber",
         "//user:canary@host", "://user:%zzcanary@host/0", "://user:canary@ho st/0", ":u:canary@host",
         "://u:canary@host,other:bad/0",
+        "://user:canary", "://user:x:canary", "://host:5432/db?password=canary", "://host:5432/db?user=u&password=x@canary",
         "://user:p@canary@host:bad/0", "://us/er:canary@host:bad/0", "://user:[canary@host/0", "://canary", "://u:canary@h/0?x=canary",
     ],
 )  # fmt: skip

@@ -12,18 +12,6 @@ from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.redis_servers import _old_redis, _valkey, _valkey_cluster, old_redis, valkey, valkey_cluster  # noqa: F401 - fixtures
 
-DEADLINES_TO_COME = {
-    "TestMariadbStore", "TestPostgresStore",
-}  # fmt: skip
-"""Whose stores do not read `step_deadline` yet: take a name out when they do."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect nothing of these yet."""
-    for item in items:
-        if item.nodeid.split("::")[1] in DEADLINES_TO_COME and item.nodeid.split("::")[-1].startswith("test_a_step_"):
-            item.add_marker(pytest.mark.xfail(reason="no deadlines yet", strict=False))
-
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:

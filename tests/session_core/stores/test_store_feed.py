@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from session_core import StoreUnavailableError
 from session_core.ids import new_session_id, session_key
@@ -240,11 +240,11 @@ async def test_who_may_not_publish_still_logs_out_and_who_may_not_subscribe_is_t
 async def test_what_is_undone_is_not_announced(database: str) -> None:
     """The announcement is part of the transaction: it is made with the deletion, or not at all."""
     async with opened(database) as store, listening(store) as ear:
-        async with store._database.apart() as connection:
-            await connection.execute(text("BEGIN"))
-            await announce(connection, ["undone"])
-            await connection.execute(text("ROLLBACK"))
-            await announce(connection, ["done"])
+        async with store._database.pool.lend(monotonic() + 20) as link:
+            await link.begin()
+            await announce(link, ["undone"])
+            await link.rollback()
+            await announce(link, ["done"])
         await ear.hears("done")
         assert ear.names == [store.announced_name("done")]
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from session_core.stores.base import SessionStore
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
+from tests.session_core.stores.sql.sql_faults import frozen
+from tests.support.mariadb_server import MariadbServer
 
 
 class TestMariadbStore(SessionStoreContract):
     @pytest.fixture
-    async def store(self, clock: FakeClock, mariadb_url: str) -> AsyncIterator[SessionStore]:
+    async def store(self, clock: FakeClock, mariadb_url: str, mariadb: MariadbServer) -> AsyncIterator[SessionStore]:
+        self.server = mariadb
         store = SqlStore(mariadb_url, clock=clock)
         await store.open()
         yield store
         await store.close()
+
+    @asynccontextmanager
+    async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
+        async with frozen(self.server):
+            yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +14,8 @@ from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex, SessionStore
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
+from tests.session_core.stores.sql.sql_faults import frozen
+from tests.support.postgres_server import PostgresServer
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -25,11 +28,17 @@ async def _execute(url: str, *statements: str) -> None:
 
 class TestPostgresStore(SessionStoreContract):
     @pytest.fixture
-    async def store(self, clock: FakeClock, database: str) -> AsyncIterator[SessionStore]:
+    async def store(self, clock: FakeClock, database: str, postgres: PostgresServer) -> AsyncIterator[SessionStore]:
+        self.server = postgres
         store = SqlStore(database, clock=clock)
         await store.open()
         yield store
         await store.close()
+
+    @asynccontextmanager
+    async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
+        async with frozen(self.server):
+            yield
 
 
 @pytest.mark.anyio

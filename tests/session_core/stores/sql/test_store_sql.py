@@ -1,12 +1,9 @@
-"""What is special about sessions in a database: URLs, the SQLite file, outages, and statements for servers not at hand."""
+"""What is special about sessions on a database server: outages, errors that quote nothing, tables, users with many sessions."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
+from time import monotonic
 
 import pytest
 from sqlalchemy import MetaData
@@ -15,197 +12,128 @@ from sqlalchemy.schema import CreateTable
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.opening import open_store
+from session_core.stores.sql.link import Link
+from session_core.stores.sql.mysql import MysqlLink
+from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import metadata, session_tables
+from session_core.stores.sql.statements import DELETE_KEYS, Statement
 from session_core.stores.sql.store import SqlStore
+from tests.session_core.stores.sql.sql_faults import Server
+from tests.support.postgres_server import PostgresServer
 
 FOREVER = 2**52
+MANY = 10_000
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+async def script(store: SqlStore, *texts: str) -> None:
+    async with store._database.pool.lend(monotonic() + 60) as link:
+        for text in texts:
+            await link.script(text.replace('"', "`") if link.dialect == "mysql" else text)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "deeper" / "sessions.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=30)  # a loaded machine is no outage
+async def test_no_driver_error_shows_a_value(sql_server: Server) -> None:
+    """Not in the message, nor in that of the cause's kind, which a log may show."""
+    store = SqlStore(sql_server.url)
     await store.open()
-    yield store
-    await store.close()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "nonsense",
-        "sqlite+aiosqlite://",
-        "sqlite+aiosqlite:///:memory:",
-        "sqlite+pysqlite:///file.db",
-        "postgresql+psycopg2://user:verysecret@host/db",
-        "postgresql+nonsense://user:verysecret@host/db",
-        "oracle://user:verysecret@host/db",
-        "postgresql+asyncpg://user:verysecret@host:port/db",
-    ],
-)
-def test_an_unfit_url_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        SqlStore(url)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["sqlite:///file.db", "postgresql://user@host/db", "mysql://user@host/db"])
-def test_a_url_without_a_driver_means_the_asynchronous_one(url: str) -> None:
-    assert isinstance(open_store(url), SqlStore)
-
-
-async def test_the_file_is_for_its_owner_only(store: SqlStore, path: Path) -> None:
-    await store.create("a", Entry(b"secret", FOREVER))
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
-    assert modes == {"sessions.db": 0o600, "sessions.db-wal": 0o600, "sessions.db-shm": 0o600}
-
-
-async def test_acknowledged_writes_are_on_the_disk(store: SqlStore) -> None:
-    """Write-ahead log, each commit synced: FULL is 2."""
-    for engine in store._database._opened().all:
-        async with engine.connect() as connection:
-            assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
-            assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 2
-
-
-async def test_a_checkpoint_is_made_beside_the_writers(path: Path) -> None:
-    """The log is copied into the database long before SQLite would do it within somebody's commit."""
-    store = SqlStore(f"sqlite+aiosqlite:///{path}")
-    await store.open()
-    for number in range(400):
-        await store.create(str(number), Entry(bytes(1000), FOREVER))
-    async with asyncio.timeout(60):
-        while os.stat(path).st_size < 100_000:  # noqa: PTH116 - no blocking worth a thread
-            await store.replace("0", Entry(bytes(1000), FOREVER), version=(await version_of(store, "0")))
-    await store.close()
-
-
-async def version_of(store: SqlStore, key: str) -> int:
-    stored = await store.load(key)
-    assert stored is not None
-    return stored.version
-
-
-async def test_a_writer_takes_the_lock_before_it_reads(store: SqlStore, path: Path) -> None:
-    """The driver's own transactions begin with the first write, which is too late for a check."""
-    other = sqlite3.connect(path, isolation_level=None, timeout=0)
-    async with store._database._opened().transactions.begin():
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
-    other.execute("BEGIN IMMEDIATE")
-    other.close()
-
-
-async def test_a_lock_held_too_long_is_an_outage(path: Path) -> None:
-    """Reads go on; writes say so in time, name no key, and work again afterwards."""
-    store = SqlStore(f"sqlite+aiosqlite:///{path}", timeout=1)
-    await store.open()
-    await store.create("thekey", Entry(b"thedata", FOREVER, "u"))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    for call in (
-        store.replace("thekey", Entry(b"thedata", FOREVER), version=1),
-        store.delete("thekey"),
-        store.claim("name", FOREVER),
-        store.ping(),
-    ):
-        with pytest.raises(StoreUnavailableError) as caught:
-            await call
-        assert "the" not in str(caught.value).replace("the sqlite session store", "")
-    assert await store.load("thekey") is not None
-    other.execute("ROLLBACK")
-    other.close()
-    await store.ping()
-    assert await store.delete("thekey") == ("thekey",)
-    await store.close()
-
-
-async def test_a_short_lock_is_waited_for(path: Path) -> None:
-    store = SqlStore(f"sqlite+aiosqlite:///{path}")
-    await store.open()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    claiming = asyncio.create_task(store.claim("name", FOREVER))
-    assert await store.load("a") is None
-    other.execute("ROLLBACK")
-    other.close()
-    assert await claiming
-    await store.close()
-
-
-async def test_no_driver_error_shows_a_value(store: SqlStore, path: Path) -> None:
-    """Not in the message, nor in that of the cause, which a log may show."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("DROP TABLE sessions")
-    other.close()
-    with pytest.raises(StoreUnavailableError) as caught:
+    await script(store, "DROP TABLE sessions")
+    with pytest.raises(StoreUnavailableError, match="migrate the database") as caught:
         await store.create("thekey", Entry(b"thedata", FOREVER))
-    told = f"{caught.value} {caught.value.__cause__} {caught.value.__cause__.__cause__}"
-    assert "thekey" not in told
-    assert "thedata" not in told
-
-
-async def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
-    path = tmp_path / "file.db"
-    path.write_bytes(b"not a database" * 1000)
-    store = SqlStore(f"sqlite+aiosqlite:///{path}")
-    with pytest.raises(StoreUnavailableError, match=r"\(SQLITE_NOTADB\)$"):
-        await store.open()
+    assert "thekey" not in str(caught.value)
+    assert "thedata" not in f"{caught.value} {caught.value.__cause__}"
     await store.close()
 
 
-async def test_a_directory_that_cannot_be_made_is_an_outage(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path}/file/sessions.db")
-    with pytest.raises(StoreUnavailableError) as caught:
+async def test_a_store_that_is_not_open_is_an_outage(sql_server: Server) -> None:
+    store = SqlStore(sql_server.url)
+    calls = (lambda: store.load("a"), lambda: store.claim("a", FOREVER), lambda: store.replace("a", Entry(b"", 1), version=1))
+    for _ in range(2):
+        for call in calls:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await call()
+            assert caught.value.not_applied
         await store.open()
-    assert str(tmp_path) not in str(caught.value)
+        assert await store.load("a") is None
+        await store.close()
 
 
-async def test_a_store_that_is_not_open_is_an_outage(store: SqlStore) -> None:
-    await store.close()
-    with pytest.raises(StoreUnavailableError):
-        await store.load("a")
-    await store.open()
-    assert await store.load("a") is None
-
-
-async def test_tables_can_be_left_to_migrations(path: Path) -> None:
+async def test_tables_can_be_left_to_migrations(sql_server: Server) -> None:
     """Then it is said at once that they are missing, and what to do."""
-    store = SqlStore(f"sqlite+aiosqlite:///{path}", create_tables=False)
+    store = SqlStore(sql_server.url, create_tables=False)
     with pytest.raises(ConfigurationError, match="alembic upgrade head"):
         await store.open()
     await store.close()
     assert sorted(metadata.tables) == ["session_claims", "sessions"]
 
 
-async def test_many_processes_may_create_the_file_at_once(path: Path) -> None:
-    stores = [SqlStore(f"sqlite+aiosqlite:///{path}") for _ in range(6)]
+async def test_many_processes_may_create_the_tables_at_once(sql_server: Server) -> None:
+    stores = [SqlStore(sql_server.url, timeout=20) for _ in range(6)]
     await asyncio.gather(*(store.open() for store in stores))
     for store in stores:
         await store.ping()
         await store.close()
 
 
-async def test_a_user_with_very_many_sessions_can_be_logged_out(store: SqlStore) -> None:
-    """More keys than one statement can take."""
-    async with store._database._opened().transactions.begin() as connection:
-        columns = {"version": 1, "data": b"", "expires_at": FOREVER, "user_key": "u", "rank": 0}
-        await connection.execute(metadata.tables["sessions"].insert(), [{"key": str(n), **columns} for n in range(1100)])
-    assert len(await store.delete_by(SessionIndex(user="u"))) == 1100
+async def test_who_may_not_create_tables_may_use_them(sql_server: Server) -> None:
+    """An application's role need not own the tables."""
+    owner = SqlStore(sql_server.url)
+    await owner.open()
+    if isinstance(sql_server, PostgresServer):
+        await script(owner, "DROP ROLE IF EXISTS app", "CREATE ROLE app LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        await script(owner, "GRANT SELECT, INSERT, UPDATE, DELETE ON sessions, session_claims TO app")
+        url = sql_server.url.replace("postgres@", "app@")
+    else:
+        await script(owner, "CREATE OR REPLACE USER app", "GRANT SELECT, INSERT, UPDATE, DELETE ON sessions.* TO app")
+        url = sql_server.url.replace("root@", "app@")
+    store = SqlStore(url)
+    await store.open()
+    await store.create("k", Entry(b"", FOREVER, "u"), limit=1)
+    assert await store.replace("k", Entry(b"", FOREVER, "u"), version=1) == 2
+    assert await store.delete_by(SessionIndex(user="u")) == ("k",)
+    await store.close()
+    if isinstance(sql_server, PostgresServer):
+        await script(owner, "DROP OWNED BY app", "DROP ROLE app")
+    await owner.close()
+
+
+async def test_a_user_with_very_many_sessions(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is listed and logged out in pieces, between which other requests are served: what each takes at most is bounded."""
+    store = SqlStore(sql_server.url, timeout=60)
+    await store.open()
+    rows = ", ".join(f"('{number}', 1, '', {FOREVER}, 'u', 0)" for number in range(MANY))
+    await script(store, f'INSERT INTO sessions ("key", version, data, expires_at, user_key, "rank") VALUES {rows}')
+    deleted: list[int] = []
+
+    def counted(count: object) -> object:
+        async def run(link: Link, statement: Statement, values: dict[str, list[str]]) -> int:
+            changed: int = await count(link, statement, values)  # type: ignore[operator]
+            if statement is DELETE_KEYS:
+                deleted.append(len(values["keys"]))
+                assert changed == deleted[-1]
+            return changed
+
+        return run
+
+    for kind in (PostgresqlLink, MysqlLink):
+        monkeypatch.setattr(kind, "count", counted(kind.count))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    assert len(await store.find(SessionIndex(user="u"))) == MANY
+    assert turns >= MANY // 500
+    turns = 0
+    assert len(await store.delete_by(SessionIndex(user="u"))) == MANY
+    assert max(deleted) <= 500
+    assert turns >= MANY // 500
+    counting.cancel()
+    await store.close()
 
 
 def test_mysql_tells_keys_apart_by_case_and_takes_large_data() -> None:

@@ -98,10 +98,8 @@ class Project:
         await asyncio.to_thread(work, config, *arguments, **options)
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/app.db"
+@pytest.fixture(params=["postgres", "mariadb"])
+def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[request.param]))
 
 

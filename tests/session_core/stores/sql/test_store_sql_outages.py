@@ -11,11 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql.database import Earlier
+from session_core.stores.sql.link import Link
+from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
 from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.postgres_server import PostgresServer, postgres_server
@@ -144,10 +146,10 @@ async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
             load = Load(store, 6)
             async with load.running():
                 await load.more(10)
-                async with store._database._opened().singles.connect() as connection:
-                    pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-                    os.kill(pid, signal.SIGKILL)
-                    await connection.invalidate()
+                async with store._database.pool.lend(time.monotonic() + 20) as link:
+                    assert isinstance(link, PostgresqlLink)
+                    os.kill(link.connection.get_server_pid(), signal.SIGKILL)
+                    link.terminate()
                 await load.more(10)
             await load.check()
 
@@ -186,11 +188,11 @@ async def test_what_the_database_undid_is_done_again(sql_server: Server) -> None
         runs = {"ab": 0, "ba": 0}
 
         async def lock_both(order: str) -> None:
-            async def work(connection: AsyncConnection, earlier: Earlier[None]) -> None:
+            async def work(link: Link, earlier: Earlier[None]) -> None:
                 del earlier
                 runs[order] += 1
                 for key in order:
-                    await connection.execute(text(f"UPDATE sessions SET version = version + 1 WHERE {column} = '{key}'"))
+                    await link.script(f"UPDATE sessions SET version = version + 1 WHERE {column} = '{key}'")
                     if runs[order] == 1 and key == order[0]:
                         await both.wait()
 
@@ -211,15 +213,15 @@ async def test_a_serialization_failure_is_done_again(database: str) -> None:
         await store.create("a", Entry(b"", FOREVER))
         runs = 0
 
-        async def work(connection: AsyncConnection, earlier: Earlier[None]) -> None:
+        async def work(link: Link, earlier: Earlier[None]) -> None:
             nonlocal runs
             del earlier
             runs += 1
-            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            await connection.execute(text("SELECT 1 FROM sessions"))
+            await link.script("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            await link.script("SELECT 1 FROM sessions")
             if runs == 1:
                 await store.replace("a", Entry(b"theirs", FOREVER), version=1)
-            await connection.execute(text("UPDATE sessions SET version = version + 1"))
+            await link.script("UPDATE sessions SET version = version + 1")
 
         await store._database.transact(work)
         assert runs == 2
@@ -249,19 +251,20 @@ async def test_a_client_that_froze_in_the_middle_keeps_nobody_out(sql_server: Se
     """Its locks end with its patience, which the server knows."""
     async with opened(sql_server.url, timeout=1) as frozen, opened(sql_server.url, timeout=5) as other:
         await other.create("k", Entry(b"", FOREVER))
-        async with frozen._database._opened().transactions.connect() as connection:
-            await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
-            assert await other.delete("k") == ("k",)
-            await connection.invalidate()
+        link = await frozen._database.driver.connect(1)  # as no pool would watch it
+        link.deadline = time.monotonic() + 1
+        await link.begin()
+        await link.script("SELECT * FROM sessions FOR UPDATE")
+        assert await other.delete("k") == ("k",)
+        link.terminate()
 
 
 async def test_a_pool_that_is_used_up_is_an_outage_in_time(sql_server: Server) -> None:
     async with opened(sql_server.url, pool_size=2, timeout=1) as store:
         await store.create("k", Entry(b"", FOREVER))
         async with AsyncExitStack() as all_of_them:
-            for engine in store._database._opened().all:
-                for _ in range(engine.pool.size()):  # type: ignore[attr-defined]
-                    await all_of_them.enter_async_context(engine.connect())
+            for _ in range(2):
+                await all_of_them.enter_async_context(store._database.pool.lend(time.monotonic() + 30))
             began = time.monotonic()
             calls = [store.load("k"), store.delete("k"), store.claim("name", FOREVER), store.ping()]
             results = await asyncio.gather(*calls, return_exceptions=True)

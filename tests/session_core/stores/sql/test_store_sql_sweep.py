@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
 
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.sql.pace import Pace
-from session_core.stores.sql.schema import claims, sessions
-from session_core.stores.sql.store import SqlStore, steps
+from session_core.stores.sql.expiry import Pace, remove_some
+from session_core.stores.sql.link import Link
+from session_core.stores.sql.mysql import MysqlLink
+from session_core.stores.sql.postgresql import PostgresqlLink
+from session_core.stores.sql.statements import Statement
+from session_core.stores.sql.store import SqlStore
 from tests.support.mariadb_server import MariadbServer
 from tests.support.postgres_server import PostgresServer
 
@@ -37,9 +39,19 @@ async def opened(url: str) -> AsyncIterator[SqlStore]:
 
 async def fill(store: SqlStore, rows: int) -> None:
     """Expired sessions of one user."""
-    columns = {"version": 1, "data": b"", "expires_at": 1, "user_key": "user", "op_session_key": "op", "rank": 0}
-    async with store._database._opened().transactions.begin() as connection:
-        await connection.execute(sessions.insert(), [{"key": f"over{number}", **columns} for number in range(rows)])
+    values = ", ".join(f"('over{number}', 1, '', 1, 'user', 'op', 0)" for number in range(rows))
+    async with transaction(store) as link:
+        rank, key = ('"rank"', '"key"') if link.dialect == "postgresql" else ("`rank`", "`key`")
+        columns = f"{key}, version, data, expires_at, user_key, op_session_key, {rank}"
+        await link.script(f"INSERT INTO sessions ({columns}) VALUES {values}")
+
+
+@asynccontextmanager
+async def transaction(store: SqlStore) -> AsyncIterator[Link]:
+    async with store._database.pool.lend(monotonic() + 60) as link:
+        await link.begin()
+        yield link
+        await link.commit()
 
 
 class Watched:
@@ -48,7 +60,7 @@ class Watched:
     A row takes `seconds_a_row`. Rests are noted, and over at once.
     """
 
-    def __init__(self, store: SqlStore, seconds_a_row: float = 0.0) -> None:
+    def __init__(self, store: SqlStore, monkeypatch: pytest.MonkeyPatch, seconds_a_row: float = 0.0) -> None:
         self.deleted: list[int] = []
         self.statements: list[int] = []
         self.rests: list[float] = []
@@ -56,49 +68,49 @@ class Watched:
         self._now = 0.0
         self._deleted = self._executed = 0
         store._pace = Pace(lambda: self._now, self._rest)
-        engine = store._database._opened().transactions.sync_engine
-        event.listen(engine, "after_cursor_execute", self._execute)
-        event.listen(engine, "commit", self._end)
-        event.listen(engine, "rollback", self._end)  # what a statement that has committed itself is followed by
+        for kind in (PostgresqlLink, MysqlLink):
+            monkeypatch.setattr(kind, "rows", self._counted(kind.rows))
+            monkeypatch.setattr(kind, "count", self._counted(kind.count))
 
     async def _rest(self, seconds: float) -> None:
-        self.rests.append(seconds)
-        self._now += seconds
-
-    def _execute(self, connection: Any, cursor: Any, statement: str, *rest: object) -> None:
-        self._executed += 1
-        if statement.startswith("DELETE"):
-            self._deleted += cursor.rowcount
-            self._now += cursor.rowcount * self.seconds_a_row
-
-    def _end(self, connection: Any) -> None:
         if self._deleted:
             self.deleted.append(self._deleted)
             self.statements.append(self._executed)
         self._deleted = self._executed = 0
+        self.rests.append(seconds)
+        self._now += seconds
+
+    def _counted(self, run: Any) -> Any:
+        async def counted(link: Link, statement: Statement, values: Any) -> Any:
+            result = await run(link, statement, values)
+            self._executed += 1
+            if statement.mysql[0].startswith("DELETE"):
+                self._deleted += result
+                self._now += result * self.seconds_a_row
+            return result
+
+        return counted
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+@pytest.fixture(params=["postgres", "mariadb"])
+def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[request.param]))
 
 
-async def test_no_step_deletes_more_than_a_few_rows(url: str) -> None:
+async def test_no_step_deletes_more_than_a_few_rows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(url) as store:
         await fill(store, 300)
         await store.claim("over", 1)
-        watched = Watched(store)
+        watched = Watched(store, monkeypatch)
         assert await store.delete_expired() == 301
         assert watched.deleted == [25, 50, MOST, MOST, 25, 1]
 
 
-async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str) -> None:
+async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Milliseconds for a row: a disk that syncs, a machine that is busy. It grows again when that is over."""
     async with opened(url) as store:
         await fill(store, 400)
-        watched = Watched(store)
+        watched = Watched(store, monkeypatch)
         await store.delete_expired(75)
         watched.seconds_a_row = 0.001
         await store.delete_expired(200)
@@ -107,10 +119,10 @@ async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str) -> Non
         assert watched.deleted == [25, 50, 100, 50, 25, 25, 25, 50, 50]
 
 
-async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str) -> None:
+async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(url) as store:
         await fill(store, 75)
-        watched = Watched(store, seconds_a_row=0.001)
+        watched = Watched(store, monkeypatch, seconds_a_row=0.001)
         await store.delete_expired()
         assert watched.rests == pytest.approx([0.025, 0.025, 0.025])
         await fill(store, 25)
@@ -119,59 +131,58 @@ async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str) ->
         assert watched.rests[3:] == [1.0]
 
 
-async def test_a_call_ends_while_its_caller_still_waits_for_it(url: str) -> None:
+async def test_a_call_ends_while_its_caller_still_waits_for_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With something done: nothing would mean that nothing is left."""
     async with opened(url) as store:
         await fill(store, 60)
-        watched = Watched(store, seconds_a_row=0.5)
+        watched = Watched(store, monkeypatch, seconds_a_row=0.5)
         assert [await store.delete_expired() for _ in range(4)] == [25, 25, 10, 0]
         assert len(watched.deleted) == 3
 
 
-async def test_nothing_is_locked_between_two_statements(url: str) -> None:
+async def test_nothing_is_locked_between_two_statements(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction keeps its locks, and SQLite's only writer, while the event loop is busy elsewhere; one statement does not.
 
     MySQL alone needs more: its DELETE cannot pass over what others are at.
     """
     async with opened(url) as store:
         await fill(store, 75)
-        watched = Watched(store)
+        watched = Watched(store, monkeypatch)
         await store.delete_expired()
         assert watched.statements == ([3, 3] if "mysql" in url else [1, 1])
 
 
 async def test_a_step_does_not_read_what_earlier_ones_have_emptied(database: str) -> None:
     """PostgreSQL goes by the index of the expiry also where nearly all rows have expired, and it could take any."""
-    scans = text("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'sessions'")
+    scans = Statement("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'sessions'")
     async with opened(database) as store:
         await fill(store, 5000)
-        async with store._database._opened().transactions.begin() as connection:
-            await connection.execute(text("ANALYZE sessions"))
-            before = (await connection.execute(scans)).scalar_one()
+        async with transaction(store) as link:
+            await link.script("ANALYZE sessions")
+            before = await link.rows(scans, {})
             for _ in range(10):  # it makes one plan for all parameters when it has seen five
-                assert await steps.remove_expired(connection, sessions, MOST, FOREVER - 1) == (MOST, MOST)
-            assert (await connection.execute(scans)).scalar_one() == before
+                assert await remove_some(link, "sessions", MOST, FOREVER - 1) == (MOST, MOST)
+            assert await link.rows(scans, {}) == before
 
 
 async def test_the_commit_of_a_sweep_waits_for_no_disk_and_every_other_does(database: str) -> None:
     """PostgreSQL waits as the setting says at the commit; it is the sweep's own for one transaction, not its connection's."""
-    setting = text("SHOW synchronous_commit")
+    setting = Statement("SHOW synchronous_commit")
     async with opened(database) as store:
         await fill(store, 2)
-        async with store._database._opened().transactions.connect() as connection:
-            async with connection.begin():
-                assert await steps.remove_expired(connection, sessions, 1, FOREVER - 1) == (1, 1)
-                assert (await connection.execute(setting)).scalar_one() == "off"
-            async with connection.begin():
-                assert (await connection.execute(setting)).scalar_one() == "on"
+        async with transaction(store) as link:
+            assert await remove_some(link, "sessions", 1, FOREVER - 1) == (1, 1)
+            assert [row[0] for row in await link.rows(setting, {})] == ["off"]
+        async with transaction(store) as link:
+            assert [row[0] for row in await link.rows(setting, {})] == ["on"]
 
 
 async def test_a_sweeper_in_the_middle_keeps_no_other_waiting(sql_server: PostgresServer | MariadbServer) -> None:
     """They share the rows: what one has taken the other passes over."""
     async with opened(sql_server.url) as one, opened(sql_server.url) as two:
         await fill(one, 100)
-        async with one._database._opened().transactions.begin() as connection:
-            assert await steps.remove_expired(connection, sessions, 40, FOREVER - 1) == (40, 40)
+        async with transaction(one) as link:
+            assert await remove_some(link, "sessions", 40, FOREVER - 1) == (40, 40)
             async with asyncio.timeout(30):
                 assert await two.delete_expired() == 60
         assert await two.delete_expired() == 0
@@ -184,10 +195,10 @@ async def test_requests_go_on_beside_a_sweeper_in_the_middle(sql_server: Postgre
         await sweeper.claim("over", 1)
         entry = Entry(b"", FOREVER, "user", "op")
         await store.create("live", entry)
-        async with sweeper._database._opened().transactions.begin() as connection:
+        async with transaction(sweeper) as link:
             now = store._clock.now()
-            assert await steps.remove_expired(connection, sessions, 50, now) == (50, 50)
-            assert await steps.remove_expired(connection, claims, 50, now) == (1, 1)
+            assert await remove_some(link, "sessions", 50, now) == (50, 50)
+            assert await remove_some(link, "session_claims", 50, now) == (1, 1)
             async with asyncio.timeout(30):
                 assert await store.load("live") is not None
                 assert await store.replace("live", entry, version=1) == 2
@@ -203,8 +214,9 @@ async def test_requests_go_on_beside_a_sweeper_in_the_middle(sql_server: Postgre
 async def test_a_session_in_use_is_passed_over_and_not_waited_for(sql_server: PostgresServer | MariadbServer) -> None:
     async with opened(sql_server.url) as sweeper, opened(sql_server.url) as store:
         await fill(sweeper, 3)
-        async with store._database._opened().transactions.begin() as connection:
-            await connection.execute(sessions.update().where(sessions.c.key == "over1").values(version=2))
+        async with transaction(store) as link:
+            key = '"key"' if link.dialect == "postgresql" else "`key`"
+            await link.script(f"UPDATE sessions SET version = 2 WHERE {key} = 'over1'")
             async with asyncio.timeout(30):
                 assert await sweeper.delete_expired() == 2
         assert await sweeper.delete_expired() == 1

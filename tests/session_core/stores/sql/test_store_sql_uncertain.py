@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql.database import Earlier
+from session_core.stores.sql.link import Link
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.redis.redis_faults import CuttingProxy
@@ -213,12 +213,12 @@ async def test_without_the_decision_an_increment_is_made_twice(place: Place, mon
 async def test_more_lost_connections_than_it_is_worth_are_an_outage(place: Place) -> None:
     runs = 0
 
-    async def work(connection: AsyncConnection, earlier: Earlier[None]) -> None:
+    async def work(link: Link, earlier: Earlier[None]) -> None:
         nonlocal runs
         del earlier
         runs += 1
         place.proxy.cut_after(b"SELECT")
-        await connection.exec_driver_sql("SELECT 1")
+        await link.script("SELECT 1")
 
     with pytest.raises(StoreUnavailableError):
         await place.cut_off._database.transact(work)

@@ -1,0 +1,57 @@
+"""TLS towards a database, from the names of files; the files are read when the store is made, not with each connection."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from session_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ("ENCRYPTED", "VERIFIED_CA", "VERIFIED_HOST", "client_context")
+
+ENCRYPTED: Final = 0
+"""Whoever answers: protects against listening, not against another server in place of this one."""
+VERIFIED_CA: Final = 1
+VERIFIED_HOST: Final = 2
+
+
+def client_context(
+    level: int,
+    *,
+    authorities: str | Path | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
+    password: str | None = None,
+    revoked: str | None = None,
+) -> ssl.SSLContext:
+    """Return a context of TLS 1.2 or later. Without `authorities` those of the system are believed.
+
+    Raises `ConfigurationError` for a file that cannot be read, by what the file is for.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = level >= VERIFIED_HOST
+    context.verify_mode = ssl.CERT_REQUIRED if level > ENCRYPTED else ssl.CERT_NONE
+    if level > ENCRYPTED:
+        if authorities is None:
+            context.load_default_certs()
+        else:
+            _load("certificate authorities", lambda: context.load_verify_locations(cafile=authorities))
+    if certificate is not None:
+        _load("client certificate", lambda: context.load_cert_chain(certificate, key, lambda: password or ""))
+    if revoked is not None:
+        _load("revoked certificates", lambda: context.load_verify_locations(cafile=revoked))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    return context
+
+
+def _load(what: str, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except (OSError, ssl.SSLError, ValueError) as error:
+        msg = f"the file with the {what} in the URL of the session store cannot be used ({type(error).__name__})"
+        raise ConfigurationError(msg) from error

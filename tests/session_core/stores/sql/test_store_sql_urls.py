@@ -1,0 +1,297 @@
+"""What URLs of PostgreSQL and MySQL mean, as hosters and client libraries write them; connects to nothing."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_core.errors import ConfigurationError
+from session_core.stores.opening import open_store
+from session_core.stores.sql.mysql_url import parse_mysql_url
+from session_core.stores.sql.postgresql_url import parse_postgresql_url
+from session_core.stores.sql.store import SqlStore
+from tests.session_core.stores.redis.redis_faults import certificate_for_loopback
+
+SECRET = "verysecret"
+PG = f"postgresql://user:{SECRET}@host/db"
+MY = f"mysql://user:{SECRET}@host/db"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory without certificates."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        f"oracle://user:{SECRET}@host/db",
+        f"sqlite://{SECRET}",
+        f"postgresql+psycopg2://user:{SECRET}@host/db",
+        f"postgresql+nonsense://user:{SECRET}@host/db",
+        f"mysql+pymysql://user:{SECRET}@host/db",
+        f"postgresql://user:{SECRET}@host:port/db",
+        f"postgresql://user:{SECRET}@host:99999/db",
+        f"postgresql://user:{SECRET}@ho[st/db",
+        f"postgresql://user:{SECRET}#x@host/db#fragment",
+        f"postgresql:/user:{SECRET}@host/db",
+        f"mysql://user:{SECRET}@host",
+        f"mysql://user:{SECRET}@one,two/db",
+        f"{PG}?port=1,2",
+        f"{PG}?port={SECRET}",
+        f"{PG}?sslmode={SECRET}",
+        f"{PG}?{SECRET}%00=1",
+        f"{PG}?nonsense={SECRET}",
+    ],
+)
+def test_an_unfit_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        SqlStore(url)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "secret" not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgres+asyncpg", "mysql", "mariadb", "mysql+asyncmy"]
+)
+def test_every_scheme_that_hosters_write(scheme: str) -> None:
+    assert isinstance(open_store(f"{scheme}://user:password@host/db"), SqlStore)
+
+
+def arguments(url: str) -> dict[str, Any]:
+    return parse_postgresql_url(url).arguments
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgresql://host/db", ["host"], [5432]),
+        ("postgresql://host:6543/db", ["host"], [6543]),
+        ("postgresql://[::1]:6543/db", ["::1"], [6543]),
+        ("postgresql://one:1,two:2/db", ["one", "two"], [1, 2]),
+        ("postgresql://one,two/db?port=7", ["one", "two"], [7, 7]),
+        ("postgresql://one,two/db?port=7,8", ["one", "two"], [7, 8]),
+        ("postgresql:///db?host=one:1&host=two:2", ["one", "two"], [1, 2]),
+        ("postgresql:///db?host=/var/run/postgresql&port=7", ["/var/run/postgresql"], [7]),
+        ("postgresql://%2Fvar%2Frun/db", ["/var/run"], [5432]),
+        ("postgresql:///db", None, None),
+    ],
+)
+def test_where_a_postgresql_is(url: str, host: list[str] | None, port: list[int] | None) -> None:
+    found = arguments(url)
+    assert (found["host"], found["port"], found["database"]) == (host, port, "db")
+
+
+@pytest.mark.parametrize(
+    ("credentials", "user", "password"),
+    [
+        ("user:p%40ss%2F%3A", "user", "p@ss/:"),
+        ("user:p@ss", "user", "p@ss"),
+        ("user:a:b", "user", "a:b"),
+        ("us%40er", "us@er", None),
+        ("user:", "user", None),
+        ("user:%2B+", "user", "++"),
+    ],
+)
+def test_who_one_is(credentials: str, user: str, password: str | None) -> None:
+    """A password may hold `@` and `:` as they are."""
+    found = arguments(f"postgresql://{credentials}@host/db")
+    assert (found["host"], found["user"], found["password"] or None) == (["host"], user, password)
+    mysql = parse_mysql_url(f"mysql://{credentials}@host/db").arguments
+    assert (mysql["host"], mysql["user"], mysql["password"].decode() or None) == ("host", user, password)
+
+
+def test_settings_of_the_server_are_passed_on() -> None:
+    found = arguments(f"{PG}?application_name=web&options=-c%20search_path%3Dsessions")
+    assert found["server_settings"] == {"application_name": "web", "options": "-c search_path=sessions"}
+    assert arguments(f"{PG}?fallback_application_name=web")["server_settings"] == {"application_name": "web"}
+    assert arguments(f"{PG}?fallback_application_name=a&application_name=b")["server_settings"] == {"application_name": "b"}
+    assert arguments(PG)["server_settings"] == {}
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
+def test_tls_that_may_be_missing_is_the_drivers_affair(mode: str) -> None:
+    assert arguments(f"{PG}?sslmode={mode}")["ssl"] == mode
+    assert arguments(f"{PG}?ssl={mode}")["ssl"] == mode
+    assert "ssl" not in arguments(PG)
+
+
+def tls_of(found: dict[str, Any]) -> tuple[ssl.VerifyMode, bool]:
+    context = found["ssl"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    return context.verify_mode, context.check_hostname
+
+
+def test_tls_as_libpq_reads_it(home: Path) -> None:
+    roots, key = certificate_for_loopback(home)
+    assert tls_of(arguments(f"{PG}?sslmode=require")) == (ssl.CERT_NONE, False)
+    assert tls_of(arguments(f"{PG}?sslmode=require&sslrootcert={roots}")) == (ssl.CERT_REQUIRED, False)
+    assert tls_of(arguments(f"{PG}?sslmode=verify-ca&sslrootcert={roots}")) == (ssl.CERT_REQUIRED, False)
+    assert tls_of(arguments(f"{PG}?sslmode=verify-full&sslrootcert={roots}")) == (ssl.CERT_REQUIRED, True)
+    assert tls_of(arguments(f"{PG}?sslmode=verify-full&sslrootcert=system")) == (ssl.CERT_REQUIRED, True)
+    assert tls_of(arguments(f"{PG}?sslrootcert=system")) == (ssl.CERT_REQUIRED, True)
+    assert tls_of(arguments(f"{PG}?sslmode=require&sslcert={roots}&sslkey={key}")) == (ssl.CERT_NONE, False)
+    assert arguments(f"{PG}?sslmode=require&sslnegotiation=direct")["direct_tls"] is True
+    latest = arguments(f"{PG}?sslmode=require&ssl_min_protocol_version=TLSv1.3")["ssl"]
+    assert latest.minimum_version == ssl.TLSVersion.TLSv1_3
+    (home / ".postgresql").mkdir()
+    Path(roots).rename(home / ".postgresql" / "root.crt")
+    assert tls_of(arguments(f"{PG}?sslmode=verify-full")) == (ssl.CERT_REQUIRED, True)
+
+
+def test_options_of_a_socket_are_set() -> None:
+    found = parse_postgresql_url(f"{PG}?keepalives_idle=30&keepalives_interval=10&keepalives_count=3&tcp_user_timeout=1000")
+    assert found.socket_options == {
+        socket.TCP_KEEPIDLE: 30,
+        socket.TCP_KEEPINTVL: 10,
+        socket.TCP_KEEPCNT: 3,
+        socket.TCP_USER_TIMEOUT: 1000,
+    }
+    assert parse_postgresql_url(f"{PG}?keepalives=0").socket_options == {socket.SO_KEEPALIVE: 0}
+    assert parse_postgresql_url(f"{PG}?keepalives=1").socket_options == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("", None),
+        ("prepared_statements=auto", None),
+        ("prepared_statements=on", True),
+        ("prepared_statements=off", False),
+        ("pgbouncer=true", False),
+        ("prepared_statement_cache_size=0", False),
+        ("statement_cache_size=0", False),
+        ("prepared_statement_cache_size=500", None),
+    ],
+)
+def test_who_keeps_prepared_statements(option: str, named: bool | None) -> None:
+    assert parse_postgresql_url(f"{PG}?{option}").named_statements is named
+
+
+def test_what_the_store_itself_is_told() -> None:
+    assert parse_postgresql_url(f"{PG}?connect_timeout=3&pool_size=4").timeout == 3
+    assert parse_postgresql_url(f"{PG}?connect_timeout=0").timeout > 1000
+    assert SqlStore(f"{PG}?pool_size=4")._database._pool_size == 4
+    assert SqlStore(f"{MY}?pool_size=4", pool_size=7)._database._pool_size == 4
+    assert SqlStore(MY, pool_size=7)._database._pool_size == 7
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "target_session_attrs=any",
+        "channel_binding=prefer",
+        "gssencmode=disable",
+        "client_encoding=utf8",
+        "sslsni=1",
+        "sslmode=",
+        "krbsrvname=postgres",
+        "passfile=/home/user/.pgpass",
+        "load_balance_hosts=disable",
+    ],
+)
+def test_options_that_ask_for_nothing_else_are_taken(option: str) -> None:
+    parse_postgresql_url(f"{PG}?{option}")
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("channel_binding=require", "channel_binding"),
+        ("gssencmode=require", "gssencmode"),
+        ("require_auth=scram-sha-256", "require_auth"),
+        ("hostaddr=127.0.0.1", "hostaddr"),
+        ("replication=database", "replication"),
+        ("sslmode=verify-full", "sslmode"),
+        ("sslmode=verify_full", "sslmode"),
+        ("sslmode=require&sslmode=disable", "sslmode"),
+        ("sslmode=prefer&sslrootcert=/ca.pem", "sslmode"),
+        ("sslmode=require&sslrootcert=system", "sslrootcert"),
+        ("sslmode=require&sslcert=/missing.pem", "client certificate"),
+        ("sslmode=verify-full&sslrootcert=/missing.pem", "certificate authorities"),
+        ("ssl_min_protocol_version=SSLv3", "ssl_min_protocol_version"),
+        ("client_encoding=latin1", "client_encoding"),
+        ("target_session_attrs=nonsense", "target_session_attrs"),
+        ("connect_timeout=soon", "connect_timeout"),
+        ("keepalives=perhaps", "keepalives"),
+        ("keepalives_idle=-5", "keepalives_idle"),
+        ("pool_size=0", "pool_size"),
+        ("prepared_statements=sometimes", "prepared_statements"),
+        ("connection_limit=1", "connection_limit"),
+        ("schema=sessions", "schema"),
+        ("command_timeout=5", "command_timeout"),
+        ("foo=1", "foo"),
+    ],
+)
+def test_what_the_driver_cannot_do_is_refused_by_name(home: Path, option: str, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        SqlStore(f"{PG}?{option}")
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("ssl=true", (ssl.CERT_REQUIRED, True)),
+        ("sslaccept=strict", (ssl.CERT_REQUIRED, True)),
+        ("sslaccept=accept_invalid_certs", (ssl.CERT_NONE, False)),
+        ("ssl-mode=REQUIRED", (ssl.CERT_NONE, False)),
+        ("ssl-mode=VERIFY_CA", (ssl.CERT_REQUIRED, False)),
+        ("ssl_mode=verify_identity", (ssl.CERT_REQUIRED, True)),
+        ('ssl={"rejectUnauthorized":true}', (ssl.CERT_REQUIRED, True)),
+        ("ssl=%7B%22rejectUnauthorized%22%3Afalse%7D", (ssl.CERT_NONE, False)),
+        ("ssl_verify_cert=true", (ssl.CERT_REQUIRED, False)),
+        ("ssl_verify_cert=true&ssl_verify_identity=true", (ssl.CERT_REQUIRED, True)),
+        ("sslaccept=accept_invalid_certs&ssl-mode=VERIFY_IDENTITY", (ssl.CERT_REQUIRED, True)),
+    ],
+)
+def test_tls_to_a_mysql(option: str, expected: tuple[ssl.VerifyMode, bool]) -> None:
+    """The strictest of what is asked for."""
+    assert tls_of(parse_mysql_url(f"{MY}?{option}").arguments) == expected
+
+
+def test_certificates_for_a_mysql(tmp_path: Path) -> None:
+    roots, key = certificate_for_loopback(tmp_path)
+    assert tls_of(parse_mysql_url(f"{MY}?ssl_ca={roots}").arguments) == (ssl.CERT_REQUIRED, True)
+    assert tls_of(parse_mysql_url(f"{MY}?ssl-ca={roots}&ssl-mode=VERIFY_CA").arguments) == (ssl.CERT_REQUIRED, False)
+    assert tls_of(parse_mysql_url(f"{MY}?ssl_cert={roots}&ssl_key={key}").arguments) == (ssl.CERT_REQUIRED, True)
+
+
+@pytest.mark.parametrize("option", ["", "ssl=false", "ssl-mode=DISABLED"])
+def test_a_mysql_without_tls(option: str) -> None:
+    assert parse_mysql_url(f"{MY}?{option}").arguments["ssl"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("ssl-mode=PREFERRED", "ssl-mode"),
+        ("ssl=maybe", "ssl"),
+        ('ssl={"ca":"x"}', "ssl"),
+        ("sslaccept=perhaps", "sslaccept"),
+        ("ssl_ca=/missing.pem", "certificate authorities"),
+        ("charset=latin1", "charset"),
+        ("connect_timeout=0", "connect_timeout"),
+        ("foo=1", "foo"),
+    ],
+)
+def test_what_the_driver_of_mysql_cannot_do_is_refused_by_name(option: str, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        SqlStore(f"{MY}?{option}")
+
+
+@pytest.mark.parametrize("url", [f"{PG}?sslmode=require", f"{MY}?ssl=true"])
+def test_no_password_in_what_is_printed(url: str) -> None:
+    store = SqlStore(url)
+    address = store._database.driver._address  # type: ignore[attr-defined]
+    assert SECRET not in repr(address) + repr(store) + repr(store._database.driver)
