@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from app.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from app.application import Application
 
@@ -102,6 +104,16 @@ def _run(options: argparse.Namespace, connections: int) -> None:
         # Its other messages go where ours go: through the redaction, as JSON in production.
         log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
     )
+    stopping: list[threading.Thread] = []
+    interrupt = server.signal_handler_interrupt
+
+    def interrupt_once(number: int, frame: FrameType | None) -> None:
+        # Granian's handler takes a lock that the interrupted code may hold: in a thread it waits instead of blocking for ever.
+        if not stopping:
+            stopping.append(threading.Thread(target=interrupt, args=(number, frame)))
+            stopping[0].start()
+
+    server.signal_handler_interrupt = interrupt_once  # type: ignore[method-assign]
     try:
         server.serve()
     except SystemExit:

@@ -61,6 +61,15 @@ def server(directory: Path, *arguments: str, **environment: str) -> Iterator[Ser
         yield Server(process, url, directory)
 
 
+async def slow_request(served: Server, client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
+    """A request that is under way."""
+    task = asyncio.create_task(client.get("/test/slow"))
+    async with asyncio.timeout(30):
+        while not (served.directory / "slow").exists():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.01)
+    return task
+
+
 class Stream:
     """A streaming response that is read as it comes."""
 
@@ -105,9 +114,9 @@ async def test_live_connections_are_closed_first_and_requests_finish(tmp_path: P
         sockets = [await WebSocketClient.connect(f"{served.url}/test/socket/{kind}", "") for kind in ("echo", "deaf", "ticks")]
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
             assert (await client.get("/health/live")).status_code == 200  # and its connection stays open, idle
-            slow = asyncio.create_task(client.get("/test/slow"))
             visits = [client.post("/test/visit") for _ in range(20)]
             assert {(await answer).status_code for answer in asyncio.as_completed(visits)} == {201}
+            slow = await slow_request(served, client)
             stopping = asyncio.create_task(served.stop())
             assert [await next_code(socket) for socket in sockets] == [1012, 1012, 1012]
             assert [await stream.end() for stream in streams] == ["complete"] * 3
@@ -141,8 +150,8 @@ async def test_any_number_of_signals_stops_it_once(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         stream = await Stream.open(f"{served.url}/test/events")
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
-            slow = asyncio.create_task(client.get("/test/slow"))
             await client.post("/test/visit")
+            slow = await slow_request(served, client)
             stopping = asyncio.create_task(served.stop(*[signal.SIGINT, signal.SIGINT, signal.SIGTERM] * 3))
             assert (await slow).text == "done"
         assert await stream.end() == "complete"

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from litestar import WebSocket, get, post, websocket
@@ -72,7 +73,8 @@ async def lines() -> Stream:
 
 @get("/test/slow")
 async def slow() -> str:
-    """A request that takes a while."""
+    """A request that takes a while; it says in a file that it is under way."""
+    Path("slow").touch()  # noqa: ASYNC240 - a moment
     await asyncio.sleep(1)
     return "done"
 
