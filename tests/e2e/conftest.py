@@ -17,20 +17,20 @@ from tests.support.browsers.webkit import WebKit
 from tests.support.browsers.window import Browser as AnyBrowser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     chromium = launch_chromium(playwright)
     yield chromium
     chromium.close()
 
 
-@pytest.fixture(scope="session", params=["Chromium", "Firefox", "WebKit"])
+@pytest.fixture(scope="module", params=["Chromium", "Firefox", "WebKit"])
 def any_browser(request: pytest.FixtureRequest) -> Iterator[AnyBrowser]:
     """Each of the three engines in turn; one that is missing is skipped by its name."""
     match request.param:
