@@ -245,8 +245,9 @@ async def test_what_a_browser_was_told_has_failed_does_not_happen_later(verb: st
                 server.thaw()
             assert answer.status_code == 503
             await until(lambda: refused_as_late([server]) > 0)
-            assert cookie_of(browser) == cookie
+            # Until the next request the cookie may name a second id, since the answer was lost; then it is as it was.
             assert (await browser.get("/read")).json() == before
+            assert cookie_of(browser) == cookie
 
 
 async def test_a_login_that_was_told_to_have_failed_ends_no_other_session() -> None:
