@@ -69,7 +69,7 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
         details["detail"] = str(error)
     if not isinstance(error, OidcError):
         return _answer(request, details, headers=error_headers(error))
-    again = f"/auth/login?{urlencode({'next': error.return_to})}" if error.return_to else "/auth/login"
+    again = f"/auth/login?{urlencode({'next': error.return_to})}" if error.return_to not in {None, "/"} else "/auth/login"
     return _answer(request, details, advice=_LOGIN_FAILED, again=again, headers=error_headers(error))
 
 
