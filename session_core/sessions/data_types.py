@@ -6,10 +6,10 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final, Literal, TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec import inspect as types
@@ -22,7 +22,7 @@ _EMPTY: Final = (msgspec.NODEFAULT, list, dict, set, bytearray)
 _SORTABLE: Final = (types.StrType, types.IntType, types.FloatType, types.BytesType)
 _IMMUTABLE: Final = (
     type(None), bool, int, float, complex, str, bytes, dt.date, dt.time, dt.timedelta, dt.tzinfo,
-    decimal.Decimal, uuid.UUID, enum.Enum, msgspec.UnsetType, msgspec.Raw,
+    decimal.Decimal, UUID, enum.Enum, msgspec.UnsetType, msgspec.Raw,
 )  # fmt: skip
 """A `datetime` is a `date`."""
 _Object: TypeAlias = types.StructType | types.DataclassType | types.TypedDictType | types.NamedTupleType

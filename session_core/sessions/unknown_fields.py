@@ -139,13 +139,13 @@ class ObjectShape(_Shape):
                 self.below[index if self._positional else field.encode_name] = field.name, shape
 
     def fitting(self, raw: Raw) -> _Shape | None:
-        """See `_Shape`; of a tagged union only the type of that tag fits."""
+        """See `_Shape`; of a tagged union only the type of that variant fits."""
         if bytes(raw)[0] not in self._first_bytes:
             return None
         if self._tag is not None:
-            place, tag = self._tag
+            place, variant = self._tag
             parts = self._split(raw)
-            if place not in parts or msgspec.msgpack.decode(parts[place]) != tag:
+            if place not in parts or msgspec.msgpack.decode(parts[place]) != variant:
                 return None
         return self
 

@@ -55,7 +55,7 @@ def guessable(tree: ast.AST) -> set[str]:
             found |= {alias.name for alias in node.names if alias.name == "uuid"}
             generators |= {alias.asname or alias.name for alias in node.names if alias.name == "random"}
         elif isinstance(node, ast.ImportFrom) and node.module in {"random", "uuid"}:
-            found |= {alias.name for alias in node.names} - SPREAD
+            found |= {alias.name for alias in node.names if alias.name != "UUID"} - SPREAD
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in generators:
             found |= {node.attr} - SPREAD

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -14,6 +15,7 @@ import httpx
 
 from tests.support.hostile_op.cookie_jar import Context, CookieJar, is_trustworthy, site_of
 
+_REFRESH = re.compile(r'<meta http-equiv="refresh" content="0;url=([^"]+)">')
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_HOPS = 10
 _NAVIGATION = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -90,8 +92,10 @@ class Browser:
                 self.jar.set(header, request.url, context)
             if '"cache"' in response.headers.get("clear-site-data", ""):
                 cleared.add(_origin(request.url))
-            target = response.headers.get("location")
-            if response.status_code not in _REDIRECTS or target is None or len(hops) == _MAX_HOPS:
+            target = response.headers.get("location") if response.status_code in _REDIRECTS else None
+            if request.mode == "navigate" and (refresh := _REFRESH.search(response.text)) is not None:
+                target = unescape(refresh[1])
+            if target is None or len(hops) == _MAX_HOPS:
                 shown = (request.url, response.status_code, response.headers, response.text)
                 return Page(*shown, tuple(hops), frozenset(cleared))
             request.url = urljoin(request.url, target)
