@@ -179,7 +179,7 @@ def _oidc_config(services: Services) -> OidcConfig:
 
     async def remember_user(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> None:
         del session
-        user = await services.users.remember(identity, claims)
+        user = await services.users.remember(identity, claims, roles_claim=settings.oidc_roles_claim)
         if user.disabled:
             raise ForbiddenError
 

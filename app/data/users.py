@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
 from session_core.errors import LoginRefusedError
+from session_core.oidc import names_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,13 +58,16 @@ class Users:
         user = await self.find(identity.user_key)
         return user is not None and not user.disabled
 
-    async def remember(self, identity: Identity, claims: Mapping[str, Any]) -> User:
-        """Store what the provider says of the user at a login; what was decided here (disabled) stays."""
+    async def remember(self, identity: Identity, claims: Mapping[str, Any], *, roles_claim: str = "roles") -> User:
+        """Store what the provider says of the user at a login; what was decided here (disabled) stays.
+
+        `roles_claim` is the path of the claim with the roles.
+        """
         now = self._clock.now()
         said = {
             "name": _text(claims.get("name")) or _text(claims.get("preferred_username")) or identity.subject,
             "email": _text(claims.get("email"), 320),
-            "roles": msgspec.json.encode(_roles(claims.get("roles"))).decode(),
+            "roles": msgspec.json.encode(_roles(names_at(claims, roles_claim))).decode(),
             "last_login_at": now,
         }
         mine = table.c.user_key == identity.user_key
@@ -94,7 +98,7 @@ class Users:
     async def set_roles(self, key: str, roles: Sequence[str]) -> bool:
         """Replace a user's roles until the provider names others at the next login; return whether there is one."""
         async with self._database.begin() as connection:
-            encoded = msgspec.json.encode(_roles(list(roles))).decode()
+            encoded = msgspec.json.encode(_roles(roles)).decode()
             statement = update(table).where(table.c.user_key == key).values(roles=encoded)
             return (await connection.execute(statement)).rowcount > 0
 
@@ -129,10 +133,8 @@ def _text(value: object, limit: int = 255) -> str | None:
     return "".join(character for character in value if character.isprintable())[:limit].strip() or None
 
 
-def _roles(value: object) -> list[str]:
-    if not isinstance(value, list | tuple):
-        return []
-    good = [role for role in value if isinstance(role, str) and 0 < len(role) <= _MAX_ROLE and role.isprintable()]
+def _roles(names: Sequence[object]) -> list[str]:
+    good = [role for role in names if isinstance(role, str) and 0 < len(role) <= _MAX_ROLE and role.isprintable()]
     roles = sorted(set(good))
     if len(roles) > _MAX_ROLES:
         # Not cut off in silence: which of them a user has would depend on their names.

@@ -26,6 +26,7 @@ EXAMPLES: Final = {
     "oidc_client_id": "for example OIDC_CLIENT_ID=reference-app",
     "oidc_client_secret": "the secret that the provider issued with OIDC_CLIENT_ID",
     "oidc_scopes": "for example OIDC_SCOPES=openid profile email",
+    "oidc_roles_claim": "for example OIDC_ROLES_CLAIM=realm_access.roles",
     "oidc_logout_token_typ": "for example OIDC_LOGOUT_TOKEN_TYP=strict",
     "oidc_step_up_prompt": "for example OIDC_STEP_UP_PROMPT=true",
     "oidc_verify_reauthentication": "for example OIDC_VERIFY_REAUTHENTICATION=false",

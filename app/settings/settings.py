@@ -20,6 +20,7 @@ from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_F
 from app.settings.help import EXAMPLES
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
+from session_core.oidc.claim_path import check_claim_path
 from session_core.stores import open_store
 
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "Settings", "load_settings")
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     oidc_client_id: str = EMBEDDED_CLIENT_ID
     oidc_client_secret: SecretStr | None = None
     oidc_scopes: str = "openid profile email"
+    oidc_roles_claim: str = "roles"
     oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
     oidc_step_up_prompt: bool = False
     oidc_verify_reauthentication: bool = True
@@ -181,6 +183,15 @@ class Settings(BaseSettings):
             message = "must contain the scope openid"
             raise ValueError(message)
         return " ".join(value.split())
+
+    @field_validator("oidc_roles_claim")
+    @classmethod
+    def _claim(cls, value: str) -> str:
+        try:
+            check_claim_path(value, "it")
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("it ")) from None
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 try:
     from session_core.oidc.batch_config import BatchRefresh
+    from session_core.oidc.claim_path import claim_at, names_at
     from session_core.oidc.config import LoginHook, OidcConfig
     from session_core.oidc.login.return_to import local_return_to
     from session_core.oidc.plugin import OidcPlugin, Tokens
@@ -28,5 +29,5 @@ except ModuleNotFoundError as error:
 
 __all__ = (
     "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",
-    "Tokens", "local_return_to",
+    "Tokens", "claim_at", "local_return_to", "names_at",
 )  # fmt: skip
