@@ -93,15 +93,17 @@ async def test_a_browser_is_sent_to_the_login_and_back(app: Litestar) -> None:
     async with client_of(app) as client:
         answer = await client.get("/member?page=2&q=a%20b", headers=PAGE)
         assert answer.status_code == 303
-        assert answer.headers["location"] == "/auth/login?next=%2Fmember%3Fpage%3D2%26q%3Da%2520b"
+        assert answer.headers["location"] == "/auth/login?next=%2Fmember%3Fpage%3D2%26q%3Da%2520b&page=1"
 
 
 async def test_a_browsers_form_leads_back_to_the_page_it_was_on(app: Litestar) -> None:
     async with client_of(app) as client:
         ours = {**PAGE, "referer": "http://localhost:8000/basket?x=1"}
-        assert (await client.post("/member", headers=ours)).headers["location"] == "/auth/login?next=%2Fbasket%3Fx%3D1"
+        answer = await client.post("/member", headers=ours)
+        assert answer.headers["location"] == "/auth/login?next=%2Fbasket%3Fx%3D1&unsent=1&page=1"
         theirs = {**PAGE, "referer": "https://evil.example/basket"}
-        assert (await client.post("/member", headers=theirs)).headers["location"] == "/auth/login?next=%2F"
+        answer = await client.post("/member", headers=theirs)
+        assert answer.headers["location"] == "/auth/login?next=%2F&unsent=1&page=1"
 
 
 async def test_a_script_of_ours_gets_401_not_a_redirect(app: Litestar) -> None:
@@ -185,7 +187,7 @@ async def test_an_old_login_must_be_renewed(app: Litestar, clock: FakeClock) -> 
         answer = await client.get("/recent")
         assert (answer.status_code, answer.json()["code"], answer.json()["max_age"]) == (401, "step_up_required", 300)
         page = await client.get("/recent", headers=PAGE)
-        assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=240"
+        assert page.headers["location"] == "/auth/login?next=%2Frecent&max_age=240&page=1"
 
 
 @pytest.mark.attack("asvs-7.6.1")
@@ -200,7 +202,7 @@ async def test_a_weak_login_must_be_strengthened(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/enter", params={"acr": "0"})
         page = await client.get("/strong", headers=PAGE)
-        assert page.headers["location"] == "/auth/login?next=%2Fstrong&acr_values=phr%20phrh"
+        assert page.headers["location"] == "/auth/login?next=%2Fstrong&acr_values=phr%20phrh&page=1"
         await client.post("/enter", params={"acr": "phr"})
         assert (await client.get("/strong")).status_code == 200
 

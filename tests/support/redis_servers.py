@@ -252,6 +252,16 @@ def old_redis(_old_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
+def steady_cluster(valkey_cluster: RedisCluster) -> Iterator[RedisCluster]:
+    """An empty cluster whose replicas take over from no primary, however long a test freezes it."""
+    for server in valkey_cluster.servers:
+        server.admin("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+    yield valkey_cluster
+    for server in valkey_cluster.servers:
+        server.admin("CONFIG", "SET", "cluster-replica-no-failover", "no")
+
+
+@pytest.fixture
 def valkey_cluster(_valkey_cluster: RedisCluster) -> RedisCluster:
     """An empty cluster of three primaries with a replica each."""
     _valkey_cluster.flush()

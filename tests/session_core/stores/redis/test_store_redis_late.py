@@ -150,18 +150,18 @@ async def test_a_stall_that_ends_in_time_is_no_outage(servers: list[RedisServer]
         assert await call == 2
 
 
-async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(valkey_cluster: RedisCluster) -> None:
+async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(steady_cluster: RedisCluster) -> None:
     """Nor does it count: the next login at the limit ends one session, not two."""
     async with AsyncExitStack() as stack:
-        plain, stepped = [await stack.enter_async_context(opened(valkey_cluster.url)) for _ in range(2)]
-        load_scripts(valkey_cluster.primaries)
+        plain, stepped = [await stack.enter_async_context(opened(steady_cluster.url)) for _ in range(2)]
+        load_scripts(steady_cluster.primaries)
         stepped._stepped_logins._hold = SECONDS
         user, key = new_key(), new_key()
         others = [await begin(plain, user, rank) for rank in (1, 2)]
         call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 3), limit=3))
         for _ in range(2):
             await call.step()  # reserved, and in the index
-        frozen = node_of(valkey_cluster, plain._layout.record(key))
+        frozen = node_of(steady_cluster, plain._layout.record(key))
         before = refused_as_late([frozen])
         frozen.freeze()
         try:
@@ -176,17 +176,17 @@ async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins
         assert sorted(stored.key for stored in await plain.find(SessionIndex(user=user))) == sorted([others[1], last])
 
 
-async def test_a_login_that_has_too_little_time_left_ends_no_session(valkey_cluster: RedisCluster) -> None:
+async def test_a_login_that_has_too_little_time_left_ends_no_session(steady_cluster: RedisCluster) -> None:
     """The node of the session that has to go stands still until half of the time of the login is over."""
     async with AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(opened(valkey_cluster.url))
+        plain = await stack.enter_async_context(opened(steady_cluster.url))
         user, old = new_key(), new_key()
         await plain.create(old, Entry(b"", FOREVER, user, None, 1))
-        frozen = node_of(valkey_cluster, plain._layout.record(old))
+        frozen = node_of(steady_cluster, plain._layout.record(old))
         key = new_key()
-        while node_of(valkey_cluster, plain._layout.record(key)) is frozen:
+        while node_of(steady_cluster, plain._layout.record(key)) is frozen:
             key = new_key()
-        stepped = await stack.enter_async_context(opened(valkey_cluster.url, seconds=5))
+        stepped = await stack.enter_async_context(opened(steady_cluster.url, seconds=5))
         stepped._stepped_logins._hold = 2 * SECONDS
         call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 2), limit=1))
         for _ in range(4):
