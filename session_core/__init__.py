@@ -18,6 +18,9 @@ tests in `session_core.testing`.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from session_core.clock import Clock, SystemClock
 from session_core.config import SessionConfig
 from session_core.cookies import CookieConfig
@@ -31,15 +34,17 @@ from session_core.errors import (
 )
 from session_core.events import Event, EventListener
 from session_core.identity import Identity
-from session_core.litestar.access import loaded_session_of, session_of
-from session_core.litestar.plugin import SessionPlugin
-from session_core.litestar.session_alias import Session, Sessions
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager, SessionStats, SessionSummary
 from session_core.sessions.record import Device
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
+
+if TYPE_CHECKING:
+    from session_core.litestar.access import loaded_session_of, session_of
+    from session_core.litestar.dependency import Session, Sessions
+    from session_core.litestar.plugin import SessionPlugin
 
 __all__ = (
     "Clock",
@@ -70,3 +75,21 @@ __all__ = (
     "open_store",
     "session_of",
 )
+
+_LITESTAR: Final = {
+    "Session": "session_core.litestar.dependency",
+    "SessionPlugin": "session_core.litestar.plugin",
+    "Sessions": "session_core.litestar.dependency",
+    "loaded_session_of": "session_core.litestar.access",
+    "session_of": "session_core.litestar.access",
+}
+"""Imported when they are first used: the rest of the library works without Litestar."""
+
+
+def __getattr__(name: str) -> object:
+    if (module := _LITESTAR.get(name)) is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found: object = getattr(import_module(module), name)
+    globals()[name] = found
+    return found

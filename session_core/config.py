@@ -20,8 +20,6 @@ from session_core.stores import SessionStore, open_store
 from session_core.urls import origin_of
 
 if TYPE_CHECKING:
-    from litestar.connection import ASGIConnection
-
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("SessionConfig",)
@@ -30,7 +28,8 @@ D = TypeVar("D", bound=msgspec.Struct)
 _MOST_SESSIONS_PER_USER: Final = 1000
 
 RoleResolver: TypeAlias = "Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]"
-DeviceReader: TypeAlias = "Callable[[ASGIConnection[Any, Any, Any, Any]], Device]"
+DeviceReader: TypeAlias = Callable[[Any], Device]
+"""Called with the framework's own request or WebSocket object."""
 
 
 def _roles_in_data(session: SessionHandle[Any]) -> Collection[str]:

@@ -18,6 +18,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 
 from session_core.connections.closable import ClosableConnection
+from session_core.litestar.middleware import LITESTAR_DISCONNECTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -142,7 +143,9 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._task = asyncio.current_task()
-        self._live = ClosableConnection(kind, receive, send, self._task) if kind == ScopeType.WEBSOCKET else None
+        self._live: ClosableConnection | None = None
+        if kind == ScopeType.WEBSOCKET:
+            self._live = ClosableConnection(kind, receive, send, self._task, disconnects=LITESTAR_DISCONNECTS)
         self._body_complete = self._cancelled = False
         self.started = False
         """Whether the response has begun, or this is a WebSocket, which is closed in its own way."""
@@ -150,7 +153,8 @@ class _Exchange:
     async def receive(self) -> ReceiveMessage:
         """Return what the client says. Raises `HTTPException` (408) for a body that does not come."""
         if self._live is not None:
-            return await self._live.receive()
+            received: ReceiveMessage = await self._live.receive()
+            return received
         if self._body_complete or self.started:
             return await self._receive()
         try:

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from litestar.enums import ScopeType
-from litestar.exceptions import WebSocketDisconnect
-
+from session_core.asgi.carriers import CookieCarrier
 from session_core.asgi.under_way import RequestsUnderWay
 from session_core.connections.live import LiveConnection
 from session_core.cookies import SessionCookieReader
 from session_core.errors import SessionCoreError
 from session_core.sessions.handle import CookieAction, SessionHandle
-from session_core.sessions.record import Device
 from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
-    from litestar.exceptions import HTTPException
-    from litestar.types import Message, Receive, ReceiveMessage, Scope, Send
-
+    from session_core.asgi_types import Headers, Message, Receive, Scope, Send
     from session_core.config import SessionConfig
+    from session_core.connections.closable import Disconnects
     from session_core.connections.live import LiveConnections
-    from session_core.ids import UncertainId
     from session_core.sessions.lifecycle import SessionLifecycle
 
-__all__ = ("STARTS", "Exchange", "RequestSession", "Surroundings", "with_caching")
-
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+__all__ = ("STARTS", "Exchange", "Framework", "SessionServices", "with_caching")
 
 _OTHER_STARTS: Final = frozenset({"websocket.accept", "websocket.http.response.start"})
 STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
 _SERVER_ERROR: Final = 500
-_MAX_USER_AGENT: Final = 256
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
 _VARY: Final = (b"vary", b"Cookie")
 _ABOUT_CACHING: Final = frozenset({b"vary", b"cache-control"})
@@ -46,21 +37,32 @@ class _ReplacedResponseError(Exception):
     """Stops a handler that goes on streaming a response which an error has replaced."""
 
 
-class Surroundings:
-    """What all exchanges of an application share.
+class Framework(Protocol):
+    """What an exchange needs of the framework that the application is written with."""
 
-    `answer_error(scope, receive, send, error)` sends the response that the application gives for an error.
-    """
+    disconnects: Disconnects
+
+    async def answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+        """Send the response that the application gives for an error."""
+        ...
+
+    def connection_of(self, scope: Scope) -> Any:  # noqa: ANN401 - each framework has a class of its own
+        """Return the request or WebSocket object that `SessionConfig.device` is called with."""
+        ...
+
+
+class SessionServices:
+    """What all exchanges of an application share."""
 
     def __init__(
         self,
         config: SessionConfig[Any],
         lifecycle: SessionLifecycle[Any],
-        answer_error: Callable[[Scope, Receive, Send, Exception], Awaitable[None]],
+        framework: Framework,
         connections: LiveConnections | None,
     ) -> None:
         self.lifecycle = lifecycle
-        self.answer_error = answer_error
+        self.framework = framework
         self.connections = connections
         self.under_way = RequestsUnderWay(config.timeouts.idle)
         self.cookie = config.resolved_cookie
@@ -81,14 +83,19 @@ class Exchange:
 
     # All in slots: CPython 3.11 takes five times as long to read what only the class has.
     __slots__ = (
-        "_around", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_store_time", "_task",
+        "_carrier", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_services", "_store_time", "_task",
         "handle", "live",
     )  # fmt: skip
 
     def __init__(
-        self, around: Surroundings, scope: Scope, receive: Receive, send: Send, begun: RequestSession | None = None
+        self,
+        services: SessionServices,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        begun: tuple[SessionHandle[Any], CookieCarrier] | None = None,
     ) -> None:
-        self._around = around
+        self._services = services
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -97,10 +104,14 @@ class Exchange:
         self._failed = self._over = False
         self._replaced = False
         """Whether an error has taken the place of the response."""
-        self._task = None if around.connections is None else asyncio.current_task()
+        self._task = None if services.connections is None else asyncio.current_task()
         self.live: LiveConnection | None = None
         """Set once the exchange may last."""
-        self.handle = RequestSession(around, scope) if begun is None else begun
+        if begun is None:
+            carrier = self._carrier = CookieCarrier(services, scope)
+            self.handle: SessionHandle[Any] = SessionHandle(services.lifecycle, carrier)
+        else:
+            self.handle, self._carrier = begun
         self._store_time = open_request_time()
 
     def send_durable(self, message: Message) -> Awaitable[None]:
@@ -111,7 +122,7 @@ class Exchange:
         if kind == "http.response.start":
             handle = self.handle
             try:
-                waits = self.live is not None or handle.needs_resign or handle.has_to_save()
+                waits = self.live is not None or self._carrier.needs_resign or handle.has_to_save()
             except SessionCoreError:  # what is assigned cannot be stored, as saving it will say
                 waits = True
             return self._start(message) if waits else self._send(self._begun(message))
@@ -121,16 +132,16 @@ class Exchange:
             self._stay_open()
         return (self._send if self.live is None else self.live.send)(message)
 
-    async def receive(self) -> ReceiveMessage:
+    async def receive(self) -> Message:
         """Return what the client says; once the response has begun, also that the session has ended."""
         if self.live is None:
             if self.handle.response_started:
                 self._stay_open()
-            elif self._scope["type"] == ScopeType.HTTP:
+            elif self._scope["type"] == "http":
                 return await self._receive_body()
         return await (self._receive if self.live is None else self.live.receive)()
 
-    async def _receive_body(self) -> ReceiveMessage:
+    async def _receive_body(self) -> Message:
         """Return a part of the request's body, which may take longer to arrive than the session lives without use."""
         handle = self.handle
         if not handle.loaded:
@@ -177,41 +188,41 @@ class Exchange:
         """The handler has ended with an error after the response started: save what it assigned if only the client has left."""
         if not self.handle.response_started or self._replaced or not self.has_unsaved_changes():
             return
-        if isinstance(error, WebSocketDisconnect):
+        if isinstance(error, self._services.framework.disconnects.kinds):
             await self.save_late()
         else:
             await self._report_unsaved("handler_failed")
 
-    async def answer_with_cookie(self, error: HTTPException) -> None:
+    async def answer_with_cookie(self, error: Exception) -> None:
         """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
         if self._replaced:
             return
-        if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != ScopeType.HTTP:
+        if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != "http":
             raise error
         await self._replace(error)
 
     def _stay_open(self) -> None:
         """A WebSocket, or a response that is still streaming: it closes when the session ends."""
         # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
-        if (connections := self._around.connections) is not None and not self._over:
-            kind = "websocket" if self._scope["type"] == ScopeType.WEBSOCKET else "stream"
+        if (connections := self._services.connections) is not None and not self._over:
+            kind = "websocket" if self._scope["type"] == "websocket" else "stream"
             headers: Headers = (self._head or {}).get("headers") or ()
             sized = any(name.lower() == b"content-length" for name, _ in headers)
             self.live = LiveConnection(connections, self.handle, kind, self._receive, self._send, self._task, sized=sized)
 
     async def _report_unsaved(self, reason: str) -> None:
-        await self._around.lifecycle.events.emit("session.unsaved", handle=self.handle.handle, reason=reason)
+        await self._services.lifecycle.events.emit("session.unsaved", handle=self.handle.handle, reason=reason)
 
     async def _replace(self, error: Exception) -> None:
         async def send(message: Message) -> None:
             if message["type"] in STARTS:
-                if self.handle.needs_resign:
+                if self._carrier.needs_resign:
                     await self._resign()
                 message = self._begun(message)
             await self._send(message)
 
         self._replaced = True
-        await self._around.answer_error(self._scope, self._receive, send, error)
+        await self._services.framework.answer_error(self._scope, self._receive, send, error)
 
     async def _start(self, start: Any) -> None:  # noqa: ANN401 - a message of any kind that starts a response
         """Make the handler's assignments durable, and only then start; from here on the cookie cannot be changed."""
@@ -229,7 +240,7 @@ class Exchange:
                 await self._replace(error)
                 return
         accepting = start["type"] == "websocket.accept"
-        if handle.needs_resign and not accepting:  # Granian drops the headers of an accept
+        if self._carrier.needs_resign and not accepting:  # Granian drops the headers of an accept
             await self._resign()
         await (self._send if self.live is None else self.live.send)(self._begun(start))
         if accepting:
@@ -256,52 +267,15 @@ class Exchange:
     def _with_cookie(self, headers: Headers, action: CookieAction) -> Headers:
         handle = self.handle
         if action == "delete":
-            return [*headers, (b"set-cookie", self._around.cookie.delete_header())]
+            return [*headers, (b"set-cookie", self._services.cookie.delete_header())]
         cookie = handle.cookie()
-        return headers if cookie is None else [*headers, (b"set-cookie", self._around.set_cookie(*cookie))]
+        return headers if cookie is None else [*headers, (b"set-cookie", self._services.set_cookie(*cookie))]
 
     async def _resign(self) -> None:
         """Give the browser its id again, signed with the first secret."""
         if self.handle.snapshot is not None and self.handle.cookie_action is None:
             self.handle.cookie_action = "set"
-            await self._around.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
-
-
-class RequestSession(SessionHandle[Any]):
-    """The session of a request, which says whose it is and who asks."""
-
-    served = True
-    """Whether our middleware stands around the handler; False while only something outside of it has asked for the session."""
-    needs_resign = False
-    """Whether an older secret has signed the cookie."""
-    _scope: Scope | None = None
-
-    # The headers, not the scope: the scope holds the handle, and a cycle is freed late.
-    def __init__(self, around: Surroundings, scope: Scope) -> None:
-        self._lifecycle = around.lifecycle
-        self._around = around
-        self._headers = scope["headers"]
-        self._client = scope.get("client")
-        if scope["type"] == ScopeType.WEBSOCKET:
-            self.on_websocket = True
-        if around.device is not None:
-            self._scope = scope
-
-    def _read_session_id(self) -> str | UncertainId | Awaitable[None] | None:
-        """Return the verified session id, or None; a bad cookie is an event, never an error."""
-        reading = self._around.cookies.read(self._headers)
-        if reading.rejected:
-            return self._lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
-        if reading.needs_resign:
-            self.needs_resign = True
-        return reading.session_id
-
-    def _read_device(self) -> Device:
-        """Return where the client says it comes from."""
-        if self._around.device is not None and self._scope is not None:
-            return self._around.device(self._scope["litestar_app"].request_class(self._scope))
-        agent = next((value for name, value in self._headers if name == b"user-agent"), b"")
-        return Device(ip=self._client[0] if self._client else "", user_agent=agent.decode("latin-1")[:_MAX_USER_AGENT])
+            await self._services.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
 
 
 def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:

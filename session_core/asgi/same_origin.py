@@ -1,4 +1,4 @@
-"""Decides whether a page of our own origin sent a request; pure functions over raw headers, no ASGI.
+"""Refuses state-changing requests and WebSockets that a page of another site sent (CSRF, cross-site WebSocket hijacking).
 
 Browsers name the sender in two headers that scripts cannot set. A request passes with
 
@@ -19,13 +19,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from session_core.urls import normalised_origin
+from session_core.errors import CrossSiteRequestError
+from session_core.urls import normalised_origin, origin_of
+
+if TYPE_CHECKING:
+    from session_core.asgi.exchange import Framework
+    from session_core.asgi_types import Receive, Scope, Send
+    from session_core.config import SessionConfig
+    from session_core.events import Events
 
 __all__ = (
     "CrossSiteReason",
     "RawHeaders",
+    "SameOriginRule",
     "cross_site_reason",
     "cross_site_websocket_reason",
     "is_plainly_same_origin",
@@ -62,6 +70,35 @@ _MAX_ORIGIN_BYTES: Final = 300
 """More than the longest scheme, host name (RFC 1035 2.3.4) and port together."""
 _SPECULATION: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _SPECULATIVE: Final = re.compile(rb"prefetch|prerender|preview", re.IGNORECASE)
+
+
+class SameOriginRule:
+    """The rule for the requests of one application; one instance serves all."""
+
+    def __init__(self, config: SessionConfig[Any], events: Events, framework: Framework) -> None:
+        self._origin = config.public_origin
+        self._trusted = frozenset(origin_of(origin) for origin in config.trusted_origins)
+        self._events = events
+        self._framework = framework
+
+    def reason(self, scope: Scope) -> CrossSiteReason | None:
+        """Return why a request is refused, or None."""
+        headers = scope["headers"]
+        if is_plainly_same_origin(headers):
+            return None
+        if scope["type"] == "http":
+            return cross_site_reason(scope["method"], headers, public_origin=self._origin, trusted_origins=self._trusted)
+        return cross_site_websocket_reason(headers, public_origin=self._origin, trusted_origins=self._trusted)
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, reason: CrossSiteReason) -> None:
+        """Answer 403, before anything of the request is read."""
+        await self._events.emit("request.cross_site", reason=reason)
+        if scope["type"] == "http":
+            await self._framework.answer_error(scope, receive, send, CrossSiteRequestError())
+        else:
+            # Closing before accepting is an HTTP 403 to the browser.
+            await receive()
+            await send({"type": "websocket.close", "code": 4403, "reason": CrossSiteRequestError.title})
 
 
 def cross_site_reason(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import SessionCoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from session_core.asgi.exchange import RequestSession
+    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("RequestsUnderWay",)
 
@@ -30,18 +30,18 @@ class RequestsUnderWay:
     def __init__(self, idle: float) -> None:
         self._interval = idle / _LOOKS
         # By event loop: a session is extended in the loop of its request.
-        self._requests: dict[RequestSession, asyncio.AbstractEventLoop] = {}
+        self._requests: dict[SessionHandle[Any], asyncio.AbstractEventLoop] = {}
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, session: RequestSession) -> None:
+    def begin(self, session: SessionHandle[Any]) -> None:
         """A request has begun."""
         loop = asyncio.get_running_loop()
         self._requests[session] = loop
         if loop not in self._timers:
             self._schedule(loop)
 
-    def end(self, session: RequestSession) -> None:
+    def end(self, session: SessionHandle[Any]) -> None:
         """It is over."""
         self._requests.pop(session, None)
 
@@ -74,8 +74,8 @@ class RequestsUnderWay:
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    async def _extend(sessions: Iterable[RequestSession]) -> None:
+    async def _extend(sessions: Iterable[SessionHandle[Any]]) -> None:
         for session in sessions:
             if not session.response_started:
-                with suppress(SessionCoreError):  # the request itself will say so
+                with suppress(SessionCoreError):  # the request itself fails with it
                     await session.extend()

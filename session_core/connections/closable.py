@@ -6,34 +6,60 @@ For the handler it is as if the client had hung up: `receive` says so, and a str
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
-
-from litestar.exceptions import WebSocketDisconnect
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from litestar.types import Message, Receive, ReceiveMessage, Send
+    from session_core.asgi_types import Message, Receive, Send
 
-__all__ = ("ClosableConnection",)
+__all__ = ("ASGI_DISCONNECTS", "ClosableConnection", "ConnectionEndedError", "Disconnects")
 
 _CLOSE_SECONDS: Final = 1.0
 """For the server to take the farewell: a client that reads nothing must not keep the handler."""
+
+
+class ConnectionEndedError(OSError):
+    """What `send` raises on a WebSocket that was closed here, as servers do when the client has gone (ASGI, `send`)."""
+
+
+class Disconnects(NamedTuple):
+    """How a framework reports to a handler that the client of its WebSocket has gone."""
+
+    kinds: tuple[type[Exception], ...]
+    """What reaches the handler."""
+    make: Callable[[int, str], Exception]
+    """Returns what `send` raises, given the code and the reason that the WebSocket was closed with."""
+
+
+ASGI_DISCONNECTS: Final = Disconnects((ConnectionEndedError,), lambda _, reason: ConnectionEndedError(reason))
+"""For applications without a framework."""
 
 
 class ClosableConnection:
     """One WebSocket, or one response whose body is not yet complete.
 
     `task` is the one that runs the handler; `sized` says that the response has declared its length, which the farewell cannot
-    keep. `code` and `reason` are what a WebSocket is closed with.
+    keep. `disconnects` is how the application's framework reports that a client has gone.
     """
 
     __slots__ = (
-        "_cancelled", "_code", "_ended", "_over", "_reason", "_receive", "_released", "_send", "_sized", "_task", "_told",
-        "_waiting", "kind",
+        "_cancelled", "_code", "_disconnects", "_ended", "_over", "_reason", "_receive", "_released", "_send", "_sized", "_task",
+        "_told", "_waiting", "kind",
     )  # fmt: skip
 
-    def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None, *, sized: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        receive: Receive,
+        send: Send,
+        task: asyncio.Task[Any] | None,
+        *,
+        sized: bool = False,
+        disconnects: Disconnects = ASGI_DISCONNECTS,
+    ) -> None:
         self.kind = kind
+        self._disconnects = disconnects
         self._receive = receive
         self._send = send
         self._task = task
@@ -49,17 +75,17 @@ class ClosableConnection:
         """Whether the handler was left with this error because the connection was closed here."""
         if isinstance(error, asyncio.CancelledError):
             return self._cancelled and self._task is not None and self._task.uncancel() == 0
-        return self._ended and isinstance(error, WebSocketDisconnect)
+        return self._ended and isinstance(error, self._disconnects.kinds)
 
     def leave(self) -> None:
         """The connection is over."""
         self._over.set()
 
-    async def receive(self) -> ReceiveMessage:
+    async def receive(self) -> Message:
         """Return what the client says; that it is gone, once the connection was closed here."""
         if self._ended:
             return await self._disconnect()
-        message: ReceiveMessage | None = None
+        message: Message | None = None
         try:
             async with asyncio.timeout(None) as self._waiting:
                 message = await self._receive()
@@ -112,7 +138,7 @@ class ClosableConnection:
         if self.kind == "websocket":
             if message["type"] != "websocket.close":
                 await self._told.wait()
-                raise WebSocketDisconnect(detail=self._reason, code=self._code)
+                raise self._disconnects.make(self._code, self._reason)
             return
         # An error would end up in the log as the application's fault. `receive` ends a stream; what does not listen is cancelled.
         await asyncio.Event().wait()
@@ -122,7 +148,7 @@ class ClosableConnection:
             return {"type": "websocket.close", "code": self._code, "reason": self._reason}
         return {"type": "http.response.body", "body": b"", "more_body": False}
 
-    async def _disconnect(self) -> ReceiveMessage:
+    async def _disconnect(self) -> Message:
         await self._told.wait()
         if self.kind == "websocket":
             return {"type": "websocket.disconnect", "code": self._code}

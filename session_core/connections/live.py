@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from session_core.connections.closable import ClosableConnection
+from session_core.connections.closable import ASGI_DISCONNECTS, ClosableConnection, Disconnects
 from session_core.connections.watch import ConnectionWatch
 from session_core.ids import handle_of
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine
     from contextvars import Context
 
-    from litestar.types import Message, Receive, ReceiveMessage, Send
-
+    from session_core.asgi_types import Message, Receive, Send
     from session_core.clock import Clock
     from session_core.events import Events
-    from session_core.sessions.session_facts import SessionFacts
+    from session_core.sessions.handle import SessionHandle
     from session_core.sessions.snapshot import Snapshot
     from session_core.stores.guarded import GuardedStore
 
@@ -39,7 +38,17 @@ _GRACE_SECONDS: Final = 5.0
 class LiveConnections:
     """All open connections of an application in this process. `interval` is in seconds, see `ConnectionWatch`."""
 
-    def __init__(self, store: GuardedStore, clock: Clock, events: Events, *, interval: float, push: bool) -> None:
+    def __init__(
+        self,
+        store: GuardedStore,
+        clock: Clock,
+        events: Events,
+        *,
+        interval: float,
+        push: bool,
+        disconnects: Disconnects = ASGI_DISCONNECTS,
+    ) -> None:
+        self.disconnects = disconnects
         self._store = store
         self._clock = clock
         self.events = events
@@ -100,7 +109,7 @@ class LiveConnection(ClosableConnection):
     def __init__(
         self,
         connections: LiveConnections,
-        handle: SessionFacts,
+        handle: SessionHandle[Any],
         kind: str,
         receive: Receive,
         send: Send,
@@ -108,7 +117,7 @@ class LiveConnection(ClosableConnection):
         *,
         sized: bool,
     ) -> None:
-        super().__init__(kind, receive, send, task, sized=sized)
+        super().__init__(kind, receive, send, task, sized=sized, disconnects=connections.disconnects)
         self._connections = connections
         self._handle = handle
         self._context = copy_context()
@@ -131,7 +140,7 @@ class LiveConnection(ClosableConnection):
             self._watch.remove(self, self._key)
             self._watch = None
 
-    async def receive(self) -> ReceiveMessage:
+    async def receive(self) -> Message:
         """See `ClosableConnection.receive`."""
         self.enter()
         return await super().receive()

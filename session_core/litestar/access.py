@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.types import Scope
 
-    from session_core.asgi.outside import OutsideSessions
+    from session_core.litestar.outside import OutsideSessions
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("KeepsSessions", "loaded_session_of", "session_of")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.middleware import SCOPE_KEY
-from session_core.asgi.outside import CACHED_KEY
+from session_core.litestar.outside import CACHED_KEY
 from session_core.litestar.routes import knows_layers
 
 if TYPE_CHECKING:

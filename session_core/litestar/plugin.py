@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from litestar.di import Provide
+from litestar.enums import ScopeType
 from litestar.exceptions.responses import create_exception_response
 from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
 from litestar.types import Message, Scope
 
-from session_core.asgi.exchange import Surroundings
-from session_core.asgi.middleware import SessionMiddleware, provide_session, vary_on_cookie
-from session_core.asgi.outside import TOUCH, OutsideSessions
-from session_core.asgi.same_origin_middleware import SameOriginMiddleware
-from session_core.connections.live import LiveConnections
-from session_core.errors import ConfigurationError, SessionCoreError, StoreUnavailableError
-from session_core.events import Events
+from session_core.application import SessionApplication
+from session_core.asgi.exchange import SessionServices
+from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.litestar.access import KeepsSessions
 from session_core.litestar.checks import check_handler
-from session_core.litestar.injection import inject_directly
+from session_core.litestar.dependency import provide_session
+from session_core.litestar.internals import inject_directly
+from session_core.litestar.middleware import (
+    LITESTAR_DISCONNECTS,
+    LitestarSessionMiddleware,
+    SameOriginMiddleware,
+    vary_on_cookie,
+)
 from session_core.litestar.outer_layers import keep_out_of_cache, may_ask_outside
+from session_core.litestar.outside import TOUCH, OutsideSessions
 from session_core.litestar.problem import error_response
 from session_core.litestar.routes import forbid_cache, is_state_changing, knows_layers, resolved, uses_session
-from session_core.sessions.lifecycle import SessionLifecycle
-from session_core.sessions.manager import SessionManager
-from session_core.sessions.sweeper import Sweeper
-from session_core.stores.guarded import GuardedStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,36 +58,20 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     Raises `ConfigurationError` when a promise that the configuration asks for cannot be kept by the store.
     """
 
+    disconnects = LITESTAR_DISCONNECTS
+
     def __init__(self, config: SessionConfig[Any]) -> None:
         self.config = config
-        self.events = Events(config.clock, tuple(config.on_event))
-        self.store = GuardedStore(config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage)
-        self.lifecycle: SessionLifecycle[Any] = SessionLifecycle(
-            store=self.store,
-            codec=config.codec,
-            timeouts=config.timeouts,
-            clock=config.clock,
-            events=self.events,
-            max_sessions_per_user=config.limit_on(self.store),
-            patience=config.store_timeout,
-            confirm_after=None if config.close_connections == "never" else config.poll_interval,
-        )
-        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
+        self.application = SessionApplication(config, self)
+        self.events = self.application.events
+        self.store = self.application.store
+        self.lifecycle = self.application.lifecycle
+        self.sessions = self.application.sessions
         """Other people's sessions; also injected as `sessions`."""
-        self._refuse_impossible()
-        self.connections = (
-            None
-            if config.close_connections == "never"
-            else LiveConnections(
-                self.store, config.clock, self.events, interval=config.poll_interval, push=config.close_connections == "push"
-            )
-        )
-        """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
-        self._outside = OutsideSessions(Surroundings(config, self.lifecycle, self._answer_error, None))
-        self.around = Surroundings(config, self.lifecycle, self._answer_error, self.connections)
-        """What all requests share."""
-        self._same_origin_middleware = SameOriginMiddleware(config, self.events, self._answer_error)
-        self._session_middleware: dict[tuple[bool, bool, bool], SessionMiddleware] = {}
+        self.connections = self.application.connections
+        self._outside = OutsideSessions(SessionServices(config, self.lifecycle, self, None))
+        self._same_origin_middleware = SameOriginMiddleware(self.application.same_origin)
+        self._session_middleware: dict[tuple[bool, bool, bool], LitestarSessionMiddleware] = {}
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add dependencies, the error handler and the lifespan. Raises `ConfigurationError` beside another `SessionPlugin`."""
@@ -140,12 +125,13 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
                 # A new list: handlers share theirs with the copies that other routes were made from.
                 handler.middleware = [*added, *(handler.middleware or ())]
 
-    def _middleware(self, *, judged: bool, direct: bool, extends: bool) -> SessionMiddleware:
+    def _middleware(self, *, judged: bool, direct: bool, extends: bool) -> LitestarSessionMiddleware:
         """Return the one middleware for all routes of a kind."""
         found = self._session_middleware.get((judged, direct, extends))
         if found is None:
-            same_origin = self._same_origin_middleware if judged else None
-            found = SessionMiddleware(self.around, same_origin, injected_directly=direct, extends=extends)
+            same_origin = self.application.same_origin if judged else None
+            services = self.application.services
+            found = LitestarSessionMiddleware(services, same_origin, injected_directly=direct, extends=extends)
             self._session_middleware[judged, direct, extends] = found
         return found
 
@@ -170,18 +156,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         """Answer a library error; an application may register its own handler for `SessionCoreError` instead."""
         return error_response(request, error, self.config)
 
-    def _refuse_impossible(self) -> None:
-        if self.config.max_sessions_per_user and not self.store.capabilities.atomic:
-            msg = "max_sessions_per_user needs a store with atomic writes; this one cannot keep the limit under concurrency"
-            raise ConfigurationError(msg)
-        if not self.store.capabilities.consistent and not self.config.accept_weak_store:
-            msg = (
-                "this store is eventually consistent: a session that has ended may be accepted elsewhere for a minute or more; "
-                "use another one, or say accept_weak_store=True"
-            )
-            raise ConfigurationError(msg)
-
-    async def _answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+    async def answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
         """Send what the application answers to an error that came up while its response was being sent."""
         await _log_fault(error, scope)
         app: Litestar = scope["litestar_app"]
@@ -192,31 +167,16 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         response: Response[Any] = (handler or create_exception_response)(request, error)
         await response.to_asgi_response(app=None, request=request)(scope, receive, send)
 
-    async def _report_outage(self, reason: str) -> None:
-        await self.events.emit("store.unavailable", reason=reason)
+    def connection_of(self, scope: Scope) -> ASGIConnection[Any, Any, Any, Any]:
+        """Return the request or WebSocket of a scope, as the application's handlers get it."""
+        app: Litestar = scope["litestar_app"]
+        return app.request_class(scope) if scope["type"] == ScopeType.HTTP else app.websocket_class(scope)
 
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         del app
-        # A store that is down now may be up in a minute: the application starts, and answers 503 where it needs sessions.
-        with suppress(StoreUnavailableError):
-            await self.store.open()
-        capabilities = self.store.capabilities
-        for reason, lost in capabilities.lost_promises().items():
-            await self.events.emit("store.weak", reason=reason, lost=lost)
-        if self.config.secrets_generated:
-            await self.events.emit("store.weak", reason="generated_secret")
-        sweeper = Sweeper(self.sessions, interval=self.config.sweep_interval)
-        if self.config.sweep_interval > 0 and capabilities.listable and not capabilities.native_expiry:
-            sweeper.start()
-        try:
+        async with self.application.running():
             yield
-        finally:
-            await sweeper.stop()
-            self.around.under_way.close()
-            if self.connections is not None:
-                await self.connections.close()
-            await self.store.close()
 
 
 async def _log_fault(error: Exception, scope: Scope) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
 
-from session_core.asgi.middleware import provide_session
+from session_core.litestar.dependency import provide_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:

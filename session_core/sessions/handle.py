@@ -5,34 +5,49 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
-from session_core.ids import UncertainId, session_key
+from session_core.ids import UncertainId, handle_of, session_key
 from session_core.sessions.draft import Decoded, Draft, updated
 from session_core.sessions.lifecycle import NewId, NewLogin
-from session_core.sessions.record import Device, SessionRecord, UndecodableError
-from session_core.sessions.session_facts import SessionFacts
+from session_core.sessions.record import SessionRecord, UndecodableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from session_core.identity import Identity
     from session_core.sessions.lifecycle import SessionLifecycle
+    from session_core.sessions.record import Device
     from session_core.sessions.snapshot import Snapshot
     from session_core.sessions.store_order import Moment
     from session_core.sessions.writer import Change
 
-__all__ = ("CookieAction", "SessionHandle")
+__all__ = ("CookieAction", "SessionHandle", "SessionSource")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
 CookieAction: TypeAlias = Literal["set", "delete"] | None
 
 
-class SessionHandle(SessionFacts, Generic[D]):
+class SessionSource(Protocol):
+    """The request that a session belongs to: which id it presents, and where it comes from."""
+
+    on_websocket: bool
+    """Whether it is a WebSocket, which can never set the cookie."""
+
+    def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | None:
+        """Return the verified id that the browser presents; called once, when the session is loaded."""
+        ...
+
+    def read_device(self) -> Device:
+        """Return where a session that begins now comes from."""
+        ...
+
+
+class SessionHandle(Generic[D]):
     """The session of one request.
 
     A visitor without a session has one all the same: `data` is fresh, `exists` is False, and nothing is stored or sent until
@@ -42,17 +57,21 @@ class SessionHandle(SessionFacts, Generic[D]):
     """
 
     session_id: str | None = None
-    """The secret id; for the middleware that writes the cookie, nobody else."""
+    """The secret id; only for the middleware that writes the cookie."""
     uncertain: UncertainId | None = None
     """What the cookie holds instead while it is not known which id the session has."""
     cookie_action: CookieAction = None
     """What the response must do to the cookie."""
     loaded = False
-    """Whether anybody asked for the session in this request."""
+    """Whether the session was asked for in this request."""
     response_started = False
     """Set by the middleware when the cookie can no longer be changed."""
-    on_websocket = False
-    """Set by the middleware for a WebSocket, which can never set the cookie."""
+    served = True
+    """Whether the session middleware runs; False while only something outside of it has asked for the session."""
+    extends = True
+    """Whether reading counts as use; False for what asks by itself, as a page that polls does."""
+    snapshot: Snapshot | None = None
+    """The session as it was read or last written; None for a visitor without a stored session."""
     _draft: Draft[D] | None = None
     _confirmed_at = 0
     """When the store last gave or took this session, Unix milliseconds."""
@@ -61,18 +80,61 @@ class SessionHandle(SessionFacts, Generic[D]):
     _unreadable: tuple[str, ...] = ()
     """The ids the browser presented, when no session was found under them."""
 
-    def __init__(
-        self,
-        lifecycle: SessionLifecycle[D],
-        read_session_id: Callable[[], Awaitable[str | None] | str | UncertainId | None],
-        read_device: Callable[[], Device] = Device,
-    ) -> None:
+    def __init__(self, lifecycle: SessionLifecycle[D], source: SessionSource) -> None:
         self._lifecycle: SessionLifecycle[D] = lifecycle
-        self._read_session_id = read_session_id
-        self._read_device = read_device
+        self.source = source
+        """The request; for the layers around the handler."""
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.handle or 'anonymous'}>"
+
+    # -- who, since when, until when -----------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether the session is stored (False for a visitor about whom nothing is kept)."""
+        return self.snapshot is not None
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Go on under the key that another request has given to the session; what the handler has assigned stays."""
+        self.snapshot = snapshot
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is logged in, or None."""
+        return self.snapshot.record.identity if self.snapshot else None
+
+    @property
+    def handle(self) -> str | None:
+        """A public name of this session for lists and logs; opens nothing."""
+        return handle_of(self.snapshot.key) if self.snapshot else None
+
+    @property
+    def key(self) -> str | None:
+        """The store's key of this session (a digest; opens nothing)."""
+        return self.snapshot.key if self.snapshot else None
+
+    @property
+    def vault(self) -> bytes:
+        """What the login layer keeps sealed in this session."""
+        return self.snapshot.record.vault if self.snapshot else b""
+
+    @property
+    def created_at(self) -> int | None:
+        """When the session began (a login begins it anew); Unix milliseconds."""
+        return self.snapshot.record.created_at if self.snapshot else None
+
+    @property
+    def idle_expires_at(self) -> int | None:
+        """When the session ends unless it is used; Unix milliseconds."""
+        if self.snapshot is None:
+            return None
+        return self._lifecycle.expiry_after_use(self.snapshot) if self.extends else self.snapshot.expires_at
+
+    @property
+    def absolute_expires_at(self) -> int | None:
+        """When the session ends in any case; Unix milliseconds."""
+        return self.snapshot.record.absolute_expires_at if self.snapshot else None
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -87,7 +149,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         waiting: list[asyncio.Future[None]] = []
         self._loading = waiting
         try:
-            found = self._read_session_id()
+            found = self.source.read_session_id()
             presented = found if found is None or isinstance(found, str | UncertainId) else await found
             if presented is None:
                 self._adopt(None)
@@ -262,7 +324,7 @@ class SessionHandle(SessionFacts, Generic[D]):
         with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.login(
                 self.snapshot,
-                NewLogin(identity, self._read_device(), vault, begun),
+                NewLogin(identity, self.source.read_device(), vault, begun),
                 change=draft.merged,
                 data=draft.encoded(),
                 first=begin_with,
@@ -451,13 +513,13 @@ class SessionHandle(SessionFacts, Generic[D]):
             # Another request of this browser has just got a new id: a session begun here would take that one's cookie away.
             raise SessionGoneError
         with self._new_id(self._loaded_draft()) as new_id:
-            session_id, snapshot = await self._lifecycle.begin(data, device=self._read_device(), new_id=new_id)
+            session_id, snapshot = await self._lifecycle.begin(data, device=self.source.read_device(), new_id=new_id)
         presented = [session_key(presented_id) for presented_id in self._unreadable]
         self._enter(session_id, snapshot)
         await self._lifecycle.inherit_revocation(presented, snapshot.key)
 
     def _refuse_without_cookie(self) -> None:
-        if self.on_websocket:
+        if self.source.on_websocket:
             msg = (
                 "a WebSocket cannot give the browser a new session id, because servers drop the headers of its accept: log in, "
                 "regenerate or write the first data in an HTTP request before the page opens the WebSocket"

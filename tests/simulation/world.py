@@ -22,6 +22,7 @@ from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex
 from session_core.testing import FakeClock
 from tests.simulation.director import Director, Plan, SteppedStore
+from tests.support.presented import PresentedId
 
 __all__ = ("SCENARIOS", "BrokenPromiseError", "Outcome", "Scenario", "play")
 
@@ -88,7 +89,7 @@ class World:
         """Serve one request of a browser; what its response says of the cookie takes effect when it is over."""
         browser = self.browsers[name]
         sent = browser.cookie
-        handle: SessionHandle[Data] = SessionHandle(self.lifecycle(), lambda: sent)
+        handle: SessionHandle[Data] = SessionHandle(self.lifecycle(), PresentedId(sent))
         try:
             await handle.load()
             await work(handle)

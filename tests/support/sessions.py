@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 
 from session_core import Identity, Session, SessionConfig, SessionHandle, SessionPlugin, Sessions
 from session_core.events import Event
+from tests.support.presented import PresentedId
 
 SECRET = "0123456789abcdef0123456789abcdef-first"
 ISSUER = "https://op.example"
@@ -116,11 +117,7 @@ def plugin_in(app: Litestar) -> SessionPlugin:
 
 def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
     """The handle that a request with this id would get; its type is the application's."""
-
-    async def read() -> str | None:
-        return session_id
-
-    return SessionHandle(plugin.lifecycle, read)
+    return SessionHandle(plugin.lifecycle, PresentedId(session_id))
 
 
 def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:

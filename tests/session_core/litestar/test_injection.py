@@ -23,9 +23,8 @@ from litestar.routes import HTTPRoute, WebSocketRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_core import Session, SessionPlugin, StoreUnavailableError, session_of
-from session_core.asgi.error_guard import error_guard_of
-from session_core.asgi.known_code import ERROR_HANDLING, INJECTION, is_known
-from session_core.litestar import injection, plugin
+from session_core.litestar import internals, plugin
+from session_core.litestar.internals import ERROR_HANDLING, INJECTION, error_guard_of, is_known
 from tests.support.sessions import AppSession, client_of, make_app, make_config, plugin_in
 
 pytestmark = pytest.mark.anyio
@@ -90,7 +89,7 @@ HANDLERS = [themed, only_inside, other, scoped, refuses, login_and_refuse, socke
 def another_litestar(patch: pytest.MonkeyPatch) -> None:
     """One that keeps its handlers and builds its stack in another way: everything goes its way."""
     patch.setattr(plugin, "inject_directly", lambda _: False)
-    patch.setattr("session_core.asgi.middleware.error_guard_of", lambda _: None)
+    patch.setattr("session_core.litestar.middleware.error_guard_of", lambda _: None)
 
 
 @pytest.fixture(params=["directly", "by Litestar"])
@@ -276,7 +275,7 @@ def test_this_litestar_is_gone_around(path: str) -> None:
     """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
     for model in models_of(make_app(*HANDLERS), path):
         assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
-        assert model.extractors[0] is injection._extract
+        assert model.extractors[0] is internals._extract
         assert all(model.dependency_batches)
 
 
@@ -285,7 +284,7 @@ def test_this_litestar_s_exception_handler_is_called_in_late() -> None:
     guards: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "session_core.asgi.middleware.error_guard_of", lambda stack: guards.append(error_guard_of(stack)) or guards[-1]
+            "session_core.litestar.middleware.error_guard_of", lambda stack: guards.append(error_guard_of(stack)) or guards[-1]
         )
         app = make_app()
     assert app.routes
@@ -344,7 +343,7 @@ class Model:
 
 
 def ours() -> Any:
-    provide = SimpleNamespace(dependency=injection.provide_session)
+    provide = SimpleNamespace(dependency=internals.provide_session)
     return type("Dependency", (), {"key": "session", "provide": provide, "__hash__": lambda _: 1})()
 
 
@@ -362,7 +361,7 @@ def test_an_unknown_shape_is_left_to_litestar(given: Any) -> None:
     if isinstance(given, dict):
         given = {"HEAD": ("handler", good), **given}
     route.given = given
-    assert injection.inject_directly(route) is False
+    assert internals.inject_directly(route) is False
     assert good.extractors == []  # a route is changed as a whole, or not at all
     assert len(good.dependency_batches) == 1
 
@@ -384,7 +383,7 @@ async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, m
     assert not is_known(bypass)
     app = make_app(*HANDLERS)
     if bypass is INJECTION:
-        assert all(model.extractors[:1] != [injection._extract] for model in models_of(app, "/themed"))
+        assert all(model.extractors[:1] != [internals._extract] for model in models_of(app, "/themed"))
     async with client_of(app) as client:
         await client.patch("/assign", json={"theme": "dark"})
         assert (await client.get("/themed?q=x")).json() == ["dark", "dark", 7, "x"]

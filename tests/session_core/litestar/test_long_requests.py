@@ -12,7 +12,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import JSONBody
 
 from session_core import Session, StoreUnavailableError, Timeouts, session_of
-from session_core.asgi import middleware
+from session_core.litestar import middleware
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, AppSession, client_of, make_app, plugin_in
 
@@ -132,7 +132,7 @@ async def test_a_slow_handler_keeps_its_session(path: str, clock: FakeClock, wai
         await waiting.arrived.wait()
         for _ in range(8):
             clock.advance(seconds=0.25 * IDLE)
-            await plugin_in(app).around.under_way.extend()
+            await plugin_in(app).application.services.under_way.extend()
         waiting.go_on.set()
         assert (await request).status_code < 300
         assert (await client.get("/read")).json()["exists"] is True
@@ -142,7 +142,7 @@ async def test_the_looks_are_taken_by_a_timer() -> None:
     """With the real clock: a request of two idle timeouts."""
     timeouts = Timeouts(idle=1, absolute=1000, touch_interval=0)
     app = make_app(post("/work-for-real")(_work_for_real), timeouts=timeouts, close_connections="never")
-    under_way = plugin_in(app).around.under_way
+    under_way = plugin_in(app).application.services.under_way
     async with client_of(app) as client:
         await client.post("/visit")
         assert (await client.post("/work-for-real")).status_code == 201
@@ -168,7 +168,7 @@ def test_no_timer_is_left_without_requests() -> None:
         app = make_app()
         async with client_of(app) as client:
             await client.post("/visit")
-        under_way = plugin_in(app).around.under_way
+        under_way = plugin_in(app).application.services.under_way
         assert list(under_way._timers) == [loop]
         under_way._look(loop)
         assert under_way._timers == {}
@@ -181,7 +181,7 @@ async def test_a_request_that_is_over_is_forgotten(clock: FakeClock) -> None:
     async with client_of(app) as client:
         for path in ("/read", "/fails", "/nowhere"):
             await client.get(path)
-    assert plugin_in(app).around.under_way._requests == {}
+    assert plugin_in(app).application.services.under_way._requests == {}
 
 
 async def test_the_absolute_timeout_stays(clock: FakeClock, waiting: Waiting) -> None:
@@ -192,7 +192,7 @@ async def test_the_absolute_timeout_stays(clock: FakeClock, waiting: Waiting) ->
         await waiting.arrived.wait()
         for _ in range(250):
             clock.advance(seconds=0.45 * IDLE)
-            await plugin_in(app).around.under_way.extend()
+            await plugin_in(app).application.services.under_way.extend()
         waiting.go_on.set()
         assert (await request).status_code == 401
 
@@ -216,7 +216,7 @@ async def test_a_long_poll_that_opted_out_does_not_keep_the_session(clock: FakeC
         await waiting.arrived.wait()
         for _ in range(5):
             clock.advance(seconds=0.25 * IDLE)
-            await plugin_in(app).around.under_way.extend()
+            await plugin_in(app).application.services.under_way.extend()
         waiting.go_on.set()
         assert (await request).status_code == 401
         assert (await client.get("/read")).json()["exists"] is False

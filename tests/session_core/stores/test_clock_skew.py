@@ -26,6 +26,7 @@ from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex, SessionStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.contract.every_store import STORES, MakeStore, make_store  # noqa: F401 - a fixture
+from tests.support.presented import PresentedId
 
 SHARED = [name for name in STORES if name != "memory"]
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("make_store", SHARED, indirect=True)]
@@ -50,10 +51,7 @@ class Node(NamedTuple):
     manager: SessionManager
 
     def handle(self, session_id: str | None = None) -> SessionHandle[Data]:
-        async def read() -> str | None:
-            return session_id
-
-        return SessionHandle(self.lifecycle, read)
+        return SessionHandle(self.lifecycle, PresentedId(session_id))
 
     async def uses(self, session_id: str | None) -> bool:
         """A request that reads the session; returns whether it is there."""

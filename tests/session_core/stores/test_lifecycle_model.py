@@ -39,6 +39,7 @@ from session_core.stores.base import SessionIndex, SessionStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.contract.every_store import MakeStore, make_store  # noqa: F401 - a fixture
 from tests.session_core.stores.lifecycle_model import LIMIT, Expected, Model
+from tests.support.presented import PresentedId
 
 T = TypeVar("T")
 ISSUER = "https://op.example"
@@ -306,10 +307,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self._run(call)
 
     def _handle(self, session_id: str | None) -> SessionHandle[Data]:
-        async def read() -> str | None:
-            return session_id
-
-        return SessionHandle(self.lifecycle, read)
+        return SessionHandle(self.lifecycle, PresentedId(session_id))
 
     def _identity(self, user: str, sid: str) -> Identity:
         name = f"{user}-{self.place.examples}"

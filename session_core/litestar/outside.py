@@ -14,31 +14,32 @@ from session_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from litestar.types import Message, Scope
 
-    from session_core.asgi.exchange import RequestSession, Surroundings
+    from session_core.asgi.exchange import SessionServices
+    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("CACHED_KEY", "TOUCH", "OutsideSessions")
 
-CACHED_KEY: Final = "session_core.asgi.cached"
+CACHED_KEY: Final = "session_core.litestar.cached"
 """In the scope of a request whose response goes into a cache for everyone."""
 TOUCH: Final = "touch"
 """The option of a route that says, by False, that reading does not count as use."""
-_KEY: Final = "session_core.asgi.outside"
-_STARTED_KEY: Final = "session_core.asgi.started"
+_KEY: Final = "session_core.litestar.outside"
+_STARTED_KEY: Final = "session_core.litestar.started"
 
 
 class OutsideSessions:
     """Sessions that begin outside of our middleware."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, services: SessionServices) -> None:
+        self._services = services
 
-    def begin(self, scope: Scope) -> RequestSession:
+    def begin(self, scope: Scope) -> SessionHandle[Any]:
         """Put a session into the scope of a request, for our middleware too if it comes later."""
         state: Any = scope
         if CACHED_KEY in state:
             msg = "the response is on its way into the response cache, where everyone gets it: ask for the session before"
             raise ConfigurationError(msg)
-        exchange = _OutsideExchange(self._around, scope)
+        exchange = _OutsideExchange(self._services, scope)
         exchange.handle.served = False
         if (handler := state.get("route_handler")) is not None and handler.opt.get(TOUCH) is False:
             exchange.handle.extends = False
@@ -62,16 +63,16 @@ class _OutsideExchange(Exchange):
 
     __slots__ = ("_body", "_messages")
 
-    def __init__(self, around: Surroundings, scope: Scope) -> None:
+    def __init__(self, services: SessionServices, scope: Scope) -> None:
         self._messages: list[Any] = []
         self._body = b""
-        super().__init__(around, scope, _receive_nothing, self._keep)
+        super().__init__(services, scope, _receive_nothing, self._keep)
 
     def __del__(self) -> None:
         self._store_time.over = True
         # The request is over. What outer middleware does after the response shows nowhere else.
         if self.handle.response_started and self.has_unsaved_changes():
-            self._around.lifecycle.events.emit_soon("session.unsaved", handle=self.handle.handle, reason="response_sent")
+            self._services.lifecycle.events.emit_soon("session.unsaved", handle=self.handle.handle, reason="response_sent")
 
     async def amend(self, message: Any) -> None:  # noqa: ANN401 - a message of any kind
         """Do to a message what our middleware would do: change it in place, since it is the server's already."""

@@ -1,0 +1,104 @@
+"""The sessions of one application, put together from its configuration; for every framework alike."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from session_core.asgi.exchange import SessionServices
+from session_core.asgi.same_origin import SameOriginRule
+from session_core.connections.live import LiveConnections
+from session_core.errors import ConfigurationError, StoreUnavailableError
+from session_core.events import Events
+from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.manager import SessionManager
+from session_core.sessions.sweeper import Sweeper
+from session_core.stores.guarded import GuardedStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from session_core.asgi.exchange import Framework
+    from session_core.config import SessionConfig
+
+__all__ = ("SessionApplication",)
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+
+class SessionApplication(Generic[D]):
+    """The store, the sessions in it, and what the requests of an application share.
+
+    Raises `ConfigurationError` when a promise that the configuration asks for cannot be kept by the store.
+    """
+
+    def __init__(self, config: SessionConfig[D], framework: Framework) -> None:
+        self.config = config
+        self.events = Events(config.clock, tuple(config.on_event))
+        self.store = GuardedStore(config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage)
+        self._refuse_impossible()
+        self.lifecycle: SessionLifecycle[D] = SessionLifecycle(
+            store=self.store,
+            codec=config.codec,
+            timeouts=config.timeouts,
+            clock=config.clock,
+            events=self.events,
+            max_sessions_per_user=config.limit_on(self.store),
+            patience=config.store_timeout,
+            confirm_after=None if config.close_connections == "never" else config.poll_interval,
+        )
+        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
+        self.connections = (
+            None
+            if config.close_connections == "never"
+            else LiveConnections(
+                self.store,
+                config.clock,
+                self.events,
+                interval=config.poll_interval,
+                push=config.close_connections == "push",
+                disconnects=framework.disconnects,
+            )
+        )
+        """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
+        self.services = SessionServices(config, self.lifecycle, framework, self.connections)
+        self.same_origin = SameOriginRule(config, self.events, framework)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the store while the application runs, and remove expired records where the store does not."""
+        # A store that is down now may be up in a minute: the application starts, and answers 503 where it needs sessions.
+        with suppress(StoreUnavailableError):
+            await self.store.open()
+        capabilities = self.store.capabilities
+        for reason, lost in capabilities.lost_promises().items():
+            await self.events.emit("store.weak", reason=reason, lost=lost)
+        if self.config.secrets_generated:
+            await self.events.emit("store.weak", reason="generated_secret")
+        sweeper = Sweeper(self.sessions, interval=self.config.sweep_interval)
+        if self.config.sweep_interval > 0 and capabilities.listable and not capabilities.native_expiry:
+            sweeper.start()
+        try:
+            yield
+        finally:
+            await sweeper.stop()
+            self.services.under_way.close()
+            if self.connections is not None:
+                await self.connections.close()
+            await self.store.close()
+
+    def _refuse_impossible(self) -> None:
+        if self.config.max_sessions_per_user and not self.store.capabilities.atomic:
+            msg = "max_sessions_per_user needs a store with atomic writes; this one cannot keep the limit under concurrency"
+            raise ConfigurationError(msg)
+        if not self.store.capabilities.consistent and not self.config.accept_weak_store:
+            msg = (
+                "this store is eventually consistent: a session that has ended may be accepted elsewhere for a minute or more; "
+                "use another one, or say accept_weak_store=True"
+            )
+            raise ConfigurationError(msg)
+
+    async def _report_outage(self, reason: str) -> None:
+        await self.events.emit("store.unavailable", reason=reason)

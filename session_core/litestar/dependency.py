@@ -1,0 +1,37 @@
+"""The session as a dependency: what a handler's parameters are annotated with, and what Litestar injects."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
+from session_core.errors import ConfigurationError
+from session_core.sessions.handle import SessionHandle
+from session_core.sessions.manager import SessionManager
+
+__all__ = ("CURRENT", "Session", "Sessions", "provide_session")
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]
+"""What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""
+
+Sessions: TypeAlias = NamedDependency[SessionManager]
+"""What a handler asks for: `async def handler(sessions: Sessions)`. The parameter must be named `sessions`."""
+
+CURRENT: Final[ContextVar[SessionHandle[Any] | None]] = ContextVar("session_core.session", default=None)
+"""The session of the running request, where it is not injected directly (`session_core.litestar.internals`)."""
+
+
+async def provide_session() -> SessionHandle[Any]:
+    """Return the loaded session of the request that runs: what injection gives. Raises what `session_of` raises."""
+    handle = CURRENT.get()
+    # A server may begin the next request of a connection inside the one before: whose response is out is not this one's session.
+    if handle is None or handle.response_started:
+        msg = "this route does not use the session: inject it, guard the route, or give the handler opt={'session': True}"
+        raise ConfigurationError(msg)
+    return handle if handle.loaded else await handle.load()

@@ -1,0 +1,24 @@
+"""A session id that no request carries: the source of a session handle in tests without HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from session_core import Device
+from session_core.ids import UncertainId
+
+
+@dataclass
+class PresentedId:
+    """What the browser presents, or what returns it; `device` is where it says it comes from."""
+
+    session_id: str | UncertainId | None = None
+    device: Device = field(default_factory=Device)
+    on_websocket: bool = False
+
+    def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | None:
+        return self.session_id
+
+    def read_device(self) -> Device:
+        return self.device
