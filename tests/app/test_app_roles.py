@@ -23,22 +23,22 @@ async def op(clock: FakeClock) -> AsyncIterator[HostileOp]:
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "roles", "admin"),
+    ("path", "said", "roles"),
     [
-        ("realm_access.roles", {"claims": {"realm_access": {"roles": ["admin", "user"]}}}, ["admin", "user"], 200),
-        ("https://app.example.org/roles", {"userinfo": {"https://app.example.org/roles": ["admin"]}}, ["admin"], 200),
-        ("cognito:groups", {"claims": {"cognito:groups": ["user"]}, "userinfo": {"cognito:groups": ["admin"]}}, ["user"], 403),
-        ("urn:zitadel:roles", {"userinfo": {"urn:zitadel:roles": {"admin": {"1": "example.org"}}}}, ["admin"], 200),
-        ("realm_access.roles", {"claims": {"realm_access": "admin", "roles": ["admin"]}}, [], 403),
-        ("realm_access.roles", {"claims": {"realm_access": {"roles": "admin"}}}, [], 403),
+        ("realm_access.roles", {"claims": {"realm_access": {"roles": ["admin", "user"]}}}, ["admin", "user"]),
+        ("https://app.example.org/roles", {"userinfo": {"https://app.example.org/roles": ["admin"]}}, ["admin"]),
+        ("cognito:groups", {"claims": {"cognito:groups": ["user"]}, "userinfo": {"cognito:groups": ["admin"]}}, ["user"]),
+        ("urn:zitadel:roles", {"userinfo": {"urn:zitadel:roles": {"admin": {"1": "example.org"}}}}, ["admin"]),
+        ("realm_access.roles", {"claims": {"realm_access": "admin", "roles": ["admin"]}}, []),
+        ("realm_access.roles", {"claims": {"realm_access": {"roles": "admin"}}}, []),
     ],
 )
 async def test_roles_come_from_the_configured_claim(
-    clock: FakeClock, database: Path, op: HostileOp, path: str, said: dict[str, Any], roles: list[str], admin: int
+    clock: FakeClock, database: Path, op: HostileOp, path: str, said: dict[str, Any], roles: list[str]
 ) -> None:
     async with running_site(database, clock, op=op, oidc_roles_claim=path) as site:
         browser = site.browser()
         await site.login(browser, Misbehaviour(**said))
         page = browser.tab(f"{site.url}/")
         assert (await page.fetch("/api/me")).json()["roles"] == roles
-        assert (await page.follow("/admin")).status == admin
+        assert (await page.follow("/admin")).status == (200 if "admin" in roles else 403)
