@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from session_core.cookies import CookieConfig
 from session_core.errors import ConfigurationError
 from session_core.identity import Identity
 from session_core.oidc.batch_config import BatchRefresh
+from session_core.oidc.http import check_proxy, tls_context
 from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.registration import DEFAULT_ID, Registration
@@ -52,8 +54,13 @@ class OidcConfig:
     """Notes which sessions' tokens expire when, so that `litestar sessions refresh-tokens` can refresh those that are due."""
     jwks_cooldown_seconds: float = 10
     """How long an unknown key or a bad signature cannot make us fetch the provider's keys again."""
+    proxy: str | None = field(default=None, repr=False)
+    """A forward proxy for all calls to providers, `http://proxy.example.org:3128`; else `HTTPS_PROXY` and `NO_PROXY` hold."""
+    ca_file: str | Path | None = None
+    """Certificate authorities that are trusted for these calls beside the usual ones, in PEM. `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    replace the usual ones."""
     transport: httpx2.AsyncBaseTransport | None = field(default=None, repr=False)
-    """Replaces the network towards the provider: for tests, a proxy, or a certificate authority of your own."""
+    """Replaces the network towards the provider, for tests."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
@@ -65,6 +72,10 @@ class OidcConfig:
         if self.http_timeout_seconds <= 0 or self.jwks_cooldown_seconds < 0:
             msg = "timeouts must be positive seconds, for example http_timeout_seconds=5"
             raise ConfigurationError(msg)
+        if self.proxy is not None:
+            check_proxy(self.proxy)
+        if self.ca_file is not None:
+            tls_context(self.ca_file)
         path = self.post_logout_path
         if not path.startswith("/") or path.startswith("//") or "\\" in path or not path.isascii() or not path.isprintable():
             msg = 'post_logout_path must be a local path, for example "/goodbye"'

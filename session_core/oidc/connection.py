@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from session_core.errors import IdTokenError
-from session_core.oidc.http import OpHttp
+from session_core.oidc.http import OpHttp, tls_context
 from session_core.oidc.provider.client_authentication import ClientAuthentication
 from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
 from session_core.oidc.provider.oauth2 import OAuth2Provider
@@ -39,7 +39,12 @@ class ProviderConnection:
         self.sessions = sessions
         self.clock = sessions.clock
         # For each provider its own: one that hangs must not use up the connections to the others.
-        self.http = OpHttp(timeout_seconds=config.http_timeout_seconds, transport=config.transport)
+        self.http = OpHttp(
+            timeout_seconds=config.http_timeout_seconds,
+            proxy=config.proxy,
+            tls=tls_context(config.ca_file) if config.ca_file is not None else None,
+            transport=config.transport,
+        )
         self.discovery = _metadata_of(provider, self.http, sessions)
         self.keys = KeyCache(self.http, self.clock, cooldown_seconds=config.jwks_cooldown_seconds)
         self.client = ClientAuthentication(provider, self.clock)

@@ -2,31 +2,36 @@
 
 What is on the other side may be down, slow, hostile or somebody else. So: one deadline for the whole call (a peer that
 drips a byte a second passes every per-read timeout), a limit on the bytes read, no redirects, no cookies, no
-compression (a gigabyte of zeros fits into a megabyte of gzip), no proxy or password from the environment.
+compression (a gigabyte of zeros fits into a megabyte of gzip), no password from a netrc file.
 """
 
 # ruff: noqa: EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
+from session_core.errors import ConfigurationError
 from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from session_core.errors import OidcError
 
-__all__ = ("MAX_BODY_BYTES", "OpHttp", "OpResponse")
+__all__ = ("MAX_BODY_BYTES", "OpHttp", "OpResponse", "check_proxy", "tls_context")
 
 MAX_BODY_BYTES: Final = 1_048_576
 """The largest body that is read from a provider."""
 _MAX_CONNECTIONS: Final = 20
+_LOOPBACK: Final = ("all://localhost", "all://*.localhost", "all://127.0.0.1", "all://[::1]")
 
 
 class OpResponse(SecretStruct, frozen=True):
@@ -54,12 +59,22 @@ class OpResponse(SecretStruct, frozen=True):
 class OpHttp:
     """The HTTP client of the relying party.
 
-    `timeout_seconds` bounds each call as a whole. `transport` replaces the network: for tests, a proxy, or a certificate
-    authority of your own.
+    `timeout_seconds` bounds each call as a whole. `proxy` and `tls` are for the way to the provider; without them `HTTPS_PROXY`,
+    `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR` of the environment hold. No proxy is used for a loopback host. `transport`
+    replaces the network, for tests.
     """
 
-    def __init__(self, *, timeout_seconds: float, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
         self._timeout = timeout_seconds
+        self._proxy = proxy
+        self._tls = tls
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,8 +92,9 @@ class OpHttp:
     ) -> OpResponse:
         """Send one request, never twice, and return whatever was answered, redirects and errors included.
 
-        `form` is an encoded form body. Raises `error` with the reason `<what>_timeout`, `<what>_unreachable`,
-        `<what>_too_large` or `<what>_compressed`.
+        `form` is an encoded form body. Raises `error` with the reason `<what>_timeout`, `<what>_dns` (no address for the host),
+        `<what>_refused` (nothing listens there), `<what>_tls` (no trusted certificate, or no TLS), `<what>_proxy` (the forward
+        proxy refused), `<what>_unreachable` (any other failure), `<what>_too_large` or `<what>_compressed`.
         """
         given = {"accept": accept, "accept-encoding": "identity", **(headers or {})}
         if form is not None:
@@ -90,8 +106,8 @@ class OpHttp:
             raise
         except TimeoutError:
             reason = f"{what}_timeout"
-        except Exception:  # noqa: BLE001 - whatever the network library raises, the provider did not answer
-            reason = f"{what}_unreachable"
+        except Exception as failure:  # noqa: BLE001 - whatever the network library raises, the provider did not answer
+            reason = f"{what}_{_kind_of(failure)}"
         # Not chained: a network error holds the request, with the client secret or a bearer token in its headers.
         raise error(reason)
 
@@ -123,12 +139,59 @@ class OpHttp:
             self._loop = loop
             self._client = httpx2.AsyncClient(
                 transport=self._transport,
+                proxy=self._proxy,
+                verify=self._tls or True,
+                mounts=None if self._transport else dict.fromkeys(_LOOPBACK),
+                trust_env=self._transport is None,
                 timeout=self._timeout,
                 limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=4),
                 follow_redirects=False,
-                trust_env=False,
                 # A jar that takes nothing: logins of different users share this client.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 headers={"user-agent": "session-core"},
             )
         return self._client
+
+
+def tls_context(ca_file: str | Path) -> ssl.SSLContext:
+    """Return a TLS context that trusts the authorities in `ca_file` (PEM) beside those that are trusted anyway.
+
+    Raises `ConfigurationError`.
+    """
+    context = httpx2.create_ssl_context()
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        msg = "ca_file must be a readable file of certificates in PEM, for example /etc/ssl/company-ca.pem"
+        raise ConfigurationError(msg) from None
+    return context
+
+
+def check_proxy(proxy: str) -> None:
+    """Raise `ConfigurationError` unless `proxy` is the address of an HTTP proxy. It may hold a password: it is not repeated."""
+    try:
+        fit = httpx2.Proxy(proxy).url.scheme in {"http", "https"} and bool(httpx2.URL(proxy).host)
+    except (ValueError, httpx2.InvalidURL):
+        fit = False
+    if not fit:
+        msg = "proxy must be the address of an HTTP proxy, for example http://proxy.example.org:3128"
+        raise ConfigurationError(msg)
+
+
+def _kind_of(failure: BaseException) -> str:
+    """Return what kind of failure kept us from the provider."""
+    causes: list[BaseException] = []
+    waiting: list[BaseException | None] = [failure]
+    while waiting:
+        cause = waiting.pop()
+        if cause is None or cause in causes:
+            continue
+        causes.append(cause)
+        waiting += [cause.__cause__, cause.__context__, *(cause.exceptions if isinstance(cause, BaseExceptionGroup) else ())]
+    kinds: tuple[tuple[type[BaseException], str], ...] = (
+        (httpx2.ProxyError, "proxy"),
+        (ssl.SSLError, "tls"),
+        (socket.gaierror, "dns"),
+        (ConnectionRefusedError, "refused"),
+    )
+    return next((name for kind, name in kinds if any(isinstance(cause, kind) for cause in causes)), "unreachable")

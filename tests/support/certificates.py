@@ -1,4 +1,4 @@
-"""Makes a certificate authority and a certificate of localhost that it signed."""
+"""Makes a certificate authority and a certificate of one host that it signed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cryptography.x509.oid import NameOID
 __all__ = ("make_certificate",)
 
 
-def make_certificate(directory: Path) -> tuple[Path, Path]:
+def make_certificate(directory: Path, host: str = "localhost") -> tuple[Path, Path]:
     """Return the files of the certificate chain and of its key, made anew for a week."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _sign("Authority of the tests", authority_key, "Authority of the tests", authority_key)
-    certificate = _sign("localhost", key, "Authority of the tests", authority_key)
-    chain, secret = directory / "localhost.crt", directory / "localhost.key"
+    certificate = _sign(host, key, "Authority of the tests", authority_key)
+    chain, secret = directory / f"{host}.crt", directory / f"{host}.key"
     chain.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in (certificate, authority)))
     unencrypted = serialization.NoEncryption()
     secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted))
@@ -28,7 +28,7 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
 
 def _sign(name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [x509.DNSName(name), x509.IPAddress(ip_address("127.0.0.1"))]
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
