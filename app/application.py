@@ -1,4 +1,4 @@
-"""The application as servers and commands see it: a start that fails is one line, a stop is graceful. Knows no route."""
+"""The application as servers and commands see it: a start that fails is one line, a stop is graceful. Independent of routes."""
 
 from __future__ import annotations
 

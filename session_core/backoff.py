@@ -1,4 +1,4 @@
-"""How those who fail one another wait before they try again; knows no store."""
+"""Backoff between compare-and-swap retries; independent of stores."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@
     ├── ResponseStartedError               a new session id was asked for when its cookie could no longer be sent
     ├── SessionDataError                   the application put a value of the wrong type into the session
     ├── AccessDeniedError
-    │   ├── LoginRequiredError             401: nobody is logged in
+    │   ├── LoginRequiredError             401: no user is logged in
     │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
     │   ├── ForbiddenError                 403: logged in, not allowed
     │   └── CrossSiteRequestError          403: a state-changing request came from another origin
     ├── StoreError
     │   ├── StoreUnavailableError          503: the store did not answer in time, or at all
     │   ├── SessionGoneError               401: the session ended while the request was in flight
-    │   └── SessionConflictError           409: somebody else changed the same field meanwhile
+    │   └── SessionConflictError           409: another request changed the same field meanwhile
     └── OidcError
         ├── DiscoveryError                 503: the provider's metadata or keys cannot be had or trusted
         ├── AuthorizationResponseError     400: the callback does not belong to a login started here
@@ -106,7 +106,7 @@ class AccessDeniedError(SessionCoreError):
 
 
 class LoginRequiredError(AccessDeniedError):
-    """Nobody is logged in; a browser is sent to the login, an API client gets 401."""
+    """No user is logged in; a browser is sent to the login, an API client gets 401."""
 
     code = "login_required"
     status_code = 401
@@ -114,7 +114,7 @@ class LoginRequiredError(AccessDeniedError):
 
 
 class StepUpRequiredError(AccessDeniedError):
-    """Somebody is logged in, but the login is too old or too weak for this route.
+    """A user is logged in, but the login is too old or too weak for this route.
 
     `max_age` is in seconds (OpenID Connect Core 3.1.2.1), `acr_values` the accepted classes in order of preference.
     """
@@ -150,7 +150,7 @@ class StoreError(SessionCoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer. Says nothing about any session: nobody is logged out by it.
+    """The store did not answer. The session is neither ended nor logged out by it.
 
     `not_applied`: the step has changed nothing and never will. Otherwise it may have been made, and only the answer is missing.
     """

@@ -50,7 +50,7 @@ async def requires_login(connection: Connection, handler: BaseRouteHandler) -> N
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> SessionGuard:
-    """Let users pass of whose session `predicate` is true: 401 when nobody is logged in, 403 when it says no.
+    """Let users pass of whose session `predicate` is true: 401 when no user is logged in, 403 when it is false.
 
     `data_type` types the predicate's argument, and must be the data type of the application's sessions.
     """

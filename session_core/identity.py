@@ -31,7 +31,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, di
     """The logged-in user, as the identity provider vouched for them.
 
     Two identities are the same user exactly when `issuer` and `subject` are equal; the same subject of another issuer is
-    somebody else. `auth_time` is when the user proved who they are: Unix time in seconds by the provider's clock.
+    another user. `auth_time` is when the user proved who they are: Unix time in seconds by the provider's clock.
     """
 
     issuer: str

@@ -79,7 +79,7 @@ class SealingKeys:
         return None
 
     def needs_reseal(self, sealed: bytes) -> bool:
-        """Whether another than the first key (or an older version) sealed it; says nothing of its being genuine."""
+        """Whether another than the first key (or an older version) sealed it; does not verify it."""
         return sealed[:_HEADER_BYTES] != _VERSION + self._ciphers[0][0]
 
     def __repr__(self) -> str:

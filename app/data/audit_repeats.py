@@ -1,4 +1,4 @@
-"""Bounds what visitors can add to the audit trail: what one address repeats within a minute is counted. Knows no database.
+"""Bounds what visitors can add to the audit trail: what one address repeats within a minute is counted. Independent of databases.
 
 A client without a login can cause some events in any number: a callback with an invented state, a logout token that is none. The
 first one is kept as it is; the repetitions of a minute become one entry with their number.

@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector from walking, while requests wait, what never becomes garbage. Knows no application."""
+"""Keeps Python's garbage collector from walking, while requests wait, what never becomes garbage. Independent of applications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graceful stop: closes live connections, lets requests finish, then ends the lifespan. Knows no route and no store.
+"""A graceful stop: closes live connections, lets requests finish, then ends the lifespan. Independent of routes and stores.
 
     signal -> WebSockets closed with 1012, event streams ended -> requests finish -> audit trail -> lifespan ends (store)
 

@@ -1,4 +1,4 @@
-"""Which variables the environment and `.env` set, and whether one of ours is misspelt. Knows no meaning of any."""
+"""Which variables the environment and `.env` set, and whether one of ours is misspelt. Does not know what they mean."""
 
 from __future__ import annotations
 

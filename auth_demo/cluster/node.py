@@ -1,4 +1,4 @@
-"""One server of the demo's cluster: a process on loopback that can be killed and started again; knows no other node."""
+"""One server of the demo's cluster: a process on loopback that can be killed and started again; independent of other nodes."""
 
 from __future__ import annotations
 

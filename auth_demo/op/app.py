@@ -1,4 +1,4 @@
-"""Assembles the embedded OpenID provider; knows no server, no command line and no relying party."""
+"""Assembles the embedded OpenID provider; independent of servers, command lines and relying parties."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""One request and its response: the response starts after what it depends on is durable. Knows no store and no route."""
+"""One request and its response: the response starts after what it depends on is durable. Independent of stores and routes."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ class Exchange:
 
 
 def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
-    """Say that the response depends on the cookie and, with a session, that nobody may keep it."""
+    """Say that the response depends on the cookie and, with a session, that no cache may keep it."""
     for name, _ in headers:
         if name.lower() in _ABOUT_CACHING:
             break

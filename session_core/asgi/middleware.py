@@ -1,4 +1,4 @@
-"""Gives each request its session handle, and makes it durable before the response starts. Knows no store and no framework.
+"""Gives each request its session handle, and makes it durable before the response starts. Independent of stores and frameworks.
 
     read_cookie -> load_session -> guards -> handler -> save_session -> write_cookie -> response
 

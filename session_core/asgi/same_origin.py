@@ -151,7 +151,7 @@ def is_speculative(headers: RawHeaders) -> bool:
 
 
 def is_user_navigation(headers: RawHeaders) -> bool:
-    """Whether a GET is somebody going to the page: a top-level navigation, not an image, frame, fetch or prefetch.
+    """Whether a GET is a user opening the page: a top-level navigation, not an image, frame, fetch or prefetch.
 
     True too when no Sec-Fetch header is sent at all (old browsers, command-line clients) and nothing says prefetch.
     """

@@ -1,4 +1,4 @@
-"""Keeps the sessions of requests that take long from expiring meanwhile. Knows no store.
+"""Keeps the sessions of requests that take long from expiring meanwhile. Independent of stores.
 
 A request that began in time may save what it did, however long an upload or a slow handler took: a request that is under way is
 use. When it loads its session, at least half of the idle timeout is left or it is extended at once; from then on all requests

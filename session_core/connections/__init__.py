@@ -1,1 +1,1 @@
-"""Long-lived connections that close when their session ends; knows no framework."""
+"""Long-lived connections that close when their session ends; independent of frameworks."""

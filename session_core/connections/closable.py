@@ -1,4 +1,4 @@
-"""A WebSocket or a response that can be closed while its handler runs. Knows no session and no store.
+"""A WebSocket or a response that can be closed while its handler runs. Independent of sessions and stores.
 
 For the handler it is as if the client had hung up: `receive` says so, and a stream's generator is cancelled.
 """

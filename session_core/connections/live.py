@@ -92,7 +92,7 @@ class LiveConnections:
             await watch.close()
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
-        """Run something that nobody waits for, with the context variables of the caller or in `context`."""
+        """Run something without waiting for it, with the context variables of the caller or in `context`."""
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -121,7 +121,7 @@ class LiveConnection(ClosableConnection):
         self._connections = connections
         self._handle = handle
         self._context = copy_context()
-        """Of the request: what is told of its end belongs to it, whoever ends it."""
+        """The request's context: events about the session's end carry it, whatever ends the session."""
         self._watch: ConnectionWatch | None = None
         self._key = ""
         self.enter()

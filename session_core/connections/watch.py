@@ -1,4 +1,4 @@
-"""Knows which open connections of this process belong to which session, and tells them when it has ended. Knows no ASGI.
+"""Knows which open connections of this process belong to which session, and tells them when it has ended. Independent of ASGI.
 
 Only the store says that a session has ended. Three things make this ask it: what the process ended itself, what the store
 announces (`session_core.stores.announcements`), and time. While the announcements are heard, time means: when a session was
@@ -198,7 +198,7 @@ class ConnectionWatch:
             await self._follow(session, successor)
 
     async def _follow(self, session: WatchedSession, successor: str) -> None:
-        """Go to where the session was rotated to: on with a regenerated one, no further when somebody has logged in."""
+        """Go to where the session was rotated to: on with a regenerated one, no further after a login."""
         for _ in range(_MAX_MOVES):
             stored = await self._store.load(successor)
             if stored is not None:
@@ -219,7 +219,9 @@ class ConnectionWatch:
             return
         self._leave(session)
         there = self._enter(newest)
-        self._hinted[newest.key] = None  # what was said of it before now was said of nobody known: look once more
+        self._hinted[newest.key] = (
+            None  # an announcement before now named a key that was not watched yet: read the store once more
+        )
         for connection in session.connections:
             there.connections.add(connection)
             connection.follow(Snapshot(newest.key, STALE, newest.expires_at, newest.record))

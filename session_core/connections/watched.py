@@ -1,4 +1,4 @@
-"""The sessions that have open connections in this process: by key, by announced name, and by when they expire. Asks nobody."""
+"""The sessions that have open connections in this process: by key, by announced name, and by when they expire. Makes no call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cookie that carries the session id: signing, Set-Cookie attributes, reading; knows no store and no ASGI app."""
+"""The cookie that carries the session id: signing, Set-Cookie attributes, reading; independent of stores and ASGI."""
 
 from session_core.cookies.config import CookieConfig, ResolvedCookie, cookie_name
 from session_core.cookies.reader import CookieReading, CookieRejection, SessionCookieReader, read_cookies, read_session_id

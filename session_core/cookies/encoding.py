@@ -1,4 +1,4 @@
-"""Percent-encoding of cookie values exactly as JavaScript's encodeURIComponent; knows no header and no signature."""
+"""Percent-encoding of cookie values exactly as JavaScript's encodeURIComponent; independent of headers and signatures."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _scan(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[list[str
         for pair in line.split(b";"):
             # Only space and tab: stripping more makes `\xa0__Host-session`, which a subdomain may set, our own name.
             key, equals, raw = pair.strip(b" \t").partition(b"=")
-            # A nameless cookie has no name or no equals sign, and is nobody's.
+            # A nameless cookie has no name or no equals sign, and belongs to no application.
             if key != name or not equals:
                 continue
             value = decode_component(raw) if len(raw) <= _MAX_VALUE_BYTES else None

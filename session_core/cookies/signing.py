@@ -1,4 +1,4 @@
-"""Signs and verifies cookie values, byte for byte as Node's cookie-signature and express-session; knows no header.
+"""Signs and verifies cookie values, byte for byte as Node's cookie-signature and express-session; independent of headers.
 
 The signature is no secrecy: it only spares the store a lookup for every forged cookie. What a session cookie opens is
 decided by the store, under the digest of the id.
@@ -84,7 +84,7 @@ class CookieSigner:
     def __init__(self, secrets: Sequence[str | bytes]) -> None:
         """Raise `ConfigurationError` when there is no secret or one is shorter than 32 bytes."""
         if isinstance(secrets, str | bytes):
-            # A plain string is a sequence of one-character secrets, which nobody means.
+            # A plain string is a sequence of one-character secrets, which is always a mistake.
             msg = "pass the cookie secrets as a list, for example CookieSigner([secret])"
             raise ConfigurationError(msg)
         if not secrets:

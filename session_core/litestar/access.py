@@ -1,4 +1,4 @@
-"""Gives the session to whoever holds the connection: guards, middleware, hooks, exception handlers."""
+"""Gives the session to all code that has the connection: guards, middleware, hooks, exception handlers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities
     if config.secrets_generated:
         problems.append("secrets: none is set, so sessions end with the process; set one of 32 bytes or more")
     if not config.public_url.startswith("https://"):
-        problems.append("public_url: must be https, or anybody on the way can take the session cookie")
+        problems.append("public_url: must be https, or anyone on the network path can read the session cookie")
     if not capabilities.shared:
         problems.append("store: a second worker would not see the sessions; use a shared store")
     if not capabilities.durable:

@@ -1,4 +1,4 @@
-"""Reads one value out of the claims by a path; knows no provider."""
+"""Reads one value out of the claims by a path; independent of providers."""
 
 from __future__ import annotations
 

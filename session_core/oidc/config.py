@@ -36,7 +36,7 @@ class OidcConfig:
     """How users log in. Raises `ConfigurationError` when built with a value that cannot work."""
 
     providers: Sequence[OidcProvider | OAuth2Provider]
-    """Where users log in. The first is the one that is meant where nobody chooses."""
+    """Where users log in. The first is the default."""
     public_url: str
     """Scheme, host and port under which browsers reach the application; the only source of redirect URIs. Must be the
     session's public URL."""

@@ -1,4 +1,4 @@
-"""What we hold towards one provider, and what its answers mean: who logged in, which tokens; knows no browser."""
+"""What we hold towards one provider, and what its answers mean: who logged in, which tokens; independent of browsers."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ProviderConnection:
     async def userinfo(self, access_token: str, subject: str) -> dict[str, Any] | None:
         """Return the userinfo claims of `subject`; None when the provider has no such endpoint.
 
-        Raises `DiscoveryError`, `TokenExchangeError`, or `IdTokenError` when the claims are somebody else's: tokens can be
+        Raises `DiscoveryError`, `TokenExchangeError`, or `IdTokenError` when the claims belong to another user: tokens can be
         substituted, and only the subject ties the answer to the login (OpenID Connect Core 5.3.2).
         """
         if self.user_endpoint is not None:

@@ -1,6 +1,6 @@
 """Calls to the provider, bounded in time and size; knows HTTP, and nothing of OAuth or sessions.
 
-What is on the other side may be down, slow, hostile or somebody else. So: one deadline for the whole call (a peer that
+The other side may be down, slow, hostile, or an impostor. So: one deadline for the whole call (a peer that
 drips a byte a second passes every per-read timeout), a limit on the bytes read, no redirects, no cookies, no
 compression (a gigabyte of zeros fits into a megabyte of gzip), no password from a netrc file.
 """

@@ -44,7 +44,7 @@ class RelyingParties:
     def of(self, provider_id: str, identity: Identity) -> RelyingParty:
         """Return the relying party towards the provider that gave a session its tokens (see `of_session`).
 
-        Raises `LoginRequiredError` when it is configured no more: what it gave is good for nothing here, and is sent to nobody.
+        Raises `LoginRequiredError` when it is configured no more: its tokens are useless here and are sent nowhere.
         """
         found = self.of_session(provider_id, identity)
         if found is None:
@@ -76,8 +76,8 @@ class RelyingParties:
     def of_session(self, provider_id: str | None, identity: Identity) -> RelyingParty | None:
         """Return the one that a session's login came from: by its tokens or, without any, by the user's issuer.
 
-        The issuer decides: the id of a provider that was replaced by another one now names somebody else, who must not be sent
-        the tokens of the former.
+        The issuer decides: the id of a provider that was replaced now names another provider, which must not be sent the
+        tokens of the former.
         """
         found = self.find(provider_id) if provider_id is not None else None
         if found is not None and found.provider.issuer == identity.issuer:

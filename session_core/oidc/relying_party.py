@@ -1,4 +1,4 @@
-"""The verbs of a login and a logout, in the order of their checks; knows no HTTP framework.
+"""The verbs of a login and a logout, in the order of their checks; independent of HTTP frameworks.
 
 start_login -> (browser, provider) -> receive_callback -> finish_login -> session.login
 """
@@ -40,7 +40,7 @@ _MAX_HINT_CHARS: Final = 6000
 
 
 class Callback(SecretStruct, frozen=True):
-    """A callback that belongs to a login which this browser started, and which nobody has finished before."""
+    """A callback that belongs to a login which this browser started, and which has not been finished before."""
 
     response: AuthorizationResponse
     transaction: LoginTransaction
@@ -205,7 +205,7 @@ class RelyingParty(ProviderConnection):
     ) -> LoginTransaction:
         """Return the login that this browser began with us, towards this provider, to be answered in this way."""
         transaction = self.transactions.find(headers, response.state)
-        # Each provider has an address of its own here: what comes back to another's is an answer of somebody else (RFC 9700 4.4).
+        # Each provider has its own redirect URI: a response at another provider's is a mix-up attack (RFC 9700 4.4).
         if transaction.provider != self.provider.id:
             raise AuthorizationResponseError("provider_mismatch")
         if transaction.response_mode != mode:

@@ -31,7 +31,7 @@ class SingleFlight(Generic[T]):
         return await asyncio.shield(self.begin(key, work))
 
     def begin(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-        """Return the run of `key`, begun with `work` when there is none. Whoever awaits it shields it."""
+        """Return the run of `key`, begun with `work` when there is none. A caller that awaits it shields it."""
         task = self._running.get(key)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
             task = asyncio.create_task(work())

@@ -1,4 +1,4 @@
-"""Parses JSON that came from outside, and refuses whatever two parsers could read differently; knows no token."""
+"""Parses JSON that came from outside, and refuses what two parsers could read differently; independent of tokens."""
 
 from __future__ import annotations
 

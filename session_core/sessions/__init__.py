@@ -1,1 +1,1 @@
-"""What a session is and what can happen to it; knows no ASGI, no cookie and no framework."""
+"""What a session is and what can happen to it; independent of ASGI, cookies and frameworks."""

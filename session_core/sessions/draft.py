@@ -18,7 +18,7 @@ __all__ = ("Decoded", "Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
 Decoded: TypeAlias = tuple[bytes, D]
-"""Data as it is stored, and what that decodes to: an object that nobody else has."""
+"""Data as it is stored, and what that decodes to: an object without other references."""
 
 
 class Draft(Generic[D]):
@@ -80,7 +80,7 @@ class Draft(Generic[D]):
     def merged(self, record: SessionRecord) -> SessionRecord:
         """Apply the assignments to the newest record; the same record when there are none.
 
-        Raises `SessionConflictError` where somebody else assigned something else, unless the last write is to win;
+        Raises `SessionConflictError` where another request assigned another value, unless the last write is to win;
         `SessionDataError` for a value of the wrong type.
         """
         return with_data(record, self._merged(bytes(record.data)))
@@ -94,7 +94,7 @@ class Draft(Generic[D]):
         """
         codec, newest = self._codec, bytes(record.data)
         if newest == self.base and codec.writes_every_field and codec.encode(self.data) == newest:
-            # Nearly always: nobody has changed anything, and what is stored is the plain encoding of what was read.
+            # Nearly always: nothing has changed, and what is stored is the plain encoding of what was read.
             encoded = codec.encode(_change(codec, codec.decode(newest), function, fields))
             self.made = encoded, codec.checked(encoded)
         else:

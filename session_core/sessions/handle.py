@@ -305,7 +305,7 @@ class SessionHandle(Generic[D]):
         """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
 
         Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
-        same write: where it raises, nobody is logged in and nothing has changed. `vault` is kept for the login layer. See
+        same write: where it raises, no login happened and nothing has changed. `vault` is kept for the login layer. See
         `NewLogin` for `begun`.
         """
         await self.load()

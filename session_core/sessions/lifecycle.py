@@ -1,4 +1,4 @@
-"""What can happen to one session: begin, be read, change, change its id, end. Knows no ASGI and no cookie.
+"""What can happen to one session: begin, be read, change, change its id, end. Independent of ASGI and cookies.
 
     load_session -> (handler) -> save_session
 

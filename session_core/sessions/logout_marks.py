@@ -1,7 +1,7 @@
 """Remembers that the OP ended a session, or all of a user's, so that a login callback that is under way is refused.
 
-Whoever ends sessions on the OP's behalf first leaves a mark here and then deletes; a login first stores its session and then
-looks for a mark. Either the deletion meets the session, or the login meets the mark. Which logins a mark ends is told by the
+Code that ends sessions on the OP's behalf first leaves a mark here and then deletes; a login first stores its session and then
+looks for a mark. Either the deletion meets the session, or the login meets the mark. Which logins a mark ends is decided by the
 store's own count (`session_core.sessions.store_order`): those that began before it, at whatever node, whatever its clock says.
 """
 

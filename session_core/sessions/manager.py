@@ -65,7 +65,7 @@ class SessionManager:
 
     async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
         """End the session that `handle` names, if it is one of this user's; return whether there was one."""
-        # Only the user's own sessions are searched: a handle of somebody else's is simply not found.
+        # Only the user's own sessions are searched: a handle of another user's is simply not found.
         async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
             if handle_of(stored.key) == handle:
                 ended = await self.store.delete(stored.key)
@@ -74,7 +74,7 @@ class SessionManager:
         return False
 
     async def revoke_any(self, handle: str, *, reason: str = "operator") -> bool:
-        """End the session that `handle` names, whoever's it is. For operators: reads every session."""
+        """End the session that `handle` names, of any user. For operators: reads every session."""
         async for stored in self._scan():
             if handle_of(stored.key) == handle:
                 summary = self._summary(stored)

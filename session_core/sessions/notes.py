@@ -1,4 +1,4 @@
-"""What the library itself keeps in a session store beside the sessions; knows no store.
+"""What the library itself keeps in a session store beside the sessions; independent of stores.
 
 A note is a record like a session's, under a key to which no cookie leads, and its bytes are those of no session.
 """

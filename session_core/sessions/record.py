@@ -248,7 +248,7 @@ class DataCodec(Generic[D]):
         for attribute in self._fields:
             try:
                 self._encode(getattr(data, attribute))
-            except Exception as found:  # noqa: BLE001 - it is told as a SessionDataError
+            except Exception as found:  # noqa: BLE001 - it becomes a SessionDataError
                 msg = f"{self.data_type.__name__}.{attribute} holds a value that cannot be stored: {type(found).__name__}"
                 return SessionDataError(msg, fields=(attribute,))
         return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")

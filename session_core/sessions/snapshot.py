@@ -1,4 +1,4 @@
-"""A session in hand: a stored record, decoded, and the way back."""
+"""A decoded record, the version it was read at, and its encoding."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tells what came first at two nodes, and asks no clock as long as the store keeps what it acknowledged: the store counts.
 
-One note holds a number. Whoever begins something reads it, and writes nothing; whoever must be told apart from what began before
+One note holds a number. What begins reads it, and writes nothing; what must be ordered after all that began before
 raises it, once the matter is at hand. What began before is then always lower, and what begins after never is.
 
 It is raised to the time, in milliseconds, where that is higher. So a store that has lost its last writes (a failover, a backup)
@@ -25,7 +25,7 @@ __all__ = ("Moment", "current_moment", "next_moment")
 
 _KEY: Final = note_digest("store-order") + "ord"
 _KEPT_MS: Final = 30 * 24 * 3_600_000
-"""Longer than anything that is told apart by it."""
+"""Longer than anything that is ordered by it."""
 _MAX_ATTEMPTS: Final = 10
 
 
@@ -47,7 +47,7 @@ async def current_moment(store: SessionStore) -> Moment:
 
 
 async def next_moment(store: SessionStore, now: int) -> Moment:
-    """Return a moment after every one that anybody was given before this call, and not after any that is given once it is over.
+    """Return a moment after every one returned before this call, and not after any that is returned once it is over.
 
     `now` is in Unix milliseconds. Raises `StoreUnavailableError`.
     """

@@ -1,8 +1,8 @@
-"""Removes expired records now and then, in one process of all that share the store. Knows no application.
+"""Removes expired records now and then, in one process of all that share the store. Independent of applications.
 
-Time is cut into slots of `interval` seconds by the wall clock. In each slot every process tries to claim the slot's name, and who
-wins sweeps: a lease that needs no renewal and no release. A process that dies while it sweeps leaves the rest to whoever wins the
-next slot. Where clocks differ a slot begins at different times and is still won once.
+Time is cut into slots of `interval` seconds by the wall clock. In each slot every process tries to claim the slot's name, and the
+winner sweeps: a lease that needs no renewal and no release. A process that dies while it sweeps leaves the rest to the
+winner of the next slot. Where clocks differ, a slot begins at different times and is still won once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Sweeper:
             await asyncio.wait({task}, timeout=_STOP_SECONDS)
 
     async def sweep_once(self) -> int | None:
-        """Sweep if nobody does in this slot; return how many records were removed, or None when it is another's turn."""
+        """Sweep if no process does in this slot; return how many records were removed, or None when it is another's turn."""
         slot_ms = max(round(self._interval * 1000), 1)
         slot = self._sessions.clock.now() // slot_ms
         # Named by the length, too: a deployment that changes it must not lose a turn to the one before.

@@ -1,4 +1,4 @@
-"""Idle and absolute lifetime as arithmetic on Unix milliseconds; knows no store and no request."""
+"""Idle and absolute lifetime as arithmetic on Unix milliseconds; independent of stores and requests."""
 
 from __future__ import annotations
 

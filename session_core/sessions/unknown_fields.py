@@ -1,4 +1,4 @@
-"""Keeps fields of structs that this version of the program does not know, at any depth, and sorts sets; knows no session.
+"""Keeps fields of structs that this version of the program does not know, at any depth, and sorts sets; independent of sessions.
 
 While two versions run beside each other, the older one decodes structs without the fields that only the newer one has, and
 would encode them without. `find_unknown` collects these fields where data was decoded, `restore` puts them into its next

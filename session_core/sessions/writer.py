@@ -156,7 +156,7 @@ class SessionWriter:
                     try:
                         version = await self._store.replace(key, entry, version=base.version)
                     except SessionConflictError:
-                        pass  # somebody else has written since
+                        pass  # another process has written since
                     else:
                         known = self._saved(key, version, record, entry)
                 if known is None:
@@ -217,7 +217,7 @@ class SessionWriter:
             return None
 
     async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
-        """Apply a batch to the newest copy and save it; nobody is told anything that an older copy said.
+        """Apply a batch to the newest copy and save it; no waiter gets a result computed from an older copy.
 
         `known` is the copy at hand. That it is the newest is proven only by reading it here, or by a compare-and-swap.
         """
@@ -270,7 +270,7 @@ def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
     """What a change makes of the copy at hand; None where the newest has to be read first.
 
     That is where nothing would be swapped, hence nothing proves that this is the newest, and where the change raises: what an
-    old copy says is told to nobody.
+    results computed from an old copy are dropped.
     """
     if base.version == STALE:
         return None
@@ -282,7 +282,7 @@ def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
 
 
 def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
-    """Run the batch's changes one upon the other; one that raises is left out. Nobody is told yet: the copy may be old."""
+    """Run the batch's changes one upon the other; one that raises is left out. No waiter is answered yet: the copy may be old."""
     for pending in batch:
         if pending.future.done():
             continue

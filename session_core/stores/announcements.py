@@ -1,4 +1,4 @@
-"""What a store may offer beside the contract, so that whoever holds a connection open learns soon that its session has ended.
+"""What a store may offer beside the contract, so that open connections learn soon that their session has ended.
 
 Both are optional. Without `SessionTracing` sessions are loaded one by one, and what a session was rotated to is not known;
 without `RevocationFeed` they are looked at again and again.

@@ -1,6 +1,6 @@
 """Puts a deadline on every store call and turns whatever goes wrong into `StoreUnavailableError`.
 
-Every end of a session passes here, whoever asks for it; so this is also where this process is told of what it ended itself.
+Every end of a session passes here; so this is also where this process announces what it ended itself.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class GuardedStore:
         return self._ended(await self._bounded(self.inner.delete_by(index, keep=keep)))
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`; upkeep, which nobody waits for, has a deadline of its own."""
+        """See `SessionStore.delete_expired`; upkeep, which no request waits for, has a deadline of its own."""
         return await self._bounded(self.inner.delete_expired(limit), upkeep=True)
 
     async def scan(self) -> AsyncIterator[StoredSession]:

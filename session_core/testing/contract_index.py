@@ -36,7 +36,7 @@ class IndexContract(ContractBase):
         return set(keys)
 
     async def test_find_returns_the_sessions_of_a_user(self, store: SessionStore, clock: FakeClock) -> None:
-        """Those of others are not among them; nobody's sessions are nobody's."""
+        """Those of others are not among them; sessions without a user belong to no list."""
         mine = await self.fill(store, clock, "abc", "u")
         await self.fill(store, clock, "ab", "v")
         await store.create(self.key("anonymous"), self.entry(clock))
@@ -80,7 +80,7 @@ class IndexContract(ContractBase):
         assert await self.found(store, SessionIndex(user="v")) == {keys[2]}
 
     async def test_delete_by_user(self, store: SessionStore, clock: FakeClock) -> None:
-        """All sessions of the user end, each is reported, nobody else's ends."""
+        """All sessions of the user end, each is reported, no other user's ends."""
         mine = await self.fill(store, clock, "abc", "u")
         others = await self.fill(store, clock, "ab", "v", "u")
         assert sorted(await store.delete_by(SessionIndex(user="u"))) == sorted(mine)
@@ -89,7 +89,7 @@ class IndexContract(ContractBase):
         assert await store.delete_by(SessionIndex(user="u")) == ()
 
     async def test_delete_by_op_session(self, store: SessionStore, clock: FakeClock) -> None:
-        """A logout at the OP ends the sessions of that OP session, whoever's, and no other."""
+        """A logout at the OP ends the sessions of that OP session, of any user, and no other."""
         mine = await self.fill(store, clock, "ab", "u", "o") + await self.fill(store, clock, "a", "v", "o")
         others = await self.fill(store, clock, "c", "u", "other") + await self.fill(store, clock, "c", "o")
         assert sorted(await store.delete_by(SessionIndex(op_session="o"))) == sorted(mine)
@@ -128,7 +128,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, a, b, c, new, *others) == [a, new, *others]
 
     async def test_the_limit_keeps_the_new_session(self, store: SessionStore, clock: FakeClock) -> None:
-        """Even where its rank is the lowest: somebody has just logged in."""
+        """Even where its rank is the lowest: its user has just logged in."""
         self.needs_an_atomic_store(store)
         (old,) = await self.fill(store, clock, "a", "u")
         new = self.key("new")
@@ -170,7 +170,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, a, b, old, new) == [b, new]
 
     async def test_a_rotation_does_not_count_twice(self, store: SessionStore, clock: FakeClock) -> None:
-        """Regenerating at the limit ends nobody's session, and the moved one is not reported."""
+        """Regenerating at the limit ends no session, and the moved one is not reported."""
         self.needs_an_atomic_store(store)
         a, b = await self.fill(store, clock, "ab", "u")
         new = self.key("new", after=a)

@@ -32,7 +32,7 @@ class RacesContract(ContractBase):
         return [result for _, result in sorted(zip((place for place, _ in ordered), results, strict=True), key=lambda p: p[0])]
 
     async def test_of_many_creates_of_one_key_one_wins(self, store: SessionStore, clock: FakeClock) -> None:
-        """The others are told, and the data is the winner's."""
+        """The others get a conflict, and the data is the winner's."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
             key = self.key(f"a{number}")
@@ -148,7 +148,7 @@ class RacesContract(ContractBase):
             assert await store.delete_by(SessionIndex(user="u")) == (news[results.index(())],)
 
     async def test_exactly_one_key_is_live_at_every_instant(self, store: SessionStore, clock: FakeClock) -> None:
-        """Whoever looks while a session is rotated finds it, under one key."""
+        """A reader finds a session while it is rotated, under one key."""
         self.needs_an_atomic_store(store)
         done = asyncio.Event()
         keys = [self.key("0")]

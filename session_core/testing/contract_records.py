@@ -130,7 +130,7 @@ class RecordsContract(ContractBase):
         assert await store.load(self.key("a")) is None
 
     async def test_touch_moves_the_expiry_only(self, store: SessionStore, clock: FakeClock) -> None:
-        """Version, data and indexes stay, so no writer is refused because somebody else read."""
+        """Version, data and indexes stay, so no writer is refused because another request read."""
         await store.create(self.key("a"), self.entry(clock, user="u", op_session="o", rank=5))
         assert await store.touch(self.key("a"), clock.now() + 3 * HOUR) is True
         entry = self.entry(clock, hours=3, user="u", op_session="o", rank=5)

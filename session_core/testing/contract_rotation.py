@@ -54,7 +54,7 @@ class RotationContract(ContractBase):
             assert [stored.key for stored in await store.find(index)] == [new]
 
     async def test_rotate_can_change_the_user(self, store: SessionStore, clock: FakeClock) -> None:
-        """A login moves an anonymous session, or somebody else's, to the user."""
+        """A login moves an anonymous session, or another user's, to the user."""
         old = self.key("old")
         await store.create(old, self.entry(clock, user="u1", op_session="o1"))
         new = self.key("new", after=old)
@@ -96,7 +96,7 @@ class RotationContract(ContractBase):
         assert await self.live(store, old, new) == []
 
     async def test_rotate_refuses_a_taken_key(self, store: SessionStore, clock: FakeClock) -> None:
-        """Nobody's session is overwritten, and the old one stays what it was."""
+        """No session is overwritten, and the old one stays what it was."""
         old = self.key("old")
         new = self.key("new", after=old)
         await store.create(old, self.entry(clock, b"mine", user="u"))

@@ -121,7 +121,7 @@ class UpkeepContract(ContractBase):
         assert [await store.load(stored.key) for stored in seen] == seen
 
     async def test_scan_bears_changes(self, store: SessionStore, clock: FakeClock) -> None:
-        """Sessions that end while an operator looks at the list disturb nobody."""
+        """Sessions that end while an operator reads the list do no harm."""
         self.needs_a_listable_store(store)
         for number in range(5):
             await store.create(self.key(str(number)), self.entry(clock))
@@ -147,7 +147,7 @@ class UpkeepContract(ContractBase):
             pytest.skip("the store says that it cannot list its sessions")
 
     async def test_ping_answers(self, store: SessionStore) -> None:
-        """And leaves nothing behind that anybody sees."""
+        """And leaves nothing visible behind."""
         await store.ping()
         if store.capabilities.listable:
             assert [stored async for stored in store.scan()] == []

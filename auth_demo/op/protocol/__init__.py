@@ -1,1 +1,1 @@
-"""OpenID Connect as the demo provider speaks it; knows no HTTP framework."""
+"""OpenID Connect as the demo provider speaks it; independent of HTTP frameworks."""

@@ -1,4 +1,4 @@
-"""Authlib's authorization server on this provider's stores: clients in, JSON replies out; knows no Litestar."""
+"""Authlib's authorization server on this provider's stores: clients in, JSON replies out; independent of Litestar."""
 
 # The Authlib stubs bundled with pyright declare the hooks narrower than Authlib calls them (no None, str bodies).
 # ruff: noqa: ANN401 - Authlib is untyped

@@ -2,7 +2,7 @@
 
 Not used from Authlib 1.9, and why:
 
-- ``OpenIDCode`` reads the wall clock and knows no ``sid``: the ID token is made in `auth_demo.op.protocol.claims`.
+- ``OpenIDCode`` reads the wall clock and has no ``sid``: the ID token is made in `auth_demo.op.protocol.claims`.
 - Its redirect URI, prompt and response mode checks put request text into error descriptions, which raises
   ``ValueError`` for characters RFC 6749 does not allow there: see `auth_demo.op.protocol.authorization_request`.
 - ``EndSessionEndpoint`` and ``IssuerParameter`` cannot tell sessions apart, render ``form_post`` or ask a user.

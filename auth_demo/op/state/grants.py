@@ -1,4 +1,4 @@
-"""Codes and tokens: issue, redeem once, rotate, revoke; knows no HTTP and no Authlib."""
+"""Codes and tokens: issue, redeem once, rotate, revoke; independent of HTTP and Authlib."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
 """Reads what a browser, or another site through it, asks of a login: an allow-list, bounded, each parameter once.
 
-Whoever writes a link decides about these, so none of them can weaken what a login must prove: what is asked of the provider by
+The author of a link decides about these, so none of them can weaken what a login must prove: what is asked of the provider by
 `max_age` and `acr_values` is at least what the configuration asks, and is checked when the browser comes back. `prompt` proves
 nothing, and replaces the configured one: to have every user log in anew, configure `max_age=0`.
 """
@@ -40,7 +40,7 @@ _LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", 
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What somebody asks of a login. `next` and `target_link_uri` are not checked here.
+    """The parameters of a request for a login. `next` and `target_link_uri` are not checked here.
 
     `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4). `unsent`: the login
     interrupts a form, whose page is to say that it was not sent. `page`: the redirect may follow a form, so a page leads on.
@@ -168,7 +168,7 @@ def _prompt(asked: LoginRequest, provider: Registration, *, reauthenticate: bool
 def return_to_of(asked: LoginRequest, public_url: str) -> str:
     """Return where the login leads back to: a page of ours.
 
-    Whoever initiates a login may name any address (OpenID Connect Core 4: no open redirector).
+    The initiator of a login may name any address (OpenID Connect Core 4: no open redirector).
     """
     own = public_url.rstrip("/")
     target = asked.target_link_uri

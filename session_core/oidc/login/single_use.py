@@ -1,4 +1,4 @@
-"""Uses up a login transaction, once over all processes, also where the store's answer to that was lost; knows no provider.
+"""Uses up a login transaction, once over all processes, also where the store's answer to that was lost; independent of providers.
 
 The claim is named after the transaction. When its answer is lost, the browser's cookie gets the `expires_at` that was asked for,
 which no other request can know. With that cookie the claim is recognized as its own, and the next one in a row must be won: of

@@ -1,4 +1,4 @@
-"""One login attempt between its start and its callback, kept by the browser in an encrypted cookie; knows no provider.
+"""One login attempt between its start and its callback, kept by the browser in an encrypted cookie; independent of providers.
 
 Starting a login stores nothing on the server, so a page that opens a thousand logins in its visitors' browsers fills no
 store. Each attempt has a cookie of its own, named after its state: ten tabs can log in at once and finish in any order.

@@ -1,6 +1,6 @@
 """Decides whether a logout token is the provider's order to end sessions (Back-Channel Logout 1.0, 2.6); ends none.
 
-Whoever can reach the application can send one, so nothing is done, stored or fetched for a token (except its keys, within
+Any client can send one, so nothing is done, stored or fetched for a token (except its keys, within
 the cooldown) before everything about it is right.
 """
 

@@ -1,4 +1,4 @@
-"""Tells the provider that tokens are not needed any more (RFC 7009); nobody's logout waits for it or fails by it.
+"""Tells the provider that tokens are not needed any more (RFC 7009); no logout waits for it or fails by it.
 
 At a logout, and when a refresh has brought tokens for a session that ended meanwhile. Not when an operator or the provider
 ends sessions: what that should mean at the provider is theirs to say.

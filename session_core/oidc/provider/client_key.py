@@ -22,7 +22,7 @@ _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _FITTING: Final[dict[str, tuple[str, ...]]] = {
     "RSA": _RSA, "P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",), "Ed25519": ("EdDSA", "Ed25519"),
 }  # fmt: skip
-"""By key type and curve; the first is what is used when nobody chooses."""
+"""By key type and curve; the first is the default."""
 _MIN_RSA_BITS: Final = 2048
 _MAX_KID: Final = 255
 _PEM: Final = re.compile(rb"-----BEGIN (?:RSA |EC )?PRIVATE KEY-----")

@@ -1,4 +1,4 @@
-"""The provider's metadata: fetched when needed, believed only when it is the configured provider's own; knows no keys."""
+"""The provider's metadata: fetched when needed, believed only when it is the configured provider's own; independent of keys."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Discovery:
     async def metadata(self, *, unsolicited: bool = False) -> ProviderMetadata:
         """Return the provider's metadata. Raises `DiscoveryError` when it cannot be had or must not be believed.
 
-        `unsolicited`: for a message that anybody may have sent. Such messages make us ask a provider that is out only once
+        `unsolicited`: for a message that any client may have sent. Such messages make us ask a provider that is out only once
         in ten seconds; a user who wants to log in is worth a new attempt.
         """
         now = self._clock.now()

@@ -38,7 +38,7 @@ class OAuth2Provider(Registration):
     userinfo_endpoint: str
     """Where the provider says who the user is, for an access token."""
     subject_claim: str = "id"
-    """The member that names the user there and never changes or passes on to somebody else: no login name, no e-mail address."""
+    """The member that names the user there and never changes or passes on to another user: no login name, no e-mail address."""
     scopes: Sequence[str] = ()
     """What is asked for; may be nothing."""
     scope_separator: Literal[" ", ","] = " "

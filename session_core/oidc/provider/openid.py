@@ -14,7 +14,7 @@ __all__ = ("SIGNING_ALGORITHMS", "OidcProvider")
 SIGNING_ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
-"""What may sign a token: asymmetric algorithms only, whatever a provider's metadata lists. With `none` nobody signed;
+"""What may sign a token: asymmetric algorithms only, whatever a provider's metadata lists. `none` has no signature;
 with HS256 the key would be the client secret or, in the classic confusion, the provider's public key (RFC 8725 2.1)."""
 
 

@@ -135,7 +135,7 @@ class Registration:
             msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the options of that name are also checked"
             raise ConfigurationError(msg)
         if self.authorization_params.get("prompt") == "none":
-            msg = 'authorization_params must not set prompt="none": nobody could ever log in; ask /auth/login?prompt=none'
+            msg = 'authorization_params must not set prompt="none": no login could ever succeed; ask /auth/login?prompt=none'
             raise ConfigurationError(msg)
         if not all(0 < len(value) <= _MAX_PARAM and value.isprintable() for value in self.authorization_params.values()):
             msg = f"the values of authorization_params are printable text of at most {_MAX_PARAM} characters"

@@ -1,4 +1,4 @@
-"""Talks to the token and userinfo endpoints and takes their answers apart; knows no session and no browser."""
+"""Talks to the token and userinfo endpoints and takes their answers apart; independent of sessions and browsers."""
 
 # ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations

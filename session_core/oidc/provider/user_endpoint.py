@@ -1,4 +1,4 @@
-"""Asks a plain OAuth 2.0 provider who the user of an access token is; knows no session and no browser."""
+"""Asks a plain OAuth 2.0 provider who the user of an access token is; independent of sessions and browsers."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -44,7 +44,7 @@ class UserEndpoint:
         return identity, dict(await self._provider.claims(user, lambda url: self._fetch(url, access_token)))
 
     async def _fetch(self, url: str, access_token: str) -> Any:  # noqa: ANN401 - any JSON
-        # The address may be one that the user wrote into a profile: the token goes to nobody but the provider.
+        # The address may be one that the user wrote into a profile: the token is sent to the provider alone.
         if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of_url(url) not in self._origins:
             raise TokenExchangeError("userinfo_address")
         headers = {"authorization": f"Bearer {access_token}"}

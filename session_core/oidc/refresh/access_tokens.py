@@ -1,4 +1,4 @@
-"""Gives handlers a usable access token of the logged-in user, refreshed when it has expired; knows no HTTP framework.
+"""Gives handlers a usable access token of the logged-in user, refreshed when it has expired; independent of HTTP frameworks.
 
 A refresh token may be good for one use only, and its second use may revoke everything. So of all requests that find an
 expired token, in this process and in others, one redeems it, and the others take what that one stored.
@@ -58,7 +58,7 @@ class AccessTokens:
         A token that is about to expire is returned as it is, while it lasts, and refreshed beside. `refused` is a token that a
         resource server did not accept though it should be valid (RFC 6750 3.1, `invalid_token`): another one is fetched.
 
-        Raises `LoginRequiredError` when nobody is logged in, there is no token, or the provider has ended the login (the session
+        Raises `LoginRequiredError` when no user is logged in, there is no token, or the provider has ended the login (the session
         is destroyed then); `TokenExchangeError` or `DiscoveryError` when it cannot be refreshed now (the session stays);
         `StoreUnavailableError`.
         """
@@ -83,7 +83,7 @@ class AccessTokens:
         """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).
 
         Raises what `access_token` raises; `LoginRequiredError` also when the provider refuses the token, and `TokenExchangeError`
-        when it has no such endpoint, is out, or answers for somebody else. The session stays.
+        when it has no such endpoint, is out, or answers for another user. The session stays.
         """
         token = await self.access_token(session)
         tokens = self._rps.vault.open(session.vault, session.identity)
@@ -111,7 +111,7 @@ class AccessTokens:
     async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:
         try:
             async with asyncio.timeout(self._patience_seconds):
-                # Not cancelled with this request: a redeemed token that nobody stores is a lost login.
+                # Not cancelled with this request: a redeemed token that is not stored is a lost login.
                 new = (await asyncio.shield(renewal)).tokens
         except (TokenExchangeError, DiscoveryError):
             # An outage of the provider ends nothing: the old token is used until it really expires.
@@ -145,7 +145,7 @@ class AccessTokens:
                 end=end,
             )
 
-        # Whoever asks for another token than the rest must not be given theirs.
+        # A request for another token than the others must not be given theirs.
         return self._flight.begin((key, refused), renew)
 
     async def _reseal(self, key: str) -> None:

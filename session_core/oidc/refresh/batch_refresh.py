@@ -1,4 +1,4 @@
-"""Refreshes the tokens of all sessions that are due, and reads no others; knows no request and no command line."""
+"""Refreshes the tokens of all sessions that are due, and reads no others; independent of requests and command lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BatchResult(msgspec.Struct, kw_only=True):
     failed: int = 0
     """Not refreshed because of an outage; the next run tries again."""
     skipped: int = 0
-    """Noted, but ended, refreshed by somebody else, or not refreshable any more."""
+    """Noted, but ended, refreshed by another process, or not refreshable any more."""
     complete: bool = True
     """False when the run stopped early: at its limit, or because nothing succeeded any more."""
 

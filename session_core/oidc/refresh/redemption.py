@@ -1,4 +1,4 @@
-"""Redeems the refresh token of a session under a lease and stores what comes back; knows no request.
+"""Redeems the refresh token of a session under a lease and stores what comes back; independent of requests.
 
     redeem at the provider -> store the new refresh token -> check the ID token -> store the rest and give the lease back
 

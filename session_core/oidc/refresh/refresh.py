@@ -1,4 +1,4 @@
-"""Renews the tokens of one session: once over all processes, whoever asks; knows no request and no batch."""
+"""Renews the tokens of one session: once over all processes and callers; independent of requests and batches."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -49,15 +49,15 @@ class TokenRefresh:
     async def renew(
         self, key: str, identity: Identity | None, *, is_new: Judge, is_usable: Judge, end: EndLogin, used: bool = True
     ) -> HeldTokens:
-        """Return the session with tokens that are new: somebody else's when there are any, else those of a redemption.
+        """Return the session with new tokens: another caller's when there are any, else those of a redemption.
 
-        While somebody else redeems, tokens that are still usable are returned at once; without a refresh token those that there
+        While another caller redeems, tokens that are still usable are returned at once; without a refresh token those that there
         are. Raises what `Redemption.redeem` raises.
         """
         watch, pause, deadline = LeaseWatch(self.lease_seconds), _FIRST_POLL_SECONDS, monotonic() + _ENOUGH_SECONDS
         first: TokenSet | None = None
         while monotonic() < deadline:
-            # From the store: whoever asks may have loaded the session before another one refreshed it.
+            # From the store: the caller may have loaded the session before another one refreshed it.
             held = await self.store.load_for(key, identity)
             first = held.tokens if first is None else first
             # What was fetched while we watched is new, also when the clock of who fetched it says something else than ours.
@@ -84,7 +84,7 @@ class TokenRefresh:
         await self._redeeming.drain(seconds)
 
     async def _redeem(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        # A task of its own, for batches too: what the provider has redeemed is stored, whoever stops waiting for it.
+        # A task of its own, for batches too: what the provider has redeemed is stored, even when the caller stops waiting for it.
         return await self._redeeming.run(object(), lambda: self._redeem_under_lease(held, used=used, end=end))
 
     async def _redeem_under_lease(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
@@ -102,5 +102,5 @@ class TokenRefresh:
 
 
 def is_another(newest: TokenSet, first: TokenSet) -> bool:
-    """Whether somebody has fetched an access token since; where its ID token was not judged, only the refresh token is new."""
+    """Whether another caller has fetched an access token since; before its ID token is judged, only the refresh token is new."""
     return newest.term != first.term and (newest.access_token, newest.expires_at) != (first.access_token, first.expires_at)

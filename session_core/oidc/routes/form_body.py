@@ -1,4 +1,4 @@
-"""Reads the form body of a request that anybody may send: bounded, of one content type; knows no parameter."""
+"""Reads the form body of a request that any client may send: bounded, of one content type; independent of parameters."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations

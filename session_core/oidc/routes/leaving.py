@@ -1,7 +1,7 @@
 """Leads the browser from a form of ours to another site by a page, not by a redirect.
 
 Browsers apply `form-action` of the page that holds a form to every redirect after it (CSP Level 3, 6.4.1). A provider may
-redirect on to sites that nobody can list: brokers, federated logout. A page of ours ends the chain of redirects; what it
+redirect on to sites that no list can name: brokers, federated logout. A page of ours ends the chain of redirects; what it
 leads to is a new navigation.
 """
 

@@ -141,7 +141,7 @@ async def continue_login_of(request: AnyRequest, relying_parties: Parties, provi
 async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: str | None) -> Response[Any]:
     headers, query = request.scope["headers"], request.scope["query_string"]
     events = relying_parties.sessions.events
-    # Prefetchers, images and frames follow links too; a login that nobody sees would only fill the cookie jar.
+    # Prefetchers, images and frames follow links too; a login that the user does not see would only fill the cookie jar.
     if not is_user_navigation(headers):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError

@@ -61,7 +61,7 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
     session = await session_of(request)
     identity, handle = session.identity, session.handle
     tokens = relying_parties.vault.open(session.vault, identity)
-    # First, and whatever the provider does: a logout that waits for somebody else is none.
+    # First, and whatever the provider does: a logout must not depend on the provider.
     await session.destroy()
     url = None
     if identity is not None:

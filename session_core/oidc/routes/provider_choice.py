@@ -32,7 +32,7 @@ _PAGE: Final = """<!doctype html>
 
 
 def chosen_party(relying_parties: RelyingParties, asked: LoginRequest, path_id: str | None = None) -> RelyingParty | None:
-    """Return whom the request names, by the address, `provider` or `iss`; None when it names nobody.
+    """Return whom the request names, by the address, `provider` or `iss`; None when it names none.
 
     Raises `AuthorizationResponseError` for a name that is none of ours, and for two that differ: nothing of a message from
     outside ever adds a provider.
@@ -54,7 +54,7 @@ def chosen_party(relying_parties: RelyingParties, asked: LoginRequest, path_id: 
 
 
 def usual_party(relying_parties: RelyingParties, identity: Identity | None) -> RelyingParty | None:
-    """Return whom a login goes to that names nobody: the only provider, or the one of whoever is logged in."""
+    """Return the provider of a login that names none: the only one, or that of the current login."""
     if len(relying_parties) == 1:
         return relying_parties.first
     return relying_parties.by_issuer(identity.issuer) if identity is not None else None

@@ -51,7 +51,7 @@ def batch_route(batch: RefreshBatch, sessions: SessionManager, key: str) -> HTTP
 
 
 def _bears(header: str, key: str) -> bool:
-    """Whether the header bears the key; the time it takes says nothing about how much of it was right."""
+    """Whether the header bears the key; compared in constant time."""
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), key.encode())
 

@@ -2,7 +2,7 @@
 
 A note is a small record whose index value is a digest of the minute in which the token expires. So the sessions that are due in a
 minute are found by one index, whatever the number of sessions. A note opens nothing, names no token, and expires by itself. It
-may be missing (a process was killed) or out of date (the session has ended, or has newer tokens): whoever reads it looks at
+may be missing (a process was killed) or out of date (the session has ended, or has newer tokens): its reader looks at
 the session.
 """
 

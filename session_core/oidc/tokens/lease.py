@@ -1,7 +1,7 @@
-"""Lets one process at a time redeem the refresh token of a session; knows no provider.
+"""Lets one process at a time redeem the refresh token of a session; independent of providers.
 
 The lease lies in the session itself, beside the token it is for, and is taken, renewed and given back by compare-and-swap. It
-holds no time of day. A holder that lives counts it up; whoever waits measures on a clock of its own for how long the count
+holds no time of day. A live holder increments it; a waiter measures on a clock of its own for how long the count
 has stood still. So it does not matter how far the clocks of two machines are apart, nor that a process was restarted.
 """
 
@@ -31,7 +31,7 @@ _BEATS: Final = 4
 
 
 class LeaseWatch:
-    """Watches somebody else's lease until it is free, or its holder has been silent for `seconds`."""
+    """Watches another holder's lease until it is free, or its holder has been silent for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -102,7 +102,7 @@ class HeldLease:
                 if not await self._renew():
                     return
             except (StoreUnavailableError, SessionConflictError):
-                continue  # whoever wants to take it needs the store as well
+                continue  # a process that wants to take it needs the store as well
 
     async def _renew(self) -> bool:
         started = monotonic()
@@ -142,7 +142,7 @@ async def take_lease(store: SessionTokens, seen: HeldTokens, *, seconds: float, 
     try:
         taken, changed = await store.change(seen, take, used=used)
     except StoreUnavailableError:
-        # The answer is missing, not the step: a lease that nobody knows to be his would make everybody wait.
+        # The answer is missing, not the step: a lease that no process knows to be its own would make all of them wait.
         found = await store.load(seen.key)
         if found is None or found.tokens.lease.holder != holder:
             raise

@@ -1,7 +1,7 @@
 """Reads and writes the tokens inside stored sessions, each write "only at the version that was read"; asks no provider.
 
 It writes beside the requests of the same session, in this process and in others: they change the data, this changes the
-tokens, and whoever comes second does its change again on what the first one wrote.
+tokens, and the second writer applies its change again on what the first one wrote.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SessionTokens:
     async def change(self, base: HeldTokens, change: TokenChange, *, used: bool) -> tuple[HeldTokens, bool]:
         """Apply `change` to the newest tokens of the session; return them, and whether they were changed.
 
-        A session that got a new id meanwhile is followed. `used` extends the idle timeout: somebody uses the session; what runs
+        A session that got a new id meanwhile is followed. `used` extends the idle timeout, for a request of the user; what runs
         by itself must not keep it alive.
 
         Raises `SessionGoneError`, or `SessionConflictError` when other processes win a hundred times in a row.

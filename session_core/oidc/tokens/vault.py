@@ -17,10 +17,10 @@ __all__ = ("FREE", "Lease", "TokenSet", "TokenVault")
 
 
 class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who may redeem the refresh token it lies beside. `holder` is random for each lease, and empty when nobody holds it.
+    """Which process may redeem the refresh token beside it. `holder` is random for each lease, and empty when it is free.
 
-    `term` counts the leases of one login and is never given twice: it is the fencing token. `beat` counts the renewals: whoever
-    sees it change knows that the holder lives, whatever the clocks of both say.
+    `term` counts the leases of one login and is never given twice: it is the fencing token. `beat` counts the renewals: a
+    process that sees it change knows that the holder lives, whatever the clocks of both say.
     """
 
     term: int = msgspec.field(name="t", default=0)
@@ -29,7 +29,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def held(self) -> bool:
-        """Whether somebody holds it, dead or alive."""
+        """Whether a process holds it, dead or alive."""
         return bool(self.holder)
 
 
@@ -63,7 +63,7 @@ _TOKENS: Final = shape_of(TokenSet)
 
 
 class TokenVault:
-    """Seals and opens token sets. Bound to the user: a vault moved into somebody else's session does not open there."""
+    """Seals and opens token sets. Bound to the user: a vault copied into another user's session does not open there."""
 
     def __init__(self, sealing: SealingKeys) -> None:
         self._sealing = sealing

@@ -1,4 +1,4 @@
-"""Decides whether an ID token proves who logged in (OpenID Connect Core 3.1.3.7); knows no HTTP and no session.
+"""Decides whether an ID token proves who logged in (OpenID Connect Core 3.1.3.7); independent of HTTP and sessions.
 
 What is expected is passed in as one explicit object; nothing is taken from the token that is being judged.
 """

@@ -1,4 +1,4 @@
-"""Splits a signed token into its parts and verifies its signature with one key; knows no claim and fetches no key.
+"""Splits a signed token into its parts and verifies its signature with one key; independent of claims, and fetches no key.
 
 The signature itself is joserfc's work. What stands before it is here, since a library must accept what some profile
 allows: one compact form, one spelling of base64, one reading of the JSON, one of a few asymmetric algorithms.

@@ -1,6 +1,6 @@
 """Keeps the provider's keys and decides when to fetch them again; knows signatures, and no claim.
 
-A token signed by a key we do not have is either a rotation at the provider or a forgery, and only a fetch tells. Anybody
+A token signed by a key we do not have is either a rotation at the provider or a forgery, and only a fetch tells. Any client
 can send forged logout tokens, so these may cause one fetch per cooldown. An ID token comes from the provider itself, over
 TLS, for a code that it issued: it has a budget of its own, which a flood of logout tokens cannot exhaust and which
 every ID token that verifies fills up again, so that the login right after a rotation succeeds.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ("KeyCache", "TokenSource")
 
 TokenSource: TypeAlias = Literal["id_token", "logout_token"]
-"""Where a token came from: from the provider over TLS, or from whoever called."""
+"""Where a token came from: from the provider over TLS, or from any client."""
 _OK: Final = 200
 _FRESH_MS: Final = 600_000
 _STALE_MS: Final = 3_600_000
@@ -82,7 +82,7 @@ class KeyCache:
             return False
         usable = age is not None and 0 <= age < _STALE_MS
         try:
-            # While the provider fails, its keys are not asked for again with every token that somebody sends.
+            # While the provider fails, its keys are not requested again for every token that a client sends.
             if source == "logout_token" and self._failed_at is not None and 0 <= now - self._failed_at < self._cooldown:
                 reason = "jwks_unavailable"
                 raise DiscoveryError(reason)  # noqa: TRY301 - the same end as a fetch that fails

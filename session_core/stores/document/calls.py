@@ -1,4 +1,4 @@
-"""Finishes what has begun: a call of several writes must not stop half-way because nobody waits for it any more.
+"""Finishes what has begun: a call of several writes must not stop half-way because its caller stops waiting.
 
 The lock of a session is held until its last write is answered. A client that hangs up, or a deadline above, would otherwise let
 the next writer in while a write of this one is still on its way, to arrive after it.
@@ -59,7 +59,7 @@ S = TypeVar("S", bound=_HasCalls)
 def finished(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], CoroutineType[Any, Any, T]]:
-    """Make a method of a store go on to its end, whoever waits for it."""
+    """Make a method of a store run to its end, even when its caller stops waiting."""
 
     @wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:

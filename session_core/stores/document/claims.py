@@ -27,7 +27,7 @@ class DocumentClaims:
     async def claim(self, name: str, expires_at: int, *, consistent: bool) -> bool:
         """Return whether the caller has the name, as far as can be known here.
 
-        Of two processes that ask at the same instant both may hear yes: whoever writes last finds his own claim, and whoever
+        Of two processes that ask at the same instant both may get yes: the last writer finds its own claim, and the one that
         looks before that found his own as well. No order of writing and reading can prevent it.
         """
         async with self._locks.hold(f"c:{name}"):

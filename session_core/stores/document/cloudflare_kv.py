@@ -51,7 +51,7 @@ _MIN_TTL: Final = 60
 _PAGE: Final = 1000
 _AT_ONCE: Final = 6
 _OWN_WRITES_SECONDS: Final = 90.0
-"""How long a process believes its own last write rather than what it is told."""
+"""How long a process believes its own last write rather than the answer of the service."""
 
 
 class CloudflareKvStore(DocumentStore):

@@ -1,7 +1,7 @@
-"""What the documents of a store without compare-and-swap are called, and what is in them; knows no store.
+"""What the documents of a store without compare-and-swap are called, and what is in them; independent of stores.
 
-Each document is named by its kind and one more word. Every one begins with the same bytes, so that what somebody else put
-there (a proxy's error page, another program's value) is told from what was written here.
+Each document is named by its kind and one more word. Every one begins with the same bytes, so that what other software put
+there (a proxy's error page, another program's value) is recognised as foreign.
 
     s:key    the session's record                  e:key    the mark that it has ended, and what it was rotated to
     n:key    what it is being rotated to           c:name   a claim

@@ -132,7 +132,7 @@ class _KeyValueDocuments:
         await kv.put(_key(name), {"b": b64encode(value).decode()}, collection=self._collection, ttl=seconds)
         if isinstance(kv, AsyncCullProtocol) and time.monotonic() >= self._next_cull:
             self._next_cull = time.monotonic() + _CULL_SECONDS
-            # Beside the request: nobody should wait for the housekeeping.
+            # Beside the request: no request should wait for the housekeeping.
             self._culling = asyncio.create_task(_cull(kv))
 
     async def delete(self, name: str) -> None:

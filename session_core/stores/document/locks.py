@@ -13,7 +13,7 @@ __all__ = ("NamedLocks",)
 
 
 class NamedLocks:
-    """One lock for each name that somebody holds or waits for."""
+    """One lock for each name that is held or waited for."""
 
     def __init__(self) -> None:
         # By event loop too: a lock belongs to one, and an application may be started again in another.

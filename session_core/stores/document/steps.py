@@ -1,8 +1,8 @@
 """The steps that take several writes: moving a session to a new key, and ending it.
 
 No place here can compare and swap, so what must not be undone by a write in flight is kept in documents of their own. A
-session ends by its end mark; a record that is written after it is dead all the same. Whoever ends a session first leaves the
-mark and then looks for a successor; whoever rotates one first leaves the successor and then looks for a mark: at least one
+session ends by its end mark; a record that is written after it is dead all the same. Code that ends a session first leaves the
+mark and then looks for a successor; code that rotates one first leaves the successor and then looks for a mark: at least one
 of the two sees the other. The end mark that names the new key is the instant of a rotation: before it the old key alone is
 live, after it the new one.
 """

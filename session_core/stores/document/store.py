@@ -51,7 +51,7 @@ class DocumentStore:
         self._documents = documents
         self._file = DocumentFile(documents, self._clock)
         self.calls = CallsInFlight()
-        """What has begun and is finished, whoever waits for it."""
+        """Steps that run to their end, even when their caller stops waiting."""
         self._locks = NamedLocks()
         self._reader = DocumentReader(self._file)
         self._index = DocumentIndex(self._file, self._locks)
@@ -91,7 +91,7 @@ class DocumentStore:
             check_deadline()
             while True:
                 await self._file.put(f"s:{key}", self._record(entry, 1, generations))
-                # Whoever was revoked between the reading and the writing is revoked; this session is a new one.
+                # A session that was revoked between the reading and the writing stays revoked; this one is new.
                 if (newest := await self._reader.generations(names)) == generations:
                     return ()
                 generations = newest

@@ -1,6 +1,6 @@
-"""How commands reach the nodes of a cluster: by slot, after every move of a slot and through failovers; knows no session.
+"""How commands reach the nodes of a cluster: by slot, after every move of a slot and through failovers; independent of sessions.
 
-Each primary has one shared connection. What a node refuses because the slot is elsewhere goes there; while nobody answers for a
+Each primary has one shared connection. A command refused because its slot is elsewhere is sent there; while no node serves a
 slot (a failover takes a second or two) commands wait and try again until `timeout` seconds have passed since they were sent.
 """
 
@@ -276,6 +276,6 @@ class ClusterLink:
 
 
 def _forget(future: asyncio.Future[Reply]) -> None:
-    """Nobody waits for this one: an error of it is no news."""
+    """No caller waits for this one: its error is ignored."""
     if not future.cancelled():
         future.exception()

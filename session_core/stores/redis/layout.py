@@ -1,4 +1,4 @@
-"""How a session looks inside Redis: names of keys and bytes of values; knows no connection.
+"""How a session looks inside Redis: names of keys and bytes of values; independent of connections.
 
     {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed
     {prefix}uDIGEST       index: the sessions of a user
@@ -170,7 +170,7 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
     try:
         user, at = _read_owner(value, at, flags >> 1 & 3)
         op_session, at = _read_owner(value, at, flags >> 3 & 3)
-    except UnicodeDecodeError:  # poisoned: no data at all is a session that nobody can decode
+    except UnicodeDecodeError:  # poisoned: no data at all is a session that cannot be decoded
         return StoredSession(key, version, Entry(b"", expires_at))
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
 

@@ -1,4 +1,4 @@
-"""How commands reach one Redis server, or the primary that Sentinels name, and what its errors mean; knows no session.
+"""How commands reach one Redis server, or the primary that Sentinels name, and what its errors mean; independent of sessions.
 
 Every command that the store sends may be sent twice: reads by nature, scripts because they know of it
 (`session_core.stores.redis.scripts`). So a command whose connection was lost is sent once more on a new one, and decided there.

@@ -1,4 +1,4 @@
-"""Calls on the database of the SQL store: reads, writes, transactions, and what is run again; knows no session.
+"""Calls on the database of the SQL store: reads, writes, transactions, and what is run again; independent of sessions.
 
 Every call has a deadline, and takes it along to the place where its effect is decided: the server compares it with its own clock
 in a statement that commits itself, or in the same message as the commit. So what was given up here has no effect later, however

@@ -31,7 +31,7 @@ _MOST: Final = 100
 _STEP_SECONDS: Final = 0.005
 """What a step is to take at most; one that took longer is halved."""
 _LONGEST_REST: Final = 1.0
-"""Seconds. A step that waited for a lost server says nothing of the next one."""
+"""Seconds. A step that waited for a lost server does not count for the next one."""
 _CALL_SECONDS: Final = 10.0
 """Callers have deadlines of their own; what is left is for the next call."""
 

@@ -170,7 +170,7 @@ def _tls(options: Options) -> dict[str, Any]:
 
 
 def _settings(options: Options) -> dict[str, str]:
-    """What the server is told at the start of a connection. A pooler knows `application_name` alone, and refuses others."""
+    """The settings sent at the start of a connection. A pooler knows `application_name` alone, and refuses others."""
     fallback = options.take("fallback_application_name")
     settings = {name: value for name in _SERVER_SETTINGS if (value := options.take(name)) is not None}
     return {"application_name": fallback, **settings} if fallback else settings

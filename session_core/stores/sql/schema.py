@@ -1,4 +1,4 @@
-"""The tables of the SQL store, as a `metadata` that migrations can compare against; knows no statements."""
+"""The tables of the SQL store, as a `metadata` that migrations can compare against; independent of statements."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("ENCRYPTED", "VERIFIED_CA", "VERIFIED_HOST", "client_context")
 
 ENCRYPTED: Final = 0
-"""Whoever answers: protects against listening, not against another server in place of this one."""
+"""Any server: protects against eavesdropping, not against another server in place of this one."""
 VERIFIED_CA: Final = 1
 VERIFIED_HOST: Final = 2
 

@@ -1,4 +1,4 @@
-"""The parts of a database's URL; connects to nothing, and knows no driver."""
+"""The parts of a database's URL; connects to nothing, and is independent of drivers."""
 
 from __future__ import annotations
 

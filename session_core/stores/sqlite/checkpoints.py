@@ -1,4 +1,4 @@
-"""Keeps SQLite's write-ahead log short: copies it into the database, so that the next commit starts it anew; knows no session."""
+"""Keeps SQLite's write-ahead log short: copies it into the database, so that the next commit starts a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to the file of the embedded store, and what their errors mean; knows no session."""
+"""Connections to the file of the embedded store, and what their errors mean; independent of sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each step of the embedded store reads and writes, in plain SQL; knows no event loop, no thread and no file.
+"""What each step of the embedded store reads and writes, in plain SQL; independent of event loops, threads and files.
 
 The writing steps run inside a write transaction, after each other: no other connection writes in between. Each refuses before it
 changes anything, so a refusal never costs the other steps of its transaction their work.

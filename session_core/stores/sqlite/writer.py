@@ -1,4 +1,4 @@
-"""Group commit: the steps that wait become one transaction, with one sync of the disk for all; knows no session.
+"""Group commit: the steps that wait become one transaction, with one sync of the disk for all; independent of sessions.
 
 Statements run in the event loop, where each takes microseconds: a thread that ran them would fight the event loop for Python's
 lock with every one. The commit, which waits for the disk, runs in a thread; what arrives meanwhile is the next group.
