@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
@@ -35,6 +36,7 @@ from app.settings.production import production_problems, refuse_unfit
 from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
 from app.web.errors import exception_handlers
+from app.web.form_limit import limit_forms
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
@@ -101,9 +103,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
     login = OidcPlugin(_oidc_config(services))
     app = Application(
         route_handlers=[
-            *home.handlers,
-            *account.handlers,
-            *admin.handlers,
+            Router("/", route_handlers=[*home.handlers, *account.handlers, *admin.handlers], guards=[limit_forms]),
             *user_api.handlers,
             *session_api.handlers,
             *health.handlers,
@@ -155,6 +155,8 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
         cookie=CookieConfig(name=settings.session_cookie),
         timeouts=Timeouts(idle=settings.session_idle_seconds, absolute=settings.session_absolute_seconds),
         max_sessions_per_user=settings.session_max_per_user,
+        max_anonymous_per_client=settings.limit_anonymous,
+        exempt_clients=[str(network) for network in settings.limit_exempt],
         on_event=[services.metrics.happened, services.audit.record],
         roles=roles,
         is_active=services.users.is_active,
@@ -192,6 +194,7 @@ def _oidc_config(services: Services) -> OidcConfig:
         http_timeout_seconds=settings.oidc_http_timeout_seconds,
         batch_refresh=BatchRefresh(key=refresh_key.get_secret_value() if refresh_key else None),
         on_login=remember_user,
+        requests_per_minute=settings.limit_logins,
     )
 
 

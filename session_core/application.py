@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from session_core.asgi.same_origin import SameOriginRule
 from session_core.connections.live import LiveConnections
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
+from session_core.limits import RateLimits
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.sweeper import Sweeper
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 
     from session_core.asgi.exchange import Framework
     from session_core.config import SessionConfig
+    from session_core.sessions.record import Device
 
 __all__ = ("SessionApplication",)
 
 D = TypeVar("D", bound=msgspec.Struct)
+
+_HOUR: Final = 3600
+_ANONYMOUS_SHARE: Final = 16
+"""New anonymous sessions that a process counts by itself: nearly all begin without a call more."""
 
 
 class SessionApplication(Generic[D]):
@@ -49,6 +55,9 @@ class SessionApplication(Generic[D]):
             patience=config.store_timeout,
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )
+        self.limits = RateLimits(self.store, config.clock, self.events, exempt=config.exempt_networks)
+        if config.max_anonymous_per_client:
+            self.lifecycle.admit_anonymous = self._admit_anonymous
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
         self.connections = (
             None
@@ -99,6 +108,11 @@ class SessionApplication(Generic[D]):
                 "use another one, or say accept_weak_store=True"
             )
             raise ConfigurationError(msg)
+
+    async def _admit_anonymous(self, device: Device) -> None:
+        limit = self.config.max_anonymous_per_client
+        share = min(_ANONYMOUS_SHARE, max(1, limit // 100))
+        await self.limits.take("anonymous_session", device.ip, limit=limit, seconds=_HOUR, share=share)
 
     async def _report_outage(self, reason: str) -> None:
         await self.events.emit("store.unavailable", reason=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets as random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -65,6 +66,11 @@ class SessionConfig(Generic[D]):
     """A login above this number ends the user's oldest session. 0 means no limit of the application's own: then the library's
     applies, 1,000, so that one user cannot fill the store. A service account that needs more gets more by a higher number. A
     store that is not atomic keeps no limit."""
+    max_anonymous_per_client: int = 0
+    """How many sessions without a login one client address may begin within an hour; 429 above that. 0 means no limit. Needs
+    `device` behind a proxy: without it all clients of the proxy count as one."""
+    exempt_clients: Sequence[str] = ()
+    """Networks whose clients no limit applies to: a monitor's, a provider's that sends many logout tokens, an office's."""
     on_conflict: Literal["refuse", "last_write_wins"] = "refuse"
     """What happens when two requests assign different values to the same field: 409 for the later, or it wins."""
     default_factory: Callable[[], D] | None = None
@@ -109,6 +115,14 @@ class SessionConfig(Generic[D]):
         if self.max_sessions_per_user < 0:
             msg = "max_sessions_per_user must be 0 (no limit of your own) or more, for example 5"
             raise ConfigurationError(msg)
+        if self.max_anonymous_per_client < 0:
+            msg = "max_anonymous_per_client must be 0 (no limit) or more, for example 1000"
+            raise ConfigurationError(msg)
+        try:
+            self.exempt_networks = tuple(ip_network(network) for network in self.exempt_clients)
+        except ValueError:
+            msg = 'exempt_clients must be addresses or networks, for example ["192.0.2.0/24"]'
+            raise ConfigurationError(msg) from None
         if self.store_timeout <= 0:
             msg = "store_timeout must be positive seconds, for example 2.0"
             raise ConfigurationError(msg)

@@ -8,7 +8,8 @@
     │   ├── LoginRequiredError             401: no user is logged in
     │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
     │   ├── ForbiddenError                 403: logged in, not allowed
-    │   └── CrossSiteRequestError          403: a state-changing request came from another origin
+    │   ├── CrossSiteRequestError          403: a state-changing request came from another origin
+    │   └── TooManyRequestsError           429: this client did it too often
     ├── StoreError
     │   ├── StoreUnavailableError          503: the store did not answer in time, or at all
     │   ├── SessionGoneError               401: the session ended while the request was in flight
@@ -53,6 +54,7 @@ __all__ = (
     "StoreError",
     "StoreUnavailableError",
     "TokenExchangeError",
+    "TooManyRequestsError",
 )
 
 
@@ -141,6 +143,18 @@ class CrossSiteRequestError(AccessDeniedError):
 
     code = "cross_site_request"
     title = "Cross-site request refused"
+
+
+class TooManyRequestsError(AccessDeniedError):
+    """One client did something more often than it may. `retry_after` is in seconds."""
+
+    code = "too_many_requests"
+    status_code = 429
+    title = "Too many requests, please wait a moment"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("one client did this too often")
+        self.retry_after = retry_after
 
 
 class StoreError(SessionCoreError):

@@ -46,7 +46,7 @@ COMMAND_LINE: Final = "command line"
 """The actor of what an operator does with a command."""
 _NOT_KEPT: Final = frozenset(
     {"cookie.rejected", "cookie.resigned", "session.unknown", "session.swept", "store.unavailable", "store.weak"}
-    | {"login.started", "logout.frontchannel", "request.cross_site"}
+    | {"login.started", "logout.frontchannel", "request.cross_site", "request.limited"}
 )
 """In logs and metrics alone: they happen with every other request, and name no user."""
 _BY_PROVIDER: Final = frozenset({"session.revoked", "logout.backchannel"})

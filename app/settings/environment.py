@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ("given_names", "misspelt")
 
-_PREFIXES: Final = ("APP_", "SESSION_", "OIDC_")
+_PREFIXES: Final = ("APP_", "SESSION_", "OIDC_", "LIMIT_")
 _FOREIGN: Final = frozenset({"SESSION_MANAGER"})
 """Set by X11 desktops for every program."""
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)?)$")

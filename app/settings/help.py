@@ -32,5 +32,9 @@ EXAMPLES: Final = {
     "oidc_verify_reauthentication": "for example OIDC_VERIFY_REAUTHENTICATION=false",
     "oidc_http_timeout_seconds": "for example OIDC_HTTP_TIMEOUT_SECONDS=5",
     "oidc_refresh_tokens_key": "make one with: uv run litestar sessions generate-secret",
+    "limit_logins": "for example LIMIT_LOGINS=60, or 0 for no limit",
+    "limit_forms": "for example LIMIT_FORMS=600, or 0 for no limit",
+    "limit_anonymous": "for example LIMIT_ANONYMOUS=10000, or 0 for no limit",
+    "limit_exempt": "for example LIMIT_EXEMPT=192.0.2.0/24",
     "trusted_proxies": "for example TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
 }

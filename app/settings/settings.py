@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
     oidc_refresh_tokens_key: SecretStr | None = None
     trusted_proxies: Networks = ()
+    limit_logins: int = Field(default=60, ge=0)
+    limit_forms: int = Field(default=600, ge=0)
+    limit_anonymous: int = Field(default=10_000, ge=0)
+    limit_exempt: Networks = ()
 
     @property
     def is_production(self) -> bool:
@@ -111,7 +115,7 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "limit_exempt", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -68,6 +68,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         self.lifecycle = self.application.lifecycle
         self.sessions = self.application.sessions
         """Other people's sessions; also injected as `sessions`."""
+        self.limits = self.application.limits
+        """How often one client may do something: `await plugin.limits.take("newsletter", address, limit=10)`."""
         self.connections = self.application.connections
         self._outside = OutsideSessions(SessionServices(config, self.lifecycle, self, None))
         self._same_origin_middleware = SameOriginMiddleware(self.application.same_origin)
@@ -155,6 +157,12 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     def handle_error(self, request: Request[Any, Any, Any], error: SessionCoreError) -> Response[Any]:
         """Answer a library error; an application may register its own handler for `SessionCoreError` instead."""
         return error_response(request, error, self.config)
+
+    def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+        """Return the address of a client: what `SessionConfig.device` says, else the peer's."""
+        if self.config.device is not None:
+            return self.config.device(connection).ip
+        return connection.client.host if connection.client else ""
 
     async def answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
         """Send what the application answers to an error that came up while its response was being sent."""

@@ -14,6 +14,7 @@ from session_core.errors import (
     SessionCoreError,
     StepUpRequiredError,
     StoreUnavailableError,
+    TooManyRequestsError,
 )
 from session_core.urls import encoded_query
 
@@ -68,6 +69,8 @@ def error_headers(error: SessionCoreError) -> dict[str, str]:
     """
     if isinstance(error, StoreUnavailableError):
         return {"retry-after": "1"}
+    if isinstance(error, TooManyRequestsError):
+        return {"retry-after": str(error.retry_after)}
     if not isinstance(error, StepUpRequiredError):
         return {}
     params = ['error="insufficient_user_authentication"', f'error_description="{error.title}"']

@@ -52,6 +52,9 @@ class OidcConfig:
     a function that is applied to the data of the new session."""
     batch_refresh: BatchRefresh | None = None
     """Notes which sessions' tokens expire when, so that `litestar sessions refresh-tokens` can refresh those that are due."""
+    requests_per_minute: int = 0
+    """How many logins, callbacks and logout messages one client address may send in a minute, each counted apart, over all
+    processes; 429 above that. 0 means no limit. Behind a proxy it needs `SessionConfig.device`; see `exempt_clients` there."""
     jwks_cooldown_seconds: float = 10
     """How long an unknown key or a bad signature cannot make us fetch the provider's keys again."""
     proxy: str | None = field(default=None, repr=False)
@@ -76,6 +79,9 @@ class OidcConfig:
             check_proxy(self.proxy)
         if self.ca_file is not None:
             tls_context(self.ca_file)
+        if self.requests_per_minute < 0:
+            msg = "requests_per_minute must be 0 (no limit) or more, for example 60"
+            raise ConfigurationError(msg)
         path = self.post_logout_path
         if not path.startswith("/") or path.startswith("//") or "\\" in path or not path.isascii() or not path.isprintable():
             msg = 'post_logout_path must be a local path, for example "/goodbye"'

@@ -79,14 +79,16 @@ class RelyingParty(ProviderConnection):
         self,
         asked: LoginRequest,
         headers: list[tuple[bytes, bytes]],
+        begun: Moment,
         *,
         id_token_hint: str | None = None,
         reauthenticate: bool = False,
     ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
-        `id_token_hint` names the user of a silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: the user must prove who
-        they are in this login, whatever session the provider has (see `SessionHandle.was_revoked`).
+        `begun` is when the request came, in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
+        silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: the user must prove who they are in this login, whatever
+        session the provider has (see `SessionHandle.was_revoked`).
 
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
         the provider is out, `StoreUnavailableError`; the browser has not left then.
@@ -97,7 +99,7 @@ class RelyingParty(ProviderConnection):
             headers,
             provider=self.provider.id,
             return_to=return_to_of(asked, self.config.public_url),
-            begun=await self.sessions.moment(),
+            begun=begun,
             demands=demands,
             response_mode=self.provider.response_mode,
             silent=asked.prompt == "none",

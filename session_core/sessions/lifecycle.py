@@ -29,7 +29,7 @@ from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from session_core.clock import Clock
     from session_core.events import Events
@@ -91,6 +91,8 @@ class SessionLifecycle(Generic[D]):
         self.events = events
         self._limit = max_sessions_per_user
         self._patience = patience
+        self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
+        """Raises when this device may begin no further session without a login."""
         self.extend_at_once = timeouts.idle * 500
         """A request that loads a session with less left than this, in milliseconds, extends it before anything else."""
         self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)
@@ -173,7 +175,9 @@ class SessionLifecycle(Generic[D]):
         vault: bytes = b"",
         new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
-        """Store a new session under a new id; return the id and the session."""
+        """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` does."""
+        if identity is None and self.admit_anonymous is not None:
+            await self.admit_anonymous(device)
         now = self.clock.now()
         record = SessionRecord(
             created_at=now,

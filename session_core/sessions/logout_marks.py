@@ -14,8 +14,7 @@ import msgspec
 from session_core.backoff import back_off
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.ids import TAG_CHARS
-from session_core.sessions.notes import encode_note, note_digest, read_note
+from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.sessions.store_order import Moment, next_moment
 from session_core.stores.base import Entry
 
@@ -114,5 +113,4 @@ def _later(one: Moment | None, other: Moment) -> Moment:
 
 
 def _key(ended: str) -> str:
-    digest = note_digest("ended", ended)
-    return digest + digest[:TAG_CHARS]
+    return note_key("ended", ended)

@@ -11,7 +11,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
-__all__ = ("NOTE_MARK", "encode_note", "is_note", "note_digest", "read_note")
+from session_core.ids import TAG_CHARS
+
+__all__ = ("NOTE_MARK", "encode_note", "is_note", "note_digest", "note_key", "read_note")
 
 T = TypeVar("T")
 
@@ -25,6 +27,12 @@ def note_digest(*parts: str) -> str:
     Parts are digests, numbers and fixed words; only the last may contain a space.
     """
     return urlsafe_b64encode(sha256(" ".join(parts).encode()).digest()).rstrip(b"=").decode()
+
+
+def note_key(*parts: str) -> str:
+    """Return the key of a note of which there are many; its parts as for `note_digest`. A cluster spreads them over all nodes."""
+    digest = note_digest(*parts)
+    return digest + digest[:TAG_CHARS]
 
 
 def encode_note(value: object) -> bytes:

@@ -3,6 +3,7 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from session_core.errors import (
     OidcError,
     SessionCoreError,
     SessionGoneError,
+    TooManyRequestsError,
 )
 from session_core.litestar.access import session_of
 from session_core.litestar.problem import is_browser_navigation
@@ -29,14 +31,18 @@ from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
 from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave
+from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from litestar.handlers import BaseRouteHandler
 
     from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
     from session_core.sessions.handle import SessionHandle
+    from session_core.sessions.store_order import Moment
 
 __all__ = ("login_handlers",)
 
@@ -99,7 +105,7 @@ async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redi
     logins are open already, so it must not open one.
     """
     try:
-        params = read_initiated_login(await read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY))
+        params = read_initiated_login(await _read_body(request))
         if relying_parties.by_issuer(params["iss"]) is None:
             raise AuthorizationResponseError("unknown_issuer")
     except OidcError as error:
@@ -110,32 +116,32 @@ async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redi
 
 async def callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
     """Take the provider's answer; on success a new session and back to `next`, else an error and nothing changed."""
-    return await _finish(request, _party(relying_parties, DEFAULT_ID), posted=False)
+    return await _finish(request, relying_parties, _party(relying_parties, DEFAULT_ID), posted=False)
 
 
 async def callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
     """Take this provider's answer, as `/auth/callback` does."""
-    return await _finish(request, _named(relying_parties, provider_id), posted=False)
+    return await _finish(request, relying_parties, _named(relying_parties, provider_id), posted=False)
 
 
 async def posted_callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
     """Take the provider's answer as a form (OAuth 2.0 Form Post Response Mode) and go on by GET, with the browser's session."""
-    return await _put_aside(request, _party(relying_parties, DEFAULT_ID), "/auth/continue")
+    return await _put_aside(request, relying_parties, _party(relying_parties, DEFAULT_ID), "/auth/continue")
 
 
 async def posted_callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
     """Take this provider's answer as a form."""
-    return await _put_aside(request, _named(relying_parties, provider_id), f"/auth/continue/{provider_id}")
+    return await _put_aside(request, relying_parties, _named(relying_parties, provider_id), f"/auth/continue/{provider_id}")
 
 
 async def continue_login(request: AnyRequest, relying_parties: Parties) -> Redirect:
     """Finish a login whose answer was posted."""
-    return await _finish(request, _party(relying_parties, DEFAULT_ID), posted=True)
+    return await _finish(request, relying_parties, _party(relying_parties, DEFAULT_ID), posted=True)
 
 
 async def continue_login_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
     """Finish a login whose answer was posted by this provider."""
-    return await _finish(request, _named(relying_parties, provider_id), posted=True)
+    return await _finish(request, relying_parties, _named(relying_parties, provider_id), posted=True)
 
 
 async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: str | None) -> Response[Any]:
@@ -147,18 +153,18 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
         raise CrossSiteRequestError
     asked: LoginRequest | None = None
     try:
+        begun, session = await limited(request, relying_parties, "login", lambda: _moment_and_session(request, relying_parties))
         asked = read_login_request(query)
         party = chosen_party(relying_parties, asked, path_id)
         if party is None:
-            identity = (await session_of(request)).identity if len(relying_parties) > 1 else None
-            party = usual_party(relying_parties, identity)
+            party = usual_party(relying_parties, session.identity if len(relying_parties) > 1 else None)
         if party is None and asked.prompt == "none":
             raise AuthorizationResponseError("provider_not_chosen")
         if party is None:
             return choice_response(request, relying_parties, carried_params(query))
-        hint = await _id_token_hint(request, relying_parties, party) if asked.prompt == "none" else None
-        revoked = await (await session_of(request)).was_revoked()
-        url, cookies = await party.start_login(asked, list(headers), id_token_hint=hint, reauthenticate=revoked)
+        hint = _id_token_hint(session, relying_parties, party) if asked.prompt == "none" else None
+        revoked = await session.was_revoked()
+        url, cookies = await party.start_login(asked, list(headers), begun, id_token_hint=hint, reauthenticate=revoked)
     except OidcError as error:
         if asked is not None and asked.prompt == "none":  # a silent login leads to the page in any case
             await events.emit("login.silent_failed", reason=error.reason)
@@ -172,18 +178,27 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
     return leave(url, by_page=asked.page and is_browser_navigation(request))
 
 
-async def _id_token_hint(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty) -> str | None:
+async def _moment_and_session(request: AnyRequest, relying_parties: RelyingParties) -> tuple[Moment, SessionHandle[Any]]:
+    """Return when this is in the store's order, and the session: asked of the store at once."""
+    moment, session = await asyncio.gather(relying_parties.sessions.moment(), session_of(request))
+    return moment, session
+
+
+def _id_token_hint(session: SessionHandle[Any], relying_parties: RelyingParties, party: RelyingParty) -> str | None:
     """Return the ID token of this browser's login at this provider: some providers need it with `prompt=none`."""
-    session = await session_of(request)
     tokens = relying_parties.vault.open(session.vault, session.identity)
     if session.identity is None or tokens is None or session.identity.issuer != party.provider.issuer:
         return None
     return tokens.id_token
 
 
-async def _put_aside(request: AnyRequest, party: RelyingParty, path: str) -> Redirect:
+def _read_body(request: AnyRequest) -> Coroutine[Any, Any, bytes]:
+    return read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
+
+
+async def _put_aside(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty, path: str) -> Redirect:
     try:
-        body = await read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
+        body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
     except OidcError as error:
         await party.sessions.events.emit("login.failed", reason=error.reason)
@@ -192,7 +207,7 @@ async def _put_aside(request: AnyRequest, party: RelyingParty, path: str) -> Red
     return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
 
 
-async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> Redirect:
+async def _finish(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Redirect:
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
     if is_speculative(headers):  # it would use the code up before the user gets here
@@ -201,7 +216,7 @@ async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> 
     handle: str | None = None
     received: Callback | None = None
     try:
-        session = await session_of(request)
+        session = await limited(request, relying_parties, "continue" if posted else "callback", lambda: session_of(request))
         handle = session.handle
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
@@ -217,7 +232,9 @@ async def _finish(request: AnyRequest, party: RelyingParty, *, posted: bool) -> 
     except SessionCoreError as error:
         if received is not None and isinstance(error, OidcError):
             error.return_to = received.transaction.return_to
-        await events.emit("login.failed", handle=handle, reason=error.reason if isinstance(error, OidcError) else error.code)
+        if not isinstance(error, TooManyRequestsError):
+            reason = error.reason if isinstance(error, OidcError) else error.code
+            await events.emit("login.failed", handle=handle, reason=reason)
         raise
     except Exception:
         await events.emit("login.failed", handle=handle, reason="refused_by_application")

@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from session_core.errors import LogoutTokenError, OidcError, SessionCoreError
+from session_core.errors import LogoutTokenError, OidcError, SessionCoreError, TooManyRequestsError
 from session_core.litestar.access import session_of
 from session_core.litestar.problem import is_browser_navigation, problem
 from session_core.oidc.addresses import origin_of_url
@@ -21,6 +21,7 @@ from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave
+from session_core.oidc.routes.limited import count, limited
 from session_core.oidc.verify.claims import optional_text
 
 if TYPE_CHECKING:
@@ -132,11 +133,13 @@ async def frontchannel_logout_of(request: AnyRequest, relying_parties: Parties, 
 async def _by_token(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[Any]:
     events = relying_parties.sessions.events
     try:
-        token = await _logout_token(request)
+        token = await limited(request, relying_parties, "logout_token", lambda: _logout_token(request))
         order = await (party or relying_parties.by_logout_token(token)).provider_logout.by_token(token)
     except LogoutTokenError as error:
         await events.emit("logout.rejected", reason=error.reason)
         return Response(problem(error), status_code=_BAD_REQUEST, media_type="application/problem+json")
+    except TooManyRequestsError:
+        raise
     except SessionCoreError as error:
         await events.emit("logout.rejected", reason=error.reason if isinstance(error, OidcError) else error.code)
         raise
@@ -154,6 +157,7 @@ async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party:
     except LogoutTokenError as error:
         await relying_parties.sessions.events.emit("logout.rejected", reason=error.reason)
         raise
+    await count(request, relying_parties, "logout_frame")
     await found.provider_logout.by_frame(sid)
     metadata, origins = found.discovery.known, {found.provider.origin}
     if metadata is not None and metadata.end_session_endpoint is not None:

@@ -1,0 +1,45 @@
+"""Counts logins, callbacks and logout messages of one client address, while the request asks for something else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from session_core.litestar.plugin import plugin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from litestar import Request
+
+    from session_core.oidc.relying_parties import RelyingParties
+
+__all__ = ("count", "limited")
+
+T = TypeVar("T")
+
+
+async def limited(
+    request: Request[Any, Any, Any], relying_parties: RelyingParties, what: str, ask: Callable[[], Coroutine[Any, Any, T]]
+) -> T:
+    """Return what `ask` returns, if the client may do this now: both are asked at once, so the count costs no time of its own.
+
+    Raises `TooManyRequestsError`, whatever `ask` does; without asking anything once this process knows that the limit is reached.
+    """
+    if not relying_parties.config.requests_per_minute:
+        return await ask()
+    counting = asyncio.ensure_future(count(request, relying_parties, what))
+    await asyncio.sleep(0)
+    if counting.done():
+        counting.result()
+    try:
+        result = await ask()
+    finally:
+        await counting
+    return result
+
+
+async def count(request: Request[Any, Any, Any], relying_parties: RelyingParties, what: str) -> None:
+    """Count one. Raises `TooManyRequestsError`, `StoreUnavailableError`."""
+    plugin = plugin_of(request)
+    await plugin.limits.take(what, plugin.client_address(request), limit=relying_parties.config.requests_per_minute)
