@@ -22,7 +22,7 @@ SCHEMA_REVISION: Final = "0003"
 """The newest migration; a test holds it to the migrations directory."""
 _TIMEOUT: Final = 5.0
 _CLOSE_SECONDS: Final = 0.5
-_HERE: Final = Path(__file__).parent.parent
+_MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 
 
 class DatabaseUnavailableError(Exception):
@@ -102,7 +102,7 @@ def migrate(url: str) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
-    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["url"] = url
     try:
         if url.startswith("sqlite"):
@@ -119,12 +119,6 @@ def why_unavailable(error: Exception) -> str:
         cause = cause.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or getattr(cause, "strerror", None)
     return f"the database does not answer, or refuses: {type(cause).__name__}{f' ({code})' if code else ''}"
-
-
-def _migrations() -> Path:
-    """Return the migrations: inside the package in a wheel, beside it in a clone."""
-    packaged = _HERE / "migrations"
-    return packaged if packaged.is_dir() else _HERE.parent / "migrations"
 
 
 def _make_private_file(path: str) -> None:

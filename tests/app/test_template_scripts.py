@@ -37,8 +37,10 @@ def test_rename_gives_the_project_a_name_and_it_still_starts(copy: Path) -> None
     assert result.returncode == 0, result.stderr
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert project["project"]["name"] == "web-shop"
-    extras = project["project"]["optional-dependencies"].values()
-    assert not any(requirement.startswith("session-core") for extra in extras for requirement in extra)
+    groups = project["dependency-groups"].values()
+    assert not any(
+        requirement.startswith("session-core") for group in groups for requirement in group if isinstance(requirement, str)
+    )
     lock = tomllib.loads((copy / "uv.lock").read_text())
     assert [package["name"] for package in lock["package"] if package.get("source") == {"editable": "."}] == ["web-shop"]
     started = run(copy, "-c", "from app import NAME; from app.asgi import create_app; create_app(); print(NAME)")
@@ -61,8 +63,8 @@ def test_eject_drops_the_demo_and_the_rest_works(copy: Path) -> None:
     assert not (copy / "auth_demo").exists()
     assert not (copy / "tests" / "e2e").exists()
     project = tomllib.loads((copy / "pyproject.toml").read_text())
-    assert list(project["project"]["scripts"]) == ["serve"]
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["session_core", "app"]
+    assert list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]) == ["serve"]
+    assert project["tool"]["mypy"]["packages"] == ["session_core", "app"]
     for file in [*(copy / "app").rglob("*"), *(copy / "session_core").rglob("*.py"), copy / "Justfile", copy / "pyproject.toml"]:
         if file.is_file() and file.suffix != ".pyc":
             assert "auth_demo" not in file.read_text(), file

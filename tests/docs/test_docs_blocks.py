@@ -21,7 +21,8 @@ from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, link
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 BIN = Path(sys.executable).parent
-SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+SCRIPTS: dict[str, str] = WHEEL["hooks"]["custom"]["commands"]
 _OF_THE_DEMO = ("demo", "e2e", "eject", "screenshot")
 """A clone that dropped the demo may still tell of its commands."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

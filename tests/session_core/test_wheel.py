@@ -1,0 +1,56 @@
+"""What is published: the library alone. The commands and packages of the template stay in the repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tomllib
+from email.parser import HeaderParser
+from importlib.metadata import distribution
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return {"wheel": next(directory.glob("*.whl")), "sdist": next(directory.glob("*.tar.gz"))}
+
+
+def test_the_wheel_holds_the_library_and_its_metadata(built: dict[str, Path]) -> None:
+    with ZipFile(built["wheel"]) as wheel:
+        names = wheel.namelist()
+    metadata = f"{PROJECT['name'].replace('-', '_')}-{PROJECT['version']}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"session_core", metadata}
+    assert f"{metadata}/entry_points.txt" not in names
+    assert "session_core/py.typed" in names
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "session_core").rglob("*") if path.suffix in {".py", ".lua"}}
+    assert modules == {name for name in names if name.endswith((".py", ".lua"))}
+
+
+def test_the_source_distribution_holds_nothing_of_the_template(built: dict[str, Path]) -> None:
+    with tarfile.open(built["sdist"]) as sdist:
+        names = {name.partition("/")[2].partition("/")[0] for name in sdist.getnames()}
+    assert names.isdisjoint({"app", "auth_demo", "tests", "docs", "benchmarks"})
+    assert "session_core" in names
+
+
+def test_each_extra_is_the_librarys_own(built: dict[str, Path]) -> None:
+    with ZipFile(built["wheel"]) as wheel:
+        metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
+        told = HeaderParser().parsestr(wheel.read(metadata).decode())
+    assert "app" not in told.get_all("Provides-Extra", [])
+    assert not any("granian" in requirement for requirement in told.get_all("Requires-Dist", []))
+
+
+def test_the_repository_has_the_commands_of_the_template() -> None:
+    commands = {entry.name for entry in distribution(PROJECT["name"]).entry_points.select(group="console_scripts")}
+    assert "serve" in commands
