@@ -40,6 +40,7 @@ from app.web.form_limit import limit_forms
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
+from session_core.cookies import cookie_name
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider
@@ -244,7 +245,7 @@ async def _ask_provider(login: OidcPlugin) -> None:
 
 
 def _openapi(settings: Settings) -> OpenAPIConfig:
-    cookie = settings.session_cookie or ("__Host-session" if settings.public_url.startswith("https:") else "session")
+    cookie = settings.session_cookie or cookie_name("session", settings.public_url)
     scheme = SecurityScheme(
         type="apiKey",
         name=cookie,

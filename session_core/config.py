@@ -18,7 +18,7 @@ from session_core.identity import Identity
 from session_core.sessions.record import DataCodec, Device
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
-from session_core.urls import origin_of
+from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
     from session_core.sessions.handle import SessionHandle
@@ -53,8 +53,8 @@ class SessionConfig(Generic[D]):
     """Cookie signing secrets, each of 32 bytes or more: the first signs, all verify. When empty, one is made for the life of this
     process, which the log says: sessions then end with it, and a second worker would not know them."""
     public_url: str = "http://localhost:8000"
-    """Scheme, host and port under which browsers reach the application. Decides whether the cookie is Secure and which origin may
-    send state-changing requests; the Host and X-Forwarded-* headers never do."""
+    """Scheme, host, port and path under which browsers reach the application. Decides whether the cookie is Secure and which
+    origin may send state-changing requests; the Host and X-Forwarded-* headers never do."""
     cookie: CookieConfig = field(default_factory=CookieConfig)
     """Name and attributes of the session cookie."""
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -99,7 +99,8 @@ class SessionConfig(Generic[D]):
     device: DeviceReader | None = None
     """Where a client comes from; by default its address as the server sees it, and its User-Agent."""
     login_path: str = "/auth/login"
-    """Where a browser that must log in is sent; gets `next`, and `max_age` or `acr_values` for a step-up."""
+    """Where a browser that must log in is sent: a path of the application, or a URL. Gets `next`, and `max_age` or `acr_values`
+    for a step-up."""
     trusted_origins: Sequence[str] = ()
     """Other origins that may send state-changing requests, for example `https://admin.example.org`."""
     middleware_on: Literal["session_routes", "all_routes"] = "session_routes"
@@ -110,8 +111,8 @@ class SessionConfig(Generic[D]):
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
-        self.public_origin = origin_of(self.public_url)
-        """The origin of our own pages."""
+        self.base = base_url_of(self.public_url)
+        """Origin and path of our own pages."""
         if self.max_sessions_per_user < 0:
             msg = "max_sessions_per_user must be 0 (no limit of your own) or more, for example 5"
             raise ConfigurationError(msg)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote
 
 from session_core.errors import ConfigurationError
 
-__all__ = ("QUERY_MARKS", "encoded_query", "is_loopback", "normalised_origin", "origin_of", "party_origin")
+__all__ = (
+    "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "is_loopback", "normalised_origin", "origin_of", "party_origin",
+)  # fmt: skip
 
 QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
 """What a query may hold unencoded besides letters and digits (RFC 3986 3.4)."""
 _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ORIGIN_PORT: Final = re.compile(r":([0-9]+)\Z")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 _MAX_HOST: Final = 253
@@ -24,6 +27,82 @@ _ORIGIN: Final = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<por
 _REST: Final = re.compile(r"(?:[/?](?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?\Z")
 """Path and query (RFC 3986 3.3 and 3.4)."""
 _NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)\Z")
+_BASE_PATH: Final = re.compile(r"(?:/(?!\.)[A-Za-z0-9._~-]+)*\Z")
+"""Unreserved characters (RFC 3986 2.3), no empty segment, none that begins with a dot."""
+
+
+class BaseUrl(NamedTuple):
+    """Where browsers reach the application: `path` is empty, or what its addresses begin with, `/shop` for example."""
+
+    origin: str
+    path: str
+
+    @property
+    def url(self) -> str:
+        """Scheme, host, port and path, without a slash at the end."""
+        return self.origin + self.path
+
+    @property
+    def port(self) -> int:
+        """The port, also where it is the scheme's own."""
+        scheme, _, authority = self.origin.partition("://")
+        given = _ORIGIN_PORT.search(authority)
+        return int(given[1]) if given else _DEFAULT_PORTS[scheme]
+
+    @property
+    def host(self) -> str:
+        """The host, without brackets."""
+        return _ORIGIN_PORT.sub("", self.origin.partition("://")[2]).strip("[]")
+
+    def of(self, path: str) -> str:
+        """Return the path in a browser of one of the application's own, which begins with a slash."""
+        return self.path + path
+
+    def local(self, path: str) -> str:
+        """Return a path in a browser without what all addresses of the application begin with; another path as it is."""
+        if self.path and path.startswith(self.path) and path[len(self.path) :][:1] in {"", "/", "?", "#"}:
+            rest = path[len(self.path) :]
+            return rest if rest.startswith("/") else f"/{rest}"
+        return path
+
+    def at(self, scope: Any) -> BaseUrl:  # noqa: ANN401 - a scope with the keys of servers and of Litestar
+        """Return where a request has reached the application.
+
+        A configured path wins. Without one it is what the server says (`root_path`), and what an application in front of this
+        one has taken off the path (`raw_path` still has it). A path outside the grammar is left out.
+        """
+        if self.path:
+            return self
+        root = scope.get("root_path", "").rstrip("/")
+        raw = unquote((scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")).rstrip("/")
+        routed = scope["path"].rstrip("/")
+        taken = raw[: len(raw) - len(routed)].rstrip("/") if raw.endswith(routed) else ""
+        path = taken if taken == root or taken.startswith(f"{root}/") else root + taken
+        # Litestar(path="/shop") puts all routes below a path.
+        own = getattr(scope.get("litestar_app"), "path", "").rstrip("/")
+        path += "" if path.endswith(own) else own
+        return BaseUrl(self.origin, path) if _BASE_PATH.match(path) else self
+
+    def page(self, scope: Any) -> str:  # noqa: ANN401 - likewise
+        """Return the path in a browser, percent-encoded, and the query of a request that has reached this base URL."""
+        own = getattr(scope.get("litestar_app"), "path", "").rstrip("/")
+        path = quote(self.of(self.local(scope["path"]).removeprefix(own) or "/"))
+        query = encoded_query(scope["query_string"].decode(errors="surrogateescape"))
+        return f"{path}?{query}" if query else path
+
+
+def base_url_of(url: str) -> BaseUrl:
+    """Return a public URL in its parts. Raises `ConfigurationError` where browsers would not understand it as it is meant."""
+    origin = origin_of(url)
+    path = url.partition("://")[2].partition("/")[2].rstrip("/")
+    path = f"/{path}" if path else ""
+    if not _BASE_PATH.match(path) or "?" in url or "#" in url:
+        msg = (
+            "a public URL may have a path of letters, digits and -._~, without query and fragment, for example "
+            "https://example.com/shop"
+        )
+        raise ConfigurationError(msg)
+    return BaseUrl(origin, path)
 
 
 def origin_of(url: str) -> str:

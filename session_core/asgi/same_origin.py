@@ -76,7 +76,7 @@ class SameOriginRule:
     """The rule for the requests of one application; one instance serves all."""
 
     def __init__(self, config: SessionConfig[Any], events: Events, framework: Framework) -> None:
-        self._origin = config.public_origin
+        self._origin = config.base.origin
         self._trusted = frozenset(origin_of(origin) for origin in config.trusted_origins)
         self._events = events
         self._framework = framework

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import msgspec
 
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
 from session_core.ids import MAX_ID_CHARS
-from session_core.urls import is_loopback, origin_of
+from session_core.urls import base_url_of, is_loopback
+
+if TYPE_CHECKING:
+    from session_core.urls import BaseUrl
 
 __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 
@@ -26,7 +29,6 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 _PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")
 """Printable ASCII without space, comma and semicolon: nothing that could end the attribute or the header."""
-_PORT: Final = re.compile(r":[0-9]+\Z")
 _SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
@@ -34,7 +36,8 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The cookie as its owner wants it; `resolve` makes it fit for one public URL."""
 
     name: str | None = None
-    """`None`: `__Host-session` on https, `session` on http (Safari takes no Secure cookie from http://localhost)."""
+    """`None`: `__Host-session` on https, `session-8000` with the port on http (Safari takes no Secure cookie from
+    http://localhost, and browsers send a cookie to all ports of a host); a path of the public URL is added."""
     domain: str | None = None
     """`None`: this host only, which is safest. A domain shares the cookie with every one of its subdomains."""
     path: str = "/"
@@ -66,19 +69,19 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `ConfigurationError` for every combination that a browser would drop or that weakens the cookie.
         """
-        scheme, _, authority = origin_of(public_url).partition("://")
-        host = _PORT.sub("", authority).strip("[]")
+        base = base_url_of(public_url)
+        https = base.origin.startswith("https:")
         cookie = ResolvedCookie(
             name=self.name or cookie_name("session", public_url),
             domain=None if self.domain is None else self.domain.lower(),
             path=self.path,
-            secure=scheme == "https" if self.secure is None else self.secure,
+            secure=https if self.secure is None else self.secure,
             http_only=self.http_only,
             same_site=self.same_site,
             persistent=self.persistent,
             partitioned=self.partitioned,
         )
-        _check_site(cookie, https=scheme == "https", host=host)
+        _check_site(cookie, base, https=https)
         _check_attributes(cookie)
         _check_prefix(cookie)
         # A session cookie is never longer than this, so that its header can never turn out too long during a request.
@@ -136,19 +139,25 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def cookie_name(base: str, public_url: str) -> str:
-    """Return the safest name a cookie of this site can have: `__Host-` + base on https, base alone on http.
+    """Return the safest name a cookie of this application can have: `__Host-` + base on https, base and port on http.
 
     Only the host itself can set a `__Host-` cookie, over https and for the whole host: neither a subdomain nor a
-    network attacker can plant one (RFC 6265bis 4.1.3.2).
+    network attacker can plant one (RFC 6265bis 4.1.3.2). Cookies do not know ports (RFC 6265 8.5), and several applications
+    run on the ports of one `localhost`; where the public URL has a path, several may run on one port.
     """
-    return f"__Host-{base}" if origin_of(public_url).startswith("https:") else base
+    site = base_url_of(public_url)
+    below = site.path.replace("/", "+")
+    return f"__Host-{base}{below}" if site.origin.startswith("https:") else f"{base}-{site.port}{below}"
 
 
-def _check_site(cookie: ResolvedCookie, *, https: bool, host: str) -> None:
+def _check_site(cookie: ResolvedCookie, base: BaseUrl, *, https: bool) -> None:
+    host = base.host
     if https and not cookie.secure:
         _refuse("a cookie of an https site must be Secure, or it also travels in the clear", "secure=None")
     if cookie.secure and not https and not is_loopback(host):
         _refuse("browsers take no Secure cookie from an http site", 'a public URL of "https://app.example.com"')
+    if not f"{base.path}/".startswith(cookie.path.rstrip("/") + "/") and base.path:
+        _refuse("a browser sends the cookie to no page of the public URL, which is outside the cookie's path", 'path="/"')
     inside = _ip(host) is None and host.endswith(f".{cookie.domain}")
     if cookie.domain is not None and host != cookie.domain and not inside:
         _refuse("a cookie domain is the public URL's host or a parent domain of it", "domain=None")
@@ -159,6 +168,11 @@ def _check_attributes(cookie: ResolvedCookie) -> None:
         _refuse("SameSite=None needs a Secure cookie, and so https", 'same_site="lax"')
     if cookie.partitioned and not cookie.secure:
         _refuse("a Partitioned cookie must be Secure, and so needs https", "partitioned=False")
+    if cookie.partitioned and cookie.same_site != "none":
+        _refuse(
+            "a Partitioned cookie is for pages embedded in other sites, where browsers send SameSite=None alone",
+            'partitioned=True, same_site="none"',
+        )
 
 
 def _check_prefix(cookie: ResolvedCookie) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
 
     from session_core.config import SessionConfig
+    from session_core.urls import BaseUrl
 
 __all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "wants_page")
 
@@ -31,7 +33,7 @@ _BROWSER_ACCEPT = "text/html,application/xhtml+xml"
 """How the `Accept` header of a navigation begins in Chromium, Firefox and WebKit."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
-<body><main><h1>{title}</h1><p>Error {status}. <a href="/">Back to the start page</a></p></main></body></html>
+<body><main><h1>{title}</h1><p>Error {status}. <a href="{start}">Back to the start page</a></p></main></body></html>
 """
 
 
@@ -87,7 +89,8 @@ def login_redirect(
     """Return the redirect that sends a person to the login and back here, or None when that is not the answer."""
     if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
         return None
-    query: dict[str, str] = {"next": _return_to(connection, config)}
+    base = config.base.at(connection.scope)
+    query: dict[str, str] = {"next": _return_to(connection, base)}
     if isinstance(error, StepUpRequiredError):
         if error.max_age is not None:
             # Less than the guard will ask for: with a clock a little apart, the provider would find the login recent enough,
@@ -101,8 +104,9 @@ def login_redirect(
     if is_browser_navigation(connection) and connection.headers.get("sec-fetch-site", "same-origin") == "same-origin":
         # A form of ours may have led here, and `form-action` would block the redirect to the provider: a page leads there.
         query["page"] = "1"
-    separator = "&" if "?" in config.login_path else "?"
-    return Redirect(f"{config.login_path}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
+    login = base.of(config.login_path) if config.login_path.startswith("/") else config.login_path
+    separator = "&" if "?" in login else "?"
+    return Redirect(f"{login}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
 
 
 def error_response(
@@ -114,21 +118,20 @@ def error_response(
         return redirect
     headers = {"cache-control": "no-store", **error_headers(error)}
     if wants_page(connection):
-        page = _PAGE.format(title=error.title, status=error.status_code)
+        start = escape(config.base.at(connection.scope).of("/"))
+        page = _PAGE.format(title=error.title, status=error.status_code, start=start)
         return Response(page, status_code=error.status_code, media_type=MediaType.HTML, headers=headers)
     return Response(problem(error), status_code=error.status_code, media_type="application/problem+json", headers=headers)
 
 
-def _return_to(connection: ASGIConnection[Any, Any, Any, Any], config: SessionConfig[Any]) -> str:
+def _return_to(connection: ASGIConnection[Any, Any, Any, Any], base: BaseUrl) -> str:
     """Where the login should lead back: this page or, for a form post, the page the form was on."""
     if connection.scope.get("method", "GET") in _SAFE_METHODS:
-        query = encoded_query(connection.scope["query_string"].decode(errors="surrogateescape"))
-        path = quote(connection.scope["path"])
-        return f"{path}?{query}" if query else path
+        return base.page(connection.scope)
     try:
         referer = urlsplit(connection.headers.get("referer", ""))
     except ValueError:
-        return "/"
-    if f"{referer.scheme}://{referer.netloc}" != config.public_origin:
-        return "/"
+        return base.of("/")
+    if f"{referer.scheme}://{referer.netloc}" != base.origin:
+        return base.of("/")
     return f"{referer.path}?{encoded_query(referer.query)}" if referer.query else referer.path or "/"

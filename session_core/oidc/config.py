@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit
 
 from session_core.cookies import CookieConfig
 from session_core.errors import ConfigurationError
@@ -17,7 +16,7 @@ from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.registration import DEFAULT_ID, Registration
 from session_core.sealing import SealingKeys
-from session_core.urls import origin_of
+from session_core.urls import BaseUrl, base_url_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -38,8 +37,8 @@ class OidcConfig:
     providers: Sequence[OidcProvider | OAuth2Provider]
     """Where users log in. The first is the default."""
     public_url: str
-    """Scheme, host and port under which browsers reach the application; the only source of redirect URIs. Must be the
-    session's public URL."""
+    """Scheme, host, port and path under which browsers reach the application; the only source of redirect URIs. Must be the
+    session's public URL. Without a path, that of an application which is mounted, or served below `root_path`, is added."""
     sealing: SealingKeys = field(repr=False)
     """Encrypts login transactions in cookies, and tokens in the session store."""
     http_timeout_seconds: float = 5
@@ -68,10 +67,7 @@ class OidcConfig:
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
         self._check_providers()
-        origin_of(self.public_url)
-        if urlsplit(self.public_url).path not in {"", "/"}:
-            msg = "public_url must be scheme, host and optional port, for example https://app.example.org"
-            raise ConfigurationError(msg)
+        base_url_of(self.public_url)
         if self.http_timeout_seconds <= 0 or self.jwks_cooldown_seconds < 0:
             msg = "timeouts must be positive seconds, for example http_timeout_seconds=5"
             raise ConfigurationError(msg)
@@ -92,18 +88,24 @@ class OidcConfig:
         """The first provider."""
         return self.providers[0]
 
-    def redirect_uri(self, provider: Registration) -> str:
+    @property
+    def base(self) -> BaseUrl:
+        """Origin and path of the public URL."""
+        return base_url_of(self.public_url)
+
+    def redirect_uri(self, provider: Registration, base: BaseUrl | None = None) -> str:
         """Return where this provider sends the browser after a login; registered with it, character for character.
 
-        No two providers share one: an answer that comes back to another's address is refused (RFC 9700 4.4).
+        No two providers share one: an answer that comes back to another's address is refused (RFC 9700 4.4). `base`: where the
+        request has reached the application, if not at the public URL itself.
         """
         own = "" if provider.id == DEFAULT_ID else f"/{provider.id}"
-        return f"{self.public_url.rstrip('/')}/auth/callback{own}"
+        return f"{(base or self.base).url}/auth/callback{own}"
 
     @property
     def post_logout_redirect_uri(self) -> str:
         """Where the provider sends the browser after a logout; registered with it, character for character."""
-        return f"{self.public_url.rstrip('/')}{self.post_logout_path}"
+        return self.base.url + self.post_logout_path
 
     def _check_providers(self) -> None:
         if not self.providers:

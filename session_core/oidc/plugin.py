@@ -15,7 +15,6 @@ from session_core.oidc.refresh.batch_refresh import RefreshBatch
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.refresh import batch_route
 from session_core.oidc.routes.router import oidc_router
-from session_core.urls import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,7 +59,7 @@ class OidcPlugin(InitPlugin):
         if sessions is None:
             msg = "OidcPlugin needs a SessionPlugin in the same application: plugins=[SessionPlugin(...), OidcPlugin(...)]"
             raise ConfigurationError(msg)
-        if origin_of(self.config.public_url) != origin_of(sessions.config.public_url):
+        if self.config.base != sessions.config.base:
             msg = "OidcConfig and SessionConfig must have the same public_url"
             raise ConfigurationError(msg)
         if not sessions.store.capabilities.atomic and not sessions.config.accept_weak_store:

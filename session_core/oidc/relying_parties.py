@@ -25,6 +25,7 @@ class RelyingParties:
 
     def __init__(self, config: OidcConfig, sessions: SessionManager) -> None:
         self.config = config
+        self.base = config.base
         self.sessions = sessions
         self.clock = sessions.clock
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}

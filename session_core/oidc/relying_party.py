@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.provider.registration import Registration
     from session_core.sessions.manager import SessionManager
+    from session_core.urls import BaseUrl
 
 __all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
 
@@ -45,6 +46,7 @@ class Callback(SecretStruct, frozen=True):
     response: AuthorizationResponse
     transaction: LoginTransaction
     metadata: ProviderMetadata
+    redirect_uri: str
 
 
 class SilentRefusal(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ class RelyingParty(ProviderConnection):
 
     def __init__(self, config: OidcConfig, sessions: SessionManager, provider: Registration) -> None:
         super().__init__(config, sessions, provider)
-        self.redirect_uri = config.redirect_uri(provider)
+        self.base = config.base
         self.transactions = LoginTransactions(config.sealing, self.clock, public_url=config.public_url)
         self.posted = PostedResponses(config.sealing, self.clock, public_url=config.public_url)
         self.requests = AuthorizationRequests(provider, self.http, self.client)
@@ -81,6 +83,7 @@ class RelyingParty(ProviderConnection):
         headers: list[tuple[bytes, bytes]],
         begun: Moment,
         *,
+        base: BaseUrl | None = None,
         id_token_hint: str | None = None,
         reauthenticate: bool = False,
     ) -> tuple[str, list[bytes]]:
@@ -88,7 +91,8 @@ class RelyingParty(ProviderConnection):
 
         `begun` is when the request came, in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
         silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: the user must prove who they are in this login, whatever
-        session the provider has (see `SessionHandle.was_revoked`).
+        session the provider has (see `SessionHandle.was_revoked`). `base`: where the browser has reached the application, if not
+        at the public URL itself; likewise below.
 
         Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
         the provider is out, `StoreUnavailableError`; the browser has not left then.
@@ -98,7 +102,7 @@ class RelyingParty(ProviderConnection):
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
-            return_to=return_to_of(asked, self.config.public_url),
+            return_to=return_to_of(asked, base or self.base),
             begun=begun,
             demands=demands,
             response_mode=self.provider.response_mode,
@@ -110,7 +114,8 @@ class RelyingParty(ProviderConnection):
             "id_token_hint": id_token_hint if len(id_token_hint or "") <= _MAX_HINT_CHARS else None,
         }
         given = demands.params | {name: value for name, value in optional.items() if value is not None}
-        return await self.requests.address(metadata, transaction, state, self.redirect_uri, given), cookies
+        redirect_uri = self.config.redirect_uri(self.provider, base)
+        return await self.requests.address(metadata, transaction, state, redirect_uri, given), cookies
 
     def receive_post(self, form: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
         """Put a posted response aside; return its state, and the Set-Cookie value that carries the rest to our own GET.
@@ -121,7 +126,13 @@ class RelyingParty(ProviderConnection):
         return response.state, self.posted.keep(response, self._transaction(headers, response, "form_post"))
 
     async def receive_callback(
-        self, query: bytes, headers: list[tuple[bytes, bytes]], cookies: list[bytes], *, posted: bool = False
+        self,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        cookies: list[bytes],
+        *,
+        base: BaseUrl | None = None,
+        posted: bool = False,
     ) -> Callback:
         """Find the login that a callback belongs to, and use it up; the code has not been sent anywhere yet.
 
@@ -140,7 +151,7 @@ class RelyingParty(ProviderConnection):
         await use_up(
             self.sessions.store, transaction, self.clock.now(), lambda lost: cookies.append(self.transactions.set_header(lost))
         )
-        return Callback(response, transaction, metadata)
+        return Callback(response, transaction, metadata, self.config.redirect_uri(self.provider, base))
 
     def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
         """Return where a login led that is finished in this browser, for a second response to it with another code.
@@ -178,13 +189,13 @@ class RelyingParty(ProviderConnection):
         answer = await self.token_endpoint.redeem_code(
             metadata.token_endpoint,
             code=check_code(response.code),
-            redirect_uri=self.redirect_uri,
+            redirect_uri=callback.redirect_uri,
             code_verifier=transaction.code_verifier,
         )
         identity, claims = await self.identify(answer, metadata, transaction)
         return FinishedLogin(identity, claims, self.token_set(answer), transaction.begun, transaction.return_to)
 
-    async def end_session_url(self, id_token: str | None) -> str | None:
+    async def end_session_url(self, id_token: str | None, *, base: BaseUrl | None = None) -> str | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""
         try:
             metadata = await self.discovery.metadata()
@@ -194,7 +205,7 @@ class RelyingParty(ProviderConnection):
             return None
         params = {
             "client_id": self.provider.client_id,
-            "post_logout_redirect_uri": self.config.post_logout_redirect_uri,
+            "post_logout_redirect_uri": (base or self.base).url + self.config.post_logout_path,
             # Nothing here depends on its coming back: the local session has ended before.
             "state": secrets.token_urlsafe(16),
         }

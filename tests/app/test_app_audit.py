@@ -37,7 +37,7 @@ async def test_the_trail_holds_no_id_key_or_cookie(running: Running) -> None:
     async with running.browser() as browser:
         await running.log_in(browser)
         await browser.post("/session/regenerate")
-        cookie = browser.cookies.get("session") or ""
+        cookie = browser.cookies.get("session-8000") or ""
         await running.services.audit.flush(30)
         written = repr(await running.services.audit.latest())
         assert cookie[6:40] not in written
@@ -100,7 +100,7 @@ async def test_a_flood_is_bounded_and_what_is_lost_is_counted(running: Running, 
 async def test_what_anybody_can_cause_in_any_number_is_not_kept(running: Running) -> None:
     async with running.client() as client:
         for _ in range(3):
-            await client.get("/api/session", headers={"cookie": "session=s%3Aforged.signature"})
+            await client.get("/api/session", headers={"cookie": "session-8000=s%3Aforged.signature"})
     await running.services.audit.flush(30)
     assert await running.services.audit.latest() == []
 

@@ -54,8 +54,8 @@ def test_fields_with_telling_names_are_hidden(name: str) -> None:
     [
         f"GET /auth/callback?code={CANARY}&iss=x",
         f"?state={CANARY}",
-        f"Cookie: session=s%3A{CANARY}.{CANARY}",
-        f"session=s:{CANARY}.{CANARY}; theme=dark",
+        f"Cookie: session-8000=s%3A{CANARY}.{CANARY}",
+        f"session-8000=s:{CANARY}.{CANARY}; theme=dark",
         f"Authorization: Bearer {CANARY}",
         f"Authorization: Basic {CANARY}",
         f"eyJhbGciOiJFUzI1NiJ9.{CANARY}.{CANARY}",
@@ -102,12 +102,12 @@ async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
         cast("Any", running.app.asgi_handler)._loud = True
         async with running.client(**{"user-agent": "test", "authorization": f"Bearer {CANARY}"}) as client:
             await running.log_in(client)
-            cookie = client.cookies.get("session") or ""
+            cookie = client.cookies.get("session-8000") or ""
             await client.get(f"/api/me?code={CANARY}&state={CANARY}")
             await client.patch("/api/session", json={"note": CANARY})
-            await client.get(f"/nowhere?x={CANARY}", headers={"cookie": f"session={CANARY}"})
+            await client.get(f"/nowhere?x={CANARY}", headers={"cookie": f"session-8000={CANARY}"})
             await client.post("/api/session/regenerate")
-            secrets = [CANARY, cookie, cookie[6:40], client.cookies.get("session") or ""]
+            secrets = [CANARY, cookie, cookie[6:40], client.cookies.get("session-8000") or ""]
             secrets += [stored.key async for stored in running.plugin.store.scan()]
     written = capsys.readouterr().err
     for secret in secrets:

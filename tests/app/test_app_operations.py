@@ -68,7 +68,7 @@ async def test_metrics_count_by_route_and_hold_no_identifiers(running: Running, 
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'http_requests_total{method="POST",route="/api/session/visits",status="200"} 1.0' in response.text
     assert 'session_events_total{event="session.destroyed"} 1.0' in response.text
-    for leak in (handle, "alice", "secret-path", "abc", "BREW", client.cookies.get("session") or "none"):
+    for leak in (handle, "alice", "secret-path", "abc", "BREW", client.cookies.get("session-8000") or "none"):
         assert leak not in response.text
 
 
@@ -78,7 +78,7 @@ async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient
     schema = response.json()
     assert schema["components"]["securitySchemes"]["session"] == {
         "type": "apiKey",
-        "name": "session",
+        "name": "session-8000",
         "in": "cookie",
         "description": "The session cookie; GET /auth/login begins the login that sets it.",
     }
@@ -159,5 +159,5 @@ async def test_an_unexpected_error_says_nothing_about_itself(
 async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> None:
     for path in ("/%00", "/api/sessions/%00", "/api/sessions/" + "x" * 5000, "/?%ff=%fe", "/admin?q=%00", "/static/%00"):
         for method in ("GET", "POST", "DELETE", "PATCH"):
-            response = await client.request(method, path, content=b"\xff\xfe", headers={b"cookie": b"session=\xff\xfe; ;=;"})
+            response = await client.request(method, path, content=b"\xff\xfe", headers={b"cookie": b"session-8000=\xff\xfe; ;=;"})
             assert response.status_code < 500, (method, path)

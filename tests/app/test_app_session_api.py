@@ -118,20 +118,20 @@ async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fiel
 async def test_visits_are_counted_one_by_one_however_many_come_at_once(client: httpx.AsyncClient) -> None:
     first = await client.post("/api/session/visits")
     assert (first.status_code, first.json()) == (200, {"visits": 1})
-    assert "session=" in first.headers["set-cookie"]
+    assert "session-8000=" in first.headers["set-cookie"]
     await asyncio.gather(*(client.post("/api/session/visits") for _ in range(49)))
     assert (await client.get("/api/session")).json()["visits"] == 50
 
 
 async def test_regenerate_gives_a_new_cookie_and_the_old_one_is_dead(running: Running, client: httpx.AsyncClient) -> None:
     await client.post("/api/session/visits")
-    old = client.cookies.get("session")
+    old = client.cookies.get("session-8000")
     response = await client.post("/api/session/regenerate")
     assert response.status_code == 204
-    assert client.cookies.get("session") != old
+    assert client.cookies.get("session-8000") != old
     assert (await client.get("/api/session")).json()["visits"] == 1
     async with running.client() as thief:
-        thief.cookies.set("session", old or "", domain="localhost.local")
+        thief.cookies.set("session-8000", old or "", domain="localhost.local")
         assert (await thief.get("/api/session")).json()["visits"] == 0
 
 

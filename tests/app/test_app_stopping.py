@@ -166,7 +166,7 @@ async def test_a_store_that_is_frozen_does_not_keep_it(tmp_path: Path) -> None:
         stream = await Stream.open(f"{served.url}/test/session-events")
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
             await client.post("/test/visit")
-            cookie = {"cookie": f"session={client.cookies['session']}"}
+            cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
             store.freeze()
             waiting = asyncio.create_task(client.post("/test/visit", headers=cookie))
             await asyncio.sleep(0.2)
@@ -189,7 +189,7 @@ async def test_a_database_that_is_frozen_does_not_keep_it_and_its_entries_are_lo
         )
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
             await client.post("/test/visit")
-            cookie = {"cookie": f"session={client.cookies['session']}"}
+            cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
             assert (await client.get("/health/ready")).status_code == 200
             database.freeze()
             waiting = asyncio.create_task(client.post("/test/visit", headers=cookie))

@@ -75,7 +75,7 @@ async def test_sessions_are_listed_without_ids_or_keys(running: Running, client:
         async for stored in running.plugin.store.scan():
             assert stored.key not in response.text
         for http in (client, phone):
-            assert (http.cookies.get("session") or "none")[6:40] not in response.text
+            assert (http.cookies.get("session-8000") or "none")[6:40] not in response.text
 
 
 @pytest.mark.attack("asvs-7.5.2")
@@ -110,7 +110,7 @@ async def test_signing_out_everywhere_ends_the_current_session_too(running: Runn
     await running.log_in(client)
     response = await client.delete("/api/sessions?include_current=true")
     assert response.status_code == 204
-    assert "session=" in response.headers["set-cookie"]
+    assert "session-8000=" in response.headers["set-cookie"]
     assert "Max-Age=0" in response.headers["set-cookie"]
     assert (await client.get("/api/me")).status_code == 401
 

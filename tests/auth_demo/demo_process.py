@@ -26,6 +26,7 @@ class Demo:
         self.op_port = op_port
         self.app_url = f"http://localhost:{port}"
         self.issuer = f"http://127.0.0.1:{op_port}"
+        self.cookie = f"session-{port}"
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         """Send a signal and wait; return exit code, output and errors."""

@@ -51,15 +51,15 @@ def test_login_sends_everything_that_protects_it(client: httpx.Client, demo: Dem
     assert query["code_challenge_method"] == ["S256"]
     assert query["response_type"] == ["code"]
     assert all(len(query[name][0]) >= 20 for name in ("state", "nonce", "code_challenge"))
-    assert client.cookies.get("session") is None
+    assert client.cookies.get(demo.cookie) is None
 
 
 def test_a_login_ends_where_it_should_and_shows_who_it_is(client: httpx.Client, demo: Demo) -> None:
     client.post("/api/session/visits")
-    before = client.cookies.get("session")
+    before = client.cookies.get(demo.cookie)
     response = log_in(client, demo, "admin", "/auth/login?next=/account/sessions")
     assert (response.status_code, response.headers["location"]) == (303, "/account/sessions")
-    assert client.cookies.get("session") not in {before, None}
+    assert client.cookies.get(demo.cookie) not in {before, None}
     me = client.get("/api/me").json()
     assert (me["issuer"], me["subject"], me["name"]) == (demo.issuer, "admin", "Admin")
     assert me["roles"] == ["admin", "user"]
@@ -84,14 +84,14 @@ def test_userinfo_comes_from_the_provider(client: httpx.Client, demo: Demo) -> N
 @pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=unknown", "?error=denied&state=unknown", "?state=a&state=b"])
 def test_a_callback_of_nobodys_login_is_an_error_page_and_changes_nothing(client: httpx.Client, demo: Demo, query: str) -> None:
     log_in(client, demo)
-    cookie = client.cookies.get("session")
+    cookie = client.cookies.get(demo.cookie)
     problem = client.get(f"/auth/callback{query}", headers={"accept": "application/json"})
     assert 400 <= problem.status_code < 600
     assert problem.headers["content-type"] == "application/problem+json"
     page = client.get(f"/auth/callback{query}", headers=HTML)
     assert page.status_code == problem.status_code
     assert "The login could not be completed" in page.text
-    assert client.cookies.get("session") == cookie
+    assert client.cookies.get(demo.cookie) == cookie
     assert client.get("/api/me").status_code == 200
 
 
@@ -133,7 +133,7 @@ def test_logout_is_refused_from_another_site_and_by_get(client: httpx.Client, de
 def test_a_logout_at_the_provider_reaches_every_session_of_that_login(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     with httpx.Client(base_url=demo.app_url, trust_env=False) as tab:
-        tab.cookies.set("session", client.cookies.get("session") or "", domain="localhost.local")
+        tab.cookies.set(demo.cookie, client.cookies.get(demo.cookie) or "", domain="localhost.local")
         assert tab.get("/api/me").status_code == 200
         client.get(client.post("/auth/logout").headers["location"])
         assert tab.get("/api/me").status_code == 401
@@ -180,7 +180,7 @@ def test_signing_another_browser_out_lasts_until_its_user_signs_in_there(client:
     with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as other:
         log_in(other, demo)
         # The provider's session is still there: without "sign out" the next login needs no click.
-        other.cookies.delete("session")
+        other.cookies.delete(demo.cookie)
         assert not asks_the_user(other, demo)
         handle = next(each["handle"] for each in other.get("/api/sessions").json() if each["current"])
         log_in(client, demo, "admin" if by == "an administrator" else "alice")

@@ -171,11 +171,11 @@ def test_own_login_logs_in_and_out() -> None:
         sent = client.get("/account/devices", headers=PAGE)
         assert sent.headers["location"] == "/login?next=%2Faccount%2Fdevices"
         assert "<form" in client.get(sent.headers["location"]).text
-        before = client.cookies["session"]
+        before = client.cookies["session-8000"]
         assert client.post("/login", data={"user": "alice", "password": "guess"}).status_code == 403
         account = {"user": "alice", "password": "correct horse battery staple"}
         assert client.post("/login", data=account).headers["location"] == "/account/devices"
-        assert client.cookies["session"] != before
+        assert client.cookies["session-8000"] != before
         assert client.get("/account").json() == {"subject": "alice"}
         assert client.get("/account/devices").json() == [{"device": "testclient", "current": True}]
         assert client.post("/logout").headers["location"] == "/login"

@@ -65,7 +65,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     mine = first.locator(".node.mine")
     expect(mine).to_have_attribute("data-role", "primary")
     killed = mine.get_attribute("data-port")
-    before = [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == "session"]
+    before = [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == demo.cookie]
     first.screenshot(path=tmp_path / f"before-{scheme}.png", full_page=True)
 
     first.get_by_role("button", name="Kill the primary that holds my session").click()
@@ -86,7 +86,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     expect(first.locator(".facts dd", has_text="0 lost")).to_contain_text(f"{acknowledged} ")
     stored = int(first.locator(".counter strong").inner_text())
     assert acknowledged <= stored <= acknowledged + answers.count(503)
-    assert [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == "session"] == before
+    assert [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == demo.cookie] == before
 
     first.get_by_role("button", name="Start it again").click()
     expect(first.locator(f'[data-port="{killed}"]')).to_have_attribute("data-role", "replica", timeout=_FAILOVER_MS)

@@ -89,7 +89,7 @@ class Watched:
                 seen = Seen(
                     fetch_site=headers.get("sec-fetch-site"),
                     origin=headers.get("origin"),
-                    cookie="session=" in headers.get("cookie", ""),
+                    cookie="session-" in headers.get("cookie", ""),
                     accepted=message["type"] == "websocket.accept" or message.get("status", 403) < 300,
                     sets_cookie=any(name.lower() == b"set-cookie" for name, _ in message.get("headers") or ()),
                 )

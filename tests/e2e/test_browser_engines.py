@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_log_in_use_the_session_log_out_go_back(
     any_browser: Browser, request: pytest.FixtureRequest, hostile: dict[str, str], tmp_path: Path, scheme: str
 ) -> None:
     url = request.getfixturevalue("https_url") if scheme == "https" else request.getfixturevalue("plain_demo").app_url
-    name = "__Host-session" if scheme == "https" else "session"
+    name = "__Host-session" if scheme == "https" else f"session-{urlsplit(url).port}"
     with any_browser.window() as window:
         window.open(f"{url}/")
         assert window.cookies() == {}

@@ -45,15 +45,15 @@ def test_log_in_use_the_session_log_out(open_page: OpenPage, demo: Demo, scripts
     expect(page.get_by_label("Note to self")).to_have_value("<b>milk</b>")
     expect(page.locator(".timeline")).to_contain_text("Logged in; the session got a new id")
 
-    before = next(cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == "session")["value"]
+    before = next(cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == demo.cookie)["value"]
     page.get_by_role("button", name="Give it a new id").click()
-    after = next(cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == "session")["value"]
+    after = next(cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == demo.cookie)["value"]
     assert before != after
     expect(page.locator(".counter strong")).to_have_text("3")
 
     log_out(page)
     assert page.url.partition("?")[0] == f"{demo.app_url}/"
-    assert [cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == "session"] == []
+    assert [cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == demo.cookie] == []
 
 
 @pytest.mark.attack("49")

@@ -16,6 +16,7 @@ from app.asgi import create_app
 from app.services import Services
 from app.settings.settings import Settings
 from session_core import Event, Identity, SessionPlugin
+from session_core.cookies import cookie_name
 from session_core.oidc import OidcPlugin
 from session_core.sessions.notes import is_note
 from session_core.stores.base import StoredSession
@@ -47,6 +48,7 @@ class Site:
     def __init__(self, url: str, settings: Settings, op: HostileOp, clock: FakeClock) -> None:
         self.url, self.op, self.clock, self.settings = url, op, clock, settings
         self.app = create_app(settings, clock=clock)
+        self.cookie = cookie_name("session", url)
         self.plugin = self.app.plugins.get(SessionPlugin)
         self.login_plugin = self.app.plugins.get(OidcPlugin)
         self.services: Services = self.app.state["services"]

@@ -21,16 +21,16 @@ HOST = "localhost"
 async def test_a_planted_session_is_not_the_session_after_the_login(site: Site, planted: str) -> None:
     attacker, victim = site.browser(), site.browser()
     if planted == "made up":
-        attacker.jar.toss("session", "s:" + "A" * 43 + "." + "B" * 43, HOST, host_only=True)
+        attacker.jar.toss(site.cookie, "s:" + "A" * 43 + "." + "B" * 43, HOST, host_only=True)
     elif planted.startswith("an anonymous"):
         await site.begin_anonymous(attacker)
     else:
         await site.enter(attacker, "mallory")
         await site.begin_anonymous(attacker)
     attacker.jar.copy_to(victim.jar)
-    before = attacker.jar.values("session")
+    before = attacker.jar.values(site.cookie)
     assert (await site.login(victim)).status == 200
-    assert victim.jar.values("session") != before
+    assert victim.jar.values(site.cookie) != before
     assert await site.who(victim) == "alice"
     assert await site.who(attacker) is None
     shown = (await victim.tab(f"{site.url}/").fetch("/api/session")).json()
@@ -54,21 +54,21 @@ async def test_tossed_cookies_are_never_adopted(site: Site) -> None:
     victim, attacker = site.browser(), site.browser()
     await site.login(victim)
     await site.enter(attacker, "mallory")
-    (own,), (foreign,) = victim.jar.values("session"), attacker.jar.values("session")
+    (own,), (foreign,) = victim.jar.values(site.cookie), attacker.jar.values(site.cookie)
     for name, value, path in (
-        ("session", "junk", "/api"),
-        ("session", "", "/"),
-        ("Session", foreign, "/"),
-        ("SESSION", foreign, "/api"),
-        ("", f"session={foreign}", "/api/me"),
+        (site.cookie, "junk", "/api"),
+        (site.cookie, "", "/"),
+        (site.cookie.title(), foreign, "/"),
+        (site.cookie.upper(), foreign, "/api"),
+        ("", f"{site.cookie}={foreign}", "/api/me"),
     ):
-        victim.jar.toss(name, value, HOST, path=path, host_only=name != "session")
+        victim.jar.toss(name, value, HOST, path=path, host_only=name != site.cookie)
         shown = await site.who(victim)
         # A second genuine id, from wherever, is refused together with the first: nobody is logged in as the attacker.
         assert shown == ("alice" if name else None), name
         victim.jar._cookies = {key: each for key, each in victim.jar._cookies.items() if each.value == own}
     for path in ("/api", "/"):
-        victim.jar.toss("session", foreign, HOST, path=path)
+        victim.jar.toss(site.cookie, foreign, HOST, path=path)
         assert await site.who(victim) != "mallory"
     victim.jar._cookies = {key: each for key, each in victim.jar._cookies.items() if each.value == own}
     assert await site.who(victim) == "alice"

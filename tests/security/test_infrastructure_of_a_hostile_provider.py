@@ -292,7 +292,7 @@ async def test_a_login_under_way_does_not_keep_the_session_before_it_alive(site:
     go_on.set()
     await callback
     thief = site.browser()
-    for name, value in (("session", value) for value in copy.jar.ever):
+    for name, value in ((site.cookie, value) for value in copy.jar.ever):
         thief.jar.toss(name, value, "localhost", host_only=True)
         assert await site.who(thief) is None
     assert len(await site.stored()) <= 1

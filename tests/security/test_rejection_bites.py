@@ -118,7 +118,7 @@ async def test_a_login_that_stays_although_the_answer_is_an_error_is_found(site:
 async def test_a_new_cookie_for_an_old_session_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def changes_cookie(browser: Browser) -> Page:
         page = await site.login(browser, WRONG_ISSUER)
-        browser.jar.toss("session", "another", "localhost", host_only=True)
+        browser.jar.toss(site.cookie, "another", "localhost", host_only=True)
         return page
 
     with pytest.raises(AssertionError, match="session cookie has changed"):

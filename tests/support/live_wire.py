@@ -30,7 +30,7 @@ class Wire:
             self._incoming.put_nowait({"type": "websocket.connect"})
         else:
             self._incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
-        cookie = f"session={client.cookies['session']}".encode() if "session" in client.cookies else b""
+        cookie = f"session-8000={client.cookies['session-8000']}".encode() if "session-8000" in client.cookies else b""
         scope: dict[str, Any] = {
             "type": kind, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [(b"cookie", cookie)],
             "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),

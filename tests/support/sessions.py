@@ -129,7 +129,7 @@ def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:
 
 def cookie_of(client: httpx.AsyncClient) -> str | None:
     """The session cookie the client would send."""
-    return client.cookies.get("session")
+    return client.cookies.get("session-8000")
 
 
 class Recorder:

@@ -20,6 +20,7 @@ from session_core.oidc.provider.openid import OidcProvider
 
 if TYPE_CHECKING:
     from session_core.oidc.provider.registration import Registration
+    from session_core.urls import BaseUrl
 
 __all__ = (
     "LoginDemands", "LoginRequest", "carried_params", "login_demands", "read_initiated_login", "read_login_request",
@@ -165,15 +166,15 @@ def _prompt(asked: LoginRequest, provider: Registration, *, reauthenticate: bool
     return " ".join(dict.fromkeys((needed, *others)))
 
 
-def return_to_of(asked: LoginRequest, public_url: str) -> str:
-    """Return where the login leads back to: a page of ours.
+def return_to_of(asked: LoginRequest, base: BaseUrl) -> str:
+    """Return the path in a browser that the login leads back to: a page of ours.
 
-    The initiator of a login may name any address (OpenID Connect Core 4: no open redirector).
+    The initiator of a login may name any address (OpenID Connect Core 4: no open redirector). Below a path, `next` is a
+    path in a browser or one of the application's own; it leads to no page outside.
     """
-    own = public_url.rstrip("/")
     target = asked.target_link_uri
-    local = target.removeprefix(own) if target and target.startswith(f"{own}/") else None
-    return_to = local_return_to(asked.next or local)
-    if not asked.unsent:
-        return return_to
-    return local_return_to(f"{return_to}{'&' if '?' in return_to else '?'}unsent=1", default=return_to)
+    local = target.removeprefix(base.url) if target and target.startswith(f"{base.url}/") else None
+    return_to = local_return_to(base.local(asked.next) if asked.next else local)
+    if asked.unsent:
+        return_to = local_return_to(f"{return_to}{'&' if '?' in return_to else '?'}unsent=1", default=return_to)
+    return base.of(return_to)

@@ -111,7 +111,8 @@ async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redi
     except OidcError as error:
         await relying_parties.sessions.events.emit("login.failed", reason=error.reason)
         raise
-    return Redirect(f"/auth/login?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
+    path = relying_parties.base.at(request.scope).of("/auth/login")
+    return Redirect(f"{path}?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
 
 
 async def callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
@@ -146,7 +147,7 @@ async def continue_login_of(request: AnyRequest, relying_parties: Parties, provi
 
 async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: str | None) -> Response[Any]:
     headers, query = request.scope["headers"], request.scope["query_string"]
-    events = relying_parties.sessions.events
+    events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
     # Prefetchers, images and frames follow links too; a login that the user does not see would only fill the cookie jar.
     if not is_user_navigation(headers):
         await events.emit("request.cross_site", reason="login_without_navigation")
@@ -164,14 +165,14 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
             return choice_response(request, relying_parties, carried_params(query))
         hint = _id_token_hint(session, relying_parties, party) if asked.prompt == "none" else None
         revoked = await session.was_revoked()
-        url, cookies = await party.start_login(asked, list(headers), begun, id_token_hint=hint, reauthenticate=revoked)
+        url, cookies = await party.start_login(asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked)
     except OidcError as error:
         if asked is not None and asked.prompt == "none":  # a silent login leads to the page in any case
             await events.emit("login.silent_failed", reason=error.reason)
-            return Redirect(return_to_of(asked, relying_parties.config.public_url), status_code=_SEE_OTHER)
+            return Redirect(return_to_of(asked, base), status_code=_SEE_OTHER)
         await events.emit("login.failed", reason=error.reason)
         if asked is not None:
-            error.return_to = return_to_of(asked, relying_parties.config.public_url)
+            error.return_to = return_to_of(asked, base)
         raise
     queued_cookies(request.scope).extend(cookies)
     await events.emit("login.started")
@@ -204,6 +205,7 @@ async def _put_aside(request: AnyRequest, relying_parties: RelyingParties, party
         await party.sessions.events.emit("login.failed", reason=error.reason)
         raise
     queued_cookies(request.scope).append(cookie)
+    path = party.base.at(request.scope).of(path)
     return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
 
 
@@ -220,7 +222,8 @@ async def _finish(request: AnyRequest, relying_parties: RelyingParties, party: R
         handle = session.handle
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
-        received = await party.receive_callback(query, headers, queued_cookies(request.scope), posted=posted)
+        base = party.base.at(request.scope)
+        received = await party.receive_callback(query, headers, cookies, base=base, posted=posted)
         cookies += party.spent_cookies(received)
         await _refuse_revoked(session, received)
         finished = await party.finish_login(received)

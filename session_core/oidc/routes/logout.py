@@ -60,7 +60,7 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
     follow a redirect without showing the provider's page.
     """
     session = await session_of(request)
-    identity, handle = session.identity, session.handle
+    identity, handle, base = session.identity, session.handle, relying_parties.base.at(request.scope)
     tokens = relying_parties.vault.open(session.vault, identity)
     # First, and whatever the provider does: a logout must not depend on the provider.
     await session.destroy()
@@ -70,13 +70,13 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
         party = relying_parties.of_session(tokens.provider if tokens else None, identity)
         if party is not None:
             await revocation.revoke(party, tokens, handle=handle)
-            url = await party.end_session_url(tokens.id_token if tokens else None)
+            url = await party.end_session_url(tokens.id_token if tokens else None, base=base)
     headers = {"clear-site-data": _CLEAR}
     accepted = request.headers.get("accept", "")
     if "application/json" in accepted and "text/html" not in accepted:
         return Response({"logout_url": url}, status_code=200, media_type=MediaType.JSON, headers=headers)
     if url is None:
-        return Redirect(relying_parties.config.post_logout_path, status_code=_SEE_OTHER, headers=headers)
+        return Redirect(base.of(relying_parties.config.post_logout_path), status_code=_SEE_OTHER, headers=headers)
     return leave(url, by_page=is_browser_navigation(request), headers=headers)
 
 

@@ -27,7 +27,7 @@ __all__ = ("choice_response", "chosen_party", "usual_party")
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Log in</title></head>
-<body><main><h1>Log in with</h1><ul>{items}</ul><p><a href="/">Back to the start page</a></p></main></body></html>
+<body><main><h1>Log in with</h1><ul>{items}</ul><p><a href="{start}">Back to the start page</a></p></main></body></html>
 """
 
 
@@ -62,14 +62,15 @@ def usual_party(relying_parties: RelyingParties, identity: Identity | None) -> R
 
 def choice_response(request: Request[Any, Any, Any], relying_parties: RelyingParties, params: Mapping[str, str]) -> Response[Any]:
     """Return the choice: a page of links for a person, a list for a program. `params`: what the login was asked with."""
+    base = relying_parties.base.at(request.scope)
     choices = [
-        {"id": party.provider.id, "title": party.provider.title or party.provider.id, "href": _address(party, params)}
+        {"id": party.provider.id, "title": party.provider.title or party.provider.id, "href": base.of(_address(party, params))}
         for party in relying_parties
     ]
     if not wants_page(request):
         return Response({"providers": choices}, media_type=MediaType.JSON)
     items = "".join(f'<li><a href="{escape(each["href"])}">{escape(each["title"])}</a></li>' for each in choices)
-    return Response(_PAGE.format(items=items), media_type=MediaType.HTML)
+    return Response(_PAGE.format(items=items, start=escape(base.of("/"))), media_type=MediaType.HTML)
 
 
 def _address(party: RelyingParty, params: Mapping[str, str]) -> str:

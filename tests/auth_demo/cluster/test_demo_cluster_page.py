@@ -121,7 +121,7 @@ def test_the_forms_work_without_a_script(client: httpx.Client, demo: Demo) -> No
 def test_the_page_answers_while_the_store_is_out_and_nobody_is_logged_out(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     client.post(f"{PAGE}/increment")
-    cookie = client.cookies["session"]
+    cookie = client.cookies[demo.cookie]
     with nobody_to_take_over(client):
         killed = client.post(f"{PAGE}/kill").json()
         parts = client.get(f"{PAGE}/nodes", params={"slot": killed["slot"]})
@@ -145,7 +145,7 @@ def test_the_page_answers_while_the_store_is_out_and_nobody_is_logged_out(client
     refused = client.post(f"{PAGE}/kill")
     assert refused.status_code == 409, "a second kill would leave nobody to take over"
     assert "no replica could take over" in refused.json()["detail"]
-    assert client.cookies["session"] == cookie
+    assert client.cookies[demo.cookie] == cookie
     assert client.post(f"{PAGE}/increment").json() == {"visits": 2}
     outage = status(client)["outage"]
     assert outage["answers_503"] >= 4

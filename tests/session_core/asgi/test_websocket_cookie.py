@@ -46,7 +46,7 @@ async def test_a_visitor_gets_no_session_whose_cookie_would_be_lost(served: str,
 async def test_the_id_that_the_browser_has_stays_alive(served: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
-        cookie = f"session={client.cookies['session']}"
+        cookie = f"session-8000={client.cookies['session-8000']}"
         assert "in an HTTP request" in str(await attempt(served, what, cookie))
         assert (await client.get("/read")).json()["subject"] == "alice"
 
@@ -55,7 +55,7 @@ async def test_the_id_that_the_browser_has_stays_alive(served: str, what: str) -
 async def test_the_session_that_is_there_can_be_changed(served: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
-        cookie = f"session={client.cookies['session']}"
+        cookie = f"session-8000={client.cookies['session-8000']}"
         assert await attempt(served, what, cookie) == "done"
         assert (await client.get("/read")).json()["data"]["visits"] == 7
 
@@ -63,6 +63,6 @@ async def test_the_session_that_is_there_can_be_changed(served: str, what: str) 
 async def test_the_session_that_is_there_can_be_ended(served: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
-        cookie = f"session={client.cookies['session']}"
+        cookie = f"session-8000={client.cookies['session-8000']}"
         assert await attempt(served, "destroy", cookie) == "done"
         assert (await client.get("/read")).json()["subject"] is None

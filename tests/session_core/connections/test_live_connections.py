@@ -136,9 +136,9 @@ async def test_a_regenerated_session_keeps_its_connections_and_their_handlers_go
             return list(here._sessions) == [key]
 
         for count in range(1, 4):
-            before = client.cookies["session"]
+            before = client.cookies["session-8000"]
             await client.post("/regenerate")
-            assert client.cookies["session"] != before
+            assert client.cookies["session-8000"] != before
             key = (await plugin_in(app).store.find(user_index("alice")))[0].key
             await until(partial(followed, key))
             socket.say("count")

@@ -32,17 +32,41 @@ def test_on_https_the_default_is_a_host_cookie() -> None:
 
 
 def test_on_http_the_default_name_is_plain_since_safari_takes_no_secure_cookie_from_localhost() -> None:
-    assert CookieConfig().resolve(HTTP).set_header("x", 1) == b"session=x; Max-Age=1; Path=/; HttpOnly; SameSite=Lax"
+    assert CookieConfig().resolve(HTTP).set_header("x", 1) == b"session-8000=x; Max-Age=1; Path=/; HttpOnly; SameSite=Lax"
+
+
+def test_applications_that_share_the_cookies_of_a_host_have_names_of_their_own() -> None:
+    urls = [
+        "http://localhost", "http://localhost:8000", "http://localhost:8001", "http://localhost:8000/a", "http://localhost:8000/a/b",
+        "http://localhost:8000/a-b", "http://localhost:8000/a.b", "http://localhost/8000", "https://localhost", "https://localhost/a",
+    ]  # fmt: skip
+    names = [cookie_name(base, url) for url in urls for base in ("session", "login")]
+    assert len(set(names)) == len(names)
+    assert cookie_name("session", "http://localhost:8000/a/") == "session-8000+a"
+    assert cookie_name("session", "http://LOCALHOST:80") == cookie_name("session", "http://localhost") == "session-80"
+    assert cookie_name("session", "https://app.example.com/shop") == "__Host-session+shop"
+
+
+@pytest.mark.parametrize("path", ["/a", "/app/b", "/apple"])
+def test_a_cookie_that_no_page_of_the_public_url_would_get_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="outside the cookie's path"):
+        CookieConfig(name="s", path=path).resolve("http://localhost:8000/app")
+    for fit in ("/", "/app", "/app/"):
+        assert CookieConfig(name="s", path=fit).resolve("http://localhost:8000/app").path == fit
 
 
 @pytest.mark.parametrize(
-    ("url", "secure"),
-    [("HTTPS://App.Example.com", True), ("https://a.example:8443/base", True), ("http://[::1]:80", False)],
+    ("url", "secure", "name"),
+    [
+        ("HTTPS://App.Example.com", True, "__Host-session"),
+        ("https://a.example:8443/base", True, "__Host-session+base"),
+        ("http://[::1]:80", False, "session-80"),
+    ],
 )
-def test_the_public_url_alone_decides_about_secure(url: str, secure: bool) -> None:
+def test_the_public_url_alone_decides_about_secure(url: str, secure: bool, name: str) -> None:
     cookie = CookieConfig().resolve(url)
     assert cookie.secure is secure
-    assert cookie.name == cookie_name("session", url) == ("__Host-session" if secure else "session")
+    assert cookie.name == cookie_name("session", url) == name
 
 
 @pytest.mark.parametrize(
@@ -90,7 +114,9 @@ BROWSERS_WOULD_DROP: list[tuple[str, dict[str, Any], str]] = [
     ("host-http prefix readable by scripts", {"name": "__Host-Http-s", "http_only": False}, HTTPS),
     ("host-http prefix with domain", {"name": "__host-http-s", "domain": "example.com"}, HTTPS),
     ("same-site none on http", {"same_site": "none"}, HTTP),
-    ("partitioned on http", {"partitioned": True}, HTTP),
+    ("partitioned on http", {"partitioned": True, "same_site": "none"}, HTTP),
+    ("partitioned and lax", {"partitioned": True}, HTTPS),
+    ("partitioned and strict", {"partitioned": True, "same_site": "strict"}, HTTPS),
     ("secure on plain http", {"secure": True}, "http://app.example.com"),
     ("secure on a host that only looks like loopback", {"secure": True}, "http://localhost.example.com"),
     ("domain of another site", {"name": "s", "domain": "evil.example"}, HTTPS),

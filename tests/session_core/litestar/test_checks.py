@@ -15,7 +15,7 @@ from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromQuery, JSONBody
 from litestar.types import Scope
 
-from session_core import ConfigurationError, Session, SessionHandle, SessionPlugin, session_of
+from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, session_of
 from session_core.guards import requires, requires_login
 from session_core.litestar.routes import uses_session
 from tests.support.sessions import AppSession, client_of, make_config
@@ -313,7 +313,18 @@ def test_litestars_sessions_with_our_cookie_name_are_refused(config: Any, layer:
     async def both(session: Session[AppSession]) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"cookie 'session'.*key="):
-        build(both, middleware=[config.middleware] if layer == "application" else [])
+        build(
+            both,
+            middleware=[config.middleware] if layer == "application" else [],
+            plugins=[SessionPlugin(make_config(cookie=CookieConfig(name="session")))],
+        )
+
+
+def test_litestars_sessions_beside_ours_have_another_name_by_default() -> None:
+    @get("/x", middleware=[ServerSideSessionConfig().middleware])
+    async def both(session: Session[AppSession]) -> None: ...
+
+    build(both)
 
 
 def test_litestars_sessions_with_another_cookie_name_are_accepted() -> None:

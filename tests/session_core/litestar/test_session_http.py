@@ -166,7 +166,7 @@ async def test_the_response_cache_never_serves_one_visitor_what_is_anothers() ->
         await first.get("/cached")
         answer = await second.get("/cached")
         assert answer.text == "1"
-        assert answer.headers["set-cookie"].partition(";")[0] != f"session={cookie_of(first)}"
+        assert answer.headers["set-cookie"].partition(";")[0] != f"session-8000={cookie_of(first)}"
 
 
 async def test_errors_after_a_login_still_carry_the_new_cookie() -> None:
@@ -246,7 +246,7 @@ async def test_every_flipped_byte_of_the_cookie_is_an_anonymous_visitor(monkeypa
     for position, character in enumerate(cookie):
         for other in {"A", "b", "0", "%", "."} - {character}:
             forged = cookie[:position] + other + cookie[position + 1 :]
-            async with client_of(app, headers={"cookie": f"session={forged}"}) as client:
+            async with client_of(app, headers={"cookie": f"session-8000={forged}"}) as client:
                 answer = await client.get("/read")
                 assert (answer.status_code, answer.json()["exists"]) == (200, False)
 
@@ -260,7 +260,7 @@ async def test_ids_in_other_places_are_ignored() -> None:
         cookie = cookie_of(client) or ""
     async with client_of(app) as client:
         answer = await client.get(
-            "/read", params={"session": cookie, "sid": cookie}, headers={"x-session": cookie, "authorization": cookie}
+            "/read", params={"session-8000": cookie, "sid": cookie}, headers={"x-session": cookie, "authorization": cookie}
         )
         assert answer.json()["exists"] is False
 
@@ -274,14 +274,14 @@ async def test_a_cookie_signed_for_something_else_never_opens_a_session() -> Non
         await client.post("/login/alice")
         session_id = (cookie_of(client) or "").removeprefix("s%3A").partition(".")[0]
     other = CookieSigner.for_cookie("theme", plugin_in(app).config.secrets).sign(session_id)
-    async with client_of(app, headers={"cookie": f"session={other.replace(':', '%3A')}"}) as client:
+    async with client_of(app, headers={"cookie": f"session-8000={other.replace(':', '%3A')}"}) as client:
         assert (await client.get("/read")).json()["exists"] is False
 
 
 @pytest.mark.attack("54")
 @pytest.mark.parametrize("size", [9_000, 65_536])
 async def test_a_monstrous_cookie_is_an_anonymous_visitor(size: int) -> None:
-    async with client_of(make_app(), headers={"cookie": "session=" + "s" * size}) as client:
+    async with client_of(make_app(), headers={"cookie": "session-8000=" + "s" * size}) as client:
         assert (await client.get("/read")).json()["exists"] is False
 
 
@@ -292,7 +292,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
     secrets = [new_session_id()]
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("session_core").debug("listened to")
-        async with client_of(app, headers={"cookie": f"session=s%3A{secrets[0]}.forged"}) as client:
+        async with client_of(app, headers={"cookie": f"session-8000=s%3A{secrets[0]}.forged"}) as client:
             await client.get("/read")
         async with client_of(app) as client:
             for path in ("/visit", "/login/alice", "/regenerate", "/login/bob", "/logout", "/visit"):

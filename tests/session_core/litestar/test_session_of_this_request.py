@@ -25,7 +25,7 @@ async def pipelined(app: Litestar, cookie: str, *paths: str) -> list[list[dict[s
     done = asyncio.Event()
 
     async def serve(number: int) -> None:
-        headers = [(b"cookie", f"session={cookie}".encode())] if number == 0 else []
+        headers = [(b"cookie", f"session-8000={cookie}".encode())] if number == 0 else []
         scope = {
             "type": "http", "method": "GET", "path": paths[number], "raw_path": paths[number].encode(), "query_string": b"",
             "headers": headers, "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1),

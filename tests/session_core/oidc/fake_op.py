@@ -356,15 +356,15 @@ class World:
         """Give the browser a session before the login, to see that a refused one leaves it alone."""
         response = await self.browser.patch("/assign", json={"note": "before"})
         assert response.status_code == 200
-        self.planted = self.browser.cookies.get("session")
+        self.planted = self.browser.cookies.get("session-8000")
         assert self.planted
 
     async def assert_rejected(self, response: httpx.Response, reason: str) -> None:
         """Assert all that "reject" means: a generic error, nobody logged in, the old session as it was, one event."""
         assert 400 <= response.status_code < 600
         assert self.reasons() == [reason]
-        assert "set-cookie" not in response.headers or "session=" not in response.headers["set-cookie"]
-        assert self.browser.cookies.get("session") == self.planted
+        assert "set-cookie" not in response.headers or "session-8000=" not in response.headers["set-cookie"]
+        assert self.browser.cookies.get("session-8000") == self.planted
         state = (await self.browser.get("/read")).json()
         assert (state["subject"], state["data"]["note"]) == (None, "before")
         for text in ("script", "at-", "op.example", reason):

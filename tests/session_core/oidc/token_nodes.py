@@ -91,7 +91,7 @@ class Nodes:
         cookies = {"cookie": "; ".join(f"{name}={value}" for name, value in node.client.cookies.items())}
         done = await node.client.get(f"{back.path}?{back.query}", headers={**GET_PAGE, **cookies})
         assert done.status_code == 303, done.text
-        self._cookies = {"session": done.cookies["session"]}
+        self._cookies = {"session-8000": done.cookies["session-8000"]}
         node.client.cookies = httpx.Cookies(self._cookies)
         self.op.answer = {}
 

@@ -70,7 +70,7 @@ def text_of(client: httpx.AsyncClient) -> str:
 async def exists(app: Litestar, text: str) -> bool:
     """Whether a browser with this text in its cookie has a session."""
     signed = encode_component(CookieSigner([SECRET]).sign(text)) or ""
-    async with client_of(app, cookies={"session": signed}) as other:
+    async with client_of(app, cookies={"session-8000": signed}) as other:
         return bool((await other.get("/read")).json()["exists"])
 
 

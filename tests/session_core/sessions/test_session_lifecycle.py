@@ -56,7 +56,7 @@ async def test_the_first_write_begins_a_session(app: Litestar) -> None:
         assert first.json() == {"visits": 1}
         assert first.headers["cache-control"] == "private, no-store"
         cookie = first.headers["set-cookie"]
-        assert cookie.startswith("session=s%3A")
+        assert cookie.startswith("session-8000=s%3A")
         assert {"HttpOnly", "Path=/", "SameSite=Lax", "Max-Age=3600"} <= {part.strip() for part in cookie.split(";")}
         second = await client.post("/visit")
         assert second.json() == {"visits": 2}
@@ -91,8 +91,8 @@ async def test_login_changes_the_id_and_keeps_the_visitors_data(app: Litestar) -
         assert cookie_of(client) not in {None, planted}
         session = (await client.get("/read")).json()
         assert (session["subject"], session["data"]["cart"]) == ("alice", ["book"])
-        client.cookies.set("session", planted or "", domain="localhost.local")
-    async with client_of(app, cookies={"session": planted or ""}) as thief:
+        client.cookies.set("session-8000", planted or "", domain="localhost.local")
+    async with client_of(app, cookies={"session-8000": planted or ""}) as thief:
         assert (await thief.get("/read")).json() == {
             "data": {"theme": "light", "cart": [], "visits": 0, "note": "", "roles": []},
             "subject": None,
@@ -131,7 +131,7 @@ async def test_regenerating_changes_the_id_and_nothing_else(app: Litestar) -> No
         assert cookie_of(client) != old
         session = (await client.get("/read")).json()
         assert (session["subject"], session["data"]["note"]) == ("alice", "kept")
-    async with client_of(app, cookies={"session": old or ""}) as other:
+    async with client_of(app, cookies={"session-8000": old or ""}) as other:
         assert (await other.get("/read")).json()["exists"] is False
 
 
@@ -148,7 +148,7 @@ async def test_logout_ends_the_session_and_deletes_the_cookie(app: Litestar) -> 
         created = await client.post("/login/alice")
         old = cookie_of(client)
         response = await client.post("/logout")
-        assert response.headers["set-cookie"].startswith("session=;")
+        assert response.headers["set-cookie"].startswith("session-8000=;")
 
         def attributes(header: str) -> set[str]:
             parts = {part.strip() for part in header.split(";")[1:]}
@@ -156,7 +156,7 @@ async def test_logout_ends_the_session_and_deletes_the_cookie(app: Litestar) -> 
 
         assert attributes(response.headers["set-cookie"]) == attributes(created.headers["set-cookie"])
         assert cookie_of(client) is None
-    async with client_of(app, cookies={"session": old or ""}) as other:
+    async with client_of(app, cookies={"session-8000": old or ""}) as other:
         assert (await other.get("/read")).json()["subject"] is None
 
 
@@ -215,8 +215,8 @@ async def test_reads_touch_the_store_only_when_the_interval_has_passed(
 @pytest.mark.attack("asvs-7.2.1")
 @pytest.mark.attack("asvs-7.2.2")
 async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, recorder: Recorder) -> None:
-    forged = plugin_in(app).config.signer.sign("A" * 46)
-    async with client_of(app, cookies={"session": forged.replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")}) as client:
+    forged = plugin_in(app).config.signer.sign("A" * 46).replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")
+    async with client_of(app, cookies={"session-8000": forged}) as client:
         response = await client.post("/visit")
         assert response.json() == {"visits": 1}
         assert "A" * 46 not in response.headers["set-cookie"]
@@ -246,16 +246,16 @@ async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
         cookie = cookie_of(client) or ""
     recorder = Recorder()
     rotated = make_app(clock=clock, store=store, secrets=(new, old), on_event=[recorder])
-    async with client_of(rotated, cookies={"session": cookie}) as client:
+    async with client_of(rotated, cookies={"session-8000": cookie}) as client:
         response = await client.get("/read")
         assert recorder.names == ["cookie.resigned"]
         assert response.json()["subject"] == "alice"
-        resigned = response.headers["set-cookie"].partition(";")[0].removeprefix("session=")
+        resigned = response.headers["set-cookie"].partition(";")[0].removeprefix("session-8000=")
         assert resigned != cookie
         assert resigned.partition(".")[0] == cookie.partition(".")[0]
-    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session": resigned}) as client:
+    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session-8000": resigned}) as client:
         assert (await client.get("/read")).json()["subject"] == "alice"
-    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session": cookie}) as client:
+    async with client_of(make_app(clock=clock, store=store, secrets=(new,)), cookies={"session-8000": cookie}) as client:
         assert (await client.get("/read")).json()["subject"] is None
 
 
@@ -278,6 +278,6 @@ async def test_a_logout_with_the_old_id_ends_the_session_for_as_long_as_a_reques
         old = cookie_of(client)
         await client.post("/regenerate")
         clock.advance(seconds=60)
-        async with client_of(app, cookies={"session": old or ""}) as late:
+        async with client_of(app, cookies={"session-8000": old or ""}) as late:
             await late.post("/logout")
         assert (await client.get("/read")).json()["exists"] is False

@@ -156,7 +156,7 @@ async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str
         old = cookie_of(client) or ""
         slow = asyncio.create_task(client.post(path))
         await gate.until(1)
-        async with client_of(app, cookies={"session": old}) as other:
+        async with client_of(app, cookies={"session-8000": old}) as other:
             if end == "logout":
                 await other.post("/logout")
             elif end == "revoke_all":
@@ -170,7 +170,7 @@ async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str
         assert answer.status_code == 401
         assert answer.json()["code"] == "session_gone"
         assert "set-cookie" not in answer.headers
-    async with client_of(app, cookies={"session": old}) as thief:
+    async with client_of(app, cookies={"session-8000": old}) as thief:
         assert (await thief.get("/read")).json()["exists"] is False
     assert (await plugin_in(app).sessions.stats()).total == (1 if end == "regenerate" else 0)
 

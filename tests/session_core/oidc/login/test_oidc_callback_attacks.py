@@ -179,7 +179,7 @@ async def test_cross_site_login_starts_make_no_session_and_few_transactions(worl
             await visitor.get("/auth/login", headers={**GET_PAGE, "sec-fetch-site": "cross-site"})
             world.clock.advance(seconds=1)
         assert len(visitor.cookies) == 10
-        assert all(name.startswith("login-") for name in visitor.cookies)
+        assert all(name.startswith("login-8000-") for name in visitor.cookies)
         # The newest ones stay.
         url = world.op.authorize(await world.start(visitor))
         assert (await world.come_back(url, visitor)).status_code == 303
@@ -189,14 +189,14 @@ async def test_cross_site_login_starts_make_no_session_and_few_transactions(worl
 @pytest.mark.attack("12")
 async def test_a_cookie_that_does_not_unseal_is_left_to_its_application(world: World) -> None:
     """Cookies ignore ports: it may be the open login of another application on this host."""
-    world.browser.cookies.set("login-junkjunk", "x" * 50)
+    world.browser.cookies.set("login-8000-junkjunk", "x" * 50)
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert not [cookie for cookie in response.headers.get_list("set-cookie") if "Max-Age=0" in cookie]
 
 
 @pytest.mark.attack("54")
 async def test_five_hundred_planted_cookies_make_no_huge_answer(world: World) -> None:
-    cookies = "; ".join(f"login-{number:08d}=x" for number in range(500))
+    cookies = "; ".join(f"login-8000-{number:08d}=x" for number in range(500))
     response = await world.browser.get("/auth/login", headers={**GET_PAGE, "cookie": cookies})
     assert response.status_code == 303
     assert len(response.headers.get_list("set-cookie")) == 1
@@ -256,7 +256,7 @@ async def test_a_login_may_end_on_a_node_whose_clock_is_five_minutes_behind(worl
 @pytest.mark.attack("50")
 async def test_a_transaction_cookie_changed_or_moved_does_not_open(world: World) -> None:
     url, other = world.op.authorize(await world.start()), world.op.authorize(await world.start())
-    names = [name for name in world.browser.cookies if name.startswith("login-")]
+    names = [name for name in world.browser.cookies if name.startswith("login-8000-")]
     values = {name: world.browser.cookies[name] for name in names}
     # One transaction's value under the name of the other; then one byte changed.
     for name, value in zip(names, reversed(list(values.values())), strict=True):
@@ -275,7 +275,7 @@ async def test_a_transaction_cookie_changed_or_moved_does_not_open(world: World)
 async def test_a_transaction_under_the_name_of_another_does_not_open(world: World) -> None:
     await world.start()
     await world.start()
-    cookies = {name: value for name, value in world.browser.cookies.items() if name.startswith("login-")}
+    cookies = {name: value for name, value in world.browser.cookies.items() if name.startswith("login-8000-")}
     swapped = dict(zip(cookies, reversed(list(cookies.values())), strict=True))
     async with world.new_browser(cookies=swapped) as browser:
         response = await browser.get("/auth/login", headers=GET_PAGE)

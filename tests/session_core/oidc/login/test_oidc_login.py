@@ -133,10 +133,10 @@ class TestBackToTheProvider:
     async def test_a_second_response_with_another_code_leads_on(self, world: World) -> None:
         started = await world.start(next="/account?tab=2")
         assert (await world.come_back(world.op.authorize(started))).status_code == 303
-        session = world.browser.cookies.get("session")
+        session = world.browser.cookies.get("session-8000")
         again = await world.come_back(world.op.authorize(started))
         assert (again.status_code, again.headers["location"]) == (303, "/account?tab=2")
-        assert world.browser.cookies.get("session") == session
+        assert world.browser.cookies.get("session-8000") == session
         assert world.op.count("/token") == 1
 
     async def test_the_same_code_again_is_a_replay(self, world: World) -> None:
@@ -147,7 +147,7 @@ class TestBackToTheProvider:
     async def test_not_without_the_session(self, world: World) -> None:
         started = await world.start()
         await world.come_back(world.op.authorize(started))
-        world.browser.cookies.delete("session")
+        world.browser.cookies.delete("session-8000")
         assert (await world.come_back(world.op.authorize(started))).status_code == 400
 
     async def test_not_after_ten_minutes(self, world: World) -> None:
@@ -173,8 +173,8 @@ async def test_the_transaction_cookie(world: World) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     name, _, rest = cookie.partition("=")
-    assert name.startswith("login-")
-    assert len(name) == len("login-") + 8
+    assert name.startswith("login-8000-")
+    assert len(name) == len("login-8000-") + 8
     assert rest.partition("; ")[2] == "Max-Age=3600; Path=/; HttpOnly; SameSite=Lax"
     assert response.headers["cache-control"] == "no-store"
 
@@ -192,10 +192,10 @@ async def test_the_transaction_cookie_on_https() -> None:
 
 async def test_the_transaction_cookie_goes_with_the_callback(world: World) -> None:
     response = await world.login()
-    deleted = [cookie for cookie in response.headers.get_list("set-cookie") if cookie.startswith("login-")]
+    deleted = [cookie for cookie in response.headers.get_list("set-cookie") if cookie.startswith("login-8000-")]
     assert len(deleted) == 1
     assert "Max-Age=0" in deleted[0]
-    assert not [name for name in world.browser.cookies if name.startswith("login-")]
+    assert not [name for name in world.browser.cookies if name.startswith("login-8000-")]
 
 
 @pytest.mark.attack("38")
@@ -204,7 +204,7 @@ async def test_a_session_planted_before_the_login_is_not_the_session_after_it(wo
     await world.login()
     state = (await world.browser.get("/read")).json()
     assert (state["subject"], state["data"]["note"]) == ("alice", "before")
-    async with world.new_browser(cookies={"session": world.planted}) as attacker:
+    async with world.new_browser(cookies={"session-8000": world.planted}) as attacker:
         assert await world.subject(attacker) is None
 
 
@@ -368,7 +368,12 @@ class TestConfiguration:
         [
             {"providers": []},
             {"public_url": "app.example"},
-            {"public_url": "https://app.example/path"},
+            {"public_url": "https://app.example/pa th"},
+            {"public_url": "https://app.example/../a"},
+            {"public_url": "https://app.example/a//b"},
+            {"public_url": "https://app.example/a?b"},
+            {"public_url": "https://app.example/#a"},
+            {"public_url": "https://app.example/%61"},
             {"http_timeout_seconds": 0},
             {"post_logout_path": "//evil.example"},
             {"post_logout_path": "https://evil.example"},
@@ -390,3 +395,5 @@ class TestConfiguration:
             Litestar(plugins=[plugin])
         with pytest.raises(ConfigurationError):
             Litestar(plugins=[SessionPlugin(make_config(public_url="http://localhost:8000")), plugin])
+        with pytest.raises(ConfigurationError, match="same public_url"):
+            Litestar(plugins=[SessionPlugin(make_config(public_url="http://127.0.0.1:8000/shop")), plugin])

@@ -118,17 +118,17 @@ class TestSilentLogin:
         world.op.response_params = {"code": None, "error": error, "error_description": "<script>"}
         response = await world.login(prompt="none", next="/account?tab=1")
         assert (response.status_code, response.headers["location"]) == (303, "/account?tab=1")
-        assert world.browser.cookies.get("session") == world.planted
+        assert world.browser.cookies.get("session-8000") == world.planted
         assert (world.reasons(), world.reasons("login.silent_failed")) == ([], [error])
-        assert not [name for name in world.browser.cookies if name.startswith("login-")]
+        assert not [name for name in world.browser.cookies if name.startswith("login-8000-")]
 
     async def test_a_user_who_is_logged_in_stays_so(self) -> None:
         world = World()
         await world.login()
-        cookie = world.browser.cookies.get("session")
+        cookie = world.browser.cookies.get("session-8000")
         world.op.response_params = {"code": None, "error": "login_required"}
         await world.login(prompt="none")
-        assert (await world.subject(), world.browser.cookies.get("session")) == ("alice", cookie)
+        assert (await world.subject(), world.browser.cookies.get("session-8000")) == ("alice", cookie)
 
     async def test_a_user_whom_the_provider_knows_is_logged_in(self) -> None:
         world = World()
@@ -208,7 +208,7 @@ class TestThirdPartyInitiatedLogin:
             sent_on = await self.begin(world, f"iss={ISSUER}")
             world.clock.advance(seconds=1)
             await world.browser.get(sent_on.headers["location"], headers={**GET_PAGE, "sec-fetch-site": "cross-site"})
-        assert len([name for name in world.browser.cookies if name.startswith("login-")]) == 10
+        assert len([name for name in world.browser.cookies if name.startswith("login-8000-")]) == 10
         assert await world.subject() == "alice"
 
     async def test_a_session_is_neither_read_nor_touched(self) -> None:
@@ -216,7 +216,8 @@ class TestThirdPartyInitiatedLogin:
         await world.plant()
         events = len(world.events)
         response = await world.browser.post("/auth/login", content=f"iss={ISSUER}", headers=FORM)
-        assert (response.status_code, world.browser.cookies.get("session"), len(world.events)) == (303, world.planted, events)
+        cookie = world.browser.cookies.get("session-8000")
+        assert (response.status_code, cookie, len(world.events)) == (303, world.planted, events)
 
     @pytest.mark.parametrize(
         ("body", "reason"),

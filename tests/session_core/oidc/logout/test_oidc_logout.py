@@ -34,7 +34,7 @@ async def world() -> World:
 class TestFromTheApplication:
     @pytest.mark.attack("oidcc-client-test-rp-init-logout")
     async def test_the_session_ends_here_first_and_then_at_the_provider(self, world: World) -> None:
-        cookie = world.browser.cookies["session"]
+        cookie = world.browser.cookies["session-8000"]
         response = await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert response.status_code == 303
         url = urlsplit(response.headers["location"])
@@ -44,8 +44,8 @@ class TestFromTheApplication:
         assert (params["client_id"], params["post_logout_redirect_uri"]) == (CLIENT_ID, "http://127.0.0.1:8000/")
         assert params["state"]
         assert response.headers["clear-site-data"] == '"cache", "storage"'
-        assert "session" not in world.browser.cookies
-        async with world.new_browser(cookies={"session": cookie}) as thief:
+        assert "session-8000" not in world.browser.cookies
+        async with world.new_browser(cookies={"session-8000": cookie}) as thief:
             assert await world.subject(thief) is None
         names = [event.name for event in world.events]
         assert names[names.index("session.destroyed") :] == ["session.destroyed", "logout.local", "session.unknown"]

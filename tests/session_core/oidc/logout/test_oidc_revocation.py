@@ -136,7 +136,7 @@ async def test_tokens_that_arrive_after_the_logout_are_revoked() -> None:
     request = asyncio.create_task(world.browser.get("/token-now"))
     await asked.wait()
     old = world.op.refresh_token
-    other = world.new_browser(cookies={"session": world.browser.cookies["session"]})
+    other = world.new_browser(cookies={"session-8000": world.browser.cookies["session-8000"]})
     assert (await other.post("/auth/logout")).status_code == 303
     go_on.set()
     assert (await request).status_code == 401

@@ -106,7 +106,7 @@ async def test_a_visitor_has_no_token(world: World) -> None:
 @pytest.mark.attack("35")
 async def test_twenty_requests_in_two_processes_redeem_once(world: World) -> None:
     other = World(handlers=HANDLERS, sharing=world)
-    cookies = {"session": world.browser.cookies["session"]}
+    cookies = {"session-8000": world.browser.cookies["session-8000"]}
     world.clock.advance(seconds=300)
     browsers = [process.new_browser(cookies=cookies) for process in (world, other) for _ in range(10)]
     answers = await asyncio.gather(*(browser.get("/token-now") for browser in browsers))
@@ -126,7 +126,7 @@ async def test_a_request_that_loaded_the_session_before_the_refresh_does_not_red
         return await tokens.access_token(session)
 
     other = World(handlers=[late], sharing=world)
-    async with other.new_browser(cookies={"session": world.browser.cookies["session"]}) as browser:
+    async with other.new_browser(cookies={"session-8000": world.browser.cookies["session-8000"]}) as browser:
         request = asyncio.create_task(browser.get("/late"))
         await waiting.wait()
         assert (await world.browser.get("/token-now")).text == "at-2"
@@ -174,7 +174,7 @@ async def test_the_redeeming_process_is_killed(world: World) -> None:
         raise AssertionError
 
     world.op.replies["/token"] = never
-    cookies = {"session": world.browser.cookies["session"]}
+    cookies = {"session-8000": world.browser.cookies["session-8000"]}
     killed = asyncio.create_task(world.browser.get("/token-now"))
     await inside.wait()
     for task in (*tokens._flight._running.values(), *tokens.refresh._redeeming._running.values()):

@@ -168,7 +168,7 @@ async def test_a_provider_that_is_out_is_not_asked_for_ever(world: World) -> Non
 async def test_runs_and_requests_at_once_redeem_once(world: World) -> None:
     await stay_in_use(world, 60)
     other = new_world(sharing=world)
-    cookies = {"session": world.browser.cookies["session"]}
+    cookies = {"session-8000": world.browser.cookies["session-8000"]}
     browsers = [process.new_browser(cookies=cookies) for process in (world, other)]
     requests = asyncio.gather(*(browser.get("/token-now") for browser in browsers))
     await asyncio.gather(run(world), run(other))

@@ -170,7 +170,7 @@ async def test_a_session_that_gets_a_new_id_in_the_middle_keeps_the_new_tokens(n
     await asked.wait()
     regenerated = await two.client.post("/regenerate-now")
     assert regenerated.status_code == 201
-    two.client.cookies = httpx.Cookies({"session": regenerated.cookies["session"]})
+    two.client.cookies = httpx.Cookies({"session-8000": regenerated.cookies["session-8000"]})
     go_on.set()
     assert await late == (200, "at-2")
     assert await two.token() == (200, "at-2")
