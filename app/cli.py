@@ -1,6 +1,6 @@
 """`serve`: the application on Granian, as in production."""
 
-# ruff: noqa: T201 - a command speaks to whoever typed it
+# ruff: noqa: T201 - a command prints to its terminal
 
 from __future__ import annotations
 

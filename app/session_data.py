@@ -27,4 +27,4 @@ class AppSession(msgspec.Struct):
     visits: int = 0
     cart: Annotated[list[Item], msgspec.Meta(max_length=20)] = []
     theme_chosen: bool = False
-    """Until somebody chooses, pages follow the browser's own preference."""
+    """Until the user chooses, pages follow the browser's own preference."""

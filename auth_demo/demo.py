@@ -3,7 +3,7 @@
 One process on purpose: Ctrl-C, or any other end of it, cannot leave half of the demo running.
 """
 
-# ruff: noqa: T201 - a command speaks to whoever typed it
+# ruff: noqa: T201 - a command prints to its terminal
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", metavar="URL", help="where sessions are kept, for example memory://")
     parser.add_argument("--cluster", action="store_true", help="keep the sessions in a real Valkey cluster of six servers")
     parser.add_argument(
-        "--kill-primary", action="store_true", help="with --cluster: kill a primary, show that nobody is logged out"
+        "--kill-primary", action="store_true", help="with --cluster: kill a primary, show that no user is logged out"
     )
     return parser
 

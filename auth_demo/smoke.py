@@ -1,6 +1,6 @@
 """A walk through the demo over real HTTP: log in, use the session, log out; says what it saw."""
 
-# ruff: noqa: T201 - a command speaks to whoever typed it
+# ruff: noqa: T201 - a command prints to its terminal
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws what a run has found as one SVG: no script, no font and no image of anybody else's."""
+"""Draws what a run has found as one SVG: no script, no font and no image of another host."""
 
 from __future__ import annotations
 

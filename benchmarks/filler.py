@@ -1,7 +1,7 @@
 """Copies one stored session very many times inside Redis, each copy with a key and a user of its own.
 
 A million logins one by one would take minutes. A copy is what the store itself has written, byte for byte, but for the random
-parts, and is as large; the copies belong to users whom nobody asks for.
+parts, and is as large; the copies belong to users that no request names.
 """
 
 from __future__ import annotations

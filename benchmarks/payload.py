@@ -26,6 +26,6 @@ COOKIE: Final = "session"
 LIFETIME_SECONDS: Final = 3600
 
 DARK: Final = b'{"theme":"dark"}'
-"""What `/read` answers to somebody logged in, and `/public` to everybody."""
+"""What `/read` answers to a logged-in user, and `/public` to every visitor."""
 LIGHT: Final = b'{"theme":"light"}'
 """What `/read` answers to a visitor."""

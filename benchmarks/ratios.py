@@ -121,7 +121,7 @@ def _scales(results: Results) -> list[Verdict]:
 
 def _sweep(results: Results) -> Verdict:
     wanted = f"<= {_MOST_MS} ms"
-    name = "the longest that a sweep of expired SQL rows was in the way of a request"
+    name = "the longest that a sweep of expired SQL rows delayed a request"
     if results.sweep is None:
         return Verdict(name, "", wanted, None)
     name = name.replace("expired", f"{results.sweep.rows:,} expired")

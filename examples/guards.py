@@ -44,7 +44,7 @@ async def accept_terms(session: Session[AppSession]) -> None:
 
 @get("/profile", guards=[requires_login])
 async def profile(session: Session[AppSession]) -> dict[str, str]:
-    """For anybody who is logged in."""
+    """For every logged-in user."""
     return {"subject": session.identity.subject if session.identity else ""}
 
 

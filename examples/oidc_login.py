@@ -39,7 +39,7 @@ async def remember_name(identity: Identity, claims: Mapping[str, Any], session: 
 
 @get("/", media_type=MediaType.HTML)
 async def home(session: Session[AppSession]) -> str:
-    """Show two links' worth of page. A logout is a POST: a link could be followed by anybody's page."""
+    """Show two links' worth of page. A logout is a POST: another site's page could load a link."""
     if session.identity is None:
         return '<a href="/auth/login?next=/profile">Log in</a>'
     return '<form method="post" action="/auth/logout"><button>Log out</button></form>'

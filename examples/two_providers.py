@@ -39,7 +39,7 @@ async def github_claims(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, 
 
 
 async def enter(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> DataChange:
-    """Let in whoever has a verified address. The user is issuer and subject: an address may be anybody's at another provider."""
+    """Let in users with a verified address. Another user may have the same address at another provider."""
     if claims.get("email_verified") is not True:
         reason = "email_not_verified"
         raise LoginRefusedError(reason)

@@ -176,7 +176,7 @@ class AuditTrail:
         return await self._read(user_key=user_key, limit=limit)
 
     async def of_session(self, session: SessionHandle[Any], *, limit: int = 12) -> list[AuditEntry]:
-        """Return what happened to a session and, when somebody is logged in, to that user elsewhere."""
+        """Return what happened to a session and, with a login, to that user elsewhere."""
         user_key = session.identity.user_key if session.identity else None
         if session.handle is None:
             return []
@@ -184,7 +184,7 @@ class AuditTrail:
         return await self._read(user_key=user_key, session=session.handle, limit=limit)
 
     async def latest(self, *, limit: int = 50) -> list[AuditEntry]:
-        """Return what happened to anybody, the latest first."""
+        """Return the events of all users, the latest first."""
         return await self._read(limit=limit)
 
     async def _read(self, *, limit: int, user_key: str | None = None, session: str | None = None) -> list[AuditEntry]:

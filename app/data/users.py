@@ -84,7 +84,7 @@ class Users:
                 async with self._database.begin() as connection:
                     await connection.execute(update(table).where(mine).values(**said))
         user = await self.find(identity.user_key)
-        if user is None:  # pragma: no cover - somebody deleted the row in this instant
+        if user is None:  # another process deleted the row in this instant
             message = "the user was deleted while logging in"
             raise LookupError(message)
         return user

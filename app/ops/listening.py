@@ -47,6 +47,6 @@ def end_with_parent() -> None:
     started_by = multiprocessing.parent_process()
     parent = started_by.pid if started_by else os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have died before we asked; then nobody would tell us.
+    # It may have died before the request; then no signal follows.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ("FEW_CONNECTIONS", "connections_per_worker", "raise_open_files")
 
 FEW_CONNECTIONS: Final = 4096
-"""Below this the operator is told at start."""
+"""Below this the start logs a warning."""
 _RESERVED: Final = 256
 """For what a worker opens beside its connections: databases, the provider, its own files."""
 _MOST: Final = 100_000

@@ -1,4 +1,4 @@
-"""Keeps secrets out of the log, whoever wrote them into it: by the name of a field and by the look of a value."""
+"""Keeps secrets out of the log, from every logger: by the name of a field and by the look of a value."""
 
 from __future__ import annotations
 

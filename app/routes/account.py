@@ -19,7 +19,7 @@ from session_core.identity import Identity
 __all__ = ("RECENT_MINUTES", "handlers", "is_recent")
 
 RECENT_MINUTES: Final = 5
-"""How fresh a login must be to sign devices out: whoever finds an open browser must not lock its owner out."""
+"""How fresh a login must be to sign devices out: a person who finds an open browser must not be able to lock its owner out."""
 _PAGE: Final = "/account/sessions"
 
 

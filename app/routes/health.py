@@ -22,7 +22,7 @@ _NO_STORE: Final = {"cache-control": "no-store"}
 
 @get("/health/live", tags=["health"])
 async def live() -> Response[dict[str, str]]:
-    """Say that the process answers; asks nobody else, so that an outage elsewhere never restarts it."""
+    """Say that the process answers; makes no other call, so that an outage elsewhere never restarts it."""
     return Response({"status": "ok"}, headers=_NO_STORE)
 
 

@@ -80,7 +80,7 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
 
 @delete("/api/sessions/{handle:str}", guards=[requires_login], tags=["user"])
 async def end_session(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> None:
-    """End one of the user's own sessions; 404 for anybody else's."""
+    """End one of the user's own sessions; 404 for another user's."""
     if handle == session.handle:
         await session.destroy()
     elif not await sessions.revoke(handle, identity=_identity(session)):

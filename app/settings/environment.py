@@ -47,7 +47,7 @@ def given_names(env_file: Path | None) -> dict[str, str]:
 def misspelt(given: Mapping[str, str], known: Collection[str]) -> list[Problem]:
     """Return a problem for each variable that carries our prefix, or nearly our name, and is none of ours.
 
-    A setting that is silently ignored is a setting somebody believes in: SESSION_IDLE=60 must not leave the hour in place.
+    A silently ignored setting misleads its author: SESSION_IDLE=60 must not leave the hour in place.
     """
     problems: list[Problem] = []
     for raw, place in given.items():

@@ -39,7 +39,7 @@ def read_or_create(path: Path) -> str:
             file.write(new_secret() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link fails when the name is taken: of workers that start together one wins, and nobody reads half a file.
+        # A link fails when the name is taken: of workers that start together one wins, and none reads half a file.
         with suppress(FileExistsError):
             os.link(draft, path)
         return _read(path)

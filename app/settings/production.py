@@ -50,7 +50,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.app_debug:
         yield "app_debug", "debug pages show source code and variables to everybody; switch it off in production"
     if not settings.public_url.startswith("https://"):
-        yield "public_url", "must be https in production: anybody on the way could take the session cookie"
+        yield "public_url", "must be https in production: anyone on the network path could read the session cookie"
     yield from _secret_findings("session_secrets", settings.session_secrets)
     yield from _secret_findings("session_encryption_keys", settings.session_encryption_keys)
     kind = urlsplit(settings.session_store).scheme
@@ -61,7 +61,10 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.session_accept_weak_store:
         yield "session_accept_weak_store", f"not in production, where a weak store is refused: {_WHY_NOT}"
     if settings.uses_embedded_op:
-        yield "oidc_issuer", "the embedded demo provider signs anybody in as anybody; name your own provider in production"
+        yield (
+            "oidc_issuer",
+            "the embedded demo provider lets every visitor sign in as any user; name your own provider in production",
+        )
     elif not settings.oidc_issuer.startswith("https://"):
         yield "oidc_issuer", "must be https in production"
     secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""

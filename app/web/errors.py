@@ -31,7 +31,10 @@ _ADVICE: Final = {
     403: "This is not for you, or not from where it was asked. Nothing was changed.",
     404: "There is nothing at this address. It may have been there once.",
     405: "This address does not take that kind of request.",
-    409: "Somebody, perhaps you in another tab, was faster. Load the page again to see the newest state.",
+    409: (
+        "The change was not saved: another request, perhaps of another tab of yours, changed the same value first. "
+        "Load the page again to see the newest state."
+    ),
     413: "That was too large.",
     429: "That was a little too often. Please wait a moment.",
     502: "The identity provider did not answer as it should. Your session is untouched.",
@@ -74,7 +77,7 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """Answer 503: users and audit trail cannot be read now. Nobody is logged out by that."""
+    """Answer 503: users and audit trail cannot be read now. No user is logged out by that."""
     _log.error("database unavailable", error=type(error).__name__)
     details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
     return _answer(request, details, headers={"retry-after": "1"})

@@ -1,4 +1,4 @@
-"""Where the current request comes from, for whoever writes about it: the log, the audit trail, the device list."""
+"""Where the current request comes from, for the log, the audit trail, the device list."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ __all__ = ("CONTENT_SECURITY_POLICY", "SecurityHeaders")
 def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"x-content-type-options", b"nosniff"),
-        # Our own forms need the referrer to find back to their page after a login; nobody else gets any.
+        # Our own forms need the referrer to find back to their page after a login; other sites get none.
         (b"referrer-policy", b"same-origin"),
         (b"cross-origin-opener-policy", b"same-origin"),
         (b"cross-origin-resource-policy", b"same-origin"),

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A terminal that is closed, or somebody tidying up: the servers must not lose their guard before the demo ends."""
+"""A closed terminal, or a program that cleans up: the servers must not lose their guard before the demo ends."""
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     sys.stdin.buffer.read()
     if os.fork():
         return
-    # Out of the group that is to be killed: the files are removed when nobody writes them any more.
+    # Out of the group that is to be killed: the files are removed when no process writes them any more.
     os.setsid()
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)

@@ -3,7 +3,7 @@
 Everything goes over HTTP, as a browser's requests do; the servers and what became of them are read from the cluster's page.
 """
 
-# ruff: noqa: T201 - a command speaks to whoever typed it
+# ruff: noqa: T201 - a command prints to its terminal
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Show:
         self._counter = _Counter()
         self._writer = _Asking(client, f"POST {self._page}/increment", self._counter.problem_of)
         self._readers = [
-            _Asking(client, f"GET {app_url}/api/me", lambda me: "" if me["subject"] == "alice" else "somebody else"),
+            _Asking(client, f"GET {app_url}/api/me", lambda me: "" if me["subject"] == "alice" else "another user"),
             _Asking(client, f"GET {app_url}/api/session", lambda data: "" if data["authenticated"] else "logged out"),
         ]
         self._public = _Asking(client, f"GET {app_url}/health/live", lambda _: "")
@@ -111,7 +111,7 @@ class _Show:
                 if task.done():
                     task.result()
         finally:
-            # Cancelled between two requests or in one: the last increment may be stored, and is acknowledged to nobody.
+            # Cancelled between two requests or in one: the last increment may be stored without having been acknowledged.
             for task in (living, *asking):
                 task.cancel()
             await asyncio.gather(living, *asking, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What the servers of a cluster say of themselves, put together into one picture; asks nobody."""
+"""What the servers of a cluster say of themselves, put together into one picture; makes no call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     follows: int | None = None
     """The port of its primary, while that lives."""
     in_sync: bool = False
-    """Of a primary: somebody could take over. Of a replica: it follows its primary."""
+    """Of a primary: a replica could take over. Of a replica: it follows its primary."""
 
     def holds(self, slot: int) -> bool:
         """Whether requests for a slot go to it."""
@@ -51,7 +51,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_of(nodes: bytes, role: Sequence[Any]) -> NodeReport | None:
-    """Return what a server says of itself in its replies to CLUSTER NODES and ROLE; None when it says nothing of use."""
+    """Return what a server says of itself in its replies to CLUSTER NODES and ROLE; None when they cannot be read."""
     line = next((line.split() for line in nodes.decode().splitlines() if "myself" in line), None)
     if line is None:
         return None

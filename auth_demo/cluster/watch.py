@@ -95,10 +95,10 @@ class ClusterWatch:
         return next((view for view in self.views if view.role == "primary" and view.holds(slot)), None)
 
     def kill_holder(self, slot: int) -> Outage:
-        """Kill the primary of a slot, and begin to count. Raises `KillRefusedError` when nobody could take over."""
+        """Kill the primary of a slot, and begin to count. Raises `KillRefusedError` when no replica could take over."""
         holder = self.holder(slot)
         if holder is None:
-            message = f"nobody holds slot {slot} now: a failover is under way"
+            message = f"no node serves slot {slot} now: a failover is under way"
             raise KillRefusedError(message)
         if not holder.in_sync:
             message = f"no replica could take over from port {holder.port} now: start the killed server again first"
@@ -163,7 +163,7 @@ class ClusterWatch:
                 role: Any = await connection.read_response()
                 return report_of(nodes, role)
         except (RedisError, OSError, TimeoutError):
-            # Being killed, or not up yet. A new connection: whose reply would come next on this one is anybody's guess.
+            # Being killed, or not up yet. A new connection: on this one the next reply may belong to an earlier command.
             lost = self._connections.pop(node.port, None)
             if lost is not None:
                 await lost.disconnect(nowait=True)

@@ -56,7 +56,7 @@ def create_op(settings: OpSettings, *, clock: Clock = time.time, transport: http
 
     `clock` returns seconds since the epoch. `transport` replaces the network for back-channel logout, for
     tests. `op_of(app)` gives the running provider. Raises `UnsafeProviderError` when ``APP_ENV`` is production or
-    the issuer's host is not loopback: it signs anybody in as anybody.
+    the issuer's host is not loopback: every visitor may sign in as any user.
     """
     refuse_unsafe(os.environ.get("APP_ENV", "development"), urlsplit(settings.issuer).hostname or "")
     op = EmbeddedOp(settings, clock, transport)
@@ -78,6 +78,6 @@ def create_op(settings: OpSettings, *, clock: Clock = time.time, transport: http
             Exception: on_unexpected_error,
         },
         debug=False,
-        # Litestar would reconfigure the root logger of whoever embeds the provider.
+        # Litestar would reconfigure the root logger of the application that embeds the provider.
         logging_config=None,
     )

@@ -31,18 +31,18 @@ def is_loopback(host: str) -> bool:
 def refuse_unsafe(app_env: str, host: str) -> None:
     """Raise `UnsafeProviderError` unless the demo provider may run in `app_env` and listen on `host`.
 
-    It signs anybody in as anybody, so it never runs with ``APP_ENV=production`` and never listens on
+    Every visitor may sign in as any user, so it never runs with ``APP_ENV=production`` and never listens on
     an address that another machine can reach.
     """
     if app_env.strip().lower() in _PRODUCTION:
         message = (
-            f"The demo identity provider does not run with APP_ENV={app_env}: it lets anybody sign in as "
-            "anybody. Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET to a real provider."
+            f"The demo identity provider does not run with APP_ENV={app_env}: it lets every visitor sign in as "
+            "any user. Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET to a real provider."
         )
         raise UnsafeProviderError(message)
     if not is_loopback(host):
         message = (
             f"The demo identity provider listens on a loopback address only, not on {host!r}: it lets "
-            "anybody sign in as anybody. Use 127.0.0.1, ::1 or localhost."
+            "every visitor sign in as any user. Use 127.0.0.1, ::1 or localhost."
         )
         raise UnsafeProviderError(message)

@@ -70,7 +70,7 @@ class EmbeddedOp:
         return [await task for task in tasks]
 
     def end(self, session: OpSession) -> OpSession:
-        """End `session` and its tokens at once, telling nobody yet; returns it for the notifier."""
+        """End `session` and its tokens at once, before any notification; returns it for the notifier."""
         self.sessions.end(session)
         self.grants.revoke_session(session.sid)
         return session

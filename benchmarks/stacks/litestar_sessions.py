@@ -16,7 +16,7 @@ AnyRequest = Request[Any, Any, Any]
 
 @get("/public", opt={"skip_session": True})
 async def public(request: AnyRequest) -> dict[str, str]:
-    """A page without a session; the middleware is told to leave it out."""
+    """A page without a session; excluded from the middleware."""
     del request
     return {"theme": "dark"}
 

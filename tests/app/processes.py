@@ -1,4 +1,4 @@
-"""What tests need that start programs of this tree: an environment without anybody's settings."""
+"""What tests need that start programs of this tree: an environment without any user's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit trail: complete after a clean shutdown, silent about secrets, never in the way of a login."""
+"""The audit trail: complete after a clean shutdown, without secrets, never blocking a login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: structured, about every request, and without a single secret, whoever writes it."""
+"""The log: structured, about every request, and without a single secret, from every logger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cluster's page in a real Chromium: two tabs count, the primary of their session dies, nobody is logged out."""
+"""The cluster's page in a real Chromium: two tabs count, the primary of their session dies, no user is logged out."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_every_button_works_without_scripts(browser: Browser, demo: Demo) -> Non
     page.get_by_role("button", name="Kill the primary that holds my session").click()
     expect(page.locator("[data-role=down]")).to_have_count(1)
     page.get_by_role("button", name="Count a visit").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Nobody is logged out")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("No user is logged out")
     while page.locator(".counter.out").count() or "was promoted" not in page.content():
         page.get_by_role("link", name="look again").click()
     expect(page.get_by_role("definition").filter(has_text="alice")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Every kind of login with a certified provider that nobody here wrote: npm `oidc-provider`."""
+"""Every kind of login with a certified provider from outside this project: npm `oidc-provider`."""
 
 from __future__ import annotations
 

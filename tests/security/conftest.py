@@ -29,7 +29,7 @@ def start_site(database: Path, clock: FakeClock) -> StartSite:
 
 @pytest.fixture
 async def op(clock: FakeClock) -> AsyncIterator[HostileOp]:
-    """The provider, before anybody has asked it for anything."""
+    """The provider, before its first request."""
     async with HostileOp(lambda: clock.now() / 1000) as running:
         yield running
 

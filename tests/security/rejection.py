@@ -1,4 +1,4 @@
-"""What "rejected" means, as one assertion: an answer that tells nothing, nobody logged in, nothing changed, one event."""
+"""What "rejected" means, as one assertion: a generic answer, no login, nothing changed, one event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.hostile_op.misbehaviour import Misbehaviour
 
 Attempt = Callable[[Browser], Awaitable[Page]]
 
-BEFORE: Final = ("no session", "an anonymous session", "somebody else's session")
+BEFORE: Final = ("no session", "an anonymous session", "another user's session")
 """What a browser may have had before the attempt."""
 _LEAST_SECRET: Final = 8
 """Shorter values are found anywhere."""
@@ -66,7 +66,7 @@ async def assert_rejected(
     assert await site.stored() == before.sessions, "the sessions in the store have changed"
     cookie = site.plugin.config.resolved_cookie.name
     assert browser.jar.values(cookie) == before.cookies, "the session cookie has changed"
-    assert await site.who(browser) == before.subject, "somebody is logged in"
+    assert await site.who(browser) == before.subject, "a user is logged in"
     tab = browser.tab(f"{site.url}/")
     assert (await tab.fetch("/api/session")).json() == before.shown, "the session shows something else"
     # The event.

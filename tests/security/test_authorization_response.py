@@ -1,4 +1,4 @@
-"""Hostile authorization responses, over real HTTP, in browsers that had no session, an anonymous one, and somebody else's."""
+"""Hostile authorization responses, over real HTTP, in browsers that had no session, an anonymous one, and another user's."""
 
 from __future__ import annotations
 

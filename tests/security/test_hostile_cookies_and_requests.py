@@ -64,7 +64,7 @@ async def test_tossed_cookies_are_never_adopted(site: Site) -> None:
     ):
         victim.jar.toss(name, value, HOST, path=path, host_only=name != site.cookie)
         shown = await site.who(victim)
-        # A second genuine id, from wherever, is refused together with the first: nobody is logged in as the attacker.
+        # A second genuine id, from wherever, is refused together with the first: no login as the attacker.
         assert shown == ("alice" if name else None), name
         victim.jar._cookies = {key: each for key, each in victim.jar._cookies.items() if each.value == own}
     for path in ("/api", "/"):

@@ -1,4 +1,4 @@
-"""A provider whose servers are slow, huge, wrong or down: bounded in time, rejected, and nobody else notices."""
+"""A provider whose servers are slow, huge, wrong or down: bounded in time, rejected, without an effect on other users."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 def each_fault(patience: dict[str, float], endpoint: str) -> Iterator[tuple[Fault, str]]:
-    """Every fault with the reason it is told by; the application is impatient with those that never end."""
+    """Every fault with the reason of its event; the application is impatient with those that never end."""
     for fault, reason in FAULTS.values():
         patience[endpoint] = SECONDS if reason == "timeout" else 5
         yield fault, f"{endpoint}_{reason}"
@@ -86,7 +86,7 @@ async def within(seconds: float) -> AsyncIterator[None]:
 
 
 async def assert_fault_is_rejected(site: Site, attempt: Any, reason: str, status: int) -> None:
-    """One state is enough here, and it is the hardest: somebody is logged in, and stays so."""
+    """One state is enough here, and it is the hardest: a user is logged in, and stays so."""
     async with within(SECONDS):
         await assert_all_rejected(site, attempt, reason, status=status, states=[BEFORE[2]])
 

@@ -1,4 +1,4 @@
-"""Events reach the listeners, and a listener that fails or hangs harms nobody."""
+"""Events reach the listeners, and a listener that fails or hangs does no harm."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ class World:
             _must(live <= opened, f"{len(live - opened)} sessions are live that no browser can open")
 
     async def check_old_ids(self, name: str, before: str | UncertainId | None) -> None:
-        """Whoever knew an id of before a change of id has nothing."""
+        """An id from before a change of id is worthless."""
         browser = self.browsers[name]
         if not isinstance(before, str) or browser.cookie == before:
             return

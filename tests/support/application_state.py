@@ -1,4 +1,4 @@
-"""What tests of the reference application start from: nobody's settings, an empty database, and a process left as it was."""
+"""What tests of the reference application start from: default settings, an empty database, and a process left as it was."""
 
 from __future__ import annotations
 

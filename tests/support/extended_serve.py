@@ -62,7 +62,7 @@ async def flood() -> ServerSentEvent:
 
 @get("/test/lines")
 async def lines() -> Stream:
-    """A stream of another kind, which nobody announces as one."""
+    """A stream of another kind, which is not announced as one."""
 
     async def generate() -> AsyncIterator[bytes]:
         yield b"{}\n"

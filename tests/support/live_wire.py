@@ -83,7 +83,7 @@ def answered(wire: Wire, text: str) -> bool:
 
 
 def live_app(**options: Any) -> Litestar:
-    options.setdefault("poll_interval", 60.0)  # what is told in time is not found by asking
+    options.setdefault("poll_interval", 60.0)  # announcements arrive long before the poll
     return make_app(*HANDLERS, **options)
 
 
@@ -100,6 +100,6 @@ def user_index(subject: str) -> SessionIndex:
 
 
 async def behind(app: Litestar, subject: str = "alice") -> None:
-    """End a user's sessions as another process would: nobody here is told."""
+    """End a user's sessions as another process would, without an announcement here."""
     store: SessionStore = plugin_in(app).store.inner
     await store.delete_by(user_index(subject))

@@ -86,7 +86,7 @@ def _cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     place = Path(root) / "session-core-tests" if root else Path(tempfile.gettempdir()) / f"session-core-tests-{os.getuid()}"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # What lies there is run: nobody else may have put it there.
+    # What lies there is run: it must be our own files.
     assert place.stat().st_uid == os.getuid()
     assert not place.stat().st_mode & 0o022
     return place

@@ -1,4 +1,4 @@
-"""Ports for the servers that tests and benchmarks start, which nobody else is given while this process runs."""
+"""Ports for the servers that tests and benchmarks start, reserved while this process runs."""
 
 from __future__ import annotations
 

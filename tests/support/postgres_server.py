@@ -160,7 +160,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _programs(package: Path, root: Path, user: str | None) -> Path:
-    """The programs where `user` can run them: copied when the environment is in somebody's private directory."""
+    """The programs where `user` can run them: copied when the environment is in a private directory of another user."""
     programs = package / "pginstall" / "bin"
     try:
         subprocess.run([programs / "postgres", "--version"], check=True, user=user, capture_output=True, cwd=root)

@@ -65,7 +65,7 @@ class AuthorizationRequest:
 def find_reply_address(server: OAuthServer, parameters: Parameters) -> ReplyAddress | None:
     """Return where the answer may go, or ``None`` when client and redirect URI are not both right.
 
-    Without it the error stays on a page of ours: an open redirector would deliver codes to anybody
+    Without it the error stays on a page of ours: an open redirector would deliver codes to any site
     (RFC 6749 4.1.2.1, RFC 9700 4.11).
     """
     client = server.query_client(parameters.get("client_id") or "")

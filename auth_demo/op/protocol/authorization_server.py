@@ -144,7 +144,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         self.grants.issue_access_token(token["access_token"], grant, token["scope"])
         self.grants.issue_refresh_token(token["refresh_token"], grant)
         if code is not None:
-            # From here on the client has a login to lose, so it is told of the logout.
+            # From here on the client has a login to lose, so it gets the logout token.
             grant.session.client_ids.add(grant.client_id)
         if "openid" in token["scope"].split():
             nonce = code.nonce if code is not None else None
@@ -159,7 +159,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         return status, body, dict(headers)
 
     def send_signal(self, name: str, *_args: Any, **_kwargs: Any) -> None:
-        """Ignore Authlib's signals: nobody here listens."""
+        """Ignore Authlib's signals: they have no listener here."""
 
     def _generate(self, *, scope: str, **_kwargs: Any) -> Mapping[str, Any]:
         return TokenResponse(

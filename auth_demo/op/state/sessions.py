@@ -40,7 +40,7 @@ class OpSessions:
         return cookie, session
 
     def find(self, cookie: str | None) -> OpSession | None:
-        """Return the live session of a cookie value; an unknown value is nobody, never adopted."""
+        """Return the live session of a cookie value; an unknown value has no session and is never adopted."""
         return self._by_cookie.get(digest(cookie)) if cookie else None
 
     def find_sid(self, sid: str) -> OpSession | None:
@@ -52,6 +52,6 @@ class OpSessions:
         return [session for session in self._by_cookie.values() if session.sub == sub]
 
     def end(self, session: OpSession) -> None:
-        """Forget `session`; whoever holds it in a request sees `ended`."""
+        """Forget `session`; requests that hold it see `ended`."""
         session.ended = True
         self._by_cookie.pop(session.cookie_digest)

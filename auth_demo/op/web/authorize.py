@@ -126,7 +126,7 @@ def _needs_password(wanted: AuthorizationRequest) -> bool:
 
 
 def _why_interact(op: EmbeddedOp, wanted: AuthorizationRequest, session: OpSession | None) -> str | None:
-    """Return the error code that prompt=none would get (OIDC Core 3.1.2.6), or ``None`` when nobody has to act."""
+    """Return the error code that prompt=none would get (OIDC Core 3.1.2.6), or ``None`` when no interaction is needed."""
     if session is None or "login" in wanted.prompts:
         return "login_required"
     if wanted.hinted_sub is not None and wanted.hinted_sub != session.sub:

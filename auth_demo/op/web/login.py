@@ -70,7 +70,7 @@ async def _log_in_by_password(
 ) -> Response[Any]:
     op = op_of(request)
     username, password = form.get("username") or "", form.get("password") or ""
-    # Digest: names that nobody has must not fill the memory with text of the sender's choice.
+    # Digest: names of no user must not fill the memory with text of the sender's choice.
     account_key = digest(username)
     address_key = request.client.host if request.client else "unknown"
     wait = max(op.account_failures.retry_after(account_key), op.address_failures.retry_after(address_key))

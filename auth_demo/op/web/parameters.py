@@ -1,4 +1,4 @@
-"""Strict reading of query strings and form bodies: whatever is malformed is refused before anybody looks at it."""
+"""Strict reading of query strings and form bodies: malformed input is refused before it is used."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -117,7 +117,7 @@ def kill_after_replication_ended(self, slot):
         self.views = ()
         del self.holder
 
-    # Until then it acknowledges what nobody else will ever have.
+    # Until then it acknowledges writes that no other node will get.
     asyncio.get_running_loop().call_later(0.5, kill)
     self.outage = Outage(slot=slot, killed=holder.port, began=time.monotonic())
     return self.outage

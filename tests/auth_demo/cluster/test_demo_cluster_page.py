@@ -143,7 +143,7 @@ def test_the_page_answers_while_the_store_is_out_and_nobody_is_logged_out(client
     # The watch asks the servers at its own pace: the application may be answered before it has seen who was promoted.
     until(lambda: status(client)["outage"]["promoted"] is not None)
     refused = client.post(f"{PAGE}/kill")
-    assert refused.status_code == 409, "a second kill would leave nobody to take over"
+    assert refused.status_code == 409, "a second kill would leave no replica to take over"
     assert "no replica could take over" in refused.json()["detail"]
     assert client.cookies[demo.cookie] == cookie
     assert client.post(f"{PAGE}/increment").json() == {"visits": 2}

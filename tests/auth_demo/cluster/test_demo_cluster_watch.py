@@ -17,7 +17,7 @@ SLOT = 7
 
 
 class Server:
-    """A server of the cluster and the connection to it: says what it is told to, unless it is frozen."""
+    """A server of the cluster and the connection to it: answers as set, unless it is frozen."""
 
     def __init__(self, port: int, *, primary: Server | None = None) -> None:
         self.port = port

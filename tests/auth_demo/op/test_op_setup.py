@@ -167,7 +167,7 @@ def test_import_is_silent_and_independent() -> None:
 
 
 def test_home_page_tells_who_is_signed_in(flow: Any, http: Any) -> None:
-    assert "Nobody is signed in" in http.get("/").text
+    assert "You are not signed in" in http.get("/").text
     flow.tokens()
     page = http.get("/").text
     assert "Alice" in page

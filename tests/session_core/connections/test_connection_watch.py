@@ -19,7 +19,7 @@ NO_BEAT = 3600.0
 
 
 class EndsOnceSeen(MemoryStore):
-    """Ends a session right after it was found under its new key: before anybody can have heard of it under that key."""
+    """Ends a session right after it was found under its new key: before an announcement under that key can have arrived."""
 
     successor: str | None = None
 

@@ -1,4 +1,4 @@
-"""What a session means for HTTP: outages, caching, other sites, cookies nobody should believe, logs without secrets."""
+"""What a session means for HTTP: outages, caching, other sites, forged cookies, logs without secrets."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def new_world(**options: Any) -> World:
 
 
 async def world_in_use() -> World:
-    """Somebody has logged in, with a token for an hour."""
+    """A user has logged in, with a token for an hour."""
     made = new_world()
     made.op.answer = {"expires_in": 3600}
     assert (await made.login()).status_code == 303
@@ -60,7 +60,7 @@ async def notes(world: World) -> list[StoredSession]:
 
 
 async def stay_in_use(world: World, minutes: int) -> None:
-    """Let time go by for somebody who reads a page now and then."""
+    """Let time pass for a user who reads a page now and then."""
     for _ in range(minutes // 5):
         world.clock.advance(minutes=5)
         assert await world.subject() == "alice"

@@ -1,4 +1,4 @@
-"""A small provider that does as it is told, and a browser that logs in with it; shares no code with the relying party."""
+"""A small scripted provider, and a browser that logs in with it; shares no code with the relying party."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ class World:
         self.planted: str | None = None
 
     async def reach(self, request: httpx2.Request) -> httpx2.Response:
-        """The network: each provider at its host; what is nobody's goes to the first."""
+        """The network: each provider at its host; other hosts go to the first."""
         return await self.ops.get(request.url.host, self.op).handle(request)  # type: ignore[no-any-return]
 
     def new_browser(self, **options: Any) -> httpx.AsyncClient:
@@ -360,7 +360,7 @@ class World:
         assert self.planted
 
     async def assert_rejected(self, response: httpx.Response, reason: str) -> None:
-        """Assert all that "reject" means: a generic error, nobody logged in, the old session as it was, one event."""
+        """Assert all that "reject" means: a generic error, no login, the old session as it was, one event."""
         assert 400 <= response.status_code < 600
         assert self.reasons() == [reason]
         assert "set-cookie" not in response.headers or "session-8000=" not in response.headers["set-cookie"]

@@ -23,7 +23,7 @@ async def serving(op: FakeOp) -> AsyncIterator[int]:
             writer.write(head.encode() + response.content)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # whoever asked has been killed
+            pass  # the client has been killed
         finally:
             writer.close()
             with suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""A provider without OpenID Connect, of GitHub's shape, that does as it is told; shares no code with the relying party."""
+"""A provider without OpenID Connect, of GitHub's shape, scripted; shares no code with the relying party."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ async def test_a_damaged_note_gives_way() -> None:
 
 
 class Meddling(MemoryStore):
-    """Others come in between each look and each write, as often as they are told to."""
+    """Others come in between each look and each write, as often as set."""
 
     times = 0
 

@@ -101,7 +101,7 @@ async def test_a_regeneration_without_an_answer(
     assert kept == (given.new[0] if made else old)
     await store.apply_what_is_late()
     assert (await client.post("/visit")).json() == {"visits": 3}
-    # Whichever it was, the other is dead: an id of before is worth nothing to whoever planted or saw it.
+    # Whichever it was, the other is dead: an id of before is worth nothing to an attacker who planted or saw it.
     others = {old, *given.ids} - {kept}
     assert [text for text in others if await exists(app, text)] == []
     assert (await plugin_in(app).sessions.stats()).total == 1

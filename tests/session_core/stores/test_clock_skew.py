@@ -1,4 +1,4 @@
-"""Nodes whose clocks differ by five minutes, on every store: no write lost, nothing brought back, nobody logged out.
+"""Nodes whose clocks differ by five minutes, on every store: no write lost, nothing brought back, no user logged out.
 
 Lifetimes are off by the difference, in either direction, and by no more.
 """

@@ -1,4 +1,4 @@
-"""One timer for many calls must end exactly the calls whose time is up, and nobody else."""
+"""One timer for many calls must end exactly the calls whose time is up, and no other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_each_call_has_its_own_time() -> None:
         await asyncio.sleep(SHORT / 2)
         return await timed()
 
-    # The quick one makes the timer; when it fires for nobody, it must be set again for those still running.
+    # The quick one makes the timer; when it fires without a call to end, it must be set again for those still running.
     _, *took = await asyncio.gather(quick(), *(timed() for _ in range(20)), *(later() for _ in range(20)))
     assert min(took) >= SHORT * 0.99
 

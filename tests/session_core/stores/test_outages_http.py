@@ -1,6 +1,6 @@
 """What a browser sees while its store fails, on real servers: five promises, one test each engine and way to fail.
 
-503 within the configured timeout; the cookie untouched; nobody logged out; no acknowledged write lost; over when the fault is
+503 within the configured timeout; the cookie untouched; no user logged out; no acknowledged write lost; over when the fault is
 over, without a restart of the application. Routes without sessions answer all the time.
 """
 
@@ -71,7 +71,7 @@ class Ride:
                 await self.visit()
 
     async def outage(self) -> None:
-        """Every request that needs the session is told so, in time; the others are not disturbed."""
+        """Every request that needs the session is answered 503, in time; the others are not disturbed."""
         paths = ("/visit", "/logout", "/regenerate", "/login/alice")
         for method, path in (("GET", "/read"), *(("POST", path) for path in paths), ("GET", "/read")):
             answer = await self._timed(method, path)
@@ -171,7 +171,7 @@ async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> N
 
 
 async def test_a_connection_reset_after_the_command_was_sent(server: Server, stack: AsyncExitStack) -> None:
-    """Nobody notices, and nothing is counted twice: what was done is found out."""
+    """No request fails, and nothing is counted twice: the outcome is found out."""
     proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
     ride = await begin(stack, store_of(server, url_through(server, proxy), CALM), CALM)
     for number in range(4, 10):
@@ -229,7 +229,7 @@ async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
 
 
 async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> None:
-    """Under load. Nobody is logged out; those on the other primaries lose nothing at all.
+    """Under load. No user is logged out; those on the other primaries lose nothing at all.
 
     Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
     """

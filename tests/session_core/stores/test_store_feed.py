@@ -120,7 +120,7 @@ async def test_a_store_that_cannot_tell_is_asked_key_by_key(clock: FakeClock) ->
 
 
 class Ear:
-    """Somebody who listens."""
+    """A listener."""
 
     def __init__(self, store: RevocationFeed) -> None:
         self._store = store

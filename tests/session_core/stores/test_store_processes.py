@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A shared store that nobody has opened yet."""
+    """A shared store that is not open yet."""
     if request.param == "postgres":
         yield request.getfixturevalue("database")
     elif request.param == "mariadb":
@@ -103,7 +103,7 @@ async def test_each_claim_is_won_by_one_process(url: str, workers: Workers) -> N
 
 
 async def test_a_kill_during_rotation_leaves_exactly_one_key(url: str, workers: Workers) -> None:
-    """Thirty kills at moments that nobody chose: as soon as the parent has read a number of lines."""
+    """Thirty kills at arbitrary moments: as soon as the parent has read a number of lines."""
     store = open_store(url)
     await store.open()
     await store.create("0", Entry(b"", FOREVER, "user", "op"))

@@ -71,7 +71,7 @@ class Browser:
         self._http = httpx.AsyncHTTPTransport(verify=False)
         self.sent: list[httpx.Request] = []
         self.stop_at: str | None = None
-        """Redirects to addresses that begin like this are not followed: somebody else goes there, or later."""
+        """Redirects to addresses that begin like this are not followed: another client goes there, or later."""
 
     def tab(self, url: str | None = None) -> Tab:
         """Open a tab; `url` is what it shows, without a request: a page of another site, say."""

@@ -134,7 +134,7 @@ class CookieJar:
         if len(pair) > _MAX_BYTES or not (cookie.name or cookie.value) or not _domain_matches(host, cookie.host):
             return False
         if not cookie.host_only and "." not in cookie.host:
-            return False  # a top-level domain is nobody's
+            return False  # a top-level domain belongs to no site
         if (cookie.secure and not is_trustworthy(url)) or (cookie.same_site == "none" and not cookie.secure):
             return False
         # The prefixes bind whatever their case, and also where the name is empty and the value looks like one (5.6, 21).

@@ -126,7 +126,7 @@ class Grants:
         return token
 
     def userinfo(self, call: Call) -> Answer | Fault:
-        """The claims of whoever the token is for, plain or signed."""
+        """The claims of the token's user, plain or signed."""
         grant = self._access.get(call.headers.get("authorization", "").removeprefix("Bearer "))
         if grant is None or grant.revoked:
             return json_answer({"error": "invalid_token"}, 401)
@@ -141,7 +141,7 @@ class Grants:
         return Answer(200, [("content-type", "application/jwt")], signed.encode())
 
     def revoke(self, call: Call) -> Answer:
-        """Token revocation (RFC 7009): 200 also for a token that nobody knows."""
+        """Token revocation (RFC 7009): 200 also for an unknown token."""
         if call.repeated or not self.is_client(call):
             return _error("invalid_client", 401)
         token = call.form.get("token", "")

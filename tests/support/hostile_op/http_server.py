@@ -39,7 +39,7 @@ def json_answer(value: Any, status: int = 200, media_type: str = "application/js
 
 
 class HttpServer:
-    """Hands each request to `handle`; runs in the event loop of whoever starts it."""
+    """Hands each request to `handle`; runs in the event loop of its caller."""
 
     def __init__(self, handle: Callable[[Call], Awaitable[Answer | Fault]]) -> None:
         self._handle = handle

@@ -35,11 +35,11 @@ class HostileOp:
         self.key: SigningKey = signing_key()
         self.jwks: list[Any] = [self.key.jwk()]
         self.metadata: dict[str, Any] = {}
-        """Changes of what discovery tells; `/par` works, but is told of only when a test says so here."""
+        """Changes of what discovery tells; `/par` works, but is listed only when a test adds it here."""
         self.faults: dict[str, Fault] = {}
         """By path: answers every request there, whichever login it belongs to."""
         self.user: str | None = "alice"
-        """Who is logged in at the provider, and consents at once; None: nobody, and a page asks who it is."""
+        """Who is logged in at the provider, and consents at once; None: no user, and a page asks for one."""
         self.sid = "op-session-1"
         self.auth_time: int | None = None
         """When the user logged in at the provider; None: with each login here."""
@@ -107,7 +107,7 @@ class HostileOp:
             "response_modes_supported": ["query", "form_post"],
             "subject_types_supported": ["public"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
-            # A provider that lists what nobody should believe.
+            # A provider that lists unsafe values.
             "id_token_signing_alg_values_supported": ["RS256", "PS256", "ES256", "EdDSA", "none", "HS256"],
             "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],

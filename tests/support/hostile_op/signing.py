@@ -99,12 +99,12 @@ def _private(kind: str, number: int) -> Any:
 
 
 def unsigned(header: Header, claims: Claims) -> str:
-    """A token that nobody signed."""
+    """A token without a signature."""
     return compact({**header, "alg": "none"}, claims, lambda _: b"")
 
 
 def by_secret(secret: bytes) -> Forge:
-    """Sign with HS256 by a secret that anybody may know."""
+    """Sign with HS256 by a public secret."""
     return lambda header, claims: compact({**header, "alg": "HS256"}, claims, lambda text: hmac.digest(secret, text, "sha256"))
 
 

@@ -318,7 +318,7 @@ async def test_the_provider_ends_the_login_while_its_callback_is_under_way(world
     assert (await callback).status_code == 400
     assert world.reasons() == ["ended_by_provider"]
     assert await world.subject() is None
-    # The next login is another one, and nobody has ended it.
+    # The next login is another one, and has not been ended.
     world.op.replies.clear()
     world.clock.advance(seconds=1)
     assert (await world.login()).status_code == 303

@@ -141,7 +141,7 @@ async def test_a_logout_before_the_callback(
 async def test_the_login_after_the_logout_is_another_one(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any], ago: int | None
 ) -> None:
-    """Nobody is kept waiting, also where the provider keeps its own session, and `sid`: a logout from this application alone."""
+    """No request waits, also where the provider keeps its own session, and `sid`: a logout from this application alone."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     begun.op.auth_time = None if ago is None else begun.op.clock.now() // 1000 - ago
     await cluster.send_logout(ended, claims)

@@ -1,4 +1,4 @@
-"""Tokens are revoked at the provider when nobody needs them any more, and no logout waits or fails for that."""
+"""Tokens are revoked at the provider when they are not needed any more, and no logout waits or fails for that."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_session_that_an_operator_ends_keeps_its_grant() -> None:
 
 @pytest.mark.attack("40")
 async def test_tokens_that_arrive_after_the_logout_are_revoked() -> None:
-    """A refresh was under way when the user logged out: what it brings belongs to nobody."""
+    """A refresh was under way when the user logged out: its result is discarded."""
     world = await logged_in()
     world.clock.advance(seconds=300)
     asked, go_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""A provider that is down, slow, huge, misconfigured or somebody else; and keys that rotate or are flooded."""
+"""A provider that is down, slow, huge, misconfigured or an impostor; and keys that rotate or are flooded."""
 
 from __future__ import annotations
 

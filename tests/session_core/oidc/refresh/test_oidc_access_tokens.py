@@ -162,7 +162,7 @@ async def test_the_client_goes_away_in_the_middle_of_a_refresh(world: World) -> 
 
 @pytest.mark.attack("35")
 async def test_the_redeeming_process_is_killed(world: World) -> None:
-    """Whoever holds the lease may be dead: the others get an answer in time, and the session is not stuck."""
+    """The holder of the lease may be dead: the others get an answer in time, and the session is not stuck."""
     world.clock.advance(seconds=300)
     other = World(handlers=HANDLERS, sharing=world)
     tokens, inside = world.oidc.tokens, asyncio.Event()
@@ -183,7 +183,7 @@ async def test_the_redeeming_process_is_killed(world: World) -> None:
     [stored] = await world.sessions.store.find(SessionIndex(user=ALICE.user_key))
     held = await tokens.refresh.store.load(stored.key)
     assert held is not None
-    assert held.tokens.lease.held, "nobody was killed: the lease was given back"
+    assert held.tokens.lease.held, "no process was killed: the lease was given back"
     world.op.replies.clear()
     async with other.new_browser(cookies=cookies) as browser:
         assert (await browser.get("/token-now")).text == "at-2"

@@ -253,7 +253,7 @@ async def test_of_ten_thousand_sessions_only_those_that_are_due_are_read() -> No
 
 @pytest.mark.attack("35")
 async def test_a_run_that_is_stopped_loses_no_tokens(world: World) -> None:
-    """The provider has spent the refresh token: what it gave for it is stored, though nobody waits for the result any more."""
+    """The provider has spent the refresh token: what it gave for it is stored, although no caller waits any more."""
     await stay_in_use(world, 55)
     spent, go_on = asyncio.Event(), asyncio.Event()
 

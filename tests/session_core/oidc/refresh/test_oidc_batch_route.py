@@ -1,4 +1,4 @@
-"""`POST /auth/refresh-tokens`: for who bears the key, and for nobody else."""
+"""`POST /auth/refresh-tokens`: for callers with the key only."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class TestOneProcess(OneProcessContract):
 
 
 async def test_a_logout_is_not_seen_elsewhere_at_once(kv: KvStandIn) -> None:
-    """This is what `consistent=False` says, and why the plugin refuses this store unless it is told to accept it."""
+    """This is what `consistent=False` says, and why the plugin refuses this store unless `accept_weak_store` is set."""
     clock = FakeClock()
     here, there = _store(kv, "here", clock=clock), _store(kv, "there", clock=clock)
     await here.create("key", Entry(b"data", clock.now() + 600_000, user="u"))

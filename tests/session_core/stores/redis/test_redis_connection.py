@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_connection_that_was_made_in_the_turn_in_which_the_store_is_closed_is_closed() -> None:
-    """The connecting task has ended, and nobody was told yet, when `close` looks for what it must close."""
+    """The connecting task has ended, but its waiters do not know yet, when `close` looks for what it must close."""
     with running(needed_valkey()) as server:
         link = RedisStore(server.url)._link
         assert isinstance(link, SingleLink)

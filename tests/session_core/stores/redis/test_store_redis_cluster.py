@@ -174,7 +174,7 @@ async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisClu
     moved.set()
     await counting
     await asyncio.to_thread(_begin_to_move, slot, source, target)
-    # The slot is on its way and its keys are there: whoever has it does not, and whoever does not have it answers when asked.
+    # The slot is on its way and its keys are there: the node that has it does not serve it, and the other answers when asked.
     stored = await store.load(key)
     assert stored is not None
     async with asyncio.timeout(1):
@@ -251,7 +251,7 @@ def _line_of_slot(server: RedisServer, slot: int) -> bytes:
             first, _, last = ranged.partition(b"-")
             if first.isdigit() and int(first) <= slot <= int(last or first):
                 return line
-    pytest.fail("nobody has the slot")
+    pytest.fail("no node has the slot")
 
 
 def _move(slot: int, source: RedisServer, target: RedisServer) -> None:

@@ -197,7 +197,7 @@ class TestUncertainWrites:
 
 class TestServer:
     async def test_a_restarted_server_needs_no_restarted_application(self, own_server: RedisServer) -> None:
-        """Outages while it is away are told at once; then everything is as it was."""
+        """Outages while it is away are reported at once; then everything is as it was."""
         async with opened(own_server.url) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.kill()
@@ -213,7 +213,7 @@ class TestServer:
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
     async def test_a_server_that_lost_its_data_has_no_sessions(self, own_server: RedisServer) -> None:
-        """Nobody is logged in by it, and nothing fails."""
+        """It logs no user in, and nothing fails."""
         async with opened(own_server.url) as store:
             await store.create(KEY, entry())
             own_server.admin("FLUSHALL")
@@ -293,7 +293,7 @@ class TestServer:
         ],
     )
     async def test_whatever_a_server_says_instead_is_an_outage(self, reply: bytes) -> None:
-        """Its code is told, its words are not: they quote names and values."""
+        """Its code is shown, its words are not: they quote names and values."""
         async with answering(b"+OK\r\n") as port, answering(reply) as other:
             store = RedisStore(f"redis://127.0.0.1:{port}", timeout=0.3)
             await store.open()

@@ -1,4 +1,4 @@
-"""Values that the store did not write, and scripts that a server does not finish: nobody is locked out, nothing is done twice."""
+"""Foreign values, and scripts that a server does not finish: no user is locked out, nothing is done twice."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ async def test_twenty_logins_in_two_processes_never_pass_the_limit(url: str) -> 
 
 
 async def test_a_kill_during_rotation_leaves_exactly_one_key(url: str) -> None:
-    """At moments that nobody chose: as soon as the parent has been told a number of keys."""
+    """At arbitrary moments: as soon as the parent has read a number of keys."""
     store = RedisStore(url)
     await store.open()
     first = alive = session_key(new_session_id())

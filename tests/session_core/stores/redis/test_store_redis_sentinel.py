@@ -147,7 +147,7 @@ async def test_a_failover_under_load_loses_nothing_that_was_replicated(
         assert await load.found(number) >= least + 10
     assert len(await store.find(SessionIndex(user="user"))) == 6
     if how == "freeze":
-        # Back from the dead it still believes to be the primary, until a Sentinel tells it otherwise; nobody asks it.
+        # Back from the dead it still believes to be the primary, until a Sentinel corrects it; no client asks it.
         before = [await load.found(number) for number in range(6)]
         primary.thaw()
 

@@ -83,7 +83,7 @@ async def test_an_index_outlives_its_sessions(valkey: RedisServer) -> None:
 
 
 async def test_an_index_does_not_grow_with_sessions_that_have_ended(valkey: RedisServer) -> None:
-    """Whoever logs in and out every day has not more and more in the index."""
+    """The index of a user who logs in and out every day does not grow."""
     store = RedisStore(valkey.url)
     await store.open()
     for _ in range(100):

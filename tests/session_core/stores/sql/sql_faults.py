@@ -51,7 +51,7 @@ class HoldingProxy:
         self._go_on.set()
 
     def fall_silent(self) -> None:
-        """From now on deliver nothing on the connections that are open; neither side is told."""
+        """From now on deliver nothing on the connections that are open; neither side notices."""
         self._silent |= self._connections
 
     @asynccontextmanager

@@ -67,7 +67,7 @@ class TestPostgresServer:
             await _execute(database, "ALTER DATABASE postgres RESET default_transaction_isolation")
 
     async def test_connections_that_the_server_closed_are_replaced(self, database: str) -> None:
-        """A restarted server must not log anybody out, nor need a restart of the application."""
+        """A restarted server must not log a user out, nor need a restart of the application."""
         store = SqlStore(database, pool_size=3)
         await store.open()
         await store.create("k", Entry(b"data", 2**52))

@@ -139,7 +139,7 @@ async def test_a_commit_after_the_deadline_is_refused_by_the_server(own_server: 
 
 
 async def test_a_peer_that_has_vanished_costs_one_timeout(own_server: Server) -> None:
-    """No connection is told; those that are open are given up when the first of them has been silent for its time."""
+    """No connection is closed; those that are open are given up when the first of them has been silent for its time."""
     patience = 1.0
     async with directly(own_server) as other, HoldingProxy(own_server.port).running() as proxy:
         await begin(other)

@@ -1,4 +1,4 @@
-"""The tables of the SQL store in somebody else's alembic project: generated, migrated, in use, and never found different."""
+"""The tables of the SQL store in another alembic project: generated, migrated, in use, and never found different."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeping a SQL database while it is used: in small steps, by many nodes at once, in nobody's way.
+"""Sweeping a SQL database while it is used: in small steps, by many nodes at once, without delaying requests.
 
 How long a request waits at most is measured by `benchmarks/sweeping.py`; here is what makes it short.
 """

@@ -101,7 +101,7 @@ async def test_a_replace_of_what_has_ended_stays_without_effect(place: Place) ->
 
 @pytest.mark.parametrize("limit", [0, 2])
 async def test_a_create_is_made_once(place: Place, limit: int) -> None:
-    """What it ended for the limit is told."""
+    """What it ended for the limit is reported."""
     for rank in range(2):
         await place.other.create(f"old{rank}", entry(rank=rank))
     place.proxy.cut_after(COMMIT if limit else place.single)

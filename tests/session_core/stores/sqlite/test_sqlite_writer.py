@@ -90,7 +90,7 @@ def busy_thread(store: SqliteStore) -> Iterator[None]:
 
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110 - waits for a state of the store, which tells nobody
+        while not is_so():  # noqa: ASYNC110 - waits for a state of the store, which sends no event
             await asyncio.sleep(0.001)
 
 
