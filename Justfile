@@ -39,6 +39,7 @@ screenshot:
     uv run python scripts/screenshot.py
 # demo:end
 
+# library:begin
 # the tables of docs/security.md, from a run of the tests that carry a requirement's id
 security:
     uv run python scripts/security_table.py
@@ -58,6 +59,15 @@ bench *ARGS:
 # build the documentation
 docs:
     uv run zensical build --strict --clean
+
+# a release: checks, changelog, version, files in dist/; publishing them is left to you
+release VERSION:
+    uv run python scripts/release.py {{VERSION}}
+
+# depend on a released version of the library instead of the folder session_core
+use-release VERSION:
+    uv run python scripts/use_release.py {{VERSION}}
+# library:end
 
 # bring the database of the settings to the newest version
 migrate:

@@ -33,6 +33,7 @@ from session_core.errors import (
     StoreUnavailableError,
 )
 from session_core.events import Event, EventListener
+from session_core.extras import extra
 from session_core.identity import Identity
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager, SessionStats, SessionSummary
@@ -90,6 +91,7 @@ def __getattr__(name: str) -> object:
     if (module := _LITESTAR.get(name)) is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    found: object = getattr(import_module(module), name)
+    with extra("litestar", "litestar", wanted=f"{__name__}.{name}"):
+        found: object = getattr(import_module(module), name)
     globals()[name] = found
     return found

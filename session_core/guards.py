@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
-from litestar.enums import ScopeType
-from litestar.exceptions import WebSocketException
 
 from session_core.errors import (
     AccessDeniedError,
@@ -18,9 +16,15 @@ from session_core.errors import (
     LoginRequiredError,
     StepUpRequiredError,
 )
-from session_core.litestar.access import session_of
-from session_core.litestar.plugin import plugin_of
-from session_core.litestar.routes import is_public
+from session_core.extras import extra
+
+with extra("litestar", "litestar", wanted="session_core.guards"):
+    from litestar.enums import ScopeType
+    from litestar.exceptions import WebSocketException
+
+    from session_core.litestar.access import session_of
+    from session_core.litestar.plugin import plugin_of
+    from session_core.litestar.routes import is_public
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection

@@ -79,7 +79,12 @@ def test_sessions_work_over_plain_asgi(environment: Path) -> None:
 @pytest.mark.parametrize("name", ["Session", "SessionPlugin", "Sessions", "loaded_session_of", "session_of"])
 def test_what_needs_litestar_names_it(environment: Path, name: str) -> None:
     result = run_in(environment, f"import session_core; session_core.{name}")
-    assert "No module named 'litestar'" in result.stderr.splitlines()[-1]
+    assert f"session_core.{name} needs litestar, which session-core[litestar] installs" in result.stderr.splitlines()[-1]
+
+
+def test_guards_name_the_missing_extra(environment: Path) -> None:
+    result = run_in(environment, "import session_core.guards")
+    assert "session_core.guards needs litestar, which session-core[litestar] installs" in result.stderr.splitlines()[-1]
 
 
 def test_an_unknown_name_is_an_attribute_error(environment: Path) -> None:

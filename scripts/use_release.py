@@ -1,0 +1,99 @@
+"""Makes a clone depend on a released version of the library instead of the folder `session_core`.
+
+    uv run just use-release 0.1.0
+
+The tests, benchmarks and scripts of the library go with the folder; the application, its tests and the docs stay. A project
+that is still called `session-core` becomes `application`. An index, or UV_FIND_LINKS, must have the version.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_LIBRARY: Final = "session-core"
+_DIRECTORIES: Final = (
+    "session_core", "benchmarks", "examples",
+    "tests/session_core", "tests/simulation", "tests/interop", "tests/benchmarks", "tests/typing", "tests/docs",
+)  # fmt: skip
+_FILES: Final = (
+    "scripts/release.py", "scripts/mutants.py", "scripts/security_table.py", "scripts/use_release.py", "tests/mutants.toml",
+    "tests/security/test_cryptography_in_use.py", "tests/security/test_independence.py",
+)  # fmt: skip
+_MARKED: Final = ("Justfile", ".ci/run", "pyproject.toml")
+_BLOCK: Final = re.compile(r"(?ms)^[^\n]*library:begin[^\n]*\n.*?^[^\n]*library:end[^\n]*\n")
+_ABOUT_LIBRARY: Final = re.compile(r"(?m)^from (?:tests\.session_core|scripts)\b")
+_INSIDE: Final = re.compile(r'"session_core(?:\.|"\])')
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\d+(?:(?:a|b|rc)\d+)?")
+
+
+def use_release(root: Path, version: str) -> list[str]:
+    """Edit the clone below `root`; return what was done. Raises `ValueError` for what is no version."""
+    requirement = f">={version},<{_next_breaking(version)}"
+    pyproject = root / "pyproject.toml"
+    text = pyproject.read_text("utf-8")
+    found = re.search(r'(?m)^name = "([^"]+)"$', text)
+    if found is None or not (root / "session_core").is_dir():
+        message = "this clone has no folder session_core any more"
+        raise ValueError(message)
+    done: list[str] = []
+    pyproject.write_text(_edited(text, found[1], requirement), "utf-8")
+    for name in _MARKED:
+        path = root / name
+        path.write_text(_BLOCK.sub("", path.read_text("utf-8")), "utf-8")
+        done.append(f"changed {name}")
+    for path in sorted((root / "tests").rglob("*.py")):
+        if not any(path.is_relative_to(root / name) for name in _DIRECTORIES) and _ABOUT_LIBRARY.search(path.read_text("utf-8")):
+            path.unlink()
+            done.append(f"removed {path.relative_to(root)}")
+    for name in _DIRECTORIES:
+        if (root / name).is_dir():
+            shutil.rmtree(root / name)
+            done.append(f"removed {name}/")
+    for name in _FILES:
+        (root / name).unlink(missing_ok=True)
+    return done
+
+
+def _edited(pyproject: str, project: str, requirement: str) -> str:
+    name = "application" if project == _LIBRARY else project
+    text = re.sub(rf'(?m)^name = "{project}"$', f'name = "{name}"', pyproject, count=1)
+    text = re.sub(rf'"{project}(\[[^]]+\])"', rf'"{_LIBRARY}\1{requirement}"', text)
+    text = re.sub(r"(?ms)^# What `import session_core`[^\n]*\ndependencies = \[\n.*?^\]\n", "dependencies = []\n", text, count=1)
+    # Who imports whom inside the library.
+    head, *contracts = re.split(r"(?m)^(?=\[\[tool\.importlinter\.contracts\]\]$)", text)
+    text = head + "".join(each for each in contracts if not _INSIDE.search(each))
+    # In lists of packages.
+    text = re.sub(r'"session_core",\s*|,\s*"session_core"', "", text)
+    return text.replace('packages = ["session_core"]', 'packages = ["app"]')
+
+
+def _next_breaking(version: str) -> str:
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
+        message = f"{version!r} is no version; a good example: 0.1.0"
+        raise ValueError(message)
+    # Before 1.0 a minor version may break.
+    return f"0.{int(parts[2]) + 1}" if parts[1] == "0" else str(int(parts[1]) + 1)
+
+
+def main() -> int:
+    """Let this clone use the release named on the command line; return the exit code."""
+    if len(sys.argv) != 2:  # noqa: PLR2004 - the script and its one argument
+        print("usage: just use-release VERSION", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(use_release(ROOT, sys.argv[1])))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return subprocess.run(["uv", "sync"], cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

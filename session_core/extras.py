@@ -1,0 +1,23 @@
+"""Names the extra of this distribution that installs what an import has not found."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("extra",)
+
+
+@contextmanager
+def extra(name: str, *packages: str, wanted: str) -> Iterator[None]:
+    """Import what an extra installs: `ModuleNotFoundError` for one of its packages then says so."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in packages:
+            raise
+        msg = f"{wanted} needs {error.name}, which session-core[{name}] installs"
+        raise ModuleNotFoundError(msg, name=error.name) from error

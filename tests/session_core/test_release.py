@@ -1,0 +1,108 @@
+"""`just release` and `just use-release`, each on a copy of the tree."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "var", "__pycache__", "node_modules", ".*_cache", ".env", "dist", "build", "site"
+)
+CHANGELOG = "# Changelog\n\n## Unreleased\n\n### Added\n\n- A thing.\n\n## 0.0.9 - 2026-01-01\n\n- Older.\n"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RELEASE, USE_RELEASE = script("release"), script("use_release")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    target = tmp_path / "clone"
+    shutil.copytree(ROOT, target, ignore=_LEFT_OUT)
+    return target
+
+
+def test_the_changelog_keeps_what_was_unreleased_under_the_version() -> None:
+    noted = RELEASE.note_release(CHANGELOG, "0.1.0", dt.date(2026, 11, 30))
+    assert noted == CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n## 0.1.0 - 2026-11-30\n")
+    with pytest.raises(RELEASE.ReleaseError, match="nothing under Unreleased"):
+        RELEASE.note_release(noted, "0.2.0", dt.date(2026, 12, 1))
+    with pytest.raises(RELEASE.ReleaseError, match=r"one for 0\.1\.0 already"):
+        RELEASE.note_release(noted, "0.1.0", dt.date(2026, 12, 1))
+
+
+@pytest.mark.parametrize("version", ["", "1", "0.1", "v0.1.0", "0.1.0-rc1", "0.01.0", "0.1.0; rm"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(RELEASE.ReleaseError, match="is no version"):
+        RELEASE.set_version('version = "0.1.0"\n', version)
+
+
+def test_an_older_version_is_refused() -> None:
+    with pytest.raises(RELEASE.ReleaseError, match="older"):
+        RELEASE.set_version('version = "0.10.0"\n', "0.9.9")
+    with pytest.raises(RELEASE.ReleaseError, match="older"):
+        RELEASE.set_version('version = "0.1.0"\n', "0.1.0rc1")
+    assert RELEASE.set_version('version = "0.1.0rc1"\n', "0.1.0") == 'version = "0.1.0"\n'
+
+
+def test_a_wheel_with_a_command_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "session_core-0.1.0-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
+        archive.writestr("session_core/__init__.py", "")
+        archive.writestr("session_core-0.1.0.dist-info/entry_points.txt", "")
+    with pytest.raises(RELEASE.ReleaseError, match="commands"):
+        RELEASE.check_wheel(wheel)
+
+
+def test_a_release_is_used_instead_of_the_folder(copy: Path, tmp_path: Path) -> None:
+    """The application and one of its tests run on the released wheel, where the folder is gone."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    built = RELEASE.release(copy, version, tmp_path / "dist")
+    assert sorted(path.suffix for path in built) == [".gz", ".whl"]
+    assert f"\n## {version} - " in (copy / "CHANGELOG.md").read_text()
+
+    USE_RELEASE.use_release(copy, version)
+    assert not (copy / "session_core").exists()
+    project = tomllib.loads((copy / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "application"
+    requirements = [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]
+    assert "session-core[litestar,sql,oidc,redis]>=0.1.0,<0.2" in requirements
+    assert "session_core" not in project["tool"]["mypy"]["packages"]
+    with pytest.raises(ValueError, match="no folder session_core"):
+        USE_RELEASE.use_release(copy, version)
+
+    installed = tmp_path / "installed"
+    with ZipFile(next(path for path in built if path.suffix == ".whl")) as wheel:
+        wheel.extractall(installed)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{copy}:{installed}"}
+    where = "import session_core, app.asgi; app.asgi.create_app(); print(session_core.__file__)"
+    ran = subprocess.run([sys.executable, "-c", where], cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == str(installed / "session_core" / "__init__.py"), ran.stderr
+    tests = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/app/test_app_session_api.py"]
+    tested = subprocess.run(tests, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_what_may_break_next_bounds_the_requirement() -> None:
+    bounds = {version: USE_RELEASE._next_breaking(version) for version in ("0.1.0", "0.9.3", "1.0.0", "2.4.1")}
+    assert bounds == {"0.1.0": "0.2", "0.9.3": "0.10", "1.0.0": "2", "2.4.1": "3"}
+    with pytest.raises(ValueError, match="is no version"):
+        USE_RELEASE._next_breaking("latest")
