@@ -1,4 +1,4 @@
-"""Remembers the last few things that were made of something, so that they need not be made again."""
+"""A small cache of decoded values. The caller compares what they were decoded from with what the store has just returned."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """At most `limit` values by key; the one that came first is the first to go.
+    """At most `limit` values by key; the oldest is dropped first.
 
-    What comes out is only what went in under that key: whether it is still what is wanted, the caller compares. A value made of
-    more than `max_bytes` is not kept: those whose data it is must not decide how much memory a process takes.
+    Holds nothing that decides: whether a value still is what the store has, the caller compares on every use. A value made of
+    more than `max_bytes` is not kept: clients must not decide how much memory a process takes.
     """
 
     __slots__ = ("_limit", "_max_bytes", "_values", "get")

@@ -98,8 +98,8 @@ class SessionLifecycle(Generic[D]):
         self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)
         """After this many milliseconds a response is not sent without asking again whether its session still exists."""
         self.touch_before = timeouts.touch_before
-        # Used where the store has just given the very entry that a session was decoded from, or written as: a store may hand out
-        # the same one for the same bytes, and most requests of a session find those.
+        # The one cache of decoded sessions. A snapshot is used only where the store has just returned the same version, expiry
+        # and bytes as it was decoded from or written as: nothing is answered from memory alone.
         self._recent: Recent[Snapshot] = Recent()
         self._writer = SessionWriter(store, timeouts, clock, self._recent, patience=patience, on_refused=self._refused)
 
@@ -115,14 +115,14 @@ class SessionLifecycle(Generic[D]):
             await self.events.emit("session.unknown", handle=handle_of(key))
             return None
         snapshot = self._recent.get(key)
-        if snapshot is None or snapshot.entry is not stored.entry:  # of every version there is another
+        if snapshot is None or snapshot.version != stored.version or snapshot.entry != stored.entry:
             try:
                 snapshot = snapshot_of(stored)
             except UndecodableError as error:
                 await self.report_undecodable(session_id, error)
                 return None
             self._recent.put(key, snapshot, len(stored.entry.data))
-        # It has not expired, says the store; and expiries are never later than the absolute one.
+        # The store enforces the idle timeout, and its expiries are never later than the absolute one: check that where they are.
         end = snapshot.record.absolute_expires_at
         return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
 

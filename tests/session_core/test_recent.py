@@ -5,11 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from session_core.ids import new_session_id, session_key
 from session_core.recent import Recent
 from session_core.stores import MemoryStore
-from session_core.stores.base import Entry, StoredSession
-from session_core.stores.redis.layout import RecentRecords, decode_record, encode_record
+from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, handle_on, make_app, plugin_in
 
@@ -35,41 +33,48 @@ def test_what_is_large_is_not_kept_and_takes_what_was_there_with_it() -> None:
     assert recent.get("key") is None
 
 
-KEY = session_key(new_session_id())
-ENTRY = Entry(b"data", 2_000_000_000_000, ALICE.user_key, ALICE.op_session_key, 1_700_000_000_000)
+class Answering(MemoryStore):
+    """A store that returns what it is given, as one does whose bytes have changed behind the application's back."""
+
+    changed: StoredSession | None = None
+
+    async def load(self, key: str) -> StoredSession | None:
+        found = await super().load(key)
+        if found is None or self.changed is not None:
+            return self.changed
+        # Another object each time, as from a server.
+        return StoredSession(
+            found.key, found.version, msgspec.structs.replace(found.entry, data=bytes(bytearray(found.entry.data)))
+        )
 
 
-def test_the_same_bytes_are_the_same_session_and_any_others_are_read_anew() -> None:
-    records, value = RecentRecords(), encode_record(1, ENTRY)
-    first = records.decode(KEY, value, 0)
-    assert first == StoredSession(KEY, 1, ENTRY)
-    assert records.decode(KEY, bytes(bytearray(value)), 0) is first
-    for place in range(len(value)):
-        other = value[:place] + bytes([value[place] ^ 1]) + value[place + 1 :]
-        found = records.decode(KEY, other, 0)
-        assert found == decode_record(KEY, other, 0)
-        assert found != first
-    assert records.decode(KEY, None, 0) is None
-    assert records.decode(KEY, value, 0) == first
-
-
-def test_what_was_written_is_found_only_where_the_store_has_it() -> None:
-    records = RecentRecords()
-    written = encode_record(2, ENTRY)
-    records.wrote(KEY, written, 2, ENTRY)
-    found = records.decode(KEY, bytes(bytearray(written)), 0)
-    assert found is not None
-    assert found.entry is ENTRY
-    touched = encode_record(2, msgspec.structs.replace(ENTRY, expires_at=ENTRY.expires_at + 1))
-    assert records.decode(KEY, touched, 0) == StoredSession(
-        KEY, 2, msgspec.structs.replace(ENTRY, expires_at=ENTRY.expires_at + 1)
-    )
-
-
-def test_a_session_that_is_remembered_expires_as_any_other() -> None:
-    records, value = RecentRecords(), encode_record(1, ENTRY)
-    assert records.decode(KEY, value, ENTRY.expires_at - 1) is not None
-    assert records.decode(KEY, value, ENTRY.expires_at) is None
+async def test_equal_bytes_are_decoded_once_and_any_others_anew() -> None:
+    store = Answering()
+    plugin = plugin_in(make_app(store=store))
+    await plugin.store.open()
+    begun = handle_on(plugin)
+    await begun.login(ALICE)
+    session_id, key = begun.session_id, begun.key
+    first = await plugin.lifecycle.load(session_id)
+    assert first is await plugin.lifecycle.load(session_id)
+    stored = await MemoryStore.load(store, key)
+    assert stored is not None
+    others = [
+        msgspec.structs.replace(stored, version=stored.version + 1),
+        msgspec.structs.replace(stored, entry=msgspec.structs.replace(stored.entry, expires_at=stored.entry.expires_at + 1)),
+    ]
+    for other in others:
+        store.changed = other
+        found = await plugin.lifecycle.load(session_id)
+        assert found is not first
+        assert (found.version, found.expires_at) == (other.version, other.entry.expires_at)
+    for place in range(len(stored.entry.data)):
+        raw = stored.entry.data
+        damaged = raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+        store.changed = msgspec.structs.replace(stored, entry=msgspec.structs.replace(stored.entry, data=damaged))
+        assert await plugin.lifecycle.load(session_id) is not first
+    store.changed = stored
+    assert (await plugin.lifecycle.load(session_id)) == first
 
 
 async def test_two_requests_share_no_data_that_can_be_changed() -> None:

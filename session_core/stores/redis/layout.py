@@ -31,12 +31,11 @@ from typing import Final
 
 from session_core.errors import ConfigurationError
 from session_core.ids import DIGEST_CHARS, TAG_CHARS
-from session_core.recent import Recent
 from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoredSession
 
 __all__ = (
-    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "RecentRecords", "decode_record", "decode_reservation", "decode_trace",
+    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "decode_record", "decode_reservation", "decode_trace",
     "encode_record", "is_in_use", "key_of", "member_of", "owner_bytes", "pointed_to", "pointer_to",
 )  # fmt: skip
 
@@ -49,6 +48,8 @@ extend a session's life need not touch it."""
 _RECORD: Final = 0x80
 _WIDE: Final = 0x01
 _NONE, _PACKED, _PLAIN = 0, 1, 2
+_BOTH_PACKED: Final = _PACKED | _PACKED << 2
+"""The kinds of both index keys, where both are the library's digests."""
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES: Final = 14
@@ -167,38 +168,18 @@ def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | No
         rank, at = (numbers & _FIVE_BYTES) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:
         return None
-    try:
-        user, at = _read_owner(value, at, flags >> 1 & 3)
-        op_session, at = _read_owner(value, at, flags >> 3 & 3)
-    except UnicodeDecodeError:  # poisoned: no data at all is a session that cannot be decoded
-        return StoredSession(key, version, Entry(b"", expires_at))
+    if flags >> 1 & 15 == _BOTH_PACKED and len(value) >= at + 64:
+        user: str | None
+        op_session: str | None
+        user, op_session = _unpack_owners(value[at : at + 64])
+        at += 64
+    else:
+        try:
+            user, at = _read_owner(value, at, flags >> 1 & 3)
+            op_session, at = _read_owner(value, at, flags >> 3 & 3)
+        except UnicodeDecodeError:  # poisoned: a session without data is refused by the layer above
+            return StoredSession(key, version, Entry(b"", expires_at))
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
-
-
-class RecentRecords:
-    """Decodes records as `decode_record` does, the same bytes of one session only once.
-
-    Most requests of a session find it as the one before has read or written it. What is known is used only where the server has
-    just given the same value, to the last byte: it can be neither old nor wrong.
-    """
-
-    def __init__(self) -> None:
-        self._recent: Recent[tuple[bytes, StoredSession]] = Recent()
-
-    def decode(self, key: str, value: bytes | None, now: int) -> StoredSession | None:
-        """See `decode_record`."""
-        known = self._recent.get(key)
-        if known is not None and known[0] == value:
-            stored = known[1]
-            return stored if stored.entry.expires_at > now else None
-        read = decode_record(key, value, now)
-        if read is not None and value is not None:
-            self._recent.put(key, (value, read), len(value))
-        return read
-
-    def wrote(self, key: str, value: bytes, version: int, entry: Entry) -> None:
-        """Remember what this process has made of a session."""
-        self._recent.put(key, (value, StoredSession(key, version, entry)), len(value))
 
 
 def decode_trace(value: bytes | None, now: int) -> Trace | None:
@@ -256,16 +237,16 @@ def _read_owner(value: bytes, at: int, kind: int) -> tuple[str | None, int]:
     if kind == _NONE:
         return None, at
     if kind == _PACKED:
-        return _unpack_owner(value[at : at + 32]), at + 32
+        return _unpack_owners(value[at : at + 32])[0], at + 32
     start = at + 2
     end = start + int.from_bytes(value[at:start])
     return value[start:end].decode("ascii"), end
 
 
 @lru_cache(maxsize=4096)
-def _unpack_owner(digest: bytes) -> str:
-    """As `_unpack`; the requests of one user come one after another."""
-    return _unpack(digest)
+def _unpack_owners(digests: bytes) -> tuple[str, ...]:
+    """The index keys in these bytes, one or two; consecutive requests are often of the same session."""
+    return tuple(_unpack(digests[at : at + 32]) for at in range(0, len(digests) or 1, 32))
 
 
 def _pack(digest: str) -> bytes | None:

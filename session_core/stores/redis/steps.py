@@ -14,7 +14,6 @@ from session_core.stores.redis import scripts
 from session_core.stores.redis.connection import Reply, report_outage, unavailable
 from session_core.stores.redis.layout import (
     INDEX_CELL_MS,
-    RecentRecords,
     encode_record,
     is_in_use,
     key_of,
@@ -57,7 +56,6 @@ class RedisSteps:
         self.link = link
         self.layout = layout
         self.clock = clock
-        self.recent = RecentRecords()
 
     def run(self, script: Script, keys: Sequence[bytes], *args: bytes | int, by: float | None = None) -> Awaitable[Reply]:
         """Run a script, as of now."""
@@ -92,7 +90,6 @@ class RedisSteps:
                 report_outage("timeout")
         if reply != new:
             return expect(reply)
-        self.recent.wrote(key, value, new, entry)
         return new
 
     async def rotate(

@@ -107,7 +107,7 @@ class RedisStore:
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
         value = await self._link.get(self._layout.prefix + member_of(key))
-        return self._steps.recent.decode(key, value, self._clock.now())
+        return decode_record(key, value, self._clock.now())
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""

@@ -10,7 +10,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from session_core.errors import SessionConflictError, SessionCoreError, SessionGoneError
-from session_core.recent import Recent
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql import statements, steps
 from session_core.stores.sql.batches import UNDECIDED, Batches, Call, Undecided
@@ -35,9 +34,6 @@ class RequestPath:
     def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        # Most requests of a session find it as the one before has read or written it. Used only where the server has just given
-        # the same: a store may hand out the same entry for the same bytes, and the lifecycle knows it again.
-        self._recent: Recent[StoredSession] = Recent()
         self._loads: Batches[None, StoredSession | None] = Batches(
             database, together=self._load_together, alone=self._load_alone, senders=_SENDERS, distinct=False
         )
@@ -78,22 +74,14 @@ class RequestPath:
         self, link: Link, batch: Sequence[Call[None, StoredSession | None]]
     ) -> Sequence[StoredSession | None]:
         rows = await link.rows(statements.LOAD, {"keys": [call.key for call in batch], "now": self._clock.now()})
-        found = {row[0]: self._stored(row) for row in rows}
+        found = {row[0]: steps.stored(row) for row in rows}
         return [found.get(call.key) for call in batch]
 
     async def _load_alone(self, call: Call[None, StoredSession | None], uncertain: bool) -> StoredSession | None:  # noqa: FBT001
         del uncertain
         values = {"keys": [call.key], "now": self._clock.now()}
         rows = await self._database.read(statements.LOAD, values, deadline=call.deadline)
-        return self._stored(rows[0]) if rows else None
-
-    def _stored(self, row: Sequence[object]) -> StoredSession:
-        known = self._recent.get(str(row[0]))
-        if known is not None and known.version == row[1] and known.entry.expires_at == row[3] and known.entry.data == row[2]:
-            return known
-        read = steps.stored(row)
-        self._recent.put(read.key, read, len(read.entry.data))
-        return read
+        return steps.stored(rows[0]) if rows else None
 
     async def _replace_together(
         self, link: Link, batch: Sequence[Call[tuple[Entry, int], int]]
@@ -117,14 +105,9 @@ class RequestPath:
         }
         written = {row[0] for row in await link.rows(statements.REPLACE_MANY, values)}
         if len(written) == len(batch):
-            return [self._wrote(call) for call in batch]
+            return [call.asked[1] + 1 for call in batch]
         found = await self._versions(link, [key for key in keys if key not in written], now)
-        return [self._wrote(call) if call.key in written else _refusal(found.get(call.key), call.asked[1]) for call in batch]
-
-    def _wrote(self, call: Call[tuple[Entry, int], int]) -> int:
-        entry, version = call.asked
-        self._recent.put(call.key, StoredSession(call.key, version + 1, entry), len(entry.data))
-        return version + 1
+        return [call.asked[1] + 1 if call.key in written else _refusal(found.get(call.key), call.asked[1]) for call in batch]
 
     async def _replace_alone(self, call: Call[tuple[Entry, int], int], uncertain: bool) -> int:  # noqa: FBT001
         entry, version = call.asked
