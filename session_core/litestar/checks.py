@@ -5,10 +5,7 @@ from __future__ import annotations
 import inspect
 from contextvars import ContextVar
 from functools import wraps
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
-
-from litestar.exceptions import ImproperlyConfiguredException
 
 from session_core.errors import ConfigurationError
 from session_core.litestar.routes import is_ours, is_public, resolved, session_guards, takes_session
@@ -27,7 +24,6 @@ __all__ = ("check_handler", "refuse_in_cached_dependency")
 
 _NAME: Final = "session"
 _CONNECTIONS: Final = frozenset({"request", "socket", "scope"})
-_REFUSAL: Final = "_validate_signature_dependencies"
 _BODY: Final = frozenset({"data", "body"})
 _cached: ContextVar[str | None] = ContextVar("session_core.litestar.cached_dependency", default=None)
 """The dependency with `use_cache` that is being computed."""
@@ -175,44 +171,3 @@ def _check_cookie_names(handler: BaseRouteHandler, where: str, cookie: str) -> N
                 "ServerSideSessionConfig(key=...), or ours with SessionConfig(cookie=CookieConfig(name=...))"
             )
             raise ConfigurationError(msg)
-
-
-def _name_the_fix() -> None:
-    """Have Litestar's refusal of a session that no plugin provides say what to do: without the plugin nothing of ours runs."""
-    try:
-        model: Any = import_module("litestar._signature.model")
-        refuse: Any = getattr(model, _REFUSAL)
-    except (ImportError, AttributeError):  # then the refusal is Litestar's own
-        return
-
-    @wraps(refuse)
-    def explained(*args: Any, **named: Any) -> Any:  # noqa: ANN401 - Litestar's own, and private
-        try:
-            return refuse(*args, **named)
-        except ImproperlyConfiguredException as error:
-            fix = _fix_of([*args, *named.values()])
-            if fix is None:
-                raise
-            raise ConfigurationError(fix) from error
-
-    setattr(model, _REFUSAL, explained)  # there is no public place for it
-
-
-def _fix_of(values: list[Any]) -> str | None:
-    """Return what to do about a refused signature, or None: it takes no session, or nothing is known about it."""
-    function = next((value for value in values if isinstance(value, str)), "a handler")
-    provided = next((value for value in values if isinstance(value, set | frozenset)), frozenset())
-    for value in values:
-        parameters = getattr(value, "parameters", None)
-        for name, field in parameters.items() if isinstance(parameters, dict) else ():
-            if name not in provided and field.is_subclass_of(SessionHandle):
-                if name != _NAME:
-                    return f"{function} takes a session as `{name}`; the parameter must be named `session`"
-                return (
-                    f"{function} takes `session: Session[...]`, but the application has no SessionPlugin: "
-                    "Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
-                )
-    return None
-
-
-_name_the_fix()

@@ -13,7 +13,7 @@ from session_core.asgi.exchange import with_caching
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
 from session_core.connections.closable import Disconnects
 from session_core.litestar.dependency import CURRENT
-from session_core.litestar.internals import error_guard_of
+from session_core.litestar.internals import error_guard_of, wrap
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,8 +54,8 @@ class LitestarSessionMiddleware(SessionMiddleware, ASGIMiddleware):
         super().__init__(services, same_origin, current=None if injected_directly else CURRENT, extends=extends)
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
-        """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
-        return partial(self.serve, app, error_guard_of(app))
+        """Return the application behind this middleware."""
+        return wrap(self, app, self.serve, app, error_guard_of(app))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""
@@ -71,8 +71,8 @@ class SameOriginMiddleware(ASGIMiddleware):
         self._rule = rule
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
-        """Return the application behind this middleware; no path or scope is left out, so nothing is looked up for that."""
-        return partial(self.handle, next_app=app)
+        """Return the application behind this middleware."""
+        return wrap(self, app, partial(self.handle, next_app=app))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Let the request pass, or answer 403 before anything of it is read."""

@@ -12,7 +12,6 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import JSONBody
 
 from session_core import Session, StoreUnavailableError, Timeouts, session_of
-from session_core.litestar import middleware
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, AppSession, client_of, make_app, plugin_in
 
@@ -96,16 +95,8 @@ def build(clock: FakeClock, **options: Any) -> Litestar:
     return make_app(poll, work, upload, upload_body, upload_first, status, status_poll, clock=clock, timeouts=timeouts, **options)
 
 
-@pytest.fixture(params=["directly", "by Litestar"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "by Litestar":
-        monkeypatch.setattr("session_core.litestar.plugin.inject_directly", lambda _: False)
-        monkeypatch.setattr(middleware, "error_guard_of", lambda _: None)
-    return str(request.param)
-
-
 @pytest.mark.parametrize("path", ["/upload", "/upload-body", "/upload-first"])
-async def test_an_upload_that_outlasts_the_idle_timeout_is_saved(path: str, way: str, clock: FakeClock) -> None:
+async def test_an_upload_that_outlasts_the_idle_timeout_is_saved(path: str, clock: FakeClock) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"["
         for _ in range(5):

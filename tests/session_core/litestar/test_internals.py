@@ -1,4 +1,4 @@
-"""Handlers get their session without Litestar's injection; what they get, and what goes wrong, is the same."""
+"""The bypasses of Litestar's internals: what handlers get, and what goes wrong, is the same with and without them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from litestar.routes import HTTPRoute, WebSocketRoute
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_core import Session, SessionPlugin, StoreUnavailableError, session_of
-from session_core.litestar import internals, plugin
+from session_core.litestar import internals
 from session_core.litestar.internals import ERROR_HANDLING, INJECTION, error_guard_of, is_known
 from tests.support.sessions import AppSession, client_of, make_app, make_config, plugin_in
 
@@ -86,16 +86,11 @@ async def socket_with_session(socket: WebSocket[Any, Any, Any], session: Session
 HANDLERS = [themed, only_inside, other, scoped, refuses, login_and_refuse, socket_with_session]
 
 
-def another_litestar(patch: pytest.MonkeyPatch) -> None:
-    """One that keeps its handlers and builds its stack in another way: everything goes its way."""
-    patch.setattr(plugin, "inject_directly", lambda _: False)
-    patch.setattr("session_core.litestar.middleware.error_guard_of", lambda _: None)
+only_bypassed = pytest.mark.parametrize("bypasses", [True], indirect=True)
 
 
-@pytest.fixture(params=["directly", "by Litestar"])
-def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Litestar:
-    if request.param == "by Litestar":
-        another_litestar(monkeypatch)
+@pytest.fixture
+def app() -> Litestar:
     return make_app(*HANDLERS)
 
 
@@ -147,6 +142,7 @@ async def test_a_visitor_s_cookie_goes_out_with_the_refusal(app: Litestar) -> No
         assert (await client.get("/read")).json()["data"]["note"] == "made before"
 
 
+@only_bypassed  # the test sets the switch itself
 async def test_an_exception_handler_of_the_application_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: Request[Any, Any, Any], error: Exception) -> Any:
         return Response({"by": type(error).__name__, "path": request.url.path}, status_code=422)
@@ -154,8 +150,7 @@ async def test_an_exception_handler_of_the_application_is_asked(monkeypatch: pyt
     bodies = []
     for way in ("directly", "by Litestar"):
         with monkeypatch.context() as patch:
-            if way == "by Litestar":
-                another_litestar(patch)
+            patch.setattr(internals, "enabled", way == "directly")
             app = Litestar(
                 [refuses],
                 plugins=[SessionPlugin(make_config())],
@@ -194,12 +189,7 @@ class HoldsBack(ASGIMiddleware):
             await send(message)
 
 
-@pytest.mark.parametrize("way", ["directly", "by Litestar"])
-async def test_no_second_response_begins_behind_a_middleware_that_holds_the_first_one_back(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if way == "by Litestar":
-        another_litestar(monkeypatch)
+async def test_no_second_response_begins_behind_a_middleware_that_holds_the_first_one_back() -> None:
     plugins = [SessionPlugin(make_config())]
     app = Litestar([breaks_off], plugins=plugins, middleware=[HoldsBack()], openapi_config=None, logging_config=None)
     async with client_of(app) as client:
@@ -232,6 +222,7 @@ async def test_nothing_of_a_request_that_failed_is_kept(app: Litestar) -> None:
             gc.enable()
 
 
+@only_bypassed  # the test sets the switch itself
 async def test_an_inner_application_of_the_same_sessions_answers_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its middleware sees a response, as it does alone: also where the middleware of sessions stands here twice."""
     seen: list[str] = []
@@ -247,8 +238,7 @@ async def test_an_inner_application_of_the_same_sessions_answers_its_own_errors(
 
     for way in ("directly", "by Litestar"):
         with monkeypatch.context() as patch:
-            if way == "by Litestar":
-                another_litestar(patch)
+            patch.setattr(internals, "enabled", way == "directly")
             plugin = SessionPlugin(make_config())
             inner = Litestar([refuses], plugins=[plugin], middleware=[Sees()], openapi_config=None, logging_config=None)
             outer = Litestar(
@@ -270,8 +260,9 @@ def models_of(app: Litestar, path: str) -> list[Any]:
     return [route.handler_parameter_model]
 
 
+@only_bypassed
 @pytest.mark.parametrize("path", ["/read", "/themed", "/scoped", "/socket", "/refuses"])
-def test_this_litestar_is_gone_around(path: str) -> None:
+def test_this_litestar_is_bypassed(path: str) -> None:
     """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
     for model in models_of(make_app(*HANDLERS), path):
         assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
@@ -279,7 +270,8 @@ def test_this_litestar_is_gone_around(path: str) -> None:
         assert all(model.dependency_batches)
 
 
-def test_this_litestar_s_exception_handler_is_called_in_late() -> None:
+@only_bypassed
+def test_this_litestar_s_exception_middleware_is_bypassed() -> None:
     app = make_app()
     guards: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -366,6 +358,7 @@ def test_an_unknown_shape_is_left_to_litestar(given: Any) -> None:
     assert len(good.dependency_batches) == 1
 
 
+@only_bypassed
 @pytest.mark.parametrize("name", [*INJECTION, *ERROR_HANDLING])
 async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, path = name.partition(":")
@@ -398,17 +391,15 @@ def test_a_litestar_without_these_functions_is_unknown() -> None:
 
 
 def test_a_litestar_that_refuses_signatures_in_another_way_refuses_them_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    from session_core.litestar import checks
-
     for name in ("litestar.nowhere", "litestar.di"):
-        monkeypatch.setattr(checks, "import_module", lambda _, name=name: import_module(name))
-        checks._name_the_fix()
-    assert checks._fix_of(["handler", {"session"}, SimpleNamespace(parameters=5)]) is None
+        monkeypatch.setattr(internals, "import_module", lambda _, name=name: import_module(name))
+        internals.explain_refusals()
+    assert internals._fix_of(["handler", {"session"}, SimpleNamespace(parameters=5)]) is None
 
 
+@pytest.mark.parametrize("bypasses", [False], indirect=True)
 async def test_a_litestar_that_merges_its_layers_into_handlers_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Litestar 3 does: a handler does not lead to its layers, and our hook for what lies outside is always there."""
-    another_litestar(monkeypatch)
     monkeypatch.setattr("session_core.litestar.plugin.knows_layers", lambda: False)
     monkeypatch.setattr("session_core.litestar.outer_layers.knows_layers", lambda: False)
     seen: list[bool] = []
