@@ -88,6 +88,10 @@ class OidcConfig:
         """The first provider."""
         return self.providers[0]
 
+    def provider_of(self, issuer: str) -> OidcProvider | OAuth2Provider | None:
+        """Return the provider of an issuer, `identity.issuer` for example; None when it is configured no more."""
+        return next((provider for provider in self.providers if provider.is_issuer(issuer)), None)
+
     @property
     def base(self) -> BaseUrl:
         """Origin and path of the public URL."""
@@ -114,7 +118,8 @@ class OidcConfig:
         if len({provider.id for provider in self.providers}) != len(self.providers):
             msg = 'each provider needs an id of its own, for example OAuth2Provider(id="github", ...)'
             raise ConfigurationError(msg)
-        if len({provider.issuer for provider in self.providers}) != len(self.providers):
+        shared = [one for one in self.providers for other in self.providers if one is not other and other.is_issuer(one.issuer)]
+        if shared or len({provider.issuer for provider in self.providers}) != len(self.providers):
             msg = "no two providers may have the same issuer: with the subject it names the user"
             raise ConfigurationError(msg)
         posting = any(provider.response_mode == "form_post" for provider in self.providers)

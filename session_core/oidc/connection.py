@@ -12,12 +12,14 @@ from session_core.oidc.http import OpHttp, tls_context
 from session_core.oidc.provider.client_authentication import ClientAuthentication
 from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
 from session_core.oidc.provider.oauth2 import OAuth2Provider
-from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.provider.openid import SIGNING_ALGORITHMS, OidcProvider
 from session_core.oidc.provider.token_endpoint import TokenEndpoint, TokenResponse, fetch_userinfo
 from session_core.oidc.provider.user_endpoint import UserEndpoint
 from session_core.oidc.tokens.due_notes import DueNotes
 from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.oidc.verify.claims import text
 from session_core.oidc.verify.id_token import ExpectedIdToken, ValidIdToken, validate_id_token
+from session_core.oidc.verify.jws import parse_jws
 from session_core.oidc.verify.keys import KeyCache
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class ProviderConnection:
         )
         self.discovery = _metadata_of(provider, self.http, sessions)
         self.keys = KeyCache(self.http, self.clock, cooldown_seconds=config.jwks_cooldown_seconds)
-        self.client = ClientAuthentication(provider, self.clock)
+        self.client = ClientAuthentication(provider, self.clock, timeout_seconds=config.http_timeout_seconds)
         self.token_endpoint = TokenEndpoint(provider, self.http, self.client)
         self.user_endpoint = UserEndpoint(provider, self.http) if isinstance(provider, OAuth2Provider) else None
         self.vault = TokenVault(config.sealing)
@@ -85,17 +87,20 @@ class ProviderConnection:
         if not isinstance(provider, OidcProvider):
             raise IdTokenError("not_openid")
         return ExpectedIdToken(
-            issuer=provider.issuer,
+            issuer_of=provider.issuer_of,
+            several_issuers=bool(provider.tenants),
+            subject_claim=provider.subject_claim,
+            skew=provider.clock_tolerance_seconds,
             client_id=provider.client_id,
             algorithms=provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
             jwks_uri=metadata.jwks_uri,
             now=self.clock.now() / 1000,
-            nonce=nonce,
+            nonce=None if provider.accept_id_token_replay_without_nonce else nonce,
             access_token=access_token,
         )
 
     async def userinfo(self, access_token: str, subject: str) -> dict[str, Any] | None:
-        """Return the userinfo claims of `subject`; None when the provider has no such endpoint.
+        """Return the userinfo claims of `subject`, the `sub` of the login's ID token; None when there is no such endpoint.
 
         Raises `DiscoveryError`, `TokenExchangeError`, or `IdTokenError` when the claims belong to another user: tokens can be
         substituted, and only the subject ties the answer to the login (OpenID Connect Core 5.3.2).
@@ -113,6 +118,12 @@ class ProviderConnection:
         if claims.get("sub") != subject:
             raise IdTokenError("userinfo_sub_mismatch")
         return claims
+
+    def sub_of(self, identity: Identity, tokens: TokenSet) -> str:
+        """Return the `sub` by which the provider knows a user who logged in with these tokens. Raises `IdTokenError`."""
+        if not isinstance(self.provider, OidcProvider) or self.provider.subject_claim == "sub":
+            return identity.subject
+        return text(parse_jws(tokens.id_token, algorithms=SIGNING_ALGORITHMS, error=IdTokenError).claims, "sub", IdTokenError)
 
     async def close(self) -> None:
         """Close the connections to the provider."""
@@ -138,7 +149,7 @@ class ProviderConnection:
         wanted = isinstance(self.provider, OidcProvider) and self.provider.use_userinfo
         if not wanted or metadata.userinfo_endpoint is None:
             return valid.claims
-        userinfo = await self.userinfo(answer.access_token, valid.identity.subject)
+        userinfo = await self.userinfo(answer.access_token, valid.claims["sub"])
         # What was signed and checked wins over what was only asked for.
         return {**(userinfo or {}), **valid.claims}
 
@@ -146,4 +157,7 @@ class ProviderConnection:
 def _metadata_of(provider: Registration, http: OpHttp, sessions: SessionManager) -> MetadataSource:
     if isinstance(provider, OAuth2Provider):
         return FixedMetadata(provider.metadata())
-    return Discovery(provider, http, sessions.clock)
+    if not isinstance(provider, OidcProvider):
+        raise TypeError(provider)
+    given = provider.given_metadata()
+    return FixedMetadata(given) if given is not None else Discovery(provider, http, sessions.clock)

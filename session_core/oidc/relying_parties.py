@@ -30,6 +30,8 @@ class RelyingParties:
         self.clock = sessions.clock
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
         self.first = next(iter(self._by_id.values()))
+        self.link_params = frozenset(name for provider in config.providers for name in provider.link_params)
+        """What a login link may say for some provider."""
 
     @property
     def vault(self) -> TokenVault:
@@ -58,7 +60,7 @@ class RelyingParties:
 
     def by_issuer(self, issuer: str | None) -> RelyingParty | None:
         """Return the one towards the provider of that issuer, compared character for character, or None."""
-        return next((each for each in self if each.provider.issuer == issuer), None)
+        return None if issuer is None else next((each for each in self if each.provider.is_issuer(issuer)), None)
 
     def by_logout_token(self, token: str) -> RelyingParty:
         """Return the one whose provider the token says it is of; everything else about it is still to be checked.
@@ -81,7 +83,7 @@ class RelyingParties:
         tokens of the former.
         """
         found = self.find(provider_id) if provider_id is not None else None
-        if found is not None and found.provider.issuer == identity.issuer:
+        if found is not None and found.provider.is_issuer(identity.issuer):
             return found
         return self.by_issuer(identity.issuer)
 

@@ -34,10 +34,21 @@ if TYPE_CHECKING:
     from session_core.sessions.manager import SessionManager
     from session_core.urls import BaseUrl
 
-__all__ = ("Callback", "FinishedLogin", "RelyingParty", "SilentRefusal")
+__all__ = ("Callback", "FinishedLogin", "ProviderEndSession", "RelyingParty", "SilentRefusal")
 
 _MAX_HINT_CHARS: Final = 6000
-"""An ID token longer than this does not fit into a URL everywhere; the logout then goes without it."""
+"""An ID token longer than this does not fit into a URL everywhere."""
+
+
+class ProviderEndSession(SecretStruct, frozen=True):
+    """Where a browser logs out at the provider: an address and, where that cannot hold the ID token, a form to post instead.
+
+    `form` has the parameters of both, with `id_token_hint`; `action` is where it is posted.
+    """
+
+    url: str
+    action: str
+    form: dict[str, str] | None = None
 
 
 class Callback(SecretStruct, frozen=True):
@@ -113,7 +124,8 @@ class RelyingParty(ProviderConnection):
             "ui_locales": asked.ui_locales,
             "id_token_hint": id_token_hint if len(id_token_hint or "") <= _MAX_HINT_CHARS else None,
         }
-        given = demands.params | {name: value for name, value in optional.items() if value is not None}
+        linked = {name: asked.others[name] for name in self.provider.link_params if name in asked.others}
+        given = linked | demands.params | {name: value for name, value in optional.items() if value is not None}
         redirect_uri = self.config.redirect_uri(self.provider, base)
         return await self.requests.address(metadata, transaction, state, redirect_uri, given), cookies
 
@@ -181,7 +193,7 @@ class RelyingParty(ProviderConnection):
         Raises `AuthorizationResponseError`, `DiscoveryError`, `TokenExchangeError` or `IdTokenError`.
         """
         response, transaction, metadata = callback.response, callback.transaction, callback.metadata
-        _check_response_issuer(response.issuer, metadata)
+        _check_response_issuer(response.issuer, metadata, self.provider)
         if response.error is not None:
             if transaction.silent:
                 return SilentRefusal(response.error, transaction.return_to)
@@ -193,25 +205,30 @@ class RelyingParty(ProviderConnection):
             code_verifier=transaction.code_verifier,
         )
         identity, claims = await self.identify(answer, metadata, transaction)
+        if self.provider.posted_user and (user := response.posted_user()) is not None:
+            claims = {"user": user, **claims}
         return FinishedLogin(identity, claims, self.token_set(answer), transaction.begun, transaction.return_to)
 
-    async def end_session_url(self, id_token: str | None, *, base: BaseUrl | None = None) -> str | None:
+    async def end_session(self, id_token: str | None, *, base: BaseUrl | None = None) -> ProviderEndSession | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""
         try:
             metadata = await self.discovery.metadata()
         except DiscoveryError:
             return None
-        if metadata.end_session_endpoint is None:
+        endpoint = metadata.end_session_endpoint
+        if endpoint is None:
             return None
         params = {
             "client_id": self.provider.client_id,
-            "post_logout_redirect_uri": (base or self.base).url + self.config.post_logout_path,
+            self.provider.logout_return_param: (base or self.base).url + self.config.post_logout_path,
             # Nothing here depends on its coming back: the local session has ended before.
             "state": secrets.token_urlsafe(16),
+            **self.provider.logout_params,
         }
-        if id_token and len(id_token) <= _MAX_HINT_CHARS:
-            params["id_token_hint"] = id_token
-        return address_with(metadata.end_session_endpoint, params)
+        hint = {"id_token_hint": id_token} if id_token else {}
+        if len(id_token or "") <= _MAX_HINT_CHARS:
+            return ProviderEndSession(address_with(endpoint, params | hint), endpoint)
+        return ProviderEndSession(address_with(endpoint, params), endpoint, params | hint)
 
     def _transaction(
         self, headers: list[tuple[bytes, bytes]], response: AuthorizationResponse, mode: ResponseMode
@@ -226,10 +243,12 @@ class RelyingParty(ProviderConnection):
         return transaction
 
 
-def _check_response_issuer(issuer: str | None, metadata: ProviderMetadata) -> None:
+def _check_response_issuer(issuer: str | None, metadata: ProviderMetadata, provider: Registration) -> None:
     """Check RFC 9207 `iss`: it keeps a code of one provider from being sent to another (mix-up, RFC 9700 4.4)."""
     if issuer is None:
         if metadata.authorization_response_iss_parameter_supported:
             raise AuthorizationResponseError("iss_missing")
-    elif not hmac.compare_digest(issuer.encode(), metadata.issuer.encode()):
+    elif not hmac.compare_digest(issuer.encode(), metadata.issuer.encode()) and not (
+        metadata.issuer == provider.issuer and provider.is_issuer(issuer)
+    ):
         raise AuthorizationResponseError("iss_mismatch")

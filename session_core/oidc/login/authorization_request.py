@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from session_core.errors import DiscoveryError, TokenExchangeError
 from session_core.oidc.provider.authlib_client import address_with, code_challenge
-from session_core.oidc.provider.oauth2 import OAuth2Provider
+from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.token_endpoint import error_reason
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,1024}\Z")
 
 
 class AuthorizationRequests:
-    """Authorization requests to one provider. PKCE S256 always (RFC 7636, RFC 9700 2.1.1)."""
+    """Authorization requests to one provider, with PKCE S256 unless its configuration does without (RFC 7636, RFC 9700 2.1.1)."""
 
     def __init__(self, provider: Registration, http: OpHttp, client: ClientAuthentication) -> None:
         self._provider = provider
@@ -42,7 +42,6 @@ class AuthorizationRequests:
         Raises `DiscoveryError` or `TokenExchangeError` when the provider cannot take the request: before the browser leaves.
         """
         provider = self._provider
-        openid = not isinstance(provider, OAuth2Provider)
         modes = metadata.response_modes_supported
         if provider.response_mode != "query" and modes and provider.response_mode not in modes:
             raise DiscoveryError("response_mode_unsupported")
@@ -53,12 +52,12 @@ class AuthorizationRequests:
             "client_id": provider.client_id,
             "redirect_uri": redirect_uri,
             "state": state,
-            "code_challenge": code_challenge(transaction.code_verifier),
-            "code_challenge_method": "S256",
         }
+        if not provider.accept_code_injection_without_pkce:
+            params |= {"code_challenge": code_challenge(transaction.code_verifier), "code_challenge_method": "S256"}
         if scope := provider.scope:
             params["scope"] = scope
-        if openid:
+        if isinstance(provider, OidcProvider) and not provider.accept_id_token_replay_without_nonce:
             params["nonce"] = transaction.nonce
         if provider.response_mode != "query":
             params["response_mode"] = provider.response_mode
@@ -84,7 +83,7 @@ class AuthorizationRequests:
 
         When that fails the login fails: sending the parameters through the browser after all would be a way to force it.
         """
-        headers, form = self._client.prepare(params, token_endpoint=metadata.token_endpoint)
+        headers, form = await self._client.prepare(params, token_endpoint=metadata.token_endpoint)
         response = await self._http.send("POST", endpoint, what="par", error=TokenExchangeError, headers=headers, form=form)
         if response.status != _CREATED:
             raise TokenExchangeError(error_reason(response, "par"))

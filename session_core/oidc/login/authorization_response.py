@@ -3,11 +3,12 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.secret_struct import SecretStruct
+from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
     from session_core.errors import OidcError
@@ -22,6 +23,7 @@ __all__ = (
 _MAX_BYTES: Final = 16_384
 _MAX_FIELDS: Final = 50
 _MAX_CODE: Final = 4096
+_MAX_USER: Final = 1024
 _ERRORS: Final = frozenset(
     {
         "access_denied", "account_selection_required", "consent_required", "interaction_required", "invalid_request",
@@ -42,6 +44,15 @@ class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
     code: str | None
     issuer: str | None
     error: str | None
+    user: str | None = None
+    """What Apple posts at a first login: JSON, of at most 1024 characters, that nothing signs."""
+
+    def posted_user(self) -> dict[str, Any] | None:
+        """Return `user` as an object, None where there is none or it is malformed."""
+        try:
+            return None if self.user is None else parse_object(self.user.encode())
+        except ValueError:
+            return None
 
 
 def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
@@ -53,7 +64,10 @@ def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
     error = params.get("error")
     if error is not None:
         error = error if error in _ERRORS else "provider_error"
-    return AuthorizationResponse(state=state, code=params.get("code"), issuer=params.get("iss"), error=error)
+    user = params.get("user")
+    if user is not None and len(user) > _MAX_USER:
+        user = None
+    return AuthorizationResponse(state=state, code=params.get("code"), issuer=params.get("iss"), error=error, user=user)
 
 
 def check_code(code: str | None) -> str:

@@ -44,6 +44,7 @@ class _Posted(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
     issuer: str | None = None
     error: str | None = None
+    user: str | None = None
 
 
 class PostedResponses:
@@ -65,6 +66,8 @@ class PostedResponses:
             code=response.code,
             issuer=response.issuer,
             error=response.error,
+            # Not at the cost of the login: with a long code there may be no room for it.
+            user=response.user if len(response.code or "") + len(response.user or "") <= _MAX_CODE else None,
         )
         cookie = self._cookie(transaction)
         sealed = self._sealing.seal(msgspec.msgpack.encode(posted), context=_context(cookie.name))
@@ -86,7 +89,7 @@ class PostedResponses:
             # Another node may have taken the form, with a clock that is ahead.
             if not -TOLERATED_SKEW_MS <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
                 raise AuthorizationResponseError("state_expired")
-            return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error)
+            return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error, user=posted.user)
         raise AuthorizationResponseError("response_missing")
 
     def delete_header(self, transaction: LoginTransaction) -> bytes:

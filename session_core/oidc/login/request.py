@@ -19,6 +19,8 @@ from session_core.oidc.login.return_to import local_return_to
 from session_core.oidc.provider.openid import OidcProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from session_core.oidc.provider.registration import Registration
     from session_core.urls import BaseUrl
 
@@ -43,8 +45,9 @@ _LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The parameters of a request for a login. `next` and `target_link_uri` are not checked here.
 
-    `issuer` and `target_link_uri` come with a login that a third party initiates (OpenID Connect Core 4). `unsent`: the login
-    interrupts a form, whose page is to say that it was not sent. `page`: the redirect may follow a form, so a page leads on.
+    `others` are parameters that some provider takes from a link. `issuer` and `target_link_uri` come with a login that a third
+    party initiates (OpenID Connect Core 4). `unsent`: the login interrupts a form, whose page is to say that it was not sent.
+    `page`: the redirect may follow a form, so a page leads on.
     """
 
     next: str | None = None
@@ -56,6 +59,7 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     provider: str | None = None
     issuer: str | None = None
     target_link_uri: str | None = None
+    others: dict[str, str] = {}
     unsent: bool = False
     page: bool = False
 
@@ -73,12 +77,14 @@ class LoginDemands(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, str] = {}
 
 
-def read_login_request(query: bytes) -> LoginRequest:
+def read_login_request(query: bytes, also: AbstractSet[str] = frozenset()) -> LoginRequest:
     """Return the parameters of `GET /auth/login`. Raises `AuthorizationResponseError` (`login_parameter`).
 
+    `also` names further ones, each of which some provider takes from a link.
     A wrong `max_age` is refused, not ignored: the login that follows would look as if it had been recent.
     """
-    params = single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS)
+    params = single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS | also)
+    others = {name: value for name, value in params.items() if name in also}
     max_age, prompt, hint, locales = (params.get(name) for name in ("max_age", "prompt", "login_hint", "ui_locales"))
     acr_values = params.get("acr_values", "")
     fit = (
@@ -86,6 +92,7 @@ def read_login_request(query: bytes) -> LoginRequest:
         and (prompt is None or prompt in _PROMPTS)
         and (hint is None or (0 < len(hint) <= _MAX_HINT and hint.isprintable()))
         and (len(acr_values) <= _MAX_ACR and acr_values.isascii() and acr_values.isprintable())
+        and all(0 < len(value) <= _MAX_HINT and value.isprintable() for value in others.values())
         and (locales is None or (len(locales) <= _MAX_LOCALES and _LOCALES.match(locales) is not None))
     )
     if not fit:
@@ -100,14 +107,15 @@ def read_login_request(query: bytes) -> LoginRequest:
         provider=params.get("provider"),
         issuer=params.get("iss"),
         target_link_uri=params.get("target_link_uri"),
+        others=others,
         unsent=params.get("unsent") == "1",
         page=params.get("page") == "1",
     )
 
 
-def carried_params(query: bytes) -> dict[str, str]:
+def carried_params(query: bytes, also: AbstractSet[str] = frozenset()) -> dict[str, str]:
     """Return what `read_login_request` reads, as it came, without what names a provider."""
-    return single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS - {"provider", "iss"})
+    return single_params(query, AuthorizationResponseError, only=(_LOGIN_PARAMS - {"provider", "iss"}) | also)
 
 
 def read_initiated_login(body: bytes) -> dict[str, str]:

@@ -7,13 +7,15 @@ the cooldown) before everything about it is right.
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from session_core.errors import LogoutTokenError
 from session_core.oidc.verify.claims import (
+    MAX_SKEW_SECONDS,
     SKEW_SECONDS,
     check_audience,
     check_issuer,
@@ -32,20 +34,22 @@ __all__ = ("REPLAY_SECONDS", "ExpectedLogoutToken", "LogoutOrder", "validate_log
 _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _MAX_AGE_SECONDS: Final = 180
 """The oldest `iat`: the specification recommends an expiry of at most two minutes, and a delivery may be repeated."""
-REPLAY_SECONDS: Final = _MAX_AGE_SECONDS + 2 * SKEW_SECONDS
-"""How long a `jti` must be remembered: as long as a token with it could pass."""
+REPLAY_SECONDS: Final = _MAX_AGE_SECONDS + 2 * MAX_SKEW_SECONDS
+"""How long a `jti` must be remembered: as long as a token with it could pass, at the largest tolerance of clocks."""
 
 
 class ExpectedLogoutToken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a logout token must be like. `now` is Unix time in seconds."""
+    """What a logout token must be like. `now` is Unix time in seconds; `issuer_of` and `several_issuers` as for an ID token."""
 
-    issuer: str
+    issuer_of: Callable[[Mapping[str, Any]], str | None]
+    several_issuers: bool = False
     client_id: str
     algorithms: frozenset[str]
     jwks_uri: str
     now: float
     typ_required: bool
     exp_required: bool
+    skew: int = SKEW_SECONDS
 
 
 class LogoutOrder(msgspec.Struct, frozen=True):
@@ -55,6 +59,7 @@ class LogoutOrder(msgspec.Struct, frozen=True):
     issuer's, as a digest.
     """
 
+    issuer: str
     sid: str | None
     subject: str | None
     iat: int
@@ -72,11 +77,16 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
         check_type(jws.typ, "logout+jwt", required=True, error=LogoutTokenError)
     claims = jws.claims
     # Claims first: a token that is wrong anyway must not cost a fetch of keys.
-    check_issuer(claims, expected.issuer, LogoutTokenError)
+    issuer = check_issuer(claims, expected.issuer_of(claims), LogoutTokenError)
     check_audience(claims, expected.client_id, LogoutTokenError)
     # Older providers send no `exp`: `iat` bounds the token's age, and `jti` its use to once.
     iat = check_times(
-        claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=LogoutTokenError, exp_required=expected.exp_required
+        claims,
+        now=expected.now,
+        max_age=_MAX_AGE_SECONDS,
+        error=LogoutTokenError,
+        exp_required=expected.exp_required,
+        skew=expected.skew,
     )
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(_EVENT), dict):
@@ -88,8 +98,10 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
     if sid is None and subject is None:
         raise LogoutTokenError("sub_and_sid_missing")
     jti = text(claims, "jti", LogoutTokenError)
-    refusal = await keys.refusal(jws, expected.jwks_uri, source="logout_token")
+    refusal = await keys.refusal(
+        jws, expected.jwks_uri, source="logout_token", issuer=issuer if expected.several_issuers else None
+    )
     if refusal is not None:
         raise LogoutTokenError(refusal)
-    digest = sha256(f"logout-token\0{expected.issuer}\0{jti}".encode()).hexdigest()
-    return LogoutOrder(sid, subject, iat, f"jti-{digest}")
+    digest = sha256(f"logout-token\0{issuer}\0{jti}".encode()).hexdigest()
+    return LogoutOrder(issuer, sid, subject, iat, f"jti-{digest}")

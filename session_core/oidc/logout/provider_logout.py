@@ -26,7 +26,6 @@ class ProviderLogout:
 
     def __init__(self, relying_party: RelyingParty) -> None:
         self._rp = relying_party
-        self._issuer = relying_party.provider.issuer
         self._sessions = relying_party.sessions
 
     async def by_token(self, logout_token: str) -> LogoutOrder:
@@ -41,7 +40,9 @@ class ProviderLogout:
         parse_jws(logout_token, algorithms=SIGNING_ALGORITHMS, error=LogoutTokenError)
         metadata = await self._rp.discovery.metadata(unsolicited=True)
         expected = ExpectedLogoutToken(
-            issuer=provider.issuer,
+            issuer_of=provider.issuer_of,
+            several_issuers=bool(provider.tenants),
+            skew=provider.clock_tolerance_seconds,
             client_id=provider.client_id,
             algorithms=provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
             jwks_uri=metadata.jwks_uri,
@@ -54,22 +55,25 @@ class ProviderLogout:
             raise LogoutTokenError("jti_replayed")
         if order.sid is not None:
             await self._sessions.end_op_session(
-                self._issuer, order.sid, subject=order.subject, iat=order.iat, reason="backchannel_logout"
+                order.issuer, order.sid, subject=order.subject, iat=order.iat, reason="backchannel_logout"
             )
+        elif provider.subject_claim != "sub":
+            # Sessions are known here by another claim, and the token has no more than `sub`.
+            raise LogoutTokenError("sid_missing")
         elif order.subject is not None:
-            user = Identity(issuer=self._issuer, subject=order.subject)
+            user = Identity(issuer=order.issuer, subject=order.subject)
             await self._sessions.end_user(user, iat=order.iat, reason="backchannel_logout")
         # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
         # copies at the same time both end what is there, which is the same as one.
         await self._sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)
         return order
 
-    async def by_frame(self, sid: str) -> None:
-        """Carry out a front-channel logout.
+    async def by_frame(self, issuer: str, sid: str) -> None:
+        """Carry out a front-channel logout of a session of `issuer`, which is this provider's.
 
         Anyone can send such a request, so an unknown `sid` leaves nothing behind in the store, only an event.
         """
-        matched = bool(await self._sessions.store.find(SessionIndex(op_session=op_session_key(self._issuer, sid))))
+        matched = bool(await self._sessions.store.find(SessionIndex(op_session=op_session_key(issuer, sid))))
         if matched:
-            await self._sessions.end_op_session(self._issuer, sid, reason="frontchannel_logout")
+            await self._sessions.end_op_session(issuer, sid, reason="frontchannel_logout")
         await self._sessions.events.emit("logout.frontchannel", reason="sid" if matched else "no_session")

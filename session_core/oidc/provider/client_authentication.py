@@ -5,10 +5,14 @@ Used for all of them alike: code and refresh token at the token endpoint, revoca
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from base64 import b64encode
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
+
+from session_core.errors import TokenExchangeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +30,15 @@ _ASSERTION_SECONDS: Final = 60
 class ClientAuthentication:
     """How we authenticate to one provider (OpenID Connect Core 9, RFC 6749 2.3.1, RFC 7523)."""
 
-    def __init__(self, provider: Registration, clock: Clock) -> None:
+    def __init__(self, provider: Registration, clock: Clock, *, timeout_seconds: float = 5) -> None:
         self._provider = provider
         self._clock = clock
+        self._timeout = timeout_seconds
 
-    def prepare(self, params: Mapping[str, str], *, token_endpoint: str) -> tuple[dict[str, str], str]:
+    async def prepare(self, params: Mapping[str, str], *, token_endpoint: str) -> tuple[dict[str, str], str]:
         """Return headers and form body of a request with `params` and our authentication.
+
+        Raises `TokenExchangeError` when the application's function gives no client secret.
 
         `token_endpoint` is the provider's, whatever endpoint the request goes to: it is what an assertion may be made out to.
         """
@@ -41,16 +48,31 @@ class ClientAuthentication:
         if provider.token_endpoint_auth_method == "client_secret_basic":  # noqa: S105 - the name of a method
             # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets. A space as %20, which servers decode that
             # take `+` for itself, and those that take it for a space.
-            credentials = f"{quote(provider.client_id, safe='')}:{quote(provider.client_secret or '', safe='')}"
+            credentials = f"{quote(provider.client_id, safe='')}:{quote(await self._secret(), safe='')}"
             headers["authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
         else:
             form["client_id"] = provider.client_id
         if provider.token_endpoint_auth_method == "client_secret_post":  # noqa: S105 - the name of a method
-            form["client_secret"] = provider.client_secret or ""
+            form["client_secret"] = await self._secret()
         elif provider.token_endpoint_auth_method == "private_key_jwt":  # noqa: S105 - the name of a method
             form["client_assertion_type"] = _ASSERTION_TYPE
             form["client_assertion"] = self._assertion(token_endpoint)
         return headers, urlencode(form)
+
+    async def _secret(self) -> str:
+        secret: object = self._provider.client_secret
+        if callable(secret):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    secret = secret()
+                    if isawaitable(secret):
+                        secret = await secret
+            except Exception:  # noqa: BLE001 - whatever the application's function raises; its message may hold the secret
+                secret = None
+        if not isinstance(secret, str) or not secret:
+            reason = "client_secret_unavailable"
+            raise TokenExchangeError(reason)
+        return secret
 
     def _assertion(self, token_endpoint: str) -> str:
         """Return a fresh assertion (RFC 7523 3), good for one minute and, by its `jti`, for one use."""

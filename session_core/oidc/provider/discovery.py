@@ -13,11 +13,13 @@ from session_core.oidc.single_flight import SingleFlight
 from session_core.urls import party_origin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from session_core.clock import Clock
     from session_core.oidc.http import OpHttp
-    from session_core.oidc.provider.registration import Registration
+    from session_core.oidc.provider.openid import OidcProvider
 
-__all__ = ("Discovery", "FixedMetadata", "MetadataSource", "ProviderMetadata")
+__all__ = ("Discovery", "FixedMetadata", "MetadataSource", "ProviderMetadata", "parse_metadata")
 
 _OK: Final = 200
 _FRESH_MS: Final = 3_600_000
@@ -66,7 +68,7 @@ class MetadataSource(Protocol):
 
 
 class FixedMetadata:
-    """Metadata that the application gave: of a provider that publishes none."""
+    """Metadata that the application gave."""
 
     def __init__(self, metadata: ProviderMetadata) -> None:
         self._metadata = metadata
@@ -88,7 +90,7 @@ class Discovery:
     A failure is not remembered against a login: the next one asks again, and those that wait at the same time share one request.
     """
 
-    def __init__(self, provider: Registration, http: OpHttp, clock: Clock) -> None:
+    def __init__(self, provider: OidcProvider, http: OpHttp, clock: Clock) -> None:
         self._provider = provider
         self._http = http
         self._clock = clock
@@ -127,7 +129,8 @@ class Discovery:
             raise
 
     async def _fetch(self) -> ProviderMetadata:
-        url = f"{self._provider.issuer.rstrip('/')}/.well-known/openid-configuration"
+        provider = self._provider
+        url = provider.metadata_url or f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration"
         response = await self._http.send("GET", url, what="discovery", error=DiscoveryError)
         if response.status != _OK:
             reason = "discovery_status"
@@ -136,12 +139,12 @@ class Discovery:
             document = response.json_object()
         except ValueError:
             raise DiscoveryError(_MALFORMED) from None
-        metadata = _parse(document, self._provider)
+        metadata = parse_metadata(document, provider)
         self._metadata, self._fetched_at, self._failed_at = metadata, self._clock.now(), None
         return metadata
 
 
-def _parse(document: dict[str, Any], provider: Registration) -> ProviderMetadata:
+def parse_metadata(document: Mapping[str, Any], provider: OidcProvider) -> ProviderMetadata:
     """Return what we use of a metadata document; an optional member that is null, empty or malformed counts as absent.
 
     Raises `DiscoveryError` for a required member that is missing or malformed, and for an endpoint that is no https address.
@@ -153,6 +156,7 @@ def _parse(document: dict[str, Any], provider: Registration) -> ProviderMetadata
     if required["issuer"] != provider.issuer:
         reason = "discovery_issuer_mismatch"
         raise DiscoveryError(reason)
+    document = {**document, "end_session_endpoint": provider.end_session_endpoint or document.get("end_session_endpoint")}
     optional = {name: url for name in _OPTIONAL_ENDPOINTS if not _is_malformed(url := document.get(name))}
     urls = [*optional.values(), *(required[name] for name in _ENDPOINTS)]
     if not all(is_provider_url(str(url), allow_http=provider.allow_http) for url in urls):

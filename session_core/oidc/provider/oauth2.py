@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from session_core.errors import ConfigurationError
 from session_core.oidc.addresses import is_provider_url
+from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.provider.registration import Registration, check_scopes
 
@@ -21,7 +22,6 @@ FetchJson: TypeAlias = Callable[[str], Awaitable[Any]]
 """`await fetch(url)`: the JSON at an address of the provider, asked for with the user's access token. Scheme, host and port
 must be those of the user endpoint or the token endpoint."""
 UserHook: TypeAlias = Callable[[Mapping[str, Any], FetchJson], Awaitable[Mapping[str, Any]]]
-_MAX_CLAIM: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class OAuth2Provider(Registration):
     userinfo_endpoint: str
     """Where the provider says who the user is, for an access token."""
     subject_claim: str = "id"
-    """The member that names the user there and never changes or passes on to another user: no login name, no e-mail address."""
+    """The path of the member that names the user there, `data.id` for example. It never changes or passes on to another user: no
+    login name, no e-mail address."""
     scopes: Sequence[str] = ()
     """What is asked for; may be nothing."""
     scope_separator: Literal[" ", ","] = " "
@@ -67,9 +68,7 @@ class OAuth2Provider(Registration):
         if not all(is_provider_url(url, allow_http=self.allow_http) for url in endpoints if url is not None):
             msg = "the endpoints must be https URLs, for example https://github.com/login/oauth/access_token"
             raise ConfigurationError(msg)
-        if not 0 < len(self.subject_claim) <= _MAX_CLAIM:
-            msg = 'subject_claim is the name of a member, for example "id"'
-            raise ConfigurationError(msg)
+        check_claim_path(self.subject_claim, "subject_claim")
         if self.pushed_authorization_requests == "required" and self.pushed_authorization_request_endpoint is None:
             msg = "pushed_authorization_requests needs a pushed_authorization_request_endpoint"
             raise ConfigurationError(msg)
@@ -87,6 +86,7 @@ class OAuth2Provider(Registration):
             token_endpoint=self.token_endpoint,
             jwks_uri="",
             userinfo_endpoint=self.userinfo_endpoint,
+            end_session_endpoint=self.end_session_endpoint,
             revocation_endpoint=self.revocation_endpoint,
             pushed_authorization_request_endpoint=self.pushed_authorization_request_endpoint,
             authorization_response_iss_parameter_supported=self.response_issuer is not None,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, DiscoveryError
+from session_core.oidc.addresses import is_provider_url
+from session_core.oidc.claim_path import check_claim_path
+from session_core.oidc.provider.discovery import ProviderMetadata, parse_metadata
 from session_core.oidc.provider.registration import Registration, check_scopes
+from session_core.oidc.verify.claims import MAX_SKEW_SECONDS
 
-__all__ = ("SIGNING_ALGORITHMS", "OidcProvider")
+__all__ = ("SIGNING_ALGORITHMS", "TENANT", "OidcProvider")
 
 SIGNING_ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
 """What may sign a token: asymmetric algorithms only, whatever a provider's metadata lists. `none` has no signature;
 with HS256 the key would be the client secret or, in the classic confusion, the provider's public key (RFC 8725 2.1)."""
+TENANT: Final = "{tenantid}"
+"""Stands for the tenant in the issuer of a provider with several, as Entra ID writes it in its metadata."""
+_TENANT_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,23 @@ class OidcProvider(Registration):
     logged in at the provider since. Without it that is asked for, and not checked: for providers that never say `auth_time`."""
     use_userinfo: bool = True
     """Whether claims are also fetched from the userinfo endpoint, where there is one."""
+    metadata_url: str | None = None
+    """Where the metadata are, when not below the issuer (Azure AD B2C). They must name the configured issuer all the same."""
+    metadata: Mapping[str, Any] | None = None
+    """The metadata themselves (OpenID Connect Discovery 3), for a provider that publishes none: nothing is fetched then. At least
+    `authorization_endpoint`, `token_endpoint` and `jwks_uri`."""
+    tenants: Collection[str] | Callable[[str], bool] = ()
+    """Ids of the tenants whose users may log in, or a function that decides about one: for an issuer with the placeholder
+    `{tenantid}`. A token must name the issuer of the tenant that is its `tid`, and be signed by a key of that issuer. With the
+    subject, that issuer names the user."""
+    subject_claim: str = "sub"
+    """The path of the claim of the ID token that names the user, when not `sub`: it must never change or pass on to another.
+    A logout of the provider that names a user and no session cannot be carried out then."""
+    clock_tolerance_seconds: int = 60
+    """How far the provider's clock may be from ours, in seconds, at most 300."""
+    accept_id_token_replay_without_nonce: bool = False
+    """Log in without a nonce, for providers that do not return it. The risk: an ID token that was issued for another login here
+    is not recognised as such."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the provider."""
@@ -61,6 +86,70 @@ class OidcProvider(Registration):
             msg = "max_age is seconds, for example 3600"
             raise ConfigurationError(msg)
         check_scopes(self.acr_values)
+        check_claim_path(self.subject_claim, "subject_claim")
+        if not 0 <= self.clock_tolerance_seconds <= MAX_SKEW_SECONDS:
+            msg = f"clock_tolerance_seconds is between 0 and {MAX_SKEW_SECONDS}, for example 60"
+            raise ConfigurationError(msg)
+        self._check_metadata()
+        self._check_tenants()
+
+    def is_issuer(self, issuer: str) -> bool:
+        """Whether the users of this issuer are this provider's: one of its admitted tenants, where it has several."""
+        if not self.tenants:
+            return super().is_issuer(issuer)
+        before, _, after = self.issuer.partition(TENANT)
+        tenant = issuer.removeprefix(before).removesuffix(after)
+        return self.issuer.replace(TENANT, tenant) == issuer and self._admits(tenant)
+
+    def issuer_of(self, claims: Mapping[str, Any]) -> str | None:
+        """Return the issuer that a token with these claims must name; None for a tenant that is not admitted."""
+        if not self.tenants:
+            return self.issuer
+        tenant = claims.get("tid")
+        return self.issuer.replace(TENANT, tenant) if isinstance(tenant, str) and self._admits(tenant) else None
+
+    def given_metadata(self) -> ProviderMetadata | None:
+        """Return the metadata that the configuration holds, None where the provider publishes them."""
+        return None if self.metadata is None else parse_metadata({"issuer": self.issuer, **self.metadata}, self)
+
+    def _admits(self, tenant: str) -> bool:
+        # A lower-case UUID: the one spelling that Entra ID uses, so that a user has one issuer.
+        if not _TENANT_ID.match(tenant):
+            return False
+        return self.tenants(tenant) is True if callable(self.tenants) else tenant in self.tenants
+
+    def _any_issuer(self) -> str:
+        return self.issuer.replace(TENANT, "0") if self.tenants else self.issuer
+
+    def _check_metadata(self) -> None:
+        if self.metadata is not None and self.metadata_url is not None:
+            msg = "metadata and metadata_url exclude each other: metadata that are given are not fetched"
+            raise ConfigurationError(msg)
+        try:
+            self.given_metadata()
+        except DiscoveryError:
+            msg = (
+                "metadata need https URLs as authorization_endpoint, token_endpoint and jwks_uri; "
+                "an issuer there must be the configured one (OpenID Connect Discovery 3)"
+            )
+            raise ConfigurationError(msg) from None
+        if self.metadata_url is not None and not is_provider_url(self.metadata_url, allow_http=self.allow_http):
+            msg = "metadata_url must be an https URL, for example https://login.example.org/.well-known/openid-configuration"
+            raise ConfigurationError(msg)
+
+    def _check_tenants(self) -> None:
+        if not self.tenants:
+            return
+        if self.issuer.count(TENANT) != 1 or (self.metadata_url is None and self.metadata is None):
+            msg = f"tenants need {TENANT} in the issuer and a metadata_url, as the documentation for Entra ID shows"
+            raise ConfigurationError(msg)
+        ids = () if callable(self.tenants) else self.tenants
+        if isinstance(ids, str) or not all(map(_TENANT_ID.match, ids)):
+            msg = "tenants are the ids of tenants in lower case, for example 00000000-0000-0000-0000-000000000000"
+            raise ConfigurationError(msg)
+        if self.client_key is not None and self.client_assertion_audience == "issuer":
+            msg = 'with tenants there is no single issuer: client_assertion_audience="token_endpoint"'
+            raise ConfigurationError(msg)
 
     @property
     def scope(self) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from session_core.errors import ConfigurationError
 from session_core.oidc.addresses import is_provider_url, origin_of_url
 from session_core.oidc.provider.client_key import ClientKey
 
-__all__ = ("DEFAULT_ID", "Registration", "check_scopes")
+__all__ = ("DEFAULT_ID", "ClientSecret", "Registration", "check_scopes")
+
+ClientSecret: TypeAlias = Callable[[], str | Awaitable[str]]
+"""Called for every request to the provider: for a secret that changes, such as Apple's, which expires."""
 
 DEFAULT_ID: Final = "default"
 """The id of the provider that has the plain addresses."""
@@ -22,9 +25,15 @@ _OURS: Final = frozenset(
         "request_uri", "response_mode", "response_type", "scope", "state",
     }
 )  # fmt: skip
+_ASKED: Final = frozenset(
+    {"iss", "login_hint", "max_age", "next", "page", "prompt", "provider", "target_link_uri", "ui_locales", "unsent"}
+)
+"""What a login link says already; the others of these are for the provider."""
 _CHECKED: Final = frozenset({"acr_values", "max_age"})
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _MAX_PARAM: Final = 2048
+_PARAM: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}\Z")
+_MAX_LINK_PARAMS: Final = 10
 _METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
 _WITH_SECRET: Final = frozenset({"client_secret_basic", "client_secret_post"})
 
@@ -37,8 +46,9 @@ class Registration:
     """The provider's issuer identifier: with the subject, the name of a user here."""
     client_id: str
     """Who we are to the provider."""
-    client_secret: str | None = field(default=None, repr=False)
-    """What the provider gave us to prove that; `None` for a client that proves it by a key, or not at all."""
+    client_secret: str | ClientSecret | None = field(default=None, repr=False)
+    """What the provider gave us to prove that, or a function that returns it, called for every request and awaited where it is
+    asynchronous; `None` for a client that proves it by a key, or not at all."""
     client_key: ClientKey | None = None
     """The key for `private_key_jwt`; the provider has its public half."""
     id: str = DEFAULT_ID
@@ -55,6 +65,15 @@ class Registration:
     authorization_params: Mapping[str, str] = field(default_factory=dict)
     """Further parameters for the authorization endpoint, for example `{"audience": "..."}`. What the browser asks for at the
     login goes before them."""
+    link_params: Sequence[str] = ()
+    """Names of further parameters that a login link may set, `kc_idp_hint`, `organization` or `screen_hint` for example. Anyone
+    can write a link: do not name what a login must prove, and check the claims of what you do name (`org_id`)."""
+    end_session_endpoint: str | None = None
+    """Where a logout ends the session at the provider, where its metadata do not say so or name another place."""
+    logout_params: Mapping[str, str] = field(default_factory=dict)
+    """Further parameters of a logout, for example `{"federated": ""}`."""
+    logout_return_param: str = "post_logout_redirect_uri"
+    """The parameter that says where the browser is after a logout: `logout_uri` at Cognito, `returnTo` at Auth0's old address."""
     response_mode: Literal["query", "form_post"] = "query"
     """How the answer comes back: in the address, or as a form that the browser posts (OAuth 2.0 Form Post Response Mode)."""
     pushed_authorization_requests: Literal["auto", "required", "off"] = "auto"
@@ -66,12 +85,19 @@ class Registration:
     revoke_at_logout: bool = True
     """Whether a logout here revokes the login's tokens there (RFC 7009), at a provider that can. Some take that as the end of the
     user's consent, and end the tokens of the user's other sessions too."""
+    posted_user: bool = False
+    """Whether the member `user` of a response with `form_post` is a claim for `on_login`, where no other has that name. Apple
+    sends the user's name there, at the first login alone. The browser brings it and nothing signs it: never decide by it."""
+    accept_code_injection_without_pkce: bool = False
+    """Log in without PKCE, for providers that refuse it. The risk: whoever gets hold of another user's code can log in with it
+    here (RFC 9700 2.1.1); the nonce of an ID token prevents that only where it is checked."""
     allow_http: bool = False
     """Accept http for a provider on a loopback address: development only."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the provider."""
-        if not is_provider_url(self.issuer, allow_http=self.allow_http) or "?" in self.issuer:
+        issuer = self._any_issuer()
+        if not is_provider_url(issuer, allow_http=self.allow_http) or "?" in issuer:
             msg = (
                 "the issuer must be an https URL without query and fragment, for example https://login.example.org "
                 "(http needs allow_http and a loopback host)"
@@ -86,6 +112,7 @@ class Registration:
         self._check_authentication()
         self._check_choices()
         self._check_params()
+        self._check_logout()
 
     @property
     def scope(self) -> str:
@@ -95,7 +122,15 @@ class Registration:
     @property
     def origin(self) -> str:
         """Scheme, host and port of the issuer; a page that posts a logout form needs it in its CSP's form-action."""
-        return origin_of_url(self.issuer)
+        return origin_of_url(self._any_issuer())
+
+    def is_issuer(self, issuer: str) -> bool:
+        """Whether the users of this issuer are this provider's; compared character for character."""
+        return issuer == self.issuer
+
+    def _any_issuer(self) -> str:
+        """Return an issuer of this provider's form."""
+        return self.issuer
 
     def _check_authentication(self) -> None:
         method = self.token_endpoint_auth_method
@@ -119,6 +154,9 @@ class Registration:
         if self.response_mode not in {"query", "form_post"}:
             msg = "response_mode must be query or form_post"
             raise ConfigurationError(msg)
+        if self.posted_user and self.response_mode != "form_post":
+            msg = 'posted_user needs response_mode="form_post"'
+            raise ConfigurationError(msg)
         if self.reauthentication_prompt not in {"login", "select_account", "consent"}:
             msg = "reauthentication_prompt must be login, select_account or consent"
             raise ConfigurationError(msg)
@@ -126,8 +164,27 @@ class Registration:
             msg = "pushed_authorization_requests must be auto, required or off"
             raise ConfigurationError(msg)
 
+    def _check_logout(self) -> None:
+        if self.end_session_endpoint is not None and not is_provider_url(self.end_session_endpoint, allow_http=self.allow_http):
+            msg = "end_session_endpoint must be an https URL, for example https://login.example.org/logout"
+            raise ConfigurationError(msg)
+        names = [self.logout_return_param, *self.logout_params]
+        if len(set(names) | {"client_id", "id_token_hint", "state"}) != len(names) + 3 or not all(map(_PARAM.match, names)):
+            msg = 'logout_params are further parameters of a logout, for example {"federated": ""}; logout_return_param is a name'
+            raise ConfigurationError(msg)
+        if not all(len(value) <= _MAX_PARAM and (value.isprintable()) for value in self.logout_params.values()):
+            msg = f"the values of logout_params are printable text of at most {_MAX_PARAM} characters"
+            raise ConfigurationError(msg)
+
     def _check_params(self) -> None:
-        given = set(self.authorization_params)
+        given, links = set(self.authorization_params), set(self.link_params)
+        fit = not isinstance(self.link_params, str) and len(links) <= _MAX_LINK_PARAMS and all(map(_PARAM.match, links))
+        if not fit or links & (_OURS | _CHECKED | _ASKED):
+            msg = (
+                f"link_params are at most {_MAX_LINK_PARAMS} names that a login decides nothing by, "
+                'for example ("kc_idp_hint", "organization")'
+            )
+            raise ConfigurationError(msg)
         if clashing := _OURS & given:
             msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the login decides about them"
             raise ConfigurationError(msg)

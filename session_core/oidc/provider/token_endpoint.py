@@ -76,9 +76,10 @@ class TokenEndpoint:
 
     async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenResponse:
         """Exchange an authorization code. Sent once and never again: a second use of a code revokes the first's tokens."""
-        document = await self._request(
-            url, "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=code_verifier
-        )
+        params = {"code": code, "redirect_uri": redirect_uri}
+        if not self._provider.accept_code_injection_without_pkce:
+            params["code_verifier"] = code_verifier
+        document = await self._request(url, "authorization_code", **params)
         response = _parse(document, openid=self._openid)
         if self._openid and response.id_token is None:
             raise TokenExchangeError("id_token_missing" if document.get("id_token") is None else "token_malformed")
@@ -94,14 +95,14 @@ class TokenEndpoint:
         if metadata.revocation_endpoint is None:
             raise TokenExchangeError("revocation_not_offered")
         params = {"token": token, "token_type_hint": hint}
-        headers, form = self._client.prepare(params, token_endpoint=metadata.token_endpoint)
+        headers, form = await self._client.prepare(params, token_endpoint=metadata.token_endpoint)
         url = metadata.revocation_endpoint
         response = await self._http.send("POST", url, what="revocation", error=TokenExchangeError, headers=headers, form=form)
         if response.status != _OK:
             raise TokenExchangeError("revocation_status")
 
     async def _request(self, url: str, grant_type: str, **params: str) -> dict[str, Any]:
-        headers, form = self._client.prepare({"grant_type": grant_type, **params}, token_endpoint=url)
+        headers, form = await self._client.prepare({"grant_type": grant_type, **params}, token_endpoint=url)
         response = await self._http.send("POST", url, what="token", error=TokenExchangeError, headers=headers, form=form)
         if response.status != _OK:
             raise TokenExchangeError(error_reason(response))
@@ -145,7 +146,7 @@ async def fetch_userinfo(
         raise IdTokenError(f"userinfo_{refusal}")
     # 5.3.2: signed userinfo names its issuer and audience; what names others was not made for us.
     if optional_text(jws.claims.get("iss"), _MAX_ISSUER) is not None:
-        check_issuer(jws.claims, provider.issuer, IdTokenError)
+        check_issuer(jws.claims, provider.issuer_of(jws.claims), IdTokenError)
     if isinstance(jws.claims.get("aud"), str | list) and jws.claims["aud"]:
         check_audience(jws.claims, provider.client_id, IdTokenError)
     return jws.claims

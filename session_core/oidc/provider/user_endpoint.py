@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from session_core.errors import IdTokenError, TokenExchangeError
+from session_core.errors import TokenExchangeError
 from session_core.identity import Identity
 from session_core.oidc.addresses import is_provider_url, origin_of_url
 from session_core.oidc.strict_json import parse_json
+from session_core.oidc.verify.claims import subject_of
 
 if TYPE_CHECKING:
     from session_core.oidc.http import OpHttp
@@ -18,7 +19,6 @@ __all__ = ("UserEndpoint",)
 
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
-_MAX_SUBJECT: Final = 255
 
 
 class UserEndpoint:
@@ -38,7 +38,7 @@ class UserEndpoint:
         user = await self._fetch(self._provider.userinfo_endpoint, access_token)
         if not isinstance(user, dict):
             raise TokenExchangeError("userinfo_malformed")
-        identity = Identity(issuer=self._provider.issuer, subject=_subject(user.get(self._provider.subject_claim)))
+        identity = Identity(issuer=self._provider.issuer, subject=subject_of(user, self._provider.subject_claim))
         if self._provider.claims is None:
             return identity, user
         return identity, dict(await self._provider.claims(user, lambda url: self._fetch(url, access_token)))
@@ -55,14 +55,3 @@ class UserEndpoint:
             return parse_json(response.json_body())
         except ValueError:
             raise TokenExchangeError("userinfo_malformed") from None
-
-
-def _subject(value: object) -> str:
-    """Return the subject: text, or a whole number as text. `True` is a number to Python, and 1.0 equals 1: neither is a name."""
-    if value is None:
-        raise IdTokenError("sub_missing")
-    if type(value) is int:
-        value = str(value)
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_SUBJECT or not value.isascii() or not value.isprintable():
-        raise IdTokenError("sub_malformed")
-    return value

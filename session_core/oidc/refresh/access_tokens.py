@@ -91,7 +91,7 @@ class AccessTokens:
             raise LoginRequiredError
         relying_party = self._rps.of(tokens.provider, session.identity)
         try:
-            claims = await relying_party.userinfo(token, session.identity.subject)
+            claims = await relying_party.userinfo(token, relying_party.sub_of(session.identity, tokens))
         except TokenExchangeError as error:
             if error.reason == "userinfo_unauthorized":
                 raise LoginRequiredError from None

@@ -7,19 +7,30 @@ leads to is a new navigation.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 from typing import Any, Final
 
 from litestar import MediaType, Response
 from litestar.response import Redirect
 
-__all__ = ("leave",)
+__all__ = ("leave", "leave_by_form")
 
 _SEE_OTHER: Final = 303
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="0;url={url}"><title>One moment</title></head>
 <body><main><p><a href="{url}">Continue</a></p></main></body></html>
+"""
+_SCRIPT: Final = "document.forms[0].submit()"
+_SCRIPT_HASH: Final = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
+_POLICY: Final = f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'; frame-ancestors 'none'"
+"""Without `form-action`, which would also judge where the provider redirects to after the form."""
+_FORM: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>One moment</title></head>
+<body><main><form method="post" action="{action}">{fields}<button>Continue</button></form></main>
+<script>{script}</script></body></html>
 """
 
 
@@ -28,3 +39,11 @@ def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> 
     if not by_page:
         return Redirect(url, status_code=_SEE_OTHER, headers=headers)
     return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=MediaType.HTML, headers=headers)
+
+
+def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str] | None = None) -> Response[Any]:
+    """Return a page that posts `fields` to `action` at once, or by its button where there are no scripts."""
+    inputs = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items())
+    page = _FORM.format(action=escape(action), fields=inputs, script=_SCRIPT)
+    given = {**(headers or {}), "content-security-policy": _POLICY}
+    return Response(page, status_code=200, media_type=MediaType.HTML, headers=given)

@@ -155,14 +155,15 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
     asked: LoginRequest | None = None
     try:
         begun, session = await limited(request, relying_parties, "login", lambda: _moment_and_session(request, relying_parties))
-        asked = read_login_request(query)
+        also = relying_parties.link_params
+        asked = read_login_request(query, also)
         party = chosen_party(relying_parties, asked, path_id)
         if party is None:
             party = usual_party(relying_parties, session.identity if len(relying_parties) > 1 else None)
         if party is None and asked.prompt == "none":
             raise AuthorizationResponseError("provider_not_chosen")
         if party is None:
-            return choice_response(request, relying_parties, carried_params(query))
+            return choice_response(request, relying_parties, carried_params(query, also))
         hint = _id_token_hint(session, relying_parties, party) if asked.prompt == "none" else None
         revoked = await session.was_revoked()
         url, cookies = await party.start_login(asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked)
@@ -188,7 +189,7 @@ async def _moment_and_session(request: AnyRequest, relying_parties: RelyingParti
 def _id_token_hint(session: SessionHandle[Any], relying_parties: RelyingParties, party: RelyingParty) -> str | None:
     """Return the ID token of this browser's login at this provider: some providers need it with `prompt=none`."""
     tokens = relying_parties.vault.open(session.vault, session.identity)
-    if session.identity is None or tokens is None or session.identity.issuer != party.provider.issuer:
+    if session.identity is None or tokens is None or not party.provider.is_issuer(session.identity.issuer):
         return None
     return tokens.id_token
 

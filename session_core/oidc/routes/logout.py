@@ -20,7 +20,7 @@ from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.form_body import read_form_body
-from session_core.oidc.routes.leaving import leave
+from session_core.oidc.routes.leaving import leave, leave_by_form
 from session_core.oidc.routes.limited import count, limited
 from session_core.oidc.verify.claims import optional_text
 
@@ -57,27 +57,33 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
     """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0).
 
     A program that accepts JSON and no page gets `{"logout_url"}`, null where the provider has no logout: a `fetch` would
-    follow a redirect without showing the provider's page.
+    follow a redirect without showing the provider's page. Where the ID token is too long for an address, `logout_form` is what to
+    post in its place, `{"action", "fields"}`.
     """
     session = await session_of(request)
     identity, handle, base = session.identity, session.handle, relying_parties.base.at(request.scope)
     tokens = relying_parties.vault.open(session.vault, identity)
     # First, and whatever the provider does: a logout must not depend on the provider.
     await session.destroy()
-    url = None
+    end = None
     if identity is not None:
         await relying_parties.sessions.events.emit("logout.local", handle=handle, identity=identity)
         party = relying_parties.of_session(tokens.provider if tokens else None, identity)
         if party is not None:
             await revocation.revoke(party, tokens, handle=handle)
-            url = await party.end_session_url(tokens.id_token if tokens else None, base=base)
+            end = await party.end_session(tokens.id_token if tokens else None, base=base)
     headers = {"clear-site-data": _CLEAR}
     accepted = request.headers.get("accept", "")
     if "application/json" in accepted and "text/html" not in accepted:
-        return Response({"logout_url": url}, status_code=200, media_type=MediaType.JSON, headers=headers)
-    if url is None:
+        answer: dict[str, Any] = {"logout_url": end.url if end is not None else None}
+        if end is not None and end.form is not None:
+            answer["logout_form"] = {"action": end.action, "fields": end.form}
+        return Response(answer, status_code=200, media_type=MediaType.JSON, headers=headers)
+    if end is None:
         return Redirect(base.of(relying_parties.config.post_logout_path), status_code=_SEE_OTHER, headers=headers)
-    return leave(url, by_page=is_browser_navigation(request), headers=headers)
+    if end.form is not None and is_browser_navigation(request):
+        return leave_by_form(end.action, end.form, headers=headers)
+    return leave(end.url, by_page=is_browser_navigation(request), headers=headers)
 
 
 @post("/backchannel-logout", status_code=200, opt={"session": False, "cross_site": True}, summary="Back-channel logout")
@@ -158,7 +164,7 @@ async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party:
         await relying_parties.sessions.events.emit("logout.rejected", reason=error.reason)
         raise
     await count(request, relying_parties, "logout_frame")
-    await found.provider_logout.by_frame(sid)
+    await found.provider_logout.by_frame(params["iss"], sid)
     metadata, origins = found.discovery.known, {found.provider.origin}
     if metadata is not None and metadata.end_session_endpoint is not None:
         origins.add(origin_of_url(metadata.end_session_endpoint))

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from session_core.errors import IdTokenError
+from session_core.oidc.claim_path import claim_at
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from session_core.errors import OidcError
 
 __all__ = (
-    "SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number", "optional_number", "optional_text",
-    "text",
+    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number",
+    "optional_number", "optional_text", "subject_of", "text",
 )  # fmt: skip
 
 SKEW_SECONDS: Final = 60
-"""How far a provider's clock may be from ours."""
+"""How far a provider's clock may be from ours, unless the configuration says otherwise."""
+MAX_SKEW_SECONDS: Final = 300
+"""The most that it may say."""
 MAX_TEXT: Final = 255
 """The longest subject (OpenID Connect Core 2), and the longest of other identifiers here."""
 _MAX_NUMBER: Final = 2**53
@@ -33,10 +40,13 @@ def check_type(typ: str | None, expected: str, *, required: bool, error: type[Oi
         raise error("typ_header")
 
 
-def check_issuer(claims: dict[str, Any], issuer: str, error: type[OidcError]) -> None:
-    """Check `iss`, character for character."""
+def check_issuer(claims: dict[str, Any], issuer: str | None, error: type[OidcError]) -> str:
+    """Check `iss`, character for character, and return it. `issuer` is None for a tenant that is not admitted."""
+    if issuer is None:
+        raise error("tenant_not_admitted")
     if claims.get("iss") != issuer:
         raise error("iss_mismatch")
+    return issuer
 
 
 def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError]) -> None:
@@ -58,21 +68,29 @@ def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError
         raise error("azp_mismatch")
 
 
-def check_times(claims: dict[str, Any], *, now: float, max_age: int, error: type[OidcError], exp_required: bool = True) -> int:
+def check_times(
+    claims: dict[str, Any],
+    *,
+    now: float,
+    max_age: int,
+    error: type[OidcError],
+    exp_required: bool = True,
+    skew: int = SKEW_SECONDS,
+) -> int:
     """Check `exp`, `iat` (required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
 
-    Returns `iat` in whole seconds.
+    `skew` is how far the two clocks may be apart, in seconds. Returns `iat` in whole seconds.
     """
     expires = number(claims, "exp", error) if exp_required else optional_number(claims, "exp")
     issued = number(claims, "iat", error)
-    if expires is not None and now >= expires + SKEW_SECONDS:
+    if expires is not None and now >= expires + skew:
         raise error("expired")
-    if issued > now + SKEW_SECONDS:
+    if issued > now + skew:
         raise error("iat_in_future")
-    if issued < now - max_age - SKEW_SECONDS:
+    if issued < now - max_age - skew:
         raise error("iat_too_old")
     not_before = optional_number(claims, "nbf")
-    if not_before is not None and not_before > now + SKEW_SECONDS:
+    if not_before is not None and not_before > now + skew:
         raise error("nbf_in_future")
     return int(issued)
 
@@ -104,3 +122,17 @@ def optional_text(value: object, max_chars: int = MAX_TEXT) -> str | None:
     """Return an identifier, None when it is anything else than 1 to `max_chars` printable ASCII characters."""
     fit = isinstance(value, str) and 0 < len(value) <= max_chars and value.isascii() and value.isprintable()
     return value if fit else None  # type: ignore[return-value]
+
+
+def subject_of(claims: Mapping[str, Any], path: str) -> str:
+    """Return the subject at `path`: text, or a whole number as text. Raises `IdTokenError`.
+
+    `True` is a number to Python, and 1.0 equals 1: neither is a name.
+    """
+    value = claim_at(claims, path)
+    if value is None:
+        raise IdTokenError("sub_missing")
+    subject = optional_text(str(value) if type(value) is int else value)
+    if subject is None:
+        raise IdTokenError("sub_malformed")
+    return subject

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import IdTokenError
@@ -23,6 +24,7 @@ from session_core.oidc.verify.claims import (
     number,
     optional_number,
     optional_text,
+    subject_of,
     text,
 )
 from session_core.oidc.verify.jws import Jws, parse_jws
@@ -43,10 +45,13 @@ _HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.s
 class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     """What the login that the token answers to had asked for. `now` is Unix time in seconds.
 
-    `nonce` is None only for a refreshed token, which has none (OpenID Connect Core 12.2).
+    `nonce` is None for a refreshed token, which has none (OpenID Connect Core 12.2), and where the configuration does without.
+    `issuer_of` tells for claims which issuer they must name, None where none is admitted; `several_issuers`: they can be of
+    different ones, so a key of one must not sign for another.
     """
 
-    issuer: str
+    issuer_of: Callable[[Mapping[str, Any]], str | None]
+    several_issuers: bool = False
     client_id: str
     algorithms: frozenset[str]
     jwks_uri: str
@@ -58,6 +63,8 @@ class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     authenticated_within: float | None = None
     """The user must have logged in at the provider at most so many seconds before it issued the token. Both times are the
     provider's, so no difference of clocks counts; the seconds are those of our own clock between the login's start and now."""
+    subject_claim: str = "sub"
+    skew: int = SKEW_SECONDS
     timeless: bool = False
     """Judge only whose token it is, not whether it is of this moment: such a token may not be kept."""
 
@@ -77,19 +84,20 @@ async def validate_id_token(token: object, expected: ExpectedIdToken, keys: KeyC
     jws = parse_jws(token, algorithms=expected.algorithms, error=IdTokenError)
     # An access token or logout token of the same provider has the same issuer and may have the same audience.
     check_type(jws.typ, "jwt", required=False, error=IdTokenError)
-    refusal = await keys.refusal(jws, expected.jwks_uri, source="id_token")
+    claims = jws.claims
+    issuer = expected.issuer_of(claims)
+    refusal = await keys.refusal(jws, expected.jwks_uri, source="id_token", issuer=issuer if expected.several_issuers else None)
     if refusal is not None:
         raise IdTokenError(refusal)
-    claims = jws.claims
     if "events" in claims:
         raise IdTokenError("events_claim")
-    check_issuer(claims, expected.issuer, IdTokenError)
+    issuer = check_issuer(claims, issuer, IdTokenError)
     check_audience(claims, expected.client_id, IdTokenError)
     if not expected.timeless:
-        check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=IdTokenError)
+        check_times(claims, now=expected.now, max_age=_MAX_AGE_SECONDS, error=IdTokenError, skew=expected.skew)
     _check_nonce(claims, expected.nonce)
     _check_access_token_hash(jws, expected.access_token)
-    return ValidIdToken(_identity(claims, expected), claims)
+    return ValidIdToken(_identity(claims, expected, issuer), claims)
 
 
 def _check_nonce(claims: dict[str, Any], expected: str | None) -> None:
@@ -114,16 +122,18 @@ def _check_access_token_hash(jws: Jws, access_token: str) -> None:
         raise IdTokenError("at_hash_mismatch")
 
 
-def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
+def _identity(claims: dict[str, Any], expected: ExpectedIdToken, issuer: str) -> Identity:
     subject = text(claims, "sub", IdTokenError)
+    if expected.subject_claim != "sub":
+        subject = subject_of(claims, expected.subject_claim)
     acr, auth_time = optional_text(claims.get("acr")), optional_number(claims, "auth_time")
-    if auth_time is not None and auth_time > expected.now + SKEW_SECONDS and not expected.timeless:
+    if auth_time is not None and auth_time > expected.now + expected.skew and not expected.timeless:
         raise IdTokenError("auth_time_in_future")
     if expected.max_age is not None:
         # Asked for a recent login: the provider must say when it was, and it must have been recent (Core 3.1.3.7, 13).
         if auth_time is None:
             raise IdTokenError("auth_time_missing")
-        if expected.now - auth_time > expected.max_age + SKEW_SECONDS:
+        if expected.now - auth_time > expected.max_age + expected.skew:
             raise IdTokenError("auth_time_too_old")
     if expected.authenticated_within is not None:
         if auth_time is None:
@@ -133,7 +143,7 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken) -> Identity:
     if expected.acr_values and acr not in expected.acr_values:
         raise IdTokenError("acr_not_met")
     return Identity(
-        issuer=expected.issuer,
+        issuer=issuer,
         subject=subject,
         sid=optional_text(claims.get("sid")),
         # Not "now" where the provider does not say: a silent single sign-on proves no recent login.

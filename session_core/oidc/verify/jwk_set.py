@@ -40,7 +40,7 @@ def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
 def _parse(entry: object) -> VerificationKey | None:
     if not isinstance(entry, dict) or any(entry.get(name) for name in _PRIVATE):
         return None
-    kid, alg, use = (_text(entry.get(name)) for name in ("kid", "alg", "use"))
+    kid, alg, use, issuer = (_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
     operations = entry.get("key_ops")
     if use not in {None, "sig"} or (isinstance(operations, list) and operations and "verify" not in operations):
         return None
@@ -53,7 +53,7 @@ def _parse(entry: object) -> VerificationKey | None:
         key = _import(members, curve)
     except Exception:  # noqa: BLE001 - whatever a malformed key provokes, it is a key we cannot use
         return None
-    return None if key is None else VerificationKey(members["kty"], curve, kid, alg, key)
+    return None if key is None else VerificationKey(members["kty"], curve, kid, alg, key, issuer)
 
 
 def _text(value: object) -> str | None:

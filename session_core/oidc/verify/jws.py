@@ -39,13 +39,17 @@ PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 
 class VerificationKey(msgspec.Struct, frozen=True):
-    """A public key of the provider: what its JWK says about it, and the key. `curve` is empty for RSA."""
+    """A public key of the provider: what its JWK says about it, and the key. `curve` is empty for RSA.
+
+    `issuer` is whose tokens it signs, where the provider publishes keys of several (Entra ID).
+    """
 
     key_type: str
     curve: str
     kid: str | None
     alg: str | None
     key: Any
+    issuer: str | None = None
 
 
 class Jws(SecretStruct, frozen=True):

@@ -49,28 +49,35 @@ class KeyCache:
         self._refetched_at: dict[TokenSource, int] = {}
         self._flight: SingleFlight[None] = SingleFlight()
 
-    async def refusal(self, jws: Jws, jwks_uri: str, *, source: TokenSource) -> str | None:
+    async def refusal(self, jws: Jws, jwks_uri: str, *, source: TokenSource, issuer: str | None = None) -> str | None:
         """Return None when one of the provider's keys signed the token, else `unknown_key`, `bad_signature` or `too_many_keys`.
+
+        With an `issuer`, keys that the provider publishes for other issuers (the member `issuer` of a key) do not count.
 
         Raises `DiscoveryError` when there are no keys to judge by.
         """
         just_fetched = await self._freshen(jwks_uri, source)
         # A bad signature by a known kid asks again as well: a provider may rotate and keep the kid, or use none.
-        if self._is_signed(jws) or (not just_fetched and await self._refetch(jwks_uri, source) and self._is_signed(jws)):
+        if self._is_signed(jws, issuer) or (
+            not just_fetched and await self._refetch(jwks_uri, source) and self._is_signed(jws, issuer)
+        ):
             if source == "id_token":
                 self._refetched_at.pop(source, None)
             return None
-        candidates = self._candidates(jws)
+        candidates = self._candidates(jws, issuer)
         if len(candidates) > _MAX_TRIED:
             return "too_many_keys"
         return "bad_signature" if candidates else "unknown_key"
 
-    def _is_signed(self, jws: Jws) -> bool:
-        return any(verifies(jws, key) for key in self._candidates(jws)[:_MAX_TRIED])
+    def _is_signed(self, jws: Jws, issuer: str | None) -> bool:
+        return any(verifies(jws, key) for key in self._candidates(jws, issuer)[:_MAX_TRIED])
 
-    def _candidates(self, jws: Jws) -> list[VerificationKey]:
+    def _candidates(self, jws: Jws, issuer: str | None) -> list[VerificationKey]:
         """Return the fitting keys of the token's kid; where the token or a key has none, every fitting key is a candidate."""
         named = [key for key in self._keys if jws.kid is None or key.kid in {None, jws.kid}]
+        if issuer is not None:
+            tenant = str(jws.claims.get("tid"))
+            named = [key for key in named if key.issuer is None or key.issuer.replace("{tenantid}", tenant) == issuer]
         # The keys that bear the very name first: those without a name cannot push them beyond the limit.
         return sorted((key for key in named if fits(jws, key)), key=lambda key: key.kid is None)
 

@@ -267,10 +267,11 @@ def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("decode", [unquote, unquote_plus])
 @pytest.mark.parametrize("text", ["two words", "a+b", "100%", "a:b", "caf\u00e9 &=~*-._", " "], ids=ascii)
-def test_every_kind_of_decoder_reads_a_secret_as_it_is(decode: Callable[[str], str], text: str) -> None:
+async def test_every_kind_of_decoder_reads_a_secret_as_it_is(decode: Callable[[str], str], text: str) -> None:
     """Some servers decode as RFC 6749 2.3.1 says, others take `+` for itself."""
     provider = OidcProvider(issuer=ISSUER, client_id="an app", client_secret=text)
-    headers, form = ClientAuthentication(provider, FakeClock()).prepare({"grant_type": "x"}, token_endpoint=f"{ISSUER}/token")
+    client = ClientAuthentication(provider, FakeClock())
+    headers, form = await client.prepare({"grant_type": "x"}, token_endpoint=f"{ISSUER}/token")
     basic = base64.b64decode(headers["authorization"].removeprefix("Basic ")).decode()
     assert tuple(decode(part) for part in basic.split(":")) == ("an app", text)
     assert form == "grant_type=x"
