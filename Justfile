@@ -18,6 +18,10 @@ serve *ARGS:
 test *ARGS:
     uv run pytest {{ARGS}}
 
+# all tests, with those that take minutes
+test-all *ARGS:
+    uv run pytest -m '' {{ARGS}}
+
 # style, formatting, and who may import whom
 lint:
     uv run ruff check .
@@ -73,9 +77,10 @@ use-release VERSION:
 migrate:
     uv run alembic upgrade head
 
-# give the project a name of your own
-rename NAME:
-    uv run python scripts/rename.py {{NAME}}
+# give the project a name of your own, on its pages and in its texts; spaces are allowed
+[positional-arguments]
+rename *NAME:
+    uv run python scripts/rename.py "$@"
 
 # demo:begin
 # drop the demo; what is left logs in at your own provider

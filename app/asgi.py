@@ -32,7 +32,7 @@ from app.ops.stopping import GracefulStop
 from app.routes import account, admin, health, home, session_api, static, user_api
 from app.services import Services
 from app.session_data import AppSession
-from app.settings.production import production_problems, refuse_unfit
+from app.settings.production import posture, production_problems, refuse_unfit
 from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
 from app.web.errors import exception_handlers
@@ -119,7 +119,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         logging_config=None,
         debug=settings.app_debug,
         opt={
-            "posture_check": lambda: (judged.app_env, production_problems(judged), judged.is_production),
+            "posture_check": lambda: posture(judged),
             "command_context": lambda: _commanding(services),
         },
     )

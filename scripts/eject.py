@@ -1,8 +1,9 @@
-"""Drops the demo from a clone: its provider, its command, its tests. What is left logs in at a provider of your own.
+"""Drops the demo from a clone: its provider, its command, its tests, and what pages say of it.
 
     uv run python scripts/eject.py
 
-Text between lines with `demo:begin` and `demo:end` goes as well, in whatever file it stands. `git restore .` undoes it all.
+In any file, the lines from `demo:begin` to `demo:end` go, and so does a line with the mark `demo:line`. What stands between
+`demo:instead` and `demo:end` takes the place of the block. Logins then need your own provider. `git restore .` undoes it all.
 """
 
 from __future__ import annotations
@@ -15,18 +16,34 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e")
-_FILES: Final = ("scripts/screenshot.py",)
+_FILES: Final = (
+    "docs/adr/0009-embedded-provider.md",
+    "docs/assets/demo.png",
+    "scripts/eject.py",
+    "scripts/screenshot.py",
+    "tests/app/test_template.py",
+)
 _NOT_OURS: Final = frozenset({".git", ".venv", ".cache", "var", "node_modules", "dist", "build", "site", "__pycache__"})
-_TEXT: Final = frozenset({".py", ".toml", ".md", ".html", ".yml", ".yaml", ".css", ".ini", ".cfg", ""})
+_TEXT: Final = frozenset(
+    {".py", ".toml", ".md", ".html", ".yml", ".yaml", ".json", ".css", ".ini", ".cfg", ".example", ".service", ""}
+)
 _BLOCK: Final = re.compile(r"(?ms)^[^\n]*demo:begin[^\n]*\n.*?^[^\n]*demo:end[^\n]*\n")
+_INSTEAD: Final = re.compile(r"(?ms)^[^\n]*demo:instead[^\n]*\n(?P<text>.*?)^[^\n]*demo:end")
+_LINE: Final = re.compile(r"(?m)^[^\n]*demo:line[^\n]*\n")
 _IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) (?:tests\.)?auth_demo\b|[\"']auth_demo[.\"']")
+_MODULE: Final = re.compile(r"(?m)^\s*(?:from|import) (tests\.[\w.]+)")
+_ATTACK: Final = re.compile(r"attack\(\"([^\"]+)\"\)")
+_EDITS: Final = {
+    "app/settings/settings.py": (r"HAS_EMBEDDED_OP: Final = True", "HAS_EMBEDDED_OP: Final = False"),
+    "docs/explanation/architecture.md": (r"(?m)^auth_demo/ .*\n", ""),
+}
 _LINES: Final = r"(?:(?!\[)[^\n]*\n)*"
 _CONTRACT: Final = re.compile(rf'(?m)^\[\[tool\.importlinter\.contracts\]\]\n{_LINES}?source_modules = \["auth_demo{_LINES}')
-_MARK: Final = "demo:" + "begin"
 
 
 def eject(root: Path) -> list[str]:
     """Remove the demo below `root`; return what was done, one line each."""
+    proved = _attacks(root)
     done: list[str] = []
     for name in _DIRECTORIES:
         if (root / name).is_dir():
@@ -37,14 +54,43 @@ def eject(root: Path) -> list[str]:
             (root / name).unlink()
             done.append(f"removed {name}")
     for path in _files(root):
-        if path.suffix == ".py" and _is_below(path, root / "tests", root / "examples") and _IMPORT.search(_read(path)):
-            path.unlink()
-            done.append(f"removed {path.relative_to(root)}")
-        elif path != root / "scripts" / "eject.py" and _MARK in _read(path):
-            path.write_text(_BLOCK.sub("", _read(path)), encoding="utf-8")
+        text = _read(path)
+        if (left := _without_demo(text)) != text:
+            path.write_text(left, encoding="utf-8")
             done.append(f"changed {path.relative_to(root)}")
+    for name, (pattern, replacement) in _EDITS.items():
+        text = _read(root / name)
+        done += _written(root / name, text, re.sub(pattern, replacement, text))
+    done += _remove_dependent(root)
     done += _edit_pyproject(root / "pyproject.toml")
+    done += _edit_security(root, proved - _attacks(root))
     return done
+
+
+def _without_demo(text: str) -> str:
+    return _LINE.sub("", _BLOCK.sub(_instead, text))
+
+
+def _instead(block: re.Match[str]) -> str:
+    """Return the text that replaces a block: as it stands in a comment of Markdown, without `# ` elsewhere."""
+    found = _INSTEAD.search(block[0])
+    text = found["text"] if found else ""
+    return text if block[0].startswith("<!--") else re.sub(r"(?m)^( *)# ?", r"\1", text)
+
+
+def _remove_dependent(root: Path) -> list[str]:
+    """Remove tests and examples that import the demo, and those that import such a test, until there are none."""
+    done: list[str] = []
+    gone: set[str] = set()
+    while True:
+        paths = [path for name in ("tests", "examples") for path in sorted((root / name).rglob("*.py"))]
+        dependent = [path for path in paths if _IMPORT.search(_read(path)) or gone & set(_MODULE.findall(_read(path)))]
+        if not dependent:
+            return done
+        for path in dependent:
+            path.unlink()
+            gone.add(".".join(path.relative_to(root).with_suffix("").parts))
+            done.append(f"removed {path.relative_to(root)}")
 
 
 def _edit_pyproject(path: Path) -> list[str]:
@@ -53,10 +99,32 @@ def _edit_pyproject(path: Path) -> list[str]:
     # In lists of packages, whether on one line or on a line of their own.
     after = re.sub(r'(?m)^\s*"auth_demo(?:[./][^"]*)?",?\s*\n', "", after)
     after = re.sub(r'"auth_demo(?:[./][^"]*)?",\s*|,\s*"auth_demo(?:[./][^"]*)?"', "", after)
+    after = after.replace("The application stands on the demo, the demo on the library", "The application stands on the library")
+    after = re.sub(r" and the (?:cluster demo|demo provider|demo identity provider)\b", "", after)
+    return _written(path, before, after)
+
+
+def _edit_security(root: Path, lost: set[str]) -> list[str]:
+    """Drop the requirements that only the demo's tests proved, and the demo's tests from the table."""
+    requirements, table = root / "docs" / "security_requirements.toml", root / "docs" / "security.md"
+    before = _read(requirements)
+    kept = [line for line in before.splitlines(keepends=True) if line.partition("=")[0].strip().strip('"') not in lost]
+    done = _written(requirements, before, "".join(kept))
+    before = _read(table)
+    rows = [line for line in before.splitlines(keepends=True) if line.strip("| ").partition(" |")[0] not in lost]
+    text = re.sub(r"(?:<br>)?`tests/(?:auth_demo|e2e)/[^`]*`", "", "".join(rows)).replace("| <br>", "| ")
+    return done + _written(table, before, text)
+
+
+def _attacks(root: Path) -> set[str]:
+    return {name for path in (root / "tests").rglob("*.py") for name in _ATTACK.findall(_read(path))}
+
+
+def _written(path: Path, before: str, after: str) -> list[str]:
     if after == before:
         return []
     path.write_text(after, encoding="utf-8")
-    return ["changed pyproject.toml"]
+    return [f"changed {path.name}"]
 
 
 def _files(root: Path) -> list[Path]:
@@ -70,18 +138,14 @@ def _files(root: Path) -> list[Path]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+    except (FileNotFoundError, UnicodeDecodeError):
         return ""
-
-
-def _is_below(path: Path, *directories: Path) -> bool:
-    return any(directory in path.parents for directory in directories)
 
 
 def main() -> int:
     """Eject the demo from this clone; return the exit code."""
-    print("\n".join(eject(ROOT)) or "there is no demo here any more")
-    print("now set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET in .env, then: uv run serve")
+    print("\n".join(eject(ROOT)))
+    print("now set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET in .env, then: uv run litestar check")
     return 0
 
 

@@ -1,59 +1,101 @@
-"""Gives a clone its own name: the project's, and the one people read on its pages. Packages keep theirs.
+"""Makes a clone yours: its name, start page, README and documentation. The packages keep their names.
 
-    uv run python scripts/rename.py shop
+    uv run python scripts/rename.py Web Shop
 
-`git restore .` undoes it.
+The texts that it puts in place are in `scripts/owner/`. `git restore .` undoes it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+_TITLE: Final = re.compile(r"[^\W\d_](?:[\w .&'-]*[\w.])?")
 _MAX: Final = 60
+_BRAND: Final = re.compile(r'(<a class="brand".*> ).*</a>')
+_TEXTS: Final = {
+    "README.md": "README.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "index.md": "docs/index.md",
+    "welcome.html": "app/templates/welcome.html",
+}
 
 
-def rename(root: Path, name: str) -> list[str]:
-    """Write `name` where the old one stands; return the files changed. Raises `ValueError` for a name that cannot be one."""
-    if not _NAME.fullmatch(name) or len(name) > _MAX:
-        message = f"{name!r} is no good name; use lower-case letters, digits and hyphens, for example: just rename web-shop"
+def rename(root: Path, title: str) -> list[str]:
+    """Write `title` where the old name stands; return the files changed. Raises `ValueError` for a name that cannot be one."""
+    name = _project_name(title)
+    if not _TITLE.fullmatch(title) or len(title) > _MAX or not name:
+        message = (
+            f"{title!r} is not a usable name: begin with a letter, use letters, digits, spaces and . & ' - _, "
+            f"at most {_MAX} characters, for example: just rename Web Shop"
+        )
         raise ValueError(message)
     pyproject = root / "pyproject.toml"
     found = re.search(r'(?m)^name = "([^"]+)"$', pyproject.read_text(encoding="utf-8"))
     if found is None:
         message = "pyproject.toml has no project name"
         raise ValueError(message)
-    old, new = re.escape(found[1]), name.replace("_", "-")
-    changes = {
+    old, quoted = re.escape(found[1]), json.dumps(title, ensure_ascii=False)
+    edits: dict[str, list[tuple[str | re.Pattern[str], str]]] = {
         # The project itself, and the extras that refer to it.
-        pyproject: [(rf'(?m)^name = "{old}"$', f'name = "{new}"'), (rf'"{old}\[', f'"{new}[')],
-        root / "uv.lock": [(rf'"{old}"', f'"{new}"')],
-        root / "app" / "__init__.py": [(r'(?m)^NAME = "[^"]*"$', f'NAME = "{name}"')],
+        "pyproject.toml": [
+            (rf'(?m)^name = "{old}"$', f'name = "{name}"'),
+            (rf'"{old}\[', f'"{name}['),
+            (r'(?m)^description = ".*"$', f"description = {quoted}"),
+            (r"(?m)^keywords = .*\n", ""),
+        ],
+        "uv.lock": [(rf'"{old}"', f'"{name}"')],
+        "app/__init__.py": [(r'(?m)^NAME = ".*"$', f"NAME = {quoted}")],
+        "zensical.toml": [
+            (r'(?m)^site_name = ".*"$', f"site_name = {quoted}"),
+            (r'(?m)^site_description = ".*"$', f"site_description = {quoted}"),
+        ],
+        "auth_demo/servers.py": [(r'client_name=".*"', f"client_name={quoted}")],  # demo:line
+        "auth_demo/templates/cluster.html": [(_BRAND, rf"\1{title.replace('&', '&amp;')}</a>")],  # demo:line
+        "app/templates/base.html": [(r"(?m)^<span>Built on .*</span>$", "<span>{{ brand }}</span>")],
     }
-    changed = [path for path, edits in changes.items() if path.is_file() and _edit(path, edits)]
-    return [str(path.relative_to(root)) for path in changed]
+    changed = [file for file, changes in edits.items() if _edit(root / file, changes)]
+    for source, target in _TEXTS.items():
+        text = (root / "scripts" / "owner" / source).read_text(encoding="utf-8")
+        if _write(root / target, text.replace("[[title]]", title).replace("[[name]]", name)):
+            changed.append(target)
+    return changed
 
 
-def _edit(path: Path, edits: list[tuple[str, str]]) -> bool:
-    before = after = path.read_text(encoding="utf-8")
+def _project_name(title: str) -> str:
+    """Return the name of the Python project: lower-case ASCII letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def _edit(path: Path, edits: list[tuple[str | re.Pattern[str], str]]) -> bool:
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8")
     for pattern, replacement in edits:
-        after = re.sub(pattern, replacement, after)
-    if after != before:
-        path.write_text(after, encoding="utf-8")
-    return after != before
+        text = re.sub(pattern, replacement, text)
+    return _write(path, text)
+
+
+def _write(path: Path, text: str) -> bool:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
 
 
 def main() -> int:
     """Rename this clone; return the exit code."""
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the script and its one argument
+    if len(sys.argv) == 1:
         print("usage: just rename NAME", file=sys.stderr)
         return 2
     try:
-        changed = rename(ROOT, sys.argv[1])
+        changed = rename(ROOT, " ".join(sys.argv[1:]))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

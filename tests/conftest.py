@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from session_core.testing import FakeClock
+from tests.app.processes import OUR_SETTINGS
 from tests.support.security_marks import (  # noqa: F401 - pytest finds its hooks here
     pytest_collection_modifyitems,
     pytest_configure,
@@ -13,6 +17,28 @@ from tests.support.security_marks import (  # noqa: F401 - pytest finds its hook
     pytest_sessionstart,
     pytest_terminal_summary,
 )
+
+_TESTS = Path(__file__).parent
+_OF_THE_LIBRARY = {
+    "auth_demo",  # demo:line
+    "benchmarks",
+    "docs",
+    "e2e",  # demo:line
+    "interop",
+    "session_core",
+    "simulation",
+    "typing",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_and_no_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each test of the application in an empty directory, without settings: `.env` and `var/app.db` stay what they are."""
+    if request.path.relative_to(_TESTS).parts[0] in _OF_THE_LIBRARY:
+        return
+    for name in [name for name in os.environ if name.startswith(OUR_SETTINGS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture

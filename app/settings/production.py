@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 from app.settings.help import EXAMPLES
 from app.settings.report import Problem, SettingsError
+from app.settings.settings import EMBEDDED_ISSUER, HAS_EMBEDDED_OP, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic import SecretStr
 
-    from app.settings.settings import Settings
 
-__all__ = ("production_problems", "refuse_unfit")
+__all__ = ("posture", "production_problems", "refuse_unfit")
 
 _PLACEHOLDERS: Final = ("change", "default", "example", "secret", "password", "insecure", "development")
 _MIN_DISTINCT: Final = 8
@@ -27,6 +27,14 @@ _NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 def production_problems(settings: Settings) -> list[Problem]:
     """Return everything that must change before these settings may serve the public."""
     return [Problem(name.upper(), problem, EXAMPLES[name]) for name, problem in _findings(settings)]
+
+
+def posture(settings: Settings) -> tuple[str, list[Problem], bool]:
+    """Return for `litestar check` the environment, what is unfit for it, and whether that decides."""
+    if not settings.is_production and not HAS_EMBEDDED_OP and settings.oidc_issuer == EMBEDDED_ISSUER:
+        unset = "is not set: name your OpenID provider, with OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"
+        return settings.app_env, [Problem("OIDC_ISSUER", unset, EXAMPLES["oidc_issuer"])], True
+    return settings.app_env, production_problems(settings), settings.is_production
 
 
 def refuse_unfit(settings: Settings) -> None:
@@ -63,7 +71,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.uses_embedded_op:
         yield (
             "oidc_issuer",
-            "the embedded demo provider lets every visitor sign in as any user; name your own provider in production",
+            "the provider for development lets every visitor sign in as any user; name your own provider in production",
         )
     elif not settings.oidc_issuer.startswith("https://"):
         yield "oidc_issuer", "must be https in production"

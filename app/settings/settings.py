@@ -23,10 +23,12 @@ from session_core.errors import ConfigurationError
 from session_core.oidc.claim_path import check_claim_path
 from session_core.stores import open_store
 
-__all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "Settings", "load_settings")
+__all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "HAS_EMBEDDED_OP", "Settings", "load_settings")
 
 EMBEDDED_ISSUER: Final = "http://127.0.0.1:9000"
 EMBEDDED_CLIENT_ID: Final = "reference-app"
+HAS_EMBEDDED_OP: Final = True
+"""Whether this repository starts the provider that `EMBEDDED_ISSUER` names."""
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
 _MIN_SECRET: Final = 32
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -78,7 +80,7 @@ class Settings(BaseSettings):
 
     @property
     def uses_embedded_op(self) -> bool:
-        """Whether logins go to the demo's own identity provider, which lives on loopback only."""
+        """Whether logins go to a provider for development, which lives on loopback only."""
         return self.oidc_issuer.startswith("http://127.0.0.1:")
 
     @field_validator("session_secrets", "session_encryption_keys", mode="before")

@@ -161,6 +161,8 @@ def test_the_command_line_finds_the_application_without_being_told(tmp_path: Pat
         "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/app.db",
         "SESSION_SECRETS": "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB",
         "SESSION_ENCRYPTION_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY",
+        "OIDC_ISSUER": "https://login.example.org",
+        "OIDC_CLIENT_ID": "shop",
         "OIDC_CLIENT_SECRET": "client-secret-of-the-tests",
     }
     routes = run(ROOT, litestar, "routes", **keep)

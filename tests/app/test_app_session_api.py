@@ -20,18 +20,21 @@ HOUR, DAY = 3600, 86_400
 async def test_a_visitor_sees_defaults_and_leaves_no_trace(running: Running, client: httpx.AsyncClient) -> None:
     response = await client.get("/api/session")
     assert response.status_code == 200
-    assert response.json() == {
-        "theme": "light",
-        "language": "en",
-        "note": "",
-        "visits": 0,
-        "cart": [],
-        "theme_chosen": False,
-        "authenticated": False,
-        "created_at": None,
-        "idle_expires_at": None,
-        "absolute_expires_at": None,
-    }
+    assert (
+        response.json().items()
+        >= {
+            "theme": "light",
+            "language": "en",
+            "note": "",
+            "visits": 0,
+            "cart": [],
+            "theme_chosen": False,
+            "authenticated": False,
+            "created_at": None,
+            "idle_expires_at": None,
+            "absolute_expires_at": None,
+        }.items()
+    )
     assert "set-cookie" not in response.headers
     assert (await running.plugin.sessions.stats()).total == 0
 

@@ -9,20 +9,28 @@ import pytest
 
 from tests.app.processes import ROOT
 from tests.app.test_app_serve import SERVE, run
-from tests.auth_demo.demo_process import DEMO
+from tests.auth_demo.demo_process import DEMO  # demo:line
 from tests.support.ports import free_port
 
 LITESTAR = str(Path(sys.executable).parent / "litestar")
 NO_DATABASE = "postgresql+asyncpg://app:canary-password@127.0.0.1:1/app"
 
 
-@pytest.mark.parametrize("command", ["serve", "litestar run", "demo", "alembic"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "litestar run",
+        "demo",  # demo:line
+        "alembic",
+    ],
+)
 def test_a_database_that_is_down_is_one_line_in_development(tmp_path: Path, command: str) -> None:
     port = str(free_port())
     commands = {
         "serve": (*SERVE, "--port", port),
         "litestar run": (LITESTAR, "--app", "app:create_app", "run", "--port", port),
-        "demo": (*DEMO, "--no-browser", "--port", port, "--op-port", str(free_port())),
+        "demo": (*DEMO, "--no-browser", "--port", port, "--op-port", str(free_port())),  # demo:line
         "alembic": (str(Path(sys.executable).parent / "alembic"), "-c", str(ROOT / "alembic.ini"), "upgrade", "head"),
     }
     result = run(tmp_path, *commands[command], DATABASE_URL=NO_DATABASE)

@@ -36,7 +36,7 @@ def test_every_requirement_is_proved_or_explained(collected: list[Seen]) -> None
 def test_the_page_is_what_the_tests_make(collected: list[Seen]) -> None:
     """The run that this belongs to fails when any of these tests fails, or none of an id ran: so "passed" is no promise."""
     if not (ROOT / "tests" / "e2e").exists():
-        return  # a clone that dropped the demo dropped tests with it, and makes a page of its own
+        return  # a clone that dropped these tests makes a page of its own
     page = PAGE.read_text(encoding="utf-8")
     assert page == with_tables(page, tables(collected, requirements())), "run: uv run just security"
 

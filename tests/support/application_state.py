@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import structlog
 
 from app.data.database import migrate
-from tests.app.processes import OUR_SETTINGS
 
 __all__ = ("KEY", "SECRET", "empty_database", "global_state_is_restored", "migrated_file")
 
@@ -20,12 +18,8 @@ KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
 
 
 @pytest.fixture(autouse=True)
-def global_state_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings come from the test alone, and what the application sets for its process is undone."""
-    for name in os.environ:
-        if name.startswith(OUR_SETTINGS):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+def global_state_is_restored() -> Iterator[None]:
+    """Undo what the application sets for its process."""
     root, configuration = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     levels = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}

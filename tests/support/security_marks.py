@@ -100,5 +100,10 @@ def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str
 
 
 def _is_everything(config: pytest.Config) -> bool:
-    chosen = config.option.keyword or config.option.markexpr or config.option.collectonly or config.option.deselect
+    chosen = (
+        config.option.keyword
+        or config.option.markexpr not in {"", "not long"}
+        or config.option.collectonly
+        or config.option.deselect
+    )
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen

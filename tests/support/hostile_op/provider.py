@@ -1,6 +1,6 @@
 """An OpenID provider over real HTTP that obeys the specifications, except where a test tells it not to, login by login.
 
-It shares no code with the relying party, nor with the demo's provider: what it signs, it signs by itself.
+It shares no code with the relying party, nor with another provider of this repository: what it signs, it signs by itself.
 """
 
 from __future__ import annotations

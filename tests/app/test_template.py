@@ -1,0 +1,134 @@
+"""`just rename` and `just eject`, each on a copy of the repository: what is left still works."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.app.processes import ROOT
+from tests.support.ports import free_port
+from tests.support.tutorial import follow_tutorial
+
+BIN = Path(sys.executable).parent
+_LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "var", "__pycache__", "node_modules", ".*_cache", ".env", "dist", "build", "site", ".hypothesis", "results"
+)
+_PITCH = "Sessions that never lose a write"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    target = tmp_path / "clone"
+    shutil.copytree(ROOT, target, ignore=_LEFT_OUT)
+    return target
+
+
+def run(directory: Path, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin",
+        "PYTHONPATH": str(directory),
+        "HOME": str(Path.home()),
+    }
+    command = [sys.executable, *arguments] if arguments[0] == "-m" or arguments[0].endswith(".py") else list(arguments)
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+
+
+def test_rename_gives_the_project_a_name_and_it_still_starts(copy: Path) -> None:
+    result = run(copy, "scripts/rename.py", "Web", "Shop")
+    assert result.returncode == 0, result.stderr
+    project = tomllib.loads((copy / "pyproject.toml").read_text())
+    assert (project["project"]["name"], project["project"]["description"]) == ("web-shop", "Web Shop")
+    groups = project["dependency-groups"].values()
+    assert not any(str(requirement).startswith("session-core") for group in groups for requirement in group)
+    lock = tomllib.loads((copy / "uv.lock").read_text())
+    assert [package["name"] for package in lock["package"] if package.get("source") == {"editable": "."}] == ["web-shop"]
+    started = run(copy, sys.executable, "-c", "from app import NAME; from app.asgi import create_app; create_app(); print(NAME)")
+    assert started.stdout == "Web Shop\n", started.stderr
+    for page in ("README.md", "docs/index.md"):
+        assert (copy / page).read_text().startswith("# Web Shop\n")
+    for page in [copy / "README.md", copy / "docs" / "index.md", *(copy / "app" / "templates").glob("*.html")]:
+        assert _PITCH not in page.read_text(), page
+    assert "session_core" not in "".join(path.read_text() for path in (copy / "app" / "templates").glob("*.html"))
+    assert "[[" not in (copy / "README.md").read_text() + (copy / "docs" / "index.md").read_text()
+    assert tomllib.loads((copy / "zensical.toml").read_text())["project"]["site_name"] == "Web Shop"
+    assert run(copy, "scripts/rename.py", "shop2").returncode == 0
+    assert (copy / "README.md").read_text().startswith("# shop2\n")
+
+
+@pytest.mark.parametrize(
+    ("title", "name"), [("Café Österreich & Co.", "cafe-osterreich-co"), ("O'Neill", "o-neill"), ("web_shop", "web-shop")]
+)
+def test_a_display_name_is_written_as_it_is(copy: Path, title: str, name: str) -> None:
+    assert run(copy, "scripts/rename.py", title).returncode == 0
+    assert tomllib.loads((copy / "pyproject.toml").read_text())["project"]["name"] == name
+    assert run(copy, sys.executable, "-c", "from app import NAME; print(NAME)").stdout == f"{title}\n"
+    assert tomllib.loads((copy / "zensical.toml").read_text())["project"]["site_name"] == title
+
+
+@pytest.mark.parametrize("name", ["", " ", "1shop", "shop;rm", "../x", 'a"b', "a\nb", "<b>", "{{ x }}", "x" * 61])
+def test_rename_refuses_what_is_no_name(copy: Path, name: str) -> None:
+    before = (copy / "pyproject.toml").read_bytes()
+    result = run(copy, "scripts/rename.py", name)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert (copy / "pyproject.toml").read_bytes() == before
+
+
+def test_eject_drops_the_demo_and_every_mention_of_it(copy: Path) -> None:
+    result = run(copy, "scripts/eject.py")
+    assert result.returncode == 0, result.stderr
+    for name in ("auth_demo", "tests/e2e", "tests/auth_demo", "scripts/eject.py"):
+        assert not (copy / name).exists()
+    project = tomllib.loads((copy / "pyproject.toml").read_text())
+    assert list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]) == ["serve"]
+    words = ("auth_demo", "uv run demo", "just eject", "the demo", "demo:")
+    for file in copy.rglob("*"):
+        if file.is_file() and file.suffix not in {".pyc", ".png", ".lock"} and file.name != "CHANGELOG.md":
+            text = file.read_text(encoding="utf-8", errors="replace")
+            assert [word for word in words if word in text] == [], file
+    checked = run(copy, str(BIN / "litestar"), "--app", "app:create_app", "check")
+    assert checked.returncode == 1
+    assert "OIDC_ISSUER: is not set: name your OpenID provider" in checked.stderr
+    assert run(copy, "-m", "pytest", "tests", "--collect-only", "-q", "-n", "0").returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("steps", ["tutorial", "rename", "eject", "tutorial rename eject", "eject rename tutorial"])
+def test_a_clone_stays_green(copy: Path, steps: str) -> None:
+    for step in steps.split():
+        if step == "tutorial":
+            follow_tutorial(copy)
+        else:
+            done = run(copy, f"scripts/{step}.py", *(["Web Shop"] if step == "rename" else []))
+            assert done.returncode == 0, done.stderr
+    # pyright finds the packages in the environment that pyproject.toml names.
+    (copy / ".venv").symlink_to(sys.prefix)
+    checks = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["lint-imports"],
+        ["mypy"],
+        ["pyright"],
+        ["zensical", "build", "--strict"],
+        ["pytest", "-q", "-n", "2", "-m", "not long", *_tests(copy)],
+    ]
+    for command in checks:
+        done = run(copy, str(BIN / command[0]), *command[1:], seconds=900)
+        assert done.returncode == 0, " ".join(command) + "\n" + done.stdout[-8000:] + done.stderr[-4000:]
+    assert not (copy / "var" / "app.db").exists()
+    if "eject" not in steps:
+        code = "import sys; from auth_demo.demo import main; sys.exit(main())"
+        ports = ["--port", str(free_port()), "--op-port", str(free_port())]
+        smoked = run(copy, sys.executable, "-c", code, "--smoke", "--no-browser", *ports)
+        assert smoked.returncode == 0, smoked.stdout + smoked.stderr
+
+
+def _tests(root: Path) -> list[str]:
+    """The tests that know the application: its own, those of the documentation, and whatever the owner has added."""
+    return ["tests/app", "tests/docs", "tests/security/test_security_table.py", *map(str, (root / "tests").glob("test_*.py"))]
