@@ -1,4 +1,4 @@
-"""Build hook: the commands of the template (`demo`, `serve`) belong to the repository's own environment, never to the wheel."""
+"""Build hook: the commands of the template belong to the repository's own environment, never to the wheel."""
 
 from __future__ import annotations
 
