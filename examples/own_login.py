@@ -1,6 +1,6 @@
 """A login that is not OpenID Connect: a form, a password, the same sessions and guards.
 
-The one account and its password are constants, for the demonstration only: keep password hashes (argon2id) in a database,
+The one account and its password are constants, to keep the example short: keep password hashes (argon2id) in a database,
 and limit the rate of attempts.
 """
 

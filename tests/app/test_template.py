@@ -86,7 +86,7 @@ def test_eject_drops_the_demo_and_every_mention_of_it(copy: Path) -> None:
         assert not (copy / name).exists()
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]) == ["serve"]
-    words = ("auth_demo", "uv run demo", "just eject", "the demo", "demo:begin", "demo:line")
+    words = ("auth_demo", "uv run demo", "just eject", "the demo ", "the demo's", "demo:begin", "demo:line")
     for file in copy.rglob("*"):
         if file.is_file() and file.suffix not in {".pyc", ".png", ".lock"} and file.name != "CHANGELOG.md":
             text = file.read_text(encoding="utf-8", errors="replace")

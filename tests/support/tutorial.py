@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.docs.pages import fences
@@ -25,4 +26,5 @@ def follow_tutorial(root: Path) -> None:
         before, imports, after = text.partition("from app.routes import ")
         names, end, after = after.partition("\n")
         text = before + imports + ", ".join(sorted([*names.split(", "), "city"])) + end + after
-        asgi.write_text(text.replace("*home.handlers,\n", "*home.handlers,\n" + handlers, 1), encoding="utf-8")
+        text = re.sub(r"(?m)^ +\*\w+\.handlers,\n", lambda line: line[0] + handlers, text, count=1)
+        asgi.write_text(text, encoding="utf-8")
