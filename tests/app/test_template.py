@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 _LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "var", "__pycache__", "node_modules", ".*_cache", ".env", "dist", "build", "site", ".hypothesis", "results"
 )
-_PITCH = "Sessions that never lose a write"
+_PITCH = "never lose a write"
 
 
 @pytest.fixture
