@@ -21,10 +21,12 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -91,6 +93,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="*", help="files, as a pattern")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after that")
     options = parser.parse_args()
     plan = tomllib.loads((ROOT / "tests/mutants.toml").read_text(encoding="utf-8"))
     targets = [Target([file for pattern in each["files"] for file in _files(pattern)], each["tests"]) for each in plan["target"]]
@@ -104,14 +107,27 @@ def main() -> int:
             if any(mutant.target is target for mutant in chosen) and not _passes(directory, target):
                 print(f"the tests fail without a mutant: {' '.join(target.tests)}", file=sys.stderr)
                 return 2
+        equivalent = {(each["file"], each["before"], each["after"]) for each in plan.get("equivalent", [])}
+        end = monotonic() + options.seconds
+        counts: Counter[str] = Counter()
+
+        def judge(mutant: Mutant) -> None:
+            if monotonic() > end:
+                counts["not run"] += 1
+            elif not _survives(mutant, copies):
+                counts["killed"] += 1
+            elif (mutant.file, *mutant.changed()) in equivalent:
+                counts["equivalent"] += 1
+            else:
+                counts["survived"] += 1
+                print(f"\nSURVIVED\n{mutant.diff()}", flush=True)
+
+        chance = random.Random(options.seed)  # noqa: S311 - an order, no secret
+        chance.shuffle(chosen)
         with ThreadPoolExecutor(options.jobs) as pool:
-            survivors = [each for each in pool.map(lambda mutant: _survives(mutant, copies), chosen) if each is not None]
-    equivalent = {(each["file"], each["before"], each["after"]) for each in plan.get("equivalent", [])}
-    unexplained = [each for each in survivors if (each.file, *each.changed()) not in equivalent]
-    for mutant in unexplained:
-        print(f"\nSURVIVED\n{mutant.diff()}")
-    print(f"\n{len(chosen) - len(survivors)} killed, {len(survivors) - len(unexplained)} equivalent, {len(unexplained)} survived")
-    return 1 if unexplained else 0
+            list(pool.map(judge, chosen))
+    print(f"\n{', '.join(f'{count} {what}' for what, count in counts.items())}")
+    return 1 if counts["survived"] else 0
 
 
 def mutants_of(file: str, target: Target) -> list[Mutant]:
@@ -154,14 +170,14 @@ def _choose(targets: list[Target], options: argparse.Namespace) -> list[Mutant]:
     return chosen
 
 
-def _survives(mutant: Mutant, copies: SimpleQueue[Path]) -> Mutant | None:
+def _survives(mutant: Mutant, copies: SimpleQueue[Path]) -> bool:
     copy = copies.get()
     place = copy / mutant.file
     try:
         place.write_text(mutant.text, encoding="utf-8")
         survived = _passes(copy, mutant.target)
         print("S" if survived else ".", end="", flush=True)
-        return mutant if survived else None
+        return survived
     finally:
         shutil.copyfile(ROOT / mutant.file, place)
         copies.put(copy)

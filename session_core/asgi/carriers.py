@@ -34,9 +34,11 @@ class CookieCarrier:
         """Whether an older secret has signed the cookie; known when the id was read."""
         self.on_websocket = scope["type"] == "websocket"
 
-    def read_session_id(self) -> str | UncertainId | Awaitable[None] | None:
-        """Return the verified session id, or None; a bad cookie is an event, never an error."""
+    def read_session_id(self) -> str | UncertainId | tuple[str | UncertainId, ...] | Awaitable[None] | None:
+        """Return the verified session id, several of them, or None; a bad cookie is an event, never an error."""
         reading = self._services.cookies.read(self._headers)
+        if reading.several:
+            return reading.several
         if reading.rejected:
             return self._services.lifecycle.events.emit("cookie.rejected", reason=reading.rejected)
         if reading.needs_resign:

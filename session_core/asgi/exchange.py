@@ -266,10 +266,16 @@ class Exchange:
 
     def _with_cookie(self, headers: Headers, action: CookieAction) -> Headers:
         handle = self.handle
+        cookie = self._services.cookie
         if action == "delete":
-            return [*headers, (b"set-cookie", self._services.cookie.delete_header())]
-        cookie = handle.cookie()
-        return headers if cookie is None else [*headers, (b"set-cookie", self._services.set_cookie(*cookie))]
+            last = cookie.delete_header()
+        elif (held := handle.cookie()) is not None:
+            last = self._services.set_cookie(*held)
+        else:
+            return headers
+        # The former ones first: to a browser that tells them apart by less than we do, the last word is the new one.
+        former = cookie.former if handle.presents_several or cookie.known_former else ()
+        return [*headers, *((b"set-cookie", each.delete_header()) for each in former), (b"set-cookie", last)]
 
     async def _resign(self) -> None:
         """Give the browser its id again, signed with the first secret."""

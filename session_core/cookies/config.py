@@ -7,8 +7,10 @@ attributes it was set with. Both are therefore settled here, before the first re
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import msgspec
@@ -25,6 +27,7 @@ __all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
 
 _MAX_HEADER_BYTES: Final = 4096
 _SIGNED_ID_CHARS: Final = 2 + MAX_ID_CHARS + 1 + 43
+_MAX_FORMER: Final = 4
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 _PATH: Final = re.compile(r"/[!-+\--:<-~]*\Z")
@@ -52,15 +55,24 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`False` sends no Max-Age: the cookie ends with the browser's session. The server's timeouts hold either way."""
     partitioned: bool = False
     """A separate cookie jar per embedding site (CHIPS)."""
+    former_domains: Sequence[str] = ()
+    """What `domain` was before, where it was one. A browser keeps the former cookie beside the new one, until a response deletes
+    it: one that sets the cookie (a login), or that answers both. The cookie without a domain needs no mention for the latter."""
+    former_paths: Sequence[str] = ()
+    """What `path` was before. A longer one is not sent with every request, so it must be named here."""
 
     def __post_init__(self) -> None:
         """Refuse whatever could not stand in a Set-Cookie header at all."""
         if self.name is not None and not _NAME.match(self.name):
             _refuse("a cookie name is an RFC 9110 token", 'name="__Host-session"')
-        if self.domain is not None and not _DOMAIN.match(self.domain.lower()):
+        if not all(_DOMAIN.match(domain.lower()) for domain in (self.domain, *self.former_domains) if domain is not None):
             _refuse("a cookie domain is a plain host name without leading dot", 'domain="example.com"')
-        if not _PATH.match(self.path):
+        if not all(map(_PATH.match, (self.path, *self.former_paths))):
             _refuse("a cookie path begins with / and has no space, comma or semicolon", 'path="/"')
+        if any(isinstance(former, str) for former in (self.former_domains, self.former_paths)):
+            _refuse("former domains and paths are lists", 'former_domains=["example.com"]')
+        if len({*self.former_domains}) > _MAX_FORMER or len({*self.former_paths}) > _MAX_FORMER:
+            _refuse(f"at most {_MAX_FORMER} former domains and paths are deleted", 'former_domains=["example.com"]')
         if self.same_site not in _SAME_SITE:
             _refuse('same_site is one of "lax", "strict", "none"', 'same_site="lax"')
 
@@ -86,11 +98,27 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_prefix(cookie)
         # A session cookie is never longer than this, so that its header can never turn out too long during a request.
         cookie.set_header("x" * _SIGNED_ID_CHARS, 1)
-        return cookie
+        former = tuple(self._former(cookie))
+        for each in former:
+            _check_site(msgspec.structs.replace(each, path=cookie.path), base, https=https)  # any page may delete at any path
+            _check_prefix(each)
+        return msgspec.structs.replace(cookie, former=former, known_former=bool(self.former_domains or self.former_paths))
+
+    def _former(self, cookie: ResolvedCookie) -> Iterator[ResolvedCookie]:
+        """Yield every other cookie of this name that a browser may have from us."""
+        domains = dict.fromkeys((None, cookie.domain, *map(str.lower, self.former_domains)))
+        paths = dict.fromkeys((cookie.path, *self.former_paths))
+        for domain, path, partitioned in product(domains, paths, (False, True) if cookie.secure else (False,)):
+            if (domain, path, partitioned) != (cookie.domain, cookie.path, cookie.partitioned):
+                yield msgspec.structs.replace(cookie, domain=domain, path=path, partitioned=partitioned)
 
 
 class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One cookie of one site, every attribute settled. Made by `CookieConfig.resolve`."""
+    """One cookie of one site, every attribute settled. Made by `CookieConfig.resolve`.
+
+    `former`: the cookies of this name that a browser may have from the time before the settings were changed. `known_former`:
+    whether the settings name some of them, so that they are deleted before a browser has sent any.
+    """
 
     name: str
     domain: str | None
@@ -100,6 +128,8 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     same_site: Literal["lax", "strict", "none"]
     persistent: bool
     partitioned: bool
+    former: tuple[ResolvedCookie, ...] = ()
+    known_former: bool = False
 
     def set_header(self, value: str, max_age_seconds: int | None) -> bytes:
         """Return the value of the Set-Cookie header that sets the cookie; `value` is percent-encoded here.

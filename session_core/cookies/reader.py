@@ -1,7 +1,8 @@
-"""Finds the one genuine session id in a request's Cookie headers; no store is asked, nothing is written.
+"""Finds the genuine session ids in a request's Cookie headers; no store is asked, nothing is written.
 
-Cookies of one name can be several: a subdomain, another path or plain http can toss its own beside ours, in any order.
-So every candidate is read, and an id is believed only when the signature holds and no second genuine id contradicts it.
+Cookies of one name can be several: a subdomain, another path or plain http can toss its own beside ours, in any order, and
+after a change of `domain` or `path` browsers send the former cookie as well. So every candidate is read, and an id is believed
+only when the signature holds and no second genuine id contradicts it. Which of a few is live is for the store to say.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad
 
 _MAX_VALUE_BYTES: Final = 4096
 _MAX_CANDIDATES: Final = 32
+_MAX_GENUINE: Final = 4
+"""Ids that the store is asked about, for one request."""
 _REMEMBERED_LINES: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 1024
 """Of one line: a client must not decide how much memory its lines take."""
@@ -36,12 +39,14 @@ _MAX_REMEMBERED_BYTES: Final = 1024
 class CookieReading(msgspec.Struct, frozen=True):
     """What the Cookie headers say: an id, or why there is none (both `None`: there was no such cookie).
 
-    `needs_resign`: an older secret signed the cookie; set it again, signed by the first.
+    `needs_resign`: an older secret signed the cookie; set it again, signed by the first. `several`: different genuine ids, of
+    which `SessionLifecycle.choose` may find one to be live; empty when they are too many to ask.
     """
 
     session_id: str | UncertainId | None = None
     needs_resign: bool = False
     rejected: CookieRejection | None = None
+    several: tuple[str | UncertainId, ...] = ()
 
     def __repr__(self) -> str:
         """Hide the id: it is a bearer secret, and reprs end up in logs and tracebacks."""
@@ -68,8 +73,8 @@ def read_cookies(scope_headers: Iterable[tuple[bytes, bytes]], name: str | bytes
 def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCookie, signer: CookieSigner) -> CookieReading:
     """Return the session id that this request's cookie proves, or why there is none; never raises.
 
-    Junk beside the genuine cookie is ignored, whatever the order. Two different genuine ids are refused: one of them
-    was planted, and which one cannot be told.
+    Junk beside the genuine cookie is ignored, whatever the order. Two different genuine ids are refused: a former cookie or a
+    planted one is among them, and which one cannot be told without the store.
     """
     plain = _plain_id(headers, cookie.name, signer)
     if plain is not None:
@@ -80,7 +85,7 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     if len(values) > _MAX_CANDIDATES:
         # Not just cut off: the genuine cookie may be behind the cut, and an attacker's own before it.
         return CookieReading(rejected="too_many")
-    found: str | UncertainId | None = None
+    found: dict[str | UncertainId, None] = {}
     by_first = False
     for value in values:
         unsigned = signer.unsign(value)
@@ -90,14 +95,16 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
         presented = unsigned.value if is_session_id(unsigned.value) else UncertainId.parse(unsigned.value)
         if presented is None:
             rejected = rejected or "bad_form"
-        elif found is not None and found != presented:
-            return CookieReading(rejected="ambiguous")
         else:
-            found = presented
+            found[presented] = None
             by_first = by_first or unsigned.by_first_secret
-    if found is None:
-        return CookieReading(rejected=rejected)
-    return CookieReading(session_id=found, needs_resign=not by_first)
+    match list(found):
+        case []:
+            return CookieReading(rejected=rejected)
+        case [only]:
+            return CookieReading(session_id=only, needs_resign=not by_first)
+        case several:
+            return CookieReading(rejected="ambiguous", several=tuple(several) if len(several) <= _MAX_GENUINE else ())
 
 
 class SessionCookieReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -38,8 +39,8 @@ class SessionSource(Protocol):
     on_websocket: bool
     """Whether it is a WebSocket, which can never set the cookie."""
 
-    def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | None:
-        """Return the verified id that the browser presents; called once, when the session is loaded."""
+    def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | tuple[str | UncertainId, ...] | None:
+        """Return the verified id that the browser presents, or a few of them; called once, when the session is loaded."""
         ...
 
     def read_device(self) -> Device:
@@ -62,6 +63,8 @@ class SessionHandle(Generic[D]):
     """What the cookie holds instead while it is not known which id the session has."""
     cookie_action: CookieAction = None
     """What the response must do to the cookie."""
+    presents_several = False
+    """Whether the browser sends more than one genuine cookie, of which all but one should go."""
     loaded = False
     """Whether the session was asked for in this request."""
     response_started = False
@@ -150,7 +153,10 @@ class SessionHandle(Generic[D]):
         self._loading = waiting
         try:
             found = self.source.read_session_id()
-            presented = found if found is None or isinstance(found, str | UncertainId) else await found
+            if isinstance(found, tuple):
+                presented = await self._choose(found)
+            else:
+                presented = found if found is None or isinstance(found, str | UncertainId) else await found
             if presented is None:
                 self._adopt(None)
             elif isinstance(presented, str):
@@ -393,6 +399,17 @@ class SessionHandle(Generic[D]):
         return self._lifecycle is lifecycle
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _choose(self, presented: tuple[str | UncertainId, ...]) -> str | UncertainId | None:
+        """Return the id that is live of those that several cookies hold; the response makes it the only one."""
+        chosen = await self._lifecycle.choose(presented)
+        self.presents_several = True
+        if chosen is not None:
+            self.cookie_action = "set"
+        else:  # a login takes the place of all of them
+            ids = chain.from_iterable((each,) if isinstance(each, str) else each.ids for each in presented)
+            self._unreadable = tuple(dict.fromkeys(ids))
+        return chosen
 
     async def _take(self, presented: tuple[str, ...], session_id: str, snapshot: Snapshot | None) -> None:
         """Begin with what was found under the ids that the browser presented."""

@@ -161,6 +161,32 @@ class SessionLifecycle(Generic[D]):
             else:
                 return None
 
+    async def choose(self, presented: Sequence[str | UncertainId]) -> str | UncertainId | None:
+        """Return the one of several ids of a browser that opens a live session, or None.
+
+        Ids that lead nowhere any more count for nothing, nor do those that were rotated into the one that is live: they are left
+        from before a change of the cookie's domain or path. Where they lead to two sessions, one of them was planted: neither is
+        opened. Raises `StoreUnavailableError`.
+        """
+        opened: dict[str, str | UncertainId] = {session_key(each): each for each in presented if isinstance(each, str)}
+        # An id that stands in an uncertain one as well is that one's: reading it settles which id the session keeps.
+        opened |= {session_key(session_id): each for each in presented if not isinstance(each, str) for session_id in each.ids}
+        live: set[str] = set()
+        asked: set[str] = set()
+        keys = set(opened)
+        for _ in range(_MAX_MOVES):
+            traces = await trace(self.store, keys)
+            asked |= keys
+            live |= {key for key, found in traces.items() if found.successor is None}
+            keys = {found.successor for found in traces.values() if found.successor is not None} - asked
+            if not keys:
+                break
+        if len(live) == 1:
+            return opened.get(live.pop())
+        if live:
+            await self.events.emit("cookie.rejected", reason="ambiguous")
+        return None
+
     async def has_moved(self, session_ids: Sequence[str]) -> bool:
         """Whether one of these ids was replaced by another a moment ago. Raises `StoreUnavailableError`."""
         traces = await trace(self.store, [session_key(session_id) for session_id in session_ids])
@@ -287,7 +313,8 @@ class SessionLifecycle(Generic[D]):
         await self._refuse_ended(identity, begun)  # before anything of the session the browser has is touched
         now = self.clock.now()
         new_id.begun = begun
-        current = snapshot or await self._find_unreadable(unreadable)
+        found = [snapshot] if snapshot is not None else await self._find_unreadable(unreadable)
+        current = found[0] if found else None
         other = data if snapshot is None else self._blank()
 
         def log_in(record: SessionRecord) -> SessionRecord:
@@ -317,6 +344,8 @@ class SessionLifecycle(Generic[D]):
                 entered = session_id, new
         if entered is None:
             entered = await self.begin(first(data), device=login.device, identity=identity, vault=login.vault, new_id=new_id)
+        for another in found[1:]:  # of several cookies: the browser has one session from now on
+            await self._end_unreadable(another.key)
         await self._refuse_ended_meanwhile(new_id, entered[1], begun)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
@@ -341,8 +370,11 @@ class SessionLifecycle(Generic[D]):
 
     async def end_unreadable(self, session_id: str) -> None:
         """End what an id stands for when this application found no session under it: another version may read it."""
-        for key in await self.store.delete(session_key(session_id)):
-            await self.events.emit("session.destroyed", handle=handle_of(key), reason="unreadable")
+        await self._end_unreadable(session_key(session_id))
+
+    async def _end_unreadable(self, key: str) -> None:
+        for ended in await self.store.delete(key):
+            await self.events.emit("session.destroyed", handle=handle_of(ended), reason="unreadable")
 
     async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
         """Tell of a write that was not made."""
@@ -411,13 +443,14 @@ class SessionLifecycle(Generic[D]):
         except UndecodableError:
             return Snapshot(key, stored.version, stored.entry.expires_at, _UNREADABLE) if stored and any_version else None
 
-    async def _find_unreadable(self, session_ids: Sequence[str]) -> Snapshot | None:
-        """Return what is stored under exactly one of these ids: what such a session was rotated to is a session of its own."""
+    async def _find_unreadable(self, session_ids: Sequence[str]) -> list[Snapshot]:
+        """Return what is stored under exactly these ids: what such a session was rotated to is a session of its own."""
+        found = []
         for session_id in session_ids:
             stored = await self.store.load(session_key(session_id))
             if stored is not None:
-                return Snapshot(stored.key, stored.version, stored.entry.expires_at, _UNREADABLE)
-        return None
+                found.append(Snapshot(stored.key, stored.version, stored.entry.expires_at, _UNREADABLE))
+        return found
 
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())

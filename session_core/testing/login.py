@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -47,12 +48,23 @@ async def logged_in_cookie(app: Litestar, user: Identity | str, data: msgspec.St
 
 async def log_in(client: _HasCookies, app: Litestar, user: Identity | str, data: msgspec.Struct | None = None) -> None:
     """Log an asynchronous client of `app` in (see `logged_in_cookie`); works with any client that has `cookies`."""
-    name, value = await logged_in_cookie(app, user, data)
-    client.cookies[name] = value
+    _keep(client, app, *await logged_in_cookie(app, user, data))
 
 
 def log_in_sync(client: TestClient[Litestar], user: Identity | str, data: msgspec.Struct | None = None) -> None:
     """Log Litestar's synchronous test client in (see `logged_in_cookie`)."""
     with client.portal() as portal:
         name, value = portal.call(logged_in_cookie, client.app, user, data)
-    client.cookies[name] = value
+    _keep(client, client.app, name, value)
+
+
+def _keep(client: _HasCookies, app: Litestar, name: str, value: str) -> None:
+    """Put the cookie where the application's own Set-Cookie would: the next one replaces it, instead of standing beside it."""
+    cookie = app.plugins.get(SessionPlugin).config.resolved_cookie
+    keep, host = getattr(client.cookies, "set", None), urlsplit(str(getattr(client, "base_url", ""))).hostname
+    if keep is None or host is None:
+        client.cookies[name] = value
+        return
+    # As Python's cookie jars name them: a name of one part belongs to `.local`.
+    own = host if "." in host or ":" in host else f"{host}.local"
+    keep(name, value, domain=own if cookie.domain is None else f".{cookie.domain}", path=cookie.path)

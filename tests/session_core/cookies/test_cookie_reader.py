@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from session_core.cookies import CookieConfig, CookieReading, CookieSigner, read_cookies, read_session_id
+from session_core.ids import new_session_id
 
 NEW = "new-secret-new-secret-new-secret-new"
 OLD = "old-secret-old-secret-old-secret-old"
@@ -157,8 +158,16 @@ def test_the_tossing_check_bites_on_a_reader_that_strips_all_white_space() -> No
 def test_two_different_genuine_ids_are_refused_in_both_orders() -> None:
     """The attacker's own valid cookie, tossed from a subdomain, must not become the victim's session (fixation)."""
     planted = pair(OTHER_ID)
-    assert reading(GENUINE, planted) == reading(planted, GENUINE) == CookieReading(rejected="ambiguous")
-    assert reading(pair(OTHER_ID, CookieSigner([OLD])), GENUINE) == CookieReading(rejected="ambiguous")
+    assert reading(GENUINE, planted) == CookieReading(rejected="ambiguous", several=(ID, OTHER_ID))
+    assert reading(planted, GENUINE) == CookieReading(rejected="ambiguous", several=(OTHER_ID, ID))
+    old = pair(OTHER_ID, CookieSigner([OLD]))
+    assert reading(old, GENUINE, old) == CookieReading(rejected="ambiguous", several=(OTHER_ID, ID))
+
+
+def test_more_than_four_genuine_ids_are_not_even_named() -> None:
+    ids = tuple(new_session_id() for _ in range(5))
+    assert reading(*map(pair, ids[:4])).several == ids[:4]
+    assert reading(*map(pair, ids)) == CookieReading(rejected="ambiguous")
 
 
 def test_the_same_genuine_cookie_twice_is_one() -> None:

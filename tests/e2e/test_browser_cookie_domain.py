@@ -1,0 +1,109 @@
+"""A change of the session cookie's domain or path, and a cookie from a sibling host, in a real Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from session_core import CookieConfig
+from session_core.stores import MemoryStore
+from tests.support.sessions import make_app
+from tests.support.thread_server import listen, served
+
+pytestmark = pytest.mark.e2e
+
+
+class Switched:
+    """Applications on one store and one address, of which one answers."""
+
+    def __init__(self, public_url: str) -> None:
+        self.url = public_url
+        self.sibling = public_url.replace("app.", "sibling.")
+        self._store = MemoryStore()
+        self.use()
+
+    def use(self, **options: Any) -> None:
+        self.names_former = any(name.startswith("former") for name in options)
+        self._app = make_app(store=self._store, public_url=self.url, cookie=CookieConfig(name="session", **options))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def switched() -> Iterator[Switched]:
+    listening, port = listen()
+    app = Switched(f"http://app.example.test:{port}")
+    with served(app, listening):
+        yield app
+
+
+@pytest.fixture
+def page(browser: Browser, switched: Switched) -> Iterator[Page]:
+    context = browser.new_context(base_url=switched.url)
+    context.set_default_timeout(15_000)
+    yield context.new_page()
+    context.close()
+
+
+def log_in(page: Page, subject: str) -> None:
+    page.goto("/public")
+    assert page.evaluate(f"fetch('/login/{subject}', {{method: 'POST'}}).then(answer => answer.status)") == 201
+
+
+def subject(page: Page, path: str = "/read") -> Any:
+    page.goto("/public")
+    return page.evaluate(f"fetch('{path}').then(answer => answer.json()).then(answer => answer.subject)")
+
+
+def kept(page: Page) -> list[tuple[str, str]]:
+    """Where the session cookies of this browser belong."""
+    cookies = page.context.cookies()
+    return sorted((cookie["domain"], cookie["path"]) for cookie in cookies if cookie["name"] == "session")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"domain": "example.test"}),
+        ({"domain": "example.test"}, {"former_domains": ["example.test"]}),
+        ({"domain": "example.test"}, {"domain": "app.example.test", "former_domains": ["example.test"]}),
+        ({"path": "/read"}, {"former_paths": ["/read"]}),
+    ],
+)
+def test_a_user_stays_logged_in_and_one_cookie_is_left(
+    page: Page, switched: Switched, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    switched.use(**before)
+    log_in(page, "alice")
+    assert subject(page) == "alice"
+    switched.use(**after)
+    assert subject(page) == "alice"
+    log_in(page, "bob")
+    # Where the settings name the former cookie, the login deletes it; else the first request that sends both.
+    assert len(kept(page)) == (1 if switched.names_former else 2)
+    assert subject(page) == "bob"
+    assert len(kept(page)) == 1
+    assert subject(page) == "bob"
+
+
+@pytest.mark.attack("53")
+def test_a_sibling_host_cannot_put_its_own_session_in_the_place_of_one_that_lives(page: Page, switched: Switched) -> None:
+    switched.use()
+    log_in(page, "attacker")
+    planted = next(cookie for cookie in page.context.cookies() if cookie["name"] == "session")
+    page.context.clear_cookies()
+    log_in(page, "victim")
+    page.goto(f"{switched.sibling}/public")
+    page.evaluate(f"document.cookie = 'session={planted['value']}; domain=example.test; path=/'")
+    assert len(kept(page)) == 2
+    assert subject(page) is None
+    # The login of the victim ends what was planted, so it locks no one out.
+    log_in(page, "victim")
+    assert len(kept(page)) == 2
+    assert subject(page) == "victim"
+    page.context.clear_cookies(domain="app.example.test")
+    assert subject(page) is None
