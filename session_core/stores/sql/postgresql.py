@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
@@ -18,12 +18,14 @@ from session_core.stores.sql.link import Late, ServerClock
 from session_core.stores.sql.postgresql_url import parse_postgresql_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from session_core.stores.announcements import Heard
     from session_core.stores.sql.statements import Statement
 
 __all__ = ("PostgresqlDriver", "PostgresqlLink")
+
+T = TypeVar("T")
 
 _FACTS: Final = "SELECT pg_backend_pid(), extract(epoch FROM clock_timestamp())::float8"
 _NAMED_STATEMENTS: Final = 100
@@ -141,11 +143,21 @@ class PostgresqlLink:
         """See `Link.measure_clock`."""
         await self.clock.measure(self._ask)
 
+    async def _open(self, call: Awaitable[T]) -> T:
+        """Await a call of the driver. Where the connection is lost between two messages, asyncpg may raise `AttributeError`."""
+        try:
+            return await call
+        except AttributeError:
+            if not self.connection.is_closed():
+                raise
+            msg = "the connection was closed in the middle of a call"
+            raise asyncpg.ConnectionDoesNotExistError(msg) from None
+
     async def rows(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """See `Link.rows`."""
         text, names = statement.postgresql
         try:
-            rows: Sequence[Sequence[Any]] = await self.connection.fetch(text, *self._arguments(names, values))
+            rows: Sequence[Sequence[Any]] = await self._open(self.connection.fetch(text, *self._arguments(names, values)))
         except asyncpg.DivisionByZeroError:
             raise Late from None
         self.answered_at = monotonic()
@@ -154,13 +166,13 @@ class PostgresqlLink:
     async def count(self, statement: Statement, values: Mapping[str, Any]) -> int:
         """See `Link.count`."""
         text, names = statement.postgresql
-        status = await self.connection.execute(text, *self._arguments(names, values))
+        status = await self._open(self.connection.execute(text, *self._arguments(names, values)))
         self.answered_at = monotonic()
         return int(status.rpartition(" ")[2])
 
     async def script(self, text: str) -> None:
         """See `Link.script`."""
-        await self.connection.execute(text)
+        await self._open(self.connection.execute(text))
         self.answered_at = monotonic()
 
     async def begin(self) -> None:
@@ -196,7 +208,7 @@ class PostgresqlLink:
         self.connection.terminate()
 
     async def _ask(self) -> float:
-        process, time = await self.connection.fetchrow(_FACTS)
+        process, time = await self._open(self.connection.fetchrow(_FACTS))
         self.is_pooled = process != self.connection.get_server_pid()
         return float(time)
 

@@ -7,7 +7,6 @@ over, without a restart of the application. Routes without sessions answer all t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_valkey, replication, running
 from tests.support.sessions import client_of, cookie_of, make_app
+from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
 
@@ -93,9 +93,9 @@ class Ride:
         assert self.unknown <= 2, "it is not over"
 
     async def _timed(self, method: str, path: str) -> httpx.Response:
-        began = time.monotonic()
-        answer = await self.client.request(method, path)
-        assert time.monotonic() - began < TIMEOUT + PATIENCE
+        async with stopwatch() as watch:
+            answer = await self.client.request(method, path)
+            assert watch.seconds < TIMEOUT + PATIENCE
         assert "set-cookie" not in answer.headers
         assert cookie_of(self.client) == self.cookie
         return answer

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.sql.statements import LOAD
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.sql.sql_faults import frozen
@@ -65,6 +69,30 @@ class TestPostgresServer:
             await store.close()
         finally:
             await _execute(database, "ALTER DATABASE postgres RESET default_transaction_isolation")
+
+    async def test_a_connection_lost_between_two_messages_is_replaced(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The driver has no protocol then, and raises an error that is none of its own."""
+        store = SqlStore(database, pool_size=1)
+        await store.open()
+        prepare = asyncpg.Connection._get_statement
+        lost: list[asyncpg.Connection] = []
+
+        async def lost_after_preparing(self: asyncpg.Connection, *args: Any, **options: Any) -> Any:
+            statement = await prepare(self, *args, **options)
+            if not lost and "FROM sessions" in args[0]:
+                lost.append(self)
+                self.terminate()
+                await asyncio.sleep(0)
+            return statement
+
+        monkeypatch.setattr(asyncpg.Connection, "_get_statement", lost_after_preparing)
+        async with store._database.pool.lend(monotonic() + 5) as link:
+            with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                await link.rows(LOAD, {"keys": ["k"], "now": 0})
+        assert await store.claim("name", 2**52) is True
+        await store.close()
 
     async def test_connections_that_the_server_closed_are_replaced(self, database: str) -> None:
         """A restarted server must not log a user out, nor need a restart of the application."""
