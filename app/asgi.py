@@ -27,6 +27,7 @@ from app.application import Application
 from app.data.audit import COMMAND_LINE, acting
 from app.data.database import SCHEMA_REVISION, DatabaseUnavailableError, migrate
 from app.ops.access_log import AccessLog
+from app.ops.live_sessions import count_sessions
 from app.ops.log import configure_logging
 from app.ops.stopping import GracefulStop
 from app.routes import account, admin, health, home, session_api, static, user_api
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from litestar.connection import ASGIConnection
 
-    from session_core import SessionHandle
+    from session_core import SessionHandle, SessionManager
 
 __all__ = ("create_app",)
 
@@ -101,7 +102,7 @@ def _assemblable(settings: Settings) -> Settings:
 def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Application:
     configure_logging(level=settings.app_log_level, as_json=settings.is_production)
     services = Services(settings, clock)
-    login = OidcPlugin(_oidc_config(services))
+    kept, login = SessionPlugin(_session_config(services)), OidcPlugin(_oidc_config(services))
     app = Application(
         route_handlers=[
             Router("/", route_handlers=[*home.handlers, *account.handlers, *admin.handlers], guards=[limit_forms]),
@@ -110,10 +111,10 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
             *health.handlers,
             *static.handlers,
         ],
-        plugins=[SessionPlugin(_session_config(services)), login],
+        plugins=[kept, login],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=exception_handlers(),
-        lifespan=[lambda _: _running(services, login)],
+        lifespan=[lambda _: _running(services, login, kept.sessions)],
         openapi_config=_openapi(settings),
         request_max_body_size=_MAX_BODY,
         logging_config=None,
@@ -131,6 +132,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         services.metrics,
         settings.trusted_proxies,
         loud=settings.is_production,
+        traces=services.traces,
     )
     app.graceful_stop = app.asgi_handler = GracefulStop(logged, flush=partial(services.audit.finish, _FLUSH_SECONDS))
     return app
@@ -159,6 +161,7 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
         max_anonymous_per_client=settings.limit_anonymous,
         exempt_clients=[str(network) for network in settings.limit_exempt],
         on_event=[services.metrics.happened, services.audit.record],
+        observers=[services.metrics, *([services.traces.calls] if services.traces else [])],
         roles=roles,
         is_active=services.users.is_active,
         device=device,
@@ -213,16 +216,20 @@ async def _prepare(services: Services) -> None:
 
 
 @asynccontextmanager
-async def _running(services: Services, login: OidcPlugin) -> AsyncIterator[None]:
+async def _running(services: Services, login: OidcPlugin, sessions: SessionManager) -> AsyncIterator[None]:
     """Run what lives as long as the application, after `_prepare`."""
     await services.audit.open()
     # The first login need not wait for it, and pages know where a logout may lead. A provider that is out stops nothing.
     asking_provider = asyncio.create_task(_ask_provider(login))
+    counting = asyncio.create_task(count_sessions(services.metrics, sessions, services.settings.app_count_seconds))
     try:
         yield
     finally:
         asking_provider.cancel()
+        counting.cancel()
         await services.audit.close()
+        if services.traces is not None:
+            await services.traces.close()
         await services.database.close()
 
 

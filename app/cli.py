@@ -60,9 +60,12 @@ def serve(arguments: Sequence[str] | None = None) -> int:
             print(f"error: DATABASE_URL: {error}", file=sys.stderr)
             return 1
     with ExitStack() as resources:
-        if options.workers > 1:
+        if options.workers > 1 or settings.app_metrics_address is not None:
             # Workers share their numbers through files there; without it /metrics would show one worker's at random.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = resources.enter_context(tempfile.TemporaryDirectory())
+        if problem := _serve_metrics(settings):
+            print(f"error: {problem}", file=sys.stderr)
+            return 1
         configure_logging(level=settings.app_log_level, as_json=settings.is_production)
         _announce(settings, options, connections)
         _run(options, connections)
@@ -127,6 +130,20 @@ def _refuse_unshared(settings: Settings, workers: int) -> None:
     if workers > 1 and kind == "memory":
         message = f"sessions in memory are known to one process only, not to {workers} workers"
         raise SettingsError([Problem("SESSION_STORE", message, "use --workers 1, or another store")])
+
+
+def _serve_metrics(settings: Settings) -> str | None:
+    """Answer /metrics on its own address, where there is one; return what is wrong with it."""
+    if settings.app_metrics_address is None:
+        return None
+    from app.ops.metrics import serve_metrics  # noqa: PLC0415 - reads PROMETHEUS_MULTIPROC_DIR when it is imported
+
+    address = urlsplit(f"//{settings.app_metrics_address}")
+    host, port = address.hostname or "", address.port or 0
+    if problem := address_problem(host, port, f"APP_METRICS_ADDRESS={host}:"):
+        return problem
+    serve_metrics(host, port)
+    return None
 
 
 def _announce(settings: Settings, options: argparse.Namespace, connections: int) -> None:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from litestar.di import NamedDependency
 
+from app import NAME
 from app.data.audit import AuditTrail
 from app.data.database import Database
 from app.data.users import Users
 from app.ops.metrics import Metrics
+from app.settings.report import Problem, SettingsError
 from app.web.pages import Pages
 from session_core.errors import LoginRequiredError
 
 if TYPE_CHECKING:
     from app.data.users import User
+    from app.ops.traces import Traces
     from app.session_data import AppSession
     from app.settings.settings import Settings
     from session_core import Clock, SessionHandle
@@ -30,8 +33,9 @@ class Services:
         self.clock = clock
         self.database = Database(settings.database_url)
         self.users = Users(self.database, clock)
-        self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days)
         self.metrics = Metrics()
+        self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days, watch=self.metrics)
+        self.traces = _traces() if settings.app_traces else None
         self.pages = Pages(clock)
 
     async def user_of(self, session: SessionHandle[AppSession]) -> User | None:
@@ -45,6 +49,15 @@ class Services:
         if user is None:
             raise LoginRequiredError
         return user
+
+
+def _traces() -> Traces:
+    try:
+        from app.ops.traces import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        problem = Problem("APP_TRACES", "needs packages that are not installed", "uv sync --group app-telemetry")
+        raise SettingsError([problem]) from None
+    return Traces(NAME)
 
 
 Injected: TypeAlias = NamedDependency[Services]

@@ -9,6 +9,7 @@ import msgspec
 
 from session_core.asgi.exchange import SessionServices
 from session_core.asgi.same_origin import SameOriginRule
+from session_core.calls import Calls
 from session_core.connections.live import LiveConnections
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
@@ -43,7 +44,10 @@ class SessionApplication(Generic[D]):
     def __init__(self, config: SessionConfig[D], framework: Framework) -> None:
         self.config = config
         self.events = Events(config.clock, tuple(config.on_event))
-        self.store = GuardedStore(config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage)
+        self.calls = Calls(config.observers)
+        self.store = GuardedStore(
+            config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage, calls=self.calls
+        )
         self._refuse_impossible()
         self.lifecycle: SessionLifecycle[D] = SessionLifecycle(
             store=self.store,
@@ -58,7 +62,7 @@ class SessionApplication(Generic[D]):
         self.limits = RateLimits(self.store, config.clock, self.events, exempt=config.exempt_networks)
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
-        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events)
+        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls)
         self.connections = (
             None
             if config.close_connections == "never"

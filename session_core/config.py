@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 
 import msgspec
 
+from session_core.calls import CallObserver
 from session_core.clock import Clock, SystemClock
 from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
@@ -91,6 +92,8 @@ class SessionConfig(Generic[D]):
     ended; not with `close_connections="never"`."""
     on_event: Sequence[EventListener] = ()
     """Called with every event, in the request it belongs to."""
+    observers: Sequence[CallObserver] = ()
+    """Shown each call to the store and to the providers: for latencies and traces."""
     roles: RoleResolver = _roles_in_data
     """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async, and is
     asked in every guarded request, so that a role that was taken away is gone at once."""

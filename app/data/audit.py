@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.data.database import Database
     from session_core import Clock, Event, SessionHandle
 
-__all__ = ("COMMAND_LINE", "AuditEntry", "AuditTrail", "acting")
+__all__ = ("COMMAND_LINE", "AuditEntry", "AuditTrail", "AuditWatch", "acting")
 
 _CAPACITY: Final = 10_000
 _BATCH: Final = 200
@@ -75,6 +75,18 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
 
+class AuditWatch(Protocol):
+    """Told how the trail is doing."""
+
+    def audit_waits(self, entries: int) -> None:
+        """So many entries are not written yet."""
+        ...
+
+    def audit_lost(self) -> None:
+        """One entry could not be kept."""
+        ...
+
+
 @contextmanager
 def acting(actor: str) -> Iterator[None]:
     """Record what happens inside the block, to other users, as done by `actor`."""
@@ -88,7 +100,7 @@ def acting(actor: str) -> Iterator[None]:
 class AuditTrail:
     """Keeps the trail of one application."""
 
-    def __init__(self, database: Database, clock: Clock, *, days: int) -> None:
+    def __init__(self, database: Database, clock: Clock, *, days: int, watch: AuditWatch | None = None) -> None:
         self._database = database
         self._clock = clock
         self._days = days
@@ -100,6 +112,7 @@ class AuditTrail:
         self._trim_at = 0
         self.lost = 0
         """Entries that could not be kept because the database was out for too long; they are in the log."""
+        self._watch = watch
 
     async def open(self, *, trims: bool = True) -> None:
         """Start writing and, with `trims`, forgetting what is older than it is kept."""
@@ -202,9 +215,17 @@ class AuditTrail:
                 self._queue.put_nowait(entry)
             except asyncio.QueueFull:
                 self._lose(entry)
+        if entries:
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        if self._watch is not None:
+            self._watch.audit_waits(self._queue.qsize() + len(self._batch))
 
     def _lose(self, entry: AuditEntry) -> None:
         self.lost += 1
+        if self._watch is not None:
+            self._watch.audit_lost()
         fields = {name: value for name, value in msgspec.structs.asdict(entry).items() if value is not None}
         _log.error("audit entry lost", event_name=fields.pop("event"), **fields)
 
@@ -219,6 +240,7 @@ class AuditTrail:
                 written, self._batch = len(self._batch), []
                 for _ in range(written):
                     self._queue.task_done()
+                self._tell_waiting()
             self._put(self._repeats.due(self._clock.now()))
             pause = _TRIM_PAUSE if trims and await self._trim_if_due() else _TICK
 

@@ -5,9 +5,10 @@ Outermost: everything inside can tell which request it belongs to (`current_requ
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 from litestar.enums import ScopeType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from app.ops.metrics import Metrics
+    from app.ops.traces import Traces
     from app.settings.settings import Network
 
 __all__ = ("AccessLog",)
@@ -27,24 +29,30 @@ __all__ = ("AccessLog",)
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.access")
 _QUIET = ("/static/", "/health/", "/metrics")
 _SERVER_ERROR = 500
+_HEADER: Final = b"x-request-id"
+_GRAMMAR: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class AccessLog:
     """ASGI wrapper around the whole application."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, trusted_proxies: Sequence[Network], *, loud: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, trusted_proxies: Sequence[Network], *, loud: bool, traces: Traces | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._trusted = trusted_proxies
         self._loud = loud
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request and say how it went."""
         if scope["type"] not in {ScopeType.HTTP, ScopeType.WEBSOCKET}:
             await self._app(scope, receive, send)
             return
-        request = RequestContext(secrets.token_hex(8), client_address(scope, self._trusted), user_agent(scope))
+        request = RequestContext(_request_id(scope), client_address(scope, self._trusted), user_agent(scope))
+        end_span = self._traces.begin(scope, request.request_id) if self._traces else None
         token = current_request.set(request)
         started = time.perf_counter()
         status = _SERVER_ERROR
@@ -53,6 +61,9 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # A copy: Litestar's response cache keeps the message.
+                headers = [*(message.get("headers") or ()), (_HEADER, request.request_id.encode())]
+                message = cast("Message", {**message, "headers": headers})
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)
@@ -62,16 +73,15 @@ class AccessLog:
                 try:
                     await self._app(scope, receive, send_noting_status)
                 finally:
-                    self._tell(scope, request, status, time.perf_counter() - started)
+                    method, route = _method_and_route(scope)
+                    self._metrics.answered(method, route, status, time.perf_counter() - started)
+                    self._log(scope, request, method, status, time.perf_counter() - started)
+                    if end_span is not None:
+                        end_span(method, route, status)
         finally:
             current_request.reset(token)
 
-    def _tell(self, scope: Scope, request: RequestContext, status: int, seconds: float) -> None:
-        method = cast("Any", scope).get("method", "WS")
-        method = method if method in _METHODS or method == "WS" else "other"
-        # The route's pattern, not the path: a client can invent as many paths as it likes.
-        route = cast("Any", scope).get("path_template") or "unmatched"
-        self._metrics.answered(method, route, status, seconds)
+    def _log(self, scope: Scope, request: RequestContext, method: str, status: int, seconds: float) -> None:
         path = scope["path"]
         routine = not self._loud or path.startswith(_QUIET)
         tell = _log.error if status >= _SERVER_ERROR else (_log.debug if routine else _log.info)
@@ -83,3 +93,18 @@ class AccessLog:
             milliseconds=round(seconds * 1000, 1),
             client=request.ip,
         )
+
+
+def _method_and_route(scope: Scope) -> tuple[str, str]:
+    method = cast("Any", scope).get("method", "WS")
+    # The route's pattern, not the path: a client can invent as many paths as it likes.
+    route = cast("Any", scope).get("path_template") or "unmatched"
+    return method if method in _METHODS or method == "WS" else "other", route
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the id that a proxy or a client has given to the request, if it is of the form of one; else a new one."""
+    given = [value for name, value in scope["headers"] if name == _HEADER]
+    if len(given) == 1 and _GRAMMAR.fullmatch(given[0]):
+        return given[0].decode("ascii")
+    return secrets.token_hex(8)

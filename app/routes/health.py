@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Awaitable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from litestar import get
+from litestar import Request, get
+from litestar.exceptions import NotAuthorizedException, NotFoundException
 from litestar.response import Response
 
 from app.ops.metrics import CONTENT_TYPE
@@ -47,9 +49,16 @@ async def ready(services: Injected, sessions: Sessions) -> Response[dict[str, An
 
 
 @get("/metrics", include_in_schema=False)
-async def metrics(services: Injected) -> Response[bytes]:
-    """Return the numbers in Prometheus' text form."""
-    body = services.metrics.render(audit_lost=services.audit.lost)
+async def metrics(request: Request[Any, Any, Any], services: Injected) -> Response[bytes]:
+    """Return the numbers in Prometheus' text form. 401 without the key where there is one, 404 where another address has them."""
+    settings = services.settings
+    if settings.app_metrics_address is not None:
+        raise NotFoundException
+    if settings.app_metrics_key is not None:
+        expected = f"Bearer {settings.app_metrics_key.get_secret_value()}"
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected.encode()):
+            raise NotAuthorizedException(headers={"www-authenticate": "Bearer"})
+    body = services.metrics.render()
     return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
 
 

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     app_debug: bool = False
     app_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     app_audit_days: int = Field(default=90, gt=0)
+    app_traces: bool = False
+    app_metrics_key: SecretStr | None = None
+    app_metrics_address: str | None = None
+    app_count_seconds: int = Field(default=60, ge=0)
     public_url: str = "http://localhost:8000"
     session_store: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
     session_accept_weak_store: bool = False
@@ -97,7 +101,7 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
-    @field_validator("oidc_refresh_tokens_key")
+    @field_validator("oidc_refresh_tokens_key", "app_metrics_key")
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         text = value.get_secret_value() if value else None
@@ -127,6 +131,21 @@ class Settings(BaseSettings):
         except ValueError:
             message = "must be addresses or networks (no host bits set), separated by commas"
             raise ValueError(message) from None
+
+    @field_validator("app_metrics_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(f"//{value}")
+            good = parts.netloc == value and bool(parts.hostname) and bool(parts.port) and "@" not in value
+        except ValueError:
+            good = False
+        if not good:
+            message = "must be host:port"
+            raise ValueError(message)
+        return value
 
     @field_validator("public_url", "oidc_issuer")
     @classmethod

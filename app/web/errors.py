@@ -12,6 +12,7 @@ from litestar.response import Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import DatabaseUnavailableError
+from app.web.request_context import current_request
 from session_core import SessionPlugin
 from session_core.errors import OidcError, SessionCoreError, SessionDataError
 from session_core.litestar.problem import error_headers, login_redirect, problem, wants_page
@@ -119,7 +120,7 @@ def _answer(
     again: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response[Any]:
-    status = details["status"]
+    status, request_id = details["status"], current_request.get().request_id
     if wants_page(request):
         services: Services = request.app.state["services"]
         response: Response[Any] = services.pages.render(
@@ -130,8 +131,9 @@ def _answer(
             advice=advice or _ADVICE.get(status, _UNKNOWN),
             code=status,
             again=again,
+            request_id=request_id,
         )
     else:
-        response = Response(details, status_code=status, media_type="application/problem+json")
+        response = Response({**details, "request_id": request_id}, status_code=status, media_type="application/problem+json")
     response.headers.update({"cache-control": "no-store", **(headers or {})})
     return response

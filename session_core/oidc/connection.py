@@ -46,6 +46,7 @@ class ProviderConnection:
             proxy=config.proxy,
             tls=tls_context(config.ca_file) if config.ca_file is not None else None,
             transport=config.transport,
+            calls=sessions.calls,
         )
         self.discovery = _metadata_of(provider, self.http, sessions)
         self.keys = KeyCache(self.http, self.clock, cooldown_seconds=config.jwks_cooldown_seconds)

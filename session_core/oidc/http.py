@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
+from session_core.calls import Calls
 from session_core.errors import ConfigurationError
 from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
 
     from session_core.errors import OidcError
@@ -71,7 +72,9 @@ class OpHttp:
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        calls: Calls | None = None,
     ) -> None:
+        self._calls = calls or Calls()
         self._timeout = timeout_seconds
         self._proxy = proxy
         self._tls = tls
@@ -99,9 +102,13 @@ class OpHttp:
         given = {"accept": accept, "accept-encoding": "identity", **(headers or {})}
         if form is not None:
             given["content-type"] = "application/x-www-form-urlencoded"
+        exchange = self._exchange(method, url, given, form, what, error)
+        return await self._calls.observed(f"provider.{what}", self._bounded(exchange, what, error))
+
+    async def _bounded(self, exchange: Coroutine[Any, Any, OpResponse], what: str, error: type[OidcError]) -> OpResponse:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._exchange(method, url, given, form, what, error)
+                return await exchange
         except error:
             raise
         except TimeoutError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from session_core.calls import Calls
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
@@ -51,8 +52,9 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
 class SessionManager:
     """Sessions seen from outside a request. Every method may raise `StoreUnavailableError`."""
 
-    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events) -> None:
+    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events, calls: Calls | None = None) -> None:
         self.store = store
+        self.calls = calls or Calls()
         self.clock = clock
         self.events = events
         self.timeouts = timeouts

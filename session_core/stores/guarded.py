@@ -11,6 +11,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from session_core.calls import Calls
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.announcements import RevocationFeed, trace
 from session_core.stores.deadlines import Deadlines, Step, check_deadline, lone_request
@@ -37,8 +38,11 @@ class GuardedStore:
     ended or rotated, or may have.
     """
 
-    def __init__(self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, inner: SessionStore, *, timeout: float, on_outage: Callable[[str], Awaitable[None]], calls: Calls | None = None
+    ) -> None:
         self.inner = inner
+        self._calls = calls or Calls()
         self._timeout = timeout
         self._deadlines = Deadlines()
         self._loads_in_time = self._keeps_time("load")
@@ -69,25 +73,25 @@ class GuardedStore:
 
     async def ping(self) -> None:
         """See `SessionStore.ping`."""
-        await self._bounded(self.inner.ping())
+        await self._called("store.ping", self.inner.ping())
 
     def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """See `SessionStore.load`."""
         call = self.inner.load(key)
         if self._loads_in_time and self._opened and (request := lone_request()) is not None:
-            return self._unwatched(call, request)
-        return self._bounded(call, keeps_time=self._loads_in_time)
+            return self._calls.observed("store.load", self._unwatched(call, request))
+        return self._calls.observed("store.load", self._bounded(call, keeps_time=self._loads_in_time))
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
-        return self._ended(await self._bounded(self.inner.create(key, entry, limit=limit)))
+        return self._ended(await self._called("store.create", self.inner.create(key, entry, limit=limit)))
 
     def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
         call = self.inner.replace(key, entry, version=version)
         if self._replaces_in_time and self._opened and (request := lone_request()) is not None:
-            return self._unwatched(call, request)
-        return self._bounded(call, keeps_time=self._replaces_in_time)
+            return self._calls.observed("store.replace", self._unwatched(call, request))
+        return self._calls.observed("store.replace", self._bounded(call, keeps_time=self._replaces_in_time))
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -95,8 +99,9 @@ class GuardedStore:
         """See `SessionStore.rotate`."""
         try:
             return self._ended(
-                await self._bounded(
-                    self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit)
+                await self._called(
+                    "store.rotate",
+                    self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit),
                 )
             )
         finally:
@@ -104,22 +109,22 @@ class GuardedStore:
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
-        return await self._bounded(self.inner.touch(key, expires_at))
+        return await self._called("store.touch", self.inner.touch(key, expires_at))
 
     async def delete(self, key: str) -> tuple[str, ...]:
         """See `SessionStore.delete`."""
         try:
-            return self._ended(await self._bounded(self.inner.delete(key)))
+            return self._ended(await self._called("store.delete", self.inner.delete(key)))
         finally:
             self._ended((key,))
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""
-        return await self._bounded(self.inner.find(index))
+        return await self._called("store.find", self.inner.find(index))
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         """See `SessionStore.delete_by`."""
-        return self._ended(await self._bounded(self.inner.delete_by(index, keep=keep)))
+        return self._ended(await self._called("store.delete_by", self.inner.delete_by(index, keep=keep)))
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`; upkeep, which no request waits for, has a deadline of its own."""
@@ -133,11 +138,11 @@ class GuardedStore:
 
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`."""
-        return await self._bounded(self.inner.claim(name, expires_at))
+        return await self._called("store.claim", self.inner.claim(name, expires_at))
 
     async def claimed_until(self, name: str) -> int | None:
         """See `SessionStore.claimed_until`."""
-        return await self._bounded(self.inner.claimed_until(name))
+        return await self._called("store.claimed_until", self.inner.claimed_until(name))
 
     @property
     def feed(self) -> RevocationFeed | None:
@@ -161,6 +166,9 @@ class GuardedStore:
         except Exception as error:
             msg = f"the session store announces nothing: {type(error).__name__}"
             raise StoreUnavailableError(msg) from error
+
+    def _called(self, name: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return self._calls.observed(name, self._bounded(call))
 
     def _ended(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         if self.on_ended is not None and keys:

@@ -14,7 +14,9 @@ async def test_me_needs_a_login(client: httpx.AsyncClient) -> None:
     response = await client.get("/api/me")
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.json() == {"type": "about:blank", "title": "Login required", "status": 401, "code": "login_required"}
+    problem = response.json()
+    assert problem.pop("request_id") == response.headers["x-request-id"]
+    assert problem == {"type": "about:blank", "title": "Login required", "status": 401, "code": "login_required"}
 
 
 async def test_me_says_who_is_logged_in(running: Running, client: httpx.AsyncClient) -> None:

@@ -95,7 +95,8 @@ class TokenRefresh:
             raise LoginRequiredError from None
         if lease is None:
             return None
-        renewed = await self._redemption.redeem(relying_party, lease, used=used, end=end)
+        redeeming = self._redemption.redeem(relying_party, lease, used=used, end=end)
+        renewed = await self._rps.sessions.calls.observed("tokens.refresh", redeeming)
         if renewed is not None and self._notes is not None:
             await self._notes.move(held, renewed)
         return renewed

@@ -1,0 +1,42 @@
+"""Spans of calls to the store and to a provider, for OpenTelemetry; needs the extra `telemetry`. They hold no id and no token.
+
+SessionConfig(AppSession, observers=[OpenTelemetryCalls()])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_core.calls import failure_of
+from session_core.extras import extra
+
+with extra("telemetry", "opentelemetry", wanted="session_core.opentelemetry"):
+    from opentelemetry import context, trace
+
+if TYPE_CHECKING:
+    from session_core.calls import CallEnd
+
+__all__ = ("OpenTelemetryCalls",)
+
+
+class OpenTelemetryCalls:
+    """A span for each call, below the span that is current; of the global tracer provider when none is given."""
+
+    def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("session_core", tracer_provider=tracer_provider)
+
+    def begin(self, name: str) -> CallEnd:
+        """See `CallObserver.begin`."""
+        kind = trace.SpanKind.INTERNAL if name == "tokens.refresh" else trace.SpanKind.CLIENT
+        span = self._tracer.start_span(name, kind=kind)
+        token = context.attach(trace.set_span_in_context(span))
+
+        def end(error: BaseException | None) -> None:
+            context.detach(token)
+            failure = failure_of(error)
+            if failure is not None:
+                span.set_attribute("error.type", failure)
+                span.set_status(trace.StatusCode.ERROR)
+            span.end()
+
+        return end
