@@ -11,6 +11,7 @@ from session_core.asgi.exchange import SessionServices
 from session_core.asgi.same_origin import SameOriginRule
 from session_core.calls import Calls
 from session_core.connections.live import LiveConnections
+from session_core.cookies import LONGEST_SECONDS
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
 from session_core.limits import RateLimits
@@ -60,6 +61,8 @@ class SessionApplication(Generic[D]):
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )
         self.limits = RateLimits(self.store, config.clock, self.events, exempt=config.exempt_networks)
+        if config.cookie.persistent and config.timeouts.absolute > LONGEST_SECONDS:
+            self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls)

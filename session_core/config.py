@@ -19,6 +19,7 @@ from session_core.identity import Identity
 from session_core.sessions.record import DataCodec, Device
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
+from session_core.trusted_origins import OriginRule, TrustedOrigins
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ class SessionConfig(Generic[D]):
     login_path: str = "/auth/login"
     """Where a browser that must log in is sent: a path of the application, or a URL. Gets `next`, and `max_age` or `acr_values`
     for a step-up."""
-    trusted_origins: Sequence[str] = ()
-    """Other origins that may send state-changing requests, for example `https://admin.example.org`."""
+    trusted_origins: Sequence[str | OriginRule] | OriginRule = ()
+    """Other origins that may send state-changing requests: `https://admin.example.org`, every host below a domain
+    (`https://*.example.org`), a native application (`capacitor://localhost`), or a function that gets the origin and returns
+    True for one that may."""
     middleware_on: Literal["session_routes", "all_routes"] = "session_routes"
     """Where the middleware runs: on routes that use the session (by parameter, by guards, or with `opt={"session": True}`),
     or on all."""
@@ -114,6 +117,8 @@ class SessionConfig(Generic[D]):
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
+        self.trusted = TrustedOrigins(self.trusted_origins)
+        """`trusted_origins`, checked."""
         self.base = base_url_of(self.public_url)
         """Origin and path of our own pages."""
         if self.max_sessions_per_user < 0:

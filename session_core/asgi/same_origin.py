@@ -8,6 +8,8 @@ Browsers name the sender in two headers that scripts cannot set. A request passe
   `none` alone proves nothing: Firefox sends it, with `Origin: null`, for a form that a no-referrer page of another site posts
   to itself and redirects here with 307.
 - `Sec-Fetch-Site: same-site` or `cross-site`, and a trusted `Origin`.
+- a WebSocket with `Origin` alone (Chromium), where that is the host it was sent to, as in an application with many hosts: a
+  browser names the host itself, and sends it the cookies of that host alone.
 - neither header: the client is no browser and has no user's cookies to abuse.
 
 Everything else is refused, each header sent twice or malformed included. The page "Requests of other sites" of the documentation
@@ -17,12 +19,13 @@ lists what browsers send.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from session_core.errors import CrossSiteRequestError
-from session_core.urls import normalised_origin, origin_of
+from session_core.trusted_origins import native_origin
+from session_core.urls import base_url_of, is_loopback, normalised_origin
 
 if TYPE_CHECKING:
     from session_core.asgi.exchange import Framework
@@ -39,6 +42,7 @@ __all__ = (
     "is_plainly_same_origin",
     "is_speculative",
     "is_user_navigation",
+    "sent_origin",
 )
 
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
@@ -77,7 +81,7 @@ class SameOriginRule:
 
     def __init__(self, config: SessionConfig[Any], events: Events, framework: Framework) -> None:
         self._origin = config.base.origin
-        self._trusted = frozenset(origin_of(origin) for origin in config.trusted_origins)
+        self._trusted = config.trusted
         self._events = events
         self._framework = framework
 
@@ -92,7 +96,11 @@ class SameOriginRule:
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, reason: CrossSiteReason) -> None:
         """Answer 403, before anything of the request is read."""
-        await self._events.emit("request.cross_site", reason=reason)
+        origin = sent_origin(scope["headers"])
+        if origin is None:
+            await self._events.emit("request.cross_site", reason=reason)
+        else:
+            await self._events.emit("request.cross_site", reason=reason, origin=origin, setting="trusted_origins")
         if scope["type"] == "http":
             await self._framework.answer_error(scope, receive, send, CrossSiteRequestError())
         else:
@@ -106,7 +114,7 @@ def cross_site_reason(
     headers: RawHeaders,
     *,
     public_origin: str,
-    trusted_origins: frozenset[str] = frozenset(),
+    trusted_origins: Container[str] = frozenset(),
 ) -> CrossSiteReason | None:
     """Return why a page of another origin must have sent this request, or `None` when it may pass.
 
@@ -122,14 +130,39 @@ def cross_site_websocket_reason(
     headers: RawHeaders,
     *,
     public_origin: str,
-    trusted_origins: frozenset[str] = frozenset(),
+    trusted_origins: Container[str] = frozenset(),
 ) -> CrossSiteReason | None:
     """Return why a page of another origin must have opened this WebSocket, or `None` when it may pass.
 
     The handshake is a GET that the same-origin policy does not cover (cross-site WebSocket hijacking), so it is judged
     like a POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
     """
-    return _judge(headers, public_origin, trusted_origins)
+    headers = list(headers)
+    reason = _judge(headers, public_origin, trusted_origins)
+    return None if reason == "origin_mismatch" and _is_of_its_own_host(headers, public_origin) else reason
+
+
+def sent_origin(headers: RawHeaders) -> str | None:
+    """Return the origin that a request names, if it names one: safe to log."""
+    sent = [value for name, value in headers if name == b"origin"]
+    return (_normalised(sent[0]) or _native(sent[0])) if len(sent) == 1 else None
+
+
+def _is_of_its_own_host(headers: list[tuple[bytes, bytes]], public_origin: str) -> bool:
+    """Whether a WebSocket goes to the host of the page that opened it, and nothing but its `Origin` says which page that is.
+
+    The page must have the scheme of the public URL: what is on the way of a plain http page could be any site's. On this very
+    machine no name of elsewhere counts, which DNS may lead here.
+    """
+    by_name = dict(headers)
+    if b"sec-fetch-site" in by_name or len([name for name, _ in headers if name == b"host"]) != 1:
+        return False
+    base = base_url_of(public_origin)
+    scheme = base.origin.partition("://")[0]
+    origin = normalised_origin(f"{scheme}://{by_name[b'host'].decode('latin-1')}")
+    if origin is None or origin != _normalised(by_name[b"origin"]):
+        return False
+    return is_loopback(base_url_of(origin).host) or not is_loopback(base.host)
 
 
 def is_plainly_same_origin(headers: RawHeaders) -> bool:
@@ -167,7 +200,7 @@ def is_user_navigation(headers: RawHeaders) -> bool:
     return fetch.get(b"sec-fetch-mode") == b"navigate" and fetch.get(b"sec-fetch-dest") == b"document"
 
 
-def _judge(headers: RawHeaders, ours: str, trusted: frozenset[str]) -> CrossSiteReason | None:
+def _judge(headers: RawHeaders, ours: str, trusted: Container[str]) -> CrossSiteReason | None:
     sites: list[bytes] = []
     origins: list[bytes] = []
     for name, value in headers:
@@ -183,15 +216,17 @@ def _judge(headers: RawHeaders, ours: str, trusted: frozenset[str]) -> CrossSite
     if not origins:
         return refusal
     if not _is_well_formed(origins[0]):
-        return "origin_invalid"
+        # Of a native application's scheme, or no origin at all.
+        native = _native(origins[0])
+        return None if native is not None and native in trusted else "origin_invalid"
     if sites and refusal is None:
         return None
     return _judge_origin(origins[0], refusal, ours, trusted)
 
 
-def _judge_origin(sent: bytes, refusal: CrossSiteReason | None, ours: str, trusted: frozenset[str]) -> CrossSiteReason | None:
+def _judge_origin(sent: bytes, refusal: CrossSiteReason | None, ours: str, trusted: Container[str]) -> CrossSiteReason | None:
     origin = _normalised(sent)
-    if origin in trusted:
+    if origin is not None and origin in trusted:
         return None
     if refusal in {"sec_fetch_site_same_site", "sec_fetch_site_cross_site"}:
         return refusal
@@ -202,6 +237,10 @@ def _judge_origin(sent: bytes, refusal: CrossSiteReason | None, ours: str, trust
 
 def _is_well_formed(origin: bytes) -> bool:
     return origin == _NULL or _normalised(origin) is not None
+
+
+def _native(origin: bytes) -> str | None:
+    return native_origin(origin.decode("latin-1")) if len(origin) <= _MAX_ORIGIN_BYTES else None
 
 
 def _normalised(origin: bytes) -> str | None:

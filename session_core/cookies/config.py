@@ -23,9 +23,11 @@ from session_core.urls import base_url_of, is_loopback
 if TYPE_CHECKING:
     from session_core.urls import BaseUrl
 
-__all__ = ("CookieConfig", "ResolvedCookie", "cookie_name")
+__all__ = ("LONGEST_SECONDS", "CookieConfig", "ResolvedCookie", "cookie_name")
 
 _MAX_HEADER_BYTES: Final = 4096
+LONGEST_SECONDS: Final = 400 * 86_400
+"""Browsers keep a cookie for no longer, whatever its Max-Age (RFC 6265bis 5.5)."""
 _SIGNED_ID_CHARS: Final = 2 + MAX_ID_CHARS + 1 + 43
 _MAX_FORMER: Final = 4
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -142,7 +144,9 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if encoded is None:
             msg = f"the value for cookie {self.name} is not encodable as UTF-8"
             raise ConfigurationError(msg)
-        age = "" if max_age_seconds is None or not self.persistent else f"; Max-Age={max(0, max_age_seconds)}"
+        age = (
+            "" if max_age_seconds is None or not self.persistent else f"; Max-Age={min(max(0, max_age_seconds), LONGEST_SECONDS)}"
+        )
         header = f"{self.name}={encoded}{age}{self._attributes}".encode("ascii")
         if len(header) > _MAX_HEADER_BYTES:
             msg = (

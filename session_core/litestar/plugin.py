@@ -18,6 +18,7 @@ from session_core.asgi.exchange import SessionServices
 from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.litestar.access import KeepsSessions
 from session_core.litestar.checks import check_handler
+from session_core.litestar.cors import cors_disagreements
 from session_core.litestar.dependency import provide_session
 from session_core.litestar.internals import inject_directly
 from session_core.litestar.middleware import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from click import Group
     from litestar import Litestar, Request
     from litestar.config.app import AppConfig
+    from litestar.config.cors import CORSConfig
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
     from litestar.response import Response
@@ -71,6 +73,9 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         self.limits = self.application.limits
         """How often one client may do something: `await plugin.limits.take("newsletter", address, limit=10)`."""
         self.connections = self.application.connections
+        self._cors: CORSConfig | None = None
+        self._judges = False
+        """Whether a route refuses requests of other sites."""
         self._outside = OutsideSessions(SessionServices(config, self.lifecycle, self, None))
         self._same_origin_middleware = SameOriginMiddleware(self.application.same_origin)
         self._session_middleware: dict[tuple[bool, bool, bool], LitestarSessionMiddleware] = {}
@@ -91,6 +96,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
                 vary_on_cookie(message, scope)
 
             app_config.before_send.append(keep_vary)
+        self._cors = app_config.cors_config
         if not knows_layers():
             app_config.before_send.append(self._reach_outside())
         keep_out_of_cache(app_config)
@@ -115,6 +121,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         for handler in handlers:
             added: list[Any] = []
             judged = is_state_changing(handler) and not handler.opt.get("cross_site")
+            self._judges = self._judges or judged
             if not self._serves(handler):
                 if judged:
                     added.append(self._same_origin_middleware)
@@ -183,6 +190,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         del app
+        for problem in cors_disagreements(self._cors, self.config) if self._cors and self._judges else ():
+            _log.warning("cors and trusted origins disagree", problem=problem)
         async with self.application.running():
             yield
 

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ("CookieAction", "SessionHandle", "SessionSource")
 
 D = TypeVar("D", bound=msgspec.Struct)
+
+_DAY: Final = 86_400_000
 
 CookieAction: TypeAlias = Literal["set", "delete"] | None
 
@@ -411,11 +413,20 @@ class SessionHandle(Generic[D]):
             self._unreadable = tuple(dict.fromkeys(ids))
         return chosen
 
+    def _give_again(self, snapshot: Snapshot) -> None:
+        """Have the browser get its id again where it could forget it before the session ends: with the first use of a day."""
+        lifecycle = self._lifecycle
+        seen = lifecycle.timeouts.last_seen(snapshot.expires_at)
+        if snapshot.record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
+            self.cookie_action = "set"
+
     async def _take(self, presented: tuple[str, ...], session_id: str, snapshot: Snapshot | None) -> None:
         """Begin with what was found under the ids that the browser presented."""
         unreadable = self._adopt_found(snapshot)
         if self.snapshot is not None:
             self.session_id = session_id
+            if self._lifecycle.browser_keeps and self.extends:
+                self._give_again(self.snapshot)
             return
         self._unreadable = presented
         if unreadable is not None:

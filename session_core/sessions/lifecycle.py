@@ -93,6 +93,8 @@ class SessionLifecycle(Generic[D]):
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when this device may begin no further session without a login."""
+        self.browser_keeps = 0
+        """After this many milliseconds a browser forgets its id, whatever it was given; 0 where no session lives as long."""
         self.extend_at_once = timeouts.idle * 500
         """A request that loads a session with less left than this, in milliseconds, extends it before anything else."""
         self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)

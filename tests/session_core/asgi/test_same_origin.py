@@ -194,6 +194,36 @@ class TestWebSocket:
         sandboxed = cross_site_websocket_reason(headers(origin="null", sec_fetch_site="cross-site"), public_origin=OURS)
         assert sandboxed == "sec_fetch_site_cross_site"
 
+    @pytest.mark.parametrize(
+        ("host", "origin", "reason"),
+        [
+            ("tenant.example.com", "https://tenant.example.com", None),
+            ("tenant.example.com:443", "https://tenant.example.com", None),
+            ("TENANT.example.com", "https://tenant.example.com", None),
+            ("tenant.example.com:8443", "https://tenant.example.com:8443", None),
+            ("tenant.example.com", "http://tenant.example.com", "origin_mismatch"),
+            ("tenant.example.com", "https://tenant.example.com:8443", "origin_mismatch"),
+            ("tenant.example.com", "https://evil.example", "origin_mismatch"),
+            ("tenant.example.com", "https://tenant.example.com.evil.example", "origin_mismatch"),
+            ("tenant.example.com@evil.example", "https://evil.example", "origin_mismatch"),
+            ("", "https://evil.example", "origin_mismatch"),
+        ],
+    )
+    def test_a_page_on_another_host_of_the_application_opens_one_to_its_own_host(
+        self, host: str, origin: str, reason: CrossSiteReason | None
+    ) -> None:
+        sent = [(b"host", host.encode()), (b"origin", origin.encode())]
+        assert cross_site_websocket_reason(sent, public_origin=OURS) == reason
+        assert cross_site_reason("POST", sent, public_origin=OURS) == "origin_mismatch"
+        twice = [(b"host", host.encode()), *sent]
+        assert cross_site_websocket_reason(twice, public_origin=OURS) == "origin_mismatch"
+
+    def test_a_name_that_dns_leads_to_this_machine_is_no_host_of_a_development_server(self) -> None:
+        sent = [(b"host", b"evil.example:8000"), (b"origin", b"http://evil.example:8000")]
+        assert cross_site_websocket_reason(sent, public_origin="http://localhost:8000") == "origin_mismatch"
+        sent = [(b"host", b"tenant.localhost:8000"), (b"origin", b"http://tenant.localhost:8000")]
+        assert cross_site_websocket_reason(sent, public_origin="http://localhost:8000") is None
+
     def test_a_trusted_origin_may_connect(self) -> None:
         sent = headers(origin=TRUSTED, sec_fetch_site="same-site", sec_fetch_mode="websocket")
         assert cross_site_websocket_reason(sent, public_origin=OURS) == "sec_fetch_site_same_site"

@@ -239,3 +239,7 @@ def test_a_lone_surrogate_in_a_value_is_refused_without_being_shown() -> None:
         CookieConfig().resolve(HTTPS).set_header("hidden\ud800", 1)
     assert caught.value.__context__ is None
     assert "hidden" not in str(caught.value)
+
+
+def test_no_age_is_longer_than_browsers_keep_a_cookie() -> None:
+    assert b"; Max-Age=34560000;" in CookieConfig().resolve(HTTPS).set_header("x", 10**9)

@@ -281,3 +281,40 @@ async def test_a_logout_with_the_old_id_ends_the_session_for_as_long_as_a_reques
         async with client_of(app, cookies={"session-8000": old or ""}) as late:
             await late.post("/logout")
         assert (await client.get("/read")).json()["exists"] is False
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("idle", "absolute", "pause"),
+    [(30 * DAY, 800 * DAY, 10), (500 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 1)],
+)
+@pytest.mark.parametrize("path", ["/read", "/visit"])
+async def test_a_browser_that_keeps_no_cookie_longer_than_400_days_keeps_a_session_that_lives_longer(
+    clock: FakeClock, idle: int, absolute: int, pause: int, path: str
+) -> None:
+    app = make_app(clock=clock, timeouts=Timeouts(idle=idle, absolute=absolute))
+    async with client_of(app) as client:
+        assert "Max-Age=34560000" in (await client.post("/visit")).headers["set-cookie"]
+        kept, given, days = 400, 0, 0
+        while days + pause < absolute // DAY:
+            days += pause
+            clock.advance(seconds=pause * DAY)
+            kept -= pause
+            assert kept > 0, "the browser has forgotten the cookie"
+            response = await (client.get(path) if path == "/read" else client.post(path))
+            assert response.status_code < 300
+            if "set-cookie" in response.headers:
+                kept, given = 400, given + 1
+            again = await (client.get(path) if path == "/read" else client.post(path))
+            assert "set-cookie" not in again.headers or idle > 400 * DAY
+        assert given
+
+
+async def test_a_session_that_no_browser_outlives_is_given_once(clock: FakeClock) -> None:
+    async with client_of(make_app(clock=clock, timeouts=Timeouts(idle=30 * DAY, absolute=400 * DAY))) as client:
+        await client.post("/visit")
+        for _ in range(30):
+            clock.advance(seconds=10 * DAY)
+            assert "set-cookie" not in (await client.get("/read")).headers
