@@ -9,6 +9,7 @@ import msgspec
 
 from session_core.asgi.exchange import SessionServices
 from session_core.asgi.same_origin import SameOriginRule
+from session_core.asgi.web import WebRequest
 from session_core.calls import Calls
 from session_core.connections.live import LiveConnections
 from session_core.cookies import LONGEST_SECONDS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from session_core.asgi.exchange import Framework
+    from session_core.asgi_types import Receive, Scope
     from session_core.config import SessionConfig
     from session_core.sessions.record import Device
 
@@ -44,6 +46,7 @@ class SessionApplication(Generic[D]):
 
     def __init__(self, config: SessionConfig[D], framework: Framework) -> None:
         self.config = config
+        self._framework = framework
         self.events = Events(config.clock, tuple(config.on_event))
         self.calls = Calls(config.observers)
         self.store = GuardedStore(
@@ -81,6 +84,14 @@ class SessionApplication(Generic[D]):
         """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
         self.services = SessionServices(config, self.lifecycle, framework, self.connections)
         self.same_origin = SameOriginRule(config, self.events, framework)
+
+    def web_request(self, scope: Scope, receive: Receive) -> WebRequest:
+        """Return a request for the library's own routes."""
+        if self.config.device is not None:
+            address = self.config.device(self._framework.connection_of(scope)).ip
+        else:
+            address = scope["client"][0] if scope.get("client") else ""
+        return WebRequest(scope, receive, client_address=address, limits=self.limits)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,137 +1,35 @@
-"""How an error of the library looks over HTTP: a redirect to the login, a page, or problem+json (RFC 9457)."""
+"""The response that an error of the library gets, as Litestar's (see `session_core.asgi.answers`)."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
 
-from litestar import MediaType
-from litestar.response import Redirect, Response
+from litestar.response import Response
 
-from session_core.errors import (
-    LoginRequiredError,
-    SessionConflictError,
-    SessionCoreError,
-    StepUpRequiredError,
-    StoreUnavailableError,
-    TooManyRequestsError,
-)
-from session_core.urls import encoded_query
+from session_core.asgi import answers
+from session_core.asgi.answers import error_headers, is_browser_navigation, problem, wants_page
 
 if TYPE_CHECKING:
-    from litestar.connection import ASGIConnection
-
+    from session_core.asgi import web
     from session_core.config import SessionConfig
-    from session_core.urls import BaseUrl
+    from session_core.errors import SessionCoreError
 
-__all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "wants_page")
-
-_SKEW_SECONDS = 60
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
-_BROWSER_ACCEPT = "text/html,application/xhtml+xml"
-"""How the `Accept` header of a navigation begins in Chromium, Firefox and WebKit."""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
-<body><main><h1>{title}</h1><p>Error {status}. <a href="{start}">Back to the start page</a></p></main></body></html>
-"""
+__all__ = (
+    "error_headers", "error_response", "is_browser_navigation", "litestar_response", "login_redirect", "problem", "wants_page",
+)  # fmt: skip
 
 
-def wants_page(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether the client is a browser that shows the answer to a person, not a program that reads it."""
-    mode = connection.headers.get("sec-fetch-mode")
-    return "text/html" in connection.headers.get("accept", "") and mode in {None, "navigate"}
-
-
-def is_browser_navigation(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether a browser, and no other client that accepts HTML, shows the response as a page."""
-    return wants_page(connection) and connection.headers.get("accept", "").startswith(_BROWSER_ACCEPT)
-
-
-def problem(error: SessionCoreError) -> dict[str, Any]:
-    """Return the problem details of an error (RFC 9457): its title and code, nothing of the request."""
-    details: dict[str, Any] = {
-        "type": "about:blank",
-        "title": error.title,
-        "status": error.status_code,
-        "code": error.code,
-    }
-    if isinstance(error, SessionConflictError) and error.fields:
-        details["fields"] = list(error.fields)
-    if isinstance(error, StepUpRequiredError):
-        details["max_age"] = error.max_age
-        details["acr_values"] = list(error.acr_values)
-    return details
-
-
-def error_headers(error: SessionCoreError) -> dict[str, str]:
-    """Return the headers that belong to an error, whatever form its body has.
-
-    What a step-up needs is said as RFC 9470 3 says it; what authenticates a request here stays the session cookie.
-    """
-    if isinstance(error, StoreUnavailableError):
-        return {"retry-after": "1"}
-    if isinstance(error, TooManyRequestsError):
-        return {"retry-after": str(error.retry_after)}
-    if not isinstance(error, StepUpRequiredError):
-        return {}
-    params = ['error="insufficient_user_authentication"', f'error_description="{error.title}"']
-    if error.max_age is not None:
-        params.append(f'max_age="{error.max_age}"')
-    if error.acr_values:
-        params.append(f'acr_values="{" ".join(error.acr_values)}"')
-    return {"www-authenticate": f"Bearer {', '.join(params)}"}
-
-
-def login_redirect(
-    connection: ASGIConnection[Any, Any, Any, Any], error: SessionCoreError, config: SessionConfig[Any]
-) -> Response[Any] | None:
+def login_redirect(connection: web.HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response[Any] | None:
     """Return the redirect that sends a person to the login and back here, or None when that is not the answer."""
-    if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
-        return None
-    base = config.base.at(connection.scope)
-    query: dict[str, str] = {"next": _return_to(connection, base)}
-    if isinstance(error, StepUpRequiredError):
-        if error.max_age is not None:
-            # Less than the guard will ask for: with a clock a little apart, the provider would find the login recent enough,
-            # the guard would not, and the browser would go back and forth for ever.
-            query["max_age"] = str(max(0, error.max_age - _SKEW_SECONDS))
-        if error.acr_values:
-            query["acr_values"] = " ".join(error.acr_values)
-    if connection.scope.get("method", "GET") not in _SAFE_METHODS:
-        # The form's content is not kept; its page gets `unsent=1` and says that the form was not carried out.
-        query["unsent"] = "1"
-    if is_browser_navigation(connection) and connection.headers.get("sec-fetch-site", "same-origin") == "same-origin":
-        # A form of ours may have led here, and `form-action` would block the redirect to the provider: a page leads there.
-        query["page"] = "1"
-    login = base.of(config.login_path) if config.login_path.startswith("/") else config.login_path
-    separator = "&" if "?" in login else "?"
-    return Redirect(f"{login}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
+    response = answers.login_redirect(connection, error, config)
+    return None if response is None else litestar_response(response)
 
 
-def error_response(
-    connection: ASGIConnection[Any, Any, Any, Any], error: SessionCoreError, config: SessionConfig[Any]
-) -> Response[Any]:
+def error_response(connection: web.HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response[Any]:
     """Return the answer to an error in the form the client can use."""
-    redirect = login_redirect(connection, error, config)
-    if redirect is not None:
-        return redirect
-    headers = {"cache-control": "no-store", **error_headers(error)}
-    if wants_page(connection):
-        start = escape(config.base.at(connection.scope).of("/"))
-        page = _PAGE.format(title=error.title, status=error.status_code, start=start)
-        return Response(page, status_code=error.status_code, media_type=MediaType.HTML, headers=headers)
-    return Response(problem(error), status_code=error.status_code, media_type="application/problem+json", headers=headers)
+    return litestar_response(answers.error_response(connection, error, config))
 
 
-def _return_to(connection: ASGIConnection[Any, Any, Any, Any], base: BaseUrl) -> str:
-    """Where the login should lead back: this page or, for a form post, the page the form was on."""
-    if connection.scope.get("method", "GET") in _SAFE_METHODS:
-        return base.page(connection.scope)
-    try:
-        referer = urlsplit(connection.headers.get("referer", ""))
-    except ValueError:
-        return base.of("/")
-    if f"{referer.scheme}://{referer.netloc}" != base.origin:
-        return base.of("/")
-    return f"{referer.path}?{encoded_query(referer.query)}" if referer.query else referer.path or "/"
+def litestar_response(response: web.Response) -> Response[Any]:
+    """Return a response as Litestar's."""
+    return Response(response.body, status_code=response.status_code, media_type=response.media_type, headers=response.headers)

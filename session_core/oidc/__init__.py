@@ -11,12 +11,14 @@ OidcPlugin(OidcConfig(
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 try:
     from session_core.oidc.batch_config import BatchRefresh
     from session_core.oidc.claim_path import claim_at, names_at
     from session_core.oidc.config import LoginHook, OidcConfig
     from session_core.oidc.login.return_to import local_return_to
-    from session_core.oidc.plugin import OidcPlugin, Tokens
     from session_core.oidc.provider.client_key import ClientKey
     from session_core.oidc.provider.oauth2 import OAuth2Provider
     from session_core.oidc.provider.openid import OidcProvider
@@ -27,7 +29,19 @@ except ModuleNotFoundError as error:
     msg = f"session_core.oidc needs {error.name}, which session-core[oidc] installs"
     raise ModuleNotFoundError(msg, name=error.name) from error
 
+if TYPE_CHECKING:
+    from session_core.oidc.plugin import OidcPlugin, Tokens
+
 __all__ = (
     "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",
     "Tokens", "claim_at", "local_return_to", "names_at",
 )  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in {"OidcPlugin", "Tokens"}:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found: object = getattr(import_module("session_core.oidc.plugin"), name)  # needs Litestar
+    globals()[name] = found
+    return found

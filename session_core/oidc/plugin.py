@@ -70,7 +70,7 @@ class OidcPlugin(InitPlugin):
             raise ConfigurationError(msg)
         self.relying_parties = RelyingParties(self.config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
-        app_config.route_handlers.append(oidc_router(self.relying_parties, self.tokens.refresh.revocation))
+        app_config.route_handlers.append(oidc_router(self.relying_parties, sessions.application))
         if self.config.batch_refresh is not None and self.relying_party.notes is not None:
             self._batch = RefreshBatch(
                 self.relying_parties, self.tokens.refresh, self.relying_party.notes, self.config.batch_refresh

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_core.errors import LoginRequiredError, LogoutTokenError
+from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.verify.jws import parse_jws
@@ -28,6 +29,8 @@ class RelyingParties:
         self.base = config.base
         self.sessions = sessions
         self.clock = sessions.clock
+        self.revocation = Revocation()
+        """Of tokens that are not needed any more."""
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
         self.first = next(iter(self._by_id.values()))
         self.link_params = frozenset(name for provider in config.providers for name in provider.link_params)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from session_core.errors import LoginRequiredError, SessionGoneError, TokenExchangeError
 from session_core.ids import handle_of
-from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.refresh.redemption import EndLogin, Redemption
 from session_core.oidc.single_flight import SingleFlight
 from session_core.oidc.tokens.lease import LeaseWatch, take_lease
@@ -39,7 +38,7 @@ class TokenRefresh:
         self._rps = relying_parties
         self._notes = notes
         self.store = SessionTokens(relying_parties.sessions, relying_parties.vault)
-        self.revocation = Revocation()
+        self.revocation = relying_parties.revocation
         self._redemption = Redemption(self.store, self.revocation)
         self._redeeming: SingleFlight[HeldTokens | None] = SingleFlight()
         self.lease_seconds = relying_parties.config.http_timeout_seconds + 2

@@ -3,17 +3,16 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from litestar import Request
-
+    from session_core.asgi.web import WebRequest
     from session_core.errors import OidcError
 
 __all__ = ("read_form_body",)
 
 
-async def read_form_body(request: Request[Any, Any, Any], error: type[OidcError], *, max_bytes: int) -> bytes:
+async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int) -> bytes:
     """Return the body, as encoded. Raises `error` for another content type and for a body that is larger; reads no further."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/x-www-form-urlencoded":

@@ -10,10 +10,9 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
-from typing import Any, Final
+from typing import Final
 
-from litestar import MediaType, Response
-from litestar.response import Redirect
+from session_core.asgi.web import HTML, Redirect, Response
 
 __all__ = ("leave", "leave_by_form")
 
@@ -34,16 +33,16 @@ _FORM: Final = """<!doctype html>
 """
 
 
-def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> Response[Any]:
+def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> Response:
     """Return a response that leads to `url`: a page that navigates there at once, or a redirect (303)."""
     if not by_page:
         return Redirect(url, status_code=_SEE_OTHER, headers=headers)
-    return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=MediaType.HTML, headers=headers)
+    return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=HTML, headers=headers)
 
 
-def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str] | None = None) -> Response[Any]:
+def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str] | None = None) -> Response:
     """Return a page that posts `fields` to `action` at once, or by its button where there are no scripts."""
     inputs = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items())
     page = _FORM.format(action=escape(action), fields=inputs, script=_SCRIPT)
     given = {**(headers or {}), "content-security-policy": _POLICY}
-    return Response(page, status_code=200, media_type=MediaType.HTML, headers=given)
+    return Response(page, status_code=200, media_type=HTML, headers=given)

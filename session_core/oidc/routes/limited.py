@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from session_core.litestar.plugin import plugin_of
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from litestar import Request
-
+    from session_core.asgi.web import WebRequest
     from session_core.oidc.relying_parties import RelyingParties
 
 __all__ = ("count", "limited")
@@ -20,7 +17,7 @@ T = TypeVar("T")
 
 
 async def limited(
-    request: Request[Any, Any, Any], relying_parties: RelyingParties, what: str, ask: Callable[[], Coroutine[Any, Any, T]]
+    request: WebRequest, relying_parties: RelyingParties, what: str, ask: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:
     """Return what `ask` returns, if the client may do this now: both are asked at once, so the count costs no time of its own.
 
@@ -39,7 +36,6 @@ async def limited(
     return result
 
 
-async def count(request: Request[Any, Any, Any], relying_parties: RelyingParties, what: str) -> None:
+async def count(request: WebRequest, relying_parties: RelyingParties, what: str) -> None:
     """Count one. Raises `TooManyRequestsError`, `StoreUnavailableError`."""
-    plugin = plugin_of(request)
-    await plugin.limits.take(what, plugin.client_address(request), limit=relying_parties.config.requests_per_minute)
+    await request.limits.take(what, request.client_address, limit=relying_parties.config.requests_per_minute)

@@ -4,16 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from litestar import Request, Response, get, post
-from litestar.di import NamedDependency
-from litestar.exceptions import NotFoundException
-from litestar.params import FromPath
-from litestar.response import Redirect
-
+from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
+from session_core.asgi.web import Redirect, Response
 from session_core.errors import (
     AuthorizationResponseError,
     CrossSiteRequestError,
@@ -22,88 +18,78 @@ from session_core.errors import (
     SessionGoneError,
     TooManyRequestsError,
 )
-from session_core.litestar.access import session_of
-from session_core.litestar.problem import is_browser_navigation
 from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID
-from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
 from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
+from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from litestar.handlers import BaseRouteHandler
-
+    from session_core.asgi.web import WebRequest
     from session_core.oidc.login.request import LoginRequest
+    from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
     from session_core.sessions.handle import SessionHandle
     from session_core.sessions.store_order import Moment
 
-__all__ = ("login_handlers",)
-
-AnyRequest: TypeAlias = Request[Any, Any, Any]
-Parties: TypeAlias = NamedDependency[RelyingParties]
+__all__ = ("login_routes",)
 
 _SEE_OTHER: Final = 303
 _MAX_BODY: Final = 16_384
 
 
-def login_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
+def login_routes(relying_parties: RelyingParties) -> list[Route]:
     """Return the routes that these providers need: plain addresses for the one named `default`, others by their id."""
     providers = [party.provider for party in relying_parties]
     named = any(provider.id != DEFAULT_ID for provider in providers)
     plain = any(provider.id == DEFAULT_ID for provider in providers)
-    handlers: list[BaseRouteHandler] = [
-        get("/login", opt={"session": True}, summary="Start a login")(login),
-        post("/login", status_code=_SEE_OTHER, opt=_CROSS_SITE, summary="Start a login for another site")(initiated_login),
-    ]
     posting = {provider.id for provider in providers if provider.response_mode == "form_post"}
-    if plain:
-        handlers.append(get("/callback", **_FINISH)(callback))
+    routes = [
+        Route("GET", "/login", login, summary="Start a login", session=True),
+        Route("POST", "/login", initiated_login, summary="Start a login for another site", status=_SEE_OTHER),
+    ]
     if named:
-        handlers.append(get("/login/{provider_id:str}", opt={"session": True}, summary="Start a login at a provider")(login_at))
-        handlers.append(get("/callback/{provider_id:str}", **_FINISH)(callback_of))
-    if DEFAULT_ID in posting:
-        handlers.append(post("/callback", **_POSTED)(posted_callback))
-        handlers.append(get("/continue", **_FINISH)(continue_login))
-    if posting - {DEFAULT_ID}:
-        handlers.append(post("/callback/{provider_id:str}", **_POSTED)(posted_callback_of))
-        handlers.append(get("/continue/{provider_id:str}", **_FINISH)(continue_login_of))
-    return handlers
+        routes.append(Route("GET", "/login", login, summary="Start a login at a provider", session=True, by_provider=True))
+    for by_provider, exists, posts in ((False, plain, DEFAULT_ID in posting), (True, named, bool(posting - {DEFAULT_ID}))):
+        if exists:
+            routes.append(Route("GET", "/callback", callback, by_provider=by_provider, **_FINISH))
+        if posts:
+            routes.append(
+                Route(
+                    "POST", "/callback", posted_callback, "Take the provider's form", by_provider=by_provider, status=_SEE_OTHER
+                )
+            )
+            routes.append(Route("GET", "/continue", continue_login, by_provider=by_provider, **_FINISH))
+    return routes
 
 
-_CROSS_SITE: Final = {"session": False, "cross_site": True}
-_FINISH: Final[dict[str, Any]] = {"status_code": _SEE_OTHER, "opt": {"session": True}, "summary": "Finish a login"}
-_POSTED: Final[dict[str, Any]] = {"status_code": _SEE_OTHER, "opt": _CROSS_SITE, "summary": "Take the provider's form"}
+_FINISH: Final[dict[str, Any]] = {"summary": "Finish a login", "status": _SEE_OTHER, "session": True}
 
 
-async def login(request: AnyRequest, relying_parties: Parties) -> Response[Any]:
+async def login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Send the browser to the identity provider (OpenID Connect Core 3.1.2.1), or to a choice of them.
 
     Query: `next` (a local path; ignored when it is none), `provider` or `iss`, and optionally `max_age`, `acr_values`, `prompt`,
     `login_hint`, `ui_locales`.
     """
-    return await _start(request, relying_parties, None)
-
-
-async def login_at(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[Any]:
-    """Send the browser to this identity provider; the query is that of `/auth/login`."""
-    if relying_parties.find(provider_id) is None:
-        raise NotFoundException
+    if provider_id is not None:
+        party_at(relying_parties, provider_id)
     return await _start(request, relying_parties, provider_id)
 
 
-async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redirect:
+async def initiated_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Take a login that another site initiates by POST (OpenID Connect Core 4): `iss`, `login_hint`, `target_link_uri`.
 
     Only sends the browser on to `GET /auth/login`. This request is cross-site and comes without the cookies that say how many
     logins are open already, so it must not open one.
     """
+    del provider_id
     try:
         params = read_initiated_login(await _read_body(request))
         if relying_parties.by_issuer(params["iss"]) is None:
@@ -115,37 +101,23 @@ async def initiated_login(request: AnyRequest, relying_parties: Parties) -> Redi
     return Redirect(f"{path}?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
 
 
-async def callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
+async def callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Take the provider's answer; on success a new session and back to `next`, else an error and nothing changed."""
-    return await _finish(request, relying_parties, _party(relying_parties, DEFAULT_ID), posted=False)
+    return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=False)
 
 
-async def callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
-    """Take this provider's answer, as `/auth/callback` does."""
-    return await _finish(request, relying_parties, _named(relying_parties, provider_id), posted=False)
-
-
-async def posted_callback(request: AnyRequest, relying_parties: Parties) -> Redirect:
+async def posted_callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Take the provider's answer as a form (OAuth 2.0 Form Post Response Mode) and go on by GET, with the browser's session."""
-    return await _put_aside(request, relying_parties, _party(relying_parties, DEFAULT_ID), "/auth/continue")
+    path = "/auth/continue" if provider_id is None else f"/auth/continue/{provider_id}"
+    return await _put_aside(request, relying_parties, _party(relying_parties, provider_id), path)
 
 
-async def posted_callback_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
-    """Take this provider's answer as a form."""
-    return await _put_aside(request, relying_parties, _named(relying_parties, provider_id), f"/auth/continue/{provider_id}")
-
-
-async def continue_login(request: AnyRequest, relying_parties: Parties) -> Redirect:
+async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Finish a login whose answer was posted."""
-    return await _finish(request, relying_parties, _party(relying_parties, DEFAULT_ID), posted=True)
+    return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=True)
 
 
-async def continue_login_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Redirect:
-    """Finish a login whose answer was posted by this provider."""
-    return await _finish(request, relying_parties, _named(relying_parties, provider_id), posted=True)
-
-
-async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: str | None) -> Response[Any]:
+async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: str | None) -> Response:
     headers, query = request.scope["headers"], request.scope["query_string"]
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
     # Prefetchers, images and frames follow links too; a login that the user does not see would only fill the cookie jar.
@@ -180,9 +152,9 @@ async def _start(request: AnyRequest, relying_parties: RelyingParties, path_id: 
     return leave(url, by_page=asked.page and is_browser_navigation(request))
 
 
-async def _moment_and_session(request: AnyRequest, relying_parties: RelyingParties) -> tuple[Moment, SessionHandle[Any]]:
+async def _moment_and_session(request: WebRequest, relying_parties: RelyingParties) -> tuple[Moment, SessionHandle[Any]]:
     """Return when this is in the store's order, and the session: asked of the store at once."""
-    moment, session = await asyncio.gather(relying_parties.sessions.moment(), session_of(request))
+    moment, session = await asyncio.gather(relying_parties.sessions.moment(), request.session())
     return moment, session
 
 
@@ -194,11 +166,11 @@ def _id_token_hint(session: SessionHandle[Any], relying_parties: RelyingParties,
     return tokens.id_token
 
 
-def _read_body(request: AnyRequest) -> Coroutine[Any, Any, bytes]:
+def _read_body(request: WebRequest) -> Coroutine[Any, Any, bytes]:
     return read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
 
 
-async def _put_aside(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty, path: str) -> Redirect:
+async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, path: str) -> Redirect:
     try:
         body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
@@ -210,7 +182,7 @@ async def _put_aside(request: AnyRequest, relying_parties: RelyingParties, party
     return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
 
 
-async def _finish(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Redirect:
+async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Redirect:
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
     if is_speculative(headers):  # it would use the code up before the user gets here
@@ -219,7 +191,7 @@ async def _finish(request: AnyRequest, relying_parties: RelyingParties, party: R
     handle: str | None = None
     received: Callback | None = None
     try:
-        session = await limited(request, relying_parties, "continue" if posted else "callback", lambda: session_of(request))
+        session = await limited(request, relying_parties, "continue" if posted else "callback", request.session)
         handle = session.handle
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
@@ -267,15 +239,8 @@ async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: Fin
         await party.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
 
 
-def _party(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
-    party = relying_parties.find(provider_id)
-    if party is None:
-        raise NotFoundException
-    return party
-
-
-def _named(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
+def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty:
     # Each provider has one address; the one named `default` has the plain one.
     if provider_id == DEFAULT_ID:
-        raise NotFoundException
-    return _party(relying_parties, provider_id)
+        raise NoSuchProviderError
+    return party_at(relying_parties, provider_id or DEFAULT_ID)

@@ -3,37 +3,26 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from litestar import MediaType, Request, Response, get, post
-from litestar.di import NamedDependency
-from litestar.exceptions import NotFoundException
-from litestar.params import FromPath
-from litestar.response import Redirect
-
+from session_core.asgi.answers import is_browser_navigation, problem
+from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError, TooManyRequestsError
-from session_core.litestar.access import session_of
-from session_core.litestar.problem import is_browser_navigation, problem
 from session_core.oidc.addresses import origin_of_url
 from session_core.oidc.login.authorization_response import single_params
-from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.provider.registration import DEFAULT_ID
-from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave, leave_by_form
 from session_core.oidc.routes.limited import count, limited
+from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
 from session_core.oidc.verify.claims import optional_text
 
 if TYPE_CHECKING:
-    from litestar.handlers import BaseRouteHandler
-
+    from session_core.asgi.web import WebRequest
+    from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import RelyingParty
 
-__all__ = ("logout_handlers",)
-
-AnyRequest: TypeAlias = Request[Any, Any, Any]
-Parties: TypeAlias = NamedDependency[RelyingParties]
-Revoking: TypeAlias = NamedDependency[Revocation]
+__all__ = ("logout_routes",)
 
 _SEE_OTHER: Final = 303
 _BAD_REQUEST: Final = 400
@@ -44,23 +33,28 @@ _CLEAR: Final = '"cache", "storage"'
 the login transactions of other tabs, and cookies of sibling hosts, along; the session cookie is deleted by name."""
 
 
-def logout_handlers(relying_parties: RelyingParties) -> list[BaseRouteHandler]:
+def logout_routes(relying_parties: RelyingParties) -> list[Route]:
     """Return the routes that these providers need: plain addresses, and of a provider with an id its own beside them."""
-    handlers: list[BaseRouteHandler] = [logout, backchannel_logout, backchannel_logout_by_get, frontchannel_logout]
-    if any(party.provider.id != DEFAULT_ID for party in relying_parties):
-        handlers += [backchannel_logout_of, backchannel_logout_of_by_get, frontchannel_logout_of]
-    return handlers
+    routes = [Route("POST", "/logout", logout, summary="Log out", status=_SEE_OTHER, session=True)]
+    named = any(party.provider.id != DEFAULT_ID for party in relying_parties)
+    for by_provider, of in ((False, ""), (True, " of a provider")) if named else ((False, ""),):
+        routes += [
+            Route("POST", "/backchannel-logout", backchannel_logout, f"Back-channel logout{of}", by_provider=by_provider),
+            Route("GET", "/backchannel-logout", backchannel_logout_by_get, by_provider=by_provider, status=_NOT_ALLOWED),
+            Route("GET", "/frontchannel-logout", frontchannel_logout, f"Front-channel logout{of}", by_provider=by_provider),
+        ]
+    return routes
 
 
-@post("/logout", status_code=_SEE_OTHER, opt={"session": True}, summary="Log out")
-async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revoking) -> Response[Any]:
+async def logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0).
 
     A program that accepts JSON and no page gets `{"logout_url"}`, null where the provider has no logout: a `fetch` would
     follow a redirect without showing the provider's page. Where the ID token is too long for an address, `logout_form` is what to
     post in its place, `{"action", "fields"}`.
     """
-    session = await session_of(request)
+    del provider_id
+    session = await request.session()
     identity, handle, base = session.identity, session.handle, relying_parties.base.at(request.scope)
     tokens = relying_parties.vault.open(session.vault, identity)
     # First, and whatever the provider does: a logout must not depend on the provider.
@@ -70,7 +64,7 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
         await relying_parties.sessions.events.emit("logout.local", handle=handle, identity=identity)
         party = relying_parties.of_session(tokens.provider if tokens else None, identity)
         if party is not None:
-            await revocation.revoke(party, tokens, handle=handle)
+            await relying_parties.revocation.revoke(party, tokens, handle=handle)
             end = await party.end_session(tokens.id_token if tokens else None, base=base)
     headers = {"clear-site-data": _CLEAR}
     accepted = request.headers.get("accept", "")
@@ -78,7 +72,7 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
         answer: dict[str, Any] = {"logout_url": end.url if end is not None else None}
         if end is not None and end.form is not None:
             answer["logout_form"] = {"action": end.action, "fields": end.form}
-        return Response(answer, status_code=200, media_type=MediaType.JSON, headers=headers)
+        return Response(answer, status_code=200, media_type=JSON, headers=headers)
     if end is None:
         return Redirect(base.of(relying_parties.config.post_logout_path), status_code=_SEE_OTHER, headers=headers)
     if end.form is not None and is_browser_navigation(request):
@@ -86,74 +80,43 @@ async def logout(request: AnyRequest, relying_parties: Parties, revocation: Revo
     return leave(end.url, by_page=is_browser_navigation(request), headers=headers)
 
 
-@post("/backchannel-logout", status_code=200, opt={"session": False, "cross_site": True}, summary="Back-channel logout")
-async def backchannel_logout(request: AnyRequest, relying_parties: Parties) -> Response[Any]:
+async def backchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Take a logout token from a provider (Back-Channel Logout 1.0, 2.5 and 2.8). No cookie is read or set."""
-    return await _by_token(request, relying_parties, None)
-
-
-@post(
-    "/backchannel-logout/{provider_id:str}",
-    status_code=200,
-    opt={"session": False, "cross_site": True},
-    summary="Back-channel logout of a provider",
-)
-async def backchannel_logout_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[Any]:
-    """Take a logout token of this provider and no other."""
     return await _by_token(request, relying_parties, _party(relying_parties, provider_id))
 
 
-@get("/backchannel-logout", status_code=_NOT_ALLOWED, opt={"session": False}, include_in_schema=False)
-async def backchannel_logout_by_get() -> Response[Any]:
+async def backchannel_logout_by_get(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Refuse; a route of its own only so that this answer, too, says no-store."""
-    return Response(b"", status_code=_NOT_ALLOWED, media_type=MediaType.TEXT, headers={"allow": "POST"})
+    del request, relying_parties, provider_id
+    return Response(status_code=_NOT_ALLOWED, headers={"allow": "POST"})
 
 
-@get("/backchannel-logout/{provider_id:str}", status_code=_NOT_ALLOWED, opt={"session": False}, include_in_schema=False)
-async def backchannel_logout_of_by_get(provider_id: FromPath[str]) -> Response[Any]:
-    """Refuse."""
-    del provider_id
-    return Response(b"", status_code=_NOT_ALLOWED, media_type=MediaType.TEXT, headers={"allow": "POST"})
-
-
-@get("/frontchannel-logout", opt={"session": False}, media_type=MediaType.HTML, summary="Front-channel logout")
-async def frontchannel_logout(request: AnyRequest, relying_parties: Parties) -> Response[str]:
+async def frontchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """End the session of `iss` and `sid` (Front-Channel Logout 1.0, 3), from an invisible frame on a page of the provider.
 
     The frame is cross-site, so no cookie comes with it: the session is found by what the provider says.
     """
-    return await _by_frame(request, relying_parties, None)
-
-
-@get(
-    "/frontchannel-logout/{provider_id:str}",
-    opt={"session": False},
-    media_type=MediaType.HTML,
-    summary="Front-channel logout of a provider",
-)
-async def frontchannel_logout_of(request: AnyRequest, relying_parties: Parties, provider_id: FromPath[str]) -> Response[str]:
-    """End the session of `iss` and `sid`, of this provider and no other."""
     return await _by_frame(request, relying_parties, _party(relying_parties, provider_id))
 
 
-async def _by_token(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[Any]:
+async def _by_token(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response:
     events = relying_parties.sessions.events
     try:
         token = await limited(request, relying_parties, "logout_token", lambda: _logout_token(request))
         order = await (party or relying_parties.by_logout_token(token)).provider_logout.by_token(token)
     except LogoutTokenError as error:
         await events.emit("logout.rejected", reason=error.reason)
-        return Response(problem(error), status_code=_BAD_REQUEST, media_type="application/problem+json")
+        return Response(problem(error), status_code=_BAD_REQUEST, media_type=PROBLEM)
     except TooManyRequestsError:
         raise
     except SessionCoreError as error:
         await events.emit("logout.rejected", reason=error.reason if isinstance(error, OidcError) else error.code)
         raise
     await events.emit("logout.backchannel", reason="sid" if order.sid else "sub")
-    return Response(b"", status_code=200, media_type=MediaType.TEXT)
+    return Response()
 
 
-async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response[str]:
+async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response:
     try:
         params = single_params(request.scope["query_string"], LogoutTokenError)
         sid = optional_text(params.get("sid"))
@@ -169,10 +132,10 @@ async def _by_frame(request: AnyRequest, relying_parties: RelyingParties, party:
     if metadata is not None and metadata.end_session_endpoint is not None:
         origins.add(origin_of_url(metadata.end_session_endpoint))
     policy = f"default-src 'none'; frame-ancestors {' '.join(sorted(origins))}"
-    return Response("", media_type=MediaType.HTML, headers={"content-security-policy": policy})
+    return Response("", media_type=HTML, headers={"content-security-policy": policy})
 
 
-async def _logout_token(request: AnyRequest) -> str:
+async def _logout_token(request: WebRequest) -> str:
     """Read the one parameter of a back-channel logout request, bounded. Raises `LogoutTokenError`."""
     body = await read_form_body(request, LogoutTokenError, max_bytes=_MAX_BODY)
     token = single_params(body, LogoutTokenError, max_bytes=_MAX_BODY).get("logout_token")
@@ -181,8 +144,7 @@ async def _logout_token(request: AnyRequest) -> str:
     return token
 
 
-def _party(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
-    party = relying_parties.find(provider_id)
-    if party is None or provider_id == DEFAULT_ID:
-        raise NotFoundException
-    return party
+def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty | None:
+    if provider_id == DEFAULT_ID:
+        raise NoSuchProviderError
+    return None if provider_id is None else party_at(relying_parties, provider_id)

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
-from litestar import MediaType, Response
-
+from session_core.asgi.answers import wants_page
+from session_core.asgi.web import HTML, JSON, Response
 from session_core.errors import AuthorizationResponseError
-from session_core.litestar.problem import wants_page
 from session_core.oidc.provider.registration import DEFAULT_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from litestar import Request
-
+    from session_core.asgi.web import WebRequest
     from session_core.identity import Identity
     from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_parties import RelyingParties
@@ -60,7 +58,7 @@ def usual_party(relying_parties: RelyingParties, identity: Identity | None) -> R
     return relying_parties.by_issuer(identity.issuer) if identity is not None else None
 
 
-def choice_response(request: Request[Any, Any, Any], relying_parties: RelyingParties, params: Mapping[str, str]) -> Response[Any]:
+def choice_response(request: WebRequest, relying_parties: RelyingParties, params: Mapping[str, str]) -> Response:
     """Return the choice: a page of links for a person, a list for a program. `params`: what the login was asked with."""
     base = relying_parties.base.at(request.scope)
     choices = [
@@ -68,9 +66,9 @@ def choice_response(request: Request[Any, Any, Any], relying_parties: RelyingPar
         for party in relying_parties
     ]
     if not wants_page(request):
-        return Response({"providers": choices}, media_type=MediaType.JSON)
+        return Response({"providers": choices}, media_type=JSON)
     items = "".join(f'<li><a href="{escape(each["href"])}">{escape(each["title"])}</a></li>' for each in choices)
-    return Response(_PAGE.format(items=items, start=escape(base.of("/"))), media_type=MediaType.HTML)
+    return Response(_PAGE.format(items=items, start=escape(base.of("/"))), media_type=HTML)
 
 
 def _address(party: RelyingParty, params: Mapping[str, str]) -> str:

@@ -1,34 +1,84 @@
-"""The addresses under /auth, put together for the configured providers; decides nothing."""
+"""The addresses under /auth as Litestar's routes; decides nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from litestar import Router
-from litestar.di import Provide
+from litestar import Request, Router
+from litestar import Response as LitestarResponse
+from litestar.enums import ScopeType
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.params import FromPath
 
-from session_core.oidc.routes.auth_headers import AuthHeaders
-from session_core.oidc.routes.login import login_handlers
-from session_core.oidc.routes.logout import logout_handlers
+from session_core.litestar.problem import litestar_response
+from session_core.oidc.routes.auth_headers import with_auth_headers
+from session_core.oidc.routes.login import login_routes
+from session_core.oidc.routes.logout import logout_routes
+from session_core.oidc.routes.route import NoSuchProviderError
+from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
-    from session_core.oidc.logout.revocation import Revocation
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+    from session_core.application import SessionApplication
     from session_core.oidc.relying_parties import RelyingParties
+    from session_core.oidc.routes.route import Route
 
 __all__ = ("oidc_router",)
 
 
-def oidc_router(relying_parties: RelyingParties, revocation: Revocation) -> Router:
+class AuthHeaders(ASGIMiddleware):
+    """See `with_auth_headers`."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Pass on with a wrapped send."""
+        open_request_time()  # a logout of the provider's takes several store calls, and no session
+        await next_app(scope, receive, with_auth_headers(scope, send))
+
+
+def oidc_router(relying_parties: RelyingParties, application: SessionApplication[Any]) -> Router:
     """Return the routes under /auth."""
+    routes = [*login_routes(relying_parties), *logout_routes(relying_parties)]
     return Router(
         path="/auth",
-        route_handlers=[*login_handlers(relying_parties), *logout_handlers(relying_parties)],
-        dependencies={
-            "relying_parties": Provide(lambda: relying_parties, sync_to_thread=False),
-            "revocation": Provide(lambda: revocation, sync_to_thread=False),
-        },
+        route_handlers=[litestar_handler(route, relying_parties, application) for route in routes],
         middleware=[AuthHeaders()],
         # The way to a login is open, whatever guards the application has on all its routes.
         opt={"exclude_from_auth": True},
         tags=["login"],
     )
+
+
+def litestar_handler(route: Route, relying_parties: RelyingParties, application: SessionApplication[Any]) -> HTTPRouteHandler:
+    """Return a route of the relying party as Litestar's."""
+
+    async def answer(request: Request[Any, Any, Any], provider_id: str | None) -> LitestarResponse[Any]:
+        web_request = application.web_request(request.scope, request.receive)
+        try:
+            response = await route.endpoint(web_request, relying_parties, provider_id)
+        except NoSuchProviderError:
+            raise NotFoundException from None
+        return litestar_response(response)
+
+    async def plain(request: Request[Any, Any, Any]) -> LitestarResponse[Any]:
+        return await answer(request, None)
+
+    async def of_provider(request: Request[Any, Any, Any], provider_id: FromPath[str]) -> LitestarResponse[Any]:
+        return await answer(request, provider_id)
+
+    handler: Any = of_provider if route.by_provider else plain
+    handler.__name__ = f"{route.endpoint.__name__}_of" if route.by_provider else route.endpoint.__name__
+    handler.__doc__ = route.endpoint.__doc__
+    return HTTPRouteHandler(
+        f"{route.path}/{{provider_id:str}}" if route.by_provider else route.path,
+        http_method=route.method,
+        status_code=route.status,
+        # Without the session no cookie is read, so none can be abused: the request may come from anywhere.
+        opt={"session": True} if route.session else {"session": False, "cross_site": route.method == "POST"},
+        summary=route.summary or None,
+        include_in_schema=bool(route.summary),
+    )(handler)

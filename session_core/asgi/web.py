@@ -1,0 +1,99 @@
+"""An HTTP request and its response, as far as the library's own routes need them; for every framework. Knows no session data."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from session_core.asgi.middleware import SCOPE_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from session_core.asgi_types import Receive, Scope, Send
+    from session_core.limits import RateLimits
+    from session_core.sessions.handle import SessionHandle
+
+__all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest")
+
+HTML: Final = "text/html; charset=utf-8"
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+TEXT: Final = "text/plain; charset=utf-8"
+_SEE_OTHER: Final = 303
+
+
+class HasHeaders(Protocol):
+    """A request or WebSocket of any framework."""
+
+    @property
+    def headers(self) -> Any:  # noqa: ANN401 - a mapping; each framework has a class of its own
+        """The headers by lower-case name."""
+        ...
+
+    @property
+    def scope(self) -> Any:  # noqa: ANN401 - likewise
+        """The ASGI scope."""
+        ...
+
+
+class WebRequest:
+    """One HTTP request. `client_address` is where it comes from, as the application sees it; `limits` are the application's."""
+
+    def __init__(self, scope: Scope, receive: Receive, *, client_address: str, limits: RateLimits) -> None:
+        self.scope = scope
+        self.client_address = client_address
+        self.limits = limits
+        self._receive = receive
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The headers by lower-case name; of one that is repeated the first."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.scope["headers"])}
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Iterate over the parts of the body. Raises `ConnectionError` when the client leaves before its end."""
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                msg = "the client has left"
+                raise ConnectionError(msg)
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                return
+
+    async def session(self) -> SessionHandle[Any]:
+        """Return the loaded session of the request. Raises `StoreUnavailableError`."""
+        handle: SessionHandle[Any] = self.scope[SCOPE_KEY]
+        return await handle.load()
+
+
+class Response:
+    """A response. What is neither text nor bytes is encoded as JSON."""
+
+    def __init__(
+        self, content: object = b"", *, status_code: int = 200, media_type: str = TEXT, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if isinstance(content, str):
+            content = content.encode()
+        self.body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        self.status_code = status_code
+        self.media_type = media_type
+        self.headers = dict(headers or {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, as an ASGI application."""
+        del receive
+        given = {"content-type": self.media_type, "content-length": str(len(self.body)), **self.headers}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+class Redirect(Response):
+    """A response that leads a browser to another address by GET (RFC 9110 15.4.4)."""
+
+    def __init__(self, url: str, *, status_code: int = _SEE_OTHER, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status_code=status_code, headers={"location": url, **(headers or {})})

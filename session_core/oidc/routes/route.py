@@ -1,0 +1,42 @@
+"""One route of the relying party, for every framework: where it is and what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from session_core.asgi.web import Response, WebRequest
+    from session_core.oidc.relying_parties import RelyingParties
+    from session_core.oidc.relying_party import RelyingParty
+
+__all__ = ("Endpoint", "NoSuchProviderError", "Route", "party_at")
+
+Endpoint: TypeAlias = "Callable[[WebRequest, RelyingParties, str | None], Awaitable[Response]]"
+"""Called with the request, the relying parties and the provider's id in the path, where the route has one."""
+
+
+class NoSuchProviderError(Exception):
+    """The path names a provider that is not configured: 404."""
+
+
+class Route(NamedTuple):
+    """`path` is below `/auth`; with `by_provider` the id of a provider follows it."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    endpoint: Endpoint
+    summary: str = ""
+    """For the schema; a route without one is left out of it."""
+    status: int = 200
+    session: bool = False
+    """Whether it uses the session. The others read no cookie, so any site may send their requests."""
+    by_provider: bool = False
+
+
+def party_at(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:
+    """Return the relying party of a provider. Raises `NoSuchProviderError`."""
+    party = relying_parties.find(provider_id)
+    if party is None:
+        raise NoSuchProviderError
+    return party
