@@ -44,7 +44,7 @@ from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig,
 from session_core.cookies import cookie_name
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
-from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider
+from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 from session_core.sessions.record import Device
 
@@ -171,35 +171,32 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
 
 def _oidc_config(services: Services) -> OidcConfig:
     settings = services.settings
-    secret, refresh_key = settings.oidc_client_secret, settings.oidc_refresh_tokens_key
-    provider = OidcProvider(
-        issuer=settings.oidc_issuer,
-        client_id=settings.oidc_client_id,
-        client_secret=secret.get_secret_value() if secret else None,
-        scopes=settings.oidc_scopes.split(),
-        logout_token_typ=settings.oidc_logout_token_typ,
-        step_up_prompt=settings.oidc_step_up_prompt,
-        verify_reauthentication=settings.oidc_verify_reauthentication,
-        allow_http=not settings.is_production,
-    )
+    refresh_key, proxy = settings.oidc_refresh_tokens_key, settings.oidc_proxy
+    roles_claims = {each.oidc_id: each.oidc_roles_claim for each in settings.providers}
 
     async def remember_user(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> None:
         del session
-        user = await services.users.remember(identity, claims, roles_claim=settings.oidc_roles_claim)
+        provider = config.provider_of(identity.issuer)
+        roles_claim = roles_claims[provider.id] if provider is not None else "roles"
+        user = await services.users.remember(identity, claims, roles_claim=roles_claim)
         if user.disabled:
             raise ForbiddenError
 
     # There are none only in `litestar check`: development makes them, and production is refused.
     keys = [key.get_secret_value() for key in settings.session_encryption_keys] or [generate_key()]
-    return OidcConfig(
-        providers=[provider],
+    config = OidcConfig(
+        providers=[each.provider(allow_http=not settings.is_production) for each in settings.providers],
         public_url=settings.public_url,
         sealing=SealingKeys(parse_keys(",".join(keys))),
         http_timeout_seconds=settings.oidc_http_timeout_seconds,
         batch_refresh=BatchRefresh(key=refresh_key.get_secret_value() if refresh_key else None),
+        proxy=proxy.get_secret_value() if proxy else None,
+        ca_file=settings.oidc_ca_file,
+        choice_page=services.pages.choice,
         on_login=remember_user,
         requests_per_minute=settings.limit_logins,
     )
+    return config
 
 
 async def _prepare(services: Services) -> None:
@@ -247,8 +244,9 @@ async def _commanding(services: Services) -> AsyncIterator[None]:
 
 
 async def _ask_provider(login: OidcPlugin) -> None:
-    with suppress(OidcError):
-        await login.relying_party.discovery.metadata()
+    for party in login.relying_parties:
+        with suppress(OidcError):
+            await party.discovery.metadata()
 
 
 def _openapi(settings: Settings) -> OpenAPIConfig:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
 from session_core.errors import LoginRefusedError
-from session_core.oidc import names_at
+from session_core.oidc import claim_at, names_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -65,7 +65,7 @@ class Users:
         """
         now = self._clock.now()
         said = {
-            "name": _text(claims.get("name")) or _text(claims.get("preferred_username")) or identity.subject,
+            "name": _name(claims) or identity.subject,
             "email": _text(claims.get("email"), 320),
             "roles": msgspec.json.encode(_roles(names_at(claims, roles_claim))).decode(),
             "last_login_at": now,
@@ -124,6 +124,14 @@ def _user(row: Row[Any]) -> User:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     roles = msgspec.json.decode(values.pop("roles"), type=tuple[str, ...])
     return User(key=values.pop("user_key"), roles=roles, **values)
+
+
+def _name(claims: Mapping[str, Any]) -> str | None:
+    """Return what to call a user. GitHub has `login`, X `username`; Apple posts names at the first login, which nothing signs."""
+    said = (_text(claims.get(name)) for name in ("name", "preferred_username", "login", "username"))
+    posted = claim_at(claims, "user.name")
+    parts = [_text(posted.get(part)) for part in ("firstName", "lastName")] if isinstance(posted, dict) else []
+    return next(filter(None, said), None) or _text(" ".join(filter(None, parts)))
 
 
 def _text(value: object, limit: int = 255) -> str | None:

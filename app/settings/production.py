@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from app.settings.provider import ProviderSettings
 
 __all__ = ("posture", "production_problems", "refuse_unfit")
 
@@ -26,12 +27,15 @@ _NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 
 def production_problems(settings: Settings) -> list[Problem]:
     """Return everything that must change before these settings may serve the public."""
-    return [Problem(name.upper(), problem, EXAMPLES[name]) for name, problem in _findings(settings)]
+    problems = [Problem(name.upper(), problem, EXAMPLES[name]) for name, problem in _findings(settings)]
+    for each in settings.providers:
+        problems += [Problem(each.name_of(name), why, each.example_of(name)) for name, why in _provider_findings(each)]
+    return problems
 
 
 def posture(settings: Settings) -> tuple[str, list[Problem], bool]:
     """Return for `litestar check` the environment, what is unfit for it, and whether that decides."""
-    if not settings.is_production and not HAS_EMBEDDED_OP and settings.oidc_issuer == EMBEDDED_ISSUER:
+    if not settings.is_production and not HAS_EMBEDDED_OP and settings.providers[0].oidc_issuer == EMBEDDED_ISSUER:
         unset = "is not set: name your OpenID provider, with OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"
         return settings.app_env, [Problem("OIDC_ISSUER", unset, EXAMPLES["oidc_issuer"])], True
     return settings.app_env, production_problems(settings), settings.is_production
@@ -68,15 +72,18 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"
     if settings.session_accept_weak_store:
         yield "session_accept_weak_store", f"not in production, where a weak store is refused: {_WHY_NOT}"
-    if settings.uses_embedded_op:
+
+
+def _provider_findings(provider: ProviderSettings) -> Iterator[tuple[str, str]]:
+    if provider.oidc_issuer.startswith("http://127.0.0.1:"):
         yield (
             "oidc_issuer",
             "the provider for development lets every visitor sign in as any user; name your own provider in production",
         )
-    elif not settings.oidc_issuer.startswith("https://"):
+        return
+    if not provider.oidc_issuer.startswith("https://"):
         yield "oidc_issuer", "must be https in production"
-    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
-    if not settings.uses_embedded_op and (len(secret) < _MIN_CLIENT_SECRET or _is_placeholder(secret)):
+    if provider.has_shared_secret and (len(secret := provider.shared_secret()) < _MIN_CLIENT_SECRET or _is_placeholder(secret)):
         yield "oidc_client_secret", "looks like a placeholder, or is too short to be safe"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,15 +18,14 @@ from sqlalchemy.exc import ArgumentError
 from app.settings.environment import given_names, misspelt
 from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_FILE, SESSION_SECRETS_FILE, read_or_create
 from app.settings.help import EXAMPLES
+from app.settings.provider import EMBEDDED_CLIENT_ID, EMBEDDED_ISSUER, ProviderSettings, check_address
+from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
-from session_core.oidc.claim_path import check_claim_path
 from session_core.stores import open_store
 
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "HAS_EMBEDDED_OP", "Settings", "load_settings")
 
-EMBEDDED_ISSUER: Final = "http://127.0.0.1:9000"
-EMBEDDED_CLIENT_ID: Final = "reference-app"
 HAS_EMBEDDED_OP: Final = True
 """Whether this repository starts the provider that `EMBEDDED_ISSUER` names."""
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
@@ -38,7 +37,7 @@ CommaSeparated = Annotated[tuple[SecretStr, ...], NoDecode]
 Networks = Annotated[tuple[Network, ...], NoDecode]
 
 
-class Settings(BaseSettings):
+class Settings(ProviderSettings, BaseSettings):
     """The settings, by the names of their variables in lower case."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
@@ -61,21 +60,23 @@ class Settings(BaseSettings):
     session_absolute_seconds: int = Field(default=86400, gt=0)
     session_max_per_user: int = Field(default=0, ge=0)
     database_url: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
-    oidc_issuer: str = EMBEDDED_ISSUER
-    oidc_client_id: str = EMBEDDED_CLIENT_ID
-    oidc_client_secret: SecretStr | None = None
-    oidc_scopes: str = "openid profile email"
-    oidc_roles_claim: str = "roles"
-    oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
-    oidc_step_up_prompt: bool = False
-    oidc_verify_reauthentication: bool = True
     oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
+    oidc_proxy: SecretStr | None = None
+    oidc_ca_file: Path | None = None
+    oidc_providers_file: Path | None = None
     oidc_refresh_tokens_key: SecretStr | None = None
     trusted_proxies: Networks = ()
     limit_logins: int = Field(default=60, ge=0)
     limit_forms: int = Field(default=600, ge=0)
     limit_anonymous: int = Field(default=10_000, ge=0)
     limit_exempt: Networks = ()
+
+    _further: tuple[ProviderSettings, ...] = PrivateAttr(default=())
+
+    @property
+    def providers(self) -> tuple[ProviderSettings, ...]:
+        """Where users log in: the provider that OIDC_ISSUER names, then further ones; the embedded one only where no other is."""
+        return self._further if self._further and "oidc_issuer" not in self.model_fields_set else (self, *self._further)
 
     @property
     def is_production(self) -> bool:
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
     @property
     def uses_embedded_op(self) -> bool:
         """Whether logins go to a provider for development, which lives on loopback only."""
-        return self.oidc_issuer.startswith("http://127.0.0.1:")
+        return any(each.oidc_issuer.startswith("http://127.0.0.1:") for each in self.providers)
 
     @field_validator("session_secrets", "session_encryption_keys", mode="before")
     @classmethod
@@ -147,22 +148,10 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("public_url", "oidc_issuer")
-    @classmethod
-    def _url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            _ = parts.port
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
-            message = "must be an http or https address without user name, query or fragment"
-            raise ValueError(message)
-        return value
-
     @field_validator("public_url")
     @classmethod
     def _origin(cls, value: str) -> str:
+        value = check_address(value)
         if urlsplit(value).path not in {"", "/"}:
             message = "must be scheme, host and optional port, without a path"
             raise ValueError(message)
@@ -201,23 +190,6 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return url.set(drivername=f"{url.get_backend_name()}+{driver}").render_as_string(hide_password=False)
 
-    @field_validator("oidc_scopes")
-    @classmethod
-    def _scopes(cls, value: str) -> str:
-        if "openid" not in value.split():
-            message = "must contain the scope openid"
-            raise ValueError(message)
-        return " ".join(value.split())
-
-    @field_validator("oidc_roles_claim")
-    @classmethod
-    def _claim(cls, value: str) -> str:
-        try:
-            check_claim_path(value, "it")
-        except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix("it ")) from None
-        return value
-
     @model_validator(mode="after")
     def _together(self) -> Self:
         if (self.session_cookie or "").startswith(("__Host-", "__Secure-")) and self.public_url.startswith("http:"):
@@ -231,25 +203,44 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
 
     Raises `SettingsError` naming each variable that is misspelt or invalid.
     """
-    problems = misspelt(given_names(env_file), {name.upper() for name in Settings.model_fields})
+    given = given_names(env_file)
+    problems = misspelt(given, {name.upper() for name in Settings.model_fields} | numbered_names(given))
     debug = os.environ.get("LITESTAR_DEBUG", "0") == "1"  # what `litestar run --debug` sets
     if debug:
         overrides.setdefault("app_debug", True)
     options: dict[str, Any] = {**overrides, "_env_file": env_file, "_env_file_encoding": "utf-8"}
     try:
         settings = Settings(**options)
+        settings._further = further_providers(env_file, settings.oidc_providers_file)  # noqa: SLF001 - its own module
     except ValidationError as error:
         raise SettingsError([*problems, *map(_problem, error.errors(include_url=False, include_input=False))]) from None
-    if settings.oidc_issuer != EMBEDDED_ISSUER:
-        given = settings.model_fields_set
-        problems += [
-            Problem(name.upper(), "is needed for the provider that OIDC_ISSUER names", EXAMPLES[name])
-            for name in ("oidc_client_id", "oidc_client_secret")
-            if name not in given
-        ]
+    except SettingsError as error:
+        raise SettingsError([*problems, *error.problems]) from None
+    problems += _provider_problems(settings)
     if problems:
         raise SettingsError(problems)
     return settings if settings.is_production else _with_generated_secrets(settings)
+
+
+def _provider_problems(settings: Settings) -> list[Problem]:
+    """Return what keeps a provider from being built of its settings."""
+    problems: list[Problem] = []
+    if settings.oidc_issuer != EMBEDDED_ISSUER:
+        why = "is needed for the provider that OIDC_ISSUER names"
+        problems += [Problem(name.upper(), why, EXAMPLES[name]) for name in settings.missing()]
+    elif settings.providers[0] is not settings:
+        why = "is for the provider that OIDC_ISSUER names, and there is none beside the further ones"
+        stray = sorted(set(ProviderSettings.model_fields) & settings.model_fields_set)
+        problems += [Problem(name.upper(), why, EXAMPLES["oidc_issuer"]) for name in stray]
+    if problems:
+        return problems
+    for each in settings.providers:
+        if each.oidc_issuer != EMBEDDED_ISSUER:
+            try:
+                each.provider(allow_http=True)
+            except SettingsError as error:
+                problems += error.problems
+    return problems
 
 
 def _with_generated_secrets(settings: Settings) -> Settings:
@@ -259,7 +250,7 @@ def _with_generated_secrets(settings: Settings) -> Settings:
             generated["session_secrets"] = (SecretStr(read_or_create(SESSION_SECRETS_FILE)),)
         if not settings.session_encryption_keys:
             generated["session_encryption_keys"] = (SecretStr(read_or_create(ENCRYPTION_KEYS_FILE)),)
-        if settings.oidc_client_secret is None:
+        if settings.oidc_client_secret is None and settings.oidc_issuer == EMBEDDED_ISSUER:
             generated["oidc_client_secret"] = SecretStr(read_or_create(CLIENT_SECRET_FILE))
     except OSError as error:
         message = f"none is set and none can be made in var/ ({error.strerror or error})"

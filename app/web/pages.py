@@ -15,11 +15,14 @@ from app import NAME
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from litestar import Request
 
     from app.data.users import User
     from app.session_data import AppSession
     from session_core import Clock, SessionHandle
+    from session_core.oidc.config import ProviderChoice
 
 __all__ = ("STATIC", "Pages", "asset_version")
 
@@ -84,6 +87,20 @@ class Pages:
             **values,
         )
         return Response(html, status_code=status, media_type=MediaType.HTML)
+
+    def choice(self, choices: Sequence[ProviderChoice]) -> str:
+        """Return the page on which a person chooses where to log in."""
+        return self._environment.get_template("choice.html").render(
+            bare=True,
+            theme=None,
+            session=None,
+            user=None,
+            navigation=[("/", "Home")],
+            path="/auth/login",
+            fetched=True,
+            unsent=False,
+            choices=choices,
+        )
 
     def _ago(self, milliseconds: int) -> str:
         passed = self._clock.now() - milliseconds

@@ -19,6 +19,7 @@ try:
     from session_core.oidc.claim_path import claim_at, names_at
     from session_core.oidc.config import LoginHook, OidcConfig
     from session_core.oidc.login.return_to import local_return_to
+    from session_core.oidc.provider.apple import apple_client_secret
     from session_core.oidc.provider.client_key import ClientKey
     from session_core.oidc.provider.oauth2 import OAuth2Provider
     from session_core.oidc.provider.openid import OidcProvider
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",
-    "Tokens", "claim_at", "local_return_to", "names_at",
+    "Tokens", "apple_client_secret", "claim_at", "local_return_to", "names_at",
 )  # fmt: skip
 
 

@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("DataChange", "LoginHook", "OidcConfig")
+__all__ = ("ChoicePage", "DataChange", "LoginHook", "OidcConfig", "ProviderChoice")
 
 DataChange: TypeAlias = "Callable[[Any], Any]"
 """A function as for `session.update`: gets the session's data, changes it in place or returns new data."""
+ChoicePage: TypeAlias = "Callable[[Sequence[ProviderChoice]], str]"
 LoginHook: TypeAlias = "Callable[[Identity, Mapping[str, Any], SessionHandle[Any]], Awaitable[DataChange | None]]"
+
+
+@dataclass(frozen=True)
+class ProviderChoice:
+    """One way to log in. `href` is a local address that keeps what the login was asked with."""
+
+    id: str
+    title: str
+    href: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +59,8 @@ class OidcConfig:
     """Called with the identity, all claims (userinfo below, ID token above) and the session as it was, when everything
     has been verified and before the session changes: create or update the user here; raise to refuse the login. May return
     a function that is applied to the data of the new session."""
+    choice_page: ChoicePage | None = None
+    """Makes the page on which a person chooses a provider, as HTML, of the choices in their order."""
     batch_refresh: BatchRefresh | None = None
     """Notes which sessions' tokens expire when, so that `litestar sessions refresh-tokens` can refresh those that are due."""
     requests_per_minute: int = 0

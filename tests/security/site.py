@@ -149,7 +149,10 @@ def settings_for(url: str, op: HostileOp, database: Path, **overrides: Any) -> S
         "oidc_client_secret": SecretStr(CLIENT_SECRET),
         "_env_file": None,
     }
-    return Settings(**{**values, **overrides})
+    further = overrides.pop("further", ())
+    settings = Settings(**{**values, **overrides})
+    settings._further = further
+    return settings
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
@@ -10,6 +11,7 @@ from urllib.parse import quote, urlencode
 from session_core.asgi.answers import wants_page
 from session_core.asgi.web import HTML, JSON, Response
 from session_core.errors import AuthorizationResponseError
+from session_core.oidc.config import ProviderChoice
 from session_core.oidc.provider.registration import DEFAULT_ID
 
 if TYPE_CHECKING:
@@ -62,12 +64,14 @@ def choice_response(request: WebRequest, relying_parties: RelyingParties, params
     """Return the choice: a page of links for a person, a list for a program. `params`: what the login was asked with."""
     base = relying_parties.base.at(request.scope)
     choices = [
-        {"id": party.provider.id, "title": party.provider.title or party.provider.id, "href": base.of(_address(party, params))}
+        ProviderChoice(party.provider.id, party.provider.title or party.provider.id, base.of(_address(party, params)))
         for party in relying_parties
     ]
     if not wants_page(request):
-        return Response({"providers": choices}, media_type=JSON)
-    items = "".join(f'<li><a href="{escape(each["href"])}">{escape(each["title"])}</a></li>' for each in choices)
+        return Response({"providers": [asdict(each) for each in choices]}, media_type=JSON)
+    if relying_parties.config.choice_page is not None:
+        return Response(relying_parties.config.choice_page(choices), media_type=HTML)
+    items = "".join(f'<li><a href="{escape(each.href)}">{escape(each.title)}</a></li>' for each in choices)
     return Response(_PAGE.format(items=items, start=escape(base.of("/"))), media_type=HTML)
 
 

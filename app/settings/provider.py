@@ -1,0 +1,285 @@
+"""The settings of one identity provider, and the provider that they make. Reads no environment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+from app.settings.help import EXAMPLES
+from app.settings.report import Problem, SettingsError
+from session_core.errors import ConfigurationError
+from session_core.oidc import ClientKey, OAuth2Provider, OidcProvider, apple_client_secret, claim_at
+from session_core.oidc.claim_path import check_claim_path
+from session_core.urls import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from session_core.oidc.provider.oauth2 import FetchJson
+
+__all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "ProviderSettings", "check_address", "problem_of")
+
+EMBEDDED_ISSUER: Final = "http://127.0.0.1:9000"
+EMBEDDED_CLIENT_ID: Final = "reference-app"
+_ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "revocation_endpoint")
+
+
+def _words(value: object) -> object:
+    return tuple(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
+
+
+def _scope_words(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _params(value: object) -> object:
+    """Return parameters as a mapping; text is form-encoded: `audience=https://api.example.org&prompt=consent`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return dict(parse_qsl(value, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        message = "must be name=value, several of them joined by &"
+        raise ValueError(message) from None
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Params = Annotated[dict[str, str], NoDecode, BeforeValidator(_params)]
+
+
+class ProviderSettings(BaseModel):
+    """One provider, by the names of the variables in lower case; a table of a file has them without `oidc_`."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
+
+    oidc_id: str = "default"
+    oidc_title: str = ""
+    oidc_protocol: Literal["openid", "oauth2"] = "openid"
+    oidc_issuer: str = EMBEDDED_ISSUER
+    oidc_client_id: str = EMBEDDED_CLIENT_ID
+    oidc_client_secret: SecretStr | None = None
+    oidc_client_secret_file: Path | None = None
+    oidc_client_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None = None
+    oidc_client_key_file: Path | None = None
+    oidc_client_key_id: str | None = None
+    oidc_client_assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
+    oidc_apple_team_id: str | None = None
+    oidc_scopes: Annotated[str, BeforeValidator(_scope_words)] = "openid profile email"
+    oidc_audience: str | None = None
+    oidc_authorization_params: Params = {}
+    oidc_link_params: Words = ()
+    oidc_response_mode: Literal["query", "form_post"] = "query"
+    oidc_par: Literal["auto", "required", "off"] = "auto"
+    oidc_userinfo: bool = True
+    oidc_subject_claim: str | None = None
+    oidc_roles_claim: str = "roles"
+    oidc_metadata_url: str | None = None
+    oidc_authorization_endpoint: str | None = None
+    oidc_token_endpoint: str | None = None
+    oidc_jwks_uri: str | None = None
+    oidc_userinfo_endpoint: str | None = None
+    oidc_revocation_endpoint: str | None = None
+    oidc_end_session_endpoint: str | None = None
+    oidc_logout_params: Params = {}
+    oidc_logout_return_param: str = "post_logout_redirect_uri"
+    oidc_tenants: Words = ()
+    oidc_max_age: int | None = Field(default=None, ge=0)
+    oidc_acr_values: Words = ()
+    oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
+    oidc_step_up_prompt: bool = False
+    oidc_reauthentication_prompt: Literal["login", "select_account", "consent"] = "login"
+    oidc_verify_reauthentication: bool = True
+    oidc_revoke_at_logout: bool = True
+    oidc_posted_user: bool = False
+    oidc_clock_tolerance_seconds: int = Field(default=60, ge=0, le=300)
+    oidc_accept_code_injection_without_pkce: bool = False
+    oidc_accept_id_token_replay_without_nonce: bool = False
+
+    _place: str = PrivateAttr(default="OIDC_")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if (parts := urlsplit(check_address(value))).scheme == "http" and not is_loopback(parts.hostname or ""):
+            message = "must be https; http is for a provider on a loopback host"
+            raise ValueError(message)
+        return value
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _has_openid(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("oidc_protocol") == "openid" and "openid" not in value.split():
+            message = "must contain the scope openid"
+            raise ValueError(message)
+        return " ".join(value.split())
+
+    @field_validator("oidc_roles_claim", "oidc_subject_claim")
+    @classmethod
+    def _is_claim(cls, value: str | None) -> str | None:
+        try:
+            check_claim_path("sub" if value is None else value, "it")
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("it ")) from None
+        return value
+
+    def at(self, place: str) -> ProviderSettings:
+        """Remember where these settings stand: what their names begin with."""
+        self._place = place
+        return self
+
+    def name_of(self, field: str) -> str:
+        """Return what a setting is called where it stands: `OIDC_2_ISSUER`, or `providers.toml, provider 2: issuer`."""
+        name = field.removeprefix("oidc_")
+        return f"{self._place}{name.upper() if self._place.startswith('OIDC_') else name}"
+
+    def missing(self) -> list[str]:
+        """Return the settings without which such a provider cannot be asked."""
+        names = [name for name in ("oidc_issuer", "oidc_client_id") if name not in self.model_fields_set]
+        proofs = (self.oidc_client_secret, self.oidc_client_secret_file, self.oidc_client_key_file)
+        if not any(proofs) and self.oidc_client_auth_method != "none":
+            names.append("oidc_client_secret")
+        return names
+
+    @property
+    def has_shared_secret(self) -> bool:
+        """Whether we prove who we are by a secret that the provider issued, not by a key."""
+        return self.oidc_apple_team_id is None and self._auth_method() in {"client_secret_basic", "client_secret_post"}
+
+    def shared_secret(self) -> str:
+        """Return that secret; nothing where there is none."""
+        secret = self._client_secret()
+        return (secret() if callable(secret) else secret) or ""
+
+    def provider(self, *, allow_http: bool) -> OidcProvider | OAuth2Provider:
+        """Return the provider. Raises `SettingsError`."""
+        try:
+            return self._built(allow_http=allow_http)
+        except ConfigurationError as error:
+            raise SettingsError([Problem(self.name_of("oidc_*"), str(error), "see docs/reference/settings.md")]) from None
+
+    def _built(self, *, allow_http: bool) -> OidcProvider | OAuth2Provider:
+        method = self._auth_method()
+        given: dict[str, Any] = {
+            "id": self.oidc_id,
+            "title": self.oidc_title,
+            "issuer": self.oidc_issuer,
+            "client_id": self.oidc_client_id,
+            "client_secret": self._client_secret(),
+            "client_key": self._client_key() if method == "private_key_jwt" else None,
+            "token_endpoint_auth_method": method,
+            "client_assertion_audience": self.oidc_client_assertion_audience,
+            "authorization_params": self.oidc_authorization_params | ({"audience": a} if (a := self.oidc_audience) else {}),
+            "link_params": self.oidc_link_params,
+            "response_mode": self.oidc_response_mode,
+            "pushed_authorization_requests": self.oidc_par,
+            "end_session_endpoint": self.oidc_end_session_endpoint,
+            "logout_params": self.oidc_logout_params,
+            "logout_return_param": self.oidc_logout_return_param,
+            "reauthentication_prompt": self.oidc_reauthentication_prompt,
+            "revoke_at_logout": self.oidc_revoke_at_logout,
+            "posted_user": self.oidc_posted_user,
+            "accept_code_injection_without_pkce": self.oidc_accept_code_injection_without_pkce,
+            "allow_http": allow_http,
+        }
+        if self.oidc_subject_claim is not None:
+            given["subject_claim"] = self.oidc_subject_claim
+        endpoints: dict[str, Any] = {name: url for name in _ENDPOINTS if (url := getattr(self, f"oidc_{name}")) is not None}
+        if self.oidc_protocol == "oauth2":
+            return self._oauth2(given, endpoints)
+        return OidcProvider(
+            **given,
+            metadata_url=self.oidc_metadata_url,
+            metadata=endpoints or None,
+            tenants=self.oidc_tenants,
+            scopes=self.oidc_scopes.split(),
+            max_age=self.oidc_max_age,
+            acr_values=self.oidc_acr_values,
+            logout_token_typ=self.oidc_logout_token_typ,
+            step_up_prompt=self.oidc_step_up_prompt,
+            verify_reauthentication=self.oidc_verify_reauthentication,
+            use_userinfo=self.oidc_userinfo,
+            clock_tolerance_seconds=self.oidc_clock_tolerance_seconds,
+            accept_id_token_replay_without_nonce=self.oidc_accept_id_token_replay_without_nonce,
+        )
+
+    def _oauth2(self, given: dict[str, Any], endpoints: dict[str, Any]) -> OAuth2Provider:
+        needed = ("authorization_endpoint", "token_endpoint", "userinfo_endpoint")
+        if absent := [name for name in needed if name not in endpoints]:
+            problems = [Problem(self.name_of(name), "is needed for plain OAuth 2.0", self.example_of(name)) for name in absent]
+            raise SettingsError(problems)
+        endpoints.pop("jwks_uri", None)
+        scopes = self.oidc_scopes.split() if "oidc_scopes" in self.model_fields_set else ()
+        return OAuth2Provider(**given, **endpoints, scopes=scopes, claims=_beside(self.oidc_subject_claim or "id"))
+
+    def example_of(self, field: str) -> str:
+        """Return a good value of a setting, as it is written where these settings stand."""
+        text = EXAMPLES.get(f"oidc_{field.removeprefix('oidc_')}", "see docs/reference/settings.md")
+        if self._place.startswith("OIDC_"):
+            return text.replace("OIDC_", self._place)
+        return re.sub(r"OIDC_([A-Z_]+)=(.*)", lambda found: f'{found[1].lower()} = "{found[2]}"', text)
+
+    def _auth_method(self) -> str:
+        if self.oidc_client_auth_method is not None:
+            return self.oidc_client_auth_method
+        if self.oidc_apple_team_id is not None:
+            return "client_secret_post"
+        return "private_key_jwt" if self.oidc_client_key_file is not None else "client_secret_basic"
+
+    def _client_secret(self) -> str | Callable[[], str] | None:
+        if self.oidc_apple_team_id is not None:
+            return apple_client_secret(self._client_key(), team_id=self.oidc_apple_team_id, client_id=self.oidc_client_id)
+        if (file := self.oidc_client_secret_file) is not None:
+            self._read("client_secret_file", file)
+            # Read for every request: the file may be replaced while the application runs.
+            return lambda: file.read_text(encoding="utf-8").strip()
+        return self.oidc_client_secret.get_secret_value() if self.oidc_client_secret is not None else None
+
+    def _client_key(self) -> ClientKey:
+        if self.oidc_client_key_file is None:
+            name = "client_key_file"
+            raise SettingsError([Problem(self.name_of(name), "is needed for this authentication", self.example_of(name))])
+        return ClientKey(self._read("client_key_file", self.oidc_client_key_file), kid=self.oidc_client_key_id)
+
+    def _read(self, name: str, file: Path) -> str:
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = Problem(self.name_of(name), f"cannot be read ({type(error).__name__})", self.example_of(name))
+            raise SettingsError([problem]) from None
+
+
+def problem_of(error: Any, settings: ProviderSettings) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Say an error of pydantic's in our form; its own text may repeat the value."""
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    name = str(error["loc"][0])
+    return Problem(settings.name_of(name), message[:1].lower() + message[1:], settings.example_of(name))
+
+
+def check_address(value: str) -> str:
+    """Return an http or https address. Raises `ValueError`."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
+        message = "must be an http or https address without user name, query or fragment"
+        raise ValueError(message)
+    return value
+
+
+def _beside(subject_claim: str) -> Callable[[Mapping[str, Any], FetchJson], Any]:
+    """Return a hook that also names as claims what stands beside the subject, in `data` for `data.id`."""
+    inner = subject_claim.rpartition(".")[0]
+
+    async def claims(user: Mapping[str, Any], fetch: FetchJson) -> Mapping[str, Any]:
+        del fetch
+        beside = claim_at(user, inner) if inner else None
+        return {**user, **beside} if isinstance(beside, dict) else user
+
+    return claims

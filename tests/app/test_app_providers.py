@@ -1,0 +1,306 @@
+"""Any identity provider by settings: one or several, by variables or by a file, up to a login over HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from app.settings.help import EXAMPLES
+from app.settings.production import production_problems
+from app.settings.provider import ProviderSettings
+from app.settings.report import SettingsError
+from app.settings.settings import Settings, load_settings
+from session_core.oidc import OAuth2Provider, OidcProvider
+from session_core.testing import FakeClock
+from tests.security.site import Site, running_site
+from tests.support.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.provider import HostileOp
+
+GOOD = "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB"
+PARTNER = {
+    "OIDC_1_ID": "partner",
+    "OIDC_1_ISSUER": "https://partner.example",
+    "OIDC_1_CLIENT_ID": "shop",
+    "OIDC_1_CLIENT_SECRET": GOOD,
+}
+FILE = """
+[[provider]]
+id = "partner"
+title = "Partner account"
+issuer = "https://partner.example"
+client_id = "shop"
+client_secret = "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB"
+scopes = ["openid", "offline_access"]
+roles_claim = "realm_access.roles"
+authorization_params = { access_type = "offline" }
+link_params = ["organization"]
+
+[[provider]]
+id = "github"
+protocol = "oauth2"
+issuer = "https://github.com/login/oauth"
+client_id = "Iv1.0123"
+client_secret = "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB"
+client_auth_method = "client_secret_post"
+authorization_endpoint = "https://github.com/login/oauth/authorize"
+token_endpoint = "https://github.com/login/oauth/access_token"
+userinfo_endpoint = "https://api.github.com/user"
+scopes = "read:user user:email"
+"""
+
+
+def loaded(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        loaded(monkeypatch, **environment)
+    assert GOOD not in str(caught.value)
+    return {problem.name: str(problem) for problem in caught.value.problems}
+
+
+def built(settings: Settings, number: int = 0) -> Any:
+    return settings.providers[number].provider(allow_http=True)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "client-key.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file
+
+
+class TestNumberedVariables:
+    def test_take_the_place_of_the_embedded_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = loaded(monkeypatch, **PARTNER)
+        assert [each.oidc_id for each in settings.providers] == ["partner"]
+        assert not settings.uses_embedded_op
+
+    def test_stand_beside_the_one_that_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = {"OIDC_ISSUER": "https://login.example.org", "OIDC_CLIENT_ID": "shop", "OIDC_CLIENT_SECRET": GOOD}
+        second = {name.replace("_1_", "_10_"): value for name, value in PARTNER.items()} | {"OIDC_10_ID": "later"}
+        second["OIDC_10_ISSUER"] = "https://later.example"
+        settings = loaded(monkeypatch, **own, **second, **PARTNER)
+        assert [each.oidc_id for each in settings.providers] == ["default", "partner", "later"]
+
+    def test_are_read_from_the_env_file_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path(".env").write_text("".join(f"{name}={value}\n" for name, value in PARTNER.items()))
+        settings = loaded(monkeypatch, OIDC_1_TITLE="Partner", OIDC_1_CLIENT_ID="from-the-environment")
+        (partner,) = settings.providers
+        assert (partner.oidc_title, partner.oidc_client_id) == ("Partner", "from-the-environment")
+
+    @pytest.mark.parametrize("name", ["ID", "ISSUER", "CLIENT_ID", "CLIENT_SECRET"])
+    def test_need_a_registration(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        given = {key: value for key, value in PARTNER.items() if key != f"OIDC_1_{name}"}
+        problems = refused(monkeypatch, **given)
+        assert list(problems) == [f"OIDC_1_{name}"]
+        assert re.search(r"for example OIDC_1_|the secret that the provider issued", problems[f"OIDC_1_{name}"])
+
+    @pytest.mark.parametrize(("name", "meant"), [("OIDC_1_ISUER", "OIDC_1_ISSUER"), ("OIDC_1_SECRET", "OIDC_1_CLIENT_SECRET")])
+    def test_a_misspelt_one_is_refused(self, monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+        assert f"did you mean {meant}?" in refused(monkeypatch, **PARTNER, **{name: "x"})[name]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("ISSUER", "partner.example", "http or https"),
+            ("SCOPES", "profile", "must contain the scope openid"),
+            ("ROLES_CLAIM", "realm_access..roles", "path of a claim"),
+            ("SUBJECT_CLAIM", ".sub", "path of a claim"),
+            ("CLIENT_AUTH_METHOD", "basic", "client_secret_basic"),
+            ("AUTHORIZATION_PARAMS", "prompt", "name=value"),
+            ("CLOCK_TOLERANCE_SECONDS", "900", "less than or equal to 300"),
+            ("CLIENT_SECRET_FILE", "/no/such/file", "cannot be read"),
+        ],
+    )
+    def test_an_invalid_value_is_refused_by_name(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    ) -> None:
+        problems = refused(monkeypatch, **{**PARTNER, f"OIDC_1_{name}": value})
+        assert list(problems) == [f"OIDC_1_{name}"]
+        assert words in problems[f"OIDC_1_{name}"]
+        assert f"for example OIDC_1_{name}=" in problems[f"OIDC_1_{name}"]
+
+    def test_settings_of_a_provider_that_is_not_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert list(refused(monkeypatch, **PARTNER, OIDC_ROLES_CLAIM="groups")) == ["OIDC_ROLES_CLAIM"]
+
+    def test_what_the_library_refuses_names_the_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        problems = refused(monkeypatch, **PARTNER, OIDC_1_LINK_PARAMS="state")
+        assert "link_params" in problems["OIDC_1_*"]
+
+    def test_production_judges_each(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = loaded(
+            monkeypatch, **{**PARTNER, "OIDC_1_CLIENT_SECRET": "change-me-please-now", "OIDC_1_ISSUER": "http://127.0.0.1:9"}
+        )
+        names = {problem.name for problem in production_problems(settings)}
+        assert "OIDC_1_ISSUER" in names
+        monkeypatch.setenv("OIDC_1_ISSUER", "https://partner.example")
+        assert "OIDC_1_CLIENT_SECRET" in {problem.name for problem in production_problems(load_settings())}
+
+
+class TestFile:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        file = tmp_path / "providers.toml"
+        file.write_text(FILE)
+        return file
+
+    def test_holds_providers_of_both_kinds(self, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+        settings = loaded(monkeypatch, OIDC_PROVIDERS_FILE=str(file))
+        partner, github = built(settings, 0), built(settings, 1)
+        assert isinstance(partner, OidcProvider)
+        assert isinstance(github, OAuth2Provider)
+        assert (partner.scope, partner.authorization_params, partner.link_params) == (
+            "openid offline_access", {"access_type": "offline"}, ("organization",),
+        )  # fmt: skip
+        assert (github.scope, github.token_endpoint_auth_method) == ("read:user user:email", "client_secret_post")
+        assert GOOD not in repr(settings.providers) + repr(partner)
+
+    @pytest.mark.parametrize(
+        ("change", "name"),
+        [
+            (('issuer = "https://partner', 'isuer = "https://partner'), "providers.toml, provider 1: isuer"),
+            (('id = "github"', 'title = "x"'), "providers.toml, provider 2: id"),
+            (('scopes = "read', 'scopes = "a\\\\b read'), "providers.toml, provider 2: *"),
+            (("token_endpoint", "#"), "providers.toml, provider 2: token_endpoint"),
+            (('roles_claim = "realm_access.roles"', "roles_claim = 7"), "providers.toml, provider 1: roles_claim"),
+            (("[[provider]]", "[[providers]]"), "OIDC_PROVIDERS_FILE"),
+            (("[[provider]]", "[[provider"), "OIDC_PROVIDERS_FILE"),
+        ],
+    )
+    def test_a_mistake_is_named(self, monkeypatch: pytest.MonkeyPatch, file: Path, change: tuple[str, str], name: str) -> None:
+        file.write_text(FILE.replace(*change))
+        assert name in refused(monkeypatch, OIDC_PROVIDERS_FILE=str(file))
+
+    def test_one_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        assert list(refused(monkeypatch, OIDC_PROVIDERS_FILE=str(tmp_path / "none.toml"))) == ["OIDC_PROVIDERS_FILE"]
+
+
+class TestTheOneProvider:
+    """The same settings without a number."""
+
+    BASE = {"OIDC_ISSUER": "https://login.example.org", "OIDC_CLIENT_ID": "shop"}  # noqa: RUF012 - not changed
+
+    def test_a_secret_in_a_file_is_read_for_every_request(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        file.write_text(f"{GOOD}\n")
+        provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET_FILE=str(file)))
+        assert provider.client_secret() == GOOD
+        file.write_text("the next one\n")
+        assert provider.client_secret() == "the next one"
+
+    def test_a_key_file(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+        provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_KEY_FILE=str(key_file), OIDC_CLIENT_KEY_ID="2026-11"))
+        assert (provider.token_endpoint_auth_method, provider.client_key.kid) == ("private_key_jwt", "2026-11")
+
+    def test_a_public_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_AUTH_METHOD="none")).client_secret is None
+
+    def test_apple(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+        options = {"OIDC_APPLE_TEAM_ID": "ABCDE12345", "OIDC_CLIENT_KEY_FILE": str(key_file), "OIDC_CLIENT_KEY_ID": "KEY1",
+                   "OIDC_RESPONSE_MODE": "form_post", "OIDC_POSTED_USER": "true"}  # fmt: skip
+        provider = built(loaded(monkeypatch, **self.BASE, **options))
+        assert provider.client_secret().count(".") == 2
+        assert (provider.token_endpoint_auth_method, provider.posted_user) == ("client_secret_post", True)
+
+    def test_metadata_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = ("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "JWKS_URI")
+        endpoints = {f"OIDC_{name}": f"https://login.example.org/{name}" for name in names}
+        provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **endpoints))
+        assert provider.given_metadata().jwks_uri == "https://login.example.org/JWKS_URI"
+
+    def test_an_audience_and_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = {"OIDC_AUDIENCE": "https://api.example.org", "OIDC_AUTHORIZATION_PARAMS": "prompt=consent&a=%26"}
+        provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **options))
+        assert provider.authorization_params == {"audience": "https://api.example.org", "prompt": "consent", "a": "&"}
+
+
+def test_every_setting_of_a_provider_has_a_good_example() -> None:
+    for name in ProviderSettings.model_fields:
+        match = re.match(rf"for example {name.upper()}=(.+)", EXAMPLES[name])
+        if name == "oidc_client_secret":
+            continue
+        assert match, name
+        ProviderSettings(**{name: match[1]})
+
+
+async def of_two_providers(clock: FakeClock, database: Path, stack: AsyncExitStack, **partner: Any) -> tuple[Site, HostileOp]:
+    op, other = [await stack.enter_async_context(HostileOp(lambda: clock.now() / 1000)) for _ in range(2)]
+    given = {
+        "id": "partner",
+        "title": "Partner & sons",
+        "issuer": other.issuer,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    further = ProviderSettings(**{f"oidc_{name}": value for name, value in {**given, **partner}.items()})
+    site = await stack.enter_async_context(running_site(database, clock, op=op, further=(further,)))
+    return site, other
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+@pytest.mark.anyio
+async def test_a_person_chooses_and_has_the_roles_that_this_provider_gives(
+    clock: FakeClock, database: Path, stack: AsyncExitStack
+) -> None:
+    site, other = await of_two_providers(clock, database, stack, roles_claim="realm_access.roles")
+    browser = site.browser()
+    tab = browser.tab(f"{site.url}/")
+    page = await tab.follow("/auth/login?next=/account")
+    assert page.status == 200
+    assert "Partner &amp; sons" in page.text
+    assert "<style" not in page.text
+    (href,) = re.findall(r'href="(/auth/login/partner[^"]*)"', page.text)
+    other.next_login(Misbehaviour(claims={"realm_access": {"roles": ["admin"]}, "roles": ["user"]}))
+    assert (await tab.follow(href)).url == f"{site.url}/account"
+    me = (await tab.fetch("/api/me")).json()
+    assert (me["issuer"], me["roles"]) == (other.issuer, ["admin"])
+
+
+@pytest.mark.anyio
+async def test_the_first_keeps_the_plain_addresses_and_its_own_claim(
+    clock: FakeClock, database: Path, stack: AsyncExitStack
+) -> None:
+    site, _ = await of_two_providers(clock, database, stack, roles_claim="realm_access.roles")
+    browser = site.browser()
+    said = Misbehaviour(claims={"realm_access": {"roles": ["admin"]}, "roles": ["user"]})
+    await site.login(browser, said, "/auth/login?provider=default")
+    me = (await browser.tab(f"{site.url}/").fetch("/api/me")).json()
+    assert (me["issuer"], me["roles"]) == (site.op.issuer, ["user"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"login": "octocat"}, "octocat"),
+        ({"username": "ada", "name": "Ada L"}, "Ada L"),
+        ({"user": {"name": {"firstName": "Ada", "lastName": "L"}}}, "Ada L"),
+        ({"user": {"name": ["x"]}}, "alice"),
+        ({"user": "x"}, "alice"),
+    ],
+)
+async def test_names_of_users_where_providers_put_them(
+    clock: FakeClock, database: Path, claims: dict[str, Any], name: str
+) -> None:
+    async with running_site(database, clock, oidc_userinfo=False) as site:
+        browser = site.browser()
+        await site.login(browser, Misbehaviour(claims=claims))
+        assert (await browser.tab(f"{site.url}/").fetch("/api/me")).json()["name"] == name
