@@ -52,7 +52,7 @@ security:
 mutants *ARGS:
     uv run --group mutants python scripts/mutants.py {{ARGS}}
 
-# every order of two requests with a fault at every store call; with a seed, that schedule again
+# every order of a few requests with faults at every store call; with a seed, that schedule again
 simulate *SEEDS:
     uv run python -m tests.simulation.explore {{ if SEEDS == "" { "--all" } else { SEEDS } }}
 

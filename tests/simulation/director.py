@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from session_core.errors import StoreUnavailableError
+from session_core.stores.redis.cluster import ClusterLink
+from session_core.stores.redis.link import Command
+from session_core.stores.redis.store import RedisStore
 
-__all__ = ("FAULTS", "Actor", "Director", "Fault", "Plan", "SteppedStore")
+__all__ = ("FAULTS", "Actor", "Director", "Fault", "Plan", "SteppedCluster", "SteppedStore")
 
 Fault: TypeAlias = Literal["lost", "lost_down", "not_down", "later_down", "gone_before", "gone_after"]
 """`lost`: applied, and the answer lost. `not`: not applied. `later`: applied after the caller was told that it failed. `gone`:
@@ -136,7 +139,11 @@ class Director:
             try:
                 return await step()
             finally:
-                await self._after_call()
+                _current.set(None)  # what looks at the store is no step
+                try:
+                    await self._after_call()
+                finally:
+                    _current.set(actor)
         finally:
             self._busy -= 1
             await self._pause(actor)
@@ -180,3 +187,26 @@ class SteppedStore:
             return await self.director.call(lambda: method(*args, **kwargs))
 
         return call
+
+
+class SteppedCluster(SteppedStore):
+    """A cluster store of which every single command is a step: what takes it several of them may be interrupted in between.
+
+    The server refuses a command after its deadline, so there is no `later` here (`test_store_redis_late.py`).
+    """
+
+    def __init__(self, inner: RedisStore) -> None:
+        super().__init__(inner)
+        link = inner._link
+        assert isinstance(link, ClusterLink)
+        send = link._exchange
+
+        async def exchange(slot: int, command: Command) -> object:
+            if self.director is None:
+                return await send(slot, command)
+            return await self.director.call(lambda: send(slot, command))
+
+        link._exchange = exchange  # type: ignore[method-assign]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)

@@ -1,7 +1,7 @@
 """Enumerates schedules, those with the fewest context switches first; replays one by its seed.
 
-uv run just simulate                                     all with one switch and one fault
-uv run just simulate '"login+login|0>1;3=lost_down"'     the schedule that a failing test has printed
+uv run just simulate                                            all with one switch and one fault, many with more of both
+uv run just simulate '"memory|login+login|0>1;3=lost_down"'     the schedule that a failing test has printed
 """
 
 from __future__ import annotations
@@ -9,94 +9,167 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
 
 from structlog.testing import capture_logs
 
-from session_core.stores.memory import MemoryStore
+from session_core.stores.opening import open_store
 from session_core.testing import FakeClock
-from tests.simulation.director import FAULTS, Plan
+from tests.simulation.director import FAULTS, Fault, Plan
 from tests.simulation.world import SCENARIOS, Outcome, Scenario, play
+from tests.support.redis_servers import cluster, needed_valkey, running
 
-__all__ = ("MakeStore", "explore", "memory", "replay")
+__all__ = ("ENGINES", "MEMORY", "ON_A_CLUSTER", "Engine", "engine", "explore", "on_a_server", "replay")
 
-MakeStore: TypeAlias = Callable[[FakeClock], AbstractAsyncContextManager[Any]]
-"""Opens an empty store."""
+_MANY: Final = 1000
+ENGINES: Final = ("memory", "sqlite", "valkey", "cluster")
+ON_A_CLUSTER: Final = (
+    "first login",
+    "login+regenerate",
+    "login+login",
+    "login+login+regenerate",
+    "login+regenerate+regenerate",
+    "regenerate+revoke_all",
+    "login+op_logout",
+)
+"""What takes a cluster several commands, each of which is a step."""
 
 
-@asynccontextmanager
-async def memory(clock: FakeClock) -> AsyncIterator[Any]:
-    """A store in this process."""
-    yield MemoryStore(clock=clock)
+@dataclass
+class Engine:
+    """Where schedules run: `url` is the address of an empty store, by a number. `faults` can happen to each of its steps."""
+
+    name: str
+    url: Callable[[int], str]
+    faults: Sequence[Fault] = FAULTS
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @asynccontextmanager
+    async def empty(self, clock: FakeClock) -> AsyncIterator[Any]:
+        """Open an empty store."""
+        store = open_store(self.url(next(self._numbers)), clock=clock)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
-def plans(scenario: Scenario, plain: Outcome) -> Iterator[list[Plan]]:
-    """Yield the plans with no switch, with one, and so on: without faults and with one fault at every call."""
+MEMORY: Final = Engine("memory", lambda _: "memory://")
+
+
+def on_a_server(name: str, url: str) -> Engine:
+    """A Redis server or cluster. A cluster refuses a command after its deadline: there is no `later` for one."""
+    in_time = [fault for fault in FAULTS if fault != "later_down"] if name == "cluster" else FAULTS
+    # Each engine and each store of it with names of its own.
+    mark = f"{random.getrandbits(32):x}"
+    return Engine(name, lambda number: f"{url}?prefix=s{mark}.{number}:", in_time)
+
+
+@contextmanager
+def engine(name: str) -> Iterator[Engine]:
+    """Start what a schedule needs."""
+    match name:
+        case "memory":
+            yield MEMORY
+        case "sqlite":
+            with tempfile.TemporaryDirectory() as directory:
+                yield Engine(name, lambda number: f"sqlite:///{directory}/{number}.db")
+        case "valkey":
+            with running(needed_valkey()) as server:
+                yield on_a_server(name, server.url)
+        case "cluster":
+            with cluster(needed_valkey(), primaries=1, replicas=False) as servers:
+                yield on_a_server(name, servers.url)
+        case _:
+            message = f"{name} is none of {', '.join(ENGINES)}"
+            raise ValueError(message)
+
+
+def plans(scenario: Scenario, plain: Outcome, faults: Sequence[Fault], chance: random.Random, many: int) -> Iterator[list[Plan]]:
+    """Yield the plans with no switch, with one, and so on: without faults and with one fault at every call.
+
+    Then `many` with two faults, with one switch and two faults, and with a switch at any decision.
+    """
     others = range(1, len(scenario.meet))
     starts: list[dict[int, int]] = [{}, *({0: actor} for actor in others)]
     calls = range(plain.calls + 4)
     yield [Plan(start, {}) for start in starts]
-    yield [Plan(start, {call: fault}) for start in starts for call in calls for fault in FAULTS]
+    yield [Plan(start, {call: fault}) for start in starts for call in calls for fault in faults]
     switched = [
         {**start, at: actor} for start in starts for at in range(1, plain.decisions + 4) for actor in range(len(scenario.meet))
     ]
     yield [Plan(switch, {}) for switch in switched] if others else []
-    yield [Plan(switch, {call: fault}) for switch in switched for call in calls for fault in FAULTS] if others else []
+    yield [Plan(switch, {call: fault}) for switch in switched for call in calls for fault in faults] if others else []
+
+    def two() -> dict[int, Fault]:
+        return {call: chance.choice(faults) for call in chance.sample(calls, 2)}
+
+    yield [Plan(chance.choice(starts), two()) for _ in range(many)]
+    if others:
+        yield [Plan(chance.choice(switched), two()) for _ in range(many)]
+        actors = range(len(scenario.meet))
+        yield [Plan({at: chance.choice(actors) for at in range(plain.decisions + 8)}, {}) for _ in range(many)]
 
 
-async def run(name: str, plan: Plan, make: MakeStore, *, watch_limit: bool = True) -> Outcome:
+async def run(name: str, plan: Plan, on: Engine) -> Outcome:
     """Run one schedule on an empty store."""
     clock = FakeClock()
-    async with make(clock) as store:
-        return await play(SCENARIOS[name], plan, store, clock, watch_limit=watch_limit)
+    async with on.empty(clock) as store:
+        return await play(SCENARIOS[name], plan, store, clock)
 
 
-async def explore(
-    name: str, make: MakeStore, *, sample: int | None = None, levels: int = 4, watch_limit: bool = True
-) -> tuple[int, list[str]]:
+async def explore(name: str, on: Engine, *, sample: int | None = None, levels: int = 7) -> tuple[int, list[str]]:
     """Return how many schedules were run, and the seeds of the first that broke a promise with what they broke.
 
-    `sample`: how many of each level, chosen in the same way each time; all of them when None.
+    `sample`: how many of each level, chosen in the same way each time; when None all of them, or a thousand of the endless ones.
     """
-    scenario, count, found = SCENARIOS[name], 0, []
-    plain = await run(name, Plan(), make, watch_limit=watch_limit)
-    for level, chosen in zip(range(levels), plans(scenario, plain), strict=False):
+    scenario, tried, found = SCENARIOS[name], 0, []
+    chance = random.Random(name)
+    plain = await run(name, Plan(), on)
+    for _, chosen in zip(range(levels), plans(scenario, plain, on.faults, chance, sample or _MANY), strict=False):
         if sample is not None and len(chosen) > sample:
-            chosen = random.Random(f"{name}{level}").sample(chosen, sample)  # noqa: PLW2901 - the same each time
+            chosen = chance.sample(chosen, sample)  # noqa: PLW2901 - the same each time
         for plan in chosen:
-            outcome = await run(name, plan, make, watch_limit=watch_limit)
-            count += 1
+            outcome = await run(name, plan, on)
+            tried += 1
             if outcome.problem is not None:
-                found.append(f"{name}|{plan}: {outcome.problem}")
+                found.append(f"{on.name}|{name}|{plan}: {outcome.problem}")
                 if len(found) > 2:
-                    return count, found
+                    return tried, found
         if found:
             break
-    return count, found
+    return tried, found
 
 
-async def replay(seed: str, make: MakeStore = memory) -> Outcome:
+async def replay(seed: str, on: Engine) -> Outcome:
     """Run the schedule of a seed."""
-    name, _, plan = seed.partition("|")
-    return await run(name, Plan.parse(plan), make)
+    _, name, plan = seed.split("|")
+    return await run(name, Plan.parse(plan), on)
 
 
-async def main(arguments: list[str]) -> int:
-    """Replay what the command line says."""
+def main(arguments: list[str]) -> int:
+    """Replay what the command line says, or go through everything."""
     if arguments != ["--all"]:
         for seed in arguments:
-            sys.stdout.write(f"{seed} -> {(await replay(seed)).problem or 'every promise was kept'}\n")
+            with engine(seed.partition("|")[0]) as on, capture_logs():
+                problem = asyncio.run(replay(seed, on)).problem
+            sys.stdout.write(f"{seed} -> {problem or 'every promise was kept'}\n")
         return 0
     failed = 0
-    for name in SCENARIOS:
-        with capture_logs():
-            count, found = await explore(name, memory)
-        sys.stdout.write("\n  ".join([f"{name}: {count} schedules", *found]) + "\n")
-        failed += bool(found)
+    for kind in ENGINES:
+        with engine(kind) as on, capture_logs():
+            for name in ON_A_CLUSTER if kind == "cluster" else SCENARIOS:
+                tried, found = asyncio.run(explore(name, on, sample=None if kind == "memory" else _MANY // 5))
+                sys.stdout.write("\n  ".join([f"{kind}, {name}: {tried} schedules", *found]) + "\n")
+                failed += bool(found)
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

@@ -20,8 +20,9 @@ from session_core.sessions.notes import is_note
 from session_core.sessions.record import DataCodec
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex
+from session_core.stores.redis.store import RedisStore
 from session_core.testing import FakeClock
-from tests.simulation.director import Director, Plan, SteppedStore
+from tests.simulation.director import Director, Plan, SteppedCluster, SteppedStore
 from tests.support.presented import PresentedId
 
 __all__ = ("SCENARIOS", "BrokenPromiseError", "Outcome", "Scenario", "play")
@@ -34,6 +35,9 @@ LIMIT = 1
 class Data(msgspec.Struct):
     tokens: list[str] = []
     note: str = ""
+
+
+CODEC = DataCodec(Data)
 
 
 class BrokenPromiseError(AssertionError):
@@ -55,6 +59,10 @@ class Browser:
     logins: int = 0
     logged_in: bool = False
     """Its login was acknowledged, and no other request may have ended that session."""
+    used_at: int = 0
+    """When its last acknowledged request was served."""
+    expired: set[str] = field(default_factory=set)
+    """What its session held when that expired."""
 
 
 class World:
@@ -73,7 +81,7 @@ class World:
 
     def lifecycle(self) -> SessionLifecycle[Data]:
         return SessionLifecycle(
-            store=self.store, codec=DataCodec(Data), timeouts=TIMEOUTS, clock=self.clock, events=Events(self.clock, ()),
+            store=self.store, codec=CODEC, timeouts=TIMEOUTS, clock=self.clock, events=Events(self.clock, ()),
             max_sessions_per_user=LIMIT, patience=60,
         )  # fmt: skip
 
@@ -100,6 +108,7 @@ class World:
             answer = str(error.status_code)
         else:
             answer = "200"
+            browser.used_at = self.clock.now()
         if handle.cookie_action == "delete":
             browser.cookie = None
         elif handle.cookie_action == "set" and (cookie := handle.cookie()) is not None:
@@ -151,6 +160,19 @@ class World:
         answer = await self.request(name, lambda handle: handle.login(self.identity(name), begun=begun))
         self.browsers[name].logged_in = answer == "200" and self.stale
 
+    async def pause(self, name: str) -> None:
+        """So long that the next use of the session is noted."""
+        del name
+        self.clock.advance(seconds=2 * TIMEOUTS.touch_interval)
+
+    async def expire(self, name: str) -> None:
+        """So long that the session of a browser has expired, unless a request that is under way has used it since."""
+        browser = self.browsers[name]
+        self.clock.advance(seconds=TIMEOUTS.idle + 1)
+        browser.ended = True
+        browser.expired = set(browser.acknowledged)
+        browser.acknowledged.clear()
+
     async def destroy(self, name: str) -> None:
         if await self.request(name, lambda handle: handle.destroy()) == "200":
             self.browsers[name].ended = True
@@ -198,6 +220,7 @@ class World:
             _must(handle.identity is not None or not browser.logged_in, f"{name} is not logged in any more")
             _must(handle.identity is None or name not in self.logged_out, f"{name} is logged in although the provider ended that")
             _must(handle.exists or bool(excused) or not browser.acknowledged, f"{name} has lost its session")
+            _must(not browser.expired & set(handle.data.tokens), f"what has expired of {name} is back")
             if browser.logins == 0 and handle.exists:
                 tokens = handle.data.tokens
                 for token in browser.acknowledged:
@@ -213,6 +236,20 @@ class World:
         }
         if not any(browser.lost for browser in self.browsers.values()):
             _must(live <= opened, f"{len(live - opened)} sessions are live that no browser can open")
+
+    async def check_expiry(self, *, extended: bool) -> None:
+        """Look at the ends of the sessions: not too early after the last use (`extended`), and none later."""
+        for name, browser in self.browsers.items():
+            if not extended or browser.ended or browser.cookie is None or not isinstance(browser.cookie, str):
+                continue
+            stored = await self.store.inner.load(session_key(browser.cookie))
+            least = browser.used_at + 1000 * (TIMEOUTS.idle - TIMEOUTS.touch_interval)
+            _must(stored is None or stored.entry.expires_at >= least, f"the session of {name} ends too early")
+        self.clock.advance(seconds=TIMEOUTS.idle + 1)
+        for name, browser in self.browsers.items():
+            ids = browser.cookie.ids if isinstance(browser.cookie, UncertainId) else filter(None, [browser.cookie])
+            for session_id in ids:
+                _must(await self.store.inner.load(session_key(session_id)) is None, f"the session of {name} did not expire")
 
     async def check_old_ids(self, name: str, before: str | UncertainId | None) -> None:
         """An id from before a change of id is worthless."""
@@ -245,6 +282,7 @@ class Scenario:
 
 _ALICE = ("update", "a"), ("login", "a")
 _TWO = (("a", "alice"), ("b", "alice"))
+_THREE = (*_TWO, ("c", "alice"))
 _TABS = (("a", "alice"), ("b", "bob"))
 SCENARIOS: dict[str, Scenario] = {
     "update+update": Scenario((("update", "a"),), (("update", "a"), ("update", "a"))),
@@ -258,6 +296,16 @@ SCENARIOS: dict[str, Scenario] = {
     "first login": Scenario((), (("login", "a"),)),
     "first update": Scenario((), (("update", "a"),)),
     "login+op_logout": Scenario((("update", "a"),), (("login", "a"), ("op_logout", "a"))),
+    "read": Scenario((("update", "a"), ("pause", "a")), (("read", "a"),)),
+    "read+destroy": Scenario((*_ALICE, ("pause", "a")), (("read", "a"), ("destroy", "a"))),
+    "read+regenerate": Scenario((("update", "a"), ("pause", "a")), (("read", "a"), ("regenerate", "a"))),
+    "read+revoke_all": Scenario((*_ALICE, ("pause", "a")), (("read", "a"), ("revoke_all", "a"))),
+    "read+expire": Scenario((("update", "a"), ("pause", "a")), (("read", "a"), ("expire", "a"))),
+    "update+expire": Scenario((("update", "a"),), (("update", "a"), ("expire", "a"))),
+    "regenerate+expire": Scenario((("update", "a"),), (("regenerate", "a"), ("expire", "a"))),
+    "login+expire": Scenario((("update", "a"),), (("login", "a"), ("expire", "a"))),
+    "login+login+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a"), ("login", "c")), _THREE),
+    "login+regenerate+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a"), ("regenerate", "a")), _TWO),
     "login+login": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TWO),
     "login+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a")), _TWO),
     "tabs": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TABS, stale=True),
@@ -273,9 +321,10 @@ class Outcome:
     calls: int
 
 
-async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock, *, watch_limit: bool = True) -> Outcome:
+async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock) -> Outcome:
     """Run one schedule on an empty store and look at what it leaves."""
-    store = SteppedStore(inner)
+    clustered = isinstance(inner, RedisStore) and inner._link.clustered
+    store = SteppedCluster(inner) if clustered else SteppedStore(inner)
     world = World(store, clock)
     world.browsers = {name: Browser(user) for name, user in scenario.users}
     for verb, name in scenario.before:
@@ -285,12 +334,9 @@ async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock, *, 
     world.stale = scenario.stale
     if scenario.stale:
         world.browsers["b"].cookie = before["b"] = before["a"]
+        world.browsers["b"].maybe = list(world.browsers["a"].maybe)
 
-    async def after_call() -> None:
-        if watch_limit:
-            await world.check_limit()
-
-    director = store.director = Director(plan, after_call)
+    director = store.director = Director(plan, world.check_limit)
     for verb, name in scenario.meet:
         director.add(getattr(world, verb)(name))
     problem: str | None = None
@@ -300,7 +346,9 @@ async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock, *, 
             world.browsers[name].lost |= actor.gone
             if actor.task is not None and actor.task.done():
                 actor.task.result()
+        store.director = None
         await _look(world, director, before)
+        await world.check_expiry(extended=not plan.faults)
     except BrokenPromiseError as error:
         problem = str(error)
     finally:

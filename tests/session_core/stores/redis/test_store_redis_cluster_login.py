@@ -1,4 +1,4 @@
-"""The limit of sessions on a cluster, whatever the order in which the commands of logins, rotations and logouts meet."""
+"""What the simulation does not count: limits above one, and lists, in any order of commands (see `tests/simulation`)."""
 
 from __future__ import annotations
 
@@ -66,27 +66,6 @@ async def live(store: RedisStore, *keys: str) -> list[str]:
     return [key for key in keys if await store.load(key) is not None]
 
 
-async def test_a_login_ends_a_session_that_is_being_rotated_in_every_order(plugins: Plugins) -> None:
-    """A login at the limit of one and a `regenerate` of the only session: one session is left, that of the login."""
-    steps = set()
-    for order in orders(7, 3):
-        user, old = new_key(), new_key()
-        new, login = new_key(after=old), new_key()
-        await plugins.plain.create(old, entry(user, 1))
-        one, other, *_ = plugins.stepped()
-        calls = [
-            Stepped(one, one.create(login, entry(user, 2), limit=1)),
-            Stepped(other, other.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)),
-        ]
-        await run_in_order(calls, order)
-        steps.add(tuple(call.steps for call in calls))
-        found = [stored.key for stored in await plugins.plain.find(SessionIndex(user=user))]
-        assert found == [login] == await live(plugins.plain, old, new, login), order
-    # More than that would be orders that were not tried.
-    assert max(first for first, _ in steps) <= 7
-    assert max(second for _, second in steps) <= 3, steps
-
-
 async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) -> None:
     """In three hundred orders; the session that moves counts once, so a limit of three ends nothing."""
     choose = random.Random(94)
@@ -107,37 +86,6 @@ async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) 
         assert sorted(found) == sorted(await live(plugins.plain, old, *keys)), (number, limit, order)
         if limit == 3:
             assert sorted(found) == sorted(keys), (number, order, results)
-
-
-async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
-    """The login reads the index, then the session moves twice, then the login reads the records."""
-    old = new_key()
-    keys = [new_key(after=old), new_key(after=old)]
-    login = new_key()
-    await plugins.plain.create(old, entry("user", 1))
-    store, *_ = plugins.stepped()
-    call = Stepped(store, store.create(login, entry("user", 2), limit=1))
-    for _ in range(2):  # reserved and in the index
-        await call.step()
-    for before, after in ((old, keys[0]), (keys[0], keys[1])):
-        await plugins.plain.rotate(before, after, entry("user", 1), version=1, successor_until=0)
-    await call.to_its_end()
-    assert await call.task == (keys[1],)
-    assert await live(plugins.plain, old, *keys, login) == [login]
-
-
-async def test_a_revocation_meets_a_session_that_is_being_rotated_in_every_order(plugins: Plugins) -> None:
-    for order in orders(4, 3):
-        user, old = new_key(), new_key()
-        new = new_key(after=old)
-        await plugins.plain.create(old, entry(user, 1))
-        one, other, *_ = plugins.stepped()
-        calls = [
-            Stepped(one, one.delete_by(SessionIndex(user=user))),
-            Stepped(other, other.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)),
-        ]
-        await run_in_order(calls, order)
-        assert await live(plugins.plain, old, new) == [], order
 
 
 async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
