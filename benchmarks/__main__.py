@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import pickle
 import sys
 import tempfile
 import time
@@ -20,12 +21,13 @@ from benchmarks.chart import draw
 from benchmarks.machine import machine_facts
 from benchmarks.report import page, summary
 from benchmarks.results import Results
-from benchmarks.rounds import Engines, measure_commands, run_fresh_pairs, run_rounds, run_turns, serve_all
+from benchmarks.rounds import Engines, measure_commands, run_fresh_pairs, run_rounds, run_turns, run_waiting, serve_all
 from benchmarks.scale import measure_scale
-from benchmarks.servers import ROOT, redis_server
-from benchmarks.stacks import STACKS, Stack
+from benchmarks.servers import ROOT, Launched, redis_server, stack_environment
+from benchmarks.sockets import allow_sockets, measure_sockets
+from benchmarks.stacks import BARE, OURS_POSTGRESQL, OURS_REDIS, STACKS
 from benchmarks.sweeping import measure_sweep
-from benchmarks.works import Amount
+from benchmarks.works import SESSIONS, Amount, Served, log_in
 from tests.support.postgres_server import PostgresServer, installed
 
 _PAGE: Final = "benchmarks.md"
@@ -58,11 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     begin = time.monotonic()
-    results = measure(_QUICK if options.quick else _FULL, options.only, options.rounds, extras=not options.only)
+    plan = _QUICK if options.quick else _FULL
+    keep: Path | None = options.keep
+    stacks = [stack for stack in STACKS if not options.only or stack.name in options.only]
+    results = _kept(keep) or Results(datetime.now(tz=UTC).date().isoformat(), 0, plan.amount.seconds, {}, stacks)
+    if options.part in {None, "stacks"}:
+        measure_stacks(plan, options.rounds or plan.rounds * plan.sets, results)
+    if options.part == "scale" or (options.part is None and not options.only):
+        _measure_scale(plan, results)
+    if options.part == "sweep" or (options.part is None and not options.only):
+        _measure_sweep(plan, results)
+    if options.part == "sockets" or (options.part is None and not options.only):
+        _measure_sockets(results)
+    if keep is not None:
+        keep.write_bytes(pickle.dumps(results))
     print(summary(results))
     print(f"{time.monotonic() - begin:.0f} seconds")
     folder: Path | None = options.output
-    if folder is None and not options.quick and not options.only:
+    if folder is None and not (options.quick or options.only or options.part):
         folder = ROOT / "docs"
     if folder is not None:
         (folder / _CHART).parent.mkdir(parents=True, exist_ok=True)
@@ -71,44 +86,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(plan: _Plan, only: Sequence[str], rounds: int | None, *, extras: bool) -> Results:
-    """Run everything; `extras` are the measurements that belong to one store alone."""
-    stacks = [stack for stack in STACKS if not only or stack.name in only]
-    total = rounds or plan.rounds * plan.sets
-    results = Results(datetime.now(tz=UTC).date().isoformat(), total, plan.amount.seconds, {}, stacks)
-    sets = min(plan.sets, total)
+def measure_stacks(plan: _Plan, rounds: int, results: Results) -> None:
+    """Run every stack beside the others for so many rounds; their servers are started anew for each set of these."""
+    sets = min(plan.sets, rounds)
     for number in range(sets):
-        share = range(number * total // sets, (number + 1) * total // sets)
-        _measure_set(plan, stacks, share, results, sweep=extras and number == sets - 1)
-    if extras:
-        with redis_server() as redis:
-            measure_scale(redis, plan.sizes, results, _say)
-    return results
+        share = range(number * rounds // sets, (number + 1) * rounds // sets)
+        _measure_set(plan, range(results.rounds, results.rounds + len(share)), results)
+        results.rounds += len(share)
 
 
-def _measure_set(plan: _Plan, stacks: Sequence[Stack], rounds: range, results: Results, *, sweep: bool) -> None:
+def _measure_set(plan: _Plan, rounds: range, results: Results) -> None:
     """Start all servers, measure the rounds of these numbers, and end the servers."""
-    wants_postgresql = any(stack.engine == "postgresql" for stack in stacks)
+    stacks = results.stacks
     results.left_out.clear()
-    # Readable for the user that PostgreSQL runs as where we are root.
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmarks-") as directory,
-        redis_server() as redis,
-        _postgresql(wanted=wants_postgresql) as postgresql,
-    ):
-        results.machine = machine_facts(redis, postgresql=postgresql is not None)
-        engines = Engines(Path(directory), redis, postgresql)
+    with _engines(postgresql=any(stack.engine == "postgresql" for stack in stacks)) as engines:
+        results.machine = machine_facts(engines.redis, engines.directory, postgresql=engines.postgresql is not None)
         _say(f"starting the servers of {len(stacks)} stacks")
         with serve_all(stacks, engines, results, _say) as served:
             measure_commands(served, engines, results)
             run_rounds(served, plan.amount, rounds, results, _say, warm_up=plan.warm_up)
+            run_waiting(served, plan.amount, results)
             run_turns(served, plan.turns, results, _say)
             _say(f"{plan.fresh_pairs[1]} turns of the page without session, {plan.fresh_pairs[0]} times")
             run_fresh_pairs(stacks, engines, *plan.fresh_pairs, results)
-            swept = next((one for one in served if one.stack.engine == "postgresql"), None)
-            if sweep and swept is not None and postgresql is not None:
-                _say("sweeping")
-                measure_sweep(swept, postgresql, plan.rows, plan.sweep_seconds, results)
+
+
+def _measure_scale(plan: _Plan, results: Results) -> None:
+    with _engines(postgresql=True) as engines:
+        measure_scale(engines, plan.sizes, results, _say)
+
+
+def _measure_sweep(plan: _Plan, results: Results) -> None:
+    with _engines(postgresql=True) as engines, serve_all([OURS_POSTGRESQL], engines, results, _say) as served:
+        if served and engines.postgresql is not None:
+            _say("sweeping")
+            measure_sweep(served[0], engines.postgresql, plan.rows, plan.sweep_seconds, results)
+
+
+def _measure_sockets(results: Results) -> None:
+    allow_sockets()
+    for stack in (BARE, OURS_REDIS):
+        with _engines(postgresql=False) as engines:
+            environment = stack_environment(stack, 0, engines.directory, engines.redis.port, "")
+            server = Launched(stack, environment, engines.directory, websockets=True)
+            try:
+                server.wait()
+                served = Served(stack, [server.port])
+                served.cookies = log_in(served, SESSIONS)
+                measure_sockets(served, server.pid, results, _say)
+            finally:
+                server.stop()
+
+
+def _kept(path: Path | None) -> Results | None:
+    """What earlier runs have found."""
+    if path is None or not path.exists():
+        return None
+    found: Results = pickle.loads(path.read_bytes())
+    return found
+
+
+@contextmanager
+def _engines(*, postgresql: bool) -> Iterator[Engines]:
+    """Empty servers, and a directory that is readable for the user that PostgreSQL runs as where we are root."""
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as directory,
+        redis_server() as redis,
+        _postgresql(wanted=postgresql) as url,
+    ):
+        yield Engines(Path(directory), redis, url)
 
 
 @contextmanager
@@ -134,6 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     names = [stack.name for stack in STACKS]
     parser.add_argument("--quick", action="store_true", help="a smoke of seconds: one short round, nothing written to docs/")
     parser.add_argument("--only", nargs="+", default=(), choices=names, metavar="NAME", help=f"some stacks of {', '.join(names)}")
+    parser.add_argument("--part", choices=("stacks", "scale", "sweep", "sockets"), help="one part of the whole")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add to what FILE has of earlier runs; a pickle: only your own")
     parser.add_argument("--rounds", type=_positive, help=f"how many rounds (default: {_FULL.rounds * _FULL.sets})")
     parser.add_argument("--output", type=Path, help=f"write {_PAGE} and {_CHART} into this folder")
     return parser

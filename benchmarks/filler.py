@@ -1,4 +1,4 @@
-"""Copies one stored session very many times inside Redis, each copy with a key and a user of its own.
+"""Copies one stored session very many times inside a store, each copy with a key and a user of its own.
 
 A million logins one by one would take minutes. A copy is what the store itself has written, byte for byte, but for the random
 parts, and is as large; the copies belong to users that no request names.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Final, cast
 
+import asyncpg
 import redis
 
 from session_core import Identity
 
-__all__ = ("Filler",)
+__all__ = ("Filler", "fill_postgresql", "fill_sqlite")
 
 _CHUNK: Final = 2000
 _DIGEST_BYTES: Final = 32
@@ -87,3 +90,34 @@ def _set(name: bytes, value: bytes) -> bytes:
 
 def _command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+_COPY: Final = (
+    "INSERT INTO sessions (key, version, data, expires_at, user_key, op_session_key, rank)"
+    " SELECT substr({0}, 1, length(key)), version, data, expires_at, substr({0}, 1, length(user_key)),"
+    " substr({0}, 1, length(op_session_key)), rank FROM (SELECT * FROM sessions LIMIT 1) AS first, {1}"
+)
+
+
+def fill_sqlite(path: Path, sessions: int) -> float:
+    """Copy a session of the file until there are that many; return the bytes that each takes, indexes included."""
+    with closing(sqlite3.connect(path)) as connection:
+        ((present,),) = connection.execute("SELECT count(*) FROM sessions")
+        numbers = "(WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?) SELECT n FROM number)"
+        connection.execute(_COPY.format("hex(randomblob(32))", numbers), (sessions - present,))
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.stat().st_size / sessions
+
+
+async def fill_postgresql(url: str, sessions: int) -> float:
+    """The same for the database that `url` names."""
+    connection = await asyncpg.connect(url.replace("postgresql+asyncpg:", "postgresql:"))
+    try:
+        missing = sessions - await connection.fetchval("SELECT count(*) FROM sessions")
+        await connection.execute(_COPY.format("md5(random()::text) || md5(random()::text)", f"generate_series(1, {missing})"))
+        await connection.execute("VACUUM ANALYZE sessions")
+        taken: int = await connection.fetchval("SELECT pg_total_relation_size('sessions')")
+    finally:
+        await connection.close()
+    return taken / sessions

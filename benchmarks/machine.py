@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from benchmarks.servers import RedisServer, node_program
 
 __all__ = ("machine_facts",)
 
+_SYNCS: Final = 60
+_SYNCED_BYTES: Final = 16_384
 _PACKAGES: Final = (
     "litestar",
     "granian",
@@ -27,13 +30,14 @@ _PACKAGES: Final = (
 )
 
 
-def machine_facts(redis_server: RedisServer, *, postgresql: bool) -> dict[str, str]:
-    """Names and values, in the order in which they are shown."""
+def machine_facts(redis_server: RedisServer, directory: Path, *, postgresql: bool) -> dict[str, str]:
+    """Names and values, in the order in which they are shown; `directory` is on the disk of the stores."""
     facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "frequency governor": _governor(),
+        "sync of the disk": _syncs(directory / "sync"),
         "system": platform.system(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "store server": _redis_version(redis_server),
@@ -48,6 +52,20 @@ def machine_facts(redis_server: RedisServer, *, postgresql: bool) -> dict[str, s
         except PackageNotFoundError:
             continue
     return facts
+
+
+def _syncs(path: Path) -> str:
+    """How long the disk takes to keep what one commit writes, which every durable write waits for."""
+    took = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(_SYNCS):
+            file.write(os.urandom(_SYNCED_BYTES))
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append((time.perf_counter() - begun) * 1000)
+    path.unlink()
+    took.sort()
+    return f"{took[len(took) // 2]:.1f} ms ({took[len(took) // 10]:.1f} to {took[len(took) * 9 // 10]:.1f})"
 
 
 def _processor() -> str:

@@ -9,24 +9,29 @@ from benchmarks.payload import JSON_BYTES, MESSAGEPACK_BYTES
 from benchmarks.ratios import Verdict, verdicts
 from benchmarks.results import Cell, Results
 from benchmarks.rounds import TURN_SECONDS
-from benchmarks.works import LANES, SESSIONS, WORKS
+from benchmarks.stacks import BARE, OURS_REDIS
+from benchmarks.works import CONNECTIONS, LANES, WORKS
 
 __all__ = ("page", "summary", "table")
+
+_GB_OF_A_MILLION: Final = 1_000
+"""Bytes each that make a gigabyte."""
 
 _ABOUT: Final = f"""\
 # Benchmarks
 
 <!-- Written by `uv run just bench`; edit benchmarks/report.py, not this page. -->
 
-What a session costs, measured side by side: the framework without sessions, its own sessions, three peers, and this library
-on its stores. Run it yourself, in under five minutes:
+What a session costs, measured side by side: the framework without sessions, its own sessions, four peers, and this library
+on its stores. Run it yourself, in about eight minutes:
 
 ```console
 uv run just bench
 ```
 
-`--quick` shows that everything runs, `--only NAME ...` measures some of the stacks, and `--rounds N` takes
-more or fewer rounds; with `--quick` or `--only` this page stays as it is.
+`--quick` shows that everything runs, `--only NAME ...` measures some of the stacks, `--part NAME` is one part of it, and
+`--rounds N` takes more or fewer rounds; with any of the first three this page stays as it is. `--keep FILE` adds what is
+measured to what the file has from earlier runs, so a full run can be made in pieces.
 
 ## What is measured
 
@@ -43,8 +48,8 @@ what follows the provider's answer: the session is filled and gets a new id (Lit
 they keep it). State-changing requests carry what a browser sends with a form of the same site, and ours are checked for it.
 
 A figure is the median of the rounds, in brackets the worst and the best round. All servers are started anew three times in a
-run, so that no figure hangs on one process. p50 and p99 are what the client waits for an answer, in milliseconds, while {LANES}
-requests are always under way: they say more about the rate than about a quiet server.
+run, so that no figure hangs on one process. p50 and p99 are what the client waits for an answer, in milliseconds: with one
+connection what a lone request takes, with {LANES} and more what it takes in a queue of that length.
 
 A ratio of the targets is the median of the ratios within each turn: the stacks of a target serve one after the other, for
 {TURN_SECONDS * 1000:g} ms each, over connections that stay open, and another one begins each turn. Virtual machines change their
@@ -52,8 +57,11 @@ speed several times a second; what is so near to each other in time is as fast f
 bare Litestar run the same instructions, and two processes of one stack differ by more than the target allows: there, new
 processes are started for every pair of figures. The increments of one session are compared by the rounds.
 
+For very many sessions each store is filled with copies of one. Listing and revoking then go through the library, for forty users
+in turn.
+
 **Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a login,
-the memory of server processes, and pages that do real work, beside which a session's cost shrinks.
+the memory of server processes without WebSockets, and pages that do real work, beside which a session's cost shrinks.
 """
 
 
@@ -61,13 +69,21 @@ def page(results: Results, chart: str) -> str:
     """The whole page; `chart` is the path of the picture as seen from it."""
     parts = [_ABOUT, _machine(results), f"![Requests per second of each stack]({chart})\n", "## Must reach\n", _verdicts(results)]
     parts += ["## Requests per second\n", _rates(results), "## Waiting for an answer\n", _latencies(results)]
-    parts += [_one_session(results), _redis(results), _scale(results), _sweep(results), _left_out(results)]
+    parts += [_one_session(results), _redis(results), _scale(results), _memory(results), _sweep(results), _left_out(results)]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
 def summary(results: Results) -> str:
     """The tables alone, for a terminal."""
-    parts = [_rates(results), _latencies(results), _one_session(results), _redis(results), _scale(results), _sweep(results)]
+    parts = [
+        _rates(results),
+        _latencies(results),
+        _one_session(results),
+        _redis(results),
+        _scale(results),
+        _memory(results),
+        _sweep(results),
+    ]
     return "\n".join(part for part in [*parts, _verdicts(results), _left_out(results)] if part)
 
 
@@ -109,13 +125,18 @@ def _rate(cell: Cell | None) -> str:
 
 
 def _latencies(results: Results) -> str:
-    works = [work for work in WORKS if any(name == work.name for name, _ in results.cells)]
-    rows = [[stack.label, *(_latency(results.cell(work.name, stack.name)) for work in works)] for stack in results.stacks]
-    return table(("p50 / p99 in ms", *(work.title for work in works)), rows)
+    columns = [(work, number) for work in ("read", "increment") for number in CONNECTIONS]
+    rows = [
+        [stack.label, *(_latency(results.waiting.get((work, stack.name, number))) for work, number in columns)]
+        for stack in results.stacks
+        if stack.sessions
+    ]
+    head = [f"{work}, {number} {'connection' if number == 1 else 'connections'}" for work, number in columns]
+    return table(("p50 / p99 in ms", *head), rows)
 
 
 def _latency(cell: Cell | None) -> str:
-    return "" if cell is None else f"{cell.p50:.1f} / {cell.p99:.1f}"
+    return "" if cell is None else f"{cell.p50:.2f} / {cell.p99:.2f}"
 
 
 def _one_session(results: Results) -> str:
@@ -144,8 +165,8 @@ def _redis(results: Results) -> str:
     ]
     text = (
         "## What Redis is asked for\n\nCommands that reach it (a script is one), and `MEMORY USAGE` of everything that belongs\n"
-        f"to a logged-in session, the mean of {SESSIONS}. Only ours holds who is logged in, on which device, and the indexes by "
-        "user and by\nsession at the provider.\n"
+        f"to a logged-in session, the mean of {max(CONNECTIONS)}. Only ours holds who is logged in, on which device, and the "
+        "indexes by user and by\nsession at the provider.\n"
     )
     return f"{text}\n{table(('Stack', 'read', 'increment', 'bytes per session'), rows)}" if rows else ""
 
@@ -153,13 +174,38 @@ def _redis(results: Results) -> str:
 def _scale(results: Results) -> str:
     if not results.scales:
         return ""
-    rows = [(f"{s.sessions:,}", str(s.per_user), f"{s.list_us:,.0f}", f"{s.revoke_us:,.0f}") for s in results.scales]
+    engines = list(dict.fromkeys(scale.engine for scale in results.scales))
+    costs = {(s.sessions, s.per_user, s.engine): f"{s.list_us:,.0f} / {s.revoke_us:,.0f}" for s in results.scales}
+    rows = [
+        (f"{sessions:,}", str(per_user), *(costs.get((sessions, per_user, engine), "") for engine in engines))
+        for sessions, per_user in dict.fromkeys((s.sessions, s.per_user) for s in results.scales)
+    ]
+    taken = ", ".join(f"{results.scale_bytes[engine]:,.0f} in {engine}" for engine in engines)
     text = (
-        "## Listing and revoking among very many\n\nOne user's sessions in Redis, by their index: the cost is that of the user's "
-        f"own sessions. At the\nlargest number Redis' `used_memory` has grown by {results.scale_bytes:,.0f} bytes per session. "
-        "The peers have no\nindex: there, the only way is to read every session.\n"
+        "## Listing and revoking among very many\n\nOne user's sessions, by their index: the cost is that of the user's own "
+        f"sessions. At the largest\nnumber the bytes per session, indexes included, are {taken}.\nThe peers have no index: "
+        "there, the only way is to read every session.\n"
     )
-    return f"{text}\n{table(('Sessions', 'of the user', 'list, µs', 'revoke all, µs'), rows)}"
+    return f"{text}\n{table(('Sessions', 'of the user', *(f'{engine}: list / revoke all, µs' for engine in engines)), rows)}"
+
+
+def _memory(results: Results) -> str:
+    bare, ours = results.socket_bytes.get(BARE.name), results.socket_bytes.get(OURS_REDIS.name)
+    if bare is None or ours is None:
+        return ""
+    rows = [
+        (f"session at rest, {engine}", f"{taken:,.0f}", f"{taken / _GB_OF_A_MILLION:.2f} GB")
+        for engine, taken in results.scale_bytes.items()
+    ]
+    rows += [
+        ("open WebSocket without a session, server process", f"{bare:,.0f}", f"{bare / _GB_OF_A_MILLION:.1f} GB"),
+        ("open WebSocket with a session, server process", f"{ours:,.0f}", f"{ours / _GB_OF_A_MILLION:.1f} GB"),
+    ]
+    text = (
+        "## Memory\n\nA session at rest takes nothing of the server processes. An open WebSocket takes the server's and the\n"
+        "framework's part in any case.\n"
+    )
+    return f"{text}\n{table(('One', 'bytes', 'a million of them'), rows)}"
 
 
 def _sweep(results: Results) -> str:

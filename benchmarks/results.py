@@ -74,8 +74,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scale:
-    """Listing and revoking the `per_user` sessions of a user among `sessions`; medians in microseconds."""
+    """Listing and revoking the `per_user` sessions of a user among `sessions` in one store; medians in microseconds."""
 
+    engine: str
     sessions: int
     per_user: int
     list_us: float
@@ -119,6 +120,8 @@ class Results:
     """By work and stack."""
     turns: dict[tuple[str, str], Cell] = field(default_factory=dict)
     """The same for what the targets compare, in many short turns."""
+    waiting: dict[tuple[str, str, int], Cell] = field(default_factory=dict)
+    """By work, stack and number of connections."""
     commands: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By stack: commands that Redis gets for a read and for an increment."""
     memory: dict[str, float] = field(default_factory=dict)
@@ -126,8 +129,10 @@ class Results:
     stored_bytes: int | None = None
     """What our store takes in Redis for 300 bytes of a user's session at a provider, both indexes included."""
     scales: list[Scale] = field(default_factory=list)
-    scale_bytes: float = 0
-    """Growth of Redis' `used_memory` per session, over all of the largest scale."""
+    scale_bytes: dict[str, float] = field(default_factory=dict)
+    """By engine: bytes per session, indexes included, at the largest scale."""
+    socket_bytes: dict[str, float] = field(default_factory=dict)
+    """By stack: what a server process grows by for each open WebSocket."""
     sweep: Sweep | None = None
     left_out: list[str] = field(default_factory=list)
     """What could not be measured here, and why."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,11 @@ from benchmarks.redis_facts import bytes_in, commands_of
 from benchmarks.results import Cell, Results
 from benchmarks.servers import Launched, MissingProgramError, RedisServer, stack_environment
 from benchmarks.stacks import STACKS, Stack, missing_package
-from benchmarks.works import SESSIONS, STEADY, WORKS, Amount, Served, log_in, sample_of
+from benchmarks.works import CONNECTIONS, STEADY, WORKS, Amount, Served, log_in, measure_waiting, sample_of
 
-__all__ = ("TURN_SECONDS", "Engines", "measure_commands", "run_fresh_pairs", "run_rounds", "run_turns", "serve_all")
+__all__ = (
+    "TURN_SECONDS", "Engines", "measure_commands", "run_fresh_pairs", "run_rounds", "run_turns", "run_waiting", "serve_all",
+)  # fmt: skip
 
 _WARM_UP: Final = Amount(seconds=0.1, increments=320)
 TURN_SECONDS: Final = 0.025
@@ -55,12 +58,12 @@ def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: 
             say(f"logging in: {stack.label}")
             one = Served(stack, [process.port for process in processes])
             try:
-                one.cookies = log_in(one, SESSIONS)
+                one.cookies = log_in(one, max(CONNECTIONS))
             except BrokenPromiseError as error:
                 error.add_note(f"{stack.label} has printed: {processes[0].log}")
                 raise
             if stack.engine == "redis":
-                results.memory[stack.name] = bytes_in(engines.redis.port, number) / SESSIONS
+                results.memory[stack.name] = bytes_in(engines.redis.port, number) / len(one.cookies)
             served.append(one)
         yield served
 
@@ -105,11 +108,26 @@ def run_rounds(
 
 def run_turns(served: Sequence[Served], turns: int, results: Results, say: Callable[[str], None]) -> None:
     """Measure what the targets compare, in turns so short that a machine which changes its speed is as fast for all of them."""
-    for work in ("read", "increment"):
+    for work in ("read", "increment", "visitor", "login"):
         compared = _compared(work)
         those = [one for one in served if one.stack.name in compared]
         say(f"{turns} turns of {work}, {len(those)} stacks")
         _take_turns(work, those, turns, results)
+
+
+def run_waiting(served: Sequence[Served], amount: Amount, results: Results) -> None:
+    """Measure how long answers take with one, some and many connections; note which peer cannot serve so many."""
+    for one, number, work in product(served, CONNECTIONS, ("read", "increment")):
+        if not one.stack.sessions:
+            continue
+        try:
+            sample = measure_waiting(one, work, number, amount)
+        except BrokenPromiseError:
+            if one.stack.ours:
+                raise
+            results.left_out.append(f"{one.stack.label}: {work} with {number} connections, which it answers with errors")
+        else:
+            results.waiting.setdefault((work, one.stack.name, number), Cell()).samples.append(sample)
 
 
 def run_fresh_pairs(stacks: Sequence[Stack], engines: Engines, pairs: int, turns: int, results: Results) -> None:

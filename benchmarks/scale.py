@@ -1,17 +1,21 @@
-"""Lists and revokes the sessions of users among very many others in Redis, and weighs what so many sessions take."""
+"""Lists and revokes the sessions of users among very many others, and weighs what so many sessions take."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks.filler import Filler
+from benchmarks.filler import Filler, fill_postgresql, fill_sqlite
 from benchmarks.payload import FIELDS, ISSUER, SECRET
 from benchmarks.redis_facts import bytes_in
 from benchmarks.results import Results, Scale
+from benchmarks.rounds import Engines
 from benchmarks.servers import RedisServer
 from benchmarks.stacks.ours import AppSession
 from session_core import Device, Identity, SessionConfig, SessionPlugin
@@ -24,27 +28,69 @@ _USERS: Final = 40
 _PER_USER: Final = (1, 5, 50)
 _STORED_BYTES: Final = 300
 _HOUR_MS: Final = 3_600_000
+_FIRST: Final = Identity(issuer=ISSUER, subject="first", sid="first")
+"""Of the session that is copied."""
 
 
-def measure_scale(server: RedisServer, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
-    """Fill an empty Redis to each of `sizes` (ascending) and measure there."""
-    asyncio.run(_measure_all(server, sizes, results, say))
+@dataclass(frozen=True)
+class _Filled:
+    """A store to be filled: its name and URL, and what fills it to a size and returns the bytes per session."""
+
+    engine: str
+    url: str
+    fill: Callable[[int], Awaitable[float]]
 
 
-async def _measure_all(server: RedisServer, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
-    plugin = SessionPlugin(SessionConfig(AppSession, store=server.url, secrets=[SECRET]))
+def measure_scale(engines: Engines, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
+    """Fill an empty store of each engine to each of `sizes` (ascending) and measure there."""
+    asyncio.run(_measure_all(engines, sizes, results, say))
+
+
+async def _measure_all(engines: Engines, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> None:
+    server, postgresql = engines.redis, engines.postgresql
+    plugin = _plugin(server.url)
     await plugin.store.open()
     results.stored_bytes = await _weigh(plugin, server)
-    empty = _used_memory(server)
-    await _begin(plugin, Identity(issuer=ISSUER, subject="first", sid="first"))
-    filler = Filler(server.port, Identity(issuer=ISSUER, subject="first", sid="first"))
-    for size in sizes:
-        say(f"{size:,} sessions in Redis")
-        filler.fill(size)
-        results.scale_bytes = (_used_memory(server) - empty) / size
-        for per_user in _PER_USER:
-            results.scales.append(await _measure(plugin, size, per_user))
     await plugin.store.close()
+    file = engines.directory / "scale.db"
+    stores = [_redis(server), _Filled("SQLite", f"sqlite:///{file}", _in_thread(fill_sqlite, file))]
+    if postgresql is not None:
+        stores.append(_Filled("PostgreSQL", postgresql, partial(fill_postgresql, postgresql)))
+    results.scales = [scale for store in stores for scale in await _measure_store(store, sizes, results, say)]
+
+
+async def _measure_store(store: _Filled, sizes: tuple[int, ...], results: Results, say: Callable[[str], None]) -> list[Scale]:
+    plugin = _plugin(store.url)
+    await plugin.store.open()
+    await _begin(plugin, _FIRST)
+    scales = []
+    for size in sizes:
+        say(f"{size:,} sessions in {store.engine}")
+        results.scale_bytes[store.engine] = await store.fill(size)
+        scales += [await _measure(plugin, store.engine, size, per_user) for per_user in _PER_USER]
+    await plugin.store.close()
+    return scales
+
+
+def _redis(server: RedisServer) -> _Filled:
+    empty = _used_memory(server)
+    fillers: list[Filler] = []
+
+    async def fill(size: int) -> float:
+        if not fillers:
+            fillers.append(Filler(server.port, _FIRST))
+        await asyncio.to_thread(fillers[0].fill, size)
+        return (_used_memory(server) - empty) / size
+
+    return _Filled("Redis", server.url, fill)
+
+
+def _in_thread(fill: Callable[[Path, int], float], path: Path) -> Callable[[int], Awaitable[float]]:
+    return lambda size: asyncio.to_thread(fill, path, size)
+
+
+def _plugin(url: str) -> SessionPlugin:
+    return SessionPlugin(SessionConfig(AppSession, store=url, secrets=[SECRET], sweep_interval=0))
 
 
 async def _weigh(plugin: SessionPlugin, server: RedisServer) -> int:
@@ -58,7 +104,7 @@ async def _weigh(plugin: SessionPlugin, server: RedisServer) -> int:
     return weight
 
 
-async def _measure(plugin: SessionPlugin, size: int, per_user: int) -> Scale:
+async def _measure(plugin: SessionPlugin, engine: str, size: int, per_user: int) -> Scale:
     listed, revoked = [], []
     for number in range(_USERS):
         identity = Identity(issuer=ISSUER, subject=f"{size}-{per_user}-{number}", sid=f"op-{number}")
@@ -73,7 +119,7 @@ async def _measure(plugin: SessionPlugin, size: int, per_user: int) -> Scale:
         if len(found) != per_user or ended != per_user:
             msg = f"{len(found)} sessions were listed and {ended} revoked, of {per_user}"
             raise RuntimeError(msg)
-    return Scale(size, per_user, median(listed) / 1000, median(revoked) / 1000)
+    return Scale(engine, size, per_user, median(listed) / 1000, median(revoked) / 1000)
 
 
 async def _begin(plugin: SessionPlugin, identity: Identity) -> None:

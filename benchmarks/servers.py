@@ -54,15 +54,18 @@ def stack_environment(stack: Stack, number: int, directory: Path, redis_port: in
         "postgresql": postgresql,
         "redis": f"redis://127.0.0.1:{redis_port}/{number}",
     }
-    return {"BENCH_STORE": stores[stack.engine] + stack.store_options, "BENCH_DIRECTORY": str(directory)}
+    store = stores[stack.engine] + stack.store_options
+    if not stack.ours:
+        store = store.replace("postgresql+asyncpg:", "postgresql:")
+    return {"BENCH_STORE": store, "BENCH_DIRECTORY": str(directory)}
 
 
 class Launched:
     """One server process of a stack, on a port of its own. Raises `MissingProgramError` when its program is not there."""
 
-    def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path, *, websockets: bool = False) -> None:
         self.port = free_port()
-        command, folder = _command(stack, self.port)
+        command, folder = _command(stack, self.port, websockets=websockets)
         values = {
             **os.environ,
             **environment,
@@ -94,6 +97,11 @@ class Launched:
         raise RuntimeError(msg)
 
     @property
+    def pid(self) -> int:
+        """Of its first process."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """The end of what it has printed."""
         return self._log.read_text(errors="replace")[-2000:]
@@ -108,10 +116,12 @@ class Launched:
             self._process.wait()
 
 
-def _command(stack: Stack, port: int) -> tuple[list[str], Path]:
+def _command(stack: Stack, port: int, *, websockets: bool) -> tuple[list[str], Path]:
     if stack.program.endswith(".js"):
         return [*_node(), stack.program], _express_folder()
-    options = ["--interface", stack.interface, "--workers", "1", "--loop", "uvloop", "--no-ws"]
+    options = ["--interface", stack.interface, "--workers", "1", "--loop", "uvloop", "--ws" if websockets else "--no-ws"]
+    if websockets:
+        options += ["--backpressure", "10000"]  # held per connection
     options += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"]
     return [sys.executable, "-m", "granian", "--factory", *options, "benchmarks.worker:create"], ROOT
 

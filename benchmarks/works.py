@@ -12,10 +12,25 @@ from benchmarks.payload import DARK, LIGHT
 from benchmarks.results import Sample, percentile
 from benchmarks.stacks import Stack
 
-__all__ = ("LANES", "SESSIONS", "STEADY", "WORKS", "Amount", "Served", "Work", "log_in", "read_visits", "sample_of")
+__all__ = (
+    "CONNECTIONS",
+    "LANES",
+    "SESSIONS",
+    "STEADY",
+    "WORKS",
+    "Amount",
+    "Served",
+    "Work",
+    "log_in",
+    "measure_waiting",
+    "read_visits",
+    "sample_of",
+)
 
 LANES: Final = 32
 SESSIONS: Final = 200
+CONNECTIONS: Final = (1, 32, 256)
+"""How many requests are under way at once where waiting for an answer is measured; each for a session of its own."""
 _LONGEST_SECONDS: Final = 1.0
 """For the increments of one session, however slow the stack."""
 
@@ -36,8 +51,8 @@ class Served:
     stack: Stack
     ports: list[int]
     cookies: list[bytes] = field(default_factory=list)
-    logins: list[bytes] = field(default_factory=list)
-    """The cookies of those who log in again and again."""
+    login_lanes: list[Lane] = field(default_factory=list)
+    """Those who log in again and again, with their cookies."""
     users: count[int] = field(default_factory=count)
 
     @property
@@ -94,13 +109,21 @@ def sample_of(outcome: Outcome, *, acknowledged: int = 0, kept: int = 0) -> Samp
 
 
 def _read(served: Served) -> list[Lane]:
-    requests = [request("GET", "/read", served.port, cookie) for cookie in served.cookies]
-    return [Fixed(part, exactly(DARK)) for part in round_robin(requests, LANES)]
+    return _reads(served, LANES)
+
+
+def _reads(served: Served, lanes: int) -> list[Lane]:
+    requests = [request("GET", "/read", served.port, cookie) for cookie in served.cookies[: max(SESSIONS, lanes)]]
+    return [Fixed(part, exactly(DARK)) for part in round_robin(requests, lanes)]
 
 
 def _increment(served: Served) -> list[Lane]:
-    requests = [request("POST", "/increment", served.port, cookie) for cookie in served.cookies]
-    return [Fixed(part, counted) for part in round_robin(requests, LANES)]
+    return _increments(served, LANES)
+
+
+def _increments(served: Served, lanes: int) -> list[Lane]:
+    requests = [request("POST", "/increment", served.port, cookie) for cookie in served.cookies[: max(SESSIONS, lanes)]]
+    return [Fixed(part, counted) for part in round_robin(requests, lanes)]
 
 
 def _public(served: Served) -> list[Lane]:
@@ -108,7 +131,8 @@ def _public(served: Served) -> list[Lane]:
 
 
 def _visitor(served: Served) -> list[Lane]:
-    return [Fixed([request("GET", "/read", served.port)], exactly(LIGHT)) for _ in range(LANES)]
+    answer = exactly(LIGHT if served.stack.sessions else DARK)
+    return [Fixed([request("GET", "/read", served.port)], answer) for _ in range(LANES)]
 
 
 def _for_a_while(lanes: Callable[[Served], list[Lane]]) -> Callable[[Served, Amount], Sample]:
@@ -122,13 +146,16 @@ def _increment_one(served: Served, ports: list[int], amount: Amount) -> Sample:
     return sample_of(outcome, acknowledged=outcome.answers, kept=read_visits(served, cookie))
 
 
-def _log_in_again(served: Served, amount: Amount) -> Sample:
-    if not served.logins:
-        served.logins = log_in(served, LANES)
-    lanes = [_login_lane(served, 10**6 + at, cookie) for at, cookie in enumerate(served.logins)]
-    outcome = drive(lanes, [served.port], seconds=amount.seconds)
-    served.logins = [lane.cookie for lane in lanes]
-    return sample_of(outcome)
+def _log_in_again(served: Served) -> list[Lane]:
+    if not served.login_lanes:
+        served.login_lanes = [_login_lane(served, 10**6 + at, cookie) for at, cookie in enumerate(log_in(served, LANES))]
+    return served.login_lanes
+
+
+def measure_waiting(served: Served, work: str, connections: int, amount: Amount) -> Sample:
+    """How long the answers to reads, or to increments, take with so many connections."""
+    lanes = (_reads if work == "read" else _increments)(served, connections)
+    return sample_of(drive(lanes, [served.port], seconds=amount.seconds))
 
 
 WORKS: Final = (
@@ -145,8 +172,8 @@ WORKS: Final = (
         lambda served, amount: _increment_one(served, served.ports, amount),
         lambda served: len(served.ports) > 1,
     ),
-    Work("login", "login callback", _log_in_again),
+    Work("login", "login callback", _for_a_while(_log_in_again)),
 )
 
-STEADY: Final = {"read": _read, "public": _public, "increment": _increment}
+STEADY: Final = {"read": _read, "public": _public, "visitor": _visitor, "increment": _increment, "login": _log_in_again}
 """What is asked for, over and over, by the works that can be broken off and gone on with: by their names."""

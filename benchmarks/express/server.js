@@ -1,13 +1,25 @@
-// express-session with connect-redis, as their documentation sets them up for production.
+// express-session with connect-redis or connect-pg-simple, as their documentation sets them up for production.
 import { readFileSync } from "node:fs";
+import connectPgSimple from "connect-pg-simple";
 import { RedisStore } from "connect-redis";
 import express from "express";
 import session from "express-session";
+import pg from "pg";
 import { createClient } from "redis";
 
 const { COOKIE, FIELDS, LIFETIME_SECONDS, SECRET } = JSON.parse(readFileSync(process.env.BENCH_PAYLOAD, "utf8"));
-const client = createClient({ url: process.env.BENCH_STORE });
-await client.connect();
+
+async function openStore(url) {
+  if (url.startsWith("postgresql:")) {
+    const PgStore = connectPgSimple(session);
+    return new PgStore({ pool: new pg.Pool({ connectionString: url }), createTableIfMissing: true });
+  }
+  const client = createClient({ url });
+  await client.connect();
+  return new RedisStore({ client });
+}
+
+const store = await openStore(process.env.BENCH_STORE);
 
 const app = express();
 app.disable("x-powered-by");
@@ -20,7 +32,7 @@ app.use(
     resave: false,
     saveUninitialized: false,
     cookie: { httpOnly: true, sameSite: "lax", maxAge: LIFETIME_SECONDS * 1000 },
-    store: new RedisStore({ client }),
+    store,
   }),
 );
 app.get("/read", (request, response) => response.json({ theme: request.session.theme ?? "light" }));

@@ -14,9 +14,12 @@ __all__ = (
     "BARE",
     "DJANGO",
     "EXPRESS",
+    "EXPRESS_POSTGRESQL",
     "LITESTAR",
     "NEAR_CACHE",
+    "OURS_POSTGRESQL",
     "OURS_REDIS",
+    "OURS_SQLITE",
     "STACKS",
     "STARSESSIONS",
     "Stack",
@@ -70,6 +73,9 @@ DJANGO: Final = Stack(
     "django", "Django cached_db, SQLite + Redis", "benchmarks.stacks.django_cached_db:create", "redis", "django", "wsgi"
 )
 EXPRESS: Final = Stack("express", "express-session, Redis (Node)", "server.js", "redis")
+EXPRESS_POSTGRESQL: Final = Stack("express-postgresql", "express-session, PostgreSQL (Node)", "server.js", "postgresql")
+OURS_SQLITE: Final = _ours("sqlite", "session_core, SQLite", "sqlite")
+OURS_POSTGRESQL: Final = _ours("postgresql", "session_core, PostgreSQL", "postgresql")
 OURS_REDIS: Final = _ours("redis", "session_core, Redis", "redis")
 NEAR_CACHE: Final = "redis-near-cache"
 """The name of the stack whose reads need no round trip."""
@@ -80,9 +86,10 @@ STACKS: Final = (
     STARSESSIONS,
     DJANGO,
     EXPRESS,
+    EXPRESS_POSTGRESQL,
     _ours("memory", "session_core, memory", "memory"),
-    _ours("sqlite", "session_core, SQLite", "sqlite"),
-    _ours("postgresql", "session_core, PostgreSQL", "postgresql"),
+    OURS_SQLITE,
+    OURS_POSTGRESQL,
     OURS_REDIS,
 )
 

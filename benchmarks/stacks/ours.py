@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from litestar import Litestar, Request, get, post
+from litestar import Litestar, Request, WebSocket, get, post, websocket
 
 from benchmarks.payload import COOKIE, FIELDS, ISSUER, LIFETIME_SECONDS, SECRET
 from session_core import CookieConfig, Identity, Session, SessionConfig, SessionPlugin, Timeouts
@@ -64,6 +64,15 @@ async def login(session: Session[AppSession], user: str) -> dict[str, str]:
     return {"user": user}
 
 
+@websocket("/socket")
+async def wait_for_client(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
+    """Stay open until the client closes it or its session ends."""
+    await socket.accept()
+    await socket.send_text("ready" if session.data.theme == "dark" else "nobody")
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
 def create() -> Litestar:
     """The application. Its events are not printed: the peers print nothing either."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -76,4 +85,6 @@ def create() -> Litestar:
         timeouts=Timeouts(idle=LIFETIME_SECONDS),
         sweep_interval=0,  # the sweep is a measurement of its own
     )
-    return Litestar([public, read, visits, increment, login], plugins=[SessionPlugin(config)], openapi_config=None)
+    return Litestar(
+        [public, read, visits, increment, login, wait_for_client], plugins=[SessionPlugin(config)], openapi_config=None
+    )

@@ -34,6 +34,10 @@ class CookieCarrier:
         """Whether an older secret has signed the cookie; known when the id was read."""
         self.on_websocket = scope["type"] == "websocket"
 
+    def is_bare(self) -> bool:
+        """Whether the request has no cookie at all."""
+        return b"cookie" not in dict(self._headers)
+
     def read_session_id(self) -> str | UncertainId | tuple[str | UncertainId, ...] | Awaitable[None] | None:
         """Return the verified session id, several of them, or None; a bad cookie is an event, never an error."""
         reading = self._services.cookies.read(self._headers)

@@ -128,7 +128,9 @@ class Exchange:
             return self._start(message) if waits else self._send(self._begun(message))
         if kind in _OTHER_STARTS:
             return self._start(message)
-        if self.live is None and message.get("more_body"):
+        if self.live is None:
+            if not message.get("more_body"):
+                return self._send(message)
             self._stay_open()
         return (self._send if self.live is None else self.live.send)(message)
 

@@ -35,7 +35,7 @@ from session_core.litestar.dependency import provide_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
 
     from litestar.connection import ASGIConnection
     from litestar.routes import BaseRoute
@@ -132,9 +132,21 @@ def _without_session(model: Any) -> tuple[Any, list[Any], list[Any]] | None:  # 
     return None
 
 
-async def _extract(values: dict[str, Any], connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+class _Done:
+    """An awaitable that is done: a coroutine would cost a visitor's request as much as all else here."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_DONE: Final = _Done()
+
+
+def _extract(values: dict[str, Any], connection: ASGIConnection[Any, Any, Any, Any]) -> _Done | Coroutine[Any, Any, object]:
     scope: Any = connection.scope
-    values[_NAME] = await scope[SCOPE_KEY].load()
+    session: SessionHandle[Any] = scope[SCOPE_KEY]
+    values[_NAME] = session
+    return _DONE if session.begin_as_visitor() else session.load()
 
 
 class ErrorGuard:

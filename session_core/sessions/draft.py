@@ -27,7 +27,7 @@ class Draft(Generic[D]):
     __slots__ = ("_codec", "_fields", "_plain", "_unknown", "base", "data", "made")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
-        """`stored` is None for a new session; `decoded` may spare decoding it. Raises `UndecodableError`."""
+        """`stored` is None for a new session; `decoded` may spare decoding or making it. Raises `UndecodableError`."""
         self._codec = codec
         self._fields: dict[str, bytes] | None = None
         self._plain: bool | None = None
@@ -36,8 +36,8 @@ class Draft(Generic[D]):
         self.made: Decoded[D] | None = None
         """What `updated` has made of the newest data, where it ran last."""
         if stored is None:
-            self.data: D = codec.fresh()
-            self.base: bytes = codec.encode(self.data)
+            self.data: D = codec.fresh() if decoded is None else decoded
+            self.base: bytes = codec.fresh_encoding or codec.encode(self.data)
         else:
             self.data = codec.decode(stored) if decoded is None else decoded
             self.base = stored

@@ -41,6 +41,10 @@ class SessionSource(Protocol):
     on_websocket: bool
     """Whether it is a WebSocket, which can never set the cookie."""
 
+    def is_bare(self) -> bool:
+        """Whether it presents nothing that could be an id; cheaper than to read it."""
+        ...
+
     def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | tuple[str | UncertainId, ...] | None:
         """Return the verified id that the browser presents, or a few of them; called once, when the session is loaded."""
         ...
@@ -78,6 +82,8 @@ class SessionHandle(Generic[D]):
     snapshot: Snapshot | None = None
     """The session as it was read or last written; None for a visitor without a stored session."""
     _draft: Draft[D] | None = None
+    _fresh: D | None = None
+    """The data of a visitor, who needs no draft before something is written."""
     _confirmed_at = 0
     """When the store last gave or took this session, Unix milliseconds."""
     _loading: list[asyncio.Future[None]] | None = None
@@ -143,6 +149,14 @@ class SessionHandle(Generic[D]):
 
     # -- reading ---------------------------------------------------------------------------------------------
 
+    def begin_as_visitor(self) -> bool:
+        """Begin without a session where the request presents nothing; return False where the session has to be loaded."""
+        if not self.loaded:
+            if self._loading is not None or not self.source.is_bare():
+                return False
+            self.loaded = True
+        return True
+
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
         while self._loading is not None:  # another task of this request is at it
@@ -195,7 +209,8 @@ class SessionHandle(Generic[D]):
     @property
     def data(self) -> D:
         """The typed data: read it, assign to it."""
-        return (self._draft or self._loaded_draft()).data
+        draft = self._draft
+        return self._fresh_data() if draft is None else draft.data
 
     @data.setter
     def data(self, value: D) -> None:
@@ -215,7 +230,7 @@ class SessionHandle(Generic[D]):
         """Whether the store has to be asked before the response starts: to save, to extend, or to confirm."""
         draft, snapshot = self._draft, self.snapshot
         if draft is None:
-            return False
+            return self._fresh is not None and self._lifecycle.codec.differs_from_fresh(self._fresh)
         if snapshot is not None:
             lifecycle = self._lifecycle
             now = lifecycle.clock.now()
@@ -252,7 +267,9 @@ class SessionHandle(Generic[D]):
     def has_unsaved_changes(self) -> bool:
         """Whether something was assigned that is not saved yet. Raises `SessionDataError` where it cannot be stored."""
         draft = self._draft
-        return draft is not None and draft.is_changed()
+        if draft is None:
+            return self._fresh is not None and self._lifecycle.codec.differs_from_fresh(self._fresh)
+        return draft.is_changed()
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -289,9 +306,9 @@ class SessionHandle(Generic[D]):
 
         After a `SessionDataError` the assignments are undone.
         """
-        draft = self._draft
-        if draft is None:
+        if self._draft is None and self._fresh is None:
             return
+        draft = self._loaded_draft()
         try:
             if draft.is_changed():
                 if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
@@ -475,20 +492,38 @@ class SessionHandle(Generic[D]):
         return None
 
     def _loaded_draft(self) -> Draft[D]:
+        """Return the draft; a visitor's is made when it is first asked for."""
         if self._draft is None:
+            self._refuse_unloaded()
+            self._draft, self._fresh = Draft(self._lifecycle.codec, None, self._fresh), None
+        return self._draft
+
+    def _fresh_data(self) -> D:
+        """Return the data of a visitor: without a draft where fresh data is always the same."""
+        if self._fresh is None:
+            self._refuse_unloaded()
+            codec = self._lifecycle.codec
+            if codec.fresh_encoding is None:
+                return self._loaded_draft().data
+            self._fresh = codec.fresh()
+        return self._fresh
+
+    def _refuse_unloaded(self) -> None:
+        if not self.loaded:
             msg = "the session is not loaded yet; inject it, or await session_of(connection)"
             raise RuntimeError(msg)
-        return self._draft
 
     def _adopt(self, snapshot: Snapshot | None, decoded: Decoded[D] | None = None) -> None:
         # `decoded` may spare decoding the data: it does where it is what was stored.
-        stored = None if snapshot is None else bytes(snapshot.record.data)
-        data = decoded[1] if decoded is not None and decoded[0] == stored else None
-        self._draft = Draft(self._lifecycle.codec, stored, data)
+        if snapshot is None:
+            self._draft = self._fresh = None
+        else:
+            stored = bytes(snapshot.record.data)
+            data = decoded[1] if decoded is not None and decoded[0] == stored else None
+            self._draft, self._fresh = Draft(self._lifecycle.codec, stored, data), None
+            self._confirmed_at = self._lifecycle.clock.now()
         self.snapshot = snapshot
         self.loaded = True
-        if snapshot is not None:
-            self._confirmed_at = self._lifecycle.clock.now()
 
     def _roll_back(self, draft: Draft[D]) -> None:
         """Undo assignments that cannot be stored: the error has said so, and the response must not fail for them again."""

@@ -359,7 +359,7 @@ class SessionLifecycle(Generic[D]):
 
     async def was_revoked(self, keys: Sequence[str]) -> bool:
         """Whether a session of one of these keys was ended from elsewhere (see `revocation_marks`)."""
-        return any([await was_revoked(self.store, key) for key in keys])
+        return await was_revoked(self.store, keys)
 
     async def inherit_revocation(self, keys: Sequence[str], heir: str) -> None:
         """Mark the anonymous session `heir` where one that its browser presented before is marked.

@@ -16,6 +16,7 @@ from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.sessions.store_order import Moment, next_moment
+from session_core.sessions.turns import together
 from session_core.stores.base import Entry
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ async def was_ended_since(store: SessionStore, identity: Identity, begun: Moment
 
     A login is remembered for as long as it may take: ten minutes. Raises `StoreUnavailableError`.
     """
-    for ended in (identity.op_session_key or without_sid_key(identity), identity.user_key):
-        stored = await store.load(_key(ended))
+    names = (identity.op_session_key or without_sid_key(identity), identity.user_key)
+    for stored in await together(*(store.load(_key(ended)) for ended in names)):
         if stored is None:
             continue
         mark = read_note(stored.entry.data, EndMark)

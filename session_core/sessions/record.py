@@ -136,12 +136,16 @@ class DataCodec(Generic[D]):
         """Whether the encoding of the data says everything about it."""
         self.repeatable = decodes_alike(data_type)
         """Whether the same bytes always decode to the same data."""
+        self.fresh_encoding: bytes | None = None
+        """What fresh data encodes to, where that is always the same."""
         try:
             self.fields(self.decode(self.encode(self.fresh())))
         except Exception as error:
             msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error!r}"
             raise ConfigurationError(msg) from error
         check_factory(self.fresh, "default_factory" if default_factory else data_type.__name__)
+        if self.repeatable and default_factory is None:
+            self.fresh_encoding = self.encode(self.fresh())
 
     @property
     def field_names(self) -> frozenset[str]:
@@ -152,6 +156,13 @@ class DataCodec(Generic[D]):
         """Encode the data. Raises `SessionDataError` for a value that cannot be stored."""
         try:
             return self.try_encode(data)
+        except Exception as error:
+            raise self.cannot_store(data, error) from error
+
+    def differs_from_fresh(self, data: D) -> bool:
+        """Whether data that was fresh was changed since, where fresh data is always the same. Raises `SessionDataError`."""
+        try:
+            return self.try_encode(data) != self.fresh_encoding
         except Exception as error:
             raise self.cannot_store(data, error) from error
 

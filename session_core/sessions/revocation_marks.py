@@ -9,12 +9,12 @@ browser that presents an ended session counts as revoked for a while, so the cos
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.sessions.notes import encode_note, note_digest
+from session_core.sessions.turns import together
 from session_core.stores.base import Entry
 
 if TYPE_CHECKING:
@@ -43,15 +43,18 @@ async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeo
             await _mark_all(store, until)
             return
         for start in range(0, len(keys), _AT_ONCE):
-            claims = [store.claim(_name(key), until) for key in keys[start : start + _AT_ONCE]]
-            for made in await asyncio.gather(*claims, return_exceptions=True):
-                if isinstance(made, BaseException):
-                    raise made
+            await together(*(store.claim(_name(key), until) for key in keys[start : start + _AT_ONCE]))
 
 
-async def was_revoked(store: SessionStore, key: str) -> bool:
-    """Whether the session of this key, which is not there any more, was ended from elsewhere. Raises `StoreUnavailableError`."""
-    return await store.claimed_until(_name(key)) is not None or await store.load(_MANY_KEY) is not None
+async def was_revoked(store: SessionStore, keys: Sequence[str]) -> bool:
+    """Whether a session of one of these keys, which is not there any more, was ended from elsewhere.
+
+    Raises `StoreUnavailableError`.
+    """
+    if not keys:
+        return False
+    found = await together(store.load(_MANY_KEY), *(store.claimed_until(_name(key)) for key in keys))
+    return any(mark is not None for mark in found)
 
 
 async def _mark_all(store: SessionStore, until: int) -> None:

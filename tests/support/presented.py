@@ -17,6 +17,9 @@ class PresentedId:
     device: Device = field(default_factory=Device)
     on_websocket: bool = False
 
+    def is_bare(self) -> bool:
+        return self.session_id is None
+
     def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | None:
         return self.session_id
 

@@ -27,6 +27,7 @@ from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
+from session_core.sessions.turns import together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -196,9 +197,9 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
         base = party.base.at(request.scope)
-        received = await party.receive_callback(query, headers, cookies, base=base, posted=posted)
+        received, revoked = await _receive(session, party.receive_callback(query, headers, cookies, base=base, posted=posted))
         cookies += party.spent_cookies(received)
-        await _refuse_revoked(session, received)
+        _refuse_revoked(received, revoked=revoked)
         finished = await party.finish_login(received)
         if isinstance(finished, SilentRefusal):
             await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
@@ -218,9 +219,16 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
     return Redirect(finished.return_to, status_code=_SEE_OTHER)
 
 
-async def _refuse_revoked(session: SessionHandle[Any], received: Callback) -> None:
+async def _receive(session: SessionHandle[Any], receiving: Coroutine[Any, Any, Callback]) -> tuple[Callback, bool]:
+    """Use the login up, and look whether the browser's session was ended from elsewhere: in one round trip to the store."""
+    received, revoked = asyncio.ensure_future(receiving), asyncio.ensure_future(session.was_revoked())
+    await together(received, revoked)
+    return received.result(), revoked.result()
+
+
+def _refuse_revoked(received: Callback, *, revoked: bool) -> None:
     """Refuse a login of a browser whose session was ended from elsewhere after it began: the provider's proof may be older."""
-    if not received.transaction.reauthenticate and await session.was_revoked():
+    if revoked and not received.transaction.reauthenticate:
         raise AuthorizationResponseError("reauthentication_required")
 
 

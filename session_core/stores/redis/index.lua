@@ -26,3 +26,13 @@ local function enlist_and_clean(index, member, ttl, prefix)
     if redis.call('EXISTS', prefix .. other) == 0 then redis.call('ZREM', index, other) end
   end
 end
+
+-- Gives the place of an old member to a new one. A reader of the index that is not there yet finds the new one; one that was there
+-- follows the pointer at the old one.
+local function take_place(index, old_member, member, ttl, prefix)
+  local score = redis.call('ZSCORE', index, old_member)
+  if not score then return enlist_and_clean(index, member, ttl, prefix) end
+  redis.call('ZREM', index, old_member)
+  redis.call('ZADD', index, score, member)
+  live_longer(index, ttl)
+end

@@ -28,17 +28,6 @@ end
 put(KEYS[2], value, ttl)
 redis.call('SET', KEYS[1], pointer, 'PX', pointer_ttl)
 announce(prefix, {old_member})
--- It takes the place of the old member. A reader of the index that is not there yet finds it; one that was there follows the pointer.
-for place = 3, #KEYS do
-  local index = KEYS[place]
-  local score = redis.call('ZSCORE', index, old_member)
-  if score then
-    redis.call('ZREM', index, old_member)
-    redis.call('ZADD', index, score, member)
-    live_longer(index, index_ttl)
-  else
-    enlist_and_clean(index, member, index_ttl, prefix)
-  end
-end
+for place = 3, #KEYS do take_place(KEYS[place], old_member, member, index_ttl, prefix) end
 if limit == 0 then return {0} end
 return make_room(KEYS[3], others, limit, prefix)

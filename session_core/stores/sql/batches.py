@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
+from session_core.stores.sql.link import Late
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,8 @@ R = TypeVar("R")
 
 _MOST: Final = 200
 """Calls in one batch, which is then decoded in about a millisecond."""
+_MOST_BYTES: Final = 1024 * 1024
+"""Of data in one batch: some milliseconds. What is larger travels alone, and no server refuses other sessions for its sake."""
 
 
 class Undecided:
@@ -63,7 +66,8 @@ class Batches(Generic[T, R]):
     """Calls of one kind.
 
     `together` sends a batch and returns the result of each call: a value, an error, or `UNDECIDED`. `alone` decides one call,
-    knowing whether the batch may have been applied without an answer. With `distinct` no key is twice in a batch.
+    knowing whether the batch may have been applied without an answer. With `distinct` no key is twice in a batch. `bytes_of` is
+    how much data a call sends.
     """
 
     def __init__(
@@ -74,12 +78,14 @@ class Batches(Generic[T, R]):
         alone: Callable[[Call[T, R], bool], Awaitable[R]],
         senders: int,
         distinct: bool,
+        bytes_of: Callable[[T], int] = lambda _: 0,
     ) -> None:
         self._database = database
         self._together = together
         self._alone = alone
         self._free_senders = senders
         self._distinct = distinct
+        self._bytes_of = bytes_of
         self._starting = False
         self._waiting: list[Call[T, R]] = []
 
@@ -109,7 +115,7 @@ class Batches(Generic[T, R]):
             async with self._database.pool.lend(min(call.deadline for call in self._waiting)) as link:
                 batch = self._take()
                 results = await self._together(link, batch) if batch else ()
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, Late) as error:
             self._failed(error, batch)
         except self._database.driver.failures as error:
             self._failed(error, batch)
@@ -150,6 +156,7 @@ class Batches(Generic[T, R]):
         waiting, self._waiting = self._waiting, []
         taken: list[Call[T, R]] = []
         keys: set[str] = set()
+        size = 0
         now = monotonic()
         for call in waiting:
             if call.result.done():
@@ -157,9 +164,12 @@ class Batches(Generic[T, R]):
             if call.deadline <= now:
                 msg = "the session store did not come to it in time"
                 call.settle(StoreUnavailableError(msg, not_applied=True))
-            elif len(taken) >= _MOST or (self._distinct and call.key in keys):
+                continue
+            more = self._bytes_of(call.asked)
+            if len(taken) >= _MOST or (self._distinct and call.key in keys) or (taken and size + more > _MOST_BYTES):
                 self._waiting.append(call)
             else:
                 taken.append(call)
                 keys.add(call.key)
+                size += more
         return taken

@@ -133,6 +133,10 @@ class SqlDatabase:
         """Run `work` in one write transaction; it may run again (see `Earlier`)."""
         return await self._start(work, deadline, earlier, transaction=True)
 
+    async def transact_on(self, link: Link, work: Callable[[Link, Earlier[T]], Awaitable[T]]) -> T:
+        """Run `work` once in one write transaction on a connection that was lent; raises what the driver raises, and `Late`."""
+        return await _run(link, work, Earlier(), self.driver.failures, transaction=True)
+
     def unavailable(self, error: Exception, *, not_applied: bool) -> StoreUnavailableError:
         """Return the outage that an error is, by its kind alone: messages of drivers quote values."""
         kind = "too late" if isinstance(error, Late) else kind_of(error)

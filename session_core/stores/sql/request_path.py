@@ -1,15 +1,17 @@
-"""What nearly every request does: load a session, replace it, extend it; many of each as one statement.
+"""What most requests do: load a session, replace it, extend it, give it a new id, claim a name; many of each as one statement.
 
-PostgreSQL takes loads, compare-and-swaps and touches together. MySQL's UPDATE cannot return which rows it has changed, so there
-only loads go together.
+PostgreSQL takes all of these together. MySQL cannot return which rows a statement has changed, so there only loads go together.
 """
 
 from __future__ import annotations
 
+import secrets
+from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from session_core.errors import SessionConflictError, SessionCoreError, SessionGoneError
+from session_core.stores.announcements import announced_name
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql import statements, steps
 from session_core.stores.sql.batches import UNDECIDED, Batches, Call, Undecided
@@ -22,14 +24,25 @@ if TYPE_CHECKING:
     from session_core.stores.sql.database import SqlDatabase
     from session_core.stores.sql.link import Link
 
-__all__ = ("RequestPath",)
+__all__ = ("Move", "RequestPath")
 
 _SENDERS: Final = 2
 """Batches of one kind that are under way at once: more would be smaller, and cost more for each session."""
 
 
+class Move(NamedTuple):
+    """What `SessionStore.rotate` is asked for; `limit` is 0 where there is none, or no user."""
+
+    old_key: str
+    new_key: str
+    entry: Entry
+    version: int
+    successor_until: int
+    limit: int
+
+
 class RequestPath:
-    """See `load`, `replace` and `touch` of `SessionStore`."""
+    """See `load`, `replace`, `touch`, `rotate` and `claim` of `SessionStore`."""
 
     def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
@@ -38,10 +51,26 @@ class RequestPath:
             database, together=self._load_together, alone=self._load_alone, senders=_SENDERS, distinct=False
         )
         self._replaces: Batches[tuple[Entry, int], int] = Batches(
-            database, together=self._replace_together, alone=self._replace_alone, senders=_SENDERS, distinct=True
+            database,
+            together=self._replace_together,
+            alone=self._replace_alone,
+            senders=_SENDERS,
+            distinct=True,
+            bytes_of=lambda asked: len(asked[0].data),
         )
         self._touches: Batches[int, bool] = Batches(
             database, together=self._touch_together, alone=self._touch_alone, senders=_SENDERS, distinct=True
+        )
+        self._moves: Batches[Move, tuple[str, ...]] = Batches(
+            database,
+            together=self._move_together,
+            alone=self._move_alone,
+            senders=_SENDERS,
+            distinct=True,
+            bytes_of=lambda move: len(move.entry.data),
+        )
+        self._claims: Batches[tuple[int, int], bool] = Batches(
+            database, together=self._claim_together, alone=self._claim_alone, senders=_SENDERS, distinct=True
         )
         self._writes_together = database.driver.dialect == "postgresql"
 
@@ -70,6 +99,23 @@ class RequestPath:
 
         return await self._database.write(work)
 
+    async def rotate(self, move: Move) -> tuple[str, ...]:
+        """See `SessionStore.rotate`."""
+        if self._writes_together:
+            return await self._moves.call(move.old_key, move)
+        return await self._database.transact(partial(self._move, move))
+
+    async def claim(self, name: str, expires_at: int) -> bool:
+        """See `SessionStore.claim`."""
+        token = secrets.randbits(63)
+        if self._writes_together:
+            return await self._claims.call(name, (expires_at, token))
+
+        async def work(link: Link, earlier: Earlier[bool]) -> bool:
+            return await steps.claim(link, earlier, name, expires_at, token, self._clock.now())
+
+        return await self._database.transact(work)
+
     async def _load_together(
         self, link: Link, batch: Sequence[Call[None, StoredSession | None]]
     ) -> Sequence[StoredSession | None]:
@@ -87,20 +133,13 @@ class RequestPath:
         self, link: Link, batch: Sequence[Call[tuple[Entry, int], int]]
     ) -> Sequence[int | SessionCoreError | Undecided]:
         entries = [call.asked[0] for call in batch]
-        lengths = [len(entry.data) for entry in entries]
         keys = [call.key for call in batch]
         now = self._clock.now()
         values = {
+            **_arrays(entries),
             "keys": keys,
             "now": now,
             "versions": [str(call.asked[1]) for call in batch],
-            "data": b"".join(entry.data for entry in entries),
-            "starts": [str(1 + end - length) for end, length in zip(accumulate(lengths), lengths, strict=True)],
-            "lengths": [str(length) for length in lengths],
-            "expires_at": [str(entry.expires_at) for entry in entries],
-            "user_keys": [entry.user for entry in entries],
-            "op_session_keys": [entry.op_session for entry in entries],
-            "ranks": [str(entry.rank) for entry in entries],
             "deadlines": [str(link.clock.at(call.deadline)) for call in batch],
         }
         written = {row[0] for row in await link.rows(statements.REPLACE_MANY, values)}
@@ -114,6 +153,75 @@ class RequestPath:
 
         async def work(link: Link, earlier: Earlier[int]) -> int:
             return await steps.overwrite(link, earlier, call.key, entry, version, self._clock.now())
+
+        return await self._database.transact(work, deadline=call.deadline, earlier=Earlier(uncertain=uncertain))
+
+    async def _move_together(
+        self, link: Link, batch: Sequence[Call[Move, tuple[str, ...]]]
+    ) -> Sequence[tuple[str, ...] | SessionCoreError | Undecided]:
+        wanted = {call.key: {steps.lock_number(name) for name in _indexes_of(call.asked)} for call in batch}
+
+        async def work(link: Link, earlier: Earlier[set[str]]) -> set[str]:
+            del earlier
+            # In a statement before the one that counts a user's sessions: that has to see what the lock's last owner wrote.
+            rows = await link.rows(statements.TRY_LOCK, {"numbers": sorted(set().union(*wanted.values()))})
+            locked = {row[0] for row in rows}
+            free = [call for call in batch if wanted[call.key] <= locked]
+            return await self._move_locked(link, free) if free else set()
+
+        moved = await self._database.transact_on(link, work)
+        return [() if call.key in moved else UNDECIDED for call in batch]
+
+    async def _move_locked(self, link: Link, calls: Sequence[Call[Move, tuple[str, ...]]]) -> set[str]:
+        moves = [call.asked for call in calls]
+        values = {
+            **_arrays([move.entry for move in moves]),
+            "keys": [move.old_key for move in moves],
+            "now": self._clock.now(),
+            "versions": [str(move.version) for move in moves],
+            "new_keys": [move.new_key for move in moves],
+            "until": [str(move.successor_until) for move in moves],
+            "names": [announced_name(move.old_key.encode()) for move in moves],
+            "limits": [str(move.limit) for move in moves],
+            "deadlines": [str(link.clock.at(call.deadline)) for call in calls],
+        }
+        return {row[0] for row in await link.rows(statements.MOVE_MANY, values)}
+
+    async def _move_alone(self, call: Call[Move, tuple[str, ...]], uncertain: bool) -> tuple[str, ...]:  # noqa: FBT001
+        earlier: Earlier[tuple[str, ...]] = Earlier(uncertain=uncertain)
+        if uncertain:
+            earlier.results.append(())
+        return await self._database.transact(partial(self._move, call.asked), deadline=call.deadline, earlier=earlier)
+
+    async def _move(self, move: Move, link: Link, earlier: Earlier[tuple[str, ...]]) -> tuple[str, ...]:
+        entry, now = move.entry, self._clock.now()
+        # Both indexes: who ends the sessions of a user, or of the OP's session, must meet the new key or the old one.
+        await steps.lock(link, _indexes_of(move), now)
+        moved = await steps.move(
+            link,
+            earlier,
+            move.old_key,
+            move.new_key,
+            entry,
+            version=move.version,
+            successor_until=move.successor_until,
+            now=now,
+        )
+        return await steps.make_room(link, move.new_key, entry.user, move.limit, now) if moved else earlier.results[-1]
+
+    async def _claim_together(self, link: Link, batch: Sequence[Call[tuple[int, int], bool]]) -> Sequence[bool]:
+        values = {
+            "keys": [call.key for call in batch],
+            "now": self._clock.now(),
+            "expires_at": [str(call.asked[0]) for call in batch],
+            "tokens": [str(call.asked[1]) for call in batch],
+        }
+        claimed = {row[0] for row in await link.rows(statements.CLAIM_MANY, values)}
+        return [call.key in claimed for call in batch]
+
+    async def _claim_alone(self, call: Call[tuple[int, int], bool], uncertain: bool) -> bool:  # noqa: FBT001
+        async def work(link: Link, earlier: Earlier[bool]) -> bool:
+            return await steps.claim(link, earlier, call.key, *call.asked, self._clock.now())
 
         return await self._database.transact(work, deadline=call.deadline, earlier=Earlier(uncertain=uncertain))
 
@@ -142,6 +250,24 @@ class RequestPath:
     async def _versions(self, link: Link, keys: list[str], now: int) -> dict[str, int]:
         rows = await link.rows(statements.VERSIONS, {"keys": keys, "now": now})
         return {row[0]: row[1] for row in rows}
+
+
+def _arrays(entries: Sequence[Entry]) -> dict[str, object]:
+    """Return the values that rows have from their entries, by column; all data is one value."""
+    lengths = [len(entry.data) for entry in entries]
+    return {
+        "data": b"".join(entry.data for entry in entries),
+        "starts": [str(1 + end - length) for end, length in zip(accumulate(lengths), lengths, strict=True)],
+        "lengths": [str(length) for length in lengths],
+        "expires_at": [str(entry.expires_at) for entry in entries],
+        "user_keys": [entry.user for entry in entries],
+        "op_session_keys": [entry.op_session for entry in entries],
+        "ranks": [str(entry.rank) for entry in entries],
+    }
+
+
+def _indexes_of(move: Move) -> list[str]:
+    return [name for name in (move.entry.user, move.entry.op_session) if name is not None]
 
 
 def _refusal(found: int | None, expected: int) -> SessionCoreError | Undecided:

@@ -9,9 +9,9 @@ import re
 from typing import Final
 
 __all__ = (
-    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM", "FORGET_EXPIRED_SESSION",
-    "HOLD", "HOLD_KEYS", "KEYS_OF", "LOAD", "LOCK", "NOTIFY", "OVERWRITE", "PAGE", "REPLACE_MANY", "TOUCH", "TOUCH_MANY", "TRACE",
-    "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
+    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CLAIM_MANY", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM",
+    "FORGET_EXPIRED_SESSION", "HOLD", "HOLD_KEYS", "KEYS_OF", "LOAD", "LOCK", "MOVE_MANY", "NOTIFY", "OVERWRITE", "PAGE",
+    "REPLACE_MANY", "TOUCH", "TOUCH_MANY", "TRACE", "TRY_LOCK", "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
 )  # fmt: skip
 
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
@@ -106,6 +106,29 @@ REPLACE_MANY: Final = Statement(
     " WHERE new.key = held.key AND sessions.key = held.key AND sessions.version = new.version"
     " AND extract(epoch FROM clock_timestamp()) < new.deadline RETURNING sessions.key"
 )
+MOVE_MANY: Final = Statement(
+    "WITH given AS MATERIALIZED (SELECT * FROM unnest(:keys::text[], :versions::text[], :new_keys::text[], :starts::text[],"
+    " :lengths::text[], :expires_at::text[], :user_keys::text[], :op_session_keys::text[], :ranks::text[], :until::text[],"
+    " :names::text[], :limits::text[], :deadlines::text[]) AS given (key, version, new_key, start, length, expires_at, user_key,"
+    " op_session_key, rank, until, name, most, deadline)),"
+    " held AS MATERIALIZED (SELECT key FROM sessions WHERE key IN :keys AND successor IS NULL AND expires_at > :now"
+    " ORDER BY key FOR UPDATE SKIP LOCKED),"
+    " moved AS (UPDATE sessions SET version = sessions.version + 1, data = '', expires_at = given.until::bigint, user_key = NULL,"
+    " op_session_key = NULL, rank = 0, successor = given.new_key"
+    " FROM held, given WHERE given.key = held.key AND sessions.key = held.key AND sessions.version = given.version::bigint"
+    " AND (given.most = '0' OR given.most::bigint >= (SELECT count(*) FROM given AS other WHERE other.user_key = given.user_key)"
+    " + (SELECT count(*) FROM sessions AS other WHERE other.user_key = given.user_key AND other.successor IS NULL"
+    " AND other.expires_at > :now))"
+    " AND extract(epoch FROM clock_timestamp()) < given.deadline::float8 RETURNING given.*),"
+    " made AS (INSERT INTO sessions (key, version, data, expires_at, user_key, op_session_key, rank) SELECT new_key, 1,"
+    " substring(:data::bytea, start::int, length::int), expires_at::bigint, user_key, op_session_key, rank::bigint FROM moved)"
+    " SELECT key, pg_notify('session_core_ended', name)::text FROM moved"
+)
+"""Retires the old rows, inserts the new ones, announces the old ones; the locks on their users and OP sessions are held.
+
+What another transaction holds is passed over, as above, and so are users who would be at their limit. A new key that is taken is
+an error, which undoes the whole batch.
+"""
 TOUCH_MANY: Final = Statement(
     "WITH held AS (SELECT key FROM sessions WHERE key IN :keys AND successor IS NULL AND expires_at > :now"
     " ORDER BY key FOR UPDATE SKIP LOCKED)"
@@ -142,6 +165,13 @@ CLAIM: Final = Statement(
 FORGET_EXPIRED_CLAIM: Final = Statement(
     "DELETE session_claims FROM session_claims FORCE INDEX (PRIMARY) WHERE name = :name AND expires_at <= :now"
 )
+CLAIM_MANY: Final = Statement(
+    "INSERT INTO session_claims (name, expires_at, token) SELECT name, expires_at::bigint, token::bigint"
+    " FROM unnest(:keys::text[], :expires_at::text[], :tokens::text[]) AS given (name, expires_at, token) ORDER BY name"
+    " ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at, token = excluded.token"
+    f" WHERE session_claims.expires_at <= :now RETURNING name, {_OR_FAIL}"
+)
+"""In the order of their names, so that two batches cannot deadlock."""
 CLAIMED_BY: Final = Statement("SELECT token FROM session_claims WHERE name = :name AND expires_at > :now")
 CLAIMED_UNTIL: Final = Statement("SELECT expires_at FROM session_claims WHERE name = :name AND expires_at > :now")
 
@@ -152,6 +182,10 @@ LOCK: Final = Statement(
     " ON DUPLICATE KEY UPDATE expires_at = :expires_at",
 )
 """Held until the transaction ends."""
+TRY_LOCK: Final = Statement(
+    "SELECT number FROM unnest(:numbers::text[]) AS number WHERE pg_try_advisory_xact_lock(number::bigint)"
+)
+"""The same for those of the locks that are free, which are returned; on PostgreSQL."""
 NOTIFY: Final = Statement("SELECT pg_notify('session_core_ended', names) FROM unnest(:names::text[]) AS names")
 TRY_WRITE: Final = Statement("UPDATE session_claims SET expires_at = 0 WHERE name = ''")
 """Meets no row, and still fails where nothing can be written: a read-only replica, or a full disk."""

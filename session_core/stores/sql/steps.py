@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from session_core.stores.sql.statements import Statement
 
 __all__ = (
-    "LOCK_PREFIX", "begin", "claim", "columns", "end", "end_index", "extend", "lock", "make_room", "move", "overwrite", "stored",
+    "LOCK_PREFIX", "begin", "claim", "columns", "end", "end_index", "extend", "lock", "lock_number",
+    "make_room", "move", "overwrite", "stored",
 )  # fmt: skip
 
 LOCK_PREFIX: Final = "lock:"
@@ -172,9 +173,13 @@ async def lock(link: Link, names: Iterable[str | None], now: int) -> None:
         for name in wanted:
             await link.count(statements.LOCK, {"name": f"{LOCK_PREFIX}{name}", "expires_at": now + _LOCK_ROW_MS})
     elif wanted:
-        digests = [sha256(b"session_core:" + name.encode()).digest() for name in wanted]
-        numbers = [str(int.from_bytes(digest[:8], "big", signed=True)) for digest in digests]
-        await link.rows(statements.LOCK, {"numbers": numbers})
+        await link.rows(statements.LOCK, {"numbers": [lock_number(name) for name in wanted]})
+
+
+def lock_number(name: str) -> str:
+    """Return PostgreSQL's number for the lock on a name."""
+    digest = sha256(b"session_core:" + name.encode()).digest()
+    return str(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def stored(row: Sequence[Any]) -> StoredSession:

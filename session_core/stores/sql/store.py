@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
@@ -13,7 +12,7 @@ from session_core.stores.sql import statements, steps
 from session_core.stores.sql.database import SqlDatabase
 from session_core.stores.sql.drivers import driver_for
 from session_core.stores.sql.expiry import Pace, remove_expired
-from session_core.stores.sql.request_path import RequestPath
+from session_core.stores.sql.request_path import Move, RequestPath
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -108,17 +107,8 @@ class SqlStore:
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
-
-        async def work(link: Link, earlier: Earlier[tuple[str, ...]]) -> tuple[str, ...]:
-            now = self._clock.now()
-            # Both indexes: who ends the sessions of a user, or of the OP's session, must meet the new key or the old one.
-            await steps.lock(link, [entry.user, entry.op_session], now)
-            moved = await steps.move(
-                link, earlier, old_key, new_key, entry, version=version, successor_until=successor_until, now=now
-            )
-            return await steps.make_room(link, new_key, entry.user, limit, now) if moved else earlier.results[-1]
-
-        return await self._database.transact(work)
+        limit = max(limit, 0) if entry.user is not None else 0
+        return await self._requests.rotate(Move(old_key, new_key, entry, version, successor_until, limit))
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
@@ -165,12 +155,7 @@ class SqlStore:
 
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`."""
-        token = secrets.randbits(63)
-
-        async def work(link: Link, earlier: Earlier[bool]) -> bool:
-            return await steps.claim(link, earlier, name, expires_at, token, self._clock.now())
-
-        return await (self._database.write(work) if self._is_postgresql else self._database.transact(work))
+        return await self._requests.claim(name, expires_at)
 
     async def claimed_until(self, name: str) -> int | None:
         """See `SessionStore.claimed_until`."""

@@ -62,10 +62,11 @@ INSERT INTO sessions (version, data, expires_at, user_key, op_session_key, rank,
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data, expires_at = excluded.expires_at,
 user_key = excluded.user_key, op_session_key = excluded.op_session_key, rank = excluded.rank, successor = NULL
 WHERE sessions.expires_at <= ?"""
-# Nearly every write leaves the indexes of user and OP session alone: half of the work, and two pages less for the log.
-_UPDATE_DATA: Final = f"""
-UPDATE sessions SET version = ?, data = ?, expires_at = ?
-WHERE key = ? AND version = ? AND user_key IS ? AND op_session_key IS ? AND rank = ? AND {_LIVE}"""
+# Nearly every write leaves all indexes alone: a third of the work, and three pages less for the log. A column that is set costs
+# its index, also where the value stays.
+_OF_SAME: Final = f"key = ? AND version = ? AND user_key IS ? AND op_session_key IS ? AND rank = ? AND {_LIVE}"
+_UPDATE_DATA: Final = f"UPDATE sessions SET version = ?, data = ? WHERE {_OF_SAME} AND expires_at = ?"
+_UPDATE_DATA_AND_EXPIRY: Final = f"UPDATE sessions SET version = ?, data = ?, expires_at = ? WHERE {_OF_SAME}"
 _UPDATE: Final = """
 UPDATE sessions SET version = ?, data = ?, expires_at = ?, user_key = ?, op_session_key = ?, rank = ?
 WHERE key = ?"""
@@ -112,8 +113,11 @@ def create(connection: Connection, now: int, key: str, entry: Entry, *, limit: i
 
 def replace(connection: Connection, now: int, key: str, entry: Entry, *, version: int) -> int:
     """See `SessionStore.replace`."""
-    of_same = (entry.user, entry.op_session, entry.rank, now)
-    if connection.execute(_UPDATE_DATA, (version + 1, entry.data, entry.expires_at, key, version, *of_same)).rowcount == 0:
+    of_same = (key, version, entry.user, entry.op_session, entry.rank, now)
+    if (
+        connection.execute(_UPDATE_DATA, (version + 1, entry.data, *of_same, entry.expires_at)).rowcount == 0
+        and connection.execute(_UPDATE_DATA_AND_EXPIRY, (version + 1, entry.data, entry.expires_at, *of_same)).rowcount == 0
+    ):
         _expect(connection, now, key, version)
         connection.execute(_UPDATE, (version + 1, *_columns(entry), key))
     return version + 1

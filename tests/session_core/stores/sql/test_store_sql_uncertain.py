@@ -34,7 +34,7 @@ class Place(NamedTuple):
     cut_off: SqlStore
     other: SqlStore
     single: bytes
-    """Part of a claim, and of a creation without a limit, that a cut may follow."""
+    """Part of a claim, and of a creation or rotation without a limit, that a cut may follow."""
 
 
 @asynccontextmanager
@@ -135,13 +135,13 @@ async def test_a_rotation_that_was_never_committed_is_made(place: Place) -> None
     """Lost within the transaction: the database undid it."""
     await place.other.create("k", entry())
     place.proxy.cut_after(b"mine")
-    assert await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER) == ()
+    assert await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER, limit=9) == ()
     assert [stored.key for stored in await place.other.find(SessionIndex(user="user"))] == ["n"]
 
 
 async def test_a_rotation_that_ended_meanwhile_is_gone(place: Place) -> None:
     await place.other.create("k", entry())
-    place.proxy.cut_after(COMMIT, lambda: place.other.delete("k"))
+    place.proxy.cut_after(place.single, lambda: place.other.delete("k"))
     with pytest.raises(SessionGoneError):
         await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER)
     assert list(await place.other.find(SessionIndex(user="user"))) == []
