@@ -25,6 +25,7 @@ from hiredis import ProtocolError, Reader, ReplyError
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from session_core.cancellation import keeping_cancellation
 from session_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -298,7 +299,8 @@ class Endpoint:
     async def _connect_once(self) -> SharedConnection:
         connection = await self._locate()
         try:
-            await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
+            with keeping_cancellation():
+                await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
             shared = _take_over(connection, self._timeout)
         finally:
             await connection.disconnect(nowait=True)  # nothing is left of it once it was taken over

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 from hiredis import ReplyError, pack_command
 from redis.exceptions import RedisError
 
+from session_core.cancellation import keeping_cancellation
 from session_core.errors import StoreUnavailableError
 from session_core.stores.deadlines import step_deadline
 from session_core.stores.redis.connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
@@ -310,8 +311,9 @@ class _SentinelLocator:
         try:
             # One that is frozen must leave time for the others, and for the primary.
             async with asyncio.timeout(self._target.timeout / (len(self._sentinels) + 1)):
-                await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
-                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)
+                with keeping_cancellation():
+                    await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
+                    await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)
                 reply: Any = await connection.read_response()
         except (RedisError, OSError, TimeoutError):
             return None

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
+from session_core.cancellation import keeping_cancellation
 from session_core.clock import Clock, SystemClock
 from session_core.stores.announcements import Heard, Trace, announced_name
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
@@ -218,9 +219,10 @@ class RedisStore:
         connection: AbstractConnection | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await self._link.apart()
-                await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
-                await connection.send_command("SUBSCRIBE", self._layout.channel())
+                with keeping_cancellation():
+                    connection = await self._link.apart()
+                    await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
+                    await connection.send_command("SUBSCRIBE", self._layout.channel())
                 await connection.read_response()
             heard(None)
             while True:
@@ -241,8 +243,9 @@ async def _next_names(connection: AbstractConnection, patience: float) -> list[s
     # None is what redis-py answers to a read that took too long; the rest of a message that came in pieces is read the next time.
     reply: Any = await connection.read_response(timeout=patience)
     if reply is None:
-        await connection.send_command("PING")
         async with asyncio.timeout(patience):
+            with keeping_cancellation():
+                await connection.send_command("PING")
             reply = await connection.read_response()
     kind, _, *payload = reply
     return payload[0].decode("ascii", "replace").split() if kind == _MESSAGE else []

@@ -12,6 +12,7 @@ import asyncmy
 from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.errors import IntegrityError
 
+from session_core.cancellation import keeping_cancellation
 from session_core.errors import ConfigurationError
 from session_core.stores.sql.link import Late, ServerClock, TakenError
 from session_core.stores.sql.mysql_url import parse_mysql_url
@@ -55,20 +56,23 @@ class MysqlDriver:
     async def connect(self, seconds: float) -> MysqlLink:
         """See `Driver.connect`. Raises `ConfigurationError` for a server that is too old."""
         async with asyncio.timeout(min(seconds, self._address.timeout)):
-            connection = await asyncmy.connect(
+            opening = asyncmy.connect(
                 **self._address.arguments,
                 autocommit=True,
                 client_flag=FOUND_ROWS,
                 binary_prefix=True,
                 connect_timeout=ceil(seconds),
             )
-            link = MysqlLink(connection)
+            link: MysqlLink | None = None
             try:
+                with keeping_cancellation():
+                    link = MysqlLink(await opening)
                 link.refuse_old_server()
                 await link.script(_SESSION)
                 await link.measure_clock()
             except BaseException:
-                link.terminate()
+                if link is not None:
+                    link.terminate()
                 raise
         return link
 

@@ -16,7 +16,7 @@ from session_core.stores.redis.store import RedisStore
 from session_core.stores.redis.url import parse_redis_url
 from tests.session_core.stores.redis.redis_faults import certificate_for_loopback
 from tests.support.ports import free_port
-from tests.support.redis_servers import cluster, info, needed_redis, needed_valkey, running, until
+from tests.support.redis_servers import RedisServer, cluster, info, needed_redis, needed_valkey, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +116,21 @@ async def test_a_unix_socket(scheme: str, tmp_path: Path) -> None:
         assert b"db3:keys=" in info(server, "keyspace")
     with pytest.raises(StoreUnavailableError):
         await open_store(f"{scheme}://:p%40ss@{tmp_path}/the%20socket").open()
+
+
+async def test_listening_ends_at_once_whenever_it_is_cancelled(valkey: RedisServer) -> None:
+    """`asyncio.wait_for` of Python 3.11, which redis-py calls to send, may swallow the cancellation."""
+    store = open_store(valkey.url)
+    assert isinstance(store, RedisStore)
+    await store.open()
+    for turns in range(0, 400, 2):
+        listening = asyncio.create_task(store.listen(lambda _: None, patience=60))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        listening.cancel()
+        done, _ = await asyncio.wait([listening], timeout=10)
+        assert done, f"cancelled after {turns} turns of the event loop"
+    await store.close()
 
 
 async def test_tls_and_a_user(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Requests that Schemathesis generates from the application's own OpenAPI document: never a 500, always what is documented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance
+
+from app.asgi import create_app
+from app.settings.settings import Settings
+from tests.support.thread_server import listen, served
+
+pytestmark = pytest.mark.long
+CHECKS = [not_a_server_error, response_schema_conformance]
+
+
+@pytest.fixture
+def document(make_settings: Callable[..., Settings]) -> Iterator[schemathesis.BaseSchema]:
+    listening, port = listen()
+    url = f"http://localhost:{port}"
+    with served(create_app(make_settings(public_url=url)), listening):
+        yield schemathesis.openapi.from_url(f"{url}/schema/openapi.json")
+
+
+def test_generated_requests_are_answered_as_documented(document: schemathesis.BaseSchema) -> None:
+    operations = [operation.ok() for operation in document.get_all_operations()]
+    assert {f"{operation.method.upper()} {operation.path}" for operation in operations} >= {"GET /api/me", "PATCH /api/session"}
+    for operation in operations:
+
+        @settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def send(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        send()
