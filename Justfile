@@ -14,13 +14,13 @@ demo *ARGS:
 serve *ARGS:
     uv run serve {{ARGS}}
 
-# all tests, or those named
+# a test of every promise in some minutes, or the tests named
 test *ARGS:
     uv run pytest {{ARGS}}
 
-# all tests, with those that take minutes
+# all tests: every engine, browser and moment
 test-all *ARGS:
-    uv run pytest -m '' {{ARGS}}
+    uv run pytest --all {{ARGS}}
 
 # style, formatting, and who may import whom
 lint:

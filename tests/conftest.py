@@ -9,14 +9,8 @@ import pytest
 
 from session_core.testing import FakeClock
 from tests.app.processes import OUR_SETTINGS
-from tests.support.security_marks import (  # noqa: F401 - pytest finds its hooks here
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_runtest_makereport,
-    pytest_sessionfinish,
-    pytest_sessionstart,
-    pytest_terminal_summary,
-)
+
+pytest_plugins = ("tests.support.long_run", "tests.support.security_marks")
 
 _TESTS = Path(__file__).parent
 _OF_THE_LIBRARY = {

@@ -66,7 +66,7 @@ def test_a_gap_a_failure_and_a_skip_are_found() -> None:
 PROJECT = {
     "pyproject.toml": '[tool.pytest.ini_options]\ntestpaths = ["checks"]\nmarkers = ["attack(id): x"]\n',
     "docs/security_requirements.toml": '[flows]\n1 = "one"\n2 = "two"\n',
-    "checks/conftest.py": "from tests.support.security_marks import *\n",
+    "checks/conftest.py": "from tests.support.long_run import pytest_addoption\nfrom tests.support.security_marks import *\n",
     "checks/test_it.py": (
         "import pytest\n\n@pytest.mark.attack('1')\ndef test_one() -> None:\n    pass\n\n"
         "@pytest.mark.attack('{second}')\ndef test_two() -> None:\n    {body}\n"

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.long_run import is_default_run
+
 _PROPERTY: Final = "attack"
 _SEEN: Final = pytest.StashKey[dict[str, dict[str, Any]]]()
 _PROBLEMS: Final = pytest.StashKey[list[str]]()
@@ -100,10 +102,5 @@ def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str
 
 
 def _is_everything(config: pytest.Config) -> bool:
-    chosen = (
-        config.option.keyword
-        or config.option.markexpr not in {"", "not long"}
-        or config.option.collectonly
-        or config.option.deselect
-    )
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+    """A default run counts, too: no requirement may be proved by long tests alone."""
+    return not config.option.deselect and (is_default_run(config) or config.option.run_all)

@@ -1,0 +1,38 @@
+"""Which tests `uv run pytest` leaves to `uv run just test-all`: those of `tests/long_run.txt`, and those marked `long`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+LIST: Final = Path(__file__).parent.parent / "long_run.txt"
+
+
+def prefixes() -> tuple[str, ...]:
+    """What the names of long tests begin with, as listed."""
+    lines = LIST.read_text(encoding="utf-8").splitlines()
+    return tuple(f"tests/{line.strip()}" for line in lines if line.strip() and not line.startswith("#"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", dest="run_all", help="run the long tests, too")
+
+
+def is_default_run(config: pytest.Config) -> bool:
+    """Whether long tests are left out: neither `--all` nor a choice of tests was given."""
+    chosen = config.option.run_all or config.option.keyword or config.option.markexpr or config.option.collectonly
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the listed tests `long`; deselect all long ones in a default run."""
+    listed = prefixes()
+    for item in items:
+        if item.nodeid.startswith(listed):
+            item.add_marker("long")
+    if is_default_run(config):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
