@@ -19,7 +19,7 @@ from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, SecurityScheme, Server
 from pydantic import SecretStr
 
 from app import NAME
@@ -38,6 +38,7 @@ from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
 from app.web.errors import exception_handlers
 from app.web.form_limit import limit_forms
+from app.web.public_address import PublicAddress
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
@@ -47,6 +48,7 @@ from session_core.identity import Identity
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 from session_core.sessions.record import Device
+from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -128,7 +130,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
     app.prepare = partial(_prepare, services)
     # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
     logged = AccessLog(
-        SecurityHeaders(app.asgi_handler, settings),
+        SecurityHeaders(PublicAddress(app.asgi_handler, settings), settings),
         services.metrics,
         settings.trusted_proxies,
         loud=settings.is_production,
@@ -263,6 +265,7 @@ def _openapi(settings: Settings) -> OpenAPIConfig:
         path="/schema",
         # JSON and YAML alone: the pages that Litestar can serve load their scripts from another host.
         render_plugins=[JsonRenderPlugin(path="/"), YamlRenderPlugin()],
+        servers=[Server(url=base_url_of(settings.public_url).of("/"))],
         components=Components(security_schemes={"session": scheme}),
         security=[{"session": []}],
     )

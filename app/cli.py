@@ -151,7 +151,9 @@ def _announce(settings: Settings, options: argparse.Namespace, connections: int)
     if connections < FEW_CONNECTIONS:
         print(f"note: a worker holds at most {connections} connections; for more, raise the limit of open files", flush=True)
     public = urlsplit(settings.public_url)
-    if public.scheme == "http" and (public.port or 80) != options.port:
+    if public.scheme == "https":
+        print("note: PUBLIC_URL is https and this server speaks http: open it through the proxy that ends TLS", flush=True)
+    elif (public.port or 80) != options.port:
         print(f"note: logins return to PUBLIC_URL, {settings.public_url}, not to port {options.port}", flush=True)
 
 

@@ -14,6 +14,7 @@ from app.ops.metrics import Metrics
 from app.settings.report import Problem, SettingsError
 from app.web.pages import Pages
 from session_core.errors import LoginRequiredError
+from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
     from app.data.users import User
@@ -36,7 +37,7 @@ class Services:
         self.metrics = Metrics()
         self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days, watch=self.metrics)
         self.traces = _traces() if settings.app_traces else None
-        self.pages = Pages(clock)
+        self.pages = Pages(clock, base_url_of(settings.public_url))
 
     async def user_of(self, session: SessionHandle[AppSession]) -> User | None:
         """Return the user who is logged in and may still act."""

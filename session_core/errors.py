@@ -9,6 +9,7 @@
     │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
     │   ├── ForbiddenError                 403: logged in, not allowed
     │   ├── CrossSiteRequestError          403: a state-changing request came from another origin
+    │   │   └── PlainHttpRequestError      403: from a page of this site, opened over plain http
     │   └── TooManyRequestsError           429: this client did it too often
     ├── StoreError
     │   ├── StoreUnavailableError          503: the store did not answer in time, or at all
@@ -45,6 +46,7 @@ __all__ = (
     "LoginRequiredError",
     "LogoutTokenError",
     "OidcError",
+    "PlainHttpRequestError",
     "ResponseStartedError",
     "SessionConflictError",
     "SessionCoreError",
@@ -143,6 +145,12 @@ class CrossSiteRequestError(AccessDeniedError):
 
     code = "cross_site_request"
     title = "Cross-site request refused"
+
+
+class PlainHttpRequestError(CrossSiteRequestError):
+    """A page of this very site sent the request, opened over plain http although the public URL is https."""
+
+    title = "This site was opened over plain http, please open its https address"
 
 
 class TooManyRequestsError(AccessDeniedError):

@@ -16,6 +16,7 @@ __all__ = (
 QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
 """What a query may hold unencoded besides letters and digits (RFC 3986 3.4)."""
 _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ORIGIN_PORT: Final = re.compile(r":([0-9]+)\Z")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
@@ -82,6 +83,23 @@ class BaseUrl(NamedTuple):
         own = getattr(scope.get("litestar_app"), "path", "").rstrip("/")
         path += "" if path.endswith(own) else own
         return BaseUrl(self.origin, path) if _BASE_PATH.match(path) else self
+
+    def elsewhere(self, scope: Any) -> str | None:  # noqa: ANN401 - likewise
+        """Return the address to redirect a browser to that has opened the application at another name of this very machine.
+
+        It keeps the cookies of `127.0.0.1` and `localhost` apart, so a login that begins at one fails at the other. None for a
+        method that is not safe, where the request came to the right name, and where neither is sure: a proxy may have changed
+        `Host`. It has a port of its own, so names of this machine with the same port are no proxy's doing.
+        """
+        if scope["method"] not in _SAFE_METHODS or not is_loopback(self.host):
+            return None
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        scheme = self.origin.partition("://")[0]
+        opened = normalised_origin(f"{scheme}://{hosts[0].decode('latin-1')}") if len(hosts) == 1 else None
+        if opened is None or opened == self.origin:
+            return None
+        other = BaseUrl(opened, "")
+        return self.origin + self.page(scope) if other.port == self.port and is_loopback(other.host) else None
 
     def page(self, scope: Any) -> str:  # noqa: ANN401 - likewise
         """Return the path in a browser, percent-encoded, and the query of a request that has reached this base URL."""

@@ -11,6 +11,7 @@ from litestar.response import Redirect, Response
 
 from app.services import Injected
 from app.session_data import AppSession
+from app.web.public_address import see_other
 from session_core import Session, Sessions
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
@@ -77,14 +78,16 @@ async def devices(
     guards=[requires_login, requires_recent_login(minutes=RECENT_MINUTES)],
     include_in_schema=False,
 )
-async def end_device(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> Redirect:
+async def end_device(
+    request: Request[Any, Any, Any], handle: FromPath[str], session: Session[AppSession], sessions: Sessions
+) -> Redirect:
     """Sign one device out."""
     if handle == session.handle:
         await session.destroy()
-        return Redirect("/", status_code=303)
+        return see_other(request, "/")
     if not await sessions.revoke(handle, identity=_identity(session)):
         raise NotFoundException
-    return Redirect(f"{_PAGE}?ended=1", status_code=303)
+    return see_other(request, f"{_PAGE}?ended=1")
 
 
 @post(
@@ -92,10 +95,10 @@ async def end_device(handle: FromPath[str], session: Session[AppSession], sessio
     guards=[requires_login, requires_recent_login(minutes=RECENT_MINUTES)],
     include_in_schema=False,
 )
-async def end_other_devices(session: Session[AppSession], sessions: Sessions) -> Redirect:
+async def end_other_devices(request: Request[Any, Any, Any], session: Session[AppSession], sessions: Sessions) -> Redirect:
     """Sign all other devices out."""
     ended = await sessions.revoke_all(_identity(session), keep=session.key)
-    return Redirect(f"{_PAGE}?ended={ended}", status_code=303)
+    return see_other(request, f"{_PAGE}?ended={ended}")
 
 
 handlers = [account, devices, end_device, end_other_devices]

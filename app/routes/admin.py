@@ -15,6 +15,7 @@ from app.data.users import User
 from app.routes.account import RECENT_MINUTES, is_recent
 from app.services import Injected, Services
 from app.session_data import AppSession
+from app.web.public_address import see_other
 from session_core import Session, Sessions
 from session_core.errors import ForbiddenError, LoginRequiredError
 from session_core.guards import requires_recent_login, requires_role
@@ -59,34 +60,40 @@ async def admin(
 
 
 @post("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
-async def disable_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
+async def disable_user(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
+) -> Redirect:
     """Refuse a user from the next request on, and end what is open."""
     user = await _somebody_else(key, session, services)
     with _recorded(session):
         await services.users.set_disabled(key, disabled=True)
         services.audit.add("user.disabled", user_key=key)
         await sessions.revoke_all(_identity(user), reason="disabled")
-    return Redirect("/admin", status_code=303)
+    return see_other(request, "/admin")
 
 
 @post("/admin/users/{key:str}/enable", guards=_CHANGE, include_in_schema=False)
-async def enable_user(key: FromPath[str], session: Session[AppSession], services: Injected) -> Redirect:
+async def enable_user(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
+) -> Redirect:
     """Let a disabled user log in again."""
     await _somebody_else(key, session, services)
     with _recorded(session):
         await services.users.set_disabled(key, disabled=False)
         services.audit.add("user.enabled", user_key=key)
-    return Redirect("/admin", status_code=303)
+    return see_other(request, "/admin")
 
 
 @post("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
-async def sign_out_user(key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected) -> Redirect:
+async def sign_out_user(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
+) -> Redirect:
     """End all sessions of a user."""
     user = await _somebody_else(key, session, services)
     with _recorded(session):
         services.audit.add("user.signed_out", user_key=key)
         await sessions.revoke_all(_identity(user), reason="administrator")
-    return Redirect("/admin", status_code=303)
+    return see_other(request, "/admin")
 
 
 def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:

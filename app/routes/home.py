@@ -11,6 +11,7 @@ from litestar.response import Redirect, Response
 
 from app.services import Injected
 from app.session_data import AppSession, Language, Note, Theme
+from app.web.public_address import see_other
 from app.web.wording import LANGUAGES, greeting
 from session_core import Session
 
@@ -56,36 +57,42 @@ async def home(request: Request[Any, Any, Any], session: Session[AppSession], se
 
 
 @post("/session/visits", include_in_schema=False)
-async def count_visit(session: Session[AppSession]) -> Redirect:
+async def count_visit(request: Request[Any, Any, Any], session: Session[AppSession]) -> Redirect:
     """Count one more; atomic, so that no click is lost to another tab."""
 
     def bump(data: AppSession) -> None:
         data.visits += 1
 
+    first = not session.exists
     await session.update(bump)
-    return Redirect("/", status_code=303)
+    return see_other(request, "/", first=first)
 
 
 @post("/session/theme", include_in_schema=False)
-async def choose_theme(data: URLEncodedBody[ThemeForm], session: Session[AppSession]) -> Redirect:
+async def choose_theme(
+    request: Request[Any, Any, Any], data: URLEncodedBody[ThemeForm], session: Session[AppSession]
+) -> Redirect:
     """Remember the theme; from now on the session decides, not the browser's preference."""
+    first = not session.exists
     await session.update(theme=data.theme, theme_chosen=True)
-    return Redirect(data.back if data.back in _PAGES else "/", status_code=303)
+    return see_other(request, data.back if data.back in _PAGES else "/", first=first)
 
 
 @post("/session/preferences", include_in_schema=False)
-async def save_preferences(data: URLEncodedBody[PreferencesForm], session: Session[AppSession]) -> Redirect:
+async def save_preferences(
+    request: Request[Any, Any, Any], data: URLEncodedBody[PreferencesForm], session: Session[AppSession]
+) -> Redirect:
     """Save language and note by plain assignment: checked, merged and stored before this answer leaves."""
     session.data.language = data.language
     session.data.note = data.note
-    return Redirect("/", status_code=303)
+    return see_other(request, "/", first=not session.exists and session.changed)
 
 
 @post("/session/regenerate", include_in_schema=False)
-async def regenerate(session: Session[AppSession]) -> Redirect:
+async def regenerate(request: Request[Any, Any, Any], session: Session[AppSession]) -> Redirect:
     """Give the session a new id."""
     await session.regenerate()
-    return Redirect("/", status_code=303)
+    return see_other(request, "/")
 
 
 def _fields(data: AppSession) -> Iterator[tuple[str, str, str]]:

@@ -23,6 +23,7 @@ from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
 from session_core.stores import open_store
+from session_core.urls import base_url_of
 
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "HAS_EMBEDDED_OP", "Settings", "load_settings")
 
@@ -151,11 +152,10 @@ class Settings(ProviderSettings, BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _origin(cls, value: str) -> str:
-        value = check_address(value)
-        if urlsplit(value).path not in {"", "/"}:
-            message = "must be scheme, host and optional port, without a path"
-            raise ValueError(message)
-        return value.rstrip("/")
+        try:
+            return base_url_of(check_address(value)).url
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("session_cookie")
     @classmethod

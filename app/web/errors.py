@@ -43,7 +43,10 @@ _ADVICE: Final = {
     504: "The identity provider took too long. Your session is untouched.",
 }
 _UNKNOWN: Final = "Something went wrong here, not with you. It has been noted."
-_LOGIN_FAILED: Final = "Nothing was changed: an earlier session is as it was. Please start again from here."
+_LOGIN_FAILED: Final = (
+    "Nothing was changed: an earlier session is as it was. A login needs cookies: if your browser blocks them, please allow them "
+    "for this site. Then start again from here, in the same window, at {url}."
+)
 
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.web.errors")
 
@@ -73,8 +76,11 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
         details["detail"] = str(error)
     if not isinstance(error, OidcError):
         return _answer(request, details, headers=error_headers(error))
-    again = f"/auth/login?{urlencode({'next': error.return_to})}" if error.return_to not in {None, "/"} else "/auth/login"
-    return _answer(request, details, advice=_LOGIN_FAILED, again=again, headers=error_headers(error))
+    base = config.base.at(request.scope)
+    again = base.of("/auth/login")
+    if error.return_to not in {None, base.of("/")}:
+        again += f"?{urlencode({'next': error.return_to})}"
+    return _answer(request, details, advice=_LOGIN_FAILED.format(url=base.url), again=again, headers=error_headers(error))
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

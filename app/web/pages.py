@@ -12,6 +12,7 @@ from litestar.enums import MediaType
 from litestar.response import Response
 
 from app import NAME
+from app.web.public_address import COOKIE_CHECK
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from app.session_data import AppSession
     from session_core import Clock, SessionHandle
     from session_core.oidc.config import ProviderChoice
+    from session_core.urls import BaseUrl
 
 __all__ = ("STATIC", "Pages", "asset_version")
 
@@ -34,8 +36,9 @@ _JUST_NOW_MS: Final = 5000
 class Pages:
     """The templates of one application."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, base: BaseUrl) -> None:
         self._clock = clock
+        self._base = base
         environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -75,15 +78,19 @@ class Pages:
         if user is not None:
             navigation += [("/account", "Account"), ("/account/sessions", "Devices")]
             navigation += [("/admin", "Admin")] if "admin" in user.roles else []
+        base = self._base.at(request.scope)
         html = self._environment.get_template(name).render(
             bare=session is None,
             theme=session.data.theme if session is not None and session.data.theme_chosen else None,
             session=session,
             user=user,
             navigation=navigation,
-            path=request.scope["path"],
+            path=base.local(request.scope["path"]),
+            base=base.path,
             fetched=request.method == "GET",
             unsent=request.query_params.get("unsent") == "1",
+            cookie_lost=request.query_params.get(COOKIE_CHECK) == "1" and session is not None and not session.exists,
+            public_url=self._base.url,
             **values,
         )
         return Response(html, status_code=status, media_type=MediaType.HTML)
@@ -97,6 +104,8 @@ class Pages:
             user=None,
             navigation=[("/", "Home")],
             path="/auth/login",
+            base=self._base.path,
+            cookie_lost=False,
             fetched=True,
             unsent=False,
             choices=choices,

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from session_core.asgi.web import HTML, PROBLEM, Redirect, Response
 from session_core.errors import (
     LoginRequiredError,
+    OidcError,
     SessionConflictError,
     SessionCoreError,
     StepUpRequiredError,
@@ -28,9 +29,11 @@ _SKEW_SECONDS = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _BROWSER_ACCEPT = "text/html,application/xhtml+xml"
 """How the `Accept` header of a navigation begins in Chromium, Firefox and WebKit."""
+# On every page of a failed login, whatever the reason: the answer must not show which check has failed.
+_COOKIES = "A login needs cookies: allow them for this site, and begin again in the same window, at {url}. "
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
-<body><main><h1>{title}</h1><p>Error {status}. <a href="{start}">Back to the start page</a></p></main></body></html>
+<body><main><h1>{title}</h1><p>Error {status}. {advice}<a href="{start}">Back to the start page</a></p></main></body></html>
 """
 
 
@@ -111,8 +114,9 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
         return redirect
     headers = {"cache-control": "no-store", **error_headers(error)}
     if wants_page(connection):
+        advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
         start = escape(config.base.at(connection.scope).of("/"))
-        page = _PAGE.format(title=error.title, status=error.status_code, start=start)
+        page = _PAGE.format(title=error.title, status=error.status_code, start=start, advice=advice)
         return Response(page, status_code=error.status_code, media_type=HTML, headers=headers)
     return Response(problem(error), status_code=error.status_code, media_type=PROBLEM, headers=headers)
 

@@ -23,7 +23,7 @@ from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from session_core.errors import CrossSiteRequestError
+from session_core.errors import CrossSiteRequestError, PlainHttpRequestError
 from session_core.trusted_origins import native_origin
 from session_core.urls import base_url_of, is_loopback, normalised_origin
 
@@ -102,7 +102,9 @@ class SameOriginRule:
         else:
             await self._events.emit("request.cross_site", reason=reason, origin=origin, setting="trusted_origins")
         if scope["type"] == "http":
-            await self._framework.answer_error(scope, receive, send, CrossSiteRequestError())
+            plain = origin is not None and self._origin == origin.replace("http:", "https:", 1) != origin
+            error = PlainHttpRequestError() if plain else CrossSiteRequestError()
+            await self._framework.answer_error(scope, receive, send, error)
         else:
             # Closing before accepting is an HTTP 403 to the browser.
             await receive()

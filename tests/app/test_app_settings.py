@@ -74,7 +74,7 @@ def test_env_example_lists_every_setting_and_only_settings() -> None:
     [
         ("APP_ENV", "prod", "'development' or 'production'"),
         ("PUBLIC_URL", "localhost:8000", "http or https"),
-        ("PUBLIC_URL", "http://localhost:8000/app", "without a path"),
+        ("PUBLIC_URL", "http://localhost:8000/a//b", "letters, digits"),
         ("PUBLIC_URL", "http://user:hunter2@localhost", "without user name"),
         ("PUBLIC_URL", "http://localhost:99999", "http or https"),
         ("SESSION_STORE", "nosuch://user:hunter2@host/x", "no session store answers"),

@@ -12,10 +12,18 @@ from auth_demo.op.settings import origin_of
 from auth_demo.op.state.records import OpSession
 from auth_demo.op.state.sessions import SESSION_COOKIE
 from auth_demo.op.web.csrf import BROWSER_COOKIE
-from auth_demo.op.web.login import from_own_page
-from auth_demo.op.web.pages import render, render_error
+from auth_demo.op.web.login import from_own_page, refused_form
+from auth_demo.op.web.pages import render
 from auth_demo.op.web.parameters import MAX_BODY_BYTES, Parameters, parse_parameters
-from auth_demo.op.web.web import OpRequest, expired_cookie, new_cookie, op_of, query_parameters, read_form, session_of
+from auth_demo.op.web.web import (
+    OpRequest,
+    expired_cookie,
+    new_cookie,
+    op_of,
+    query_parameters,
+    read_form,
+    session_of,
+)
 
 __all__ = ("confirm_end_session", "end_session", "end_session_by_post")
 
@@ -39,7 +47,7 @@ async def confirm_end_session(request: OpRequest) -> Response[Any]:
     """End the session after the user said so on our page."""
     form = (await read_form(request, limit=MAX_BODY_BYTES)).require_single()
     if not from_own_page(request, form, _LOGOUT_FORM):
-        return render_error(403, "This form is not valid any more", "Go back to the application and sign out again.")
+        return refused_form(request, "This form is not valid any more", "Go back to the application and sign out again.")
     wanted = read_logout_request(op_of(request), parse_parameters((form.get("logout") or "").encode()))
     session = session_of(request)
     return await _finish(request, wanted, [session] if session else [])

@@ -18,7 +18,7 @@ from auth_demo.op.web.parameters import MAX_BODY_BYTES, Parameters, parse_parame
 from auth_demo.op.web.responses import send_error
 from auth_demo.op.web.web import OpRequest, new_cookie, op_of, read_form, session_of
 
-__all__ = ("from_own_page", "log_in")
+__all__ = ("from_own_page", "log_in", "refused_form")
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ async def log_in(request: OpRequest) -> Response[Any]:
     """Sign the user in and answer the authorization request that the form carries."""
     op, form = op_of(request), (await read_form(request, limit=MAX_BODY_BYTES)).require_single()
     if not from_own_page(request, form, LOGIN_FORM):
-        return render_error(403, "This sign-in form is not valid any more", "Go back to the application and sign in again.")
+        return refused_form(request, "This sign-in form is not valid any more", "Go back to the application and sign in again.")
     # The form could have been edited: the request in it is judged again from the beginning.
     parameters = parse_parameters((form.get("authorization") or "").encode())
     wanted = read_or_reply(op, parameters)
@@ -63,6 +63,14 @@ def from_own_page(request: OpRequest, form: Parameters, purpose: str) -> bool:
     if not own_page:
         return False
     return op_of(request).forms.accept(request.cookies.get(BROWSER_COOKIE), purpose, form.get("csrf"))
+
+
+def refused_form(request: OpRequest, title: str, advice: str) -> Response[Any]:
+    """Answer a form that is not of our own page, and say so where the browser has not kept the cookie that proves it."""
+    if request.cookies.get(BROWSER_COOKIE) is not None:
+        return render_error(403, title, advice)
+    detail = f"Your browser sent no cookie with this form. Allow cookies for {op_of(request).settings.issuer}. {advice}"
+    return render_error(403, "Signing in and out needs cookies", detail)
 
 
 async def _log_in_by_password(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ("login_routes",)
 
 _SEE_OTHER: Final = 303
+_TEMPORARY: Final = 307
 _MAX_BODY: Final = 16_384
 
 
@@ -125,6 +126,8 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
     if not is_user_navigation(headers):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError
+    if (address := base.elsewhere(request.scope)) is not None:
+        return Redirect(address, status_code=_TEMPORARY)
     asked: LoginRequest | None = None
     try:
         begun, session = await limited(request, relying_parties, "login", lambda: _moment_and_session(request, relying_parties))
