@@ -40,7 +40,6 @@ _TCP: Final = {
 }
 """By the names of the socket options, which not every system has."""
 _AS_IT_IS: Final = {
-    "channel_binding": (("disable", "prefer"), "; the driver has none. sslmode=verify-full authenticates the server"),
     "gssencmode": (("disable", "prefer"), "; the driver encrypts by TLS alone"),
     "client_encoding": (("utf8", "UTF8", "utf-8", "UTF-8", "auto"), ""),
     "load_balance_hosts": (("disable",), "; the hosts are tried in order"),
@@ -137,6 +136,7 @@ def _tls(options: Options) -> dict[str, Any]:
     mode = mode or options.take_one_of("ssl", "disable", "allow", "prefer", *_MODES, "true", "false")
     options.take("ssl")
     mode = {"true": "verify-full", "false": "disable"}.get(mode or "", mode)
+    mode, roots = _with_channel_binding(options, mode, roots)
     if roots == "system":
         if mode not in {None, "verify-full"}:
             options.refuse("sslrootcert", "may be system with sslmode=verify-full alone")
@@ -146,7 +146,7 @@ def _tls(options: Options) -> dict[str, Any]:
             options.refuse("sslmode", "must be require, verify-ca or verify-full where certificates or sslnegotiation are given")
         return {"ssl": mode} if mode else {}
     level = _MODES[mode]
-    home = Path.home() / ".postgresql" / "root.crt"
+    home = _own_authorities()
     if level == ENCRYPTED and roots:
         level = VERIFIED_CA
     if level > ENCRYPTED and not roots:
@@ -167,6 +167,22 @@ def _tls(options: Options) -> dict[str, Any]:
     if most is not None:
         context.maximum_version = ssl.TLSVersion[most.replace(".", "_")]
     return {"ssl": context, "direct_tls": True} if direct else {"ssl": context}
+
+
+def _with_channel_binding(options: Options, mode: str | None, roots: str | None) -> tuple[str | None, str | None]:
+    """Return `sslmode` and `sslrootcert` that do what `channel_binding=require` is for, since the driver has none.
+
+    It is to show that no other server is in between; so does the server's certificate.
+    """
+    if options.take_one_of("channel_binding", "disable", "prefer", "require") != "require":
+        return mode, roots
+    if mode not in {None, *_MODES}:
+        options.refuse("channel_binding", "needs TLS: leave it out, or say sslmode=verify-full")
+    return "verify-full", roots or (None if _own_authorities().exists() else "system")
+
+
+def _own_authorities() -> Path:
+    return Path.home() / ".postgresql" / "root.crt"
 
 
 def _settings(options: Options) -> dict[str, str]:

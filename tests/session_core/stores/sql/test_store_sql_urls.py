@@ -150,6 +150,17 @@ def test_tls_as_libpq_reads_it(home: Path) -> None:
     assert tls_of(arguments(f"{PG}?sslmode=verify-full")) == (ssl.CERT_REQUIRED, True)
 
 
+def test_channel_binding_means_a_server_that_is_verified(home: Path) -> None:
+    neon = f"{PG}?sslmode=require&channel_binding=require"
+    roots, _ = certificate_for_loopback(home)
+    for url in (neon, f"{PG}?channel_binding=require", f"{neon}&sslrootcert={roots}"):
+        assert tls_of(arguments(url)) == (ssl.CERT_REQUIRED, True)
+    assert arguments(f"{neon}&sslrootcert={roots}")["ssl"].cert_store_stats()["x509"] == 1
+    (home / ".postgresql").mkdir()
+    Path(roots).rename(home / ".postgresql" / "root.crt")
+    assert arguments(neon)["ssl"].cert_store_stats()["x509"] == 1
+
+
 def test_options_of_a_socket_are_set() -> None:
     found = parse_postgresql_url(f"{PG}?keepalives_idle=30&keepalives_interval=10&keepalives_count=3&tcp_user_timeout=1000")
     assert found.socket_options == {
@@ -208,7 +219,9 @@ def test_options_that_ask_for_nothing_else_are_taken(option: str) -> None:
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ("channel_binding=require", "channel_binding"),
+        ("channel_binding=require&sslmode=disable", "channel_binding"),
+        ("channel_binding=require&sslmode=prefer", "channel_binding"),
+        ("channel_binding=sometimes", "channel_binding"),
         ("gssencmode=require", "gssencmode"),
         ("require_auth=scram-sha-256", "require_auth"),
         ("hostaddr=127.0.0.1", "hostaddr"),
