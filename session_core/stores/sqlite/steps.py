@@ -21,6 +21,7 @@ __all__ = (
     "CLAIMED_UNTIL",
     "COUNT_OF_USER",
     "LOAD",
+    "LOADS_AT_ONCE",
     "PAGE",
     "PAGE_OF_INDEX",
     "ROWS",
@@ -45,7 +46,12 @@ _RECORD: Final = "key, version, data, expires_at, user_key, op_session_key, rank
 _LIVE: Final = "successor IS NULL AND expires_at > ?"
 _TAKEN: Final = "the session key is taken"
 
-LOAD: Final = f"SELECT {_RECORD} FROM sessions WHERE key = ? AND {_LIVE}"
+LOADS_AT_ONCE: Final = 64
+LOAD: Final = {
+    count: f"SELECT {_RECORD} FROM sessions WHERE key IN ({', '.join('?' * count)}) AND {_LIVE}"
+    for count in (1, 2, 4, 8, 16, 32, LOADS_AT_ONCE)
+}
+"""By the number of keys: few statements, which stay prepared. A key may be given more than once."""
 TRACE: Final = "SELECT expires_at, successor FROM sessions WHERE key = ? AND expires_at > ?"
 CLAIMED_UNTIL: Final = "SELECT expires_at FROM session_claims WHERE name = ? AND expires_at > ?"
 # Pages are bounded by the rows they pass, expired ones too: what is not live is left out by the caller.

@@ -1,8 +1,8 @@
 """Sessions in one SQLite file, on the standard library alone: the contract's asynchronous face.
 
-Reads run in the event loop: one takes microseconds, which no thread would return faster, and never waits for a writer. Writes are
-made by `Writer`, all that wait in one transaction. What concerns many sessions is done in steps of a millisecond or two, with
-other requests in between. The measurements are in ADR 0022.
+Reads run in the event loop, those of one turn as one statement: microseconds, which no thread would return faster, and without
+waiting for a writer. Writes are made by `Writer`, all that wait in one transaction. What concerns many sessions is done in steps
+of a millisecond or two, with other requests in between. The measurements are in ADR 0022.
 """
 
 from __future__ import annotations
@@ -38,6 +38,19 @@ _of_a_parent: Final[list[object]] = []
 """What a forked process must neither use nor close: SQLite's connections belong to the process that opened them."""
 
 
+_NOT_READ: Final = object()
+
+
+class _Turn:
+    """The loads of one turn of an event loop: their keys, and where each row goes."""
+
+    __slots__ = ("loads", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.loads: list[tuple[str, asyncio.Future[Any]]] = []
+
+
 class SqliteStore:
     """Sessions in the tables `sessions` and `session_claims` of the file `path`, which is made where it is missing.
 
@@ -57,10 +70,11 @@ class SqliteStore:
         self._path = Path(path).absolute()
         self._clock = clock or SystemClock()
         self._timeout = timeout
-        self._reader: sqlite3.Cursor | None = None
-        """The one of its connection: to make one for each read would take as long as a third of the read."""
+        self._reader: sqlite3.Connection | None = None
         self._writer: Writer | None = None
         self._process = 0
+        self._turn: _Turn | None = None
+        """The loads that wait for the end of this turn of the event loop."""
 
     async def open(self) -> None:
         """See `SessionStore.open`. A second call begins anew."""
@@ -77,7 +91,7 @@ class SqliteStore:
         if self._process != os.getpid():
             _of_a_parent.append((reader, writer))
             return
-        reader.connection.close()
+        reader.close()
         await writer.close()
 
     async def ping(self) -> None:
@@ -88,12 +102,37 @@ class SqliteStore:
     @keeps_time
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
-        values = (key, self._clock.now())
-        try:  # without a coroutine more, which would cost a third of it
-            rows = self._opened()[0].execute(steps.LOAD, values).fetchall()
-        except sqlite3.Error:
-            rows = await self._read(steps.LOAD, *values)
-        return steps.stored(rows[0]) if rows else None
+        loop = asyncio.get_running_loop()
+        turn = self._turn
+        if turn is None or turn.loop is not loop or len(turn.loads) >= steps.LOADS_AT_ONCE:
+            turn = self._turn = _Turn(loop)
+            loop.call_soon(self._read_turn, turn)
+        found: asyncio.Future[Any] = loop.create_future()
+        turn.loads.append((key, found))
+        row = await found
+        if row is _NOT_READ:
+            rows = await self._read(steps.LOAD[1], key, self._clock.now())
+            row = rows[0] if rows else None
+        return None if row is None else steps.stored(row)
+
+    def _read_turn(self, turn: _Turn) -> None:
+        """Read what was asked for in one turn of the event loop, as one statement."""
+        if self._turn is turn:
+            self._turn = None
+        loads = turn.loads
+        count = 1 << (len(loads) - 1).bit_length()
+        keys = [key for key, _ in loads] + [""] * (count - len(loads))
+        try:
+            rows = self._opened()[0].execute(steps.LOAD[count], (*keys, self._clock.now())).fetchall()
+        except (sqlite3.Error, StoreUnavailableError):
+            for _, found in loads:
+                if not found.done():
+                    found.set_result(_NOT_READ)  # each tries again by itself, until its deadline
+            return
+        by_key = {row[0]: row for row in rows}
+        for key, found in loads:
+            if not found.done():
+                found.set_result(by_key.get(key))
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -242,7 +281,7 @@ class SqliteStore:
         writer = self._opened()[1]
         return await writer.write(lambda connection: step(connection, clock.now(), *arguments, **options), deadline)
 
-    def _opened(self) -> tuple[sqlite3.Cursor, Writer]:
+    def _opened(self) -> tuple[sqlite3.Connection, Writer]:
         reader, writer = self._reader, self._writer
         if reader is None or writer is None:
             msg = "the session store is not open"
@@ -260,8 +299,7 @@ class SqliteStore:
             raise unavailable(error) from error
 
     def _use(self, connections: Sequence[sqlite3.Connection]) -> None:
-        reader, writer, checkpoints = connections
-        self._reader = reader.cursor()
+        self._reader, writer, checkpoints = connections
         self._writer = Writer(writer, Checkpoints(self._path, checkpoints))
         self._process = os.getpid()
 
