@@ -137,7 +137,7 @@ def _scales(results: Results) -> list[Verdict]:
             most = f"{engine}: {name} a user's sessions among {sizes[-1]:,} sessions"
             verdicts.append(_worst(f"{most}, of the same among {sizes[0]:,}", mine, mine, (sizes[-1], sizes[0]), cost))
             if engine != "Redis" and sizes[-1] in {scale.sessions for scale in of_redis}:
-                # The cost of each session: what a step costs once, such as a sync of the disk, is told by the table.
+                # The cost of each session: what a step costs once, such as a sync of the disk, is in the table.
                 most_of_user = max(scale.per_user for scale in mine)
                 ours, others = ([s for s in scales if s.per_user == most_of_user] for scales in (mine, of_redis))
                 verdicts.append(

@@ -68,7 +68,7 @@ async def login(session: Session[AppSession], user: str) -> dict[str, str]:
 async def wait_for_client(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
     """Stay open until the client closes it or its session ends."""
     await socket.accept()
-    await socket.send_text("ready" if session.data.theme == "dark" else "nobody")
+    await socket.send_text("ready" if session.data.theme == "dark" else "visitor")
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass
 

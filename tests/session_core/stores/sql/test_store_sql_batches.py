@@ -180,7 +180,7 @@ async def test_a_login_that_met_the_end_of_its_users_sessions_is_found_by_it(sto
             store.rotate("guest", "session", entry(b"new", "alice"), version=1, successor_until=FOREVER)
         )
         async with asyncio.timeout(5):
-            while await client.fetchval(WAITING) < 2:  # noqa: ASYNC110 - waits for a state of the server, which tells nobody
+            while await client.fetchval(WAITING) < 2:  # noqa: ASYNC110 - waits for a state of the server, which sends no message
                 await asyncio.sleep(0.01)
     await login
     ended = await ending
