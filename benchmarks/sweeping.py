@@ -17,13 +17,13 @@ import sys
 import tempfile
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import structlog
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.client import Fixed, Lane, Outcome, counted, drive, exactly, request
@@ -34,6 +34,8 @@ from benchmarks.stacks import STACKS
 from benchmarks.stacks.ours import AppSession
 from benchmarks.works import Served, log_in
 from session_core import SessionConfig, SessionPlugin
+from session_core.stores.sql.mysql import MysqlLink
+from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import sessions
 from session_core.stores.sqlite.store import SqliteStore
 from tests.support import mariadb_server, postgres_server
@@ -150,9 +152,20 @@ async def _sweep(url: str) -> None:
 def _timed_statements() -> list[Span]:
     """A list to which every statement of this process adds when it ran."""
     taken: list[Span] = []
-    begun: list[int] = []
-    event.listen(Engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter_ns()))
-    event.listen(Engine, "after_cursor_execute", lambda *_: taken.append((begun.pop(), time.perf_counter_ns())))
+
+    def timed(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def run_timed(*arguments: Any) -> Any:  # noqa: ANN401 - of any of the methods below
+            begun = time.perf_counter_ns()
+            try:
+                return await run(*arguments)
+            finally:
+                taken.append((begun, time.perf_counter_ns()))
+
+        return run_timed
+
+    for link in (PostgresqlLink, MysqlLink):
+        for name in ("rows", "count", "script"):
+            setattr(link, name, timed(getattr(link, name)))
     return taken
 
 
