@@ -73,6 +73,10 @@ use-release VERSION:
     uv run python scripts/use_release.py {{VERSION}}
 # library:end
 
+# .env.example and the reference, from the settings as they are declared
+settings:
+    uv run python -m app.settings.reference
+
 # bring the database of the settings to the newest version
 migrate:
     uv run alembic upgrade head

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from app import NAME
 from app.application import Application
 from app.data.audit import COMMAND_LINE, acting
-from app.data.database import SCHEMA_REVISION, DatabaseUnavailableError, migrate
+from app.data.database import DatabaseUnavailableError, migrate, newest_revision
 from app.ops.access_log import AccessLog
 from app.ops.live_sessions import count_sessions
 from app.ops.log import configure_logging
@@ -205,7 +205,7 @@ async def _prepare(services: Services) -> None:
     """Open the database; a development machine migrates it by itself."""
     database, settings = services.database, services.settings
     await database.open()
-    if settings.is_production or await database.revision() == SCHEMA_REVISION:
+    if settings.is_production or await database.revision() == newest_revision():
         return
     try:
         await asyncio.to_thread(migrate, settings.database_url)

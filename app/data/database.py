@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import event, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.data.tables import metadata
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ("SCHEMA_REVISION", "Database", "DatabaseUnavailableError", "make_engine", "migrate", "why_unavailable")
+    from sqlalchemy import Connection
 
-SCHEMA_REVISION: Final = "0003"
-"""The newest migration; a test holds it to the migrations directory."""
+__all__ = ("Database", "DatabaseUnavailableError", "make_engine", "migrate", "newest_revision", "why_unavailable")
+
 _TIMEOUT: Final = 5.0
 _CLOSE_SECONDS: Final = 0.5
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
+_REVISION: Final = re.compile(r"(?m)^(revision|down_revision)(?:: [^=]+)? = [\"']([^\"']+)[\"']")
 
 
 class DatabaseUnavailableError(Exception):
@@ -35,6 +39,10 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine: AsyncEngine | None = None
+        self._fits: str | None = None
+        """The revision at which the tables were found to fit."""
+        self.misfit: str | None = None
+        """What the last `ping` found to be missing; may be shown to an operator."""
 
     async def open(self) -> None:
         """Make the pool; connects when first used."""
@@ -66,16 +74,32 @@ class Database:
             return None
 
     async def ping(self) -> None:
-        """Return when the database answers and is migrated; raise `DatabaseUnavailableError` when not."""
+        """Return when the database answers and has what this code needs; raise `DatabaseUnavailableError` when not.
+
+        Tables and columns decide, not the revision: one that only added something to them is no obstacle.
+        """
         try:
             async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             message = "the database does not answer"
             raise DatabaseUnavailableError(message) from error
-        if await self.revision() != SCHEMA_REVISION:
-            message = "the database is not migrated; run: uv run alembic upgrade head"
-            raise DatabaseUnavailableError(message)
+        revision = await self.revision()
+        if revision is not None and revision == self._fits:
+            return
+        self.misfit = None
+        if problems := await self._misfits():
+            self.misfit = f"the database does not fit: {', '.join(problems)}; run: uv run alembic upgrade head"
+            raise DatabaseUnavailableError(self.misfit)
+        self._fits = revision
+
+    async def _misfits(self) -> list[str]:
+        try:
+            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+                return await connection.run_sync(_misfits)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            message = "the database does not answer"
+            raise DatabaseUnavailableError(message) from error
 
     def _opened(self) -> AsyncEngine:
         if self._engine is None:
@@ -93,7 +117,7 @@ def make_engine(url: str) -> AsyncEngine:
 
 
 def migrate(url: str) -> None:
-    """Bring the database to `SCHEMA_REVISION`. Safe in several processes at once; runs its own event loop.
+    """Bring the database to the newest revision. Safe in several processes at once; runs its own event loop.
 
     Raises `DatabaseUnavailableError` when it does not answer, or refuses.
     """
@@ -112,6 +136,14 @@ def migrate(url: str) -> None:
         raise DatabaseUnavailableError(why_unavailable(error)) from error
 
 
+def newest_revision() -> str | None:
+    """Return the last of the migrations, read without alembic; None where there is none, or no single one."""
+    found = [_REVISION.findall(file.read_text(encoding="utf-8")) for file in (_MIGRATIONS / "versions").glob("*.py")]
+    pairs = [pair for file in found for pair in file]
+    last = {name for kind, name in pairs if kind == "revision"} - {name for kind, name in pairs if kind == "down_revision"}
+    return last.pop() if len(last) == 1 else None
+
+
 def why_unavailable(error: Exception) -> str:
     """Return one line for an operator: the class and the code of the driver's error. No text of it, which may quote values."""
     cause: Any = getattr(error, "orig", None) or error
@@ -119,6 +151,25 @@ def why_unavailable(error: Exception) -> str:
         cause = cause.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or getattr(cause, "strerror", None)
     return f"the database does not answer, or refuses: {type(cause).__name__}{f' ({code})' if code else ''}"
+
+
+def _misfits(connection: Connection) -> list[str]:
+    """Return what this code needs and the database lacks, and columns that it could not fill; one entry each."""
+    inspector = inspect(connection)
+    present = set(inspector.get_table_names())
+    problems: list[str] = []
+    for table in metadata.sorted_tables:
+        if table.name not in present:
+            problems.append(f"table {table.name} is missing")
+            continue
+        columns = {column["name"]: column for column in inspector.get_columns(table.name)}
+        problems += [f"column {table.name}.{column.name} is missing" for column in table.columns if column.name not in columns]
+        problems += [
+            f"column {table.name}.{name} needs a default or must be nullable"
+            for name, column in columns.items()
+            if name not in table.columns and not column["nullable"] and column.get("default") is None
+        ]
+    return problems
 
 
 def _make_private_file(path: str) -> None:

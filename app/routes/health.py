@@ -42,7 +42,7 @@ async def ready(services: Injected, sessions: Sessions) -> Response[dict[str, An
         "type": "about:blank",
         "title": "Not ready",
         "status": 503,
-        "detail": f"unavailable: {' and '.join(out)}",
+        "detail": f"unavailable: {' and '.join(out)}{f'; {services.database.misfit}' if services.database.misfit else ''}",
         "checks": checks,
     }
     return Response(details, status_code=503, media_type="application/problem+json", headers=_NO_STORE)

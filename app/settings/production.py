@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from app.settings.help import EXAMPLES
+from app.settings.declared import example_of
 from app.settings.report import Problem, SettingsError
 from app.settings.settings import EMBEDDED_ISSUER, HAS_EMBEDDED_OP, Settings
 
@@ -27,7 +27,7 @@ _NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 
 def production_problems(settings: Settings) -> list[Problem]:
     """Return everything that must change before these settings may serve the public."""
-    problems = [Problem(name.upper(), problem, EXAMPLES[name]) for name, problem in _findings(settings)]
+    problems = [Problem(name.upper(), problem, example_of(name, Settings.model_fields)) for name, problem in _findings(settings)]
     for each in settings.providers:
         problems += [Problem(each.name_of(name), why, each.example_of(name)) for name, why in _provider_findings(each)]
     return problems
@@ -37,7 +37,7 @@ def posture(settings: Settings) -> tuple[str, list[Problem], bool]:
     """Return for `litestar check` the environment, what is unfit for it, and whether that decides."""
     if not settings.is_production and not HAS_EMBEDDED_OP and settings.providers[0].oidc_issuer == EMBEDDED_ISSUER:
         unset = "is not set: name your OpenID provider, with OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"
-        return settings.app_env, [Problem("OIDC_ISSUER", unset, EXAMPLES["oidc_issuer"])], True
+        return settings.app_env, [Problem("OIDC_ISSUER", unset, example_of("oidc_issuer", Settings.model_fields))], True
     return settings.app_env, production_problems(settings), settings.is_production
 
 

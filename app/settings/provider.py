@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from app.settings.help import EXAMPLES
+from app.settings.declared import example_of, setting
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
 from session_core.oidc import ClientKey, OAuth2Provider, OidcProvider, apple_client_secret, claim_at
@@ -26,6 +26,7 @@ __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "ProviderSettings", "check_a
 
 EMBEDDED_ISSUER: Final = "http://127.0.0.1:9000"
 EMBEDDED_CLIENT_ID: Final = "reference-app"
+_IN_VAR: Final = "made in `var/` in development"
 _ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "revocation_endpoint")
 
 
@@ -55,50 +56,103 @@ Params = Annotated[dict[str, str], NoDecode, BeforeValidator(_params)]
 class ProviderSettings(BaseModel):
     """One provider, by the names of the variables in lower case; a table of a file has them without `oidc_`."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True, use_attribute_docstrings=True)
 
-    oidc_id: str = "default"
-    oidc_title: str = ""
-    oidc_protocol: Literal["openid", "oauth2"] = "openid"
-    oidc_issuer: str = EMBEDDED_ISSUER
-    oidc_client_id: str = EMBEDDED_CLIENT_ID
-    oidc_client_secret: SecretStr | None = None
-    oidc_client_secret_file: Path | None = None
-    oidc_client_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None = None
-    oidc_client_key_file: Path | None = None
-    oidc_client_key_id: str | None = None
-    oidc_client_assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
-    oidc_apple_team_id: str | None = None
-    oidc_scopes: Annotated[str, BeforeValidator(_scope_words)] = "openid profile email"
-    oidc_audience: str | None = None
-    oidc_authorization_params: Params = {}
-    oidc_link_params: Words = ()
-    oidc_response_mode: Literal["query", "form_post"] = "query"
-    oidc_par: Literal["auto", "required", "off"] = "auto"
-    oidc_userinfo: bool = True
-    oidc_subject_claim: str | None = None
-    oidc_roles_claim: str = "roles"
-    oidc_metadata_url: str | None = None
-    oidc_authorization_endpoint: str | None = None
-    oidc_token_endpoint: str | None = None
-    oidc_jwks_uri: str | None = None
-    oidc_userinfo_endpoint: str | None = None
-    oidc_revocation_endpoint: str | None = None
-    oidc_end_session_endpoint: str | None = None
-    oidc_logout_params: Params = {}
-    oidc_logout_return_param: str = "post_logout_redirect_uri"
-    oidc_tenants: Words = ()
-    oidc_max_age: int | None = Field(default=None, ge=0)
-    oidc_acr_values: Words = ()
-    oidc_logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode, no secret
-    oidc_step_up_prompt: bool = False
-    oidc_reauthentication_prompt: Literal["login", "select_account", "consent"] = "login"
-    oidc_verify_reauthentication: bool = True
-    oidc_revoke_at_logout: bool = True
-    oidc_posted_user: bool = False
-    oidc_clock_tolerance_seconds: int = Field(default=60, ge=0, le=300)
-    oidc_accept_code_injection_without_pkce: bool = False
-    oidc_accept_id_token_replay_without_nonce: bool = False
+    oidc_id: str = setting("default", example="partner")
+    """Short name in the addresses; lower-case letters, digits, hyphens."""
+    oidc_title: str = setting("", example="Partner account", otherwise="the id")
+    """What people read where they choose."""
+    oidc_protocol: Literal["openid", "oauth2"] = setting("openid", example="openid")
+    """`oauth2` for plain OAuth 2.0, which needs the authorization, token and userinfo endpoints."""
+    oidc_issuer: str = setting(EMBEDDED_ISSUER, example="https://login.example.org")
+    """The OpenID provider. Its metadata is read from `{issuer}/.well-known/openid-configuration`. Another one needs its own
+    client id and secret."""
+    oidc_client_id: str = setting(EMBEDDED_CLIENT_ID, example="reference-app")
+    """Issued by the provider."""
+    oidc_client_secret: SecretStr | None = setting(
+        None, advice="the secret that the provider issued with OIDC_CLIENT_ID", otherwise=_IN_VAR
+    )
+    """Issued by the provider."""
+    oidc_client_secret_file: Path | None = setting(None, example="/run/secrets/oidc-client-secret")
+    """A file with the secret, read for every request to the provider."""
+    oidc_client_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None = setting(
+        None, example="client_secret_post", otherwise="`client_secret_basic`; with a key file `private_key_jwt`"
+    )
+    """`client_secret_basic`, `client_secret_post`, `private_key_jwt` or `none`."""
+    oidc_client_key_file: Path | None = setting(None, example="/run/secrets/client-key.pem")
+    """A file with the private key, in PEM or as a JWK."""
+    oidc_client_key_id: str | None = setting(None, example="2026-11")
+    """The `kid` of that key."""
+    oidc_client_assertion_audience: Literal["issuer", "token_endpoint"] = setting("issuer", example="token_endpoint")
+    """`issuer` or `token_endpoint`: the audience of a client assertion."""
+    oidc_apple_team_id: str | None = setting(None, example="ABCDE12345")
+    """The client secret is signed with the key file, as [Apple](../how-to/providers.md) wants it."""
+    oidc_scopes: Annotated[str, BeforeValidator(_scope_words)] = setting("openid profile email", example="openid profile email")
+    """What a login asks for; must contain `openid`."""
+    oidc_audience: str | None = setting(None, example="https://api.example.org")
+    """The parameter `audience` of the authorization request."""
+    oidc_authorization_params: Params = setting({}, example="prompt=consent&access_type=offline")
+    """Further parameters of the authorization request."""
+    oidc_link_params: Words = setting((), example="kc_idp_hint")
+    """Names of parameters that a login link may set, `kc_idp_hint` for example."""
+    oidc_response_mode: Literal["query", "form_post"] = setting("query", example="form_post")
+    """`query` or `form_post`."""
+    oidc_par: Literal["auto", "required", "off"] = setting("auto", example="required")
+    """Pushed authorization requests: `auto`, `required` or `off`."""
+    oidc_userinfo: bool = setting(default=True, example="false")
+    """Whether claims are fetched from userinfo, too."""
+    oidc_subject_claim: str | None = setting(None, example="data.id", otherwise="`sub`; of plain OAuth 2.0 `id`")
+    """Path of the claim that names the user, `data.id` for example."""
+    oidc_roles_claim: str = setting("roles", example="realm_access.roles")
+    """Path of the claim with the roles: `realm_access.roles`, `cognito:groups`, `https://app.example.org/roles`. A list of
+    names, or an object whose keys they are; anything else gives no role."""
+    oidc_metadata_url: str | None = setting(
+        None, example="https://login.example.org/policy/.well-known/openid-configuration", otherwise="below the issuer"
+    )
+    """Where the metadata are."""
+    oidc_authorization_endpoint: str | None = setting(
+        None, example="https://login.example.org/authorize", otherwise="of the metadata"
+    )
+    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    oidc_token_endpoint: str | None = setting(None, example="https://login.example.org/token", otherwise="of the metadata")
+    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    oidc_jwks_uri: str | None = setting(None, example="https://login.example.org/keys", otherwise="of the metadata")
+    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    oidc_userinfo_endpoint: str | None = setting(None, example="https://login.example.org/userinfo", otherwise="of the metadata")
+    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    oidc_revocation_endpoint: str | None = setting(None, example="https://login.example.org/revoke", otherwise="of the metadata")
+    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    oidc_end_session_endpoint: str | None = setting(None, example="https://login.example.org/logout", otherwise="of the metadata")
+    """Where a logout leads."""
+    oidc_logout_params: Params = setting({}, example="federated=", otherwise="none, `post_logout_redirect_uri`")
+    """Further parameters of a logout, and the name of the one that says where the browser comes back."""
+    oidc_logout_return_param: str = setting("post_logout_redirect_uri", example="logout_uri")
+    """Further parameters of a logout, and the name of the one that says where the browser comes back."""
+    oidc_tenants: Words = setting((), example="00000000-0000-0000-0000-000000000000")
+    """Ids of [Entra tenants](../how-to/providers.md#microsoft-entra-id); `{tenantid}` stands in the issuer."""
+    oidc_max_age: int | None = setting(None, ge=0, example="3600")
+    """What every login must prove."""
+    oidc_acr_values: Words = setting((), example="phr phrh")
+    """What every login must prove."""
+    oidc_logout_token_typ: Literal["strict", "if_present"] = setting("strict", example="strict")
+    """`if_present` also takes logout tokens without `exp`, and without `typ: logout+jwt` or with the general `JWT`."""
+    oidc_step_up_prompt: bool = setting(default=False, example="true")
+    """A login that must be recent also sends `prompt=login`, for providers that ignore `max_age`."""
+    oidc_reauthentication_prompt: Literal["login", "select_account", "consent"] = setting("login", example="select_account")
+    """The `prompt` of that login: also `select_account`, `consent`."""
+    oidc_verify_reauthentication: bool = setting(default=True, example="false")
+    """[The login after a revocation](../how-to/provider.md#sign-out-that-lasts) is verified by `auth_time`; `false` for
+    providers that never send it."""
+    oidc_revoke_at_logout: bool = setting(default=True, example="false")
+    """Whether a logout revokes the login's tokens."""
+    oidc_posted_user: bool = setting(default=False, example="true")
+    """With `form_post`: take the user's name that Apple posts at the first login."""
+    oidc_clock_tolerance_seconds: int = setting(60, ge=0, le=300, example="60")
+    """How far the provider's clock may be off, at most 300."""
+    oidc_accept_code_injection_without_pkce: bool = setting(default=False, example="false")
+    """Do without PKCE. The risk: a code that was stolen from another user logs the thief in."""
+    oidc_accept_id_token_replay_without_nonce: bool = setting(default=False, example="false")
+    """Do without a nonce. The risk: an ID token of another login is not recognised."""
 
     _place: str = PrivateAttr(default="OIDC_")
 
@@ -218,7 +272,7 @@ class ProviderSettings(BaseModel):
 
     def example_of(self, field: str) -> str:
         """Return a good value of a setting, as it is written where these settings stand."""
-        text = EXAMPLES.get(f"oidc_{field.removeprefix('oidc_')}", "see docs/reference/settings.md")
+        text = example_of(f"oidc_{field.removeprefix('oidc_')}", type(self).model_fields)
         if self._place.startswith("OIDC_"):
             return text.replace("OIDC_", self._place)
         return re.sub(r"OIDC_([A-Z_]+)=(.*)", lambda found: f'{found[1].lower()} = "{found[2]}"', text)

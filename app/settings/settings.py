@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.settings.declared import GENERATE, example_of, setting
 from app.settings.environment import given_names, misspelt
 from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_FILE, SESSION_SECRETS_FILE, read_or_create
-from app.settings.help import EXAMPLES
 from app.settings.provider import EMBEDDED_CLIENT_ID, EMBEDDED_ISSUER, ProviderSettings, check_address
 from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
@@ -31,6 +31,7 @@ HAS_EMBEDDED_OP: Final = True
 """Whether this repository starts the provider that `EMBEDDED_ISSUER` names."""
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
 _MIN_SECRET: Final = 32
+_IN_VAR: Final = "made in `var/` in development"
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 Network = IPv4Network | IPv6Network
@@ -39,38 +40,82 @@ Networks = Annotated[tuple[Network, ...], NoDecode]
 
 
 class Settings(ProviderSettings, BaseSettings):
-    """The settings, by the names of their variables in lower case."""
+    """The settings, by the names of their variables in lower case, declared once; `just settings` writes the pages."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True, use_attribute_docstrings=True
+    )
 
-    app_env: Literal["development", "production"] = "development"
-    app_debug: bool = False
-    app_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    app_audit_days: int = Field(default=90, gt=0)
-    app_traces: bool = False
-    app_metrics_key: SecretStr | None = None
-    app_metrics_address: str | None = None
-    app_count_seconds: int = Field(default=60, ge=0)
-    public_url: str = "http://localhost:8000"
-    session_store: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
-    session_accept_weak_store: bool = False
-    session_secrets: CommaSeparated = ()
-    session_encryption_keys: CommaSeparated = ()
-    session_cookie: str | None = None
-    session_idle_seconds: int = Field(default=3600, gt=0)
-    session_absolute_seconds: int = Field(default=86400, gt=0)
-    session_max_per_user: int = Field(default=0, ge=0)
-    database_url: str = Field(default="sqlite+aiosqlite:///var/app.db", repr=False)
-    oidc_http_timeout_seconds: float = Field(default=5, gt=0, le=60)
-    oidc_proxy: SecretStr | None = None
-    oidc_ca_file: Path | None = None
-    oidc_providers_file: Path | None = None
-    oidc_refresh_tokens_key: SecretStr | None = None
-    trusted_proxies: Networks = ()
-    limit_logins: int = Field(default=60, ge=0)
-    limit_forms: int = Field(default=600, ge=0)
-    limit_anonymous: int = Field(default=10_000, ge=0)
-    limit_exempt: Networks = ()
+    app_env: Literal["development", "production"] = setting("development", example="production")
+    """`development` or `production`. `production` refuses what is [unfit](#production)."""
+    app_debug: bool = setting(default=False, example="false")
+    """Error pages with source code and variables; in development only."""
+    app_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", example="INFO")
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    app_audit_days: int = setting(90, gt=0, example="90")
+    """Days after which audit entries are removed, while the application runs."""
+    app_traces: bool = setting(default=False, example="true, with OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.example.org:4318")
+    """Send [traces](../how-to/telemetry.md#traces) to the collector that the `OTEL_...` variables name; needs the
+    dependency group `app-telemetry`."""
+    app_metrics_key: SecretStr | None = setting(None, advice=GENERATE)
+    """`/metrics` asks for this key as a bearer token; 32 characters or more."""
+    app_metrics_address: str | None = setting(None, example="127.0.0.1:9464")
+    """`serve` answers `/metrics` on this `host:port` alone."""
+    app_count_seconds: int = setting(60, ge=0, example="60, or 0 to count no sessions")
+    """How often one of the workers counts the live sessions for `/metrics`, which reads all of them; 0 never."""
+    public_url: str = setting("http://localhost:8000", example="https://app.example.org")
+    """Scheme, host, port and path under which browsers reach the application. Decides redirect URIs and cookie security."""
+    session_store: str = setting(
+        "sqlite+aiosqlite:///var/app.db", repr=False, example="postgresql+asyncpg://app@db.example.org/app"
+    )
+    """Any [store URL](stores.md): `sqlite:///var/app.db`, `postgresql+asyncpg://...`, `redis://...`, `memory://`."""
+    session_accept_weak_store: bool = setting(default=False, example="false")
+    """In development, also take a [store without compare-and-swap](stores.md#without-compare-and-swap). Production refuses
+    it."""
+    session_secrets: CommaSeparated = setting((), advice=GENERATE, otherwise=_IN_VAR)
+    """Comma-separated, 32 bytes or more each: the first signs, all verify. Made by `uv run litestar sessions
+    generate-secret`."""
+    session_encryption_keys: CommaSeparated = setting((), advice=GENERATE, otherwise=_IN_VAR)
+    """Comma-separated, 32 random bytes in base64url each: the first encrypts, all decrypt. Made by the same command."""
+    session_cookie: str | None = setting(
+        None,
+        example="__Host-session",
+        otherwise="`__Host-session` on https, `session-` and the port of `PUBLIC_URL` on http; a path of `PUBLIC_URL` is added",
+    )
+    """[Cookie name](../explanation/cookie.md#its-attributes)."""
+    session_idle_seconds: int = setting(3600, gt=0, example="3600")
+    """A session ends after this long without use."""
+    session_absolute_seconds: int = setting(86400, gt=0, example="86400")
+    """A session ends this long after it began."""
+    session_max_per_user: int = setting(0, ge=0, example="5, or 0 for no limit")
+    """A login above it ends the user's oldest session; 0 is no limit of your own (the library's is 1,000)."""
+    database_url: str = setting(
+        "sqlite+aiosqlite:///var/app.db", repr=False, example="postgresql+asyncpg://app@db.example.org/app"
+    )
+    """Users and audit trail. Migrated by `uv run alembic upgrade head`."""
+    oidc_http_timeout_seconds: float = setting(5, gt=0, le=60, example="5")
+    """For every call to the provider, at most 60."""
+    oidc_proxy: SecretStr | None = setting(None, example="http://proxy.example.org:3128", otherwise="`HTTPS_PROXY`")
+    """A forward proxy for these calls; none for a provider on loopback."""
+    oidc_ca_file: Path | None = setting(None, example="/etc/ssl/company-ca.pem")
+    """Certificate authorities in PEM, trusted for these calls beside the usual ones."""
+    oidc_providers_file: Path | None = setting(None, example="providers.toml")
+    """A TOML file with [further providers](#providers)."""
+    oidc_refresh_tokens_key: SecretStr | None = setting(None, advice=GENERATE)
+    """The key for [`POST /auth/refresh-tokens`](routes.md#machines), 32 characters or more; without it there is no such
+    address."""
+    trusted_proxies: Networks = setting((), example="10.0.0.0/8,192.0.2.7")
+    """Comma-separated networks whose `X-Forwarded-For` names the client: in the audit trail, in device lists and for the
+    limits."""
+    limit_logins: int = setting(60, ge=0, example="60, or 0 for no limit")
+    """Logins, callbacks and logout tokens, each, of one client address in a minute, over all workers; [429 above
+    that](../how-to/limits.md), 0 is no limit."""
+    limit_forms: int = setting(600, ge=0, example="600, or 0 for no limit")
+    """Forms of one client address in a minute."""
+    limit_anonymous: int = setting(10_000, ge=0, example="10000, or 0 for no limit")
+    """Sessions without a login that one client address may begin in an hour."""
+    limit_exempt: Networks = setting((), example="192.0.2.0/24")
+    """Comma-separated networks that no limit applies to: a provider that sends many logout tokens, a monitor, an office."""
 
     _further: tuple[ProviderSettings, ...] = PrivateAttr(default=())
 
@@ -227,11 +272,11 @@ def _provider_problems(settings: Settings) -> list[Problem]:
     problems: list[Problem] = []
     if settings.oidc_issuer != EMBEDDED_ISSUER:
         why = "is needed for the provider that OIDC_ISSUER names"
-        problems += [Problem(name.upper(), why, EXAMPLES[name]) for name in settings.missing()]
+        problems += [Problem(name.upper(), why, example_of(name, Settings.model_fields)) for name in settings.missing()]
     elif settings.providers[0] is not settings:
         why = "is for the provider that OIDC_ISSUER names, and there is none beside the further ones"
         stray = sorted(set(ProviderSettings.model_fields) & settings.model_fields_set)
-        problems += [Problem(name.upper(), why, EXAMPLES["oidc_issuer"]) for name in stray]
+        problems += [Problem(name.upper(), why, example_of("oidc_issuer", Settings.model_fields)) for name in stray]
     if problems:
         return problems
     for each in settings.providers:
@@ -254,7 +299,7 @@ def _with_generated_secrets(settings: Settings) -> Settings:
             generated["oidc_client_secret"] = SecretStr(read_or_create(CLIENT_SECRET_FILE))
     except OSError as error:
         message = f"none is set and none can be made in var/ ({error.strerror or error})"
-        raise SettingsError([Problem("SESSION_SECRETS", message, EXAMPLES["session_secrets"])]) from None
+        raise SettingsError([Problem("SESSION_SECRETS", message, GENERATE)]) from None
     return settings.model_copy(update=generated)
 
 
@@ -266,4 +311,4 @@ def _problem(error: Any) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
     else:
         variable, _, message = message.partition("|")
         name = variable.lower()
-    return Problem(name.upper(), message[:1].lower() + message[1:], EXAMPLES.get(name, "see .env.example"))
+    return Problem(name.upper(), message[:1].lower() + message[1:], example_of(name, Settings.model_fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine
 
-from app.data.database import SCHEMA_REVISION, Database, DatabaseUnavailableError, migrate
+from app.data.database import Database, DatabaseUnavailableError, migrate, newest_revision
 from app.data.tables import metadata
 from app.data.users import Users
 from session_core import Identity, open_store
@@ -27,9 +28,78 @@ from tests.app.conftest import ISSUER, Running
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_revision_in_the_code_is_the_newest_migration() -> None:
+def test_the_newest_revision_is_found_without_alembic() -> None:
     config = Config(ROOT / "alembic.ini")
-    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
+    assert ScriptDirectory.from_config(config).get_current_head() == newest_revision()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("ALTER TABLE users ADD COLUMN city VARCHAR(80)", None),
+        ("ALTER TABLE users ADD COLUMN points INTEGER NOT NULL DEFAULT 0", None),
+        ("CREATE TABLE orders (id INTEGER PRIMARY KEY)", None),
+        ("ALTER TABLE users RENAME COLUMN email TO mail", "column users.email is missing"),
+        ("ALTER TABLE audit_trail RENAME TO trail", "table audit_trail is missing"),
+    ],
+)
+async def test_a_newer_database_is_ready_while_it_only_adds(database: Path, statement: str, problem: str | None) -> None:
+    # A rolling deployment: the new version has migrated, the old one still runs and does not have that revision.
+    opened = Database(f"sqlite+aiosqlite:///{database}")
+    await opened.open()
+    await opened.ping()
+    async with opened.begin() as connection:
+        await connection.exec_driver_sql(statement)
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'of a newer version'")
+    try:
+        if problem is None:
+            await opened.ping()
+        else:
+            with pytest.raises(DatabaseUnavailableError, match=problem):
+                await opened.ping()
+    finally:
+        await opened.close()
+
+
+def test_a_generated_revision_passes_the_linters_and_the_application_is_ready(tmp_path: Path) -> None:
+    for name in ("app", "migrations", "session_core"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    tables = tmp_path / "app" / "data" / "tables.py"
+    own = """
+orders: Final = Table(
+    "orders",
+    metadata,
+    Column("id", _counter, primary_key=True, autoincrement=True),
+    Column("user_key", String(64), nullable=False),
+    Column("what", String(80), nullable=False, server_default=""),
+    Index(None, "user_key"),
+)
+\"\"\"One row per order.\"\"\"
+"""
+    tables.write_text(tables.read_text() + own)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'own.db'}"
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "DATABASE_URL": url}
+
+    def done(*command: str) -> str:
+        result = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    ready = "import asyncio; from app.data.database import Database; d = Database({url!r})\n"
+    ready += "async def main():\n    await d.open(); await d.ping(); await d.close(); print('ready')\nasyncio.run(main())"
+    done("-m", "alembic", "upgrade", "head")
+    done("-m", "alembic", "revision", "--autogenerate", "-m", "orders of a user")
+    done("-m", "alembic", "upgrade", "head")
+    done("-m", "alembic", "check")
+    done("-m", "ruff", "check", "migrations", "app")
+    done("-m", "ruff", "format", "--check", "migrations", "app")
+    assert done("-c", ready.format(url=url)) == "ready\n"
+    done("-m", "alembic", "downgrade", "-1")
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:

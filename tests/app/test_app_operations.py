@@ -45,6 +45,17 @@ async def test_ready_names_the_database_that_is_out(
     assert response.json()["checks"] == {"session_store": "ok", "database": "unavailable"}
 
 
+async def test_ready_names_the_column_that_is_missing(running: Running, client: httpx.AsyncClient) -> None:
+    async with running.services.database.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE users RENAME COLUMN email TO mail")
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "column users.email is missing" in response.json()["detail"]
+    async with running.services.database.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE users RENAME COLUMN mail TO email")
+    assert (await client.get("/health/ready")).status_code == 200
+
+
 async def test_a_database_outage_is_a_503_and_logs_nobody_out(running: Running, client: httpx.AsyncClient) -> None:
     await running.log_in(client)
     await running.services.database.close()

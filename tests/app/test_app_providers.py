@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from app.settings.help import EXAMPLES
+from app.settings.declared import example_of
 from app.settings.production import production_problems
 from app.settings.provider import ProviderSettings
 from app.settings.report import SettingsError
@@ -229,7 +229,7 @@ class TestTheOneProvider:
 
 def test_every_setting_of_a_provider_has_a_good_example() -> None:
     for name in ProviderSettings.model_fields:
-        match = re.match(rf"for example {name.upper()}=(.+)", EXAMPLES[name])
+        match = re.match(rf"for example {name.upper()}=(.+)", example_of(name, Settings.model_fields))
         if name == "oidc_client_secret":
             continue
         assert match, name

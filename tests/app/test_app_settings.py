@@ -13,6 +13,7 @@ import pytest
 
 from app.settings.generated_secrets import read_or_create
 from app.settings.production import production_problems, refuse_unfit
+from app.settings.reference import env_example, with_table
 from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
 
@@ -64,8 +65,13 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.session_cookie is None
 
 
-def test_env_example_lists_every_setting_and_only_settings() -> None:
-    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+def test_env_example_and_the_reference_are_written_from_the_settings() -> None:
+    text = env_example()
+    assert (ROOT / ".env.example").read_text(encoding="utf-8") == text, "run: uv run just settings"
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    assert page == with_table(page), "run: uv run just settings"
+    for name, field in Settings.model_fields.items():
+        assert (field.description or "").endswith("."), f"{name} has no description"
     assert sorted(re.findall(r"(?m)^#?([A-Z_]+)=", text)) == sorted(name.upper() for name in Settings.model_fields)
 
 

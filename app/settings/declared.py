@@ -1,0 +1,58 @@
+"""How a setting is declared: default, limits, and what its page, `.env.example` and a refusal show. Knows no setting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+__all__ = ("GENERATE", "example_of", "otherwise", "setting", "unless_set")
+
+GENERATE: Final = "make one with: uv run litestar sessions generate-secret"
+
+
+def setting(
+    default: object,
+    *,
+    example: str = "",
+    advice: str = "",
+    otherwise: str = "none",
+    repr: bool = True,  # noqa: A002 - as pydantic's
+    **limits: float,
+) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """Declare a setting. The string below it is its description, in Markdown.
+
+    `example` is a good value, `advice` replaces it where there is none to show, `otherwise` says what holds where it is not set.
+    """
+    shown = {"example": example, "advice": advice, "otherwise": otherwise}
+    return Field(default=default, repr=repr, json_schema_extra=dict(shown), **limits)  # type: ignore[arg-type]
+
+
+def example_of(name: str, fields: Mapping[str, FieldInfo]) -> str:
+    """Return what a refusal of the setting `name` (in lower case) ends with."""
+    if name not in fields:
+        return "see docs/reference/settings.md"
+    shown = _shown(fields[name])
+    return shown["advice"] or f"for example {name.upper()}={shown['example']}"
+
+
+def unless_set(field: FieldInfo) -> str:
+    """Return the default as one would write it into `.env`; empty where there is none."""
+    value = field.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in (None, (), {}) else str(value)
+
+
+def otherwise(field: FieldInfo) -> str:
+    """Return in words what holds where a setting without a default is not set."""
+    return _shown(field)["otherwise"]
+
+
+def _shown(field: FieldInfo) -> dict[str, str]:
+    return {name: str(value) for name, value in dict(field.json_schema_extra or {}).items()}  # type: ignore[arg-type]
