@@ -9,6 +9,7 @@ from pydantic import Field
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic.config import JsonDict
     from pydantic.fields import FieldInfo
 
 __all__ = ("GENERATE", "example_of", "otherwise", "setting", "unless_set")
@@ -23,14 +24,16 @@ def setting(
     advice: str = "",
     otherwise: str = "none",
     repr: bool = True,  # noqa: A002 - as pydantic's
-    **limits: float,
+    gt: float | None = None,
+    ge: float | None = None,
+    le: float | None = None,
 ) -> Any:  # noqa: ANN401 - as pydantic's Field
     """Declare a setting. The string below it is its description, in Markdown.
 
     `example` is a good value, `advice` replaces it where there is none to show, `otherwise` says what holds where it is not set.
     """
-    shown = {"example": example, "advice": advice, "otherwise": otherwise}
-    return Field(default=default, repr=repr, json_schema_extra=dict(shown), **limits)  # type: ignore[arg-type]
+    shown: JsonDict = {"example": example, "advice": advice, "otherwise": otherwise}
+    return Field(default=default, repr=repr, json_schema_extra=shown, gt=gt, ge=ge, le=le)
 
 
 def example_of(name: str, fields: Mapping[str, FieldInfo]) -> str:
@@ -55,4 +58,5 @@ def otherwise(field: FieldInfo) -> str:
 
 
 def _shown(field: FieldInfo) -> dict[str, str]:
-    return {name: str(value) for name, value in dict(field.json_schema_extra or {}).items()}  # type: ignore[arg-type]
+    extra = field.json_schema_extra
+    return {name: str(value) for name, value in extra.items()} if isinstance(extra, dict) else {}
