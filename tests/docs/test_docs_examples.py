@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from litestar.exceptions import WebSocketDisconnect
 from litestar.testing import TestClient
+from starlette.testclient import TestClient as StarletteClient
 
 from session_core import SystemClock
 from session_core.testing import FakeClock
@@ -108,6 +109,17 @@ def test_oidc_login_logs_in_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.get("/profile").json() == {"name": "Alice", "subject": "alice"}
         assert client.post("/auth/logout").headers["location"].startswith(f"{ISSUER}/end?")
         assert client.get("/profile").status_code == 401
+
+
+def test_fastapi_login_asks_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, over HTTP and without Litestar: `tests/session_core/starlette/test_fastapi.py`."""
+    for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
+        monkeypatch.setenv(f"OIDC_{name}", value)
+    with StarletteClient(load("fastapi_login").create_app(), follow_redirects=False) as client:
+        assert client.post("/visit").json() == 1
+        assert client.post("/visit").json() == 2
+        assert client.get("/account", headers=PAGE).headers["location"].startswith("/auth/login?next=%2Faccount")
+        assert client.get("/auth/session").status_code == 401
 
 
 def test_two_providers_log_in_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
