@@ -87,7 +87,7 @@ class StarletteSessions(Generic[D]):
 
 
 class SessionMiddleware:
-    """`app.add_middleware(SessionMiddleware, sessions=sessions)`, or `SessionMiddleware(app, sessions)` around a plain application.
+    """`app.add_middleware(SessionMiddleware, sessions=sessions)`; `SessionMiddleware(app, sessions)` around a plain application.
 
     The outermost middleware that uses the session. It opens the store when the server starts the application and closes it when
     that stops, so the server must run the lifespan, as all do.
