@@ -248,7 +248,7 @@ async def _commanding(services: Services) -> AsyncIterator[None]:
 async def _ask_provider(login: OidcPlugin) -> None:
     for party in login.relying_parties:
         with suppress(OidcError):
-            await party.discovery.metadata()
+            await party.connection.discovery.metadata()
 
 
 def _openapi(settings: Settings) -> OpenAPIConfig:

@@ -71,9 +71,9 @@ class OidcPlugin(InitPlugin):
         self.relying_parties = RelyingParties(self.config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
         app_config.route_handlers.append(oidc_router(self.relying_parties, sessions.application))
-        if self.config.batch_refresh is not None and self.relying_party.notes is not None:
+        if self.config.batch_refresh is not None and self.relying_party.connection.notes is not None:
             self._batch = RefreshBatch(
-                self.relying_parties, self.tokens.refresh, self.relying_party.notes, self.config.batch_refresh
+                self.relying_parties, self.tokens.refresh, self.relying_party.connection.notes, self.config.batch_refresh
             )
             if self.config.batch_refresh.key is not None:
                 app_config.route_handlers.append(batch_route(self._batch, sessions.sessions, self.config.batch_refresh.key))

@@ -39,7 +39,7 @@ class RelyingParties:
     @property
     def vault(self) -> TokenVault:
         """Seals and opens the tokens of every provider alike."""
-        return self.first.vault
+        return self.first.connection.vault
 
     def __iter__(self) -> Iterator[RelyingParty]:
         return iter(self._by_id.values())
@@ -93,4 +93,4 @@ class RelyingParties:
     async def close(self) -> None:
         """Close the connections to all providers."""
         for each in self:
-            await each.close()
+            await each.connection.close()

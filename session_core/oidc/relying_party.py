@@ -77,16 +77,20 @@ class FinishedLogin(SecretStruct, frozen=True):
     return_to: str
 
 
-class RelyingParty(ProviderConnection):
-    """We, towards one provider."""
+class RelyingParty:
+    """The verbs of login and logout with one provider. `connection` reaches the provider and judges its answers."""
 
     def __init__(self, config: OidcConfig, sessions: SessionManager, provider: Registration) -> None:
-        super().__init__(config, sessions, provider)
+        self.config = config
+        self.provider = provider
+        self.sessions = sessions
+        self.clock = sessions.clock
+        self.connection = ProviderConnection(config, sessions, provider)
         self.base = config.base
         self.transactions = LoginTransactions(config.sealing, self.clock, public_url=config.public_url)
         self.posted = PostedResponses(config.sealing, self.clock, public_url=config.public_url)
-        self.requests = AuthorizationRequests(provider, self.http, self.client)
-        self.provider_logout = ProviderLogout(self)
+        self.requests = AuthorizationRequests(provider, self.connection.http, self.connection.client)
+        self.provider_logout = ProviderLogout(self.connection)
 
     async def start_login(
         self,
@@ -109,7 +113,7 @@ class RelyingParty(ProviderConnection):
         the provider is out, `StoreUnavailableError`; the browser has not left then.
         """
         demands = login_demands(asked, self.provider, reauthenticate=reauthenticate)
-        metadata = await self.discovery.metadata()
+        metadata = await self.connection.discovery.metadata()
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
@@ -158,7 +162,7 @@ class RelyingParty(ProviderConnection):
         transaction = self._transaction(headers, response, "form_post" if posted else "query")
         if posted:
             response = self.posted.find(headers, response, transaction)
-        metadata = await self.discovery.metadata()
+        metadata = await self.connection.discovery.metadata()
         # Single use, over all processes, and before the code goes anywhere: of fifty callbacks at once one goes on.
         await use_up(
             self.sessions.store, transaction, self.clock.now(), lambda lost: cookies.append(self.transactions.set_header(lost))
@@ -198,21 +202,21 @@ class RelyingParty(ProviderConnection):
             if transaction.silent:
                 return SilentRefusal(response.error, transaction.return_to)
             raise AuthorizationResponseError(response.error)
-        answer = await self.token_endpoint.redeem_code(
+        answer = await self.connection.token_endpoint.redeem_code(
             metadata.token_endpoint,
             code=check_code(response.code),
             redirect_uri=callback.redirect_uri,
             code_verifier=transaction.code_verifier,
         )
-        identity, claims = await self.identify(answer, metadata, transaction)
+        identity, claims = await self.connection.identify(answer, metadata, transaction)
         if self.provider.posted_user and (user := response.posted_user()) is not None:
             claims = {"user": user, **claims}
-        return FinishedLogin(identity, claims, self.token_set(answer), transaction.begun, transaction.return_to)
+        return FinishedLogin(identity, claims, self.connection.token_set(answer), transaction.begun, transaction.return_to)
 
     async def end_session(self, id_token: str | None, *, base: BaseUrl | None = None) -> ProviderEndSession | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""
         try:
-            metadata = await self.discovery.metadata()
+            metadata = await self.connection.discovery.metadata()
         except DiscoveryError:
             return None
         endpoint = metadata.end_session_endpoint

@@ -16,7 +16,7 @@ from session_core.oidc.verify.jws import parse_jws
 from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
-    from session_core.oidc.relying_party import RelyingParty
+    from session_core.oidc.connection import ProviderConnection
 
 __all__ = ("ProviderLogout",)
 
@@ -24,21 +24,21 @@ __all__ = ("ProviderLogout",)
 class ProviderLogout:
     """The provider's orders to end sessions. Every method may raise `StoreUnavailableError`."""
 
-    def __init__(self, relying_party: RelyingParty) -> None:
-        self._rp = relying_party
-        self._sessions = relying_party.sessions
+    def __init__(self, connection: ProviderConnection) -> None:
+        self._connection = connection
+        self._sessions = connection.sessions
 
     async def by_token(self, logout_token: str) -> LogoutOrder:
         """Carry out a back-channel logout.
 
         Raises `LogoutTokenError`, or `DiscoveryError`; after an outage of ours or theirs the provider may send it again.
         """
-        provider = self._rp.provider
+        provider = self._connection.provider
         if not isinstance(provider, OidcProvider):
             raise LogoutTokenError("not_openid")
         # Without asking the provider anything for a message that can be from anyone.
         parse_jws(logout_token, algorithms=SIGNING_ALGORITHMS, error=LogoutTokenError)
-        metadata = await self._rp.discovery.metadata(unsolicited=True)
+        metadata = await self._connection.discovery.metadata(unsolicited=True)
         expected = ExpectedLogoutToken(
             issuer_of=provider.issuer_of,
             several_issuers=bool(provider.tenants),
@@ -46,11 +46,11 @@ class ProviderLogout:
             client_id=provider.client_id,
             algorithms=provider.accepted_algorithms(metadata.id_token_signing_alg_values_supported),
             jwks_uri=metadata.jwks_uri,
-            now=self._rp.clock.now() / 1000,
+            now=self._connection.clock.now() / 1000,
             typ_required=provider.logout_token_typ == "strict",  # noqa: S105 - a mode
             exp_required=provider.logout_token_typ == "strict",  # noqa: S105 - a mode
         )
-        order = await validate_logout_token(logout_token, expected, self._rp.keys)
+        order = await validate_logout_token(logout_token, expected, self._connection.keys)
         if await self._sessions.store.claimed_until(order.replay_key) is not None:
             raise LogoutTokenError("jti_replayed")
         if order.sid is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from session_core.errors import OidcError
 
 if TYPE_CHECKING:
-    from session_core.oidc.relying_party import RelyingParty
+    from session_core.oidc.connection import ProviderConnection
     from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("Revocation",)
@@ -26,7 +26,7 @@ class Revocation:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    async def revoke(self, relying_party: RelyingParty, tokens: TokenSet | None, *, handle: str | None) -> None:
+    async def revoke(self, connection: ProviderConnection, tokens: TokenSet | None, *, handle: str | None) -> None:
         """Revoke the refresh token or, where there is none, the access token. Never raises for the provider's sake.
 
         Waits two seconds at most; a slower provider is waited for beside, as long as for any call to it. What it does not take is
@@ -34,7 +34,7 @@ class Revocation:
         """
         if tokens is None:
             return
-        task = asyncio.create_task(_revoke(relying_party, tokens, handle))
+        task = asyncio.create_task(_revoke(connection, tokens, handle))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         # Not cancelled with the request: a browser that has gone does not make the token less revoked.
@@ -47,14 +47,14 @@ class Revocation:
             await asyncio.wait(running, timeout=seconds)
 
 
-async def _revoke(relying_party: RelyingParty, tokens: TokenSet, handle: str | None) -> None:
-    if not relying_party.provider.revoke_at_logout:
+async def _revoke(connection: ProviderConnection, tokens: TokenSet, handle: str | None) -> None:
+    if not connection.provider.revoke_at_logout:
         return
     token, hint = tokens.refresh_token or tokens.access_token, "refresh_token" if tokens.refresh_token else "access_token"
     try:
-        metadata = await relying_party.discovery.metadata()
+        metadata = await connection.discovery.metadata()
         if metadata.revocation_endpoint is None:
             return
-        await relying_party.token_endpoint.revoke(metadata, token=token, hint=hint)
+        await connection.token_endpoint.revoke(metadata, token=token, hint=hint)
     except OidcError as error:
-        await relying_party.sessions.events.emit("tokens.revocation_failed", handle=handle, reason=error.reason)
+        await connection.sessions.events.emit("tokens.revocation_failed", handle=handle, reason=error.reason)

@@ -45,7 +45,7 @@ class AccessTokens:
 
     def __init__(self, relying_parties: RelyingParties) -> None:
         self._rps = relying_parties
-        self.refresh = TokenRefresh(relying_parties, relying_parties.first.notes)
+        self.refresh = TokenRefresh(relying_parties, relying_parties.first.connection.notes)
         """The one way in which tokens are refreshed, by requests and by batches."""
         self._flight: SingleFlight[HeldTokens] = SingleFlight()
         timeout = relying_parties.config.http_timeout_seconds
@@ -89,9 +89,9 @@ class AccessTokens:
         tokens = self._rps.vault.open(session.vault, session.identity)
         if session.identity is None or tokens is None:
             raise LoginRequiredError
-        relying_party = self._rps.of(tokens.provider, session.identity)
+        connection = self._rps.of(tokens.provider, session.identity).connection
         try:
-            claims = await relying_party.userinfo(token, relying_party.sub_of(session.identity, tokens))
+            claims = await connection.userinfo(token, connection.sub_of(session.identity, tokens))
         except TokenExchangeError as error:
             if error.reason == "userinfo_unauthorized":
                 raise LoginRequiredError from None

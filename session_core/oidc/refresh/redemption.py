@@ -30,9 +30,9 @@ from session_core.oidc.refresh.refreshed_id_token import check_refreshed_id_toke
 from session_core.oidc.tokens.lease import freed
 
 if TYPE_CHECKING:
+    from session_core.oidc.connection import ProviderConnection
     from session_core.oidc.logout.revocation import Revocation
     from session_core.oidc.provider.token_endpoint import RefreshResponse
-    from session_core.oidc.relying_party import RelyingParty
     from session_core.oidc.tokens.lease import HeldLease
     from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
     from session_core.oidc.tokens.vault import TokenSet
@@ -60,7 +60,7 @@ class Redemption:
         self._store = store
         self._revocation = revocation
 
-    async def redeem(self, relying_party: RelyingParty, lease: HeldLease, *, used: bool, end: EndLogin) -> HeldTokens | None:
+    async def redeem(self, connection: ProviderConnection, lease: HeldLease, *, used: bool, end: EndLogin) -> HeldTokens | None:
         """Return the session with new tokens; None when newer ones were stored or the lease was taken: look again.
 
         `used`: the session is used now. Raises `LoginRequiredError` when the provider has ended the login or wants the user to
@@ -68,30 +68,30 @@ class Redemption:
         provider is out or its response is not good for use (a new refresh token is stored all the same); `StoreUnavailableError`
         when the new tokens could not be stored for a minute.
         """
-        events, old = relying_party.sessions.events, lease.base.tokens
+        events, old = connection.sessions.events, lease.base.tokens
         handle = handle_of(lease.base.key)
         new: TokenSet | None = None
         async with lease.renewed():
             try:
-                response = await self._ask(relying_party, lease, old)
+                response = await self._ask(connection, lease, old)
                 if response is None:
                     return None
                 new = _with_refresh_token(old, response.refresh_token, lease)
                 # First of all: the old refresh token may be spent, and judging the rest may take seconds, or fail.
                 if new.refresh_token != old.refresh_token and await self._save(lease, new, used=used, release=False) is None:
                     return None
-                new = await self._judged(relying_party, lease, response, new)
+                new = await self._judged(connection, lease, response, new)
                 saved = await self._save(lease, new, used=used, release=True)
             except SessionGoneError:
                 # Logged out while the provider answered: these tokens are of no use to anyone.
-                await self._revocation.revoke(relying_party, new, handle=handle)
+                await self._revocation.revoke(connection, new, handle=handle)
                 raise LoginRequiredError from None
             except (TokenExchangeError, DiscoveryError, IdTokenError) as error:
                 if error.reason in _ENDED or (isinstance(error, IdTokenError) and error.reason not in _UNJUDGED):
                     if await self._is_newer(lease, old, error):
                         await lease.release()
                         return None
-                    await self._end(relying_party, lease, new, error, end)
+                    await self._end(connection, lease, new, error, end)
                     raise LoginRequiredError from None
                 await lease.release()
                 await events.emit("tokens.refresh_failed", handle=handle, reason=error.reason)
@@ -100,15 +100,17 @@ class Redemption:
             await events.emit("tokens.refreshed", handle=handle_of(saved.key), identity=saved.identity)
         return saved
 
-    async def _ask(self, relying_party: RelyingParty, lease: HeldLease, old: TokenSet) -> RefreshResponse | None:
+    async def _ask(self, connection: ProviderConnection, lease: HeldLease, old: TokenSet) -> RefreshResponse | None:
         """Return what the provider answers; None when the lease is lost."""
-        metadata = await relying_party.discovery.metadata()
+        metadata = await connection.discovery.metadata()
         # The last moment before the token is spent.
         if old.refresh_token is None or not await lease.confirm():
             return None
-        return await relying_party.token_endpoint.refresh(metadata.token_endpoint, refresh_token=old.refresh_token)
+        return await connection.token_endpoint.refresh(metadata.token_endpoint, refresh_token=old.refresh_token)
 
-    async def _judged(self, relying_party: RelyingParty, lease: HeldLease, response: RefreshResponse, kept: TokenSet) -> TokenSet:
+    async def _judged(
+        self, connection: ProviderConnection, lease: HeldLease, response: RefreshResponse, kept: TokenSet
+    ) -> TokenSet:
         """Return the tokens of a response, without an ID token that must not be kept.
 
         Raises `TokenExchangeError`, or `IdTokenError` and `DiscoveryError` as `check_refreshed_id_token` does: while the ID token
@@ -116,14 +118,14 @@ class Redemption:
         """
         answer, base = response.tokens(), lease.base
         if answer.id_token is not None:
-            metadata = await relying_party.discovery.metadata()
-            expected = relying_party.expected_id_token(metadata, answer.access_token, None)
-            reason = await check_refreshed_id_token(answer.id_token, expected, relying_party.keys, login=base.identity, old=kept)
+            metadata = await connection.discovery.metadata()
+            expected = connection.expected_id_token(metadata, answer.access_token, None)
+            reason = await check_refreshed_id_token(answer.id_token, expected, connection.keys, login=base.identity, old=kept)
             if reason is not None:
-                events = relying_party.sessions.events
+                events = connection.sessions.events
                 await events.emit("tokens.refresh_failed", handle=handle_of(base.key), reason=f"id_token_{reason}")
                 answer = msgspec.structs.replace(answer, id_token=None)
-        new = relying_party.token_set(answer, kept)
+        new = connection.token_set(answer, kept)
         return msgspec.structs.replace(new, family=kept.family, term=kept.term, nonce=kept.nonce)
 
     async def _is_newer(self, lease: HeldLease, old: TokenSet, error: OidcError) -> bool:
@@ -134,15 +136,15 @@ class Redemption:
         return newest is not None and newest.tokens.term != old.term
 
     async def _end(
-        self, relying_party: RelyingParty, lease: HeldLease, fresh: TokenSet | None, error: OidcError, end: EndLogin
+        self, connection: ProviderConnection, lease: HeldLease, fresh: TokenSet | None, error: OidcError, end: EndLogin
     ) -> None:
         """End a login that the provider has ended, or whose tokens are another login's; revoke the tokens that it just gave."""
         handle = handle_of(lease.base.key)
-        await relying_party.sessions.events.emit("login.failed", handle=handle, reason=f"refresh_{error.reason}")
+        await connection.sessions.events.emit("login.failed", handle=handle, reason=f"refresh_{error.reason}")
         newest = await self._newest(lease)
         if newest is not None:
             await end(newest)
-        await self._revocation.revoke(relying_party, fresh, handle=handle)
+        await self._revocation.revoke(connection, fresh, handle=handle)
 
     async def _newest(self, lease: HeldLease) -> HeldTokens | None:
         found = await self._store.load(lease.base.key) or await self._store.find_moved(lease.base)

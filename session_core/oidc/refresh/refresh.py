@@ -87,14 +87,14 @@ class TokenRefresh:
         return await self._redeeming.run(object(), lambda: self._redeem_under_lease(held, used=used, end=end))
 
     async def _redeem_under_lease(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        relying_party = self._rps.of(held.tokens.provider, held.identity)
+        connection = self._rps.of(held.tokens.provider, held.identity).connection
         try:
             lease = await take_lease(self.store, held, seconds=self.lease_seconds, used=used)
         except SessionGoneError:
             raise LoginRequiredError from None
         if lease is None:
             return None
-        redeeming = self._redemption.redeem(relying_party, lease, used=used, end=end)
+        redeeming = self._redemption.redeem(connection, lease, used=used, end=end)
         renewed = await self._rps.sessions.calls.observed("tokens.refresh", redeeming)
         if renewed is not None and self._notes is not None:
             await self._notes.move(held, renewed)

@@ -239,15 +239,15 @@ async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: Fin
     """Make a checked login the browser's session, under a new id."""
     hook = party.config.on_login
     change = await hook(finished.identity, finished.claims, session) if hook else None
-    vault = party.vault.seal(finished.tokens, finished.identity)
+    vault = party.connection.vault.seal(finished.tokens, finished.identity)
     try:
         await session.login(finished.identity, first=change, vault=vault, begun=finished.begun)
     except SessionGoneError:
         # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
         raise AuthorizationResponseError("ended_by_provider") from None
-    if party.notes is not None and session.key is not None:
+    if party.connection.notes is not None and session.key is not None:
         until = session.absolute_expires_at or 0
-        await party.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
+        await party.connection.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
 
 
 def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty:

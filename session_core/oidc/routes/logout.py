@@ -64,7 +64,7 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
         await relying_parties.sessions.events.emit("logout.local", handle=handle, identity=identity)
         party = relying_parties.of_session(tokens.provider if tokens else None, identity)
         if party is not None:
-            await relying_parties.revocation.revoke(party, tokens, handle=handle)
+            await relying_parties.revocation.revoke(party.connection, tokens, handle=handle)
             end = await party.end_session(tokens.id_token if tokens else None, base=base)
     headers = {"clear-site-data": _CLEAR}
     accepted = request.headers.get("accept", "")
@@ -128,7 +128,7 @@ async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party:
         raise
     await count(request, relying_parties, "logout_frame")
     await found.provider_logout.by_frame(params["iss"], sid)
-    metadata, origins = found.discovery.known, {found.provider.origin}
+    metadata, origins = found.connection.discovery.known, {found.provider.origin}
     if metadata is not None and metadata.end_session_endpoint is not None:
         origins.add(origin_of_url(metadata.end_session_endpoint))
     policy = f"default-src 'none'; frame-ancestors {' '.join(sorted(origins))}"

@@ -66,7 +66,7 @@ class TestFromTheApplication:
         await world.login()
         # A process that has not heard of the provider yet.
         party = world.oidc.relying_party
-        party.discovery = Discovery(party.provider, party.http, world.clock)
+        party.connection.discovery = Discovery(party.provider, party.connection.http, world.clock)
         world.op.replies = {"/.well-known/openid-configuration": down}
         response = await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert (response.status_code, response.headers["location"]) == (303, "/")
@@ -99,7 +99,7 @@ class TestFromTheApplication:
         assert await world.subject() == "alice"
 
     async def test_tokens_of_retired_keys_are_no_hint_and_no_error(self, world: World) -> None:
-        world.oidc.relying_party.vault = TokenVault(SealingKeys([b"n" * 32]))
+        world.oidc.relying_party.connection.vault = TokenVault(SealingKeys([b"n" * 32]))
         response = await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert "id_token_hint" not in response.headers["location"]
         assert await world.subject() is None

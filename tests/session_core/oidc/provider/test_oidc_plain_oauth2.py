@@ -166,7 +166,7 @@ async def test_an_id_token_from_such_a_provider_is_not_kept(world: PlainWorld) -
     world.plain.token_reply = httpx2.Response(200, json={**world.plain.answer, "id_token": "a.b.c"})
     party = world.oidc.relying_parties.find("git")
     assert party is not None
-    answer = (await party.token_endpoint.refresh(f"{HOST}/login/oauth/access_token", refresh_token="ghr_1")).tokens()
+    answer = (await party.connection.token_endpoint.refresh(f"{HOST}/login/oauth/access_token", refresh_token="ghr_1")).tokens()
     assert (answer.access_token, answer.id_token) == ("gho_1", None)
 
 

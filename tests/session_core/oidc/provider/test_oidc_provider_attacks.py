@@ -214,7 +214,7 @@ async def test_optional_metadata_that_is_malformed_counts_as_absent(name: str, v
     world = World()
     world.op.metadata = {name: value}
     assert (await world.login()).status_code == 303, world.reasons()
-    known = world.oidc.relying_party.discovery.known
+    known = world.oidc.relying_party.connection.discovery.known
     assert known is not None
     assert getattr(known, name) in {None, False, ()}
 

@@ -235,7 +235,7 @@ async def test_of_ten_thousand_sessions_only_those_that_are_due_are_read() -> No
         due = now + (300_000 if number < 5 else 3_600_000 + number * 1000)
         identity = Identity(issuer=ISSUER, subject="alice" if number < 5 else f"user-{number}")
         tokens = TokenSet(access_token=f"at-of-{number}", refresh_token="rt-for-ever", expires_at=due)
-        vault = world.oidc.relying_party.vault.seal(tokens, identity)
+        vault = world.oidc.relying_party.connection.vault.seal(tokens, identity)
         until = now + 86_400_000
         record = SessionRecord(created_at=now, absolute_expires_at=until, identity=identity, logged_in_at=now, vault=vault)
         key = session_key(new_session_id())

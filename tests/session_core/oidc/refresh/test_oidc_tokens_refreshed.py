@@ -423,7 +423,7 @@ class TestKeys:
         """The same application, restarted with other keys."""
         other = World(handlers=HANDLERS, sharing=world)
         for party in other.oidc.relying_parties:
-            party.vault = TokenVault(SealingKeys(keys))
+            party.connection.vault = TokenVault(SealingKeys(keys))
         other.oidc.tokens.refresh.store._vault = other.oidc.relying_parties.vault
         other.browser = other.new_browser(cookies=world.browser.cookies)
         return other
