@@ -64,11 +64,9 @@ class WebRequest:
             if not message.get("more_body"):
                 return
 
-    async def session(self, *, extends: bool = True) -> SessionHandle[Any]:
-        """Return the loaded session of the request. `extends`: whether this counts as use. Raises `StoreUnavailableError`."""
+    async def session(self) -> SessionHandle[Any]:
+        """Return the loaded session of the request. Raises `StoreUnavailableError`."""
         handle: SessionHandle[Any] = self.scope[SCOPE_KEY]
-        if not extends:
-            handle.extends = False
         return await handle.load()
 
 

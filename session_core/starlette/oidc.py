@@ -13,7 +13,7 @@ from session_core.oidc.routes.auth_headers import with_auth_headers
 from session_core.oidc.routes.login import login_routes
 from session_core.oidc.routes.logout import logout_routes
 from session_core.oidc.routes.route import NoSuchProviderError
-from session_core.oidc.routes.session_status import status_routes
+from session_core.oidc.routes.session_state import session_routes
 from session_core.starlette.middleware import sessions_of
 from session_core.stores.deadlines import open_request_time
 
@@ -48,7 +48,7 @@ class OidcRoutes:
         self.tokens = AccessTokens(self.relying_parties)
         self._routes: dict[tuple[str, str, bool], Route] = {
             (route.method, route.path, route.by_provider): route
-            for route in (*login_routes(self.relying_parties), *logout_routes(self.relying_parties), *status_routes())
+            for route in (*login_routes(self.relying_parties), *logout_routes(self.relying_parties), *session_routes())
         }
         for route in self._routes.values():
             if not route.session and route.method == "POST":

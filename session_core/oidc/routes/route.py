@@ -32,8 +32,6 @@ class Route(NamedTuple):
     session: bool = False
     """Whether it uses the session. The others read no cookie, so any site may send their requests."""
     by_provider: bool = False
-    extends: bool = True
-    """Whether a request counts as use of the session."""
 
 
 def party_at(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:

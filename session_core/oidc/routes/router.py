@@ -12,13 +12,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.params import FromPath
 
-from session_core.litestar.outside import TOUCH
 from session_core.litestar.problem import litestar_response
 from session_core.oidc.routes.auth_headers import with_auth_headers
 from session_core.oidc.routes.login import login_routes
 from session_core.oidc.routes.logout import logout_routes
 from session_core.oidc.routes.route import NoSuchProviderError
-from session_core.oidc.routes.session_status import status_routes
+from session_core.oidc.routes.session_state import session_routes
 from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class AuthHeaders(ASGIMiddleware):
 
 def oidc_router(relying_parties: RelyingParties, application: SessionApplication[Any]) -> Router:
     """Return the routes under /auth."""
-    routes = [*login_routes(relying_parties), *logout_routes(relying_parties), *status_routes()]
+    routes = [*login_routes(relying_parties), *logout_routes(relying_parties), *session_routes()]
     return Router(
         path="/auth",
         route_handlers=[litestar_handler(route, relying_parties, application) for route in routes],
@@ -80,9 +79,7 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
         http_method=route.method,
         status_code=route.status,
         # Without the session no cookie is read, so none can be abused: the request may come from anywhere.
-        opt={"session": True, TOUCH: route.extends}
-        if route.session
-        else {"session": False, "cross_site": route.method == "POST"},
+        opt={"session": True} if route.session else {"session": False, "cross_site": route.method == "POST"},
         summary=route.summary or None,
         include_in_schema=bool(route.summary),
     )(handler)

@@ -1,0 +1,43 @@
+"""The address by which a single-page application learns who is logged in, and for how long; asking extends nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from session_core.asgi.answers import problem
+from session_core.asgi.middleware import SCOPE_KEY
+from session_core.asgi.web import JSON, PROBLEM, Response
+from session_core.errors import LoginRequiredError
+from session_core.oidc.routes.route import Route
+
+if TYPE_CHECKING:
+    from session_core.asgi.web import WebRequest
+    from session_core.oidc.relying_parties import RelyingParties
+
+__all__ = ("session_routes",)
+
+_UNAUTHORIZED: Final = 401
+
+
+def session_routes() -> list[Route]:
+    """Return the routes."""
+    return [Route("GET", "/session", session_state, summary="Who is logged in, and for how long", session=True)]
+
+
+async def session_state(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Return the user and the whole seconds that are left, or 401 as a problem: never a redirect. It is no use of the session."""
+    del provider_id
+    request.scope[SCOPE_KEY].extends = False
+    session = await request.session()
+    identity, expires_at, ends_at = session.identity, session.idle_expires_at, session.absolute_expires_at
+    left = 0 if expires_at is None else expires_at - relying_parties.sessions.clock.now()
+    if identity is None or ends_at is None or left <= 0:
+        return Response(problem(LoginRequiredError()), status_code=_UNAUTHORIZED, media_type=PROBLEM)
+    state = {
+        "authenticated": True,
+        "expires_in": left // 1000,
+        "absolute_expires_in": (ends_at - relying_parties.sessions.clock.now()) // 1000,
+        "issuer": identity.issuer,
+        "subject": identity.subject,
+    }
+    return Response(state, media_type=JSON)
