@@ -20,7 +20,7 @@ import structlog
 from session_core.connections.watched import WatchedSession, WatchedSessions
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.sessions.record import UndecodableError
-from session_core.sessions.snapshot import STALE, Snapshot, origin_of, snapshot_of
+from session_core.sessions.snapshot import STALE, Snapshot, lineage_of, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -204,7 +204,7 @@ class ConnectionWatch:
             if stored is not None:
                 with suppress(UndecodableError):
                     newest = snapshot_of(stored)
-                    if origin_of(newest) == session.origin:
+                    if lineage_of(newest) == session.lineage:
                         self._move(session, newest)
                         return
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, Protocol
 
-from session_core.sessions.snapshot import origin_of
+from session_core.sessions.snapshot import lineage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,11 +33,11 @@ class Watched(Protocol):
 class WatchedSession:
     """A session with open connections."""
 
-    __slots__ = ("connections", "expires_at", "key", "origin")
+    __slots__ = ("connections", "expires_at", "key", "lineage")
 
-    def __init__(self, key: str, origin: object, expires_at: int) -> None:
+    def __init__(self, key: str, lineage: object, expires_at: int) -> None:
         self.key = key
-        self.origin = origin
+        self.lineage = lineage
         self.expires_at = expires_at
         self.connections: set[Watched] = set()
 
@@ -73,7 +73,7 @@ class WatchedSessions:
         key = snapshot.key
         session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[key] = WatchedSession(key, origin_of(snapshot), snapshot.expires_at)
+            session = self._sessions[key] = WatchedSession(key, lineage_of(snapshot), snapshot.expires_at)
             heappush(self._expiring, (snapshot.expires_at, key))
             if self._name_of is not None:
                 self._keys[self._name_of(key)] = key

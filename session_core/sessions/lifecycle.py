@@ -22,7 +22,7 @@ from session_core.recent import Recent
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
-from session_core.sessions.snapshot import STALE, Snapshot, entry_of, origin_of, snapshot_of
+from session_core.sessions.snapshot import STALE, Snapshot, entry_of, lineage_of, snapshot_of
 from session_core.sessions.store_order import Moment
 from session_core.sessions.turns import in_turns
 from session_core.sessions.writer import Change, SessionWriter
@@ -259,7 +259,7 @@ class SessionLifecycle(Generic[D]):
             if newest is not None:
                 if key == snapshot.key:
                     return snapshot
-                if origin_of(newest) == origin_of(snapshot):
+                if lineage_of(newest) == lineage_of(snapshot):
                     return Snapshot(key, STALE, newest.expires_at, newest.record)
                 break
             found = (await trace(self.store, [key])).get(key)

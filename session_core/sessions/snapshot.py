@@ -12,7 +12,7 @@ from session_core.stores.base import Entry
 if TYPE_CHECKING:
     from session_core.stores.base import StoredSession
 
-__all__ = ("STALE", "Snapshot", "entry_of", "origin_of", "snapshot_of")
+__all__ = ("STALE", "Snapshot", "entry_of", "lineage_of", "snapshot_of")
 
 STALE: Final = -1
 """The version of a record that is older than the store's."""
@@ -48,7 +48,7 @@ def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None 
     return Entry(data, expires_at, identity.user_key, identity.op_session_key, rank)
 
 
-def origin_of(snapshot: Snapshot) -> object:
+def lineage_of(snapshot: Snapshot) -> object:
     """What a regenerated session has in common with the one before, and no other session: its login, or its beginning."""
     record = snapshot.record
     user = record.identity.user_key if record.identity is not None else None

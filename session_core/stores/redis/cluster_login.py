@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Final
 from session_core.errors import StoreUnavailableError
 from session_core.stores.deadlines import step_deadline
 from session_core.stores.redis import scripts
-from session_core.stores.redis.layout import decode_record, decode_reservation, key_of, member_of, owner_bytes, pointed_to
+from session_core.stores.redis.layout import decode_reservation, key_of, member_of, owner_bytes, pointed_to, read_record
 from session_core.stores.redis.link import gather_all
 from session_core.stores.redis.steps import expect
 
@@ -121,7 +121,7 @@ class SteppedLogins:
                     leads[member] = there
                 elif (reservation := decode_reservation(value)) is not None:
                     reserved[member] = reservation
-                elif (stored := decode_record(key_of(member), value, now)) is not None and stored.entry.user == entry.user:
+                elif (stored := read_record(key_of(member), value, now)) is not None and stored.entry.user == entry.user:
                     live[member] = stored.entry.rank
 
         def newest(member: bytes) -> bytes:

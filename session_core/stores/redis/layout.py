@@ -35,8 +35,19 @@ from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoredSession
 
 __all__ = (
-    "INDEX_CELL_MS", "TRACE_BYTES", "Layout", "decode_record", "decode_reservation", "decode_trace",
-    "encode_record", "is_in_use", "key_of", "member_of", "owner_bytes", "pointed_to", "pointer_to",
+    "INDEX_CELL_MS",
+    "TRACE_BYTES",
+    "Layout",
+    "decode_reservation",
+    "decode_trace",
+    "encode_record",
+    "is_in_use",
+    "key_of",
+    "member_of",
+    "owner_bytes",
+    "pointed_to",
+    "pointer_to",
+    "read_record",
 )  # fmt: skip
 
 EPOCH_MS: Final = 1_577_836_800_000
@@ -154,7 +165,7 @@ def encode_record(version: int, entry: Entry) -> bytes:
     return numbers + owners + entry.data
 
 
-def decode_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
+def read_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
     """Return the session in a value, or None where it holds none that lives `now`."""
     if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None

@@ -50,7 +50,7 @@ from session_core.stores.redis import scripts
 from session_core.stores.redis.cluster import ClusterLink
 from session_core.stores.redis.cluster_login import SteppedLogins
 from session_core.stores.redis.connection import report_outage
-from session_core.stores.redis.layout import TRACE_BYTES, Layout, decode_record, decode_trace, key_of, member_of, owner_bytes
+from session_core.stores.redis.layout import TRACE_BYTES, Layout, decode_trace, key_of, member_of, owner_bytes, read_record
 from session_core.stores.redis.link import gather_all, link_to_one, portions
 from session_core.stores.redis.steps import RedisSteps
 from session_core.stores.redis.url import parse_redis_url
@@ -108,7 +108,7 @@ class RedisStore:
     async def load(self, key: str) -> StoredSession | None:
         """See `SessionStore.load`."""
         value = await self._link.get(self._layout.prefix + member_of(key))
-        return decode_record(key, value, self._clock.now())
+        return read_record(key, value, self._clock.now())
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -162,7 +162,7 @@ class RedisStore:
         async for portion in self._steps.values(self._layout.index(index)):
             now = self._clock.now()
             for member, value in portion:
-                stored = decode_record(key_of(member), value, now)
+                stored = read_record(key_of(member), value, now)
                 if stored is not None and _belongs(stored.entry, index):
                     found.append(stored)
         return found
@@ -187,7 +187,7 @@ class RedisStore:
                 values = await self._link.read(some)
                 now = self._clock.now()
                 for name, value in zip(some, values, strict=True):
-                    stored = decode_record(self._layout.session_key(name), value, now)
+                    stored = read_record(self._layout.session_key(name), value, now)
                     if stored is not None:
                         yield stored
 

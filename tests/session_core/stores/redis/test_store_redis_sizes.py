@@ -10,7 +10,7 @@ import pytest
 from session_core.identity import op_session_key, user_key
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.redis.layout import decode_record, encode_record, key_of, member_of
+from session_core.stores.redis.layout import encode_record, key_of, member_of, read_record
 from session_core.stores.redis.store import RedisStore
 from session_core.testing import FakeClock
 from tests.support.redis_servers import RedisServer
@@ -118,7 +118,7 @@ def test_every_record_comes_back(version: int, expires_at: int) -> None:
     ranks = (0, -1, -(2**40), 1_577_836_800_000, 2**41, 2**52)
     for user, op_session, rank in itertools.product(owners, owners, ranks):
         entry = Entry(b"\x00data", expires_at, user, op_session, rank)
-        stored = decode_record("key", encode_record(version, entry), -1)
+        stored = read_record("key", encode_record(version, entry), -1)
         assert stored is not None
         assert (stored.version, stored.entry) == (version, entry)
 
