@@ -12,20 +12,28 @@ from session_core.litestar.checks import refuse_in_cached_dependency
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from litestar import Litestar
     from litestar.connection import ASGIConnection
     from litestar.types import Scope
 
+    from session_core.application import SessionApplication
     from session_core.litestar.outside import OutsideSessions
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("KeepsSessions", "loaded_session_of", "session_of")
+__all__ = ("KeepsSessions", "application_in", "loaded_session_of", "session_of")
 
 
 class KeepsSessions(ABC):  # noqa: B024 - the plugin, which is built on this module
-    """What `session_of` has to know of the plugin."""
+    """What `session_of` and the commands need of the plugin, without importing it."""
 
+    application: SessionApplication[Any]
     outside: OutsideSessions | None = None
     """Gives a session where our middleware does not stand; None when nothing in the application could ask for it there."""
+
+
+def application_in(app: Litestar) -> SessionApplication[Any]:
+    """Return the sessions of an application. Raises `ConfigurationError` where it has no `SessionPlugin`."""
+    return _plugin_in(app).application
 
 
 def session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> Coroutine[Any, Any, SessionHandle[Any]]:
@@ -52,10 +60,7 @@ def loaded_session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) ->
 
 
 def _outside_of(scope: Any) -> OutsideSessions:  # noqa: ANN401 - a scope that is written to
-    plugin = next((plugin for plugin in scope["litestar_app"].plugins if isinstance(plugin, KeepsSessions)), None)
-    if plugin is None:
-        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
-        raise ConfigurationError(msg)
+    plugin = _plugin_in(scope["litestar_app"])
     if plugin.outside is None:
         msg = (
             f"the route {scope['path']} does not use the session: inject it, guard the route, or give the handler "
@@ -63,3 +68,11 @@ def _outside_of(scope: Any) -> OutsideSessions:  # noqa: ANN401 - a scope that i
         )
         raise ConfigurationError(msg)
     return plugin.outside
+
+
+def _plugin_in(app: Litestar) -> KeepsSessions:
+    plugin = next((plugin for plugin in app.plugins if isinstance(plugin, KeepsSessions)), None)
+    if plugin is None:
+        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
+        raise ConfigurationError(msg)
+    return plugin

@@ -15,8 +15,8 @@ from litestar import Litestar
 
 from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.identity import Identity
+from session_core.litestar.access import application_in
 from session_core.litestar.env_file import rotate_secret
-from session_core.litestar.plugin import SessionPlugin
 from session_core.litestar.posture import routes_posture, session_problems
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_commands(cli: click.Group) -> None:
 
 def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T]]) -> T:
     """Run `work` with the application's store open; an outage is one clear line."""
-    plugin = app.plugins.get(SessionPlugin)
+    plugin = application_in(app)
 
     # What an application needs for its listeners: an audit trail, for example.
     context = app.opt.get("command_context", nullcontext)
@@ -222,7 +222,7 @@ def _rotate(env_file: str, name: str, keep: int) -> None:
 @click.command("check")
 def _check(app: Litestar) -> None:
     """Say whether the settings are fit for where the application runs, and print every route with its guards."""
-    plugin = app.plugins.get(SessionPlugin)
+    plugin = application_in(app)
     environment, problems = "session settings", session_problems(plugin.config, plugin.store.capabilities)
     if app_check := app.opt.get("posture_check"):
         environment, app_problems, enforced = app_check()
