@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("KeepsSessions", "application_in", "loaded_session_of", "session_of")
 
 
-class KeepsSessions(ABC):  # noqa: B024 - the plugin, which is built on this module
+class KeepsSessions(ABC):
     """What `session_of` and the commands need of the plugin, without importing it."""
 
     application: SessionApplication[Any]

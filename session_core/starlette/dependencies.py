@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,10 +14,13 @@ from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager
 from session_core.starlette.middleware import sessions_of
 
-try:
+if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
-except ModuleNotFoundError:  # a plain ASGI application, which has no use for this module
-    HTTPConnection = Any  # type: ignore[assignment, misc]
+else:
+    try:
+        from starlette.requests import HTTPConnection
+    except ModuleNotFoundError:  # a plain ASGI application, which has no use for this module
+        HTTPConnection = Any
 
 __all__ = (
     "get_session", "get_sessions", "requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role",
