@@ -74,8 +74,9 @@ class OidcRoutes:
             await response(scope, receive, send)
 
     async def _answer(self, sessions: StarletteSessions[Any], path: str, scope: Scope, receive: Receive) -> Response:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         head, _, name = path.strip("/").partition("/")
+        # Of the other routes a GET has effects: a login begins, a code is used up.
+        method = "GET" if scope["method"] == "HEAD" and head == "session" else scope["method"]
         route = self._routes.get((method, f"/{head}", bool(name)))
         if route is None:
             allowed = [known for known in ("GET", "POST") if (known, f"/{head}", bool(name)) in self._routes]
