@@ -147,6 +147,7 @@ def settings_for(url: str, op: HostileOp, database: Path, **overrides: Any) -> S
         "oidc_issuer": op.issuer,
         "oidc_client_id": CLIENT_ID,
         "oidc_client_secret": SecretStr(CLIENT_SECRET),
+        "limit_logins": 0,
         "_env_file": None,
     }
     further = overrides.pop("further", ())

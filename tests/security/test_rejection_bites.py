@@ -32,7 +32,7 @@ async def test_a_sound_application_passes(site: Site) -> None:
 
 
 async def test_an_accepted_token_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(id_token, "check_issuer", lambda *_: None)
+    monkeypatch.setattr(id_token, "check_issuer", lambda claims, *_: claims["iss"])
     for state in BEFORE:
         with pytest.raises(AssertionError, match="answered 200"):
             await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch", states=[state])
@@ -109,7 +109,7 @@ async def test_a_login_that_stays_although_the_answer_is_an_error_is_found(site:
         reason = "iss_mismatch"
         raise AuthorizationResponseError(reason)
 
-    monkeypatch.setattr(id_token, "check_issuer", lambda *_: None)
+    monkeypatch.setattr(id_token, "check_issuer", lambda claims, *_: claims["iss"])
     monkeypatch.setattr(SessionHandle, "login", log_in_and_refuse)
     with pytest.raises(AssertionError, match="in the answer: "):
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch")
