@@ -175,15 +175,17 @@ class StoreUnavailableError(StoreError):
     """The store did not answer. The session is neither ended nor logged out by it.
 
     `not_applied`: the step has changed nothing and never will. Otherwise it may have been made, and only the answer is missing.
+    `kind` is the class and the code of the driver's error, where they are known: for the log, so no message, which quotes values.
     """
 
     code = "store_unavailable"
     status_code = 503
     title = "The session store is unavailable, please try again shortly"
 
-    def __init__(self, *args: object, not_applied: bool = False) -> None:
+    def __init__(self, *args: object, not_applied: bool = False, kind: str = "") -> None:
         super().__init__(*args)
         self.not_applied = not_applied
+        self.kind = kind
 
 
 class SessionGoneError(StoreError):

@@ -258,7 +258,7 @@ class GuardedStore:
         """Tell of an outage. The contract: any exception of a store that is none of the library's is one, and raised as such."""
         if isinstance(error, SessionCoreError):
             if tell and isinstance(error, StoreUnavailableError):
-                await self._on_outage("unavailable")
+                await self._on_outage(error.kind or "unavailable")
             return
         late = isinstance(error, TimeoutError)
         kind = type(error).__name__  # alone: a driver's message may quote values

@@ -65,7 +65,7 @@ class ConnectionLostError(Exception):
 
 def unavailable(reason: str, *, not_applied: bool = False) -> StoreUnavailableError:
     """Return an outage. `reason` is ours or a server's code, never a server's message: those quote keys and values."""
-    return StoreUnavailableError(f"the Redis session store is unavailable ({reason})", not_applied=not_applied)
+    return StoreUnavailableError(f"the Redis session store is unavailable ({reason})", not_applied=not_applied, kind=reason)
 
 
 def report_outage(reason: str) -> NoReturn:

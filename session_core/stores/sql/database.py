@@ -141,7 +141,7 @@ class SqlDatabase:
         """Return the outage that an error is, by its kind alone: messages of drivers quote values."""
         kind = "too late" if isinstance(error, Late) else kind_of(error)
         msg = f"the {self.driver.dialect} session store is unavailable ({kind}){advice_for(error)}"
-        return StoreUnavailableError(msg, not_applied=not_applied)
+        return StoreUnavailableError(msg, not_applied=not_applied, kind=kind)
 
     async def _start(
         self,

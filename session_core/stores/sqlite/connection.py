@@ -56,7 +56,7 @@ def unavailable(error: Exception) -> StoreUnavailableError:
     The error has been raised by a read, or its transaction has been undone.
     """
     kind = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    return StoreUnavailableError(f"the sqlite session store is unavailable ({kind})", not_applied=True)
+    return StoreUnavailableError(f"the sqlite session store is unavailable ({kind})", not_applied=True, kind=kind)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

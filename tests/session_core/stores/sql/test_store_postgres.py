@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.guarded import GuardedStore
 from session_core.stores.sql.statements import LOAD
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
@@ -127,8 +128,15 @@ class TestPostgresServer:
         await engine.dispose()
         await store.close()
 
-    @pytest.mark.parametrize("change", ["nodb", "nohost", "nologin"])
-    async def test_a_server_that_refuses_is_an_outage(self, postgres_url: str, change: str) -> None:
+    @pytest.mark.parametrize(
+        ("change", "kind"),
+        [
+            ("nodb", "InvalidCatalogNameError 3D000"),
+            ("nohost", "ConnectionRefusedError ECONNREFUSED"),
+            ("nologin", "InvalidAuthorizationSpecificationError 28000"),
+        ],
+    )
+    async def test_a_server_that_refuses_is_an_outage(self, postgres_url: str, change: str, kind: str) -> None:
         """Its address and password are not in the message."""
         url = {
             "nodb": postgres_url.replace("/postgres?", "/missing?"),
@@ -140,3 +148,13 @@ class TestPostgresServer:
             await store.open()
         assert "secret" not in str(caught.value)
         await store.close()
+        told: list[str] = []
+
+        async def tell(reason: str) -> None:
+            told.append(reason)
+
+        guarded = GuardedStore(SqlStore(url, timeout=2), timeout=2, on_outage=tell)
+        with pytest.raises(StoreUnavailableError):
+            await guarded.open()
+        await guarded.close()
+        assert told == [kind]
