@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import httpx2
 import pytest
 from litestar import Litestar, MediaType, get, post
+from litestar.enums import RequestEncodingType
+from litestar.params import Body, FromQuery
 from litestar.response import Redirect
 from playwright.sync_api import Browser
 
 from session_core import Identity, Session, SessionPlugin, SystemClock
 from session_core.guards import requires_login
 from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.oidc.tokens.vault import TokenSet
 from session_core.sealing import SealingKeys
 from session_core.testing import FakeClock
 from tests.e2e.test_browser_form_post import listen, served
@@ -20,6 +24,8 @@ from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, FakeOp
 from tests.support.sessions import AppSession, make_config
 
 pytestmark = pytest.mark.e2e
+LONG = "x" * 9000
+"""An ID token that does not fit into an address everywhere."""
 STRICT = {"content-security-policy": "default-src 'self'; form-action 'self'"}
 
 
@@ -56,9 +62,15 @@ def site() -> Iterator[str]:
     async def arrived() -> str:
         return "<title>beyond</title>"
 
+    @post("/end")
+    async def hand_over_posted(data: Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]) -> Redirect:
+        return Redirect(beyond if data["id_token_hint"] == LONG else "/refused", status_code=302)
+
     @post("/sign-in")
-    async def sign_in(session: Session[AppSession]) -> None:
-        await session.login(Identity(issuer=issuer, subject="alice"))
+    async def sign_in(session: Session[AppSession], long: FromQuery[bool] = False) -> None:
+        user = Identity(issuer=issuer, subject="alice")
+        tokens = TokenSet(access_token="at", id_token=LONG, provider="default")
+        await session.login(user, vault=plugin.relying_party.vault.seal(tokens, user) if long else b"")
 
     login = OidcConfig(
         providers=[OidcProvider(issuer=issuer, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, allow_http=True)],
@@ -66,14 +78,15 @@ def site() -> Iterator[str]:
         sealing=SealingKeys([b"k" * 32]),
         transport=httpx2.MockTransport(op.handle),
     )
+    plugin = OidcPlugin(login)
     app = Litestar(
         [forms, guarded, send_guarded, sign_in],
-        plugins=[SessionPlugin(make_config(public_url=url)), OidcPlugin(login)],
+        plugins=[SessionPlugin(make_config(public_url=url)), plugin],
         response_headers=STRICT,
         openapi_config=None,
         logging_config=None,
     )
-    at_provider = Litestar([hand_over, arrived], openapi_config=None, logging_config=None)
+    at_provider = Litestar([hand_over, hand_over_posted, arrived], openapi_config=None, logging_config=None)
     with served(app, application), served(at_provider, provider):
         yield url
 
@@ -91,12 +104,13 @@ def test_a_form_that_needs_a_login_reaches_the_provider_behind_the_provider(brow
         context.close()
 
 
-def test_a_logout_reaches_the_provider_behind_the_provider(browser: Browser, site: str) -> None:
+@pytest.mark.parametrize("long", ["false", "true"], ids=["by address", "by form"])
+def test_a_logout_reaches_the_provider_behind_the_provider(browser: Browser, site: str, long: str) -> None:
     context = browser.new_context(base_url=site)
     try:
         page = context.new_page()
         page.goto("/forms")
-        page.evaluate("""async () => await fetch("/sign-in", {method: "POST"})""")
+        page.evaluate("""async long => await fetch(`/sign-in?long=${long}`, {method: "POST"})""", long)
         page.get_by_role("button", name="Log out").click()
         page.wait_for_url("**/beyond")
     finally:

@@ -1,4 +1,4 @@
-"""Apple's client secret: a short-lived token that the application signs itself; asks nobody."""
+"""Apple's client secret: a short-lived token that the application signs itself; sends nothing."""
 
 from __future__ import annotations
 

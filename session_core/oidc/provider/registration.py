@@ -89,7 +89,7 @@ class Registration:
     """Whether the member `user` of a response with `form_post` is a claim for `on_login`, where no other has that name. Apple
     sends the user's name there, at the first login alone. The browser brings it and nothing signs it: never decide by it."""
     accept_code_injection_without_pkce: bool = False
-    """Log in without PKCE, for providers that refuse it. The risk: whoever gets hold of another user's code can log in with it
+    """Log in without PKCE, for providers that refuse it. The risk: a thief of another user's code can log in with it
     here (RFC 9700 2.1.1); the nonce of an ID token prevents that only where it is checked."""
     allow_http: bool = False
     """Accept http for a provider on a loopback address: development only."""
