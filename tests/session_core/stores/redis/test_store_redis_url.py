@@ -33,6 +33,8 @@ pytestmark = pytest.mark.anyio
         ("valkey://:pass@host/3", [("host", 6379)]),
         ("valkeys+sentinel://a/main?ssl_check_hostname=false", [("a", 26379)]),
         ("valkey+cluster://a", [("a", 6379)]),
+        ("rediss://default:pass@app-kv-12345.kv.vercel-storage.com:34567", [("app-kv-12345.kv.vercel-storage.com", 34567)]),
+        ("rediss://default:pass@eu1-app-12345.upstash.io:6379", [("eu1-app-12345.upstash.io", 6379)]),
         ("unix:///run/redis.sock", [("/run/redis.sock", 0)]),
         ("redis+unix://user:p%40ss@/run/my%20redis.sock?db=3", [("/run/my redis.sock", 0)]),
         ("valkey+unix:///run/valkey.sock?db=0&prefix=shop:", [("/run/valkey.sock", 0)]),

@@ -273,6 +273,13 @@ def test_tls_to_a_mysql(option: str, expected: tuple[ssl.VerifyMode, bool]) -> N
     assert tls_of(parse_mysql_url(f"{MY}?{option}").arguments) == expected
 
 
+@pytest.mark.parametrize("option", ["sslaccept=strict", 'ssl={"rejectUnauthorized":true}'])
+def test_the_url_that_planetscale_shows(option: str) -> None:
+    arguments = parse_mysql_url(f"mysql://name:pscale_pw_secret@aws.connect.psdb.cloud/shop?{option}").arguments
+    assert (arguments["host"], arguments["port"], arguments["database"]) == ("aws.connect.psdb.cloud", 3306, "shop")
+    assert tls_of(arguments) == (ssl.CERT_REQUIRED, True)
+
+
 def test_certificates_for_a_mysql(tmp_path: Path) -> None:
     roots, key = certificate_for_loopback(tmp_path)
     assert tls_of(parse_mysql_url(f"{MY}?ssl_ca={roots}").arguments) == (ssl.CERT_REQUIRED, True)
