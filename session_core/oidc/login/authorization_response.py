@@ -45,7 +45,7 @@ class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
     issuer: str | None
     error: str | None
     user: str | None = None
-    """What Apple posts at a first login: JSON, of at most 1024 characters, that nothing signs."""
+    """What Apple posts at a first login: JSON, of at most 1024 bytes, that nothing signs."""
 
     def posted_user(self) -> dict[str, Any] | None:
         """Return `user` as an object, None where there is none or it is malformed."""
@@ -65,7 +65,7 @@ def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
     if error is not None:
         error = error if error in _ERRORS else "provider_error"
     user = params.get("user")
-    if user is not None and len(user) > _MAX_USER:
+    if user is not None and len(user.encode()) > _MAX_USER:
         user = None
     return AuthorizationResponse(state=state, code=params.get("code"), issuer=params.get("iss"), error=error, user=user)
 

@@ -67,7 +67,7 @@ class PostedResponses:
             issuer=response.issuer,
             error=response.error,
             # Not at the cost of the login: with a long code there may be no room for it.
-            user=response.user if len(response.code or "") + len(response.user or "") <= _MAX_CODE else None,
+            user=response.user if len(response.code or "") + len((response.user or "").encode()) <= _MAX_CODE else None,
         )
         cookie = self._cookie(transaction)
         sealed = self._sealing.seal(msgspec.msgpack.encode(posted), context=_context(cookie.name))

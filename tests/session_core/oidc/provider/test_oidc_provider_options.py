@@ -237,6 +237,11 @@ class TestPostedUser:
     async def test_what_is_malformed_counts_as_absent(self, user: str | None) -> None:
         assert "user" not in await self.claims_of_a_login(user, posted_user=True)
 
+    @pytest.mark.parametrize(("count", "kept"), [(200, True), (900, False)])
+    async def test_a_long_name_of_any_script_fits_or_is_left_out(self, count: int, kept: bool) -> None:
+        user = json.dumps({"name": {"firstName": "\U0001f600" * count}}, ensure_ascii=False)
+        assert ("user" in await self.claims_of_a_login(user, posted_user=True)) == kept
+
     async def test_not_otherwise(self) -> None:
         assert "user" not in await self.claims_of_a_login(self.USER)
 
