@@ -19,7 +19,7 @@ from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme, Server
+from litestar.openapi.spec import Server
 from pydantic import SecretStr
 
 from app import NAME
@@ -42,7 +42,6 @@ from app.web.public_address import PublicAddress
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
-from session_core.cookies import cookie_name
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
@@ -252,13 +251,6 @@ async def _ask_provider(login: OidcPlugin) -> None:
 
 
 def _openapi(settings: Settings) -> OpenAPIConfig:
-    cookie = settings.session_cookie or cookie_name("session", settings.public_url)
-    scheme = SecurityScheme(
-        type="apiKey",
-        name=cookie,
-        security_scheme_in="cookie",
-        description="The session cookie; GET /auth/login begins the login that sets it.",
-    )
     return OpenAPIConfig(
         title=NAME,
         version="1",
@@ -266,6 +258,4 @@ def _openapi(settings: Settings) -> OpenAPIConfig:
         # JSON and YAML alone: the pages that Litestar can serve load their scripts from another host.
         render_plugins=[JsonRenderPlugin(path="/"), YamlRenderPlugin()],
         servers=[Server(url=base_url_of(settings.public_url).of("/"))],
-        components=Components(security_schemes={"session": scheme}),
-        security=[{"session": []}],
     )

@@ -31,6 +31,7 @@ D = TypeVar("D", bound=msgspec.Struct)
 _MOST_SESSIONS_PER_USER: Final = 1000
 
 RoleResolver: TypeAlias = "Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]"
+UserLoader: TypeAlias = "Callable[[Identity, Any], Any]"
 DeviceReader: TypeAlias = Callable[[Any], Device]
 """Called with the framework's own request or WebSocket object."""
 
@@ -100,6 +101,15 @@ class SessionConfig(Generic[D]):
     asked in every guarded request, so that a role that was taken away is gone at once."""
     is_active: Callable[[Identity], bool | Awaitable[bool]] | None = None
     """Whether a logged-in user may still act; asked by every guard. A disabled user is refused with the next request."""
+    load_user: UserLoader | None = None
+    """The application's user of an identity, or None for one it does not know; gets the identity and the connection, and may be
+    async. `request.user` is then this user and `request.auth` the identity, both None for a visitor: loaded once per request, and
+    again after a login in the handler. The guards refuse an identity without a user. On routes that take the connection or have
+    guards."""
+    request_session: str | None = None
+    """For code written for Litestar's own sessions: the name of a field of type `dict[str, Any]`. `request.session` is then a
+    dict of the fields that were set and of this field's items, and each key that a handler changes is saved by itself. On routes
+    that take the connection or have guards."""
     device: DeviceReader | None = None
     """Where a client comes from; by default its address as the server sees it, and its User-Agent."""
     login_path: str = "/auth/login"
@@ -144,6 +154,7 @@ class SessionConfig(Generic[D]):
         if self.on_conflict not in {"refuse", "last_write_wins"}:
             msg = "on_conflict must be 'refuse' or 'last_write_wins'"
             raise ConfigurationError(msg)
+        self._check_request_session()
         self.secrets_generated = not self.secrets
         """Whether the secret lives only as long as this process."""
         self.signer = CookieSigner(self.secrets or (random.token_urlsafe(32),))
@@ -154,6 +165,15 @@ class SessionConfig(Generic[D]):
             refuse_conflicts=self.on_conflict == "refuse",
         )
         self.resolved_cookie = self.cookie.resolve(self.public_url)
+
+    def _check_request_session(self) -> None:
+        name = self.request_session
+        if name is not None and not isinstance(getattr(self.data_type(), name, None), dict):
+            msg = (
+                f"request_session={name!r} must name a field of {self.data_type.__name__} that holds a dict, for example "
+                "`other: dict[str, Any] = {}`"
+            )
+            raise ConfigurationError(msg)
 
     def __repr__(self) -> str:
         # The generated one would print secrets and the store's password.

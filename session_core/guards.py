@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import msgspec
 
 from session_core import rules
-from session_core.errors import AccessDeniedError
+from session_core.errors import AccessDeniedError, ForbiddenError
 from session_core.extras import extra
 
 with extra("litestar", "litestar", wanted="session_core.guards"):
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
 
+    from session_core.config import SessionConfig
+    from session_core.identity import Identity
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role")
@@ -88,8 +90,14 @@ async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rule
         return
     session = await session_of(connection)
     plugin = plugin_of(connection)
+
+    async def with_user(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
+        if config.load_user is not None and connection.scope.get("user") is None:  # the application does not know it
+            raise ForbiddenError
+        await rule(session, identity, config)
+
     try:
-        await rules.check(session, rule, plugin.config, plugin.events)
+        await rules.check(session, with_user, plugin.config, plugin.events)
     except AccessDeniedError as error:
         if connection.scope["type"] == ScopeType.WEBSOCKET:
             raise WebSocketException(detail=error.title, code=_WEBSOCKET_CODES + error.status_code) from error

@@ -20,6 +20,7 @@ from session_core.litestar.access import KeepsSessions
 from session_core.litestar.checks import check_handler
 from session_core.litestar.cors import cors_disagreements
 from session_core.litestar.dependency import provide_session
+from session_core.litestar.idioms import ConnectionIdioms
 from session_core.litestar.internals import inject_directly
 from session_core.litestar.middleware import (
     LITESTAR_DISCONNECTS,
@@ -27,6 +28,7 @@ from session_core.litestar.middleware import (
     SameOriginMiddleware,
     vary_on_cookie,
 )
+from session_core.litestar.openapi import describe, describe_application
 from session_core.litestar.outer_layers import keep_out_of_cache, may_ask_outside
 from session_core.litestar.outside import TOUCH, OutsideSessions
 from session_core.litestar.problem import error_response
@@ -78,6 +80,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         """Whether a route refuses requests of other sites."""
         self._outside = OutsideSessions(SessionServices(config, self.lifecycle, self, None))
         self._same_origin_middleware = SameOriginMiddleware(self.application.same_origin)
+        asked = config.load_user is not None or config.request_session is not None
+        self._idioms = ConnectionIdioms(config, self) if asked else None
         self._session_middleware: dict[tuple[bool, bool, bool], LitestarSessionMiddleware] = {}
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
@@ -100,6 +104,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         if not knows_layers():
             app_config.before_send.append(self._reach_outside())
         keep_out_of_cache(app_config)
+        describe_application(app_config, self.config)
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
@@ -119,20 +124,23 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
                 handler.app.before_send.append(self._reach_outside())
         direct = inject_directly(route)
         for handler in handlers:
-            added: list[Any] = []
-            judged = is_state_changing(handler) and not handler.opt.get("cross_site")
-            self._judges = self._judges or judged
-            if not self._serves(handler):
-                if judged:
-                    added.append(self._same_origin_middleware)
-            else:
-                added.append(self._middleware(judged=judged, direct=direct, extends=handler.opt.get(TOUCH) is not False))
-                if forbid_cache(handler):
-                    _log.warning("response cache switched off: the route uses the session", path=route.path)
+            describe(handler, uses=self._serves(handler))
+            added = self._added(handler, route.path, direct=direct)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
             if added:
                 # A new list: handlers share theirs with the copies that other routes were made from.
                 handler.middleware = [*added, *(handler.middleware or ())]
+
+    def _added(self, handler: BaseRouteHandler, path: str, *, direct: bool) -> list[Any]:
+        """Return the middleware that a handler needs of us."""
+        judged = is_state_changing(handler) and not handler.opt.get("cross_site")
+        self._judges = self._judges or judged
+        if not self._serves(handler):
+            return [self._same_origin_middleware] if judged else []
+        if forbid_cache(handler):
+            _log.warning("response cache switched off: the route uses the session", path=path)
+        sessions = self._middleware(judged=judged, direct=direct, extends=handler.opt.get(TOUCH) is not False)
+        return [sessions] if self._idioms is None else [sessions, self._idioms]
 
     def _middleware(self, *, judged: bool, direct: bool, extends: bool) -> LitestarSessionMiddleware:
         """Return the one middleware for all routes of a kind."""
@@ -145,7 +153,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         return found
 
     def _serves(self, handler: BaseRouteHandler) -> bool:
-        return self.config.middleware_on == "all_routes" or uses_session(handler)
+        return self.config.middleware_on == "all_routes" or uses_session(handler, by_connection=self._idioms is not None)
 
     def _reach_outside(self) -> Callable[[Message, Scope], Awaitable[None]]:
         """Have `session_of` give a session outside of our middleware, too; return the hook that does to responses what it needs.

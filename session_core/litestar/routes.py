@@ -19,6 +19,7 @@ __all__ = (
 
 PUBLIC: Final = "exclude_from_auth"
 """The option, on any layer, that makes routes public."""
+_CONNECTIONS = frozenset({"request", "socket", "scope"})
 _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -32,11 +33,12 @@ def resolved(handler: BaseRouteHandler, name: str) -> Any:  # noqa: ANN401 - wha
     return getattr(handler, f"resolve_{name}")() if knows_layers() else getattr(handler, name)
 
 
-def uses_session(handler: BaseRouteHandler) -> bool:
+def uses_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> bool:
     """Whether a request for this handler may need the session.
 
     Yes for `opt={"session": True}`, for any guard (it may ask for it) but ours on a public route, and when the handler or one of
-    its dependencies, however deep, takes a session. `opt={"session": False}` says no.
+    its dependencies, however deep, takes a session; `by_connection`: or the connection, which leads to `user` and `session`.
+    `opt={"session": False}` says no.
     """
     chosen = handler.opt.get("session")
     if chosen is not None:
@@ -44,7 +46,7 @@ def uses_session(handler: BaseRouteHandler) -> bool:
     guards = resolved(handler, "guards")
     if is_public(handler):
         guards = [guard for guard in guards if not is_session_guard(guard)]
-    return bool(guards) or takes_session(handler)
+    return bool(guards) or takes_session(handler, by_connection=by_connection)
 
 
 def is_public(handler: BaseRouteHandler) -> bool:
@@ -88,15 +90,15 @@ def forbid_cache(handler: BaseRouteHandler) -> bool:
     return True
 
 
-def takes_session(handler: BaseRouteHandler) -> bool:
-    """Whether the handler or one of its dependencies, however deep, takes a session."""
+def takes_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> bool:
+    """Whether the handler or one of its dependencies, however deep, takes a session; `by_connection`: or the connection."""
     dependencies = resolved(handler, "dependencies")
     pending = list(handler.parsed_fn_signature.parameters.items())
     seen: set[str] = set()
     while pending:
         name, field = pending.pop()
         provider = dependencies.get(name)
-        if field.is_subclass_of(SessionHandle) or is_ours(provider):
+        if field.is_subclass_of(SessionHandle) or is_ours(provider) or (by_connection and name in _CONNECTIONS):
             return True
         if provider is not None and name not in seen:
             seen.add(name)

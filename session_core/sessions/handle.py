@@ -81,6 +81,8 @@ class SessionHandle(Generic[D]):
     """Whether reading counts as use; False for what asks by itself, as a page that polls does."""
     snapshot: Snapshot | None = None
     """The session as it was read or last written; None for a visitor without a stored session."""
+    identity_changed: Callable[[], Awaitable[None]] | None = None
+    """Called after a login and after a logout, by the layer that shows the user to the handler."""
     _draft: Draft[D] | None = None
     _fresh: D | None = None
     """The data of a visitor, who needs no draft before something is written."""
@@ -218,6 +220,10 @@ class SessionHandle(Generic[D]):
             msg = f"session data must be a {self._lifecycle.codec.data_type.__name__}"
             raise SessionDataError(msg)
         self._loaded_draft().data = value
+
+    def fresh_data(self) -> D:
+        """Return the data that a new session has."""
+        return self._lifecycle.codec.fresh()
 
     @property
     def changed(self) -> bool:
@@ -357,6 +363,8 @@ class SessionHandle(Generic[D]):
                 new_id=new_id,
             )
         self._enter(session_id, snapshot)
+        if self.identity_changed is not None:
+            await self.identity_changed()
 
     async def regenerate(self) -> None:
         """Give the session a new id at once, in one atomic step; the old id is dead. Nothing to do for a visitor."""
@@ -383,6 +391,8 @@ class SessionHandle(Generic[D]):
         self.session_id = None
         self.cookie_action = "delete"
         self._adopt(None)
+        if self.identity_changed is not None:
+            await self.identity_changed()
 
     async def was_revoked(self) -> bool:
         """Whether this browser presents a session that was ended from elsewhere, as opposed to one that expired.

@@ -1,0 +1,107 @@
+"""What the OpenAPI schema says about sessions: the cookie on guarded routes, and the errors of the library."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Components, Operation, SecurityScheme
+from litestar.types import Empty
+
+from session_core.litestar.routes import is_public, is_state_changing, session_guards
+
+if TYPE_CHECKING:
+    from litestar.config.app import AppConfig
+    from litestar.handlers import BaseRouteHandler
+
+    from session_core.config import SessionConfig
+
+__all__ = ("PublicOperation", "SessionProblem", "describe", "describe_application")
+
+_SCHEME: Final = "session"
+_DESCRIPTIONS: Final = {
+    401: "No user is logged in, or the login is not recent or strong enough",
+    403: "The user may not do this, or another site sent the request",
+    409: "Another request changed the same field of the session",
+    503: "The session store does not answer",
+}
+
+
+class SessionProblem(msgspec.Struct):
+    """The problem details (RFC 9457) of an error of the library."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """The stable code of the error."""
+    fields: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Of a conflict: the fields of the session."""
+    max_age: int | msgspec.UnsetType | None = msgspec.UNSET
+    """Of a step-up: how old the login may be, in seconds."""
+    acr_values: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Of a step-up: the authentication context classes of which one is needed."""
+
+
+_PROBLEMS: Final = {
+    status: ResponseSpec(
+        data_container=SessionProblem,
+        description=description,
+        generate_examples=False,
+        media_type="application/problem+json",  # type: ignore[arg-type]
+    )
+    for status, description in _DESCRIPTIONS.items()
+}
+
+
+def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> None:
+    """Add the security scheme to the components of the application's schema."""
+    if app_config.openapi_config is None:
+        return
+    ours = Components(
+        security_schemes={
+            _SCHEME: SecurityScheme(
+                type="apiKey",
+                name=config.resolved_cookie.name,
+                security_scheme_in="cookie",
+                description=f"The session cookie; GET {config.login_path} begins the login that sets it.",
+            )
+        },
+    )
+    theirs = app_config.openapi_config.components
+    # The application's own come last: they win.
+    described = copy(app_config.openapi_config)  # the default one is shared by all applications
+    described.components = [ours, *(theirs if isinstance(theirs, list) else [theirs])]
+    app_config.openapi_config = described
+
+
+def describe(handler: BaseRouteHandler, *, uses: bool) -> None:
+    """Have the operation of a handler say whether it needs the cookie, and what the library answers. `uses`: the session."""
+    if not isinstance(handler, HTTPRouteHandler):
+        return
+    guarded = bool(session_guards(handler)) and not is_public(handler)
+    statuses = {401, 403, 409, 503} if guarded else {409, 503} if uses else set()
+    if is_state_changing(handler) and not handler.opt.get("cross_site"):
+        statuses.add(403)
+    ours = {status: _PROBLEMS[status] for status in sorted(statuses)}
+    handler.responses = {**ours, **(handler.responses or {})}
+    if guarded:
+        if not any(_SCHEME in requirement for requirement in handler.resolve_security()):
+            handler.security = [*(handler.security or ()), {_SCHEME: []}]
+            handler._resolved_security = Empty  # noqa: SLF001 - asked for just now; nothing else makes Litestar forget it
+    elif handler.operation_class is Operation:
+        handler.operation_class = PublicOperation
+
+
+@dataclass
+class PublicOperation(Operation):
+    """An operation that needs no login, also where the application's schema asks for one on all."""
+
+    def __post_init__(self) -> None:
+        """Say so, where the application says nothing about this operation."""
+        if self.security is None:
+            self.security = []
