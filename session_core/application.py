@@ -59,7 +59,7 @@ class SessionApplication(Generic[D]):
             timeouts=config.timeouts,
             clock=config.clock,
             events=self.events,
-            max_sessions_per_user=config.limit_on(self.store),
+            limits=config.login_limits(self.store, self.events),
             patience=config.store_timeout,
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )

@@ -16,6 +16,7 @@ from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
 from session_core.events import EventListener
 from session_core.identity import Identity
+from session_core.sessions.login_limits import LoginLimits, UserLimit
 from session_core.sessions.record import DataCodec, Device
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores import SessionStore, open_store
@@ -23,6 +24,7 @@ from session_core.trusted_origins import OriginRule, TrustedOrigins
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
+    from session_core.events import Events
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("SessionConfig",)
@@ -65,10 +67,17 @@ class SessionConfig(Generic[D]):
     accept_weak_store: bool = False
     """Whether a store may be used for what it cannot promise: a login with OpenID Connect on one whose claims are not atomic, any
     session on one that is eventually consistent. Each promise that is lost is in the log at start (`store.weak`)."""
-    max_sessions_per_user: int = 0
-    """A login above this number ends the user's oldest session. 0 means no limit of the application's own: then the library's
+    max_sessions_per_user: UserLimit = 0
+    """A login above this number ends the user's oldest session. A function of the identity, which may be async, gives each user a
+    limit of its own. 0 means no limit of the application's own: then the library's
     applies, 1,000, so that one user cannot fill the store. A service account that needs more gets more by a higher number. A
     store that is not atomic keeps no limit."""
+    on_limit: Literal["evict", "refuse"] = "evict"
+    """What a login above `max_sessions_per_user` does: it ends the oldest session, or it is refused with `SessionLimitError`, and
+    the user has to log out elsewhere first. Exact, however many logins come at once."""
+    new_device_events: bool = False
+    """Whether a login emits `login.new_device` when no live session of the user has the same user agent; costs one look at the
+    user's sessions for each login."""
     max_anonymous_per_client: int = 0
     """How many sessions without a login one client address may begin within an hour; 429 above that. 0 means no limit. Needs
     `device` behind a proxy: without it all clients of the proxy count as one."""
@@ -131,7 +140,10 @@ class SessionConfig(Generic[D]):
         """`trusted_origins`, checked."""
         self.base = base_url_of(self.public_url)
         """Origin and path of our own pages."""
-        if self.max_sessions_per_user < 0:
+        if self.on_limit not in {"evict", "refuse"}:
+            msg = "on_limit must be 'evict' or 'refuse'"
+            raise ConfigurationError(msg)
+        if isinstance(self.max_sessions_per_user, int) and self.max_sessions_per_user < 0:
             msg = "max_sessions_per_user must be 0 (no limit of your own) or more, for example 5"
             raise ConfigurationError(msg)
         if self.max_anonymous_per_client < 0:
@@ -179,9 +191,18 @@ class SessionConfig(Generic[D]):
         # The generated one would print secrets and the store's password.
         return f"SessionConfig({self.data_type.__name__}, cookie={self.resolved_cookie.name!r})"
 
-    def limit_on(self, store: SessionStore) -> int:
-        """Return how many sessions a user may have on a store; 0 where it cannot keep a limit."""
-        return self.max_sessions_per_user or (_MOST_SESSIONS_PER_USER if store.capabilities.atomic else 0)
+    def login_limits(self, store: SessionStore, events: Events) -> LoginLimits:
+        """Return the limit of sessions for each user on a store, which keeps none where it is not atomic."""
+        return LoginLimits(
+            store,
+            self.clock,
+            events,
+            self.max_sessions_per_user,
+            most=_MOST_SESSIONS_PER_USER if store.capabilities.atomic else 0,
+            on_limit=self.on_limit,
+            new_device_events=self.new_device_events,
+            patience=self.store_timeout,
+        )
 
     def make_store(self) -> SessionStore:
         """Return the configured store, opened by URL when it is one (not yet connected)."""

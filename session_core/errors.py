@@ -153,6 +153,17 @@ class PlainHttpRequestError(CrossSiteRequestError):
     title = "This site was opened over plain http, please open its https address"
 
 
+class SessionLimitError(AccessDeniedError):
+    """The user has as many sessions as allowed, and `on_limit="refuse"`: the login did not happen."""
+
+    code = "session_limit"
+    status_code = 403
+    title = "You are logged in on as many devices as allowed: log out on one of them first"
+
+    def __init__(self) -> None:
+        super().__init__("the user has as many sessions as allowed")
+
+
 class TooManyRequestsError(AccessDeniedError):
     """One client did something more often than it may. `retry_after` is in seconds."""
 

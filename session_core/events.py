@@ -42,6 +42,7 @@ EventName: TypeAlias = Literal[
     "login.succeeded",
     "login.failed",
     "login.silent_failed",
+    "login.new_device",
     "logout.local",
     "logout.backchannel",
     "logout.frontchannel",

@@ -71,11 +71,11 @@ class SessionServices:
         self.device = config.device
         self._clock = config.clock
 
-    def set_cookie(self, text: str, absolute_expires_at: int) -> bytes:
+    def set_cookie(self, text: str, absolute_expires_at: int, persistent: bool | None) -> bytes:  # noqa: FBT001 - a fact
         """Return the value of the header that gives a browser its id, or the ids of which one is live."""
         # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
         max_age = max(1, -(-(absolute_expires_at - self._clock.now()) // 1000))
-        return self.cookie.set_header(self.signer.sign(text), max_age)
+        return self.cookie.set_header(self.signer.sign(text), max_age, persistent=persistent)
 
 
 class Exchange:

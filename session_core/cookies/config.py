@@ -133,20 +133,19 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     former: tuple[ResolvedCookie, ...] = ()
     known_former: bool = False
 
-    def set_header(self, value: str, max_age_seconds: int | None) -> bytes:
+    def set_header(self, value: str, max_age_seconds: int | None, *, persistent: bool | None = None) -> bytes:
         """Return the value of the Set-Cookie header that sets the cookie; `value` is percent-encoded here.
 
-        `max_age_seconds` is ignored by a cookie that is not persistent; `None` and a negative number mean "until the
-        browser closes" and "already over". Raises `ConfigurationError` above 4096 bytes, the least that every browser
-        keeps (RFC 6265 6.1), and for text that is no Unicode.
+        `max_age_seconds` is ignored by a cookie that is not persistent, as `persistent` says or else the configuration. `None`
+        and a negative number mean "until the browser closes" and "already over". Raises `ConfigurationError` above 4096 bytes,
+        the least that every browser keeps (RFC 6265 6.1), and for text that is no Unicode.
         """
         encoded = encode_component(value)
         if encoded is None:
             msg = f"the value for cookie {self.name} is not encodable as UTF-8"
             raise ConfigurationError(msg)
-        age = (
-            "" if max_age_seconds is None or not self.persistent else f"; Max-Age={min(max(0, max_age_seconds), LONGEST_SECONDS)}"
-        )
+        kept = self.persistent if persistent is None else persistent
+        age = "" if max_age_seconds is None or not kept else f"; Max-Age={min(max(0, max_age_seconds), LONGEST_SECONDS)}"
         header = f"{self.name}={encoded}{age}{self._attributes}".encode("ascii")
         if len(header) > _MAX_HEADER_BYTES:
             msg = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from litestar.enums import ScopeType
@@ -53,14 +53,18 @@ class ConnectionIdioms(ASGIMiddleware):
         mapping = SessionMapping(session, self._config.request_session)
         scope["session"] = mapping.content()
 
+        started = False
+
         async def send_saved(message: Message) -> None:
+            nonlocal started
             # A handler that has failed: what it changed goes with its other work.
-            if message["type"] in STARTS and message.get("status", 0) < _SERVER_ERROR:
+            if message["type"] in STARTS and cast("dict[str, Any]", message).get("status", 0) < _SERVER_ERROR:
                 await mapping.save(scope["session"])
+                started = True
             await send(message)
 
         await next_app(scope, receive, send_saved)
-        if session.response_started:
+        if started:  # of a stream, a background task or a WebSocket
             await mapping.save(scope["session"])
 
     async def _set_user(self, scope: Any, session: SessionHandle[Any]) -> None:  # noqa: ANN401 - a scope that is written to

@@ -52,7 +52,7 @@ _PROBLEMS: Final = {
         data_container=SessionProblem,
         description=description,
         generate_examples=False,
-        media_type="application/problem+json",  # type: ignore[arg-type]
+        media_type="application/problem+json",
     )
     for status, description in _DESCRIPTIONS.items()
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from session_core.sessions.record import Device
     from session_core.sessions.snapshot import Snapshot
     from session_core.sessions.store_order import Moment
+    from session_core.sessions.timeouts import Timeouts
     from session_core.sessions.writer import Change
 
 __all__ = ("CookieAction", "SessionHandle", "SessionSource")
@@ -242,7 +243,8 @@ class SessionHandle(Generic[D]):
             now = lifecycle.clock.now()
             if now - self._confirmed_at > lifecycle.confirm_after:
                 return True
-            if now >= snapshot.expires_at - lifecycle.touch_before and self.extends and lifecycle.touch_due(snapshot):
+            near = now >= snapshot.expires_at - lifecycle.touch_before or snapshot.record.idle
+            if near and self.extends and lifecycle.touch_due(snapshot):
                 return True
         return draft.is_changed()
 
@@ -332,12 +334,17 @@ class SessionHandle(Generic[D]):
         first: Callable[[D], D | None] | None = None,
         vault: bytes = b"",
         begun: Moment | None = None,
+        timeouts: Timeouts | None = None,
+        persistent: bool | None = None,
     ) -> None:
         """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
 
         Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
         same write: where it raises, no login happened and nothing has changed. `vault` is kept for the login layer. See
-        `NewLogin` for `begun`.
+        `NewLogin` for `begun`. `timeouts` are this login's own (a kiosk, "remember me"), of which the touch interval stays the
+        configured one; `persistent` says whether its cookie outlives the browser, whatever `CookieConfig` says.
+
+        Raises `SessionLimitError` where the user has as many sessions as allowed and `on_limit` is "refuse".
         """
         await self.load()
         self._refuse_without_cookie()
@@ -355,7 +362,7 @@ class SessionHandle(Generic[D]):
         with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.login(
                 self.snapshot,
-                NewLogin(identity, self.source.read_device(), vault, begun),
+                NewLogin(identity, self.source.read_device(), vault, begun, timeouts, persistent),
                 change=draft.merged,
                 data=draft.encoded(),
                 first=begin_with,
@@ -484,13 +491,14 @@ class SessionHandle(Generic[D]):
                 self._roll_back(draft)
             raise
 
-    def cookie(self) -> tuple[str, int] | None:
-        """Return what the cookie is to hold, and until when (Unix milliseconds)."""
+    def cookie(self) -> tuple[str, int, bool | None] | None:
+        """Return what the cookie holds, until when (Unix milliseconds), and whether it outlives the browser (None: as usual)."""
         if self.uncertain is not None:
-            return self.uncertain.text(), self._lifecycle.timeouts.absolute_expiry(self._lifecycle.clock.now())
+            return self.uncertain.text(), self._lifecycle.timeouts.absolute_expiry(self._lifecycle.clock.now()), None
         if self.session_id is None or self.snapshot is None:
             return None
-        return self.session_id, self.snapshot.record.absolute_expires_at
+        record = self.snapshot.record
+        return self.session_id, record.absolute_expires_at, record.persistent
 
     def _adopt_found(self, snapshot: Snapshot | None) -> UndecodableError | None:
         """Begin with what was read, or afresh; return why, where it is that the data cannot be read by this version."""

@@ -19,14 +19,15 @@ from session_core.errors import SessionConflictError, SessionGoneError, StoreUna
 from session_core.identity import Identity
 from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
+from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, lineage_of, snapshot_of
 from session_core.sessions.store_order import Moment
-from session_core.sessions.turns import in_turns
 from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
+from session_core.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -59,6 +60,10 @@ class NewLogin(msgspec.Struct, frozen=True):
     device: Device
     vault: bytes = b""
     begun: Moment | None = None
+    timeouts: Timeouts | None = None
+    """Its own lifetimes; None: the configured ones."""
+    persistent: bool | None = None
+    """Whether its cookie outlives the browser; None: as configured."""
 
 
 class NewId:
@@ -72,7 +77,7 @@ class NewId:
 class SessionLifecycle(Generic[D]):
     """The operations on sessions of one application."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all sessions of an application share
         self,
         *,
         store: SessionStore,
@@ -80,7 +85,8 @@ class SessionLifecycle(Generic[D]):
         timeouts: Timeouts,
         clock: Clock,
         events: Events,
-        max_sessions_per_user: int,
+        limits: LoginLimits | None = None,
+        max_sessions_per_user: int = 0,
         patience: float = 2.0,
         confirm_after: float | None = None,
     ) -> None:
@@ -89,7 +95,7 @@ class SessionLifecycle(Generic[D]):
         self.timeouts = timeouts
         self.clock = clock
         self.events = events
-        self._limit = max_sessions_per_user
+        self._limits = limits or LoginLimits(store, clock, events, max_sessions_per_user)
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when this device may begin no further session without a login."""
@@ -200,28 +206,27 @@ class SessionLifecycle(Generic[D]):
         *,
         device: Device,
         identity: Identity | None = None,
-        vault: bytes = b"",
+        login: NewLogin | None = None,
+        limit: int = 0,
         new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
-        """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` does."""
+        """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` does.
+
+        `limit`: how many sessions the user of a login may have; the oldest ends.
+        """
+        if login is None and identity is not None:
+            login = NewLogin(identity, device)
+        identity = login.identity if login else None
         if identity is None and self.admit_anonymous is not None:
             await self.admit_anonymous(device)
         now = self.clock.now()
-        record = SessionRecord(
-            created_at=now,
-            absolute_expires_at=self.timeouts.absolute_expiry(now),
-            data=msgspec.Raw(data),
-            identity=identity,
-            logged_in_at=now if identity else 0,
-            device=device,
-            vault=vault,
-        )
-        expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+        record = self._logged_in(login, now, data) if login else self._anonymous(device, now, data)
+        expires_at = self._expiry(record)
         new_id = new_id or NewId()
         session_id = new_id.session_id = new_session_id()
         key = session_key(session_id)
         try:
-            evicted = await self.store.create(key, entry_of(record, expires_at), limit=self._limit if identity else 0)
+            evicted = await self.store.create(key, entry_of(record, expires_at), limit=limit)
         except StoreUnavailableError as error:
             if await self._find_made(new_id, error) is None:
                 raise
@@ -271,14 +276,15 @@ class SessionLifecycle(Generic[D]):
 
     def touch_due(self, snapshot: Snapshot) -> bool:
         """Whether a session that is used now is to be kept for longer."""
-        if self.clock.now() < snapshot.expires_at - self.touch_before:  # nearly always
+        if not snapshot.record.idle and self.clock.now() < snapshot.expires_at - self.touch_before:  # nearly always
             return False
-        return self.timeouts.touch_due(self.clock.now(), snapshot.expires_at, snapshot.record.absolute_expires_at)
+        record = snapshot.record
+        return self.timeouts.with_idle(record.idle).touch_due(self.clock.now(), snapshot.expires_at, record.absolute_expires_at)
 
     def expiry_after_use(self, snapshot: Snapshot) -> int:
         """When the session expires, given that it is used now and a touch is made only when it is due."""
         if self.touch_due(snapshot):
-            return self.timeouts.expiry(self.clock.now(), snapshot.record.absolute_expires_at)
+            return self._expiry(snapshot.record)
         return snapshot.expires_at
 
     async def regenerate(self, snapshot: Snapshot, change: Change, *, new_id: NewId | None = None) -> tuple[str, Snapshot]:
@@ -308,11 +314,35 @@ class SessionLifecycle(Generic[D]):
         that the browser presented when no session was found under them: what is there, for another version of the application
         perhaps, makes room for the login.
 
-        Raises `SessionGoneError` when the OP has ended the login.
+        Raises `SessionGoneError` when the OP has ended the login, and `SessionLimitError`.
         """
-        new_id = new_id or NewId()
+        await self._refuse_ended(login.identity, login.begun)  # before anything of the session the browser has is touched
+        async with self._limits.admitted(login, snapshot) as limit:
+            return await self._log_in(
+                snapshot,
+                login,
+                change=change,
+                data=data,
+                first=first,
+                unreadable=unreadable,
+                new_id=new_id or NewId(),
+                limit=limit,
+            )
+
+    async def _log_in(
+        self,
+        snapshot: Snapshot | None,
+        login: NewLogin,
+        *,
+        change: Change,
+        data: bytes,
+        first: Callable[[bytes], bytes],
+        unreadable: Sequence[str],
+        new_id: NewId,
+        limit: int,
+    ) -> tuple[str, Snapshot]:
+        """Do so under a limit of the user's sessions; above it the oldest ends."""
         identity, begun = login.identity, login.begun
-        await self._refuse_ended(identity, begun)  # before anything of the session the browser has is touched
         now = self.clock.now()
         new_id.begun = begun
         found = [snapshot] if snapshot is not None else await self._find_unreadable(unreadable)
@@ -321,14 +351,8 @@ class SessionLifecycle(Generic[D]):
 
         def log_in(record: SessionRecord) -> SessionRecord:
             mine = record is not _UNREADABLE and (record.identity is None or identity.is_same_user(record.identity))
-            return SessionRecord(
-                created_at=now,
-                absolute_expires_at=self.timeouts.absolute_expiry(now),
-                data=msgspec.Raw(first(bytes(change(record).data) if mine else other)),
-                identity=identity,
-                logged_in_at=now,
-                device=login.device,
-                vault=login.vault,
+            return msgspec.structs.replace(
+                self._logged_in(login, now, first(bytes(change(record).data) if mine else other)),
                 # What a newer version keeps of the session stays; what it knows of the former login and device goes with them.
                 newer=record.newer.without_below() if mine and record.newer is not None else None,
             )
@@ -336,7 +360,7 @@ class SessionLifecycle(Generic[D]):
         entered: tuple[str, Snapshot] | None = None
         if current is not None:
             try:
-                session_id, new, evicted = await self._rotate(current, log_in, limit=self._limit, new_id=new_id, any_version=True)
+                session_id, new, evicted = await self._rotate(current, log_in, limit=limit, new_id=new_id, any_version=True)
             except SessionGoneError:
                 data = other  # it ended meanwhile: its data must not come back; the login stands on its own
             else:
@@ -345,7 +369,7 @@ class SessionLifecycle(Generic[D]):
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
         if entered is None:
-            entered = await self.begin(first(data), device=login.device, identity=identity, vault=login.vault, new_id=new_id)
+            entered = await self.begin(first(data), device=login.device, login=login, limit=limit, new_id=new_id)
         for another in found[1:]:  # of several cookies: the browser has one session from now on
             await self._end_unreadable(another.key)
         await self._refuse_ended_meanwhile(new_id, entered[1], begun)
@@ -402,7 +426,7 @@ class SessionLifecycle(Generic[D]):
                 raise SessionGoneError
             record = change(current.record)
             now = self.clock.now()
-            expires_at = self.timeouts.expiry(now, record.absolute_expires_at)
+            expires_at = self._expiry(record)
             session_id = new_id.session_id = new_session_id(after=current.key)
             key = session_key(session_id)
             try:
@@ -453,6 +477,28 @@ class SessionLifecycle(Generic[D]):
             if stored is not None:
                 found.append(Snapshot(stored.key, stored.version, stored.entry.expires_at, _UNREADABLE))
         return found
+
+    def _logged_in(self, login: NewLogin, now: int, data: bytes) -> SessionRecord:
+        timeouts = login.timeouts or self.timeouts
+        return SessionRecord(
+            created_at=now,
+            absolute_expires_at=timeouts.absolute_expiry(now),
+            data=msgspec.Raw(data),
+            identity=login.identity,
+            logged_in_at=now,
+            device=login.device,
+            vault=login.vault,
+            idle=login.timeouts.idle if login.timeouts else 0,
+            persistent=login.persistent,
+        )
+
+    def _anonymous(self, device: Device, now: int, data: bytes) -> SessionRecord:
+        absolute_expires_at = self.timeouts.absolute_expiry(now)
+        return SessionRecord(created_at=now, absolute_expires_at=absolute_expires_at, data=msgspec.Raw(data), device=device)
+
+    def _expiry(self, record: SessionRecord) -> int:
+        """When a session that is used now expires."""
+        return self.timeouts.with_idle(record.idle).expiry(self.clock.now(), record.absolute_expires_at)
 
     def _blank(self) -> bytes:
         return self.codec.encode(self.codec.fresh())

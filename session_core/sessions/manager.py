@@ -18,8 +18,8 @@ from session_core.sessions.revocation_marks import mark_revoked
 from session_core.sessions.snapshot import snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
-from session_core.sessions.turns import in_turns
 from session_core.stores.base import SessionIndex
+from session_core.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -193,7 +193,7 @@ class SessionManager:
             handle=handle_of(stored.key),
             identity=record.identity,
             created_at=record.created_at,
-            last_seen_at=max(record.created_at, self.timeouts.last_seen(stored.entry.expires_at)),
+            last_seen_at=max(record.created_at, self.timeouts.with_idle(record.idle).last_seen(stored.entry.expires_at)),
             idle_expires_at=stored.entry.expires_at,
             absolute_expires_at=record.absolute_expires_at,
             device=record.device,

@@ -36,6 +36,10 @@ class Timeouts(msgspec.Struct, frozen=True):
             msg = "the touch interval must not be negative, for example touch_interval=60"
             raise ConfigurationError(msg)
 
+    def with_idle(self, idle: int) -> Timeouts:
+        """Return these timeouts with the idle timeout of one login; 0 stands for the configured one."""
+        return msgspec.structs.replace(self, idle=idle) if idle else self
+
     def absolute_expiry(self, now: int) -> int:
         """When a session that begins `now` ends at the latest."""
         return now + self.absolute * _SECOND

@@ -247,7 +247,7 @@ class SessionWriter:
 
     def _entry(self, before: Snapshot, record: SessionRecord) -> Entry:
         """What is to be stored of what became of a copy."""
-        expires_at = max(before.expires_at, self._timeouts.expiry(self._clock.now(), record.absolute_expires_at))
+        expires_at = max(before.expires_at, _expiry(self._timeouts, self._clock.now(), record))
         return entry_of(record, expires_at, before=before)
 
     def _saved(self, key: str, version: int, record: SessionRecord, entry: Entry) -> Snapshot:
@@ -264,6 +264,10 @@ class SessionWriter:
             return snapshot_of(stored)
         except UndecodableError as error:
             raise SessionGoneError from error
+
+
+def _expiry(timeouts: Timeouts, now: int, record: SessionRecord) -> int:
+    return timeouts.with_idle(record.idle).expiry(now, record.absolute_expires_at)
 
 
 def _changed(base: Snapshot, change: Change) -> SessionRecord | None:

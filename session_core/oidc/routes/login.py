@@ -27,7 +27,7 @@ from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
-from session_core.sessions.turns import together
+from session_core.turns import together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -106,7 +106,7 @@ class SessionTokens:
         expires_at = held.expires_at
         if used:
             now = self._sessions.clock.now()
-            expires_at = max(expires_at, self._sessions.timeouts.expiry(now, record.absolute_expires_at))
+            expires_at = max(expires_at, self._sessions.timeouts.with_idle(record.idle).expiry(now, record.absolute_expires_at))
         version = await self._store.replace(held.key, entry_of(record, expires_at), version=held.version)
         return HeldTokens(held.key, version, expires_at, record, held.identity, tokens)
 

@@ -14,6 +14,7 @@ from litestar.testing import TestClient
 
 from session_core import ConfigurationError, Identity, Session, SessionConfig, SessionPlugin
 from session_core.guards import requires_login
+from session_core.testing import log_in
 from tests.support.sessions import SECRET, client_of, plugin_in
 
 pytestmark = pytest.mark.anyio
@@ -244,6 +245,7 @@ async def test_openapi_says_which_routes_need_the_cookie() -> None:
     config = SessionConfig(Data, secrets=(SECRET,), sweep_interval=0)
     app = Litestar([closed, opened, login], guards=[requires_login], plugins=[SessionPlugin(config)], logging_config=None)
     async with client_of(app) as client:
+        await log_in(client, app, "alice")
         schema = await client.get("/schema/openapi.json")
     assert schema.json()["components"]["securitySchemes"]["session"]["name"] == "session-8000"
     guarded, public = operation(schema, "/closed", "get"), operation(schema, "/open", "get")

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from session_core import SessionPlugin
-from session_core.sessions import turns
+from session_core import SessionPlugin, turns
 from session_core.sessions.record import Device
-from session_core.sessions.turns import in_turns
 from session_core.stores import MemoryStore, StoreCapabilities
+from session_core.turns import in_turns
 from tests.support.sessions import ALICE, AppSession, Recorder, make_config
 
 pytestmark = pytest.mark.anyio

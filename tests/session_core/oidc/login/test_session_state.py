@@ -1,0 +1,50 @@
+"""`GET /auth/session`: who is logged in and for how long, without being a use of the session."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.session_core.oidc.fake_op import ISSUER, World
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_it_says_who_and_for_how_long_and_extends_nothing(world: World) -> None:
+    await world.login()
+    browser = world.browser
+    first = (await browser.get("/auth/session")).json()
+    assert (first["authenticated"], first["issuer"], first["subject"]) == (True, ISSUER, "alice")
+    world.clock.advance(seconds=600)
+    later = await browser.get("/auth/session")
+    assert first["expires_in"] - later.json()["expires_in"] == 600
+    assert first["absolute_expires_in"] - later.json()["absolute_expires_in"] == 600
+    assert later.headers["cache-control"] == "private, no-store"
+    assert "set-cookie" not in later.headers
+    for _ in range(4):  # asked again and again, it ends all the same
+        world.clock.advance(seconds=first["expires_in"] // 4)
+        answer = await browser.get("/auth/session")
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html,application/xhtml+xml", "*/*"])
+async def test_a_visitor_gets_401_and_never_a_redirect(world: World, accept: str) -> None:
+    answer = await world.browser.get("/auth/session", headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+    assert answer.json()["code"] == "login_required"
+    assert "set-cookie" not in answer.headers
+
+
+async def test_a_logout_by_fetch_answers_with_the_address_of_the_provider(world: World) -> None:
+    await world.login()
+    answer = await world.browser.post("/auth/logout", headers={"accept": "application/json"})
+    assert answer.status_code == 200
+    assert "location" not in answer.headers
+    assert answer.json()["logout_url"].startswith(ISSUER)
+    assert (await world.browser.get("/auth/session")).status_code == 401
+    again = await world.browser.post("/auth/logout", headers={"accept": "application/json"})
+    assert again.json() == {"logout_url": None}
