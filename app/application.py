@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 __all__ = ("Application",)
 
 _ONLY_FOR_CHECK = "error: this application was built for `litestar check`, with stand-ins for what is unfit; it cannot serve"
+
+
+_NO_HEAD = re.compile(r"/auth/(?!session\b)")
+"""A HEAD must not begin or finish a login or a logout."""
+
+
+def _without_body(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Answer a HEAD as the GET is answered, headers and length included, without the content (RFC 9110 9.3.2)."""
+
+    async def send_head(message: Any) -> None:  # noqa: ANN401 - as ASGI's own
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
 
 
 class Application(Litestar):
@@ -38,6 +52,9 @@ class Application(Litestar):
             await self._live(scope, receive, send)
         elif self.only_for_check:
             raise RuntimeError(_ONLY_FOR_CHECK)
+        elif scope["type"] == "http" and scope["method"] == "HEAD" and not _NO_HEAD.search(scope["path"]):
+            as_get: Any = {**scope, "method": "GET"}
+            await super().__call__(as_get, receive, _without_body(send))
         else:
             await super().__call__(scope, receive, send)
 

@@ -32,7 +32,7 @@ def note_release(changelog: str, version: str, day: dt.date) -> str:
         message = f"CHANGELOG.md has no section Unreleased, or one for {version} already"
         raise ReleaseError(message)
     if not after.partition("\n## ")[0].strip():
-        message = "CHANGELOG.md says nothing under Unreleased"
+        message = "CHANGELOG.md has nothing under Unreleased"
         raise ReleaseError(message)
     return f"{before}{_UNRELEASED}\n## {version} - {day.isoformat()}\n{after}"
 

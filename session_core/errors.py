@@ -52,11 +52,14 @@ __all__ = (
     "SessionCoreError",
     "SessionDataError",
     "SessionGoneError",
+    "SessionLimitError",
     "StepUpRequiredError",
     "StoreError",
     "StoreUnavailableError",
     "TokenExchangeError",
     "TooManyRequestsError",
+    "UpstreamError",
+    "UpstreamTimeoutError",
 )
 
 
@@ -174,6 +177,21 @@ class TooManyRequestsError(AccessDeniedError):
     def __init__(self, retry_after: int) -> None:
         super().__init__("one client did this too often")
         self.retry_after = retry_after
+
+
+class UpstreamError(SessionCoreError):
+    """A request could not be forwarded: the API is out, or answered with a redirect."""
+
+    code = "upstream"
+    status_code = 502
+    title = "The service behind this address does not answer"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The API was silent for too long."""
+
+    code = "upstream_timeout"
+    status_code = 504
 
 
 class StoreError(SessionCoreError):

@@ -9,15 +9,19 @@ from litestar import delete, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery
 
+from app.routes.account import RECENT_MINUTES
 from app.services import Injected
 from app.session_data import AppSession
 from session_core import Session, Sessions
 from session_core.errors import LoginRequiredError
-from session_core.guards import requires_login
+from session_core.guards import requires_login, requires_recent_login
 from session_core.identity import Identity
 from session_core.oidc import Tokens
 
 __all__ = ("handlers",)
+
+
+_CHANGE = [requires_login, requires_recent_login(minutes=RECENT_MINUTES)]
 
 
 class Me(msgspec.Struct, kw_only=True):
@@ -78,7 +82,7 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
     ]
 
 
-@delete("/api/sessions/{handle:str}", guards=[requires_login], tags=["user"])
+@delete("/api/sessions/{handle:str}", guards=_CHANGE, tags=["user"])
 async def end_session(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> None:
     """End one of the user's own sessions; 404 for another user's."""
     if handle == session.handle:
@@ -87,7 +91,7 @@ async def end_session(handle: FromPath[str], session: Session[AppSession], sessi
         raise NotFoundException
 
 
-@delete("/api/sessions", guards=[requires_login], tags=["user"])
+@delete("/api/sessions", guards=_CHANGE, tags=["user"])
 async def end_sessions(session: Session[AppSession], sessions: Sessions, *, include_current: FromQuery[bool] = False) -> None:
     """Sign out everywhere else, and with `include_current` here as well."""
     await sessions.revoke_all(_identity(session), keep=session.key)

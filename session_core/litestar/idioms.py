@@ -149,6 +149,6 @@ def _encoded(key: object, value: object) -> bytes:
 
 
 def _as_dict(content: Any) -> dict[str, Any]:  # noqa: ANN401 - a struct, dataclass or Pydantic model
-    dump = getattr(content, "model_dump", None)
-    found: dict[str, Any] = dump() if callable(dump) else msgspec.to_builtins(content)
-    return found
+    dump: Any = getattr(content, "model_dump", None)
+    found: Any = msgspec.to_builtins(content) if dump is None else dump()
+    return dict(found)

@@ -102,6 +102,6 @@ class PublicOperation(Operation):
     """An operation that needs no login, also where the application's schema asks for one on all."""
 
     def __post_init__(self) -> None:
-        """Say so, where the application says nothing about this operation."""
+        """Say so, unless the application has said what this operation needs."""
         if self.security is None:
             self.security = []

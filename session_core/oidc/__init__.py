@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 try:
+    import authlib  # noqa: F401 - the login needs it; said here rather than at the first use
+
     from session_core.oidc.batch_config import BatchRefresh
     from session_core.oidc.claim_path import claim_at, names_at
     from session_core.oidc.config import LoginHook, OidcConfig
@@ -31,18 +33,28 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
+    from session_core.oidc.forward import ForwardPlugin, Upstream
     from session_core.oidc.plugin import OidcPlugin, Tokens
 
 __all__ = (
-    "AccessTokens", "BatchRefresh", "ClientKey", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider",
-    "Tokens", "apple_client_secret", "claim_at", "local_return_to", "names_at",
+    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin",
+    "OidcProvider",
+    "Tokens", "Upstream", "apple_client_secret", "claim_at", "local_return_to", "names_at",
 )  # fmt: skip
 
 
+_LITESTAR = {
+    "ForwardPlugin": "session_core.oidc.forward",
+    "OidcPlugin": "session_core.oidc.plugin",
+    "Tokens": "session_core.oidc.plugin",
+    "Upstream": "session_core.oidc.forward",
+}
+
+
 def __getattr__(name: str) -> object:
-    if name not in {"OidcPlugin", "Tokens"}:
+    if name not in _LITESTAR:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    found: object = getattr(import_module("session_core.oidc.plugin"), name)  # needs Litestar
+    found: object = getattr(import_module(_LITESTAR[name]), name)
     globals()[name] = found
     return found

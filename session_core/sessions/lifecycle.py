@@ -212,10 +212,13 @@ class SessionLifecycle(Generic[D]):
     ) -> tuple[str, Snapshot]:
         """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` does.
 
-        `limit`: how many sessions the user of a login may have; the oldest ends.
+        `limit`: how many sessions the user of a login may have; the oldest ends. With `identity` alone that is what the
+        configuration says.
         """
         if login is None and identity is not None:
             login = NewLogin(identity, device)
+            async with self._limits.admitted(login, None) as allowed:
+                return await self.begin(data, device=device, login=login, limit=allowed, new_id=new_id)
         identity = login.identity if login else None
         if identity is None and self.admit_anonymous is not None:
             await self.admit_anonymous(device)

@@ -66,7 +66,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Sealed by the layer that owns it (the relying party's tokens); opaque here."""
     idle: int = msgspec.field(name="e", default=0)
     """The idle timeout of this login in seconds, where it has one of its own."""
-    persistent: bool | None = msgspec.field(name="p", default=None)
+    persistent: bool | None = msgspec.field(name="k", default=None)
     """Whether the cookie outlives the browser; None: as configured."""
     write_id: int = msgspec.field(name="w", default=0)
     """Random per write: no two writes are the same bytes, so a store can tell whether an uncertain write was this one."""

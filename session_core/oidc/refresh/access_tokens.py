@@ -21,6 +21,7 @@ from session_core.errors import (
     TokenExchangeError,
 )
 from session_core.oidc.refresh.refresh import TokenRefresh
+from session_core.oidc.refresh.token_auth import TokenAuth
 from session_core.oidc.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ class AccessTokens:
         lasts = self._is_good(tokens, _ARRIVAL_SECONDS, refused)
         renewal = self._begin_renewal(session, session.key, refused, waiting=not lasts)
         return tokens.access_token if lasts else await self._renewed(renewal, tokens, refused)
+
+    def auth(self, session: SessionHandle[Any], origin: str) -> TokenAuth:
+        """Return what an `httpx2.AsyncClient` takes as `auth`: a fresh token for this origin, another one once after a 401."""
+        return TokenAuth(self, session, origin)
 
     async def userinfo(self, session: SessionHandle[Any]) -> dict[str, Any]:
         """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).

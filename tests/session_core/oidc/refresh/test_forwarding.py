@@ -1,0 +1,209 @@
+"""Calling an API for the user: the `httpx2` authentication, and the forwarding route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import httpx2
+import msgspec
+import pytest
+from litestar import Litestar, get
+from litestar.params import FromQuery
+
+from session_core import ConfigurationError, Session, SessionPlugin
+from session_core.guards import requires_login
+from session_core.oidc import ForwardPlugin, OidcConfig, OidcPlugin, OidcProvider, Tokens, Upstream
+from session_core.sealing import SealingKeys
+from session_core.testing import FakeClock
+from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, FakeOp
+from tests.support.sessions import HANDLERS, AppSession, client_of, make_config
+
+pytestmark = pytest.mark.anyio
+API = "https://api.example"
+SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+
+
+class Api:
+    """An API that accepts the provider's newest access token."""
+
+    def __init__(self) -> None:
+        self.calls: list[httpx2.Request] = []
+        self.refused: set[str] = set()
+        self.answer = httpx2.Response(200, json={"orders": [1]}, headers={"etag": '"1"', "set-cookie": "api=1", "server": "x"})
+        self.fails: Exception | None = None
+
+    async def handle(self, request: httpx2.Request) -> httpx2.Response:
+        self.calls.append(request)
+        if self.fails is not None:
+            raise self.fails
+        if request.headers.get("authorization", "").removeprefix("Bearer ") in {"", *self.refused}:
+            return httpx2.Response(401)
+        return httpx2.Response(self.answer.status_code, headers=self.answer.headers, content=self.answer.content)
+
+
+class Site:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.op, self.api = FakeOp(self.clock), Api()
+        self.op.refreshable = True
+        provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)
+        config = OidcConfig(
+            providers=[provider],
+            public_url="http://127.0.0.1:8000",
+            sealing=SealingKeys([b"k" * 32]),
+            transport=httpx2.MockTransport(self.op.handle),
+        )
+        transport = httpx2.MockTransport(self.api.handle)
+        orders = Upstream(path="/api/orders", url=f"{API}/v1", methods=["GET", "POST"])
+
+        @get("/call")
+        async def call(session: Session[AppSession], tokens: Tokens, where: FromQuery[str] = API) -> int:
+            async with httpx2.AsyncClient(transport=transport, auth=tokens.auth(session, API)) as client:
+                return (await client.get(f"{where}/orders")).status_code
+
+        self.app = Litestar(
+            [*HANDLERS, call],
+            plugins=[
+                SessionPlugin(make_config(clock=self.clock, public_url="http://127.0.0.1:8000")),
+                OidcPlugin(config),
+                ForwardPlugin([orders], guards=[requires_login], transport=transport),
+            ],
+            openapi_config=None,
+            logging_config=None,
+        )
+
+    async def log_in(self, client: httpx.AsyncClient) -> None:
+        started = await client.get("/auth/login", headers=GET_PAGE)
+        answer = self.op.authorize(started.headers["location"])
+        assert (await client.get(answer, headers={**GET_PAGE, "sec-fetch-site": "cross-site"})).status_code == 303
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+@pytest.fixture
+async def browser(site: Site) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(site.app) as client:
+        await site.log_in(client)
+        yield client
+
+
+async def test_the_token_is_fetched_anew_once_after_401(site: Site, browser: httpx.AsyncClient) -> None:
+    assert (await browser.get("/call")).json() == 200
+    old = site.api.calls[-1].headers["authorization"].removeprefix("Bearer ")
+    site.api.refused.add(old)
+    assert (await browser.get("/call")).json() == 200
+    assert len(site.api.calls) == 3
+    assert site.api.calls[-1].headers["authorization"] != f"Bearer {old}"
+
+
+async def test_an_api_that_refuses_every_token_is_asked_twice(site: Site, browser: httpx.AsyncClient) -> None:
+    site.api.answer = httpx2.Response(401)
+    assert (await browser.get("/call")).json() == 401
+    assert len(site.api.calls) == 2
+
+
+@pytest.mark.attack("77")
+async def test_the_token_goes_to_its_own_origin_alone(site: Site, browser: httpx.AsyncClient) -> None:
+    answer = await browser.get("/call", params={"where": "https://evil.example"})
+    assert answer.status_code == 500
+    assert site.api.calls == []
+
+
+async def test_a_request_is_forwarded_with_the_token_and_without_the_cookie(site: Site, browser: httpx.AsyncClient) -> None:
+    answer = await browser.get("/api/orders/7", params={"full": "1"}, headers={**SAME_ORIGIN, "x-own": "1", "accept": "text/csv"})
+    assert (answer.status_code, answer.json()) == (200, {"orders": [1]})
+    assert answer.headers["etag"] == '"1"'
+    assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert "set-cookie" not in answer.headers
+    assert "server" not in answer.headers
+    sent = site.api.calls[-1]
+    assert str(sent.url) == f"{API}/v1/7?full=1"
+    assert sent.headers["authorization"].startswith("Bearer ")
+    assert sent.headers["accept"] == "text/csv"
+    assert {"cookie", "x-own", "sec-fetch-site", "origin"}.isdisjoint(sent.headers)
+
+
+async def test_a_body_is_forwarded_and_other_methods_are_not(site: Site, browser: httpx.AsyncClient) -> None:
+    await browser.post("/api/orders", json={"item": 1}, headers=SAME_ORIGIN)
+    assert msgspec.json.decode(site.api.calls[-1].content) == {"item": 1}
+    assert str(site.api.calls[-1].url) == f"{API}/v1"
+    assert (await browser.delete("/api/orders/7", headers=SAME_ORIGIN)).status_code == 405
+
+
+@pytest.mark.attack("77")
+@pytest.mark.parametrize("path", ["/../admin", "/%2e%2e/admin", "/a/%2e%2e%2f%2e%2e/x", "/a%5c..%5cx", "/%252e%252e/x", "/a%00"])
+async def test_no_path_leads_out_of_the_prefix(site: Site, browser: httpx.AsyncClient, path: str) -> None:
+    url = httpx.URL("http://127.0.0.1:8000").copy_with(raw_path=f"/api/orders{path}".encode())
+    answer = await browser.get(url, headers=SAME_ORIGIN)
+    assert answer.status_code in {404, 405}
+    assert site.api.calls == []
+
+
+@pytest.mark.attack("77")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "none", "origin": "null"},
+    ],
+)
+async def test_no_other_site_reaches_the_api(site: Site, browser: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    assert (await browser.get("/api/orders", headers=headers)).status_code == 403
+    assert site.api.calls == []
+
+
+async def test_a_visitor_reaches_nothing(site: Site) -> None:
+    async with client_of(site.app) as client:
+        assert (await client.get("/api/orders", headers=SAME_ORIGIN)).status_code == 401
+    assert site.api.calls == []
+
+
+@pytest.mark.attack("77")
+async def test_a_redirect_of_the_api_is_not_followed(site: Site, browser: httpx.AsyncClient) -> None:
+    site.api.answer = httpx2.Response(302, headers={"location": "https://evil.example/"})
+    answer = await browser.get("/api/orders", headers=SAME_ORIGIN)
+    assert (answer.status_code, answer.json()["code"]) == (502, "upstream")
+    assert len(site.api.calls) == 1
+
+
+@pytest.mark.parametrize(("fault", "status"), [(httpx2.ConnectError("x"), 502), (httpx2.ReadTimeout("x"), 504)])
+async def test_an_api_that_is_out(site: Site, browser: httpx.AsyncClient, fault: Exception, status: int) -> None:
+    site.api.fails = fault
+    assert (await browser.get("/api/orders", headers=SAME_ORIGIN)).status_code == status
+
+
+async def test_fifty_calls_at_once_refresh_once(site: Site, browser: httpx.AsyncClient) -> None:
+    await browser.get("/api/orders", headers=SAME_ORIGIN)
+    site.api.refused.add(site.api.calls[-1].headers["authorization"].removeprefix("Bearer "))
+    before = site.op.count("/token")
+    answers = await asyncio.gather(*(browser.get("/api/orders", headers=SAME_ORIGIN) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert site.op.count("/token") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "api"}, "plain path"),
+        ({"path": "/api/../x"}, "plain path"),
+        ({"url": "https://user:password@api.example"}, "must have a host"),
+        ({"url": "https://api.example/?q"}, "must have a host"),
+        ({"url": "ftp://api.example"}, "public URL is http"),
+        ({"methods": ["TRACE"]}, "methods must be"),
+        ({"request_headers": ["Cookie"]}, "cannot be forwarded"),
+        ({"response_headers": ["set-cookie"]}, "cannot be forwarded"),
+    ],
+)
+def test_what_would_be_unsafe_is_refused_at_start(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"path": "/api/orders", "url": API, **change}
+    with pytest.raises(ConfigurationError, match=message):
+        Upstream(**given)
