@@ -259,6 +259,19 @@ class TestFromTheProviderInTheBack:
         world.clock.advance(seconds=179)
         assert_refused(await world.send_logout(token))
 
+    @pytest.mark.attack("44")
+    async def test_a_replayed_jti_at_the_largest_tolerance_of_clocks(self) -> None:
+        """A provider whose clock is five minutes ahead: its token passes for the longest time there is."""
+        world = World(provider={"clock_tolerance_seconds": 300})
+        await world.login()
+        now = world.clock.now() // 1000
+        token = world.op.logout_token(iat=now + 300, exp=now + 3600)
+        assert (await world.send_logout(token)).status_code == 200
+        world.clock.advance(seconds=779)
+        await world.login()
+        assert_refused(await world.send_logout(token))
+        assert await world.subject() == "alice"
+
     @pytest.mark.attack("45")
     async def test_an_unknown_sid(self, world: World) -> None:
         assert (await world.send_logout(world.op.logout_token(sid="unknown"))).status_code == 200

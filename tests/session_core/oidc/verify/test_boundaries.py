@@ -11,6 +11,7 @@ import pytest
 
 from session_core.errors import IdTokenError
 from session_core.oidc.logout import logout_token
+from session_core.oidc.verify import id_token
 from session_core.oidc.verify.claims import MAX_SKEW_SECONDS, SKEW_SECONDS, check_audience, check_times
 from session_core.oidc.verify.jws import parse_jws
 from tests.session_core.oidc.fake_op import GONE, World
@@ -81,6 +82,22 @@ async def test_the_edge_of_a_recent_login(age: int, status: int) -> None:
     world = World()
     world.op.auth_time = world.clock.now() // 1000 - age
     assert (await world.login(max_age="60")).status_code == status
+
+
+@pytest.mark.parametrize(("age", "passes"), [(0, True), (12, True), (13, False), (60, False)])
+def test_the_edge_of_a_login_that_must_be_newer_than_its_request(age: int, passes: bool) -> None:
+    """Both times are the provider's, which writes whole seconds: two seconds, and no clock's difference."""
+    expected = id_token.ExpectedIdToken(
+        issuer_of=lambda _: None, client_id="us", algorithms=RSA, jwks_uri="", now=NOW + 1000, nonce=None, access_token="",
+        authenticated_within=10,
+    )  # fmt: skip
+    claims = {"sub": "alice", "iat": NOW, "auth_time": NOW - age}
+    if passes:
+        assert id_token._identity(claims, expected, "https://op.example").subject == "alice"
+        return
+    with pytest.raises(IdTokenError) as raised:
+        id_token._identity(claims, expected, "https://op.example")
+    assert raised.value.reason == "auth_time_too_old"
 
 
 def test_a_logout_token_is_remembered_for_as_long_as_it_could_pass() -> None:

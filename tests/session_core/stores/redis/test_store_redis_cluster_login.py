@@ -88,6 +88,26 @@ async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) 
             assert sorted(found) == sorted(keys), (number, order, results)
 
 
+async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
+    """The login reads the index, then the session moves twice, then the login reads the records.
+
+    A pointer stays for half a minute, also where the caller wants none.
+    """
+    old = new_key()
+    keys = [new_key(after=old), new_key(after=old)]
+    login = new_key()
+    await plugins.plain.create(old, entry("user", 1))
+    store, *_ = plugins.stepped()
+    call = Stepped(store, store.create(login, entry("user", 2), limit=1))
+    for _ in range(2):  # reserved and in the index
+        await call.step()
+    for before, after in ((old, keys[0]), (keys[0], keys[1])):
+        await plugins.plain.rotate(before, after, entry("user", 1), version=1, successor_until=0)
+    await call.to_its_end()
+    assert await call.task == (keys[1],)
+    assert await live(plugins.plain, old, *keys, login) == [login]
+
+
 async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
     for order in orders(3, 3):
         user, old = new_key(), new_key()
