@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from session_core.errors import StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.redis.layout import decode_reservation, member_of
 from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.stepped_commands import Stepped, orders, run_in_order
 from tests.support.redis_servers import RedisCluster, cluster, needed_valkey
@@ -106,6 +108,25 @@ async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
     await call.to_its_end()
     assert await call.task == (keys[1],)
     assert await live(plugins.plain, old, *keys, login) == [login]
+
+
+async def test_a_login_that_fails_takes_its_reservation_back(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other login's: a later one counts what is reserved."""
+    key, token = new_key(), b"12345678"
+    store = plugins.plain
+
+    async def fail(*_: object) -> None:
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(store._steps, "create", fail)
+    with pytest.raises(StoreUnavailableError):
+        await store.create(key, entry("user", 1), limit=1)
+    assert await store._steps.read([member_of(key)]) == [None]
+    await store._stepped_logins._reserve([key], entry("user", 1), token, version=0)
+    await store._steps.withdraw(key, b"87654321")
+    assert decode_reservation((await store._steps.read([member_of(key)]))[0]) == (1, b"")
+    await store._steps.withdraw(key, token)
+    assert await store._steps.read([member_of(key)]) == [None]
 
 
 async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:

@@ -1,0 +1,165 @@
+"""What stands in the index of a user: in which order, for how long, and when a member leaves it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from session_core.ids import new_session_id, session_key
+from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.redis.layout import key_of, member_of
+from session_core.stores.redis.store import RedisStore
+from tests.support.redis_servers import RedisServer
+
+pytestmark = pytest.mark.anyio
+HOUR = 3_600_000
+SMALL = 8
+"""Members up to which nothing is looked at when one enters."""
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def entry(rank: int = 0, *, hours: int = 1) -> Entry:
+    return Entry(b"", now() + hours * HOUR, "user", None, rank)
+
+
+class Index:
+    """The index of one user on a server of its own."""
+
+    def __init__(self, server: RedisServer, store: RedisStore) -> None:
+        self.server = server
+        self.store = store
+        self.name = store._layout.user_index("user")
+
+    async def add(self, number: int = 1, **options: int) -> list[str]:
+        keys = [session_key(new_session_id()) for _ in range(number)]
+        for rank, key in enumerate(keys):
+            await self.store.create(key, entry(rank, **options))
+        return keys
+
+    def expire(self, *keys: str) -> None:
+        """As the server does: without a word to the index."""
+        self.server.admin("DEL", *(self.store._layout.record(key) for key in keys))
+
+    @property
+    def members(self) -> list[str]:
+        found = self.server.admin("ZRANGE", self.name, 0, -1)
+        assert isinstance(found, list)
+        return [key_of(member) for member in found]
+
+    @property
+    def scores(self) -> list[int]:
+        found = self.server.admin("ZRANGE", self.name, 0, -1, "WITHSCORES")
+        assert isinstance(found, list)
+        return [int(score) for score in found[1::2]]
+
+    @property
+    def lives(self) -> int:
+        return int(str(self.server.admin("PTTL", self.name)))
+
+    async def live(self) -> set[str]:
+        return {stored.key for stored in await self.store.find(SessionIndex(user="user"))}
+
+
+@pytest.fixture
+async def index(valkey: RedisServer) -> AsyncIterator[Index]:
+    store = RedisStore(valkey.url)
+    await store.open()
+    yield Index(valkey, store)
+    await store.close()
+
+
+async def test_members_stand_in_the_order_of_entry(index: Index) -> None:
+    keys = await index.add(20)
+    assert index.members == keys
+    assert index.scores == sorted(set(index.scores))
+    # The last one's place stays taken, and one that enters again keeps its own.
+    await index.store.delete(keys[3])
+    await index.store.replace(keys[5], entry(hours=30), version=1)
+    assert [key for key in index.members if key in keys] == [key for key in keys if key in index.members]
+    (last,) = await index.add()
+    assert index.members[-1] == last
+
+
+async def test_a_rotated_session_takes_the_place_of_the_old_one(index: Index) -> None:
+    keys = await index.add(3)
+    new = session_key(new_session_id(after=keys[1]))
+    scores = index.scores
+    await index.store.rotate(keys[1], new, entry(hours=30), version=1, successor_until=now() + 60_000)
+    assert index.members == [keys[0], new, keys[2]]
+    assert index.scores == scores
+    assert index.lives > 30 * HOUR - 1000
+
+
+async def test_an_index_is_kept_for_its_longest_session(index: Index) -> None:
+    await index.add(hours=30)
+    (short,) = await index.add()
+    assert index.lives > 30 * HOUR - 1000
+    new = session_key(new_session_id(after=short))
+    await index.store.rotate(short, new, entry(), version=1, successor_until=now() + 60_000)
+    assert index.lives > 30 * HOUR - 1000
+    await index.add(hours=60)
+    assert index.lives > 60 * HOUR - 1000
+
+
+async def test_a_small_index_is_not_cleaned_by_those_who_enter(index: Index) -> None:
+    dead = await index.add(SMALL - 1)
+    index.expire(*dead)
+    (one,) = await index.add()
+    assert index.members == [*dead, one]
+
+
+async def test_a_large_index_is_cleaned_by_those_who_enter_and_of_nothing_else(index: Index) -> None:
+    live, dead = await index.add(10), await index.add(10)
+    index.expire(*dead)
+    entered = [key for _ in range(40) for key in await index.add()]
+    assert not set(index.members) & set(dead)
+    assert index.members == [*live, *entered]
+    assert await index.live() == {*live, *entered}
+
+
+async def test_a_large_index_that_has_become_small_is_left_alone(index: Index) -> None:
+    keys = await index.add(30)
+    await index.store.delete_by(SessionIndex(user="user"), keep=keys[0])
+    left = await index.add(SMALL - 1)
+    index.expire(left[0])
+    (one,) = await index.add()
+    assert index.members == [keys[0], *left, one] or index.members == [keys[0], *left[1:], one]
+    assert await index.live() == {keys[0], *left[1:], one}
+
+
+async def test_who_lists_removes_what_is_gone_and_nothing_else(index: Index) -> None:
+    keys = await index.add(6)
+    index.expire(*keys[::2])
+    assert await index.live() == set(keys[1::2])
+    assert index.members == keys[1::2]
+    # What has come back under its key meanwhile stays, whoever wants to remove it.
+    await index.store._steps.delist(index.name, [member_of(key) for key in keys])
+    assert index.members == keys[1::2]
+
+
+async def test_who_ends_all_removes_all_but_what_is_kept(index: Index) -> None:
+    keys = await index.add(250)
+    index.expire(*keys[:7])
+    ended = await index.store.delete_by(SessionIndex(user="user"), keep=keys[120])
+    assert set(ended) == {*keys[7:120], *keys[121:]}
+    assert index.members == [keys[120]]
+
+
+async def test_what_a_login_ends_leaves_the_index_at_once(index: Index) -> None:
+    keys = await index.add(4)
+    login = session_key(new_session_id())
+    assert await index.store.create(login, entry(9), limit=3) == (keys[0], keys[1])
+    assert index.members == [keys[2], keys[3], login]
+
+
+async def test_of_one_rank_the_same_one_is_ended_on_every_node(index: Index) -> None:
+    keys = sorted([session_key(new_session_id()) for _ in range(6)], key=member_of)
+    for key in (keys[3], keys[0], keys[5], keys[1], keys[4], keys[2]):
+        await index.store.create(key, entry(7))
+    login = session_key(new_session_id())
+    assert await index.store.create(login, entry(8), limit=4) == tuple(keys[:3])
