@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from session_core.errors import StoreUnavailableError
+from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import decode_reservation, member_of
@@ -127,6 +127,19 @@ async def test_a_login_that_fails_takes_its_reservation_back(plugins: Plugins, m
     assert decode_reservation((await store._steps.read([member_of(key)]))[0]) == (1, b"")
     await store._steps.withdraw(key, token)
     assert await store._steps.read([member_of(key)]) == [None]
+
+
+async def test_a_login_that_is_refused_ends_no_session(plugins: Plugins) -> None:
+    """The session that it moves was written meanwhile: that is seen before there is room made for it."""
+    old, other = new_key(), new_key()
+    store = plugins.plain
+    await store.create(old, entry("anonymous", 1))
+    await store.create(other, entry("user", 1))
+    await store.replace(old, entry("anonymous", 1), version=1)
+    new = new_key(after=old)
+    with pytest.raises(SessionConflictError):
+        await store.rotate(old, new, entry("user", 2), version=1, successor_until=FOREVER, limit=1)
+    assert await live(store, old, new, other) == [old, other]
 
 
 async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
