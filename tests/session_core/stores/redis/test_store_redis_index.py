@@ -10,6 +10,7 @@ import pytest
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import key_of, member_of
+from session_core.stores.redis.steps import Entered
 from session_core.stores.redis.store import RedisStore
 from tests.support.redis_servers import RedisServer
 
@@ -83,6 +84,17 @@ async def test_members_stand_in_the_order_of_entry(index: Index) -> None:
     assert [key for key in index.members if key in keys] == [key for key in keys if key in index.members]
     (last,) = await index.add()
     assert index.members[-1] == last
+
+
+async def test_a_member_that_enters_again_keeps_its_score(index: Index) -> None:
+    """The command is sent again where its answer was lost; a login looks at what has entered before it, and at nothing else."""
+    one, two = member_of(session_key(new_session_id())), member_of(session_key(new_session_id()))
+    steps, until = index.store._steps, now() + HOUR
+    first = await steps.enlist(index.name, one, until)
+    second = await steps.enlist(index.name, two, until)
+    assert second.score > first.score
+    assert await steps.enlist(index.name, one, until) == Entered(first.score, 2)
+    assert await steps.enlist(index.name, two, until) == Entered(second.score, 2)
 
 
 async def test_a_rotated_session_takes_the_place_of_the_old_one(index: Index) -> None:
