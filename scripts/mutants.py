@@ -22,8 +22,10 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
@@ -130,23 +132,31 @@ def main() -> int:
     return 1 if counts["survived"] else 0
 
 
-def mutants_of(file: str, target: Target) -> list[Mutant]:
-    """Return every mutant of a file."""
+def mutants_of(file: str, target: Target) -> list[Callable[[], Mutant | None]]:
+    """Return what makes the mutants of a file, one each; making them takes time, so a sample is chosen first."""
     code = (ROOT / file).read_text(encoding="utf-8")
+    rules = _LUA_RULES if file.endswith(".lua") else _PATTERN_RULES
+    makers: list[Callable[[], Mutant | None]] = [
+        partial(Mutant, file, rule, text, target) for rule, text in _by_rules(code, rules)
+    ]
     if file.endswith(".lua"):
-        return [Mutant(file, rule, text, target) for rule, text in _by_rules(code, _LUA_RULES)]
-    found = [Mutant(file, rule, text, target) for rule, text in _by_rules(code, _PATTERN_RULES)]
+        return makers
     nodes = list(ast_nodes(get_ast(code)))
     for name in sorted(operator_names()):
-        if _SKIPPED.match(name):
-            continue
-        operator: Any = get_operator(name)()
-        places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
-        for place in range(places):
-            mutated = mutate_code(code, operator, place)
-            if mutated is not None and mutated != code:
-                found.append(Mutant(file, name.removeprefix("core/"), mutated, target))
-    return list({mutant.text: mutant for mutant in found}.values())
+        if not _SKIPPED.match(name):
+            operator: Any = get_operator(name)()
+            places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+            makers += [partial(_mutated, file, code, name, place, target) for place in range(places)]
+    return makers
+
+
+def _mutated(file: str, code: str, name: str, place: int, target: Target) -> Mutant | None:
+    operator: Any = get_operator(name)()
+    try:
+        mutated = mutate_code(code, operator, place)
+    except AttributeError:  # Cosmic Ray has no replacement for the dotted name of an exception
+        return None
+    return None if mutated is None or mutated == code else Mutant(file, name.removeprefix("core/"), mutated, target)
 
 
 def _by_rules(code: str, rules: tuple[tuple[str, re.Pattern[str], str], ...]) -> list[tuple[str, str]]:
@@ -165,8 +175,10 @@ def _choose(targets: list[Target], options: argparse.Namespace) -> list[Mutant]:
     for target in targets:
         for file in target.files:
             if fnmatch(file, options.only):
-                found = mutants_of(file, target)
-                chosen += found if not options.sample else chance.sample(found, min(options.sample, len(found)))
+                makers = mutants_of(file, target)
+                chance.shuffle(makers)
+                made = {mutant.text: mutant for maker in makers[: options.sample or None] if (mutant := maker()) is not None}
+                chosen += made.values()
     return chosen
 
 
