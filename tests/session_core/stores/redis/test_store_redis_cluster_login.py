@@ -142,6 +142,22 @@ async def test_a_login_that_is_refused_ends_no_session(plugins: Plugins) -> None
     assert await live(store, old, new, other) == [old, other]
 
 
+async def test_a_login_that_is_refused_in_its_last_step_leaves_no_reservation(plugins: Plugins) -> None:
+    """The session that it moves is written between the first step and the last."""
+    old = new_key()
+    new = new_key(after=old)
+    await plugins.plain.create(old, entry("anonymous", 1))
+    store, *_ = plugins.stepped()
+    call = Stepped(store, store.rotate(old, new, entry("user", 2), version=1, successor_until=FOREVER, limit=1))
+    await call.step()
+    assert decode_reservation((await plugins.plain._steps.read([member_of(new)]))[0]) is not None
+    await plugins.plain.replace(old, entry("anonymous", 1), version=1)
+    await call.to_its_end()
+    assert isinstance(call.task.exception(), SessionConflictError)
+    assert await plugins.plain._steps.read([member_of(new)]) == [None]
+    assert await live(plugins.plain, old) == [old]
+
+
 async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
     for order in orders(3, 3):
         user, old = new_key(), new_key()

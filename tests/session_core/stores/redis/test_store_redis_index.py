@@ -175,3 +175,15 @@ async def test_of_one_rank_the_same_one_is_ended_on_every_node(index: Index) -> 
         await index.store.create(key, entry(7))
     login = session_key(new_session_id())
     assert await index.store.create(login, entry(8), limit=4) == tuple(keys[:3])
+
+
+async def test_a_touch_moves_the_expiry_and_nothing_else(index: Index) -> None:
+    """Of a record in its short form, which holds the times of these decades; a test clock may be beyond them."""
+    key, before = session_key(new_session_id()), Entry(b"data", now() + HOUR, "user", "op", now())
+    await index.store.create(key, before)
+    for hours in (2, 3, 200_000, 400_000):  # the last ones are beyond
+        until = now() + hours * HOUR
+        assert await index.store.touch(key, until)
+        stored = await index.store.load(key)
+        assert stored is not None
+        assert (stored.version, stored.entry) == (1, Entry(b"data", until, "user", "op", before.rank))
