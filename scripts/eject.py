@@ -20,6 +20,7 @@ _FILES: Final = (
     "docs/adr/0009-embedded-provider.md",
     "docs/assets/demo.png",
     "scripts/eject.py",
+    "scripts/from_copier.py",
     "scripts/screenshot.py",
     "tests/app/test_template.py",
 )

@@ -50,6 +50,7 @@ def rename(root: Path, title: str) -> list[str]:
             (r"(?m)^keywords = .*\n", ""),
         ],
         "uv.lock": [(rf'"{old}"', f'"{name}"')],
+        ".devcontainer/devcontainer.json": [(r'"name": ".*"', f'"name": {quoted}')],
         "app/__init__.py": [(r'(?m)^NAME = ".*"$', f"NAME = {quoted}")],
         "zensical.toml": [
             (r'(?m)^site_name = ".*"$', f"site_name = {quoted}"),

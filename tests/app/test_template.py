@@ -132,3 +132,51 @@ def test_a_clone_stays_green(copy: Path, steps: str) -> None:
 def _tests(root: Path) -> list[str]:
     """The tests that know the application: its own, those of the documentation, and whatever the owner has added."""
     return ["tests/app", "tests/docs", "tests/security/test_security_table.py", *map(str, (root / "tests").glob("test_*.py"))]
+
+
+def git(directory: Path, *arguments: str) -> None:
+    command = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "core.hooksPath=/dev/null", *arguments]
+    done = run(directory, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def copier(directory: Path, *arguments: str) -> None:
+    done = run(directory, str(BIN / "copier"), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("demo", [True, False])
+def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(copy: Path, tmp_path: Path, demo: bool) -> None:
+    git(copy, "init", "-q")
+    git(copy, "add", "-A")
+    git(copy, "commit", "-qm", "one")
+    git(copy, "tag", "1.0.0")
+    mine = tmp_path / "my-app"
+    answers = ["--data", "title=Web Shop", "--data", f"demo={str(demo).lower()}", "--data", "store=redis://127.0.0.1:6379/0"]
+    copier(tmp_path, "copy", "--trust", "--defaults", *answers, str(copy), str(mine))
+    assert (mine / "README.md").read_text().startswith("# Web Shop\n")
+    assert tomllib.loads((mine / "pyproject.toml").read_text())["project"]["name"] == "web-shop"
+    assert (mine / "auth_demo").exists() is demo
+    assert (mine / ".env").read_text() == "SESSION_STORE=redis://127.0.0.1:6379/0\n"
+    assert not (mine / "copier.yml").exists()
+    assert not (mine / "tests" / "app" / "test_template.py").exists()
+    assert list(mine.rglob("*.rej")) == []
+
+    data = mine / "app" / "session_data.py"
+    data.write_text(data.read_text() + '    city: str = ""\n')
+    git(mine, "init", "-q")
+    git(mine, "add", "-A")
+    git(mine, "commit", "-qm", "mine")
+    newer = copy / "app" / "session_data.py"
+    newer.write_text(newer.read_text().replace("    visits: int = 0\n", "    visits: int = 0\n    of_the_template: int = 0\n"))
+    git(copy, "commit", "-qam", "two")
+    git(copy, "tag", "2.0.0")
+    copier(mine, "update", "--trust", "--defaults")
+    merged = data.read_text()
+    assert "of_the_template" in merged
+    assert "    city: str" in merged
+    assert "<<<<<<<" not in merged
+    assert (mine / "README.md").read_text().startswith("# Web Shop\n")
+    assert (mine / "auth_demo").exists() is demo
