@@ -17,6 +17,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e")
 _FILES: Final = (
+    "copier.yml",
+    "{{_copier_conf.answers_file}}.jinja",
     "docs/adr/0009-embedded-provider.md",
     "docs/assets/demo.png",
     "scripts/eject.py",
