@@ -16,7 +16,19 @@ from tests.support.tutorial import follow_tutorial
 
 BIN = Path(sys.executable).parent
 _LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "var", "__pycache__", "node_modules", ".*_cache", ".env", "dist", "build", "site", ".hypothesis", "results"
+    ".git",
+    ".venv",
+    "var",
+    "__pycache__",
+    "node_modules",
+    ".*_cache",
+    ".cache",
+    ".env",
+    "dist",
+    "build",
+    "site",
+    ".hypothesis",
+    "results",
 )
 _PITCH = "never lose a write"
 
