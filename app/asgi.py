@@ -44,6 +44,7 @@ from app.web.security_headers import SecurityHeaders
 from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
+from session_core.litestar.online import OnlineCheck
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 from session_core.sessions.record import Device
@@ -61,6 +62,8 @@ __all__ = ("create_app",)
 _MAX_BODY = 64 * 1024
 _FLUSH_SECONDS = 0.75
 _COMMAND_SECONDS = 10.0
+_CLOCK_SECONDS = 10
+"""Clocks that differ by more are reported; a minute apart, tokens are refused."""
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app")
 
 
@@ -123,6 +126,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         opt={
             "posture_check": lambda: posture(judged),
             "command_context": lambda: _commanding(services),
+            "online_check": lambda: _check_online(services),
         },
     )
     app.state["services"] = services
@@ -242,6 +246,23 @@ async def _commanding(services: Services) -> AsyncIterator[None]:
     finally:
         await services.audit.close(_COMMAND_SECONDS)
         await services.database.close()
+
+
+async def _check_online(services: Services) -> list[OnlineCheck]:
+    """Ask the database whether it answers, is migrated and has our time."""
+    database = services.database
+    await database.open()
+    try:
+        await database.ping()
+        checks = [OnlineCheck("database", good=True, detail=f"revision {await database.revision()}")]
+        if (now := await database.now()) is not None:
+            ahead = services.clock.now() / 1000 - now
+            checks.append(OnlineCheck("clock", good=abs(ahead) <= _CLOCK_SECONDS, detail=f"{ahead:+.0f} s from the database"))
+    except DatabaseUnavailableError as error:
+        checks = [OnlineCheck("database", good=False, detail=str(error))]
+    finally:
+        await database.close()
+    return checks
 
 
 async def _ask_provider(login: OidcPlugin) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ("Database", "DatabaseUnavailableError", "make_engine", "migrate", "newest_revision", "why_unavailable")
 
 _TIMEOUT: Final = 5.0
+_NOW: Final = {"postgresql": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
 _CLOSE_SECONDS: Final = 0.5
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _REVISION: Final = re.compile(r"(?m)^(revision|down_revision)(?:: [^=]+)? = [\"']([^\"']+)[\"']")
@@ -100,6 +101,17 @@ class Database:
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             message = "the database does not answer"
             raise DatabaseUnavailableError(message) from error
+
+    async def now(self) -> float | None:
+        """Return the database's time in Unix seconds; None where it is this machine's (SQLite), or cannot be had."""
+        query = _NOW.get(make_url(self.url).get_backend_name())
+        if query is None:
+            return None
+        try:
+            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+                return float(await connection.scalar(text(query)) or 0)
+        except (SQLAlchemyError, OSError, TimeoutError):
+            return None
 
     def _opened(self) -> AsyncEngine:
         if self._engine is None:

@@ -17,6 +17,7 @@ from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.identity import Identity
 from session_core.litestar.access import application_in
 from session_core.litestar.env_file import rotate_secret
+from session_core.litestar.online import check_online
 from session_core.litestar.posture import routes_posture, session_problems
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def add_commands(cli: click.Group) -> None:
     # Litestar's own kind of group hands the application to commands that ask for it.
     kind = cast("type[click.Group]", getattr(cli, "group_class", None) or click.Group)
     group = kind("sessions", help="List, show and end sessions; secrets; counts.")
-    for command in (_list, _show, _revoke, _revoke_all, _prune, _stats, _generate_secret, _rotate, _refresh_tokens):
+    ending = (_revoke, _revoke_all, _revoke_before)
+    for command in (_list, _show, *ending, _prune, _stats, _generate_secret, _rotate, _refresh_tokens):
         group.add_command(command)
     cli.add_command(group)
     cli.add_command(_check)
@@ -156,6 +158,24 @@ def _revoke_all(app: Litestar, issuer: str, subject: str) -> None:
     click.echo(f"ended {count} session(s)")
 
 
+@click.command("revoke-before")
+@click.argument("moment")
+def _revoke_before(app: Litestar, moment: str) -> None:
+    """End all sessions that began before MOMENT: `now`, or a time such as 2026-01-31T12:00:00Z.
+
+    After a restore from a backup this ends what had ended since the backup and came back with it.
+    """
+    try:
+        instant = datetime.now(UTC) if moment == "now" else datetime.fromisoformat(moment)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        msg = f"{moment!r} is no moment: now, or a time with its offset such as 2026-01-31T12:00:00Z"
+        raise click.BadParameter(msg)
+    count = _run(app, lambda sessions: sessions.revoke_before(round(instant.timestamp() * 1000)))
+    click.echo(f"ended {count} session(s) that began before {instant.astimezone(UTC).isoformat(timespec='seconds')}")
+
+
 @click.command("prune")
 @click.option("--batch", type=int, default=1000, show_default=True, help="Records removed in one step.")
 def _prune(app: Litestar, batch: int) -> None:
@@ -220,7 +240,8 @@ def _rotate(env_file: str, name: str, keep: int) -> None:
 
 
 @click.command("check")
-def _check(app: Litestar) -> None:
+@click.option("--online", is_flag=True, help="Also ask the store, the provider and what else the application stands on.")
+def _check(app: Litestar, online: bool) -> None:  # noqa: FBT001 - click
     """Say whether the settings are fit for where the application runs, and print every route with its guards."""
     plugin = application_in(app)
     environment, problems = "session settings", session_problems(plugin.config, plugin.store.capabilities)
@@ -231,7 +252,10 @@ def _check(app: Litestar) -> None:
         click.echo(row)
     for problem in problems:
         click.echo(f"NOT FIT for {environment}: {problem}", err=True)
-    if problems:
+    answers = asyncio.run(check_online(app)) if online else []
+    for answer in answers:
+        click.echo(_printable(str(answer)), err=not answer.good)
+    if problems or not all(answer.good for answer in answers):
         sys.exit(_FAILED)
     click.echo(f"fit for {environment}")
 

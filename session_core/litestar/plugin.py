@@ -28,6 +28,7 @@ from session_core.litestar.middleware import (
     SameOriginMiddleware,
     vary_on_cookie,
 )
+from session_core.litestar.online import OnlineCheck
 from session_core.litestar.openapi import describe, describe_application
 from session_core.litestar.outer_layers import keep_out_of_cache, may_ask_outside
 from session_core.litestar.outside import TOUCH, OutsideSessions
@@ -172,6 +173,18 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     def handle_error(self, request: Request[Any, Any, Any], error: SessionCoreError) -> Response[Any]:
         """Answer a library error; an application may register its own handler for `SessionCoreError` instead."""
         return error_response(request, error, self.config)
+
+    async def check_online(self) -> list[OnlineCheck]:
+        """Ask the session store, outside of a running application."""
+        try:
+            await self.store.open()
+            await self.store.ping()
+        except SessionCoreError as error:
+            cause = type(error.__cause__).__name__ if error.__cause__ else ""
+            return [OnlineCheck("session store", good=False, detail=", ".join(filter(None, [str(error), cause])))]
+        finally:
+            await self.store.close()
+        return [OnlineCheck("session store", good=True)]
 
     def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
         """Return the address of a client: what `SessionConfig.device` says, else the peer's."""

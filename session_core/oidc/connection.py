@@ -3,11 +3,13 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from session_core.errors import IdTokenError
+from session_core.errors import DiscoveryError, IdTokenError
 from session_core.oidc.http import OpHttp, tls_context
 from session_core.oidc.provider.client_authentication import ClientAuthentication
 from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
@@ -125,6 +127,19 @@ class ProviderConnection:
         if not isinstance(self.provider, OidcProvider) or self.provider.subject_claim == "sub":
             return identity.subject
         return text(parse_jws(tokens.id_token, algorithms=SIGNING_ALGORITHMS, error=IdTokenError).claims, "sub", IdTokenError)
+
+    async def ask_clock(self) -> float | None:
+        """Return how many seconds our clock is ahead of the provider's, None where it does not say. Raises `DiscoveryError`."""
+        metadata = await self.discovery.metadata()
+        if not metadata.jwks_uri:
+            return None
+        response = await self.http.send("GET", metadata.jwks_uri, what="jwks", error=DiscoveryError)
+        if response.status != HTTPStatus.OK:
+            raise DiscoveryError("jwks_status")
+        try:
+            return self.clock.now() / 1000 - parsedate_to_datetime(response.date or "").timestamp()
+        except ValueError:
+            return None
 
     async def close(self) -> None:
         """Close the connections to the provider."""

@@ -41,6 +41,8 @@ class OpResponse(SecretStruct, frozen=True):
     status: int
     media_type: str
     body: bytes
+    date: str | None = None
+    """When that was, by the provider's clock (RFC 9110 6.6.1)."""
 
     def json_object(self, *also: str) -> dict[str, Any]:
         """Return the body as a JSON object.
@@ -138,7 +140,7 @@ class OpHttp:
                 if len(body) > MAX_BODY_BYTES:
                     raise error(f"{what}_too_large")
             media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return OpResponse(response.status_code, media_type, bytes(body))
+            return OpResponse(response.status_code, media_type, bytes(body), response.headers.get("date"))
 
     def _open_client(self) -> httpx2.AsyncClient:
         loop = asyncio.get_running_loop()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from litestar.di import NamedDependency, Provide
 from litestar.plugins import InitPlugin
 
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, OidcError
+from session_core.litestar.online import OnlineCheck
 from session_core.litestar.plugin import SessionPlugin
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.refresh.batch_refresh import RefreshBatch
@@ -31,6 +32,9 @@ __all__ = ("OidcPlugin", "Tokens")
 Tokens: TypeAlias = NamedDependency[AccessTokens]
 """What a handler asks for: `async def handler(session: Session[AppSession], tokens: Tokens)`. The parameter must be named
 `tokens`."""
+
+_CLOCK_SECONDS: Final = 10
+"""Tokens are refused when clocks differ by a minute; this leaves time to set them."""
 
 
 class OidcPlugin(InitPlugin):
@@ -96,6 +100,23 @@ class OidcPlugin(InitPlugin):
         finally:
             await self.tokens.close()
             await self.relying_parties.close()
+
+    async def check_online(self) -> list[OnlineCheck]:
+        """Ask each provider for its metadata, its keys and its time, outside of a running application."""
+        results: list[OnlineCheck] = []
+        for party in self.relying_parties:
+            what = f"provider {party.provider.issuer}"
+            try:
+                ahead = await party.connection.ask_clock()
+            except OidcError as error:
+                results.append(OnlineCheck(what, good=False, detail=error.reason))
+                continue
+            results.append(OnlineCheck(what, good=True))
+            if ahead is not None:
+                detail = f"{ahead:+.0f} s from {party.provider.issuer}"
+                results.append(OnlineCheck("clock", good=abs(ahead) <= _CLOCK_SECONDS, detail=detail))
+        await self.relying_parties.close()
+        return results
 
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:

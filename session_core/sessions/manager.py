@@ -127,6 +127,26 @@ class SessionManager:
         await self._report(ended, reason, identity, by_op=True)
         return len(ended)
 
+    async def revoke_before(self, moment: int, *, reason: str = "operator") -> int:
+        """End all sessions that began, or were last logged in, before `moment` (Unix milliseconds); return how many.
+
+        Also those that cannot be decoded: what cannot be read may be older. Reads every session, repeatedly until none is left,
+        since one that is given a new id meanwhile may escape a pass. It finds also what a restored backup has brought back.
+        """
+        total = 0
+        while True:
+            ended: list[str] = []
+            async for stored in self._scan():
+                summary = self._summary(stored)
+                if summary is None or summary.created_at < moment:
+                    keys = await self.store.delete(stored.key)
+                    await self._report(keys, reason, summary.identity if summary else None, by_op=True)
+                    ended += keys
+            if not ended:
+                return total
+            await mark_revoked(self.store, ended, self.timeouts, self.clock.now())
+            total += len(ended)
+
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
         return await self.store.claim(name, self.clock.now() + seconds * 1000)

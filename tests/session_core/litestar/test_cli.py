@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,41 @@ def test_check_names_what_is_unfit_and_shows_every_route(run: Any) -> None:
     assert re.search(r"^/members +GET +requires login$", result.output, re.MULTILINE)
     assert re.search(r"^/admins +GET +requires role admin$", result.output, re.MULTILINE)
     assert re.search(r"^/public +GET +public$", result.output, re.MULTILINE)
+
+
+@pytest.mark.attack("78")
+def test_a_restored_backup_brings_no_ended_session_back(run: Any, store: str, tmp_path: Path) -> None:
+    log_in_users(store, ALICE, BOB)
+    shutil.copytree(tmp_path / "sessions", tmp_path / "backup")
+    run("sessions", "revoke-all", "--issuer", ALICE.issuer, "--subject", ALICE.subject)
+    shutil.rmtree(tmp_path / "sessions")
+    shutil.copytree(tmp_path / "backup", tmp_path / "sessions")
+    assert len(handles_in(run("sessions", "list").output)) == 2  # what had ended is back
+    ended = run("sessions", "revoke-before", "now")
+    assert ended.exit_code == 0
+    assert "ended 2 session(s) that began before " in ended.output
+    assert handles_in(run("sessions", "list").output) == []
+
+
+def test_revoke_before_keeps_what_began_later(run: Any, store: str) -> None:
+    log_in_users(store, ALICE)
+    assert "ended 0 session(s)" in run("sessions", "revoke-before", "2001-02-03T04:05:06Z").output
+    assert "ended 1 session(s)" in run("sessions", "revoke-before", "2999-01-01T00:00:00+02:00").output
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-31", "2026-01-31T12:00:00", "", "1700000000"])
+def test_revoke_before_takes_no_ambiguous_moment(run: Any, store: str, moment: str) -> None:
+    log_in_users(store, ALICE)
+    refused = run("sessions", "revoke-before", moment)
+    assert refused.exit_code == 2
+    assert "2026-01-31T12:00:00Z" in refused.output
+    assert len(handles_in(run("sessions", "list").output)) == 1
+
+
+def test_check_online_asks_the_store(run: Any, tmp_path: Path) -> None:
+    assert "session store: ok\n" in run("check", "--online").output
+    shutil.rmtree(tmp_path / "sessions")
+    (tmp_path / "sessions").write_text("not a folder")
+    result = run("check", "--online")
+    assert result.exit_code == 1
+    assert "session store: FAILED (" in result.output
