@@ -72,3 +72,14 @@ def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert() -> None:
 
 def base(name: str) -> str:
     return re.sub(r"_(bucket|count|sum|created|total)$", "", name)
+
+
+def test_every_alert_says_what_it_means_and_leads_to_a_runbook() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "how-to" / "runbooks.md").read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-")) for heading in headings}
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]:
+        for rule in group["rules"]:
+            page, _, anchor = rule["annotations"]["runbook"].partition("#")
+            assert rule["annotations"]["summary"]
+            assert (ROOT / page).is_file()
+            assert anchor in anchors, rule["alert"]

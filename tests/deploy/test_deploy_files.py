@@ -1,0 +1,172 @@
+"""The files in `deploy/`: each is valid by a linter or a parser of its own, and names only settings and commands that exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from app.settings.settings import Settings
+from tests.app.test_app_serve import serving
+from tests.support.environments import ROOT
+from tests.support.ports import free_ports
+
+DEPLOY = ROOT / "deploy"
+SETTINGS = {name.upper() for name in Settings.model_fields}
+
+
+def program(name: str, install: str) -> str:
+    """The path of a program of this environment or the system; without it the test is skipped, in CI it fails."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        message = f"{name} is not installed: {install}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment})
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+def test_the_container_file_passes_its_linter() -> None:
+    result = run(program("hadolint", "uv sync --group deploy"), str(DEPLOY / "container" / "Containerfile"))
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_the_container_is_not_root_and_copies_what_exists() -> None:
+    lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()
+    assert "USER 10001:10001" in lines
+    copied = [part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]]
+    kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    for name in copied:
+        assert (ROOT / name.removeprefix("./")).exists()
+        assert name.removeprefix("./") in kept
+
+
+def test_the_compose_file_is_valid_and_complete() -> None:
+    path = DEPLOY / "compose" / "compose.yaml"
+    result = run(program("check-jsonschema", "uv sync"), "--builtin-schema", "vendor.compose-spec", str(path))
+    assert result.returncode == 0, result.stdout
+    compose = documents(path)[0]
+    example = (DEPLOY / "compose" / "settings.env.example").read_text()
+    given = set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) | set(compose["services"]["app"]["environment"])
+    assert given <= SETTINGS
+    assert {"SESSION_SECRETS", "SESSION_ENCRYPTION_KEYS", "OIDC_CLIENT_SECRET", "PUBLIC_URL", "TRUSTED_PROXIES"} <= given
+    address = compose["services"]["proxy"]["networks"]["inside"]["ipv4_address"]
+    assert compose["services"]["app"]["environment"]["TRUSTED_PROXIES"] == address
+    common = set(compose["services"]["proxy"]["networks"]) & set(compose["services"]["app"]["networks"])
+    assert common == {"inside"}  # by another network the proxy would have another address
+
+
+def test_the_kubernetes_manifests_are_valid() -> None:
+    files = sorted(str(path) for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+    validate = program("kubernetes-validate", "uv sync --group deploy")
+    result = run(validate, "-k", "1.33", "--strict", *files)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_kubernetes_manifests_fit_the_application() -> None:
+    found = {each["kind"]: each for path in (DEPLOY / "kubernetes").glob("*.yaml") for each in documents(path)}
+    assert set(found["ConfigMap"]["data"]) <= SETTINGS
+    for kind in ("Deployment", "Job"):
+        pod = found[kind]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        # Kubernetes would set APP_PORT and the like, which look like settings.
+        assert pod["enableServiceLinks"] is False
+    stop = found["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert stop > 5 + 8
+    container = found["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+
+
+def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
+    analyze = program("systemd-analyze", "apt-get install systemd")
+    unit = (DEPLOY / "systemd" / "app.service").read_text()
+    commands = re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE)
+    assert {Path(command).name for command in commands} == {"litestar", "serve"}
+    for command in commands:
+        assert (Path(sys.executable).parent / Path(command).name).exists()
+        unit = unit.replace(command, shutil.which("true") or "/bin/true")
+    (tmp_path / "app.service").write_text(unit)
+    result = run(analyze, "verify", str(tmp_path / "app.service"))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_nginx_file_is_valid(tmp_path: Path) -> None:
+    main = tmp_path / "nginx.conf"
+    main.write_text(f"events {{}}\nhttp {{\n  include {DEPLOY}/nginx/app.conf;\n}}\n")
+    result = run(program("crossplane", "uv sync"), "parse", str(main))
+    parsed = json.loads(result.stdout)
+    assert (parsed["status"], parsed["errors"]) == ("ok", [])
+
+
+def test_the_caddyfile_is_valid() -> None:
+    caddy = program("caddy", "uv sync --group deploy")
+    file = str(DEPLOY / "caddy" / "Caddyfile")
+    environment = {"APP_HOST": "app.example.org", "APP_UPSTREAM": "127.0.0.1:8000"}
+    result = run(caddy, "validate", "--config", file, "--adapter", "caddyfile", **environment)
+    assert result.returncode == 0, result.stderr
+    assert run(caddy, "fmt", "--diff", file).stdout.count("\n-") == 0
+
+
+def test_the_proxies_replace_what_clients_say_of_their_address() -> None:
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in (DEPLOY / "nginx" / "app.conf").read_text()
+    assert "trusted_proxies" not in (DEPLOY / "caddy" / "Caddyfile").read_text()
+
+
+def test_a_served_application_behind_caddy(tmp_path: Path) -> None:
+    """The container's health check, `/metrics` on its own address, and what reaches the application through the proxy."""
+    caddy = program("caddy", "uv sync --group deploy")
+    metrics_port, proxy_port, admin_port = free_ports(3)
+    environment = {
+        "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/app.db",
+        "SESSION_STORE": f"sqlite:///{tmp_path}/app.db",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "APP_METRICS_ADDRESS": f"127.0.0.1:{metrics_port}",
+        "LIMIT_LOGINS": "2",
+    }
+    with serving(tmp_path, "--workers", "2", **environment) as (_, url):
+        port = url.rpartition(":")[2]
+        check = re.search(r'CMD (\["python".*\])', (DEPLOY / "container" / "Containerfile").read_text())
+        assert check is not None
+        _, *arguments = json.loads(check[1].replace(":8000", f":{port}"))
+        assert run(sys.executable, *arguments).returncode == 0
+        assert run(sys.executable, *(each.replace(f":{port}", ":1") for each in arguments)).returncode != 0
+
+        proxied = {"APP_HOST": f"http://127.0.0.1:{proxy_port}", "APP_UPSTREAM": f"127.0.0.1:{port}", "HOME": str(tmp_path)}
+        file = tmp_path / "Caddyfile"
+        file.write_text((DEPLOY / "caddy" / "Caddyfile").read_text().replace("{\n", f"{{\n\tadmin 127.0.0.1:{admin_port}\n", 1))
+        proxy = subprocess.Popen([caddy, "run", "--config", str(file)], env={**os.environ, **proxied}, stderr=subprocess.DEVNULL)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{proxy_port}", transport=httpx.HTTPTransport(retries=8)) as http:
+                assert http.get("/health/live", headers={"x-request-id": "invented"}).headers["x-request-id"] != "invented"
+                assert http.get("/metrics").status_code == 404
+                # What a client says of its address is replaced: the limit holds, over both workers.
+                answers = [
+                    http.get("/auth/callback?state=x", headers={"x-forwarded-for": f"192.0.2.{number}"}).status_code
+                    for number in range(4)
+                ]
+                assert answers == [400, 400, 429, 429]
+        finally:
+            proxy.terminate()
+            proxy.wait(10)
+        assert httpx.get(f"{url}/metrics").status_code == 404
+        text = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+        assert 'http_requests_total{method="GET",route="/auth/callback",status="429"} 2.0' in text
+        assert 'store_call_seconds_bucket{call="create"' in text
