@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from app.data.database import DatabaseUnavailableError
 from session_core import StoreUnavailableError
+from session_core.oidc import OidcPlugin
 from tests.app.conftest import Running, Start
 
 pytestmark = pytest.mark.anyio
@@ -189,3 +191,20 @@ async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> No
         for method in ("GET", "POST", "DELETE", "PATCH"):
             response = await client.request(method, path, content=b"\xff\xfe", headers={b"cookie": b"session-8000=\xff\xfe; ;=;"})
             assert response.status_code < 500, (method, path)
+
+
+async def test_check_online_asks_database_and_provider(running: Running) -> None:
+    await running.services.database.close()  # as for the command, which runs no application
+    good = {check.what: check for check in await running.app.opt["online_check"]()}
+    assert good["database"].good
+    assert good["database"].detail.startswith("revision ")
+    await running.services.database.open()
+    async with running.services.database.begin() as connection:
+        await connection.execute(text("DROP TABLE alembic_version"))
+    await running.services.database.close()
+    bad = {check.what: check for check in await running.app.opt["online_check"]()}
+    assert not bad["database"].good
+    assert "alembic upgrade head" in bad["database"].detail
+    (provider,) = await running.app.plugins.get(OidcPlugin).check_online()
+    assert (provider.what, provider.good) == ("provider http://127.0.0.1:9000", False)
+    assert provider.detail.startswith("discovery_")
