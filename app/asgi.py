@@ -36,6 +36,7 @@ from app.session_data import AppSession
 from app.settings.production import posture, production_problems, refuse_unfit
 from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
+from app.user_commands import UserCommands
 from app.web.errors import exception_handlers
 from app.web.form_limit import limit_forms
 from app.web.public_address import PublicAddress
@@ -115,7 +116,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
             *health.handlers,
             *static.handlers,
         ],
-        plugins=[kept, login],
+        plugins=[kept, login, UserCommands()],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=exception_handlers(),
         lifespan=[lambda _: _running(services, login, kept.sessions)],

@@ -87,12 +87,13 @@ def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T
 @click.option("--issuer", help="Only sessions of the user with this issuer (needs --subject).")
 @click.option("--subject", help="Only sessions of the user with this subject (needs --issuer).")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many to print.")
-def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """List live sessions by their handles."""
 
     async def work(sessions: SessionManager) -> list[SessionSummary]:
         if issuer and subject:
-            return (await sessions.list_for(Identity(issuer=issuer, subject=subject)))[:limit]
+            return [found for user in _users(issuer, subject) for found in await sessions.list_for(user)][:limit]
         found: list[SessionSummary] = []
         async for summary in sessions.all():
             found.append(summary)
@@ -103,7 +104,11 @@ def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int) ->
     if bool(issuer) != bool(subject):
         msg = "--issuer and --subject go together: a subject alone does not name a user"
         raise click.UsageError(msg)
-    for summary in _run(app, work):
+    found = _run(app, work)
+    if as_json:
+        click.echo(msgspec.json.encode([_facts(summary) for summary in found]).decode())
+        return
+    for summary in found:
         click.echo(_line(summary))
 
 
@@ -153,8 +158,11 @@ def _revoke(app: Litestar, handle: str) -> None:
 @click.option("--subject", required=True)
 def _revoke_all(app: Litestar, issuer: str, subject: str) -> None:
     """End all sessions of one user."""
-    identity = Identity(issuer=issuer, subject=subject)
-    count = _run(app, lambda sessions: sessions.revoke_all(identity, reason="operator"))
+
+    async def work(sessions: SessionManager) -> int:
+        return sum([await sessions.revoke_all(user, reason="operator") for user in _users(issuer, subject)])
+
+    count = _run(app, work)
     click.echo(f"ended {count} session(s)")
 
 
@@ -185,9 +193,13 @@ def _prune(app: Litestar, batch: int) -> None:
 
 
 @click.command("stats")
-def _stats(app: Litestar) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def _stats(app: Litestar, as_json: bool) -> None:  # noqa: FBT001 - click
     """Count the live sessions and tell their sizes."""
     stats = _run(app, lambda sessions: sessions.stats())
+    if as_json:
+        click.echo(msgspec.json.encode(stats).decode())
+        return
     click.echo(f"sessions    {stats.total}")
     click.echo(f"logged in   {stats.logged_in} (of {stats.users} users)")
     click.echo(f"anonymous   {stats.anonymous}")
@@ -260,9 +272,31 @@ def _check(app: Litestar, online: bool) -> None:  # noqa: FBT001 - click
     click.echo(f"fit for {environment}")
 
 
+def _users(issuer: str, subject: str) -> list[Identity]:
+    """Return the user, with the issuer as given and with or without the slash that is easily lost at its end."""
+    other = issuer.rstrip("/") if issuer.endswith("/") else f"{issuer}/"
+    return [Identity(issuer=each, subject=subject) for each in (issuer, other)]
+
+
 def _line(summary: SessionSummary) -> str:
     who = f"{summary.identity.subject} @ {summary.identity.issuer}" if summary.identity else "(not logged in)"
     return _printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
+
+
+def _facts(summary: SessionSummary) -> dict[str, object]:
+    """Return what may be shown of a session; times are Unix milliseconds."""
+    identity = summary.identity
+    return {
+        "handle": summary.handle,
+        "issuer": identity.issuer if identity else None,
+        "subject": identity.subject if identity else None,
+        "created_at": summary.created_at,
+        "last_seen_at": summary.last_seen_at,
+        "idle_expires_at": summary.idle_expires_at,
+        "absolute_expires_at": summary.absolute_expires_at,
+        "ip": summary.device.ip,
+        "user_agent": summary.device.user_agent,
+    }
 
 
 def _printable(text: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
 import httpx
 import pytest
-from sqlalchemy import text
 
+from app.asgi import create_app
 from app.data.database import DatabaseUnavailableError
+from app.settings.settings import Settings
 from session_core import StoreUnavailableError
+from session_core.litestar.online import OnlineCheck
 from session_core.oidc import OidcPlugin
 from tests.app.conftest import Running, Start
 
@@ -193,18 +199,21 @@ async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> No
             assert response.status_code < 500, (method, path)
 
 
-async def test_check_online_asks_database_and_provider(running: Running) -> None:
-    await running.services.database.close()  # as for the command, which runs no application
-    good = {check.what: check for check in await running.app.opt["online_check"]()}
-    assert good["database"].good
-    assert good["database"].detail.startswith("revision ")
-    await running.services.database.open()
-    async with running.services.database.begin() as connection:
-        await connection.execute(text("DROP TABLE alembic_version"))
-    await running.services.database.close()
-    bad = {check.what: check for check in await running.app.opt["online_check"]()}
-    assert not bad["database"].good
-    assert "alembic upgrade head" in bad["database"].detail
-    (provider,) = await running.app.plugins.get(OidcPlugin).check_online()
+async def test_check_online_asks_database_and_provider(make_settings: Callable[..., Settings], database: Path) -> None:
+    app = create_app(make_settings())  # as for the command, which runs no application
+
+    async def asked() -> dict[str, OnlineCheck]:
+        return {check.what: check for check in await app.opt["online_check"]()}
+
+    good = (await asked())["database"]
+    assert good.good
+    assert good.detail.startswith("revision ")
+    with sqlite3.connect(database) as connection:
+        connection.execute("DROP TABLE alembic_version")
+    connection.close()
+    bad = (await asked())["database"]
+    assert not bad.good
+    assert "alembic upgrade head" in bad.detail
+    (provider,) = await app.plugins.get(OidcPlugin).check_online()
     assert (provider.what, provider.good) == ("provider http://127.0.0.1:9000", False)
     assert provider.detail.startswith("discovery_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 from pathlib import Path
@@ -206,3 +207,18 @@ def test_check_online_asks_the_store(run: Any, tmp_path: Path) -> None:
     result = run("check", "--online")
     assert result.exit_code == 1
     assert "session store: FAILED (" in result.output
+
+
+def test_an_issuer_with_or_without_its_last_slash_is_the_same_user(run: Any, store: str) -> None:
+    log_in_users(store, ALICE, BOB)
+    user = ("--issuer", f"{ALICE.issuer}/", "--subject", ALICE.subject)
+    assert len(handles_in(run("sessions", "list", *user).output)) == 1
+    assert run("sessions", "revoke-all", *user).output.endswith("ended 1 session(s)\n")
+
+
+def test_lists_and_counts_as_json(run: Any, store: str) -> None:
+    log_in_users(store, ALICE)
+    (session,) = json.loads(run("sessions", "list", "--json").output.splitlines()[-1])
+    assert (session["subject"], session["issuer"]) == (ALICE.subject, ALICE.issuer)
+    assert "canary" not in str(session)
+    assert json.loads(run("sessions", "stats", "--json").output.splitlines()[-1])["total"] == 1

@@ -1,0 +1,84 @@
+"""`litestar users`: finds, disables and enables users, and the audit trail says that the command line did it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from litestar import Litestar
+from litestar.cli._utils import LitestarEnv
+from litestar.cli.main import litestar_group
+
+from app.asgi import create_app
+from app.services import Services
+from app.settings.settings import Settings
+from session_core import Identity
+from session_core.testing import FakeClock
+
+ISSUER = "https://op.example"
+
+
+@pytest.fixture
+def app(make_settings: Callable[..., Settings], tmp_path: Path) -> Litestar:
+    app = create_app(make_settings(session_store=f"sqlite:///{tmp_path}/sessions.db"), clock=FakeClock())
+    services: Services = app.state["services"]
+
+    async def fill() -> None:
+        await services.database.open()
+        for subject, name in (("1", "Alice"), ("2", "Alan\x1b[2J"), ("same", "Bob"), ("same", "Bill")):
+            issuer = ISSUER if name != "Bill" else f"{ISSUER}/other"
+            claims = {"name": name, "email": f"{name[:5].lower()}@example.org"}
+            await services.users.remember(Identity(issuer=issuer, subject=subject), claims)
+        await services.database.close()
+
+    asyncio.run(fill())
+    return app
+
+
+@pytest.fixture
+def run(app: Litestar, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    env = LitestarEnv(app_path="app", app=app, cwd=Path.cwd())
+    monkeypatch.setattr(LitestarEnv, "from_env", classmethod(lambda *_, **__: env))
+    return lambda *arguments: CliRunner().invoke(litestar_group, ["users", *arguments])
+
+
+def trail(app: Litestar) -> list[Any]:
+    services: Services = app.state["services"]
+
+    async def read() -> list[Any]:
+        await services.database.open()
+        try:
+            return await services.audit.latest()
+        finally:
+            await services.database.close()
+
+    return asyncio.run(read())
+
+
+def test_find(run: Callable[..., Result]) -> None:
+    assert "alice@example.org" in run("find", "ALICE@example").output
+    assert "\x1b" not in run("find").output
+    users = json.loads(run("find", "--json").output.splitlines()[-1])
+    assert len(users) == 4
+    assert {user["disabled"] for user in users} == {False}
+
+
+def test_disable_and_enable_by_email_are_audited(run: Callable[..., Result], app: Litestar) -> None:
+    assert "disabled Alice, ended 0 session(s)" in run("disable", "Alice@Example.org").output
+    assert "disabled" in run("find", "alice").output
+    assert "enabled Alice" in run("enable", "1").output
+    assert [(entry.event, entry.actor) for entry in trail(app)] == [
+        ("user.enabled", "command line"),
+        ("user.disabled", "command line"),
+    ]
+
+
+def test_nobody_is_disabled_by_half_a_name_or_an_ambiguous_one(run: Callable[..., Result], app: Litestar) -> None:
+    for who in ("ali", "same", "nobody@example.org", ""):
+        assert run("disable", who).exit_code == 2
+    assert trail(app) == []
