@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 
 from app import NAME
 from app.data.audit import AuditTrail
+from app.data.audit_search import AuditSearch
 from app.data.database import Database
 from app.data.users import Users
 from app.ops.metrics import Metrics
@@ -36,6 +37,7 @@ class Services:
         self.users = Users(self.database, clock)
         self.metrics = Metrics()
         self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days, watch=self.metrics)
+        self.audit_search = AuditSearch(self.database)
         self.traces = _traces() if settings.app_traces else None
         self.pages = Pages(clock, base_url_of(settings.public_url))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import urlencode
 
 from litestar import Request, get, post
 from litestar.exceptions import NotFoundException
@@ -11,6 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect, Response
 
 from app.data.audit import acting
+from app.data.audit_search import AuditFilter, as_csv
 from app.data.users import User
 from app.routes.account import RECENT_MINUTES, is_recent
 from app.services import Injected, Services
@@ -23,6 +25,9 @@ from session_core.identity import Identity
 
 __all__ = ("handlers",)
 
+_PAGE: Final = 50
+_EXPORT: Final = 10_000
+_Text: TypeAlias = Annotated[str, QueryParameter(max_length=100)]
 _CHANGE = [requires_role("admin"), requires_recent_login(minutes=RECENT_MINUTES)]
 
 
@@ -39,6 +44,7 @@ async def admin(
     found = await services.users.search(q)
     events = await services.audit.latest(limit=50)
     stats = await sessions.stats()
+    hours = await services.audit_search.hours(services.clock.now())
     return services.pages.render(
         request,
         "admin.html",
@@ -53,10 +59,82 @@ async def admin(
             ("users logged in", stats.users),
         ],
         query=q,
+        hours=hours,
+        most=max((max(hour.logins, hour.refusals) for hour in hours), default=0) or 1,
         rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found],
         events=events,
         names=await services.users.names({key for entry in events for key in (entry.user_key, entry.actor) if key}),
     )
+
+
+@get("/admin/users/{key:str}", guards=[requires_role("admin")], include_in_schema=False)
+async def show_user(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
+) -> Response[str]:
+    """Show one user: where they are logged in, and what happened."""
+    person = await _user(key, services)
+    await services.audit.flush(0.5)
+    return services.pages.render(
+        request,
+        "admin_user.html",
+        session=session,
+        user=await services.require_user(session),
+        person=person,
+        summaries=await sessions.list_for(_identity(person)),
+        events=await services.audit.of_user(key, limit=20),
+        recent=is_recent(session.identity, services.clock.now()),
+        recent_minutes=RECENT_MINUTES,
+    )
+
+
+@post("/admin/users/{key:str}/sessions/{handle:str}/end", guards=_CHANGE, include_in_schema=False)
+async def end_session_of_user(
+    key: FromPath[str], handle: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
+) -> Redirect:
+    """End one session of a user."""
+    user = await _somebody_else(key, session, services)
+    with _recorded(session):
+        if not await sessions.revoke(handle, identity=_identity(user), reason="administrator"):
+            raise NotFoundException
+    return Redirect(f"/admin/users/{key}", status_code=303)
+
+
+@get("/admin/audit", guards=[requires_role("admin")], include_in_schema=False)
+async def audit_page(
+    request: Request[Any, Any, Any],
+    session: Session[AppSession],
+    services: Injected,
+    *,
+    event: _Text = "",
+    user: _Text = "",
+    text: _Text = "",
+    before: Annotated[int | None, QueryParameter(ge=1, le=2**62)] = None,
+) -> Response[str]:
+    """Show a page of the audit trail."""
+    await services.audit.flush(0.5)
+    page = await services.audit_search.page(AuditFilter(event, user, text, before), limit=_PAGE)
+    return services.pages.render(
+        request,
+        "admin_audit.html",
+        session=session,
+        user=await services.require_user(session),
+        entries=page.entries,
+        older=page.older,
+        event=event,
+        text=text,
+        user_key=user,
+        query=urlencode({"event": event, "user": user, "text": text}),
+        names=await services.users.names({key for entry in page.entries for key in (entry.user_key, entry.actor) if key}),
+    )
+
+
+@get("/admin/audit.csv", guards=[requires_role("admin")], include_in_schema=False)
+async def export_audit(services: Injected, event: _Text = "", user: _Text = "", text: _Text = "") -> Response[str]:
+    """Return what the filter finds as CSV, 10,000 entries at most."""
+    await services.audit.flush(0.5)
+    page = await services.audit_search.page(AuditFilter(event, user, text), limit=_EXPORT)
+    headers = {"content-disposition": 'attachment; filename="audit.csv"', "x-content-type-options": "nosniff"}
+    return Response(as_csv(page.entries), media_type="text/csv", headers=headers)
 
 
 @post("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
@@ -107,6 +185,10 @@ async def _somebody_else(key: str, session: Session[AppSession], services: Servi
     """Return the user meant; never the administrator who asks, who could otherwise lock everybody out."""
     if session.identity is not None and session.identity.user_key == key:
         raise ForbiddenError
+    return await _user(key, services)
+
+
+async def _user(key: str, services: Services) -> User:
     user = await services.users.find(key) if key.isprintable() else None
     if user is None:
         raise NotFoundException
@@ -117,4 +199,4 @@ def _identity(user: User) -> Identity:
     return Identity(issuer=user.issuer, subject=user.subject)
 
 
-handlers = [admin, disable_user, enable_user, sign_out_user]
+handlers = [admin, show_user, end_session_of_user, audit_page, export_audit, disable_user, enable_user, sign_out_user]

@@ -1,0 +1,104 @@
+"""The administration: one user's sessions, the audit trail in pages, filtered and exported, the chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import httpx
+import pytest
+
+from session_core import Identity
+from tests.app.conftest import Running, Start
+
+pytestmark = pytest.mark.anyio
+
+
+async def administrator(running: Running, http: httpx.AsyncClient) -> Identity:
+    return await running.log_in(http, "root", roles=("admin",))
+
+
+async def test_sessions_of_a_user_are_listed_and_ended_one_by_one(running: Running) -> None:
+    async with running.browser() as admin, running.client() as phone, running.client() as laptop:
+        await administrator(running, admin)
+        alice = await running.log_in(phone)
+        await running.log_in(laptop)
+        address = f"/admin/users/{alice.user_key}"
+        page = await admin.get(address)
+        ends = re.findall(rf'action="({address}/sessions/[^"]+/end)"', page.text)
+        assert len(ends) == 2
+        assert (await admin.post(ends[0])).headers["location"] == address
+        assert (await admin.post(ends[0])).status_code == 404
+        left = [(await http.get("/api/me")).status_code for http in (phone, laptop)]
+        assert sorted(left) == [200, 401]
+        await running.services.audit.flush()
+        (entry,) = [each for each in await running.services.audit.latest() if each.event == "session.revoked"]
+        assert (entry.user_key, entry.reason) == (alice.user_key, "administrator")
+        assert entry.actor is not None
+
+
+async def test_only_administrators_with_a_recent_login_end_sessions(running: Running) -> None:
+    async with running.client() as user, running.client() as stale, running.client() as admin:
+        alice = await running.log_in(user)
+        root = await running.log_in(stale, "root", roles=("admin",), minutes_ago=30)
+        await administrator(running, admin)
+        session = (await running.plugin.sessions.list_for(alice))[0]
+        address = f"/admin/users/{alice.user_key}/sessions/{session.handle}/end"
+        assert (await user.post(address)).status_code == 403
+        assert (await stale.post(address)).status_code == 401
+        own = (await running.plugin.sessions.list_for(root))[0]
+        assert (await admin.post(f"/admin/users/{root.user_key}/sessions/{own.handle}/end")).status_code == 403
+        assert (await admin.post(f"/admin/users/{alice.user_key}/sessions/{own.handle}/end")).status_code == 404
+        for path in (f"/admin/users/{alice.user_key}", "/admin/audit", "/admin/audit.csv"):
+            assert (await user.get(path)).status_code == 403
+            assert (await admin.get(path)).status_code == 200
+        assert (await admin.get("/admin/users/nobody")).status_code == 404
+
+
+async def test_the_trail_is_filtered_and_paged(running: Running) -> None:
+    async with running.browser() as admin:
+        root = await administrator(running, admin)
+        for number in range(120):
+            running.services.audit.add("test.event", user_key=root.user_key, reason=f"number-{number}")
+        running.services.audit.add("other.event", user_key="somebody", reason="100%_sure")
+        seen: list[str] = []
+        address = "/admin/audit?event=test."
+        while address:
+            page = await admin.get(address)
+            seen += re.findall(r"number[ -](\d+)", page.text)
+            older = re.search(r'href="(/admin/audit\?[^"]+)" rel="next"', page.text)
+            address = older[1].replace("&amp;", "&") if older else ""
+        assert seen == [str(number) for number in reversed(range(120))]
+        assert (await admin.get("/admin/audit?text=%25_s")).text.count("<code>") == 1
+        assert (await admin.get(f"/admin/audit?user={root.user_key}&text=number-7")).text.count("<code>test.event") == 11
+        assert "No entry matches" in (await admin.get("/admin/audit?event=%00%27")).text
+        assert (await admin.get("/admin/audit?before=0")).status_code == 400
+
+
+async def test_the_export_is_csv_that_no_spreadsheet_runs(running: Running) -> None:
+    async with running.client(**{"user-agent": "=cmd|' /C calc'!A0"}) as admin:
+        await administrator(running, admin)
+        await admin.get("/auth/callback?state=invented")
+        answer = await admin.get("/admin/audit.csv?event=login.failed")
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert "attachment" in answer.headers["content-disposition"]
+        (row,) = csv.DictReader(io.StringIO(answer.text))
+        assert row["event"] == "login.failed"
+        assert row["user_agent"].startswith("'=cmd")
+        assert row["ip"] == "127.0.0.1"
+
+
+async def test_the_chart_counts_by_the_hour(start: Start) -> None:
+    async with start() as running, running.browser() as admin:
+        await administrator(running, admin)
+        running.services.audit.add("login.succeeded", user_key="one")
+        running.clock.advance(hours=2)
+        running.services.audit.add("login.failed", user_key="one")
+        running.services.audit.add("access.denied", user_key="one")
+        await running.services.audit.flush()
+        hours = await running.services.audit_search.hours(running.clock.now())
+        assert [(hour.logins, hour.refusals) for hour in hours][-3:] == [(1, 0), (0, 0), (0, 2)]
+        assert len(hours) == 24
+        await administrator(running, admin)
+        assert 'aria-label="1 logins and 2 refusals in the last 24 hours"' in (await admin.get("/admin")).text
