@@ -16,6 +16,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
+from app.user_commands import UserCommands
 from session_core.litestar.commands import add_commands
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, prose
 
@@ -176,6 +177,7 @@ class _Group(click.Group):
 def _refused_by_litestar(arguments: list[str]) -> str | None:
     cli = _Group("litestar")
     add_commands(cli)
+    UserCommands().on_cli_init(cli)
     if arguments[:1] == ["--app"]:
         arguments = arguments[2:]
     if not arguments or arguments[0] in {"run", "routes", "info", "version", "schema", "--help"}:
