@@ -209,7 +209,8 @@ async def test_check_online_asks_database_and_provider(make_settings: Callable[.
     assert good.good
     assert good.detail.startswith("revision ")
     with sqlite3.connect(database) as connection:
-        connection.execute("DROP TABLE alembic_version")
+        connection.execute("ALTER TABLE audit_trail DROP COLUMN actor")
+        connection.execute("UPDATE alembic_version SET version_num = '0002'")
     connection.close()
     bad = (await asked())["database"]
     assert not bad.good
