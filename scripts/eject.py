@@ -28,7 +28,7 @@ _FILES: Final = (
 )
 _NOT_OURS: Final = frozenset({".git", ".venv", ".cache", "var", "node_modules", "dist", "build", "site", "__pycache__"})
 _TEXT: Final = frozenset(
-    {".py", ".toml", ".md", ".html", ".yml", ".yaml", ".json", ".css", ".ini", ".cfg", ".example", ".service", ""}
+    {".py", ".toml", ".md", ".html", ".yml", ".yaml", ".json", ".css", ".ini", ".cfg", ".example", ".service", ".txt", ""}
 )
 _BLOCK: Final = re.compile(r"(?ms)^[^\n]*demo:begin[^\n]*\n.*?^[^\n]*demo:end[^\n]*\n")
 _INSTEAD: Final = re.compile(r"(?ms)^[^\n]*demo:instead[^\n]*\n(?P<text>.*?)^[^\n]*demo:end")
