@@ -53,7 +53,7 @@ async def test_only_administrators_with_a_recent_login_end_sessions(running: Run
         for path in (f"/admin/users/{alice.user_key}", "/admin/audit", "/admin/audit.csv"):
             assert (await user.get(path)).status_code == 403
             assert (await admin.get(path)).status_code == 200
-        assert (await admin.get("/admin/users/nobody")).status_code == 404
+        assert (await admin.get("/admin/users/unknown")).status_code == 404
 
 
 async def test_the_trail_is_filtered_and_paged(running: Running) -> None:
@@ -61,7 +61,7 @@ async def test_the_trail_is_filtered_and_paged(running: Running) -> None:
         root = await administrator(running, admin)
         for number in range(120):
             running.services.audit.add("test.event", user_key=root.user_key, reason=f"number-{number}")
-        running.services.audit.add("other.event", user_key="somebody", reason="100%_sure")
+        running.services.audit.add("other.event", user_key="another", reason="100%_sure")
         seen: list[str] = []
         address = "/admin/audit?event=test."
         while address:

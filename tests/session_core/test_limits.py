@@ -138,7 +138,7 @@ async def test_exempt_networks_have_no_limit(store: CountedStore, clock: FakeClo
     assert await allowed(limits, 20, "") == LIMIT
 
 
-async def test_an_outage_is_an_outage_and_nobody_waits_for_it_twice(store: CountedStore, clock: FakeClock) -> None:
+async def test_an_outage_is_an_outage_for_all_that_wait(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     store.out = True
     outcomes = await asyncio.gather(*(limits.take("login", "192.0.2.1", limit=LIMIT) for _ in range(30)), return_exceptions=True)
