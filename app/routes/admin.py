@@ -89,14 +89,19 @@ async def show_user(
 
 @post("/admin/users/{key:str}/sessions/{handle:str}/end", guards=_CHANGE, include_in_schema=False)
 async def end_session_of_user(
-    key: FromPath[str], handle: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
+    request: Request[Any, Any, Any],
+    key: FromPath[str],
+    handle: FromPath[str],
+    session: Session[AppSession],
+    sessions: Sessions,
+    services: Injected,
 ) -> Redirect:
     """End one session of a user."""
-    user = await _somebody_else(key, session, services)
+    user = await _another_user(key, session, services)
     with _recorded(session):
         if not await sessions.revoke(handle, identity=_identity(user), reason="administrator"):
             raise NotFoundException
-    return Redirect(f"/admin/users/{key}", status_code=303)
+    return see_other(request, f"/admin/users/{key}")
 
 
 @get("/admin/audit", guards=[requires_role("admin")], include_in_schema=False)
@@ -142,7 +147,7 @@ async def disable_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
 ) -> Redirect:
     """Refuse a user from the next request on, and end what is open."""
-    user = await _somebody_else(key, session, services)
+    user = await _another_user(key, session, services)
     with _recorded(session):
         await services.users.set_disabled(key, disabled=True)
         services.audit.add("user.disabled", user_key=key)
@@ -155,7 +160,7 @@ async def enable_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
 ) -> Redirect:
     """Let a disabled user log in again."""
-    await _somebody_else(key, session, services)
+    await _another_user(key, session, services)
     with _recorded(session):
         await services.users.set_disabled(key, disabled=False)
         services.audit.add("user.enabled", user_key=key)
@@ -167,7 +172,7 @@ async def sign_out_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
 ) -> Redirect:
     """End all sessions of a user."""
-    user = await _somebody_else(key, session, services)
+    user = await _another_user(key, session, services)
     with _recorded(session):
         services.audit.add("user.signed_out", user_key=key)
         await sessions.revoke_all(_identity(user), reason="administrator")
@@ -181,8 +186,8 @@ def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:
     return acting(session.identity.user_key)
 
 
-async def _somebody_else(key: str, session: Session[AppSession], services: Services) -> User:
-    """Return the user meant; never the administrator who asks, who could otherwise lock everybody out."""
+async def _another_user(key: str, session: Session[AppSession], services: Services) -> User:
+    """Return the user meant; never the administrator who asks, who could otherwise lock out all administrators."""
     if session.identity is not None and session.identity.user_key == key:
         raise ForbiddenError
     return await _user(key, services)

@@ -97,7 +97,7 @@ async def revoke_all(world: SsoWorld) -> None:
 
 
 async def by_limit(world: SsoWorld) -> None:
-    world.sessions.lifecycle._limit = 1
+    world.sessions.lifecycle._limits._limit = 1
     await world.login(world.new_browser())
     world.sessions.lifecycle._limit = 0
 

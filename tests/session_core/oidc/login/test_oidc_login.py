@@ -102,6 +102,7 @@ async def test_the_routes_are_in_the_api_description(world: World) -> None:
         "/auth/login",
         "/auth/callback",
         "/auth/logout",
+        "/auth/session",
         "/auth/backchannel-logout",
         "/auth/frontchannel-logout",
     }
