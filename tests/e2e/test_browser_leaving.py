@@ -70,7 +70,7 @@ def site() -> Iterator[str]:
     async def sign_in(session: Session[AppSession], long: FromQuery[bool] = False) -> None:
         user = Identity(issuer=issuer, subject="alice")
         tokens = TokenSet(access_token="at", id_token=LONG, provider="default")
-        await session.login(user, vault=plugin.relying_party.vault.seal(tokens, user) if long else b"")
+        await session.login(user, vault=plugin.relying_parties.vault.seal(tokens, user) if long else b"")
 
     login = OidcConfig(
         providers=[OidcProvider(issuer=issuer, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, allow_http=True)],
@@ -110,7 +110,7 @@ def test_a_logout_reaches_the_provider_behind_the_provider(browser: Browser, sit
     try:
         page = context.new_page()
         page.goto("/forms")
-        page.evaluate("""async long => await fetch(`/sign-in?long=${long}`, {method: "POST"})""", long)
+        assert page.evaluate("""async long => (await fetch(`/sign-in?long=${long}`, {method: "POST"})).status""", long) == 201
         page.get_by_role("button", name="Log out").click()
         page.wait_for_url("**/beyond")
     finally:
