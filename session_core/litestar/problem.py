@@ -32,4 +32,5 @@ def error_response(connection: web.HasHeaders, error: SessionCoreError, config: 
 
 def litestar_response(response: web.Response) -> Response[Any]:
     """Return a response as Litestar's."""
-    return Response(response.body, status_code=response.status_code, media_type=response.media_type.partition(";")[0], headers=response.headers)
+    media_type = response.media_type.partition(";")[0]  # Litestar adds the charset
+    return Response(response.body, status_code=response.status_code, media_type=media_type, headers=response.headers)
