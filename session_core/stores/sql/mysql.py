@@ -15,7 +15,7 @@ from asyncmy.errors import IntegrityError
 from session_core.cancellation import keeping_cancellation
 from session_core.errors import ConfigurationError
 from session_core.stores.sql.link import Late, ServerClock, TakenError
-from session_core.stores.sql.mysql_url import parse_mysql_url
+from session_core.stores.sql.urls.mysql import parse_mysql_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ import asyncpg
 
 from session_core.stores.sql.announcements import CHANNEL
 from session_core.stores.sql.link import Late, ServerClock
-from session_core.stores.sql.postgresql_url import parse_postgresql_url
+from session_core.stores.sql.urls.postgresql import parse_postgresql_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence

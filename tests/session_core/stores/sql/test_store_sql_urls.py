@@ -11,9 +11,9 @@ import pytest
 
 from session_core.errors import ConfigurationError
 from session_core.stores.opening import open_store
-from session_core.stores.sql.mysql_url import parse_mysql_url
-from session_core.stores.sql.postgresql_url import parse_postgresql_url
 from session_core.stores.sql.store import SqlStore
+from session_core.stores.sql.urls.mysql import parse_mysql_url
+from session_core.stores.sql.urls.postgresql import parse_postgresql_url
 from tests.session_core.stores.redis.redis_faults import certificate_for_loopback
 
 SECRET = "verysecret"

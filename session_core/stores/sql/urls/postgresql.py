@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from session_core.errors import ConfigurationError
-from session_core.stores.sql.tls import ENCRYPTED, VERIFIED_CA, VERIFIED_HOST, client_context
-from session_core.stores.sql.url import Options, malformed, split_hosts, split_url
+from session_core.stores.sql.urls.parts import Options, malformed, split_hosts, split_url
+from session_core.stores.sql.urls.tls import ENCRYPTED, VERIFIED_CA, VERIFIED_HOST, client_context
 
 if TYPE_CHECKING:
-    from session_core.stores.sql.url import UrlParts
+    from session_core.stores.sql.urls.parts import UrlParts
 
 __all__ = ("PostgresqlAddress", "parse_postgresql_url")
 

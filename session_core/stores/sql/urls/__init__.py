@@ -1,0 +1,1 @@
+"""URLs of databases: as hosters give them, translated to what each driver takes."""
