@@ -172,8 +172,8 @@ async def test_the_user_of_the_documentation_may_do_all_that_the_store_does(kind
         keys = [session_key(new_session_id()) for _ in range(12)]
         entry = Entry(b"", 2**41, "user", "op")
         listening = asyncio.create_task(store.listen(lambda _: None, patience=0.05))
-        for key in keys:
-            await store.create(key, entry, limit=11)
+        for rank, key in enumerate(keys):
+            await store.create(key, Entry(b"", 2**41, "user", "op", rank), limit=11)
         await store.replace(keys[1], Entry(b"", 2**41 + 10**8, "user", "op"), version=1)
         await store.touch(keys[2], 2**41 + 10**9)
         await store.rotate(
