@@ -1,4 +1,4 @@
-"""How often one client may do something: counted in the session store, over all processes. Knows no route and no header.
+"""How often one client may do something: counted in the session store, over all processes. Independent of routes and headers.
 
 A window begins with the first request of a client and lasts `seconds`. Its count is one note in the store, changed by
 compare-and-swap, so no number of processes lets one more through. A process remembers the version it wrote last: while a client

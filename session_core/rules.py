@@ -1,4 +1,4 @@
-"""Who may pass: the rules that the guards of every framework check. Knows no framework and no request."""
+"""Who may pass: the rules that the guards of every framework check. Independent of frameworks and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a setting is declared: default, limits, and what its page, `.env.example` and a refusal show. Knows no setting."""
+"""How a setting is declared: default, limits, and what its page, `.env.example` and a refusal show. Names no setting."""
 
 from __future__ import annotations
 

@@ -181,8 +181,8 @@ class _Show:
         _say("the old cookie still opens nothing")
 
     async def _expect_out(self, when: str, headers: dict[str, str]) -> None:
-        async with new_client() as anybody:
-            me = await anybody.get(f"{self._url}/api/me", headers={**_JSON, **headers})
+        async with new_client() as visitor:
+            me = await visitor.get(f"{self._url}/api/me", headers={**_JSON, **headers})
         expect(me.status_code == _UNAUTHORIZED, f"GET /api/me answered {me.status_code} {when}")
 
     async def _status(self) -> dict[str, Any]:

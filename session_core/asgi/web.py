@@ -1,4 +1,4 @@
-"""An HTTP request and its response, as far as the library's own routes need them; for every framework. Knows no session data."""
+"""An HTTP request and its response, as far as our own routes need them; for every framework. Independent of sessions."""
 
 from __future__ import annotations
 

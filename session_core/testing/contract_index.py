@@ -41,7 +41,7 @@ class IndexContract(ContractBase):
         await self.fill(store, clock, "ab", "v")
         await store.create(self.key("anonymous"), self.entry(clock))
         assert await self.found(store, SessionIndex(user="u")) == set(mine)
-        assert await self.found(store, SessionIndex(user="nobody")) == set()
+        assert await self.found(store, SessionIndex(user="another")) == set()
 
     async def test_find_returns_what_load_returns(self, store: SessionStore, clock: FakeClock) -> None:
         """The whole record, as it is now."""

@@ -36,7 +36,7 @@ class Site:
 
 
 def stripping_proxy(prefix: str, upstream: str) -> Any:
-    """A proxy in its plainest configuration: it takes the path off, changes `Host`, and says nothing about either."""
+    """A proxy in its plainest configuration: it takes the path off, changes `Host`, and sends no header about either."""
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

@@ -1,5 +1,5 @@
 // A real, certified OpenID provider for the tests: node server.mjs CLIENTS, a JSON array of client metadata.
-// Whoever has to log in is logged in at once, as the account of `login_hint`; consent is given without a question.
+// A login that is needed succeeds at once, as the account of `login_hint`; consent is given without a question.
 //   GET /test/events   what has happened so far
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";

@@ -31,7 +31,7 @@ async def page() -> str:
 
 
 def strips(app: Any) -> Any:
-    """A proxy that takes the path off and says nothing about it."""
+    """A proxy that takes the path off and sends no header about it."""
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"].removeprefix(BASE) or "/"

@@ -149,7 +149,7 @@ async def test_who_lists_removes_what_is_gone_and_nothing_else(index: Index) -> 
     index.expire(*keys[::2])
     assert await index.live() == set(keys[1::2])
     assert index.members == keys[1::2]
-    # What has come back under its key meanwhile stays, whoever wants to remove it.
+    # What has come back under its key meanwhile stays, and is not removed.
     await index.store._steps.delist(index.name, [member_of(key) for key in keys])
     assert index.members == keys[1::2]
 
