@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,11 @@ def is_default_run(config: pytest.Config) -> bool:
     """Whether long tests are left out: neither `--all` nor a choice of tests was given."""
     chosen = config.option.run_all or config.option.keyword or config.option.markexpr or config.option.collectonly
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A default run takes three processes for two processors: a third of the time its tests wait."""
+    return (os.cpu_count() or 1) * 3 // 2 if is_default_run(config) else None
 
 
 @pytest.hookimpl(tryfirst=True)
