@@ -20,6 +20,8 @@ from tests.support.thread_server import listen, served
 
 pytestmark = pytest.mark.e2e
 _LOADED = "return document.readyState === 'complete' && location.hostname === 'localhost'"
+# Chromium drops a kept page to which an event is still sent, such as a late message of its driver: seen in up to one of five.
+_CACHE_ATTEMPTS = 20
 _LOG_OUT = "form[action='/auth/logout'] button"
 
 
@@ -68,7 +70,7 @@ def test_log_in_use_the_session_log_out_go_back(
     with any_browser.window() as window:
         window.open(f"{url}/")
         assert window.cookies() == {}
-        assert comes_back_from_the_cache(window, url)
+        assert any(comes_back_from_the_cache(window, url) for _ in range(_CACHE_ATTEMPTS))
         window.open(f"{url}/")
         window.follow("form[action='/session/visits'] button")
         assert window.run("return document.querySelector('.counter strong').innerText") == "1"
@@ -105,6 +107,7 @@ def test_log_in_use_the_session_log_out_go_back(
 
 def comes_back_from_the_cache(window: Window, url: str) -> bool:
     """Whether this browser keeps pages for Back as they were: without that, the rest would prove nothing."""
+    window.open(f"{url}/")
     window.run("window.kept = true")
     window.open(f"{url}/health/live")
     window.back()
