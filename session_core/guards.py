@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from session_core import rules
+from session_core.asgi import rules
 from session_core.errors import AccessDeniedError, ForbiddenError
 from session_core.extras import extra
 

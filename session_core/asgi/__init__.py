@@ -1,1 +1,1 @@
-"""One HTTP request and its response around a session: cookie in, session loaded, saved, cookie out."""
+"""The sessions of one application, and one request with its response: cookie in, session loaded, saved, cookie out."""

@@ -12,8 +12,8 @@ from session_core.asgi.middleware import SCOPE_KEY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from session_core.asgi.limits import RateLimits
     from session_core.asgi_types import Receive, Scope, Send
-    from session_core.limits import RateLimits
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.types import Scope
 
-    from session_core.application import SessionApplication
+    from session_core.asgi.application import SessionApplication
     from session_core.litestar.outside import OutsideSessions
     from session_core.sessions.handle import SessionHandle
 

@@ -13,7 +13,7 @@ from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
 from litestar.types import Message, Scope
 
-from session_core.application import SessionApplication
+from session_core.asgi.application import SessionApplication
 from session_core.asgi.exchange import SessionServices
 from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.litestar.access import KeepsSessions

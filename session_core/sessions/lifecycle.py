@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
+from session_core.concurrency import in_turns
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.identity import Identity
 from session_core.ids import handle_of, new_session_id, session_key
@@ -27,7 +28,6 @@ from session_core.sessions.snapshot import STALE, Snapshot, entry_of, lineage_of
 from session_core.sessions.store_order import Moment
 from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
-from session_core.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from session_core.backoff import back_off
+from session_core.concurrency import back_off
 from session_core.errors import SessionConflictError, SessionLimitError, StoreUnavailableError
 from session_core.identity import Identity
 from session_core.sessions.notes import encode_note, is_note, note_key

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from session_core.backoff import back_off
 from session_core.clock import TOLERATED_SKEW_MS
+from session_core.concurrency import back_off, together
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.sessions.store_order import Moment, next_moment
 from session_core.stores.base import Entry
-from session_core.turns import together
 
 if TYPE_CHECKING:
     from session_core.identity import Identity

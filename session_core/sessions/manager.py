@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from session_core.calls import Calls
+from session_core.concurrency import in_turns
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
@@ -19,7 +20,6 @@ from session_core.sessions.snapshot import snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
 from session_core.stores.base import SessionIndex
-from session_core.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,10 +12,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from session_core.concurrency import together
 from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.sessions.notes import encode_note, note_digest
 from session_core.stores.base import Entry
-from session_core.turns import together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

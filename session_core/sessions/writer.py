@@ -13,7 +13,7 @@ from contextvars import copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from session_core.backoff import back_off
+from session_core.concurrency import back_off
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, snapshot_of

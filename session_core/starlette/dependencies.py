@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from session_core import rules
+from session_core.asgi import rules
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
 from session_core.sessions.handle import SessionHandle

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 import structlog
 
-from session_core.application import SessionApplication
 from session_core.asgi.answers import error_response
+from session_core.asgi.application import SessionApplication
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.middleware import SessionMiddleware as AsgiMiddleware
 from session_core.connections.closable import ConnectionEndedError, Disconnects

@@ -15,7 +15,7 @@ import asyncio, importlib.util
 import msgspec
 from session_core import ConfigurationError, Identity, SessionConfig, SessionHandle
 import session_core.sessions, session_core.stores, session_core.cookies, session_core.asgi
-from session_core.application import SessionApplication
+from session_core.asgi.application import SessionApplication
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
 from session_core.connections.closable import ASGI_DISCONNECTS
 from session_core.testing import FakeClock

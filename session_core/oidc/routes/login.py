@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.asgi.web import Redirect, Response
+from session_core.concurrency import together
 from session_core.errors import (
     AuthorizationResponseError,
     CrossSiteRequestError,
@@ -27,7 +28,6 @@ from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
-from session_core.turns import together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

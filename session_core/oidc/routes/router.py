@@ -23,7 +23,7 @@ from session_core.stores.deadlines import open_request_time
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from session_core.application import SessionApplication
+    from session_core.asgi.application import SessionApplication
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.routes.route import Route
 

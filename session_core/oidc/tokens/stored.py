@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from session_core.backoff import back_off
+from session_core.concurrency import back_off
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
 from session_core.sessions.record import UndecodableError
 from session_core.sessions.snapshot import entry_of, snapshot_of

@@ -25,8 +25,8 @@ from hiredis import ProtocolError, Reader, ReplyError
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from session_core.cancellation import keeping_cancellation
 from session_core.errors import StoreUnavailableError
+from session_core.stores.cancellation import keeping_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

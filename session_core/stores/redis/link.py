@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 from hiredis import ReplyError, pack_command
 from redis.exceptions import RedisError
 
-from session_core.cancellation import keeping_cancellation
 from session_core.errors import StoreUnavailableError
+from session_core.stores.cancellation import keeping_cancellation
 from session_core.stores.deadlines import step_deadline
 from session_core.stores.redis.connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
 

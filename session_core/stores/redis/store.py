@@ -42,10 +42,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from session_core.cancellation import keeping_cancellation
 from session_core.clock import Clock, SystemClock
 from session_core.stores.announcements import Heard, Trace, announced_name
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
+from session_core.stores.cancellation import keeping_cancellation
 from session_core.stores.redis import scripts
 from session_core.stores.redis.cluster import ClusterLink
 from session_core.stores.redis.cluster_login import SteppedLogins

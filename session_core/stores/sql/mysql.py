@@ -12,8 +12,8 @@ import asyncmy
 from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.errors import IntegrityError
 
-from session_core.cancellation import keeping_cancellation
 from session_core.errors import ConfigurationError
+from session_core.stores.cancellation import keeping_cancellation
 from session_core.stores.sql.link import Late, ServerClock, TakenError
 from session_core.stores.sql.urls.mysql import parse_mysql_url
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from session_core import SessionPlugin, turns
+from session_core import SessionPlugin, concurrency
+from session_core.concurrency import in_turns
 from session_core.sessions.record import Device
 from session_core.stores import MemoryStore, StoreCapabilities
-from session_core.turns import in_turns
 from tests.support.sessions import ALICE, AppSession, Recorder, make_config
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +44,7 @@ async def test_there_is_a_limit_without_one_of_the_application(options: dict[str
 async def test_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """After each millisecond: here one passes with every item."""
     clock = iter(range(10_000))
-    monkeypatch.setattr(turns, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
     seen: list[str] = []
 
     async def others() -> None:
@@ -65,7 +65,7 @@ async def test_sessions_are_listed_and_ended_in_turns(verb: str, monkeypatch: py
     await plugin.store.open()
     await log_in(plugin, 50)
     clock = iter(range(10_000))
-    monkeypatch.setattr(turns, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
     loop, passed = asyncio.get_running_loop(), 0
 
     def turn() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import msgspec
 
 from session_core.asgi.exchange import SessionServices
+from session_core.asgi.limits import RateLimits
 from session_core.asgi.same_origin import SameOriginRule
 from session_core.asgi.web import WebRequest
 from session_core.calls import Calls
@@ -15,7 +16,6 @@ from session_core.connections.live import LiveConnections
 from session_core.cookies import LONGEST_SECONDS
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
-from session_core.limits import RateLimits
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.sweeper import Sweeper

@@ -1,18 +1,26 @@
-"""Loops that keep no other request waiting, and calls that wait for the store together."""
+"""How concurrent tasks wait: between retries, in long loops, and for several calls at once. Independent of stores."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable
 
-__all__ = ("in_turns", "together")
+__all__ = ("back_off", "in_turns", "together")
 
 T = TypeVar("T")
-_SECONDS: Final = 0.001
+_FIRST_SECONDS: Final = 0.001
+_MOST_SECONDS: Final = 0.064
+_TURN_SECONDS: Final = 0.001
+
+
+async def back_off(attempt: int) -> None:
+    """Wait a random time that grows with `attempt`, from 0: two processes in lockstep would make each other fail for ever."""
+    await asyncio.sleep(random.random() * min(_FIRST_SECONDS * 2**attempt, _MOST_SECONDS))  # noqa: S311 - no secret
 
 
 async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
@@ -20,7 +28,7 @@ async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
     began = perf_counter()
     for item in items:
         yield item
-        if perf_counter() - began > _SECONDS:
+        if perf_counter() - began > _TURN_SECONDS:
             await asyncio.sleep(0)
             began = perf_counter()
 

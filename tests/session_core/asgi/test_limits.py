@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from session_core.asgi.limits import RateLimits
 from session_core.errors import StoreUnavailableError, TooManyRequestsError
 from session_core.events import Events
-from session_core.limits import RateLimits
 from session_core.sessions.notes import is_note
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock

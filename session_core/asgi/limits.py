@@ -14,7 +14,7 @@ import asyncio
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
-from session_core.backoff import back_off
+from session_core.concurrency import back_off
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
 from session_core.recent import Recent
 from session_core.sessions.notes import encode_note, note_key, read_note
