@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ("exception_handlers",)
 
 _SERVER_ERROR: Final = 500
+_CLIENT_LEFT: Final = "client disconnected"
 _ADVICE: Final = {
     400: "The request was not understood. Nothing was changed.",
     401: "Please log in, then try again.",
@@ -94,6 +95,8 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     """Answer Litestar's own errors (400, 404, 405, 413, ...)."""
     status = error.status_code
     if status >= _SERVER_ERROR:
+        if _CLIENT_LEFT in error.detail:  # Litestar has no class of its own for it
+            return _answer(request, {"type": "about:blank", "title": HTTPStatus.BAD_REQUEST.phrase, "status": 400})
         return on_unexpected_error(request, error)
     details: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if isinstance(error, ValidationException):

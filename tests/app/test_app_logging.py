@@ -121,3 +121,29 @@ async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
         ("POST", "/api/session/regenerate", 204),
     ]
     assert all(line["request_id"] and line["milliseconds"] >= 0 and line["client"] == "127.0.0.1" for line in requests)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/auth/backchannel-logout", "/auth/login", "/session/preferences", "/api/session/visits"])
+async def test_a_client_that_leaves_in_the_middle_of_a_form_is_no_error(
+    start: Start, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    messages = [{"type": "http.request", "body": b"note=ha", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost:8000"), (b"content-type", b"application/x-www-form-urlencoded"), (b"accept", b"text/html")]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers, "client": ("127.0.0.1", 1)}
+    async with start() as running:
+        configure_logging(level="DEBUG", as_json=True)
+        capsys.readouterr()
+        await cast("Any", running.app)(scope, receive, send)
+        entries = lines_of(capsys.readouterr().err)
+    assert sent[0]["status"] < 500
+    assert [entry for entry in entries if entry["level"] == "error" or "exception" in entry] == []

@@ -13,13 +13,19 @@ __all__ = ("read_form_body",)
 
 
 async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int) -> bytes:
-    """Return the body, as encoded. Raises `error` for another content type and for a body that is larger; reads no further."""
+    """Return the body, as encoded.
+
+    Raises `error` for another content type, for a larger body, which is read no further, and for a client that leaves.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/x-www-form-urlencoded":
         raise error("content_type")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise error("body_too_large")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise error("body_too_large")
+    except ConnectionError:
+        raise error("body_incomplete") from None
     return bytes(body)
