@@ -175,7 +175,7 @@ class UpkeepContract(ContractBase):
         assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [new]
         assert await store.delete(self.key("old")) == (new,)
 
-    async def test_a_cancelled_request_harms_nobody(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_a_cancelled_request_harms_no_other_request(self, store: SessionStore, clock: FakeClock) -> None:
         """Clients hang up at any moment: the call was made or was not, and the store goes on answering."""
         keys = [self.key("0")]
         entry, until = self.entry(clock, user="u"), clock.now() + HOUR

@@ -97,7 +97,7 @@ async def test_a_flood_is_bounded_and_what_is_lost_is_counted(running: Running, 
     await running.services.database.open()
 
 
-async def test_what_anybody_can_cause_in_any_number_is_not_kept(running: Running) -> None:
+async def test_events_that_anonymous_clients_cause_are_not_kept(running: Running) -> None:
     async with running.client() as client:
         for _ in range(3):
             await client.get("/api/session", headers={"cookie": "session-8000=s%3Aforged.signature"})

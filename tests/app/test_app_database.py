@@ -184,7 +184,7 @@ async def test_a_login_does_not_enable_a_disabled_user(running: Running) -> None
     assert await users.set_disabled(user.key, disabled=True)
     assert (await users.remember(identity, {"name": "Gone"})).disabled
     assert not await users.is_active(identity)
-    assert not await users.set_disabled("nobody", disabled=True)
+    assert not await users.set_disabled("unknown", disabled=True)
 
 
 @pytest.mark.anyio

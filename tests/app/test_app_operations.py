@@ -64,7 +64,7 @@ async def test_ready_names_the_column_that_is_missing(running: Running, client: 
     assert (await client.get("/health/ready")).status_code == 200
 
 
-async def test_a_database_outage_is_a_503_and_logs_nobody_out(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_database_outage_is_a_503_and_ends_no_session(running: Running, client: httpx.AsyncClient) -> None:
     await running.log_in(client)
     await running.services.database.close()
     response = await client.get("/api/me")

@@ -54,7 +54,7 @@ async def test_a_form_does_not_lead_anywhere_else(running: Running, back: str) -
         assert response.headers["location"] == "/"
 
 
-async def test_what_somebody_typed_is_escaped(running: Running) -> None:
+async def test_user_input_is_escaped(running: Running) -> None:
     async with running.browser() as browser:
         response = await browser.post("/session/preferences", data={"language": "de", "note": "<script>alert(1)</script>"})
         assert response.status_code == 303
@@ -147,7 +147,7 @@ async def test_an_administrator_cannot_lock_themselves_out(running: Running) -> 
         identity = await running.log_in(admin, "admin", roles=("admin",))
         assert (await admin.post(f"/admin/users/{identity.user_key}/disable")).status_code == 403
         assert (await admin.get("/admin")).status_code == 200
-        assert (await admin.post("/admin/users/nobody/disable")).status_code == 404
+        assert (await admin.post("/admin/users/unknown/disable")).status_code == 404
 
 
 @pytest.mark.attack("asvs-7.5.3")

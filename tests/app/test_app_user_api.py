@@ -58,7 +58,7 @@ async def test_the_same_subject_of_another_issuer_is_another_user(running: Runni
     identity = await running.log_in(client)
     other = type(identity)(issuer="https://elsewhere.example", subject=identity.subject)
     assert await running.services.users.find(other.user_key) is None
-    await running.services.users.remember(other, {"name": "Somebody else"})
+    await running.services.users.remember(other, {"name": "Another user"})
     assert (await client.get("/api/me")).json()["name"] == "Alice"
 
 
@@ -81,7 +81,7 @@ async def test_sessions_are_listed_without_ids_or_keys(running: Running, client:
 
 
 @pytest.mark.attack("asvs-7.5.2")
-async def test_one_session_is_ended_by_handle_and_nobody_elses(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_handle_ends_one_session_of_the_user_and_none_of_other_users(running: Running, client: httpx.AsyncClient) -> None:
     async with running.client() as phone, running.client() as stranger:
         await running.log_in(client)
         await running.log_in(phone)

@@ -82,7 +82,7 @@ def test_userinfo_comes_from_the_provider(client: httpx.Client, demo: Demo) -> N
 
 
 @pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=unknown", "?error=denied&state=unknown", "?state=a&state=b"])
-def test_a_callback_of_nobodys_login_is_an_error_page_and_changes_nothing(client: httpx.Client, demo: Demo, query: str) -> None:
+def test_a_callback_without_a_login_is_an_error_page_and_changes_nothing(client: httpx.Client, demo: Demo, query: str) -> None:
     log_in(client, demo)
     cookie = client.cookies.get(demo.cookie)
     problem = client.get(f"/auth/callback{query}", headers={"accept": "application/json"})
@@ -140,7 +140,7 @@ def test_a_logout_at_the_provider_reaches_every_session_of_that_login(client: ht
 
 
 @pytest.mark.parametrize("body", [{}, {"logout_token": "x"}, {"logout_token": "a.b.c"}])
-def test_a_bad_logout_token_is_a_400_that_nobody_keeps(client: httpx.Client, body: dict[str, str]) -> None:
+def test_a_bad_logout_token_is_a_400_that_is_not_cached(client: httpx.Client, body: dict[str, str]) -> None:
     response = client.post("/auth/backchannel-logout", data=body)
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/problem+json"

@@ -222,7 +222,7 @@ def test_websocket_uses_the_session_until_it_ends() -> None:
             socket.send_text("hello")
             assert socket.receive_text() == "1: hello"
             client.post("/logout")
-            socket.send_text("anybody there?")
+            socket.send_text("hello")
             with pytest.raises(WebSocketDisconnect) as ended:
                 socket.receive_text()
             assert ended.value.code == 4401

@@ -173,7 +173,7 @@ async def test_an_error_with_a_good_state_uses_the_login_up(site: Site) -> None:
         browser.jar.copy_to(thief.jar)
         page = await site.come_back(browser, address)
         assert not [name for name in browser.jar.names() if name.startswith("login-")]
-        again.append((thief, changed_address(address, error=GONE, code="code-of-somebody")))
+        again.append((thief, changed_address(address, error=GONE, code="code-of-another-login")))
         return page
 
     again: list[tuple[Browser, str]] = []

@@ -290,7 +290,7 @@ REFRESHED = [
 
 @pytest.mark.attack("36")
 @pytest.mark.parametrize(("claims", "reason"), REFRESHED)
-async def test_a_refreshed_id_token_of_somebody_else_ends_the_session(site: Site, claims: dict[str, Any], reason: str) -> None:
+async def test_a_refreshed_id_token_for_another_user_ends_the_session(site: Site, claims: dict[str, Any], reason: str) -> None:
     browser, carol = site.browser(), site.browser()
     await site.login(browser)
     await site.enter(carol, "carol")

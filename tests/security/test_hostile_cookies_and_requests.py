@@ -180,7 +180,7 @@ async def test_every_page_that_needs_a_login_offers_the_logout(site: Site) -> No
 @pytest.mark.attack("64")
 @pytest.mark.attack("asvs-10.5.2")
 @pytest.mark.attack("asvs-6.8.1")
-async def test_the_same_subject_of_another_issuer_is_somebody_else(site: Site) -> None:
+async def test_the_same_subject_of_another_issuer_is_another_user(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     other = Identity(issuer="https://other.example", subject="alice")

@@ -87,7 +87,7 @@ async def test_whose_sessions_a_logout_token_ends(site: Site, clock: FakeClock) 
     async def who() -> list[str | None]:
         return [await site.who(each) for each in (first, second, bob)]
 
-    assert (await deliver(site.op, logout_token(site.op, claims={"sid": "of-nobody", "sub": GONE}))).status_code == 200
+    assert (await deliver(site.op, logout_token(site.op, claims={"sid": "of-no-session", "sub": GONE}))).status_code == 200
     assert await who() == ["alice", "alice", "bob"]
     async with HostileOp(lambda: clock.now() / 1000) as other:
         other.backchannel_uri = site.op.backchannel_uri
@@ -125,7 +125,7 @@ async def test_a_request_that_is_no_logout_request(site: Site) -> None:
 @pytest.mark.attack("47")
 @pytest.mark.attack("asvs-3.5.1")
 @pytest.mark.attack("asvs-3.5.3")
-async def test_another_site_logs_nobody_out(site: Site) -> None:
+async def test_another_site_cannot_log_a_user_out(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     evil = browser.tab("https://evil.example/")

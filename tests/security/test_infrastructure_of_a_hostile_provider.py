@@ -201,7 +201,7 @@ async def test_forged_kids_cost_one_fetch_and_hinder_no_rotation(site: Site) -> 
 @pytest.mark.attack("31")
 async def test_id_tokens_of_unknown_kids_cost_one_fetch_for_each_cooldown(site: Site) -> None:
     await site.login(site.browser())
-    forged = Misbehaviour(key=OTHER, header={"kid": "of-nobody"})
+    forged = Misbehaviour(key=OTHER, header={"kid": "unknown"})
     await assert_all_rejected(site, forged, "unknown_key")
     assert site.op.count("/jwks") == 2
     site.clock.advance(seconds=10)

@@ -74,7 +74,7 @@ def smoke_arguments(*more: str) -> list[str]:
     return ["--cluster", "--smoke", "--port", str(port), "--op-port", str(op_port), *more]
 
 
-def test_nobody_is_logged_out_when_a_primary_is_killed(tmp_path: Path, servers_files: Path) -> None:
+def test_sessions_survive_a_killed_primary(tmp_path: Path, servers_files: Path) -> None:
     result = run_demo(tmp_path, *smoke_arguments("--kill-primary"), timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     for line in (

@@ -47,7 +47,7 @@ def status(client: httpx.Client) -> dict[str, Any]:
 
 
 @contextmanager
-def nobody_to_take_over(client: httpx.Client) -> Iterator[None]:
+def no_replica_for_failover(client: httpx.Client) -> Iterator[None]:
     """Freeze the replica of the client's session: an outage lasts as long as the block."""
     found = re.search(r'data-slot="(\d+)"', client.get(f"{PAGE}/session").text)
     assert found is not None
@@ -118,11 +118,11 @@ def test_the_forms_work_without_a_script(client: httpx.Client, demo: Demo) -> No
     assert client.post(f"{PAGE}/start", headers=HTML).status_code == 303
 
 
-def test_the_page_answers_while_the_store_is_out_and_nobody_is_logged_out(client: httpx.Client, demo: Demo) -> None:
+def test_the_page_answers_while_the_store_is_out_and_sessions_survive(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     client.post(f"{PAGE}/increment")
     cookie = client.cookies[demo.cookie]
-    with nobody_to_take_over(client):
+    with no_replica_for_failover(client):
         killed = client.post(f"{PAGE}/kill").json()
         parts = client.get(f"{PAGE}/nodes", params={"slot": killed["slot"]})
         assert "vary" not in parts.headers, "the servers' part asks for the session"
@@ -161,7 +161,7 @@ def test_the_page_answers_while_the_store_is_out_and_nobody_is_logged_out(client
 
 def test_a_whole_page_is_shown_while_the_store_is_out(client: httpx.Client) -> None:
     client.post(f"{PAGE}/increment")
-    with nobody_to_take_over(client):
+    with no_replica_for_failover(client):
         client.post(f"{PAGE}/kill", headers=HTML)
         for form in ("increment", "kill"):
             page = client.post(f"{PAGE}/{form}", headers=HTML)
@@ -174,7 +174,7 @@ def test_a_whole_page_is_shown_while_the_store_is_out(client: httpx.Client) -> N
         assert "You are still logged in as soon as it is back" in shown.text
 
 
-def test_a_number_that_is_no_slot_is_nobodys(client: httpx.Client) -> None:
+def test_a_number_that_is_no_slot_has_no_node(client: httpx.Client) -> None:
     assert "holds your session" not in client.get(f"{PAGE}/nodes", params={"slot": 99999}).text
     assert client.get(f"{PAGE}/nodes", params={"slot": "x"}).status_code == 400
 

@@ -22,7 +22,7 @@ def test_what_a_server_says_of_itself_is_read() -> None:
     assert report_of(b"", [b"master", 0, []]) is None
 
 
-def test_a_server_that_is_promoted_between_two_replies_is_in_sync_with_nobody() -> None:
+def test_a_server_promoted_between_two_replies_has_no_replica_in_sync() -> None:
     assert report_of(REPLICA, [b"master", 14, []]) == NodeReport("bbb", "aaa", 3, (), in_sync=False)
     assert report_of(PRIMARY, [b"slave", b"127.0.0.1", 7002, b"connected", 14]) == NodeReport(
         "aaa", None, 3, ((0, 99), (200, 200)), in_sync=False

@@ -147,7 +147,7 @@ def test_redirect_uri_near_miss_stays_on_a_local_page(flow: Any, redirect_uri: s
 
 
 def test_unknown_client_stays_on_a_local_page(flow: Any) -> None:
-    answer = flow.authorize(client_id="nobody")
+    answer = flow.authorize(client_id="unknown")
     assert answer.status_code == 400
     assert "location" not in answer.headers
 

@@ -164,7 +164,7 @@ def test_unregistered_return_address_is_refused(flow: Any, http: Any, uri: str) 
 def test_contradictory_or_unknown_client_is_refused(flow: Any, http: Any, op: Any) -> None:
     hint = flow.tokens()["id_token"]
     assert end(http, id_token_hint=hint, client_id="post").status_code == 400
-    assert end(http, client_id="nobody").status_code == 400
+    assert end(http, client_id="unknown").status_code == 400
     assert len(op.sessions_of("alice")) == 1
 
 
@@ -207,7 +207,7 @@ def test_redirect_of_the_client_is_not_followed(flow: Any, http: Any, back_chann
     assert len(back_channel.requests) == 1
 
 
-def test_signing_in_as_somebody_else_ends_the_first_session(flow: Any, op: Any, back_channel: Any) -> None:
+def test_signing_in_as_another_user_ends_the_first_session(flow: Any, op: Any, back_channel: Any) -> None:
     flow.tokens("alice")
     flow.tokens("bob", prompt="login")
     assert op.sessions_of("alice") == []

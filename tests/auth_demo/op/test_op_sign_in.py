@@ -86,7 +86,7 @@ def test_acr_values_step_up_to_password(flow: Any) -> None:
 
 
 def test_unknown_acr_values_are_ignored(flow: Any) -> None:
-    tokens = flow.tokens(acr_values="urn:nobody:knows")
+    tokens = flow.tokens(acr_values="urn:unknown:class")
     assert flow.verify(tokens["id_token"])[1]["acr"] == "urn:demo:acr:1"
 
 

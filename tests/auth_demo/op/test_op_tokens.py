@@ -35,7 +35,7 @@ def test_refresh_reuse_revokes_the_family(flow: Any) -> None:
     assert flow.userinfo(second["access_token"]).status_code == 401
 
 
-def test_refresh_reuse_by_another_client_harms_nobody(flow: Any) -> None:
+def test_refresh_token_reuse_by_another_client_ends_no_grant(flow: Any) -> None:
     first = flow.tokens()
     second = flow.refresh(first["refresh_token"]).json()
     stolen = flow.refresh(first["refresh_token"], auth=None, client_id="public")
@@ -79,7 +79,7 @@ def test_client_secret_post_and_public_client(flow: Any) -> None:
     [
         {"auth": ("app", "wrong")},
         {"auth": ("app", "")},
-        {"auth": ("nobody", SECRET)},
+        {"auth": ("unknown", SECRET)},
         {"auth": None},
         {"auth": None, "client_id": "app"},
         {"auth": None, "client_id": "app", "client_secret": SECRET},

@@ -31,7 +31,7 @@ from tests.support.sessions import AppSession, Recorder, client_of, make_app, ma
 pytestmark = pytest.mark.anyio
 
 
-async def test_what_nobody_announced_is_found_by_asking() -> None:
+async def test_an_end_without_announcement_is_found_by_polling() -> None:
     app = live_app(poll_interval=BEAT)
     async with client_of(app) as client:
         await client.post("/login/alice")

@@ -51,7 +51,7 @@ async def only_inside(theme: NamedDependency[str]) -> str:
 
 
 async def provide_other() -> str:
-    return "somebody else's"
+    return "a dependency of the application"
 
 
 @get("/other", dependencies={"session": Provide(provide_other)})
@@ -102,9 +102,9 @@ async def test_a_session_comes_with_whatever_else_a_handler_takes(app: Litestar)
         assert (await client.get("/scoped")).json() == [True, True]
 
 
-async def test_a_dependency_of_that_name_that_is_somebody_else_s_stays_so(app: Litestar) -> None:
+async def test_a_foreign_dependency_of_that_name_is_left_alone(app: Litestar) -> None:
     async with client_of(app) as client:
-        assert (await client.get("/other")).text == "somebody else's"
+        assert (await client.get("/other")).text == "a dependency of the application"
 
 
 async def test_an_outage_is_a_503_before_the_handler_runs(app: Litestar, monkeypatch: pytest.MonkeyPatch) -> None:

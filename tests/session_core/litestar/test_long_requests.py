@@ -262,7 +262,7 @@ async def test_a_long_request_whose_session_got_a_new_id_goes_on(clock: FakeCloc
         assert (await request).status_code == 200
 
 
-async def test_a_long_request_is_answered_503_while_nobody_knows(
+async def test_a_long_request_is_answered_503_while_the_store_is_out(
     clock: FakeClock, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = build(clock)

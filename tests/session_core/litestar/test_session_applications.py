@@ -128,7 +128,7 @@ async def test_an_exception_of_inner_middleware_still_carries_the_new_cookie() -
         assert (await client.get("/read")).json()["subject"] == "alice"
 
 
-async def test_a_predicate_that_answers_anything_but_true_lets_nobody_in() -> None:
+async def test_a_predicate_that_returns_anything_but_true_refuses() -> None:
     @get("/oops", guards=[requires(AppSession, lambda session: session.reload)])  # type: ignore[arg-type, return-value]
     async def oops() -> None: ...
 

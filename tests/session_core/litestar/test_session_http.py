@@ -57,7 +57,7 @@ class BrokenStore(MemoryStore):
 
 @pytest.mark.attack("62")
 @pytest.mark.parametrize("fault", ["hang", "refuse", "driver", "typed"])
-async def test_an_outage_is_a_503_and_logs_nobody_out(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_outage_is_a_503_and_ends_no_session(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     store, recorder = BrokenStore(), Recorder()
     app = make_app(store=store, store_timeout=0.05, on_event=[recorder])
     async with client_of(app) as client:

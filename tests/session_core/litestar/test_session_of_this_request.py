@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @get("/forgotten", opt={"session": False})
 async def forgotten(session: Session[AppSession]) -> str:
-    return session.identity.subject if session.identity else "nobody"
+    return session.identity.subject if session.identity else "anonymous"
 
 
 async def pipelined(app: Litestar, cookie: str, *paths: str) -> list[list[dict[str, Any]]]:

@@ -90,7 +90,7 @@ async def login_and_assign(session: Session[AppSession], note: FromPath[str]) ->
 
 
 @pytest.mark.parametrize("note", ["surrogate", "object"])
-async def test_a_value_that_cannot_be_stored_costs_nobody_the_cookie_of_the_login(note: str) -> None:
+async def test_a_value_that_cannot_be_stored_keeps_the_cookie_of_the_login(note: str) -> None:
     async with client_of(make_app(login_and_assign)) as client:
         answer = await client.post(f"/login-with/{note}")
         assert answer.status_code == 500

@@ -86,7 +86,7 @@ def wrongly_decided(rule: Rule) -> set[str]:
     return {case.name for case in CASES if case.decided_by(rule) is not case.is_ended}
 
 
-def test_what_came_first_is_told_by_whoever_knows() -> None:
+def test_the_order_is_decided_by_the_clock_that_signed_it() -> None:
     assert wrongly_decided(the_rule) == set()
 
 

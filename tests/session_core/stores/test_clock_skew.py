@@ -101,7 +101,7 @@ async def test_no_write_is_lost(nodes: Nodes) -> None:
     assert (await nodes.ahead.handle(first.session_id).load()).data.visits == 13
 
 
-async def test_somebody_who_is_there_stays_logged_in(nodes: Nodes) -> None:
+async def test_an_active_user_stays_logged_in(nodes: Nodes) -> None:
     """Whichever node each request meets, until the absolute timeout, or the difference before it."""
     handle = nodes.ahead.handle()
     await handle.login(ALICE)

@@ -67,7 +67,7 @@ async def test_each_call_has_its_own_time() -> None:
     assert min(took) >= SHORT * 0.99
 
 
-async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
+async def test_a_task_cancelled_from_outside_stays_cancelled() -> None:
     deadlines = Deadlines()
     task = asyncio.create_task(limited(deadlines, hang(), 5))
     await asyncio.sleep(0)

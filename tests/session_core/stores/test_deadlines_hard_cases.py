@@ -34,7 +34,7 @@ async def test_a_call_that_asks_again_while_it_is_ended_has_still_run_out_of_tim
     assert task.cancelling() == 0
 
 
-def test_a_timer_left_in_a_loop_of_another_thread_cancels_nobody_here() -> None:
+def test_a_timer_left_in_a_loop_of_another_thread_cancels_no_task_here() -> None:
     deadlines = Deadlines()
     other = asyncio.new_event_loop()
     other.run_until_complete(limited(deadlines, asyncio.sleep(0), SHORT))

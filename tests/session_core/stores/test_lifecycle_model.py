@@ -1,7 +1,7 @@
-"""Whatever is done to sessions in whatever order, on every store: they are what a simple model says they are.
+"""Random sequences of operations on sessions, on every store, compared with a simple model.
 
-Also looked at after every step: no ended session can be loaded, ids are unique, every acknowledged visit is counted, nobody has
-more sessions than the limit, versions grow by one, and the user's list is right.
+Also checked after every step: no ended session can be loaded, ids are unique, every acknowledged visit is counted, no user has
+more sessions than the limit, versions grow by one, and the list of the user is right.
 """
 
 from __future__ import annotations

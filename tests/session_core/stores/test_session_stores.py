@@ -84,7 +84,7 @@ async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: F
 
 
 @pytest.mark.attack("64")
-async def test_a_login_of_the_same_name_at_another_provider_is_somebody_else(app: Litestar) -> None:
+async def test_the_same_subject_at_another_provider_is_another_user(app: Litestar) -> None:
     from session_core import Identity
 
     other = Identity(issuer="https://other.example", subject=ALICE.subject, sid=ALICE.sid)
@@ -103,7 +103,7 @@ async def test_twenty_logins_at_once_never_pass_the_limit(app: Litestar) -> None
     assert len(await plugin_in(app).sessions.list_for(ALICE)) == 3
 
 
-async def test_a_handle_reveals_no_session_of_somebody_else(app: Litestar) -> None:
+async def test_a_handle_reveals_no_session_of_another_user(app: Litestar) -> None:
     from tests.support.sessions import BOB
 
     owner = handle_on(plugin_in(app))

@@ -33,7 +33,7 @@ def gated(*guards: Any, **oidc: Any) -> World:
 
 GUARDS = {
     "login": requires_login,
-    "role": requires_role("nobody"),
+    "role": requires_role("no-such-role"),
     "recent": requires_recent_login(minutes=1),
     "acr": requires_acr("never"),
     "predicate": requires(AppSession, lambda _: False),

@@ -240,7 +240,7 @@ async def test_the_hook_maps_users_from_all_claims() -> None:
         return change
 
     world = World(on_login=on_login)
-    world.op.userinfo = {"email": "a@example.org", "iss": "https://somebody.else"}
+    world.op.userinfo = {"email": "a@example.org", "iss": "https://other.example"}
     await world.login()
     assert (seen["name"], seen["email"], seen["was"]) == ("Alice", "a@example.org", None)
     assert seen["iss"] == ISSUER

@@ -112,7 +112,7 @@ class TestSilentLogin:
             "invalid_scope",
         ],
     )
-    async def test_nobody_is_disturbed_when_it_fails(self, error: str) -> None:
+    async def test_a_failed_attempt_leaves_the_visitor_on_the_page(self, error: str) -> None:
         world = World()
         await world.plant()
         world.op.response_params = {"code": None, "error": error, "error_description": "<script>"}

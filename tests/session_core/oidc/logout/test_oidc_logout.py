@@ -172,7 +172,7 @@ class TestFromTheProviderInTheBack:
 
     @pytest.mark.attack("44")
     @pytest.mark.attack("oidcc-client-test-rp-backchannel-rpinitlogout-alg-none")
-    async def test_nobody_or_somebody_else_signed(self, world: World) -> None:
+    async def test_a_missing_or_foreign_signature(self, world: World) -> None:
         good = world.op.logout_token()
         head, body, _ = good.split(".")
         unsigned = f"{b64_json({'alg': 'none', 'typ': 'logout+jwt'})}.{body}."

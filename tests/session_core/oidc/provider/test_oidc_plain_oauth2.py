@@ -229,7 +229,7 @@ async def test_the_iss_of_such_a_provider() -> None:
 async def emails(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
     found = await fetch(f"{HOST}/api/user/emails")
     email = next(each["email"] for each in found if each["primary"] and each["verified"])
-    return {"name": user["login"], "email": email, "id": "somebody else"}
+    return {"name": user["login"], "email": email, "id": "another user"}
 
 
 async def test_claims_from_a_further_address() -> None:
@@ -247,7 +247,7 @@ async def test_claims_from_a_further_address() -> None:
     "address",
     ["http://git.example/api/user/emails", "https://evil.example/api/user/emails", "https://git.example:444/api/user/emails"],
 )
-async def test_the_token_goes_to_no_address_without_tls_or_of_somebody_else(address: str) -> None:
+async def test_the_token_goes_to_no_address_without_tls_or_of_another_host(address: str) -> None:
     async def careless(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
         return dict(await fetch(address))
 

@@ -115,7 +115,7 @@ async def test_the_choice_repeats_nothing_unescaped(world: TwoProviders) -> None
     assert "<script" not in response.text
 
 
-async def test_a_login_that_names_nobody_goes_to_the_provider_of_whoever_is_logged_in(world: TwoProviders) -> None:
+async def test_a_login_without_a_provider_goes_to_the_provider_of_the_session(world: TwoProviders) -> None:
     await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
     assert (await world.start_at("/auth/login", max_age="60")).startswith(f"{OTHER}/authorize?")
 
@@ -248,7 +248,7 @@ class TestLogoutByTheProvider:
         assert await world.subject() == "alice"
 
     @pytest.mark.parametrize("issuer", ["https://evil.example", 1, None])
-    async def test_a_token_of_nobody(self, world: TwoProviders, issuer: object) -> None:
+    async def test_a_token_without_a_known_issuer(self, world: TwoProviders, issuer: object) -> None:
         assert await self.send(world, "/auth/backchannel-logout", world.other.logout_token(iss=issuer)) == 400
         assert world.op.count("/jwks") == 0
 

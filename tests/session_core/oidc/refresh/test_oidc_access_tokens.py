@@ -85,7 +85,7 @@ async def test_userinfo(world: World) -> None:
 
 
 @pytest.mark.attack("29")
-async def test_userinfo_of_somebody_else(world: World) -> None:
+async def test_userinfo_of_another_user(world: World) -> None:
     world.op.userinfo = {"sub": "bob"}
     assert (await world.browser.get("/userinfo-now")).status_code == 502
     assert await world.subject() == "alice"
@@ -191,7 +191,7 @@ async def test_the_redeeming_process_is_killed(world: World) -> None:
 
 @pytest.mark.attack("36")
 @pytest.mark.parametrize("claims", [{"sub": "bob"}, {"iss": "https://evil.example"}, {"aud": "other"}, {"sub": GONE}])
-async def test_a_refreshed_id_token_of_somebody_else_ends_the_session(world: World, claims: dict[str, Any]) -> None:
+async def test_a_refreshed_id_token_for_another_user_ends_the_session(world: World, claims: dict[str, Any]) -> None:
     world.clock.advance(seconds=300)
     world.op.claims = claims
     assert (await world.browser.get("/token-now")).status_code == 401

@@ -316,7 +316,7 @@ async def test_who_waits_gets_no_expired_token_where_the_new_one_cannot_be_judge
 
 
 @pytest.mark.attack("37")
-async def test_a_key_that_nobody_knows_yet_loses_no_login(world: World) -> None:
+async def test_an_unknown_key_ends_no_session(world: World) -> None:
     all_tokens_expired(world)
     world.op.key, world.op.alg, world.op.kid = EC_KEY, "ES256", "k2"
     assert (await world.browser.get("/token-now")).status_code == 502

@@ -243,7 +243,7 @@ PUBLIC_PEM = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.Subjec
 @pytest.mark.attack("19")
 @pytest.mark.attack("oidcc-client-test-invalid-sig-hs256")
 @pytest.mark.parametrize("forge", [unsigned, hs256(PUBLIC_PEM), hs256(CLIENT_SECRET.encode()), hs256(b"published-oct-key")])
-async def test_nobody_or_anybody_signed(world: World, forge: Any) -> None:
+async def test_no_signature_or_one_by_a_public_secret(world: World, forge: Any) -> None:
     world.op.jwks.append({"kty": "oct", "k": b64(b"published-oct-key"), "kid": "k1", "alg": "HS256"})
     world.op.forge = forge
     await world.assert_rejected(await world.login(), "token_form" if forge is unsigned else "alg_not_allowed")
@@ -396,7 +396,7 @@ async def test_token_answers_that_must_pass(world: World, answer: dict[str, Any]
 @pytest.mark.attack("29")
 @pytest.mark.attack("oidcc-client-test-userinfo-invalid-sub")
 @pytest.mark.parametrize("sub", ["bob", "", GONE, None, ["alice"], "Alice"])
-async def test_userinfo_of_somebody_else(world: World, sub: object) -> None:
+async def test_userinfo_of_another_user(world: World, sub: object) -> None:
     world.op.userinfo = {"sub": sub}
     await world.assert_rejected(await world.login(), "userinfo_sub_mismatch")
 

@@ -84,7 +84,7 @@ class LimitEndsTheNewest(MemoryStore):
 
 
 @found_by("the_limit_keeps_the_new_session")
-class LimitEndsTheLowestWhoeverItIs(MemoryStore):
+class LimitEndsTheLowestKeyOfAnyUser(MemoryStore):
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         await super().create(key, entry)
         return self._evict(entry, limit + 1) if limit else ()

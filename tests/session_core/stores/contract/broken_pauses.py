@@ -39,7 +39,7 @@ class TouchPausesAfterItsLook(MemoryStore):
         return stored is not None
 
 
-@found_by("exactly_one_key_is_live_at_every_instant", "the_end_of_a_session_wins", "a_cancelled_request_harms_nobody")
+@found_by("exactly_one_key_is_live_at_every_instant", "the_end_of_a_session_wins", "a_cancelled_request_harms_no_other_request")
 class RotateEndsTheOldFirst(MemoryStore):
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0

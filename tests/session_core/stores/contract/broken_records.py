@@ -23,7 +23,7 @@ class ForgetsTheRank(MemoryStore):
 
 
 @found_by("create_without_indexes")
-class MakesNobodyAUser(MemoryStore):
+class MakesNoIdentityAUser(MemoryStore):
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         return await super().create(key, changed(entry, user=entry.user or ""), limit=limit)
 

@@ -109,7 +109,7 @@ class DurableInNameOnly(MemoryStore):
         self._records.clear()
 
 
-@found_by("a_cancelled_request_harms_nobody")
+@found_by("a_cancelled_request_harms_no_other_request")
 class LeaksAConnectionPerCancellation(MemoryStore):
     free = 2
 

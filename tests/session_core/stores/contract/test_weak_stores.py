@@ -80,7 +80,7 @@ async def test_a_store_that_is_not_atomic_cannot_carry_a_relying_party() -> None
         Litestar([], plugins=[SessionPlugin(config), _oidc()])
 
 
-async def test_whoever_accepts_it_reads_in_the_log_what_is_lost() -> None:
+async def test_an_accepted_weak_store_is_logged_with_what_is_lost() -> None:
     events: list[Event] = []
     config = make_config(store=_store(atomic=False), on_event=[events.append], accept_weak_store=True)
     announced = await _announced(Litestar([], plugins=[SessionPlugin(config), _oidc()]), events)

@@ -116,7 +116,7 @@ async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
     assert await _live(second, "old", "new") == []
 
 
-async def test_whoever_looks_while_a_session_is_rotated_finds_it_once() -> None:
+async def test_a_search_during_a_rotation_finds_the_session_once() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
@@ -216,7 +216,7 @@ async def test_the_orders_find_a_store_that_brings_sessions_back(kind: type[Docu
     assert any([await _a_write_meets_an_end(seed, "delete", write, kind) for seed in range(ORDERS)])
 
 
-async def test_a_lock_is_forgotten_when_nobody_needs_it() -> None:
+async def test_an_unused_lock_is_forgotten() -> None:
     clock = FakeClock()
     (store,), _, _ = processes(1, clock)
     await asyncio.gather(*(store.create(f"key{number % 3}", _entry(clock)) for number in range(9)), return_exceptions=True)
@@ -244,7 +244,7 @@ async def test_a_sweep_reads_each_record_once_in_its_life() -> None:
     assert await store.delete_expired() == 20
 
 
-async def test_a_taken_key_is_refused_whoever_took_it() -> None:
+async def test_a_taken_key_is_refused() -> None:
     clock = FakeClock()
     (first, second), _, _ = processes(2, clock)
     await first.create("key", _entry(clock))

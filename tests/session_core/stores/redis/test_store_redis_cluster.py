@@ -89,7 +89,7 @@ async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valk
     await store.close()
 
 
-async def test_a_login_that_must_fail_ends_nobodys_session(valkey_cluster: RedisCluster) -> None:
+async def test_a_login_that_fails_ends_no_session(valkey_cluster: RedisCluster) -> None:
     """Whether the session to be moved is still what it was is seen before anything else."""
     store = RedisStore(valkey_cluster.url)
     await store.open()

@@ -264,7 +264,7 @@ class TestServer:
             assert stored.entry.data == b"kept"
             assert await store.delete(NEXT) == (NEXT,)
             assert [found.key for found in await store.find(SessionIndex(user="user"))] == [KEY]
-            assert await store.delete_by(SessionIndex(user="nobody")) == ()
+            assert await store.delete_by(SessionIndex(user="unknown")) == ()
             own_server.admin("CONFIG", "SET", "maxmemory", 0)
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
@@ -309,7 +309,7 @@ class TestServer:
         with running(needed_valkey(), password="right-secret") as server:
             async with opened(server.url) as store:
                 await store.ping()
-            for user in (":wrong-secret@", "nobody:wrong-secret@", ""):
+            for user in (":wrong-secret@", "unknown:wrong-secret@", ""):
                 with pytest.raises(StoreUnavailableError) as caught:
                     async with opened(f"redis://{user}127.0.0.1:{server.port}") as store:
                         await store.ping()

@@ -141,7 +141,7 @@ class TestPostgresServer:
         url = {
             "nodb": postgres_url.replace("/postgres?", "/missing?"),
             "nohost": "postgresql+asyncpg://user:verysecret@127.0.0.1:1/db",
-            "nologin": postgres_url.replace("postgres@", "nobody:verysecret@"),
+            "nologin": postgres_url.replace("postgres@", "unknown:verysecret@"),
         }[change]
         store = SqlStore(url, timeout=2)
         with pytest.raises(StoreUnavailableError) as caught:

@@ -247,7 +247,7 @@ async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
         assert await store.delete("k") == ("k",)
 
 
-async def test_a_client_that_froze_in_the_middle_keeps_nobody_out(sql_server: Server) -> None:
+async def test_a_client_frozen_in_a_transaction_blocks_no_other(sql_server: Server) -> None:
     """Its locks end with its patience, which the server knows."""
     async with opened(sql_server.url, timeout=1) as frozen, opened(sql_server.url, timeout=5) as other:
         await other.create("k", Entry(b"", FOREVER))

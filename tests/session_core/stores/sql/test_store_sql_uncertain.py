@@ -153,7 +153,7 @@ async def test_a_claim_is_won_by_who_made_it(place: Place) -> None:
     assert await place.cut_off.claim("claimed", FOREVER) is False
 
 
-async def test_a_claim_that_somebody_else_has_is_not_won(place: Place) -> None:
+async def test_a_claim_held_by_another_process_is_not_won(place: Place) -> None:
     await place.other.claim("claimed", FOREVER)
     place.proxy.cut_after(b"claimed")
     assert await place.cut_off.claim("claimed", FOREVER) is False
