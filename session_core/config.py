@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets as random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -190,6 +191,13 @@ class SessionConfig(Generic[D]):
     def __repr__(self) -> str:
         # The generated one would print secrets and the store's password.
         return f"SessionConfig({self.data_type.__name__}, cookie={self.resolved_cookie.name!r})"
+
+    async def lets_act(self, identity: Identity) -> bool:
+        """Whether a logged-in user may still act. Exactly True of `is_active`: a mistake there must not let every user in."""
+        if self.is_active is None:
+            return True
+        answer = self.is_active(identity)
+        return (await answer if inspect.isawaitable(answer) else answer) is True
 
     def login_limits(self, store: SessionStore, events: Events) -> LoginLimits:
         """Return the limit of sessions for each user on a store, which keeps none where it is not atomic."""

@@ -91,7 +91,7 @@ class SessionApplication(Generic[D]):
             address = self.config.device(self._framework.connection_of(scope)).ip
         else:
             address = scope["client"][0] if scope.get("client") else ""
-        return WebRequest(scope, receive, client_address=address, limits=self.limits)
+        return WebRequest(scope, receive, client_address=address, limits=self.limits, config=self.config)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -30,7 +30,7 @@ async def check(session: SessionHandle[Any], rule: Rule, config: SessionConfig[A
         identity = session.identity
         if identity is None:
             raise LoginRequiredError
-        if config.is_active is not None and await _result(config.is_active(identity)) is not True:
+        if not await config.lets_act(identity):
             raise ForbiddenError
         await rule(session, identity, config)
     except AccessDeniedError as error:

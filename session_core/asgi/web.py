@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from session_core.asgi.limits import RateLimits
     from session_core.asgi_types import Receive, Scope, Send
+    from session_core.config import SessionConfig
+    from session_core.identity import Identity
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest")
@@ -42,8 +44,17 @@ class HasHeaders(Protocol):
 class WebRequest:
     """One HTTP request. `client_address` is where it comes from, as the application sees it; `limits` are the application's."""
 
-    def __init__(self, scope: Scope, receive: Receive, *, client_address: str, limits: RateLimits) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        *,
+        client_address: str,
+        limits: RateLimits,
+        config: SessionConfig[Any],
+    ) -> None:
         self.scope = scope
+        self._config = config
         self.client_address = client_address
         self.limits = limits
         self._receive = receive
@@ -68,6 +79,12 @@ class WebRequest:
         """Return the loaded session of the request. Raises `StoreUnavailableError`."""
         handle: SessionHandle[Any] = self.scope[SCOPE_KEY]
         return await handle.load()
+
+    async def lets_act(self, identity: Identity) -> bool:
+        """Whether guards would let this user pass: known to the application, and active."""
+        if self._config.load_user is not None and self.scope.get("user", identity) is None:
+            return False
+        return await self._config.lets_act(identity)
 
 
 class Response:

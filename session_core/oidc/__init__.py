@@ -19,7 +19,7 @@ try:
 
     from session_core.oidc.batch_config import BatchRefresh
     from session_core.oidc.claim_path import claim_at, names_at
-    from session_core.oidc.config import LoginHook, OidcConfig
+    from session_core.oidc.config import LoginHook, LoginOptions, OidcConfig
     from session_core.oidc.login.return_to import local_return_to
     from session_core.oidc.provider.apple import apple_client_secret
     from session_core.oidc.provider.client_key import ClientKey
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from session_core.oidc.plugin import OidcPlugin, Tokens
 
 __all__ = (
-    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "OAuth2Provider", "OidcConfig", "OidcPlugin",
-    "OidcProvider",
-    "Tokens", "Upstream", "apple_client_secret", "claim_at", "local_return_to", "names_at",
+    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "LoginOptions", "OAuth2Provider",
+    "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "Upstream", "apple_client_secret", "claim_at", "local_return_to",
+    "names_at",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.registration import DEFAULT_ID, Registration
 from session_core.sealing import SealingKeys
+from session_core.sessions.timeouts import Timeouts
 from session_core.urls import BaseUrl, base_url_of
 
 if TYPE_CHECKING:
@@ -23,12 +24,24 @@ if TYPE_CHECKING:
 
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("ChoicePage", "DataChange", "LoginHook", "OidcConfig", "ProviderChoice")
+__all__ = ("ChoicePage", "DataChange", "LoginHook", "LoginOptions", "OidcConfig", "ProviderChoice")
 
 DataChange: TypeAlias = "Callable[[Any], Any]"
 """A function as for `session.update`: gets the session's data, changes it in place or returns new data."""
 ChoicePage: TypeAlias = "Callable[[Sequence[ProviderChoice]], str]"
-LoginHook: TypeAlias = "Callable[[Identity, Mapping[str, Any], SessionHandle[Any]], Awaitable[DataChange | None]]"
+LoginHook: TypeAlias = "Callable[[Identity, Mapping[str, Any], SessionHandle[Any]], Awaitable[LoginOptions | DataChange | None]]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginOptions:
+    """What one login chooses for its session: "remember me", a kiosk. None stands for what is configured."""
+
+    change: DataChange | None = None
+    """Applied to the data of the new session; only in what `on_login` returns."""
+    timeouts: Timeouts | None = None
+    """Its own lifetimes; the touch interval stays the configured one."""
+    persistent: bool | None = None
+    """Whether its cookie outlives the browser, whatever `CookieConfig` says."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,10 @@ class OidcConfig:
     on_login: LoginHook | None = None
     """Called with the identity, all claims (userinfo below, ID token above) and the session as it was, when everything
     has been verified and before the session changes: create or update the user here; raise to refuse the login. May return
-    a function that is applied to the data of the new session."""
+    a function that is applied to the data of the new session, or `LoginOptions`, which win over those that the link chose."""
+    login_options: Mapping[str, LoginOptions] = field(default_factory=dict)
+    """Which options a page may choose by name: `/auth/login?option=remember`, the value of a checkbox for example. Any other name
+    is refused, and a link on another site chooses nothing."""
     choice_page: ChoicePage | None = None
     """Makes the page on which a person chooses a provider, as HTML, of the choices in their order."""
     batch_refresh: BatchRefresh | None = None
@@ -90,6 +106,10 @@ class OidcConfig:
         if self.requests_per_minute < 0:
             msg = "requests_per_minute must be 0 (no limit) or more, for example 60"
             raise ConfigurationError(msg)
+        for name, options in self.login_options.items():
+            if not name.isascii() or not name.isidentifier() or options.change is not None:
+                msg = 'login_options are named by words and change no data, for example {"kiosk": LoginOptions(persistent=False)}'
+                raise ConfigurationError(msg)
         path = self.post_logout_path
         if not path.startswith("/") or path.startswith("//") or "\\" in path or not path.isascii() or not path.isprintable():
             msg = 'post_logout_path must be a local path, for example "/goodbye"'

@@ -75,6 +75,7 @@ class FinishedLogin(SecretStruct, frozen=True):
     tokens: TokenSet
     begun: Moment
     return_to: str
+    option: str | None = None
 
 
 class RelyingParty:
@@ -122,6 +123,7 @@ class RelyingParty:
             demands=demands,
             response_mode=self.provider.response_mode,
             silent=asked.prompt == "none",
+            option=asked.option,
         )
         optional = {
             "login_hint": asked.login_hint,
@@ -211,7 +213,8 @@ class RelyingParty:
         identity, claims = await self.connection.identify(answer, metadata, transaction)
         if self.provider.posted_user and (user := response.posted_user()) is not None:
             claims = {"user": user, **claims}
-        return FinishedLogin(identity, claims, self.connection.token_set(answer), transaction.begun, transaction.return_to)
+        tokens = self.connection.token_set(answer)
+        return FinishedLogin(identity, claims, tokens, transaction.begun, transaction.return_to, transaction.option)
 
     async def end_session(self, id_token: str | None, *, base: BaseUrl | None = None) -> ProviderEndSession | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""

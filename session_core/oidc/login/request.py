@@ -39,7 +39,9 @@ _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _LOCALES: Final = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: [A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*)*\Z")
 _MAX_LOCALES: Final = 128
 _INITIATED: Final = frozenset({"iss", "login_hint", "target_link_uri"})
-_LOGIN_PARAMS: Final = _INITIATED | {"next", "max_age", "acr_values", "prompt", "ui_locales", "provider", "unsent", "page"}
+_LOGIN_PARAMS: Final = _INITIATED | {
+    *("next", "max_age", "acr_values", "prompt", "ui_locales", "provider", "unsent", "page", "option")
+}
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,7 +49,7 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     `others` are parameters that some provider takes from a link. `issuer` and `target_link_uri` come with a login that a third
     party initiates (OpenID Connect Core 4). `unsent`: the login interrupts a form, whose page is to say that it was not sent.
-    `page`: the redirect may follow a form, so a page leads on.
+    `page`: the redirect may follow a form, so a page leads on. `option` names one of `OidcConfig.login_options`.
     """
 
     next: str | None = None
@@ -62,6 +64,7 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     others: dict[str, str] = {}
     unsent: bool = False
     page: bool = False
+    option: str | None = None
 
 
 class LoginDemands(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +113,7 @@ def read_login_request(query: bytes, also: AbstractSet[str] = frozenset()) -> Lo
         others=others,
         unsent=params.get("unsent") == "1",
         page=params.get("page") == "1",
+        option=params.get("option"),
     )
 
 

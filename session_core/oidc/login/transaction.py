@@ -69,6 +69,8 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     """How often the answer was lost when this was used up; `claimed_until` is what was asked for (see `single_use`)."""
     claimed_until: int = 0
     reauthenticate: bool = False
+    option: str | None = None
+    """The one of `OidcConfig.login_options` that the link chose."""
 
     # Three independent secrets from one, so that ten transactions fit into 4 KB; each has 43 characters, the least that
     # RFC 7636 4.1 allows for a verifier.
@@ -133,6 +135,7 @@ class LoginTransactions:
         demands: LoginDemands,
         response_mode: ResponseMode = "query",
         silent: bool = False,
+        option: str | None = None,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
@@ -150,6 +153,7 @@ class LoginTransactions:
             response_mode=response_mode,
             silent=silent,
             reauthenticate=demands.reauthenticate,
+            option=option,
         )
         cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)

@@ -7,6 +7,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.asgi.web import Redirect, Response
@@ -19,6 +21,7 @@ from session_core.errors import (
     SessionGoneError,
     TooManyRequestsError,
 )
+from session_core.oidc.config import LoginOptions
 from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_party import SilentRefusal
@@ -28,11 +31,15 @@ from session_core.oidc.routes.leaving import leave
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
+from session_core.sessions.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from session_core.asgi.web import WebRequest
+    from session_core.asgi_types import Headers
+    from session_core.identity import Identity
+    from session_core.oidc.config import OidcConfig
     from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
@@ -78,7 +85,7 @@ async def login(request: WebRequest, relying_parties: RelyingParties, provider_i
     """Send the browser to the identity provider (OpenID Connect Core 3.1.2.1), or to a choice of them.
 
     Query: `next` (a local path; ignored when it is none), `provider` or `iss`, and optionally `max_age`, `acr_values`, `prompt`,
-    `login_hint`, `ui_locales`.
+    `login_hint`, `ui_locales`, `option`.
     """
     if provider_id is not None:
         party_at(relying_parties, provider_id)
@@ -133,6 +140,8 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
         begun, session = await limited(request, relying_parties, "login", lambda: _moment_and_session(request, relying_parties))
         also = relying_parties.link_params
         asked = read_login_request(query, also)
+        if asked.option is not None:
+            asked = _with_option(asked, relying_parties.config, headers)
         party = chosen_party(relying_parties, asked, path_id)
         if party is None:
             party = usual_party(relying_parties, session.identity if len(relying_parties) > 1 else None)
@@ -238,16 +247,45 @@ def _refuse_revoked(received: Callback, *, revoked: bool) -> None:
 async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:
     """Make a checked login the browser's session, under a new id."""
     hook = party.config.on_login
-    change = await hook(finished.identity, finished.claims, session) if hook else None
+    result = await hook(finished.identity, finished.claims, session) if hook else None
+    decided = result if isinstance(result, LoginOptions) else LoginOptions(change=result)
+    chosen = party.config.login_options.get(finished.option or "") or _kept_options(session, finished.identity)
     vault = party.connection.vault.seal(finished.tokens, finished.identity)
     try:
-        await session.login(finished.identity, first=change, vault=vault, begun=finished.begun)
+        await session.login(
+            finished.identity,
+            first=decided.change,
+            vault=vault,
+            begun=finished.begun,
+            timeouts=chosen.timeouts if decided.timeouts is None else decided.timeouts,
+            persistent=chosen.persistent if decided.persistent is None else decided.persistent,
+        )
     except SessionGoneError:
         # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
         raise AuthorizationResponseError("ended_by_provider") from None
     if party.connection.notes is not None and session.key is not None:
         until = session.absolute_expires_at or 0
         await party.connection.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
+
+
+def _with_option(asked: LoginRequest, config: OidcConfig, headers: Headers) -> LoginRequest:
+    """Return what was asked without an option that a page of another site chose: that is the user's or the application's choice.
+
+    Raises `AuthorizationResponseError` for a name that is not configured.
+    """
+    if asked.option not in config.login_options:
+        raise AuthorizationResponseError("login_parameter")
+    site = next((value for name, value in headers if name == b"sec-fetch-site"), b"none")
+    return asked if site in {b"same-origin", b"none"} else msgspec.structs.replace(asked, option=None)
+
+
+def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptions:
+    """Return the options of the session that the same user has here: a step-up must neither forget nor lengthen them."""
+    record = session.snapshot.record if session.snapshot is not None else None
+    if record is None or not identity.is_same_user(record.identity):
+        return LoginOptions()
+    absolute = (record.absolute_expires_at - record.created_at) // 1000
+    return LoginOptions(timeouts=Timeouts(record.idle, absolute) if record.idle else None, persistent=record.persistent)
 
 
 def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty:

@@ -25,13 +25,16 @@ def session_routes() -> list[Route]:
 
 
 async def session_state(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """Return the user and the whole seconds that are left, or 401 as a problem: never a redirect. It is no use of the session."""
+    """Return the user and the whole seconds that are left, or 401 as a problem: never a redirect. It is no use of the session.
+
+    A user whom guards would refuse (`SessionConfig.is_active`, `load_user`) counts as logged out.
+    """
     del provider_id
     request.scope[SCOPE_KEY].extends = False
     session = await request.session()
     identity, expires_at, ends_at = session.identity, session.idle_expires_at, session.absolute_expires_at
     left = 0 if expires_at is None else expires_at - relying_parties.sessions.clock.now()
-    if identity is None or ends_at is None or left <= 0:
+    if identity is None or ends_at is None or left <= 0 or not await request.lets_act(identity):
         return Response(problem(LoginRequiredError()), status_code=_UNAUTHORIZED, media_type=PROBLEM)
     state = {
         "authenticated": True,

@@ -266,13 +266,14 @@ class World:
         clock: FakeClock | None = None,
         store: str | SessionStore = "memory://",
         beside: Callable[[FakeClock], Sequence[tuple[Any, Any]]] = lambda _: (),
+        config: dict[str, Any] | None = None,
         **oidc: Any,
     ) -> None:
         """`sharing`: another process of the same application, with the same store, clock and provider.
 
         With a `clock` and a `store` it is on another node: it has that clock and opens the store for itself.
 
-        `beside`: makes further providers, each with the scripted one that stands for it.
+        `beside`: makes further providers, each with the scripted one that stands for it. `config`: options of `SessionConfig`.
         """
         self.clock = clock or (sharing.clock if sharing else FakeClock())
         self.op = sharing.op if sharing else FakeOp(self.clock)
@@ -284,6 +285,7 @@ class World:
                 clock=self.clock,
                 on_event=[self.events.append],
                 store=sharing.sessions.store.inner if sharing and clock is None else store,
+                **(config or {}),
             )
         )
         given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **(provider or {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from session_core import Identity
 from tests.session_core.oidc.fake_op import ISSUER, World
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,31 @@ async def test_a_visitor_gets_401_and_never_a_redirect(world: World, accept: str
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
     assert answer.json()["code"] == "login_required"
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.attack("63")
+async def test_a_user_who_may_not_act_is_not_reported(world: World) -> None:
+    """What guards refuse must not be shown as logged in; whatever but True the application answers."""
+    await world.login()
+    config = world.sessions.config
+    for answer in (False, None, "yes", 1):
+        config.is_active = lambda _, answer=answer: answer  # type: ignore[misc]
+        state = await world.browser.get("/auth/session")
+        assert (state.status_code, state.json()["code"]) == (401, "login_required")
+        assert "set-cookie" not in state.headers
+
+    async def is_active(identity: Identity) -> bool:
+        return identity.subject == "alice"
+
+    config.is_active = is_active
+    assert (await world.browser.get("/auth/session")).json()["subject"] == "alice"
+
+
+@pytest.mark.parametrize(("known", "status"), [(True, 200), (False, 401)])
+async def test_nor_is_one_whom_the_application_does_not_know(known: bool, status: int) -> None:
+    world = World(config={"load_user": lambda identity, _: identity if known else None})
+    await world.login()
+    assert (await world.browser.get("/auth/session")).status_code == status
 
 
 async def test_a_logout_by_fetch_answers_with_the_address_of_the_provider(world: World) -> None:
