@@ -13,6 +13,7 @@ from session_core.asgi.exchange import with_caching
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
 from session_core.connections.closable import Disconnects
 from session_core.litestar.dependency import CURRENT
+from session_core.litestar.direct_route import call_directly
 from session_core.litestar.internals import error_guard_of, wrap
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ class LitestarSessionMiddleware(SessionMiddleware, ASGIMiddleware):
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """Return the application behind this middleware."""
-        return wrap(self, app, self.serve, app, error_guard_of(app))
+        errors = error_guard_of(app)
+        if errors is not None:
+            errors.app = call_directly(errors.app)
+        return wrap(self, app, self.serve, app, errors)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run the rest of the application with a session handle in the scope."""

@@ -266,7 +266,7 @@ def test_this_litestar_is_bypassed(path: str) -> None:
     """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
     for model in models_of(make_app(*HANDLERS), path):
         assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
-        assert model.extractors[0] is internals._extract
+        assert model.extractors[0] is internals.take_session
         assert all(model.dependency_batches)
 
 
@@ -376,7 +376,7 @@ async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, m
     assert not is_known(bypass)
     app = make_app(*HANDLERS)
     if bypass is INJECTION:
-        assert all(model.extractors[:1] != [internals._extract] for model in models_of(app, "/themed"))
+        assert all(model.extractors[:1] != [internals.take_session] for model in models_of(app, "/themed"))
     async with client_of(app) as client:
         await client.patch("/assign", json={"theme": "dark"})
         assert (await client.get("/themed?q=x")).json() == ["dark", "dark", 7, "x"]
