@@ -84,7 +84,7 @@ _LITESTAR: Final = {
     "loaded_session_of": "session_core.litestar.access",
     "session_of": "session_core.litestar.access",
 }
-"""Imported when they are first used: the rest of the library works without Litestar."""
+"""Imported on first use: the rest of the library works without Litestar."""
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The types of ASGI, named for readers; no framework."""
+"""ASGI types, independent of frameworks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 __all__ = ("ASGIApp", "Headers", "Message", "Receive", "Scope", "Send")
 
-# Mappings, each; but every framework types them in a way of its own, and none of these fits the others.
+# These are mappings, but each framework types them differently and incompatibly.
 Scope: TypeAlias = Any
-"""What a server says about a connection: a `dict` that middleware may write to."""
+"""The ASGI connection scope: a `dict` that middleware may write to."""
 Message: TypeAlias = Any
 """A `dict` with a `type`, for example `http.response.start`."""
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

@@ -1,6 +1,6 @@
-"""Shows each call to the store and to a provider to those who measure or trace them; names and errors alone, no ids or tokens.
+"""Reports each call to the store or a provider to observers, for metrics and traces; only names and errors, no ids or tokens.
 
-Without observers nothing is wrapped, and a call costs what it cost before.
+Without observers calls are not wrapped and cost nothing extra.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CallEnd: TypeAlias = "Callable[[BaseException | None], None]"
 class CallObserver(Protocol):
     """Measures or traces calls, by names that are stable.
 
-    `store.` and a method of `SessionStore`: `store.load`, `store.replace`, `store.rotate` and so on. `provider.` and what is
-    asked for: `provider.discovery`, `provider.jwks`, `provider.token`, `provider.userinfo` and so on. `tokens.refresh` is around
-    all that one refresh takes.
+    `store.` and a method of `SessionStore`: `store.load`, `store.replace`, `store.rotate` and so on. `provider.` and the
+    endpoint: `provider.discovery`, `provider.jwks`, `provider.token`, `provider.userinfo` and so on. `tokens.refresh` spans a
+    whole refresh.
     """
 
     def begin(self, name: str) -> CallEnd:
-        """Note that a call begins in the running context; return what is called with its exception, or None, when it is over."""
+        """Called when a call begins, in its context; return a function that is called at its end, with its exception or None."""
         ...
 
 
@@ -39,7 +39,7 @@ class Calls:
         self._observers = tuple(observers)
 
     def observed(self, name: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """Return a call that the observers are shown."""
+        """Return `call`, wrapped so that the observers see it."""
         return self._show(name, call) if self._observers else call
 
     async def _show(self, name: str, call: Coroutine[Any, Any, T]) -> T:
@@ -56,8 +56,8 @@ class Calls:
 
 
 def failure_of(error: BaseException | None) -> str | None:
-    """Return a stable word for a call that failed; None where the other side answered, if only with a conflict or a refusal."""
-    if not isinstance(error, Exception):  # over, or the client has left
+    """Return a stable slug for a failed call; None if the other side answered, even with a conflict or a refusal."""
+    if not isinstance(error, Exception):  # success, or cancelled
         return None
     if isinstance(error, SessionCoreError) and not isinstance(error, StoreUnavailableError | OidcError):
         return None

@@ -1,4 +1,4 @@
-"""Time as a parameter: the only place that asks the operating system what time it is."""
+"""Time as a parameter: the only module that reads the system clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final, Protocol
 __all__ = ("TOLERATED_SKEW_MS", "Clock", "SystemClock")
 
 TOLERATED_SKEW_MS: Final = 300_000
-"""By how much the clocks of an application's nodes may differ, in milliseconds: promises hold, lifetimes are off by as much."""
+"""Tolerated clock difference between nodes, in milliseconds: promises hold, lifetimes are off by up to this much."""
 
 
 class Clock(Protocol):
-    """Where the library gets the time from; tests hand in a `FakeClock`."""
+    """The source of time; tests pass a `FakeClock`."""
 
     def now(self) -> int:
         """Unix time in milliseconds."""

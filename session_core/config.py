@@ -56,8 +56,8 @@ class SessionConfig(Generic[D]):
     store: str | SessionStore = "memory://"
     """Where sessions are kept: a URL for `open_store`, or a store."""
     secrets: Sequence[str | bytes] = ()
-    """Cookie signing secrets, each of 32 bytes or more: the first signs, all verify. When empty, one is made for the life of this
-    process, which the log says: sessions then end with it, and a second worker would not know them."""
+    """Cookie signing secrets, each of 32 bytes or more: the first signs, all verify. When empty, a random secret is generated and
+    logged as a weakness: sessions end with this process, and no second worker can verify them."""
     public_url: str = "http://localhost:8000"
     """Scheme, host, port and path under which browsers reach the application. Decides whether the cookie is Secure and which
     origin may send state-changing requests; the Host and X-Forwarded-* headers never do."""
@@ -66,26 +66,25 @@ class SessionConfig(Generic[D]):
     timeouts: Timeouts = field(default_factory=Timeouts)
     """Idle and absolute timeout, and the touch interval."""
     accept_weak_store: bool = False
-    """Whether a store may be used for what it cannot promise: a login with OpenID Connect on one whose claims are not atomic, any
-    session on one that is eventually consistent. Each promise that is lost is in the log at start (`store.weak`)."""
+    """Accept a store that cannot keep all promises: OpenID Connect logins on a store without atomic claims, sessions on an
+    eventually consistent store. Each lost promise is logged at start (`store.weak`)."""
     max_sessions_per_user: UserLimit = 0
-    """A login above this number ends the user's oldest session. A function of the identity, which may be async, gives each user a
-    limit of its own. 0 means no limit of the application's own: then the library's
-    applies, 1,000, so that one user cannot fill the store. A service account that needs more gets more by a higher number. A
-    store that is not atomic keeps no limit."""
+    """A login above this number ends the user's oldest session. A function of the identity, which may be async, sets a limit per
+    user. 0 means the library's limit of 1,000, so that one user cannot fill the store; set a higher number for a service account
+    that needs more. A store that is not atomic keeps no limit."""
     on_limit: Literal["evict", "refuse"] = "evict"
-    """What a login above `max_sessions_per_user` does: it ends the oldest session, or it is refused with `SessionLimitError`, and
-    the user has to log out elsewhere first. Exact, however many logins come at once."""
+    """What a login above `max_sessions_per_user` does: it ends the oldest session, or it is refused with `SessionLimitError`
+    until the user logs out elsewhere. Exact with any number of concurrent logins."""
     new_device_events: bool = False
-    """Whether a login emits `login.new_device` when no live session of the user has the same user agent; costs one look at the
-    user's sessions for each login."""
+    """Whether a login emits `login.new_device` when no live session of the user has the same user agent; lists the user's
+    sessions at each login."""
     max_anonymous_per_client: int = 0
     """How many sessions without a login one client address may begin within an hour; 429 above that. 0 means no limit. Needs
     `device` behind a proxy: without it all clients of the proxy count as one."""
     exempt_clients: Sequence[str] = ()
-    """Networks whose clients no limit applies to: a monitor's, a provider's that sends many logout tokens, an office's."""
+    """Networks without limits: of a monitor, of a provider that sends many logout tokens, of an office."""
     on_conflict: Literal["refuse", "last_write_wins"] = "refuse"
-    """What happens when two requests assign different values to the same field: 409 for the later, or it wins."""
+    """What happens when two requests assign different values to the same field: the later one gets 409, or overwrites."""
     default_factory: Callable[[], D] | None = None
     """Makes the data of a new session; the data type itself when None."""
     max_data_bytes: int = 65536
@@ -95,36 +94,36 @@ class SessionConfig(Generic[D]):
     sweep_interval: float = 300.0
     """Seconds between removals of expired records, for stores without native expiry; 0 switches the sweeper off."""
     close_connections: Literal["push", "poll", "never"] = "push"
-    """How open WebSockets and streaming responses learn that their session has ended, and are closed: announced by the store
-    where it can (Redis, PostgreSQL) and by asking it elsewhere; by asking alone; or they stay open whatever happens."""
+    """How open WebSockets and streaming responses are closed when their session ends: by announcements of the store (Redis,
+    PostgreSQL; other stores are polled), by polling alone, or never."""
     poll_interval: float = 0.5
-    """Seconds between looks at the sessions of open connections where nothing is announced, and after which a silent channel of
-    announcements is tried. A connection is closed within about this time, so more than half a second breaks "within a second". A
-    response that starts longer than this after its session was read asks the store once more, and is 401 if the session has
-    ended; not with `close_connections="never"`."""
+    """Seconds between polls for the sessions of open connections on stores without announcements, and after which a silent
+    channel is probed. A connection is closed within about this time; above 0.5 it may take longer than a second. A response
+    that starts later than this after its session was read reads the store again, and is 401 if the session has ended; not with
+    `close_connections="never"`."""
     on_event: Sequence[EventListener] = ()
     """Called with every event, in the request it belongs to."""
     observers: Sequence[CallObserver] = ()
-    """Shown each call to the store and to the providers: for latencies and traces."""
+    """Observers of each call to the store and to the providers, for latencies and traces."""
     roles: RoleResolver = _roles_in_data
-    """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async, and is
-    asked in every guarded request, so that a role that was taken away is gone at once."""
+    """The roles of the logged-in user, for `requires_role`; by default the field `roles` of the data. May be async; called in
+    every guarded request, so a revoked role is effective at once."""
     is_active: Callable[[Identity], bool | Awaitable[bool]] | None = None
-    """Whether a logged-in user may still act; asked by every guard. A disabled user is refused with the next request."""
+    """Whether a logged-in user is still active; called by every guard. A disabled user is refused at the next request."""
     load_user: UserLoader | None = None
-    """The application's user of an identity, or None for one it does not know; gets the identity and the connection, and may be
+    """Returns the application's user for an identity, or None if it is unknown; gets the identity and the connection, and may be
     async. `request.user` is then this user and `request.auth` the identity, both None for a visitor: loaded once per request, and
     again after a login in the handler. The guards refuse an identity without a user. On routes that take the connection or have
     guards."""
     request_session: str | None = None
     """For code written for Litestar's own sessions: the name of a field of type `dict[str, Any]`. `request.session` is then a
-    dict of the fields that were set and of this field's items, and each key that a handler changes is saved by itself. On routes
+    dict of the fields that were set and of this field's items, and each changed key is saved on its own. On routes
     that take the connection or have guards."""
     device: DeviceReader | None = None
     """Where a client comes from; by default its address as the server sees it, and its User-Agent."""
     login_path: str = "/auth/login"
-    """Where a browser that must log in is sent: a path of the application, or a URL. Gets `next`, and `max_age` or `acr_values`
-    for a step-up."""
+    """Where browsers are sent to log in: a path of the application, or a URL. Gets `next`, and `max_age` or `acr_values` for a
+    step-up."""
     trusted_origins: Sequence[str | OriginRule] | OriginRule = ()
     """Other origins that may send state-changing requests: `https://admin.example.org`, every host below a domain
     (`https://*.example.org`), a native application (`capacitor://localhost`), or a function that gets the origin and returns
@@ -133,7 +132,7 @@ class SessionConfig(Generic[D]):
     """Where the middleware runs: on routes that use the session (by parameter, by guards, or with `opt={"session": True}`),
     or on all."""
     clock: Clock = field(default_factory=SystemClock)
-    """Where the time comes from."""
+    """The source of time."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
@@ -200,7 +199,7 @@ class SessionConfig(Generic[D]):
         return (await answer if inspect.isawaitable(answer) else answer) is True
 
     def login_limits(self, store: SessionStore, events: Events) -> LoginLimits:
-        """Return the limit of sessions for each user on a store, which keeps none where it is not atomic."""
+        """Return the limit of sessions per user; a store that is not atomic has none."""
         return LoginLimits(
             store,
             self.clock,

@@ -1,8 +1,8 @@
 """The one error tree of the library, with stable codes and their HTTP meaning.
 
     SessionCoreError
-    ├── ConfigurationError                 a setting is unfit; raised at start, never per request
-    ├── ResponseStartedError               a new session id was asked for when its cookie could no longer be sent
+    ├── ConfigurationError                 a setting is invalid; raised at start, never per request
+    ├── ResponseStartedError               a new session id is needed, but its cookie can no longer be sent
     ├── SessionDataError                   the application put a value of the wrong type into the session
     ├── AccessDeniedError
     │   ├── LoginRequiredError             401: no user is logged in
@@ -10,23 +10,23 @@
     │   ├── ForbiddenError                 403: logged in, not allowed
     │   ├── CrossSiteRequestError          403: a state-changing request came from another origin
     │   │   └── PlainHttpRequestError      403: from a page of this site, opened over plain http
-    │   └── TooManyRequestsError           429: this client did it too often
+    │   └── TooManyRequestsError           429: this client sent too many of these
     ├── StoreError
-    │   ├── StoreUnavailableError          503: the store did not answer in time, or at all
+    │   ├── StoreUnavailableError          503: the store did not answer in time
     │   ├── SessionGoneError               401: the session ended while the request was in flight
     │   └── SessionConflictError           409: another request changed the same field meanwhile
     └── OidcError
-        ├── DiscoveryError                 503: the provider's metadata or keys cannot be had or trusted
+        ├── DiscoveryError                 503: the provider's metadata or keys are unavailable or untrusted
         ├── AuthorizationResponseError     400: the callback does not belong to a login started here
-        ├── TokenExchangeError             502: the token or userinfo endpoint did not give what it must
+        ├── TokenExchangeError             502: the token or userinfo endpoint failed
         ├── IdTokenError                   400: an ID token failed validation
-        ├── LoginRefusedError              403: the application does not let this user in
+        ├── LoginRefusedError              403: the application refuses this user
         └── LogoutTokenError               400: a logout token failed validation
 
 Messages never contain an id, a token, a cookie or anything else a client sent. A bad cookie is no error at
 all: the visitor is anonymous and an event says why.
 
-Codes of the JavaScript original beside ours: `COOKIE_ERROR` is the event `cookie.rejected`, `INVALID_SESSION` and
+Codes of the JavaScript original: `COOKIE_ERROR` is the event `cookie.rejected`, `INVALID_SESSION` and
 `EXPIRED_SESSION` are `session_gone`, `CRYPTO_ERROR` is `configuration`, `STORAGE_ERROR` is `store_unavailable`.
 """
 
@@ -76,7 +76,7 @@ class SessionCoreError(Exception):
 
 
 class ConfigurationError(SessionCoreError):
-    """A setting is missing, malformed or unfit for where it is used."""
+    """A setting is missing, malformed or not allowed where it is used."""
 
     code = "configuration"
 
@@ -91,9 +91,9 @@ class ResponseStartedError(SessionCoreError):
 
 
 class SessionDataError(SessionCoreError):
-    """The session data does not fit its declared type or size; nothing was saved.
+    """The session data does not match its declared type or size limit; nothing was saved.
 
-    `fields` are the names of the fields at fault, where it is known.
+    `fields` are the names of the invalid fields, if known.
     """
 
     code = "session_data"
@@ -137,7 +137,7 @@ class StepUpRequiredError(AccessDeniedError):
 
 
 class ForbiddenError(AccessDeniedError):
-    """Logged in, but a guard's predicate said no."""
+    """Logged in, but refused by a guard."""
 
     code = "forbidden"
     title = "You are not allowed to do this"
@@ -151,7 +151,7 @@ class CrossSiteRequestError(AccessDeniedError):
 
 
 class PlainHttpRequestError(CrossSiteRequestError):
-    """A page of this very site sent the request, opened over plain http although the public URL is https."""
+    """A page of this site sent the request, but it was opened over plain http although the public URL is https."""
 
     title = "This site was opened over plain http, please open its https address"
 
@@ -168,43 +168,43 @@ class SessionLimitError(AccessDeniedError):
 
 
 class TooManyRequestsError(AccessDeniedError):
-    """One client did something more often than it may. `retry_after` is in seconds."""
+    """One client exceeded a rate limit. `retry_after` is in seconds."""
 
     code = "too_many_requests"
     status_code = 429
     title = "Too many requests, please wait a moment"
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__("one client did this too often")
+        super().__init__("the client exceeded a rate limit")
         self.retry_after = retry_after
 
 
 class UpstreamError(SessionCoreError):
-    """A request could not be forwarded: the API is out, or answered with a redirect."""
+    """A request could not be forwarded: the API did not answer, or answered with a redirect."""
 
     code = "upstream"
     status_code = 502
-    title = "The service behind this address does not answer"
+    title = "The upstream service does not answer"
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The API was silent for too long."""
+    """The API did not answer in time."""
 
     code = "upstream_timeout"
     status_code = 504
 
 
 class StoreError(SessionCoreError):
-    """Something about the stored session, as opposed to the request."""
+    """Root of errors about the stored session."""
 
     code = "store"
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer. The session is neither ended nor logged out by it.
+    """The store did not answer. The session is not ended by this.
 
     `not_applied`: the step has changed nothing and never will. Otherwise it may have been made, and only the answer is missing.
-    `kind` is the class and the code of the driver's error, where they are known: for the log, so no message, which quotes values.
+    `kind` is the class and code of the driver's error, if known: for the log, without its message, which quotes values.
     """
 
     code = "store_unavailable"
@@ -243,7 +243,7 @@ class SessionConflictError(StoreError):
 class OidcError(SessionCoreError):
     """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics.
 
-    `return_to` is the local path that the failed login would have led to, where it is known: "try again" keeps it.
+    `return_to` is the local path that the failed login would have led to, where known: "try again" keeps it.
     """
 
     code = "oidc"
@@ -285,7 +285,7 @@ class IdTokenError(OidcError):
 
 
 class LoginRefusedError(OidcError):
-    """The application does not let this user in; raised by `on_login`, with a reason of its own for the log: `"not_invited"`."""
+    """The application refuses this user; raised by `on_login` with its own reason for the log, for example `"not_invited"`."""
 
     code = "login_refused"
     status_code = 403

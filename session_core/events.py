@@ -1,4 +1,4 @@
-"""What happened to a session, told to listeners; never carries an id, a token or a cookie."""
+"""Security events for the log and for listeners; never contain an id, a token or a cookie."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventListener: TypeAlias = Callable[[Event], Awaitable[None] | None]
-"""A function called with each event, in the request it belongs to, which waits at most five seconds for it. Its errors are logged
-and go no further."""
+"""A function called with each event, in the request it belongs to. The request waits at most five seconds for it; its errors are
+only logged."""
 
 _LISTENER_SECONDS = 5.0
 
@@ -103,7 +103,7 @@ class Events:
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
     def emit_soon(self, name: EventName, *, handle: str | None, reason: str) -> None:
-        """Do so from where nothing can be awaited. Without a running event loop nothing is emitted."""
+        """Emit an event from code that cannot await. Does nothing without a running event loop."""
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             task = loop.create_task(self.emit(name, handle=handle, reason=reason))
@@ -119,7 +119,7 @@ class Events:
         reason: str | None = None,
         **detail: str | int,
     ) -> None:
-        """Log the event and tell every listener. Never raises for a listener's sake."""
+        """Log the event and call every listener. Never raises an error of a listener."""
         event = Event(name=name, at=self._clock.now(), handle=handle, identity=identity, reason=reason, detail=detail)
         fields: dict[str, str | int] = dict(detail)
         if handle:

@@ -1,4 +1,4 @@
-"""Names the extra of this distribution that installs what an import has not found."""
+"""Names the extra of this distribution that installs a missing package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ("extra",)
 
 @contextmanager
 def extra(name: str, *packages: str, wanted: str) -> Iterator[None]:
-    """Import what an extra installs: `ModuleNotFoundError` for one of its packages then says so."""
+    """Wrap the imports of an extra's packages: their `ModuleNotFoundError` then names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:

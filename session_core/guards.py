@@ -1,4 +1,4 @@
-"""Who may pass: typed Litestar guards over the session. A login that is not OpenID Connect can use them all the same."""
+"""Typed Litestar guards over the session. Independent of how the user logged in."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _WEBSOCKET_CODES = 4000
 
 
 async def requires_login(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Let logged-in users pass. Others get 401; a browser is sent to the login and comes back.
+    """Accept logged-in users. Others get 401; a browser is redirected to the login and back.
 
-    This and the other guards let everyone pass on a route with `opt={"exclude_from_auth": True}`, on whatever layer it stands.
+    All guards here accept every request on a route with `opt={"exclude_from_auth": True}`, set on any layer.
     """
     await _guarded(connection, handler, rules.login_rule)
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> SessionGuard:
-    """Let users pass of whose session `predicate` is true: 401 when no user is logged in, 403 when it is false.
+    """Accept users for whose session `predicate` returns True: 401 when no user is logged in, 403 when it does not.
 
     `data_type` types the predicate's argument, and must be the data type of the application's sessions.
     """
@@ -53,18 +53,18 @@ def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | 
 
 
 def requires_role(*roles: str) -> SessionGuard:
-    """Let users pass who have one of the roles now (`SessionConfig.roles` is asked in every request)."""
+    """Accept users who have one of the roles now (`SessionConfig.roles` is called in every request)."""
     return _guard(rules.role_rule(roles), f"requires role {' or '.join(roles)}")
 
 
 def requires_recent_login(*, minutes: float = 0, seconds: float = 0) -> SessionGuard:
-    """Let users pass who proved who they are at most so long ago (`auth_time`); others log in again and come back."""
+    """Accept users who authenticated at most this long ago (`auth_time`); others are redirected to log in again and back."""
     rule, max_age = rules.recent_login_rule(minutes, seconds)
     return _guard(rule, f"requires login within {max_age} s")
 
 
 def requires_acr(*acr_values: str) -> SessionGuard:
-    """Let users pass whose login reached one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
+    """Accept users whose login has one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
     return _guard(rules.acr_rule(acr_values), f"requires acr {' or '.join(acr_values)}")
 
 
@@ -79,13 +79,13 @@ def _guard(rule: rules.Rule, description: str, data_type: type[msgspec.Struct] |
 
 
 def _mark(guard: Any, data_type: type[msgspec.Struct] | None) -> None:  # noqa: ANN401 - functions have no type for this
-    """Let the plugin find out that it asks for the session, and of which data."""
+    """Mark a guard so that the plugin knows that it uses the session, and its data type."""
     guard.session_guard = True
     guard.session_data = data_type
 
 
 async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rules.Rule) -> None:
-    """Check a rule; a WebSocket is refused by its own exception."""
+    """Check a rule; a WebSocket is refused with an exception of its own."""
     if is_public(handler):
         return
     session = await session_of(connection)

@@ -12,7 +12,7 @@ __all__ = ("Identity", "op_session_key", "user_key")
 
 
 def _digest(kind: str, *parts: str) -> str:
-    # Each part is length-prefixed: ("a", "bc") and ("ab", "c") must never meet in one index entry.
+    # Each part is length-prefixed: ("a", "bc") and ("ab", "c") must have different digests.
     material = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in (kind, *parts)))
     return urlsafe_b64encode(sha256(material).digest()).rstrip(b"=").decode()
 
@@ -28,10 +28,10 @@ def op_session_key(issuer: str, sid: str) -> str:
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
-    """The logged-in user, as the identity provider vouched for them.
+    """The logged-in user, as authenticated by the identity provider.
 
     Two identities are the same user exactly when `issuer` and `subject` are equal; the same subject of another issuer is
-    another user. `auth_time` is when the user proved who they are: Unix time in seconds by the provider's clock.
+    another user. `auth_time` is when the user authenticated: Unix time in seconds by the provider's clock.
     """
 
     issuer: str

@@ -1,12 +1,12 @@
-"""Session ids and what may be shown of them.
+"""Session ids, and the session keys and public handles derived from them.
 
-The id is a bearer secret: it lives in the browser's cookie and in the process that serves its requests, nowhere else. Everything
-else sees the session key (its SHA-256 digest), so that a leaked store or backup opens no session. People see the
-handle, from which neither can be computed.
+The id is a bearer secret: it exists only in the browser's cookie and in the process that serves its requests. Stores use the
+session key (its SHA-256 digest), so that a leaked store or backup opens no session. Logs and pages show the handle, from which
+neither can be computed.
 
-An id and its key end in the same slot tag: three characters that are no secret and say nothing of the session. A regenerated
-id keeps the tag of the one before, so that a store that spreads its keys over many machines by the tag (Redis Cluster) has
-both on one machine and can move the session in one atomic step. The 256 secret bits are always new.
+An id and its key end in the same slot tag: three characters that are neither secret nor related to the session data. A
+regenerated id keeps the tag of the one before, so that a store that spreads its keys over many machines by the tag (Redis
+Cluster) has both on one machine and can move the session in one atomic step. The 256 secret bits are always new.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ID_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{_ID_CHARS}}}\Z", re.ASCII)
 _BEGUN_FORM: Final = re.compile(r"([0-9]{1,19})\.([0-9]{1,15})\Z", re.ASCII)
 _MAX_NEW: Final = 3
 MAX_ID_CHARS: Final = (_MAX_NEW + 1) * (_ID_CHARS + 1) + 19 + 1 + 15
-"""Of what a session cookie holds at most, before it is signed."""
+"""The longest value of a session cookie before it is signed."""
 
 
 def new_session_id(*, after: str | None = None) -> str:
@@ -49,15 +49,15 @@ def new_session_id(*, after: str | None = None) -> str:
 
 
 def is_session_id(value: str) -> bool:
-    """Whether `value` has the one form that `new_session_id` produces."""
+    """Whether `value` has the form that `new_session_id` produces."""
     return _ID_FORM.match(value) is not None
 
 
 class UncertainId(msgspec.Struct, frozen=True):
-    """Ids of which at most one is live: what a browser gets when the store's answer to a change of its id was lost.
+    """Ids of which at most one is live: sent to a browser when the store's answer to a change of its id was lost.
 
     `new`: ids that the session may have got, the newest first. `old`: the one before, if there was a session. `begun`: the change
-    was a login that began then (the numbers of its `Moment`), and it is not known whether the OP has ended it.
+    was a login that began then (the numbers of its `Moment`), and the OP may have ended it.
     """
 
     new: tuple[str, ...]
@@ -82,13 +82,13 @@ class UncertainId(msgspec.Struct, frozen=True):
         return UncertainId((session_id, *self.new)[:_MAX_NEW], self.old, begun or self.begun)
 
     def text(self) -> str:
-        """Return what is signed and put into the cookie; never the text of a single id."""
+        """Return the value to sign for the cookie; never equal to a single id."""
         begun = "" if self.begun is None else f"{self.begun[0]}.{self.begun[1]}"
         return "~".join((*self.new, self.old or "", begun))
 
     @staticmethod
     def parse(text: str) -> UncertainId | None:
-        """Return what `text` gave, or None for any other text."""
+        """Parse a value made by `text`; None for any other text."""
         parts = text.split("~", _MAX_NEW + 2)
         if not 3 <= len(parts) <= _MAX_NEW + 2:  # noqa: PLR2004 - one new id, the old one, the login
             return None

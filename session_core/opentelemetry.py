@@ -1,4 +1,4 @@
-"""Spans of calls to the store and to a provider, for OpenTelemetry; needs the extra `telemetry`. They hold no id and no token.
+"""OpenTelemetry spans for calls to the store and to a provider, without ids and tokens; needs the extra `telemetry`.
 
 SessionConfig(AppSession, observers=[OpenTelemetryCalls()])
 """
@@ -20,7 +20,7 @@ __all__ = ("OpenTelemetryCalls",)
 
 
 class OpenTelemetryCalls:
-    """A span for each call, below the span that is current; of the global tracer provider when none is given."""
+    """A span for each call, below the current span; uses the global tracer provider by default."""
 
     def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("session_core", tracer_provider=tracer_provider)

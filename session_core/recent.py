@@ -1,4 +1,4 @@
-"""A small cache of decoded values. The caller compares what they were decoded from with what the store has just returned."""
+"""A small cache of decoded values. The caller must compare their source with what the store has just returned."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Recent(Generic[T]):
     """At most `limit` values by key; the oldest is dropped first.
 
-    Holds nothing that decides: whether a value still is what the store has, the caller compares on every use. A value made of
-    more than `max_bytes` is not kept: clients must not decide how much memory a process takes.
+    No decision is based on the cache alone: the caller checks on every use that a value is still current. A value made of more
+    than `max_bytes` is not kept: clients must not control how much memory a process uses.
     """
 
     __slots__ = ("_limit", "_max_bytes", "_values", "get")
@@ -34,5 +34,5 @@ class Recent(Generic[T]):
             return
         values[key] = value
         if len(values) > self._limit:
-            with suppress(RuntimeError, StopIteration):  # another thread, with an event loop of its own, was at it
+            with suppress(RuntimeError, StopIteration):  # another thread with its own event loop changed it
                 values.pop(next(iter(values)), None)

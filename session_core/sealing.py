@@ -1,7 +1,7 @@
-"""Encrypts small values at rest or in a cookie (AES-256-GCM) under keys that can be rotated; knows nothing of them.
+"""Encrypts small values at rest or in a cookie (AES-256-GCM) under keys that can be rotated. Independent of their content.
 
 A sealed value is: version (1 byte, 1) | key id (4 bytes) | nonce (12 bytes) | ciphertext and tag. The key id is the
-beginning of the key's SHA-256 digest and only says which key to try. Nonces are random: seal at most 2^32 values under
+beginning of the key's SHA-256 digest and only selects the key to try. Nonces are random: seal at most 2^32 values under
 one key (NIST SP 800-38D 8.3), then rotate.
 """
 
@@ -51,8 +51,8 @@ class SealingKeys:
     def seal(self, plain: bytes, *, context: str) -> bytes:
         """Encrypt under the first key. Only the same `context` unseals it.
 
-        The context says what the value is and whose (`tokens:<user key>`), so that a value moved to another user's
-        record or another cookie does not open there.
+        The context names the kind of value and its owner (`tokens:<user key>`), so that a value copied to another user's record
+        or another cookie does not open there.
         """
         key_id, cipher = self._ciphers[0]
         header = _VERSION + key_id
@@ -79,7 +79,7 @@ class SealingKeys:
         return None
 
     def needs_reseal(self, sealed: bytes) -> bool:
-        """Whether another than the first key (or an older version) sealed it; does not verify it."""
+        """Whether an older key or format version sealed it; does not verify it."""
         return sealed[:_HEADER_BYTES] != _VERSION + self._ciphers[0][0]
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ def parse_keys(text: str) -> tuple[bytes, ...]:
 
 
 def _decode(text: str, position: int) -> bytes:
-    # b64decode drops characters it does not know: a mistyped key would quietly become another key.
+    # b64decode drops invalid characters: a mistyped key would silently become another key.
     if not _KEY_FORM.match(text):
         _refuse(position)
     key = urlsafe_b64decode(text.rstrip("=") + "=")

@@ -38,7 +38,7 @@ _PAGE = """<!doctype html>
 
 
 def wants_page(connection: HasHeaders) -> bool:
-    """Whether the client is a browser that shows the answer to a person, not a program that reads it."""
+    """Whether the client is a browser that shows the response to a person, not a program that reads it."""
     mode = connection.headers.get("sec-fetch-mode")
     return "text/html" in connection.headers.get("accept", "") and mode in {None, "navigate"}
 
@@ -49,7 +49,7 @@ def is_browser_navigation(connection: HasHeaders) -> bool:
 
 
 def problem(error: SessionCoreError) -> dict[str, Any]:
-    """Return the problem details of an error (RFC 9457): its title and code, nothing of the request."""
+    """Return the problem details of an error (RFC 9457): its title and code, no data of the request."""
     details: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
@@ -67,7 +67,7 @@ def problem(error: SessionCoreError) -> dict[str, Any]:
 def error_headers(error: SessionCoreError) -> dict[str, str]:
     """Return the headers that belong to an error, whatever form its body has.
 
-    What a step-up needs is said as RFC 9470 3 says it; what authenticates a request here stays the session cookie.
+    A required step-up is described as in RFC 9470 3; requests are still authenticated by the session cookie.
     """
     if isinstance(error, StoreUnavailableError):
         return {"retry-after": "1"}
@@ -84,23 +84,24 @@ def error_headers(error: SessionCoreError) -> dict[str, str]:
 
 
 def login_redirect(connection: HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response | None:
-    """Return the redirect that sends a person to the login and back here, or None when that is not the answer."""
+    """Return the redirect that sends a person to the login and back here, or None when another response is due."""
     if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
         return None
     base = config.base.at(connection.scope)
     query: dict[str, str] = {"next": _return_to(connection, base)}
     if isinstance(error, StepUpRequiredError):
         if error.max_age is not None:
-            # Less than the guard will ask for: with a clock a little apart, the provider would find the login recent enough,
-            # the guard would not, and the browser would go back and forth for ever.
+            # Less than the guard will require: if the clocks differ a little, the provider would accept the login as recent,
+            # the guard would not, and the browser would be redirected for ever.
             query["max_age"] = str(max(0, error.max_age - _SKEW_SECONDS))
         if error.acr_values:
             query["acr_values"] = " ".join(error.acr_values)
     if connection.scope.get("method", "GET") not in _SAFE_METHODS:
-        # The form's content is not kept; its page gets `unsent=1` and says that the form was not carried out.
+        # The content of the form is not kept. Its page gets `unsent=1` and says that the form was not processed.
         query["unsent"] = "1"
     if is_browser_navigation(connection) and connection.headers.get("sec-fetch-site", "same-origin") == "same-origin":
-        # A form of ours may have led here, and `form-action` would block the redirect to the provider: a page leads there.
+        # This may be the response to a form of ours, and `form-action` would block a redirect to the provider: send a page
+        # instead.
         query["page"] = "1"
     login = base.of(config.login_path) if config.login_path.startswith("/") else config.login_path
     separator = "&" if "?" in login else "?"
@@ -108,7 +109,7 @@ def login_redirect(connection: HasHeaders, error: SessionCoreError, config: Sess
 
 
 def error_response(connection: HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response:
-    """Return the answer to an error in the form the client can use."""
+    """Return the response to an error in a form that the client accepts."""
     redirect = login_redirect(connection, error, config)
     if redirect is not None:
         return redirect

@@ -1,4 +1,4 @@
-"""The sessions of one application, put together from its configuration; for every framework alike."""
+"""Builds the session services of one application from its configuration; for every framework."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ D = TypeVar("D", bound=msgspec.Struct)
 
 _HOUR: Final = 3600
 _ANONYMOUS_SHARE: Final = 16
-"""New anonymous sessions that a process counts by itself: nearly all begin without a call more."""
+"""New anonymous sessions that a process reserves at once, so that nearly all begin without another store call."""
 
 
 class SessionApplication(Generic[D]):
     """The store, the sessions in it, and what the requests of an application share.
 
-    Raises `ConfigurationError` when a promise that the configuration asks for cannot be kept by the store.
+    Raises `ConfigurationError` when the store cannot keep a promise that the configuration requires.
     """
 
     def __init__(self, config: SessionConfig[D], framework: Framework) -> None:
@@ -81,7 +81,7 @@ class SessionApplication(Generic[D]):
                 disconnects=framework.disconnects,
             )
         )
-        """Open WebSockets and streaming responses of this process; None when they stay open whatever happens."""
+        """Open WebSockets and streaming responses of this process; None when they are never closed."""
         self.services = SessionServices(config, self.lifecycle, framework, self.connections)
         self.same_origin = SameOriginRule(config, self.events, framework)
 
@@ -123,7 +123,7 @@ class SessionApplication(Generic[D]):
         if not self.store.capabilities.consistent and not self.config.accept_weak_store:
             msg = (
                 "this store is eventually consistent: a session that has ended may be accepted elsewhere for a minute or more; "
-                "use another one, or say accept_weak_store=True"
+                "use another one, or set accept_weak_store=True"
             )
             raise ConfigurationError(msg)
 

@@ -21,10 +21,10 @@ _MAX_USER_AGENT: Final = 256
 class CookieCarrier:
     """The request of a session, whose id is in the signed cookie (a `SessionSource`)."""
 
-    # All in slots: CPython 3.11 takes five times as long to read what only the class has.
+    # Instance slots: CPython 3.11 takes five times as long to read a class attribute.
     __slots__ = ("_client", "_headers", "_scope", "_services", "needs_resign", "on_websocket")
 
-    # The headers, not the scope: the scope holds the handle, and with it this; a reference cycle is freed late.
+    # The headers, not the scope: the scope holds the handle, which holds this, and reference cycles are freed late.
     def __init__(self, services: SessionServices, scope: Scope) -> None:
         self._services = services
         self._headers = scope["headers"]
@@ -39,7 +39,7 @@ class CookieCarrier:
         return b"cookie" not in dict(self._headers)
 
     def read_session_id(self) -> str | UncertainId | tuple[str | UncertainId, ...] | Awaitable[None] | None:
-        """Return the verified session id, several of them, or None; a bad cookie is an event, never an error."""
+        """Return the verified session id, several of them, or None; a bad cookie is reported as an event, never raised."""
         reading = self._services.cookies.read(self._headers)
         if reading.several:
             return reading.several
@@ -50,7 +50,7 @@ class CookieCarrier:
         return reading.session_id
 
     def read_device(self) -> Device:
-        """Return where the client says it comes from."""
+        """Return the address and the User-Agent of the client."""
         services = self._services
         if services.device is not None:
             return services.device(services.framework.connection_of(self._scope))

@@ -34,11 +34,11 @@ _ABOUT_CACHING: Final = frozenset({b"vary", b"cache-control"})
 
 
 class _ReplacedResponseError(Exception):
-    """Stops a handler that goes on streaming a response which an error has replaced."""
+    """Stops a handler that keeps streaming after an error has replaced its response."""
 
 
 class Framework(Protocol):
-    """What an exchange needs of the framework that the application is written with."""
+    """What an exchange needs from the framework of the application."""
 
     disconnects: Disconnects
 
@@ -72,8 +72,8 @@ class SessionServices:
         self._clock = config.clock
 
     def set_cookie(self, text: str, absolute_expires_at: int, persistent: bool | None) -> bytes:  # noqa: FBT001 - a fact
-        """Return the value of the header that gives a browser its id, or the ids of which one is live."""
-        # The browser may keep it as long as the session can live at most; the server alone decides about idleness.
+        """Return the Set-Cookie value with the session id, or with several ids of which one is live."""
+        # The browser may keep it for the absolute timeout; the server alone enforces the idle timeout.
         max_age = max(1, -(-(absolute_expires_at - self._clock.now()) // 1000))
         return self.cookie.set_header(self.signer.sign(text), max_age, persistent=persistent)
 
@@ -81,7 +81,7 @@ class SessionServices:
 class Exchange:
     """One request and its response."""
 
-    # All in slots: CPython 3.11 takes five times as long to read what only the class has.
+    # Instance slots: CPython 3.11 takes five times as long to read a class attribute.
     __slots__ = (
         "_carrier", "_failed", "_head", "_over", "_receive", "_replaced", "_scope", "_send", "_services", "_store_time", "_task",
         "handle", "live",
@@ -106,7 +106,7 @@ class Exchange:
         """Whether an error has taken the place of the response."""
         self._task = None if services.connections is None else asyncio.current_task()
         self.live: LiveConnection | None = None
-        """Set once the exchange may last."""
+        """Set for WebSockets and streaming responses."""
         if begun is None:
             carrier = self._carrier = CookieCarrier(services, scope)
             self.handle: SessionHandle[Any] = SessionHandle(services.lifecycle, carrier)
@@ -115,7 +115,7 @@ class Exchange:
         self._store_time = open_request_time()
 
     def send_durable(self, message: Message) -> Awaitable[None]:
-        """Save the session before the response starts; send the error instead where that fails."""
+        """Save the session before the response starts; if that fails, send the error instead."""
         if self._replaced:
             raise _ReplacedResponseError
         kind = message["type"]
@@ -135,7 +135,7 @@ class Exchange:
         return (self._send if self.live is None else self.live.send)(message)
 
     async def receive(self) -> Message:
-        """Return what the client says; once the response has begun, also that the session has ended."""
+        """Return the next message of the client, or a disconnect when the session has ended after the response began."""
         if self.live is None:
             if self.handle.response_started:
                 self._stay_open()
@@ -144,10 +144,10 @@ class Exchange:
         return await (self._receive if self.live is None else self.live.receive)()
 
     async def _receive_body(self) -> Message:
-        """Return a part of the request's body, which may take longer to arrive than the session lives without use."""
+        """Return a part of the request body, which may take longer to arrive than the idle timeout."""
         handle = self.handle
         if not handle.loaded:
-            with suppress(SessionCoreError):  # who asks for the session will be told
+            with suppress(SessionCoreError):  # raised when the handler asks for the session
                 await handle.load()
         message = await self._receive()
         if handle.snapshot is not None:
@@ -155,7 +155,7 @@ class Exchange:
         return message
 
     def has_stopped(self, error: BaseException) -> bool:
-        """Whether the handler was stopped on purpose: its response was replaced, or its session has ended."""
+        """Whether this exchange stopped the handler: its response was replaced, or its session has ended."""
         if self.live is not None and self.live.stopped(error):
             return True
         return self._replaced and isinstance(error, Exception)
@@ -176,8 +176,8 @@ class Exchange:
             return True
 
     async def save_late(self) -> None:
-        """Save that. It can fail no response any more, so what cannot be saved is an event."""
-        reason = "no_session"  # nor can the response carry the cookie of a new one
+        """Save it. The response has already started, so a failure is reported as an event."""
+        reason = "no_session"  # a new session would need a cookie, which can no longer be sent
         try:
             if self.handle.snapshot is not None:
                 await self.handle.save()
@@ -187,7 +187,7 @@ class Exchange:
         await self._report_unsaved(reason)
 
     async def leave_behind(self, error: BaseException) -> None:
-        """The handler has ended with an error after the response started: save what it assigned if only the client has left."""
+        """Handle an error after the response started: save what the handler assigned if only the client has left."""
         if not self.handle.response_started or self._replaced or not self.has_unsaved_changes():
             return
         if isinstance(error, self._services.framework.disconnects.kinds):
@@ -196,7 +196,7 @@ class Exchange:
             await self._report_unsaved("handler_failed")
 
     async def answer_with_cookie(self, error: Exception) -> None:
-        """Answer an exception of inner middleware here when the session has a cookie to send: outside, it would be lost."""
+        """Answer an exception of inner middleware here if the session has a cookie to send; outside it would be lost."""
         if self._replaced:
             return
         if self.handle.response_started or self.handle.cookie_action is None or self._scope["type"] != "http":
@@ -204,8 +204,8 @@ class Exchange:
         await self._replace(error)
 
     def _stay_open(self) -> None:
-        """A WebSocket, or a response that is still streaming: it closes when the session ends."""
-        # A task that the handler has left behind may still ask for the client: there is nothing to close any more.
+        """Register a WebSocket or a streaming response, to close it when the session ends."""
+        # A background task of the handler may still call `receive`: nothing is left to close.
         if (connections := self._services.connections) is not None and not self._over:
             kind = "websocket" if self._scope["type"] == "websocket" else "stream"
             headers: Headers = (self._head or {}).get("headers") or ()
@@ -227,9 +227,9 @@ class Exchange:
         await self._services.framework.answer_error(self._scope, self._receive, send, error)
 
     async def _start(self, start: Any) -> None:  # noqa: ANN401 - a message of any kind that starts a response
-        """Make the handler's assignments durable, and only then start; from here on the cookie cannot be changed."""
+        """Save the handler's assignments, then start the response; after that the cookie cannot change."""
         handle = self.handle
-        # A handler that has failed: its assignments go with its other work; what it made durable stands.
+        # The handler failed: its unsaved assignments are dropped, what it saved stays.
         if start.get("status", 0) < _SERVER_ERROR:
             try:
                 if handle.has_to_save():
@@ -249,7 +249,7 @@ class Exchange:
             self._stay_open()
 
     def _begun(self, start: Any) -> Any:  # noqa: ANN401 - likewise
-        """Return the start as it goes out, with cookie and caching headers: nothing more can be said to the browser."""
+        """Return the start message with cookie and caching headers; later changes cannot reach the browser."""
         handle = self.handle
         handle.response_started = True
         self._store_time.over = True  # a WebSocket or a stream may go on for hours: each of its store calls has its own time
@@ -275,19 +275,19 @@ class Exchange:
             last = self._services.set_cookie(*held)
         else:
             return headers
-        # The former ones first: to a browser that tells them apart by less than we do, the last word is the new one.
+        # The former ones first: a browser that treats them as the same cookie keeps the last one.
         former = cookie.former if handle.presents_several or cookie.known_former else ()
         return [*headers, *((b"set-cookie", each.delete_header()) for each in former), (b"set-cookie", last)]
 
     async def _resign(self) -> None:
-        """Give the browser its id again, signed with the first secret."""
+        """Set the cookie again, signed with the first secret."""
         if self.handle.snapshot is not None and self.handle.cookie_action is None:
             self.handle.cookie_action = "set"
             await self._services.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
 
 
 def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
-    """Say that the response depends on the cookie and, with a session, that no cache may keep it."""
+    """Add `Vary: Cookie` and, with a session, forbid caching."""
     for name, _ in headers:
         if name.lower() in _ABOUT_CACHING:
             break

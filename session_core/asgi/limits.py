@@ -1,11 +1,11 @@
-"""How often one client may do something: counted in the session store, over all processes. Independent of routes and headers.
+"""Rate limits per client, counted in the session store over all processes. Independent of routes and headers.
 
 A window begins with the first request of a client and lasts `seconds`. Its count is one note in the store, changed by
-compare-and-swap, so no number of processes lets one more through. A process remembers the version it wrote last: while a client
-stays with one process, a request costs one store call, which a caller makes beside others (`asyncio.gather`), and none once the
-limit is reached. `share` trades exactness for calls: a process takes so many at once and counts them itself.
+compare-and-swap, so the limit is exact with any number of processes. A process remembers the version it wrote last: while a
+client stays with one process, a request costs one store call, which the caller can run concurrently with others, and none once
+the limit is reached. With `share` a process reserves that many at once and counts them itself: fewer calls, less exact.
 
-The store decides, so an outage is `StoreUnavailableError`: what is limited here needs the same store anyway.
+An outage of the store is `StoreUnavailableError`: the limited requests need the same store anyway.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 __all__ = ("RateLimits",)
 
 _IPV6_PREFIX: Final = 64
-"""What one subscriber has: a limit by address would be none."""
+"""The network of one subscriber, who could otherwise use another address for each request."""
 _MAX_CLIENTS: Final = 4096
 _MAX_ATTEMPTS: Final = 10
 
 
 class _Window:
-    """What this process knows of one client's window. `count` never exceeds that of the store, which only grows."""
+    """One client's window, as far as this process knows. `count` never exceeds the count in the store, which only grows."""
 
     __slots__ = ("allowed", "count", "ends_at", "turn", "version", "waiting")
 
@@ -46,7 +46,7 @@ class _Window:
         self.waiting = 0
 
     def begin(self, ends_at: int) -> None:
-        """Forget the window before."""
+        """Begin a new window."""
         self.ends_at = ends_at
         self.count = self.version = self.allowed = 0
 
@@ -66,7 +66,7 @@ class RateLimits:
     async def take(self, what: str, client: str, *, limit: int, seconds: int = 60, share: int = 1) -> None:
         """Count one `what` (a fixed word) of `client` (an address). A `limit` of 0 means none.
 
-        With a `share` above 1, processes together allow no more than `limit`, and may allow up to a share less each. Raises
+        With a `share` above 1, all processes together allow at most `limit`; each may allow up to `share` less. Raises
         `TooManyRequestsError`, `StoreUnavailableError`.
         """
         if limit <= 0 or self._is_exempt(client):
@@ -95,7 +95,7 @@ class RateLimits:
         window.allowed -= 1
 
     async def _reserve(self, window: _Window, key: str, wanted: int, limit: int, seconds: int) -> None:
-        """Raise the count in the store by `wanted`, or as much of it as the limit leaves."""
+        """Raise the count in the store by `wanted`, but not above the limit."""
         turn = window.turn = asyncio.get_running_loop().create_future()
         failure: StoreUnavailableError | None = None
         try:

@@ -1,9 +1,9 @@
-"""Gives each request its session handle, and makes it durable before the response starts. Independent of stores and frameworks.
+"""Gives each request its session handle and saves it before the response starts. Independent of stores and frameworks.
 
     read_cookie -> load_session -> guards -> handler -> save_session -> write_cookie -> response
 
-Nothing is read until the session is asked for; nothing is sent that depends on a write that was not acknowledged. The
-response's side of it is `session_core.asgi.exchange`.
+The session is read on first use. A response is sent only after the writes it depends on were acknowledged
+(`session_core.asgi.exchange`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ErrorHandling(Protocol):
 class SessionMiddleware:
     """The ASGI side of sessions; one instance serves all requests of a kind.
 
-    `same_origin` judges the requests before anything of them is read: here, since one middleware costs less than two. `extends`:
-    whether reading counts as use. `current` is set to the handle while its request runs. `answered_outside` are errors that the
-    framework answers outside of this middleware: where the session has a cookie to send, they are answered here.
+    `same_origin` checks requests before they are read; it is part of this middleware because two cost more. `extends`: whether
+    reading counts as use. `current` is set to the handle while its request runs. `answered_outside` are errors that the framework
+    answers outside of this middleware: if the session has a cookie to send, they are answered here.
     """
 
     answered_outside: tuple[type[Exception], ...] = ()
@@ -108,12 +108,12 @@ class SessionMiddleware:
             exchange.leave()
             if token is not None and self._current is not None:
                 self._current.reset(token)
-            if outer is not None:  # an application mounted in one that has other sessions
+            if outer is not None:  # a mounted application inside one with other sessions
                 scope[SCOPE_KEY] = outer
 
 
 def _begun_outside(outer: SessionHandle[Any], services: SessionServices) -> tuple[SessionHandle[Any], Any] | None:
-    """Return the session that outer middleware has asked for; None where it is that of another application."""
+    """Return the session that outer middleware has loaded; None if it belongs to another application."""
     if not outer.belongs_to(services.lifecycle):
         return None
     outer.served = True

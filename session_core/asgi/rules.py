@@ -1,4 +1,4 @@
-"""Who may pass: the rules that the guards of every framework check. Independent of frameworks and requests."""
+"""The rules that the guards of every framework check. Independent of frameworks and requests."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 __all__ = ("Rule", "acr_rule", "check", "login_rule", "predicate_rule", "recent_login_rule", "role_rule")
 
 Rule: TypeAlias = "Callable[[SessionHandle[Any], Identity, SessionConfig[Any]], Awaitable[None]]"
-"""Raises an `AccessDeniedError` where the logged-in user may not pass."""
+"""Raises an `AccessDeniedError` when the logged-in user is refused."""
 
 _ACR: Final = re.compile(r"[!#-\[\]-~]{1,255}\Z")
-"""Printable ASCII without space, quote and backslash: a list of them is sent as words, and quoted in a header (RFC 9470 3)."""
+"""Printable ASCII without space, quote and backslash: values are sent in a space-separated list in a quoted header (RFC 9470
+3)."""
 
 
 async def check(session: SessionHandle[Any], rule: Rule, config: SessionConfig[Any], events: Events) -> None:
-    """Check a rule for a logged-in, active user; a refusal of one is an event. Raises an `AccessDeniedError`."""
+    """Check that a user is logged in and active and passes the rule; emit an event on refusal. Raises an `AccessDeniedError`."""
     try:
         identity = session.identity
         if identity is None:
@@ -40,16 +41,16 @@ async def check(session: SessionHandle[Any], rule: Rule, config: SessionConfig[A
 
 
 async def login_rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
-    """Every logged-in user may pass."""
+    """Accepts every logged-in user."""
     del session, identity, config
 
 
 def predicate_rule(predicate: Callable[[SessionHandle[Any]], bool | Awaitable[bool]]) -> Rule:
-    """Users may pass of whose session `predicate` is true."""
+    """Accepts users for whose session `predicate` returns True."""
 
     async def rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
         del identity, config
-        # Exactly True: a predicate that forgets to call something must not let every user in.
+        # Exactly True: a predicate that returns an uncalled function must not accept every user.
         if await _result(predicate(session)) is not True:
             raise ForbiddenError
 
@@ -57,7 +58,7 @@ def predicate_rule(predicate: Callable[[SessionHandle[Any]], bool | Awaitable[bo
 
 
 def role_rule(roles: tuple[str, ...]) -> Rule:
-    """Users may pass who have one of the roles now. Raises `ConfigurationError` without any."""
+    """Accepts users who have one of the roles now. Raises `ConfigurationError` if `roles` is empty."""
     if not roles:
         msg = "requires_role needs at least one role, for example requires_role('admin')"
         raise ConfigurationError(msg)
@@ -72,7 +73,7 @@ def role_rule(roles: tuple[str, ...]) -> Rule:
 
 
 def recent_login_rule(minutes: float, seconds: float) -> tuple[Rule, int]:
-    """Users may pass who proved who they are at most so long ago; also returns that in seconds. Raises `ConfigurationError`."""
+    """Accepts users who authenticated at most this long ago; also returns the time in seconds. Raises `ConfigurationError`."""
     max_age = int(minutes * 60 + seconds)
     if max_age <= 0:
         msg = "requires_recent_login needs a positive time, for example requires_recent_login(minutes=5)"
@@ -80,7 +81,7 @@ def recent_login_rule(minutes: float, seconds: float) -> tuple[Rule, int]:
 
     async def rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
         del session
-        # An OP that does not say when has not proved that it was recently.
+        # Without `auth_time` the OP has not proved a recent login.
         if identity.auth_time is None or config.clock.now() // 1000 - identity.auth_time > max_age:
             raise StepUpRequiredError(max_age=max_age)
 
@@ -88,7 +89,7 @@ def recent_login_rule(minutes: float, seconds: float) -> tuple[Rule, int]:
 
 
 def acr_rule(acr_values: tuple[str, ...]) -> Rule:
-    """Users may pass whose login reached one of these classes (OpenID Connect Core 2, `acr`). Raises `ConfigurationError`."""
+    """Accepts users whose login has one of these classes (OpenID Connect Core 2, `acr`). Raises `ConfigurationError`."""
     if not acr_values or not all(_ACR.match(value) for value in acr_values):
         msg = "requires_acr needs at least one value, and values are single words, for example requires_acr('phr')"
         raise ConfigurationError(msg)

@@ -12,7 +12,7 @@ Browsers name the sender in two headers that scripts cannot set. A request passe
   browser names the host itself, and sends it the cookies of that host alone.
 - neither header: the client is no browser and has no user's cookies to abuse.
 
-Everything else is refused, each header sent twice or malformed included. The page "Requests of other sites" of the documentation
+Everything else is refused, also repeated or malformed headers. The page "Requests of other sites" of the documentation
 lists what browsers send.
 """
 
@@ -58,11 +58,11 @@ CrossSiteReason: TypeAlias = Literal[
     "origin_invalid",
     "origin_repeated",
 ]
-"""Why a request is refused; stable, safe to log, holds nothing the client sent."""
+"""Why a request is refused; stable, safe to log, without data of the client."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NULL: Final = b"null"
-"""The origin of sandboxed frames, data: pages, no-referrer pages and some redirects: of any site."""
+"""The origin of sandboxed frames, data: pages, no-referrer pages and some redirects of any site."""
 _SITES: Final[dict[bytes, CrossSiteReason | None]] = {
     b"same-origin": None,
     b"same-site": "sec_fetch_site_same_site",
@@ -95,7 +95,7 @@ class SameOriginRule:
         return cross_site_websocket_reason(headers, public_origin=self._origin, trusted_origins=self._trusted)
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, reason: CrossSiteReason) -> None:
-        """Answer 403, before anything of the request is read."""
+        """Answer 403 without reading the request."""
         origin = sent_origin(scope["headers"])
         if origin is None:
             await self._events.emit("request.cross_site", reason=reason)
@@ -118,10 +118,10 @@ def cross_site_reason(
     public_origin: str,
     trusted_origins: Container[str] = frozenset(),
 ) -> CrossSiteReason | None:
-    """Return why a page of another origin must have sent this request, or `None` when it may pass.
+    """Return why this request must come from another origin, or `None` when it is accepted.
 
-    GET, HEAD and OPTIONS pass (they must not change state); every other method, TRACE included, is judged. The origins
-    are given as `origin_of` returns them; a page of a trusted origin may send what our own pages may.
+    GET, HEAD and OPTIONS are accepted (they must not change state); every other method, TRACE included, is checked. The origins
+    are given as `origin_of` returns them; trusted origins have the rights of our own.
     """
     if method in _SAFE_METHODS:
         return None
@@ -134,10 +134,10 @@ def cross_site_websocket_reason(
     public_origin: str,
     trusted_origins: Container[str] = frozenset(),
 ) -> CrossSiteReason | None:
-    """Return why a page of another origin must have opened this WebSocket, or `None` when it may pass.
+    """Return why this WebSocket must come from another origin, or `None` when it is accepted.
 
-    The handshake is a GET that the same-origin policy does not cover (cross-site WebSocket hijacking), so it is judged
-    like a POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
+    The handshake is a GET that the same-origin policy does not cover (cross-site WebSocket hijacking), so it is checked like a
+    POST. Browsers always send `Origin` with it (RFC 6455 4.1): without one the client is no browser.
     """
     headers = list(headers)
     reason = _judge(headers, public_origin, trusted_origins)
@@ -145,16 +145,16 @@ def cross_site_websocket_reason(
 
 
 def sent_origin(headers: RawHeaders) -> str | None:
-    """Return the origin that a request names, if it names one: safe to log."""
+    """Return the `Origin` of a request, if there is one; safe to log."""
     sent = [value for name, value in headers if name == b"origin"]
     return (_normalised(sent[0]) or _native(sent[0])) if len(sent) == 1 else None
 
 
 def _is_of_its_own_host(headers: list[tuple[bytes, bytes]], public_origin: str) -> bool:
-    """Whether a WebSocket goes to the host of the page that opened it, and nothing but its `Origin` says which page that is.
+    """Whether a WebSocket that has only an `Origin` header goes to the host of that origin.
 
-    The page must have the scheme of the public URL: what is on the way of a plain http page could be any site's. On this very
-    machine no name of elsewhere counts, which DNS may lead here.
+    The origin must have the scheme of the public URL, because a network attacker controls plain http pages. On loopback, other
+    host names are refused, because DNS may resolve them to this machine (DNS rebinding).
     """
     by_name = dict(headers)
     if b"sec-fetch-site" in by_name or len([name for name, _ in headers if name == b"host"]) != 1:
@@ -168,9 +168,9 @@ def _is_of_its_own_host(headers: list[tuple[bytes, bytes]], public_origin: str) 
 
 
 def is_plainly_same_origin(headers: RawHeaders) -> bool:
-    """Whether a request passes by `Sec-Fetch-Site: same-origin` and none of its headers has to be examined.
+    """Whether a request passes by `Sec-Fetch-Site: same-origin`, so that no other header has to be checked.
 
-    A fast path for nearly every request of a browser; `False` means that the rules decide.
+    A fast path for nearly every browser request; after `False` the rules decide.
     """
     if not isinstance(headers, list):
         return False
@@ -181,19 +181,19 @@ def is_plainly_same_origin(headers: RawHeaders) -> bool:
 
 
 def is_speculative(headers: RawHeaders) -> bool:
-    """Whether a browser fetches a page that the user has not asked for: prefetch, prerender, preview (`Sec-Purpose`)."""
+    """Whether a browser fetches a page ahead of the user: prefetch, prerender, preview (`Sec-Purpose`)."""
     return any(name in _SPECULATION and _SPECULATIVE.search(value) for name, value in headers)
 
 
 def is_user_navigation(headers: RawHeaders) -> bool:
     """Whether a GET is a user opening the page: a top-level navigation, not an image, frame, fetch or prefetch.
 
-    True too when no Sec-Fetch header is sent at all (old browsers, command-line clients) and nothing says prefetch.
+    Also true without any Sec-Fetch header (old browsers, command-line clients), unless a header marks a prefetch.
     """
     fetch: dict[bytes, bytes] = {}
     for name, value in headers:
         if name.startswith(b"sec-fetch-"):
-            # Repeated: joined into a value that no browser sends, so the request is no navigation.
+            # Repeated headers are joined into a value that no browser sends, so the request is no navigation.
             fetch[name] = fetch[name] + b"," + value if name in fetch else value
         elif name in _SPECULATION and _SPECULATIVE.search(value):
             return False
@@ -218,7 +218,7 @@ def _judge(headers: RawHeaders, ours: str, trusted: Container[str]) -> CrossSite
     if not origins:
         return refusal
     if not _is_well_formed(origins[0]):
-        # Of a native application's scheme, or no origin at all.
+        # The scheme of a native application, or no origin.
         native = _native(origins[0])
         return None if native is not None and native in trusted else "origin_invalid"
     if sites and refusal is None:
@@ -246,7 +246,7 @@ def _native(origin: bytes) -> str | None:
 
 
 def _normalised(origin: bytes) -> str | None:
-    # The length before the cache: a client must not decide how much memory its origins take.
+    # Check the length before the cache: a client must not control how much memory its origins take.
     return _parsed(origin) if len(origin) <= _MAX_ORIGIN_BYTES else None
 
 

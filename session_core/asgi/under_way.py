@@ -1,8 +1,8 @@
-"""Keeps the sessions of requests that take long from expiring meanwhile. Independent of stores.
+"""Keeps sessions from expiring during long requests. Independent of stores.
 
-A request that began in time may save what it did, however long an upload or a slow handler took: a request that is under way is
-use. When it loads its session, at least half of the idle timeout is left or it is extended at once; from then on all requests
-under way are looked at four times in an idle timeout. The absolute timeout stays.
+A request in progress counts as use, however long an upload or a slow handler takes. If less than half of the idle timeout is left
+when the session is loaded, it is extended at once; then all requests in progress are checked four times per idle timeout. The
+absolute timeout stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOKS: Final = 4
 
 
 class RequestsUnderWay:
-    """The requests of an application in this process whose response has not started. `idle` is in seconds."""
+    """The requests of an application in this process whose response has not started. `idle` is the idle timeout in seconds."""
 
     def __init__(self, idle: float) -> None:
         self._interval = idle / _LOOKS
@@ -46,7 +46,7 @@ class RequestsUnderWay:
         self._requests.pop(session, None)
 
     async def extend(self) -> None:
-        """Extend the sessions of the requests in this event loop where it is due."""
+        """Extend the sessions of this event loop's requests that are due."""
         loop = asyncio.get_running_loop()
         await self._extend([session for session, its_loop in tuple(self._requests.items()) if its_loop is loop])
 
@@ -60,7 +60,7 @@ class RequestsUnderWay:
         for other in tuple(self._timers):
             if other.is_closed():
                 self._timers.pop(other, None)
-        # In a context of its own: nothing of the request that happens to be the first may stay with the timer.
+        # In an empty context: the timer must not keep context variables of the first request.
         self._timers[loop] = loop.call_later(self._interval, self._look, loop, context=Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""An HTTP request and its response, as far as our own routes need them; for every framework. Independent of sessions."""
+"""The HTTP request and response that the library's own routes use, in every framework. Independent of sessions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HasHeaders(Protocol):
 
 
 class WebRequest:
-    """One HTTP request. `client_address` is where it comes from, as the application sees it; `limits` are the application's."""
+    """One HTTP request. `client_address` is the client's address behind trusted proxies; `limits` are the application's."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Response:
 
 
 class Redirect(Response):
-    """A response that leads a browser to another address by GET (RFC 9110 15.4.4)."""
+    """A 303 redirect (RFC 9110 15.4.4)."""
 
     def __init__(self, url: str, *, status_code: int = _SEE_OTHER, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status_code=status_code, headers={"location": url, **(headers or {})})

@@ -1,6 +1,6 @@
 """A WebSocket or a response that can be closed while its handler runs. Independent of sessions and stores.
 
-For the handler it is as if the client had hung up: `receive` says so, and a stream's generator is cancelled.
+To the handler this looks like a disconnect of the client: `receive` reports it, and a stream's generator is cancelled.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 __all__ = ("ASGI_DISCONNECTS", "ClosableConnection", "ConnectionEndedError", "Disconnects")
 
 _CLOSE_SECONDS: Final = 1.0
-"""For the server to take the farewell: a client that reads nothing must not keep the handler."""
+"""Seconds for the server to send the close frame: a client that does not read must not block the handler."""
 
 
 class ConnectionEndedError(OSError):
-    """What `send` raises on a WebSocket that was closed here, as servers do when the client has gone (ASGI, `send`)."""
+    """Raised by `send` on a WebSocket that was closed here, as servers do after a disconnect (ASGI, `send`)."""
 
 
 class Disconnects(NamedTuple):
-    """How a framework reports to a handler that the client of its WebSocket has gone."""
+    """How a framework reports a WebSocket disconnect to a handler."""
 
     kinds: tuple[type[Exception], ...]
-    """What reaches the handler."""
+    """The exception types that the handler gets."""
     make: Callable[[int, str], Exception]
     """Returns what `send` raises, given the code and the reason that the WebSocket was closed with."""
 
@@ -39,8 +39,8 @@ ASGI_DISCONNECTS: Final = Disconnects((ConnectionEndedError,), lambda _, reason:
 class ClosableConnection:
     """One WebSocket, or one response whose body is not yet complete.
 
-    `task` is the one that runs the handler; `sized` says that the response has declared its length, which the farewell cannot
-    keep. `disconnects` is how the application's framework reports that a client has gone.
+    `task` runs the handler. `sized`: the response has declared its length, so it cannot be ended early. `disconnects` is how the
+    framework reports a disconnect.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class ClosableConnection:
         self._released = asyncio.Event()
 
     def stopped(self, error: BaseException) -> bool:
-        """Whether the handler was left with this error because the connection was closed here."""
+        """Whether the handler raised this error because the connection was closed here."""
         if isinstance(error, asyncio.CancelledError):
             return self._cancelled and self._task is not None and self._task.uncancel() == 0
         return self._ended and isinstance(error, self._disconnects.kinds)
@@ -82,7 +82,7 @@ class ClosableConnection:
         self._over.set()
 
     async def receive(self) -> Message:
-        """Return what the client says; that it is gone, once the connection was closed here."""
+        """Return the next message of the client, or a disconnect once the connection was closed here."""
         if self._ended:
             return await self._disconnect()
         message: Message | None = None
@@ -98,7 +98,7 @@ class ClosableConnection:
         return await self._disconnect() if self._ended or message is None else message
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; nothing more reaches the client once the connection was closed here."""
+        """Pass a message on to the client, unless the connection was closed here."""
         if self._ended:
             await self._refuse(message)
             return
@@ -107,7 +107,7 @@ class ClosableConnection:
         await self._send(message)
 
     def begin_close(self, code: int, reason: str) -> None:
-        """Let nothing more through, in either direction; `finish_close` does the rest."""
+        """Stop all messages in both directions; `finish_close` does the rest."""
         self._ended, self._code, self._reason = True, code, reason
         self._released.clear()
         if self._waiting is not None:
@@ -116,14 +116,14 @@ class ClosableConnection:
             self._released.set()
 
     async def finish_close(self) -> None:
-        """Tell the client, then the handler."""
+        """Close towards the client, then interrupt the handler."""
         with suppress(Exception):  # the client may be gone as well
             async with asyncio.timeout(_CLOSE_SECONDS):
-                # Granian sends nothing while it is waiting for the client to say something.
+                # Granian sends nothing while it waits for a message of the client.
                 await self._released.wait()
-                if not self._sized:  # shorter than it was to be: the server breaks it off when the handler has returned
+                if not self._sized:  # shorter than declared: the server aborts it when the handler has returned
                     await self._send(self._farewell())
-        # The handler hears of it only now: servers drop the connection of one that has returned, and the farewell with it.
+        # The handler is interrupted only now: servers drop the connection, and an unsent close frame, when it returns.
         self._told.set()
 
     async def cancel_after(self, seconds: float) -> None:
@@ -140,7 +140,8 @@ class ClosableConnection:
                 await self._told.wait()
                 raise self._disconnects.make(self._code, self._reason)
             return
-        # An error would end up in the log as the application's fault. `receive` ends a stream; what does not listen is cancelled.
+        # An error here would be logged as the application's fault. `receive` ends a stream; a handler that does not call it is
+        # cancelled.
         await asyncio.Event().wait()
 
     def _farewell(self) -> Message:

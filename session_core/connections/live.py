@@ -1,7 +1,7 @@
-"""Closes WebSockets and streaming responses when their session ends: the ASGI side. Asks no store.
+"""Closes WebSockets and streaming responses when their session ends: the ASGI side. Makes no store calls.
 
-For the handler it is as if the client had hung up: `receive` says so, and a stream's generator is cancelled. For the client a
-WebSocket is closed with 4401, and a stream ends.
+To the handler this looks like a disconnect of the client: `receive` reports it, and a stream's generator is cancelled. The client
+sees a WebSocket closed with 4401, or the end of the stream.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = ("SESSION_ENDED", "LiveConnection", "LiveConnections")
 
 SESSION_ENDED: Final = 4401
-"""The code that a WebSocket is closed with; guards refuse one with it, too."""
+"""The close code of a WebSocket; guards also refuse with it."""
 _REASON: Final = "session ended"
 _GRACE_SECONDS: Final = 5.0
-"""For a handler to notice, before it is cancelled."""
+"""Seconds for a handler to notice before it is cancelled."""
 
 
 class LiveConnections:
@@ -54,7 +54,7 @@ class LiveConnections:
         self.events = events
         self._interval = interval
         self._push = push
-        # By event loop: test clients have one for each connection, servers one for all.
+        # By event loop: test clients use one per connection, servers one for all.
         self._watches: dict[asyncio.AbstractEventLoop, ConnectionWatch] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         store.on_ended = self.hint
@@ -74,7 +74,7 @@ class LiveConnections:
         return found
 
     def hint(self, keys: Collection[str]) -> None:
-        """Have a look at the connections of these sessions: this process has just ended or moved them."""
+        """Check the connections of these sessions at once: this process has just ended or moved them."""
         if not self._watches:
             return
         here = asyncio.get_running_loop()
@@ -86,13 +86,13 @@ class LiveConnections:
                     loop.call_soon_threadsafe(watch.hint, keys)
 
     async def close(self) -> None:
-        """Stop watching; open connections are left to the server, which closes them."""
+        """Stop watching; the server closes connections that are still open."""
         watch = self._watches.pop(asyncio.get_running_loop(), None)
         if watch is not None:
             await watch.close()
 
     def spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
-        """Run something without waiting for it, with the context variables of the caller or in `context`."""
+        """Start a background task, with the context variables of the caller or in `context`."""
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -121,13 +121,13 @@ class LiveConnection(ClosableConnection):
         self._connections = connections
         self._handle = handle
         self._context = copy_context()
-        """The request's context: events about the session's end carry it, whatever ends the session."""
+        """The context of the request, used for events about the end of the session."""
         self._watch: ConnectionWatch | None = None
         self._key = ""
         self.enter()
 
     def enter(self) -> None:
-        """Have the session watched, if there is one by now."""
+        """Watch the session, if there is one."""
         snapshot = self._handle.snapshot
         if self._watch is None and snapshot is not None and not self._over.is_set():
             self._watch, self._key = self._connections.watch(), snapshot.key

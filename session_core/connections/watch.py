@@ -1,9 +1,9 @@
-"""Knows which open connections of this process belong to which session, and tells them when it has ended. Independent of ASGI.
+"""Watches the sessions of this process's open connections and closes these when they end. Independent of ASGI.
 
-Only the store says that a session has ended. Three things make this ask it: what the process ended itself, what the store
-announces (`session_core.stores.announcements`), and time. While the announcements are heard, time means: when a session was
-to expire, once after its connection was opened, and all sessions now and then. Where nothing is heard, it means all sessions,
-again and again. A store that is out ends nothing: connections stay until it says that their session has ended.
+Only the store decides that a session has ended. It is asked about sessions that this process ended itself, that the store
+announces (`session_core.stores.announcements`), and at certain times. While announcements arrive: when a session is due to
+expire, once after its connection was opened, and all sessions every 30 seconds. Without announcements: all sessions in every
+interval. An outage of the store closes nothing.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = ("ConnectionWatch",)
 
 _BATCH: Final = 500
-"""Sessions that the store is asked about at once."""
+"""Sessions in one query to the store."""
 _SAFETY_SECONDS: Final = 30.0
-"""Between looks at all sessions while the announcements are heard: for what a server forgot to pass on."""
+"""Seconds between checks of all sessions while announcements arrive, in case one was lost."""
 _RETRY_SECONDS: Final = 1.0
-"""Between attempts to open a channel that is lost; meanwhile the store is asked."""
+"""Seconds between attempts to reopen a lost channel; meanwhile the store is polled."""
 _CLOSE_SECONDS: Final = 0.25
-"""For a channel to be closed: a server that is frozen does not take part in it."""
+"""Seconds for closing a channel: a frozen server does not answer."""
 _MAX_MOVES: Final = 100
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
@@ -46,9 +46,9 @@ _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core
 class ConnectionWatch:
     """The open connections of one event loop, and the two tasks that watch them; both begin with the first connection.
 
-    `interval` is in seconds: between looks at the store where nothing is heard from it, and how long a channel may be silent
-    before it is asked. With `push=False` no channel is used. `on_outage` is called with a reason slug when the store cannot be
-    asked any more, or a channel is lost: once, not for every try.
+    `interval` in seconds is the time between polls without announcements, and how long a channel may be silent before it is
+    probed. With `push=False` no channel is used. `on_outage` is called with a reason slug when the store stops answering or a
+    channel is lost: once per outage, not per attempt.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class ConnectionWatch:
         self._on_outage = on_outage
         self._sessions = WatchedSessions(None if self._feed is None else self._feed.announced_name)
         self._hinted: dict[str, None] = {}
-        """To be looked at now, before all others."""
+        """Keys to check now, before all others."""
         self._chosen: dict[str, None] = {}
-        """To be looked at now."""
+        """Keys to check now."""
         self._due: dict[str, None] = {}
-        """To be looked at with the next beat."""
+        """Keys to check in the next interval."""
         self._wake = asyncio.Event()
         self._hearing = False
         self._last_full_look = 0.0
@@ -79,19 +79,19 @@ class ConnectionWatch:
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, connection: Watched, snapshot: Snapshot) -> None:
-        """Watch the session of a connection. What ended since it was loaded is noticed with the next beat."""
+        """Watch the session of a connection. An end since it was loaded is noticed in the next interval."""
         if not self._sessions:
             self._wake.set()
         self._enter(snapshot).connections.add(connection)
         if not self._tasks:
-            # Nothing of the request that happens to be the first may stay with them: its session, or its name in the log.
+            # The tasks must not keep context variables of the first request, such as its session or its name in the log.
             self._tasks = [asyncio.create_task(self._look_for_ever(), name="session-connections", context=Context())]
             if self._feed is not None:
                 listening = self._listen_for_ever()
                 self._tasks.append(asyncio.create_task(listening, name="session-announcements", context=Context()))
 
     def remove(self, connection: Watched, key: str) -> None:
-        """Watch a connection no longer. `key` is that of its session, the newest it has followed to."""
+        """Stop watching a connection. `key` is the current key of its session."""
         session = self._sessions.get(key)
         if session is not None:
             session.connections.discard(connection)
@@ -99,7 +99,7 @@ class ConnectionWatch:
                 self._leave(session)
 
     def hint(self, keys: Iterable[str]) -> None:
-        """Look at these sessions now: they may have ended."""
+        """Check these sessions now: they may have ended."""
         found = [key for key in keys if key in self._sessions]
         if found:
             self._hinted.update(dict.fromkeys(found))
@@ -121,7 +121,7 @@ class ConnectionWatch:
         while True:
             if not self._sessions:
                 await self._wake.wait()
-                # A whole interval for the first: most streams end before it, and cost the store nothing.
+                # Wait a whole interval first: most streams end before it and cost no store call.
                 next_beat = loop.time() + self._interval
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_beat):
@@ -133,12 +133,12 @@ class ConnectionWatch:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - one bad look must not end the looking for ever
-                _log.error("look at sessions failed", error=type(error).__name__)
+                _log.error("check of sessions failed", error=type(error).__name__)
             if beat:
                 next_beat = loop.time() + self._interval
 
     def _choose_due(self, time: float) -> None:
-        """Choose what this beat looks at."""
+        """Choose the sessions to check in this interval."""
         if not self._hearing or time - self._last_full_look >= _SAFETY_SECONDS:
             self._last_full_look = time
             self._due.update(dict.fromkeys(self._sessions))
@@ -155,7 +155,7 @@ class ConnectionWatch:
             await asyncio.sleep(random.uniform(0.5, 1) * _RETRY_SECONDS)  # noqa: S311 - not all processes at once
 
     def _heard(self, names: Sequence[str] | None) -> None:
-        if names is None:  # from now on everything is heard; what was said before was not
+        if names is None:  # announcements arrive from now on; earlier ones were missed
             self._hearing = True
             self._out.discard("announcements")
             self.hint(tuple(self._sessions))
@@ -165,7 +165,7 @@ class ConnectionWatch:
     # -- looking ---------------------------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Ask the store about every session that was hinted at; what it cannot tell now is asked with the next beat."""
+        """Ask the store about every hinted session; without an answer, ask again in the next interval."""
         while queue := self._hinted or self._chosen:
             keys = list(islice(queue, _BATCH))
             for key in keys:
@@ -198,7 +198,7 @@ class ConnectionWatch:
             await self._follow(session, successor)
 
     async def _follow(self, session: WatchedSession, successor: str) -> None:
-        """Go to where the session was rotated to: on with a regenerated one, no further after a login."""
+        """Follow a rotation to the new key: a regenerated session continues, one with a new login does not."""
         for _ in range(_MAX_MOVES):
             stored = await self._store.load(successor)
             if stored is not None:
@@ -215,13 +215,11 @@ class ConnectionWatch:
         self._end(session)
 
     def _move(self, session: WatchedSession, newest: Snapshot) -> None:
-        if not session.connections:  # they have gone while the store was asked
+        if not session.connections:  # they were closed while the store was asked
             return
         self._leave(session)
         there = self._enter(newest)
-        self._hinted[newest.key] = (
-            None  # an announcement before now named a key that was not watched yet: read the store once more
-        )
+        self._hinted[newest.key] = None  # announced before this key was watched? read the store again
         for connection in session.connections:
             there.connections.add(connection)
             connection.follow(Snapshot(newest.key, STALE, newest.expires_at, newest.record))
@@ -233,7 +231,7 @@ class ConnectionWatch:
             connection.end(reason)
 
     def _enter(self, snapshot: Snapshot) -> WatchedSession:
-        """Find or begin to watch a session; either way the store is asked with the next beat."""
+        """Return the watched session, adding it if needed; the store is asked in the next interval."""
         self._due[snapshot.key] = None
         return self._sessions.enter(snapshot)
 

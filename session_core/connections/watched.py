@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 __all__ = ("Watched", "WatchedSession", "WatchedSessions")
 
 _SPARE: Final = 500
-"""Left-over expiries beyond twice those that are needed, before they are cleared away."""
+"""Stale heap entries, beyond twice the live ones, at which the heap is rebuilt."""
 
 
 class Watched(Protocol):
     """An open connection."""
 
     def end(self, reason: str) -> None:
-        """Close: the session has ended (`ended`) or expired (`expired`). Returns at once, and is called once at most."""
+        """Close: the session has ended (`ended`) or expired (`expired`). Returns at once; called at most once."""
         ...
 
     def follow(self, session: Snapshot) -> None:
-        """Go on with the session under its new key."""
+        """Continue with the session under its new key."""
         ...
 
 
@@ -43,7 +43,7 @@ class WatchedSession:
 
 
 class WatchedSessions:
-    """No step takes longer the more there are, but for a heap. `name_of` gives the name that an end is announced under."""
+    """Every step takes constant time, except for a heap. `name_of` gives the name under which an end is announced."""
 
     def __init__(self, name_of: Callable[[str], str] | None) -> None:
         self._name_of = name_of
@@ -69,7 +69,7 @@ class WatchedSessions:
         return self._keys.get(name)
 
     def enter(self, snapshot: Snapshot) -> WatchedSession:
-        """Return the session of a key, which is here from now on."""
+        """Return the session of a key, adding it if needed."""
         key = snapshot.key
         session = self._sessions.get(key)
         if session is None:
@@ -80,20 +80,20 @@ class WatchedSessions:
         return session
 
     def leave(self, session: WatchedSession) -> None:
-        """Forget a session; its connections are the caller's."""
+        """Remove a session; the caller handles its connections."""
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
             if self._name_of is not None:
                 self._keys.pop(self._name_of(session.key), None)
 
     def expect(self, session: WatchedSession, expires_at: int) -> None:
-        """Note when a session expires by what the store has said."""
+        """Note when a session expires, according to the store."""
         if session.expires_at != expires_at:
             session.expires_at = expires_at
             heappush(self._expiring, (expires_at, session.key))
 
     def take_expiring(self, now: int) -> list[str]:
-        """Return the sessions that were to expire by `now` (Unix milliseconds): once each, the store may know better."""
+        """Return the sessions due to expire by `now` (Unix milliseconds), once each; the store may have extended them."""
         if len(self._expiring) > 2 * len(self._sessions) + _SPARE:
             self._expiring = sorted((session.expires_at, session.key) for session in self._sessions.values())
         keys: list[str] = []
@@ -102,5 +102,5 @@ class WatchedSessions:
             keys.append(key)
             session = self._sessions.get(key)
             if session is not None and session.expires_at == expires_at:
-                session.expires_at = 0  # whatever the store says next is news
+                session.expires_at = 0  # accept any expiry that the store gives next
         return keys

@@ -1,7 +1,7 @@
-"""What a cookie looks like: its name and attributes, checked once at start; reads no request.
+"""Name and attributes of a cookie, checked once at start. Independent of requests.
 
-A browser silently drops a cookie whose attributes do not fit its name or the site, and a cookie is only deleted by the
-attributes it was set with. Both are therefore settled here, before the first response.
+A browser silently drops a cookie whose attributes do not fit its name or the site, and deletes one only by the attributes it was
+set with. So both are checked here, before the first response.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
 class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The cookie as its owner wants it; `resolve` makes it fit for one public URL."""
+    """The cookie settings; `resolve` completes them for one public URL."""
 
     name: str | None = None
     """`None`: `__Host-session` on https, `session-8000` with the port on http (Safari takes no Secure cookie from
@@ -48,7 +48,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "/"
     """Not a security boundary: a page under any other path of the host can obtain the cookie."""
     secure: bool | None = None
-    """`None`: as the public URL says."""
+    """`None`: true for an https public URL."""
     http_only: bool = True
     """Keeps scripts from reading the cookie."""
     same_site: Literal["lax", "strict", "none"] = "lax"
@@ -58,13 +58,14 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     """A separate cookie jar per embedding site (CHIPS)."""
     former_domains: Sequence[str] = ()
-    """What `domain` was before, where it was one. A browser keeps the former cookie beside the new one, until a response deletes
-    it: one that sets the cookie (a login), or that answers both. The cookie without a domain needs no mention for the latter."""
+    """Former values of `domain`. A browser keeps the former cookie beside the new one until a response deletes it: a response
+    that sets the cookie (a login), or the response to a request with both. For the latter, a former cookie without a domain need
+    not be named."""
     former_paths: Sequence[str] = ()
-    """What `path` was before. A longer one is not sent with every request, so it must be named here."""
+    """Former values of `path`. A cookie with a longer path is not sent with every request, so it must be named here."""
 
     def __post_init__(self) -> None:
-        """Refuse whatever could not stand in a Set-Cookie header at all."""
+        """Refuse values that a Set-Cookie header cannot hold."""
         if self.name is not None and not _NAME.match(self.name):
             _refuse("a cookie name is an RFC 9110 token", 'name="__Host-session"')
         if not all(_DOMAIN.match(domain.lower()) for domain in (self.domain, *self.former_domains) if domain is not None):
@@ -79,7 +80,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
             _refuse('same_site is one of "lax", "strict", "none"', 'same_site="lax"')
 
     def resolve(self, public_url: str) -> ResolvedCookie:
-        """Return the cookie for the site at `public_url`.
+        """Return the complete cookie for the site at `public_url`.
 
         Raises `ConfigurationError` for every combination that a browser would drop or that weakens the cookie.
         """
@@ -98,7 +99,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_site(cookie, base, https=https)
         _check_attributes(cookie)
         _check_prefix(cookie)
-        # A session cookie is never longer than this, so that its header can never turn out too long during a request.
+        # The longest session cookie, checked now so that no header is too long during a request.
         cookie.set_header("x" * _SIGNED_ID_CHARS, 1)
         former = tuple(self._former(cookie))
         for each in former:
@@ -107,7 +108,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(cookie, former=former, known_former=bool(self.former_domains or self.former_paths))
 
     def _former(self, cookie: ResolvedCookie) -> Iterator[ResolvedCookie]:
-        """Yield every other cookie of this name that a browser may have from us."""
+        """Yield every former cookie of this name that a browser may still have."""
         domains = dict.fromkeys((None, cookie.domain, *map(str.lower, self.former_domains)))
         paths = dict.fromkeys((cookie.path, *self.former_paths))
         for domain, path, partitioned in product(domains, paths, (False, True) if cookie.secure else (False,)):
@@ -116,7 +117,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One cookie of one site, every attribute settled. Made by `CookieConfig.resolve`.
+    """One cookie of one site, with all attributes. Made by `CookieConfig.resolve`.
 
     `former`: the cookies of this name that a browser may have from the time before the settings were changed. `known_former`:
     whether the settings name some of them, so that they are deleted before a browser has sent any.
@@ -136,9 +137,9 @@ class ResolvedCookie(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def set_header(self, value: str, max_age_seconds: int | None, *, persistent: bool | None = None) -> bytes:
         """Return the value of the Set-Cookie header that sets the cookie; `value` is percent-encoded here.
 
-        `max_age_seconds` is ignored by a cookie that is not persistent, as `persistent` says or else the configuration. `None`
-        and a negative number mean "until the browser closes" and "already over". Raises `ConfigurationError` above 4096 bytes,
-        the least that every browser keeps (RFC 6265 6.1), and for text that is no Unicode.
+        `max_age_seconds` is ignored if the cookie is not persistent (`persistent`, else the configuration). `None` means "until
+        the browser closes", a negative number "expired". Raises `ConfigurationError` above 4096 bytes, which every browser stores
+        (RFC 6265 6.1), and for lone surrogates.
         """
         encoded = encode_component(value)
         if encoded is None:
@@ -209,7 +210,7 @@ def _check_attributes(cookie: ResolvedCookie) -> None:
 
 
 def _check_prefix(cookie: ResolvedCookie) -> None:
-    # Browsers compare the prefix without regard to case (RFC 6265bis 5.7), and drop what does not live up to it.
+    # Browsers compare the prefix case-insensitively (RFC 6265bis 5.7), and drop cookies that do not meet its rules.
     name = cookie.name.lower()
     if name.startswith(("__secure-", "__host-", "__http-")) and not cookie.secure:
         _refuse(f"the cookie name {cookie.name} needs Secure, and so https", 'name="session"')

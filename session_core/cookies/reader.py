@@ -1,8 +1,8 @@
-"""Finds the genuine session ids in a request's Cookie headers; no store is asked, nothing is written.
+"""Finds the correctly signed session ids in a request's Cookie headers. Makes no store calls.
 
-Cookies of one name can be several: a subdomain, another path or plain http can toss its own beside ours, in any order, and
-after a change of `domain` or `path` browsers send the former cookie as well. So every candidate is read, and an id is believed
-only when the signature holds and no second genuine id contradicts it. Which of a few is live is for the store to say.
+A request may have several cookies of one name: a subdomain, another path or plain http can set its own (cookie tossing), in any
+order, and after a change of `domain` or `path` browsers also send the former cookie. So every candidate is read, and an id is
+accepted only if its signature is valid and no second valid id exists. If there are a few, the store decides which one is live.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 __all__ = ("CookieReading", "CookieRejection", "SessionCookieReader", "read_cookies", "read_session_id")
 
 CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"]
-"""Why no id was taken from the cookies; stable, safe to log."""
+"""Why the cookies gave no id; stable, safe to log."""
 
 _MAX_VALUE_BYTES: Final = 4096
 _MAX_CANDIDATES: Final = 32
 _MAX_GENUINE: Final = 4
-"""Ids that the store is asked about, for one request."""
+"""The most ids that one request may look up in the store."""
 _REMEMBERED_LINES: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 1024
-"""Of one line: a client must not decide how much memory its lines take."""
+"""The longest cached line: a client must not control how much memory is used."""
 
 
 class CookieReading(msgspec.Struct, frozen=True):
-    """What the Cookie headers say: an id, or why there is none (both `None`: there was no such cookie).
+    """The result of reading the Cookie headers: an id, or why there is none (both `None`: no such cookie).
 
-    `needs_resign`: an older secret signed the cookie; set it again, signed by the first. `several`: different genuine ids, of
-    which `SessionLifecycle.choose` may find one to be live; empty when they are too many to ask.
+    `needs_resign`: an older secret signed the cookie; set it again, signed by the first. `several`: different valid ids, from
+    which `SessionLifecycle.choose` picks the live one; empty when there are too many.
     """
 
     session_id: str | UncertainId | None = None
@@ -65,16 +65,16 @@ def read_cookies(scope_headers: Iterable[tuple[bytes, bytes]], name: str | bytes
     """Return the decoded values of every cookie of exactly this name, in the order sent; never raises.
 
     Left out are values over 4096 bytes and values that are not canonically percent-encoded. At most 33 are returned:
-    a reader that minds should refuse more than 32.
+    a caller with a limit should refuse more than 32.
     """
     return _scan(scope_headers, name.encode() if isinstance(name, str) else name)[0]
 
 
 def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCookie, signer: CookieSigner) -> CookieReading:
-    """Return the session id that this request's cookie proves, or why there is none; never raises.
+    """Return the verified session id of this request, or why there is none; never raises.
 
-    Junk beside the genuine cookie is ignored, whatever the order. Two different genuine ids are refused: a former cookie or a
-    planted one is among them, and which one cannot be told without the store.
+    Invalid cookies beside the valid one are ignored, in any order. Two different valid ids are refused: one is a former or a
+    planted cookie, and only the store can decide which.
     """
     plain = _plain_id(headers, cookie.name, signer)
     if plain is not None:
@@ -83,7 +83,7 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
     if not values:
         return CookieReading(rejected=rejected) if rejected else _NO_COOKIE
     if len(values) > _MAX_CANDIDATES:
-        # Not just cut off: the genuine cookie may be behind the cut, and an attacker's own before it.
+        # Not truncated: the valid cookie may be behind the limit, and an attacker's own before it.
         return CookieReading(rejected="too_many")
     found: dict[str | UncertainId, None] = {}
     by_first = False
@@ -108,10 +108,10 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
 
 
 class SessionCookieReader:
-    """Reads as `read_session_id` does, and remembers what the last lines said that it has read: each is verified once.
+    """Reads as `read_session_id` does, and caches the results of the last Cookie lines.
 
-    Nothing but a line that is the same to the last byte is known again, so nothing passes that was not verified. The lines are
-    secrets; they stay in this process, which holds the keys that sign them.
+    A result is used only for a line that is equal byte for byte, so every accepted line was verified. The lines are secrets; they
+    stay in this process, which also holds the signing keys.
     """
 
     def __init__(self, cookie: ResolvedCookie, signer: CookieSigner) -> None:
@@ -127,7 +127,7 @@ class SessionCookieReader:
         line = by_name.get(b"cookie")
         if line is None:
             return _NO_COOKIE
-        if len(line) <= _MAX_REMEMBERED_BYTES and len(by_name) == len(headers):  # nothing is said twice
+        if len(line) <= _MAX_REMEMBERED_BYTES and len(by_name) == len(headers):  # no repeated cookie
             return self._read_line(line)
         return read_session_id(headers, self._cookie, self._signer)
 
@@ -136,9 +136,9 @@ class SessionCookieReader:
 
 
 def _plain_id(headers: Iterable[tuple[bytes, bytes]], name: str, signer: CookieSigner) -> str | None:
-    """The id in the one cookie of this name, signed by the first secret: what nearly every request carries. Empty for none.
+    """Return the id of the only cookie of this name if the first secret signed it, as in nearly every request; else empty text.
 
-    A short cut, in a third of the time; whatever is in any way different takes the long way.
+    A fast path in a third of the time; anything else falls through to the general path.
     """
     pattern, needle = _plain_form(name)
     lines = [value for header, value in headers if header == b"cookie" and needle in value]
@@ -165,9 +165,9 @@ def _scan(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[list[str
         if header != b"cookie" or name not in line:
             continue
         for pair in line.split(b";"):
-            # Only space and tab: stripping more makes `\xa0__Host-session`, which a subdomain may set, our own name.
+            # Strip only space and tab: stripping more would turn `\xa0__Host-session`, which a subdomain may set, into our name.
             key, equals, raw = pair.strip(b" \t").partition(b"=")
-            # A nameless cookie has no name or no equals sign, and belongs to no application.
+            # A cookie without a name or equals sign belongs to no application.
             if key != name or not equals:
                 continue
             value = decode_component(raw) if len(raw) <= _MAX_VALUE_BYTES else None

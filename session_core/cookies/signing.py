@@ -1,7 +1,7 @@
 """Signs and verifies cookie values, byte for byte as Node's cookie-signature and express-session; independent of headers.
 
-The signature is no secrecy: it only spares the store a lookup for every forged cookie. What a session cookie opens is
-decided by the store, under the digest of the id.
+The signature only saves a store lookup for each forged cookie; it hides nothing. Whether an id opens a session is decided by the
+store, under the digest of the id.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.toke
 
 
 class Unsigned(msgspec.Struct, frozen=True):
-    """A value whose signature is genuine.
+    """A value with a valid signature.
 
-    `by_first_secret` is false when a rotated-out secret signed it: sign it again and set the cookie anew.
+    `by_first_secret` is false when an older secret signed it: sign it again and set the cookie again.
     """
 
     value: str
@@ -104,7 +104,7 @@ class CookieSigner:
 
     def _use(self, keys: list[bytes]) -> None:
         self._keys = keys
-        # HMAC (RFC 2104) in its two halves, the key taken in already: a third of the time of the hmac module.
+        # HMAC (RFC 2104) with both key blocks hashed in advance: a third of the time of the hmac module.
         block = (sha256(keys[0]).digest() if len(keys[0]) > _BLOCK_BYTES else keys[0]).ljust(_BLOCK_BYTES, b"\0")
         self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
@@ -117,7 +117,7 @@ class CookieSigner:
         return _unsign(cookie, self._keys)
 
     def unsign_id(self, session_id: bytes, signature: bytes) -> str | None:
-        """Return the id when the first secret gave it this signature, percent-encoded as in a cookie; else `None`.
+        """Return the id if the first secret made its signature, which is percent-encoded as in a cookie; else `None`.
 
         For ids only: ASCII without a dot.
         """
@@ -163,8 +163,8 @@ def _signature(message: bytes, key: bytes) -> bytes:
 
 
 def _utf8(text: str) -> bytes | None:
-    # Callers raise outside of the except block: a UnicodeEncodeError carries the whole text, here always a secret, and
-    # as the context of another error it would still be reported by tools that print chains.
+    # Callers raise outside of the except block: a UnicodeEncodeError contains the whole text, here always a secret, and tools
+    # that print exception chains would show it.
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -180,7 +180,7 @@ def _key_bytes(secret: str | bytes) -> bytes:
 
 
 def _strong_key(secret: str | bytes, position: int) -> bytes:
-    # The length may be told, the secret never: this message is printed at start and ends up in a log.
+    # The message may contain the length, never the secret: it is printed at start and logged.
     key = _key_bytes(secret) if secret else b""
     if len(key) < _MIN_SECRET_BYTES:
         msg = f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; {_MAKE_ONE}"

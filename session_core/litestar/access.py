@@ -1,4 +1,4 @@
-"""Gives the session to all code that has the connection: guards, middleware, hooks, exception handlers."""
+"""Returns the session to code that has the connection: guards, middleware, hooks, exception handlers."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class KeepsSessions(ABC):
 
     application: SessionApplication[Any]
     outside: OutsideSessions | None = None
-    """Gives a session where our middleware does not stand; None when nothing in the application could ask for it there."""
+    """Loads a session outside of our middleware; None if no code of the application runs there."""
 
 
 def application_in(app: Litestar) -> SessionApplication[Any]:
-    """Return the sessions of an application. Raises `ConfigurationError` where it has no `SessionPlugin`."""
+    """Return the session services of an application. Raises `ConfigurationError` if it has no `SessionPlugin`."""
     return _plugin_in(app).application
 
 
 def session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> Coroutine[Any, Any, SessionHandle[Any]]:
-    """Return the loaded session of a request or WebSocket, wherever injection does not reach.
+    """Return the loaded session of a request or WebSocket, for code without injection.
 
     Works in guards, hooks, middleware of every layer, and on 404 and 405 pages. Raises `ConfigurationError` in a handler that
-    does not say that it uses the session, and where its answer would be kept for others; `StoreUnavailableError`.
+    does not declare the session, and where the response would be cached for other clients; `StoreUnavailableError`.
     """
     refuse_in_cached_dependency()
     scope: Any = connection if isinstance(connection, dict) else connection.scope
@@ -49,7 +49,7 @@ def session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> Corout
 
 
 def loaded_session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> SessionHandle[Any] | None:
-    """Return the session if this request has loaded it already, else None: for exception handlers, which cannot wait.
+    """Return the session if this request has loaded it already, else None: for exception handlers, which cannot await.
 
     An `after_exception` hook runs before them, and can load it by `session_of`.
     """

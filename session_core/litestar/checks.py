@@ -1,4 +1,4 @@
-"""Refuses mistakes when a route is registered, with the handler's name and the fix; decides nothing about a request."""
+"""Refuses mistakes when a route is registered, naming the handler and the fix. Runs before any request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Parameter(NamedTuple):
 
 
 def check_handler(handler: BaseRouteHandler, path: str, config: SessionConfig[Any]) -> None:
-    """Refuse a handler that cannot get its session, or would give one visitor's to another. Raises `ConfigurationError`."""
+    """Refuse a handler that cannot get its session, or would share one between visitors. Raises `ConfigurationError`."""
     where = f"{handler} ({path})"
     for parameter in _parameters(handler):
         _check_parameter(parameter, where, config)
@@ -64,7 +64,7 @@ def check_handler(handler: BaseRouteHandler, path: str, config: SessionConfig[An
 
 
 def refuse_in_cached_dependency() -> None:
-    """Raise `ConfigurationError` while a dependency with `use_cache` is computed: everyone would get this visitor's value."""
+    """Raise `ConfigurationError` while a dependency with `use_cache` is computed: all visitors would get this one's value."""
     name = _cached.get()
     if name is not None:
         msg = f"the dependency `{name}` has use_cache=True and asks for the session; remove use_cache"
@@ -109,7 +109,7 @@ def _check_parameter(parameter: _Parameter, where: str, config: SessionConfig[An
 
 
 def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) -> None:
-    """Refuse a dependency whose value is kept for everyone, and that depends on the session."""
+    """Refuse a dependency with `use_cache` that depends on the session."""
     assert parameter.provider is not None  # noqa: S101 - the caller has looked
     dependencies = resolved(handler, "dependencies")
     pending: list[tuple[Provide, tuple[str, ...]]] = [(parameter.provider, (parameter.name,))]
@@ -122,7 +122,7 @@ def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) 
                 through = f" (through {' -> '.join(chain[1:])})" if chain[1:] else ""
                 msg = (
                     f"{where}: the dependency `{parameter.name}` has use_cache=True and takes the session{through}: "
-                    "everyone would get the first visitor's value; remove use_cache"
+                    "all visitors would get the first one's value; remove use_cache"
                 )
                 raise ConfigurationError(msg)
             connected = connected or name in _CONNECTIONS
@@ -134,7 +134,7 @@ def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) 
 
 
 def _watch(provider: Provide, name: str) -> None:
-    """Have `session_of` refuse while this dependency is computed: nothing else shows that it asks for the session."""
+    """Make `session_of` raise while this dependency is computed; its signature does not show that it uses the session."""
     function: Any = provider.dependency
     if getattr(function, "refuses_session", False):
         return

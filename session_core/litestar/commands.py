@@ -32,7 +32,7 @@ T = TypeVar("T")
 _FAILED = 1
 _NOT_FOUND = 2
 _ANY_HANDLE = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""One handle in 64 begins with a dash, and is no option for that; nor is any letter of it, as `-h` would be."""
+"""One handle in 64 begins with a dash: it must not be parsed as an option such as `-h`."""
 
 
 class _Refreshed(Protocol):
@@ -51,7 +51,7 @@ class _RefreshesTokens(Protocol):
 
 def add_commands(cli: click.Group) -> None:
     """Add the commands to Litestar's command line; replaces Litestar's own `sessions`, which knows other sessions."""
-    # Litestar's own kind of group hands the application to commands that ask for it.
+    # Litestar's group class passes the application to commands that need it.
     kind = cast("type[click.Group]", getattr(cli, "group_class", None) or click.Group)
     group = kind("sessions", help="List, show and end sessions; secrets; counts.")
     ending = (_revoke, _revoke_all, _revoke_before)
@@ -62,10 +62,10 @@ def add_commands(cli: click.Group) -> None:
 
 
 def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T]]) -> T:
-    """Run `work` with the application's store open; an outage is one clear line."""
+    """Run `work` with the application's store open; an outage is one error line."""
     plugin = application_in(app)
 
-    # What an application needs for its listeners: an audit trail, for example.
+    # The application's lifespan, which its event listeners need (for example an audit trail).
     context = app.opt.get("command_context", nullcontext)
 
     async def with_store() -> T:
@@ -115,7 +115,7 @@ def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int, as
 @click.command("show", context_settings=_ANY_HANDLE)
 @click.argument("handle")
 def _show(app: Litestar, handle: str) -> None:
-    """Show one session: who, since when, until when, from where. Never its data or tokens."""
+    """Show one session: user, times and device. Never its data or tokens."""
 
     async def work(sessions: SessionManager) -> SessionSummary | None:
         async for summary in sessions.all():
@@ -171,14 +171,14 @@ def _revoke_all(app: Litestar, issuer: str, subject: str) -> None:
 def _revoke_before(app: Litestar, moment: str) -> None:
     """End all sessions that began before MOMENT: `now`, or a time such as 2026-01-31T12:00:00Z.
 
-    After a restore from a backup this ends what had ended since the backup and came back with it.
+    After a restore from a backup this ends the sessions that had ended since the backup.
     """
     try:
         instant = datetime.now(UTC) if moment == "now" else datetime.fromisoformat(moment)
     except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
-        msg = f"{moment!r} is no moment: now, or a time with its offset such as 2026-01-31T12:00:00Z"
+        msg = f"{moment!r} is not a moment: give now, or a time with its offset such as 2026-01-31T12:00:00Z"
         raise click.BadParameter(msg)
     count = _run(app, lambda sessions: sessions.revoke_before(round(instant.timestamp() * 1000)))
     click.echo(f"ended {count} session(s) that began before {instant.astimezone(UTC).isoformat(timespec='seconds')}")
@@ -195,7 +195,7 @@ def _prune(app: Litestar, batch: int) -> None:
 @click.command("stats")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def _stats(app: Litestar, as_json: bool) -> None:  # noqa: FBT001 - click
-    """Count the live sessions and tell their sizes."""
+    """Count the live sessions and print their sizes."""
     stats = _run(app, lambda sessions: sessions.stats())
     if as_json:
         click.echo(msgspec.json.encode(stats).decode())
@@ -212,7 +212,7 @@ def _stats(app: Litestar, as_json: bool) -> None:  # noqa: FBT001 - click
 
 
 @click.command("refresh-tokens")
-@click.option("--horizon", type=click.IntRange(min=0), help="Seconds within which an access token expires that is due.")
+@click.option("--horizon", type=click.IntRange(min=0), help="Refresh access tokens that expire within this many seconds.")
 @click.option("--concurrency", type=click.IntRange(1, 100), help="How many sessions are refreshed at once.")
 @click.option("--dry-run", is_flag=True, help="Only count those that are due.")
 def _refresh_tokens(app: Litestar, horizon: int | None, concurrency: int | None, dry_run: bool) -> None:  # noqa: FBT001 - click
@@ -252,9 +252,9 @@ def _rotate(env_file: str, name: str, keep: int) -> None:
 
 
 @click.command("check")
-@click.option("--online", is_flag=True, help="Also ask the store, the provider and what else the application stands on.")
+@click.option("--online", is_flag=True, help="Also check that the store, the provider and other services answer.")
 def _check(app: Litestar, online: bool) -> None:  # noqa: FBT001 - click
-    """Say whether the settings are fit for where the application runs, and print every route with its guards."""
+    """Check the settings for the environment of the application, and print every route with its guards."""
     plugin = application_in(app)
     environment, problems = "session settings", session_problems(plugin.config, plugin.store.capabilities)
     if app_check := app.opt.get("posture_check"):
@@ -273,7 +273,7 @@ def _check(app: Litestar, online: bool) -> None:  # noqa: FBT001 - click
 
 
 def _users(issuer: str, subject: str) -> list[Identity]:
-    """Return the user, with the issuer as given and with or without the slash that is easily lost at its end."""
+    """Return the user by the issuer as given, and also with or without a slash at its end."""
     other = issuer.rstrip("/") if issuer.endswith("/") else f"{issuer}/"
     return [Identity(issuer=each, subject=subject) for each in (issuer, other)]
 
@@ -284,7 +284,7 @@ def _line(summary: SessionSummary) -> str:
 
 
 def _facts(summary: SessionSummary) -> dict[str, object]:
-    """Return what may be shown of a session; times are Unix milliseconds."""
+    """Return the public facts about a session; times are Unix milliseconds."""
     identity = summary.identity
     return {
         "handle": summary.handle,
@@ -300,7 +300,7 @@ def _facts(summary: SessionSummary) -> dict[str, object]:
 
 
 def _printable(text: str) -> str:
-    """Escape what a terminal would obey: a client's User-Agent reaches the operator's screen."""
+    """Escape terminal control characters: a client's User-Agent is printed on the operator's screen."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 

@@ -1,4 +1,4 @@
-"""Finds where the application's CORS configuration and its trusted origins disagree; changes neither."""
+"""Finds differences between the application's CORS configuration and its trusted origins; changes neither."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ANY_SITE: Final = "https://any.site.invalid"
 
 
 def cors_disagreements(cors: CORSConfig, config: SessionConfig[Any]) -> list[str]:
-    """Return one line for each origin that one of the two admits and the other refuses, as a browser would find out too late.
+    """Return one line for each origin that one of the two accepts and the other refuses.
 
-    What a regular expression or a function admits is tried with the other's origins alone.
+    Regular expressions and functions are tried only with the origins listed by the other.
     """
     found: list[str] = []
     if not set(cors.allow_methods) <= _SAFE:

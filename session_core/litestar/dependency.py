@@ -1,4 +1,4 @@
-"""The session as a dependency: what a handler's parameters are annotated with, and what Litestar injects."""
+"""The session as a dependency: the annotations of handler parameters, and the provider that Litestar calls."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ("CURRENT", "Session", "Sessions", "provide_session")
 D = TypeVar("D", bound=msgspec.Struct)
 
 Session: TypeAlias = SkipValidation[NamedDependency[SessionHandle[D]]]
-"""What a handler asks for: `async def handler(session: Session[AppSession])`. The parameter must be named `session`."""
+"""Annotates the parameter of a handler: `async def handler(session: Session[AppSession])`. It must be named `session`."""
 
 Sessions: TypeAlias = NamedDependency[SessionManager]
-"""What a handler asks for: `async def handler(sessions: Sessions)`. The parameter must be named `sessions`."""
+"""Annotates the parameter of a handler: `async def handler(sessions: Sessions)`. It must be named `sessions`."""
 
 CURRENT: Final[ContextVar[SessionHandle[Any] | None]] = ContextVar("session_core.session", default=None)
-"""The session of the running request, where it is not injected directly (`session_core.litestar.internals`)."""
+"""The session of the current request, if it is not injected directly (`session_core.litestar.internals`)."""
 
 
 async def provide_session() -> SessionHandle[Any]:
-    """Return the loaded session of the request that runs: what injection gives. Raises what `session_of` raises."""
+    """Return the loaded session of the current request, for injection. Raises what `session_of` raises."""
     handle = CURRENT.get()
-    # A server may begin the next request of a connection inside the one before: whose response is out is not this one's session.
+    # A server may start the next request of a connection in the context of the last one, whose session must not be used.
     if handle is None or handle.response_started:
         msg = "this route does not use the session: inject it, guard the route, or give the handler opt={'session': True}"
         raise ConfigurationError(msg)

@@ -1,4 +1,4 @@
-"""What Litestar's own connection offers, filled from the session: `request.user`, `request.auth`, `request.session`."""
+"""Fills Litestar's `request.user`, `request.auth` and `request.session` from the session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class ConnectionIdioms(ASGIMiddleware):
-    """Sets `user`, `auth` and `session` in the scope where the configuration asks for it. Runs inside the session middleware."""
+    """Sets `user`, `auth` and `session` in the scope, as configured. Runs inside the session middleware."""
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
 
@@ -42,7 +42,7 @@ class ConnectionIdioms(ASGIMiddleware):
         return partial(self.handle, next_app=app)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Load the session, fill the scope, and save what the handler has changed in `request.session`."""
+        """Load the session, fill the scope, and save the handler's changes to `request.session`."""
         session: SessionHandle[Any] = await scope[SCOPE_KEY].load()  # type: ignore[typeddict-item]
         if self._config.load_user is not None:
             session.identity_changed = partial(self._set_user, scope, session)
@@ -57,7 +57,7 @@ class ConnectionIdioms(ASGIMiddleware):
 
         async def send_saved(message: Message) -> None:
             nonlocal started
-            # A handler that has failed: what it changed goes with its other work.
+            # The handler failed: its changes are dropped.
             if message["type"] in STARTS and cast("dict[str, Any]", message).get("status", 0) < _SERVER_ERROR:
                 await mapping.save(scope["session"])
                 started = True
@@ -68,7 +68,7 @@ class ConnectionIdioms(ASGIMiddleware):
             await mapping.save(scope["session"])
 
     async def _set_user(self, scope: Any, session: SessionHandle[Any]) -> None:  # noqa: ANN401 - a scope that is written to
-        """Set who is logged in now; again after a login or logout in the handler."""
+        """Set the logged-in user; called again after a login or logout in the handler."""
         identity = session.identity
         scope["auth"] = identity
         scope["user"] = None
@@ -78,10 +78,10 @@ class ConnectionIdioms(ASGIMiddleware):
 
 
 class SessionMapping:
-    """Session data as the dict that `request.session` is: fields that were set, by name, and all other keys.
+    """Session data as the dict `request.session`: fields that were set, by name, and all other keys.
 
-    Other keys are in the field `rest`. A key that a handler has changed is written to the newest data; the other keys stay as
-    concurrent requests have left them.
+    Other keys are in the field `rest`. A changed key is written to the newest data; other keys keep the values that concurrent
+    requests wrote.
     """
 
     def __init__(self, session: SessionHandle[Any], rest: str) -> None:
@@ -90,7 +90,7 @@ class SessionMapping:
         self._before: dict[str, bytes] = {}
 
     def content(self) -> dict[str, Any]:
-        """Return the dict for the handler, and remember it."""
+        """Return the dict for the handler, and keep it to find changes."""
         data = self._session.data
         fresh = self._session.fresh_data()
         content: dict[str, Any] = {

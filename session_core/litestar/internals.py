@@ -1,4 +1,4 @@
-"""Everything that bypasses or changes Litestar's own code. `enabled = False` turns all of it off; nothing but speed is lost.
+"""Everything that bypasses or changes Litestar's own code. `enabled = False` turns all of it off and only costs speed.
 
 Gains are CPython bytecode instructions of the 3,700 that a request takes without them which reads its session from Redis (a page
 without a session: 1,910), Litestar 2.25 on CPython 3.11.
@@ -11,8 +11,8 @@ without a session: 1,910), Litestar 2.25 on CPython 3.11.
 | `wrap` | the path and scope checks of `ASGIMiddleware` for each request | 80, 2.1 % | public: overrides `__call__` |
 | `explain_refusals` | nothing; names the fix where the application has no plugin | - | the function is missing |
 
-The first three rely on what private code does, which no version number promises. So its text is compared with the text that was
-examined: any difference, in a patched function too, and Litestar does its own work. A bypass that gains less than 1 % is removed.
+The first three rely on private code, which may change in any version. So its source is compared with the reviewed source: with any
+difference, in a patched function too, Litestar's own code runs. A bypass that gains less than 1 % is removed.
 """
 
 from __future__ import annotations
@@ -66,23 +66,23 @@ INJECTION: Final = {
     "litestar.routes.http:HTTPRoute._call_handler_function": {"1c16959270a85413"},
     "litestar.routes.websocket:WebSocketRoute.handle": {"50d8e3e37a719dfc"},
 }
-"""What the bypass of the injection relies on, with the digests of known texts. Added to when a new Litestar was looked at."""
+"""Private code that the bypass of injection relies on, with the digests of reviewed sources. Extended for each new Litestar."""
 ERROR_HANDLING: Final = {
     f"{_ERRORS}:ExceptionHandlerMiddleware.__init__": {"5ed9397cb34da00c"},
     f"{_ERRORS}:ExceptionHandlerMiddleware.__call__": {"a579d936179fdd30"},
     f"{_ERRORS}:ExceptionHandlerMiddleware.handle_request_exception": {"018570234ce274e4"},
     f"{_ERRORS}:ExceptionHandlerMiddleware.handle_websocket_exception": {"7719540ee6d69c79"},
 }
-"""What the bypass of the exception middleware relies on."""
+"""Private code that the bypass of the exception middleware relies on."""
 
 
 def is_known(relied_on: dict[str, set[str]]) -> bool:
-    """Whether all code that a bypass relies on is known."""
+    """Whether all code that a bypass relies on was reviewed."""
     return all(digest_of(name) in digests for name, digests in relied_on.items())
 
 
 def digest_of(name: str) -> str | None:
-    """Return the digest of the text of a function, `module:path`, or None: there is no such function, or no text."""
+    """Return the digest of the source of a function, `module:path`, or None if it or its source does not exist."""
     module, _, path = name.partition(":")
     try:
         found: Any = import_module(module)
@@ -102,9 +102,9 @@ def _digest(function: Any) -> str | None:  # noqa: ANN401 - whatever has that na
 
 
 def inject_directly(route: BaseRoute) -> bool:
-    """Let the handlers of a route fetch the session beside their parameters, before other dependencies; return whether they do.
+    """Make the handlers of a route get the session with their parameters, before other dependencies; return whether they do.
 
-    Where `session` is another dependency nothing is changed, nor in a Litestar that differs in anything this relies on.
+    Changes nothing if `session` is another dependency, or if Litestar's source differs.
     """
     if not enabled or not is_known(INJECTION):
         return False
@@ -112,7 +112,7 @@ def inject_directly(route: BaseRoute) -> bool:
         changes = [_without_session(model) for model in _models_of(route)]
     except Exception:  # noqa: BLE001 - whatever is different, Litestar injects the session itself
         return False
-    # Only now: a route is changed as a whole, or not at all.
+    # Only now, so that a route is changed completely or not at all.
     for model, batches, extractors in filter(None, changes):
         model.dependency_batches, model.extractors = batches, extractors
     return True
@@ -125,7 +125,7 @@ def _models_of(route: Any) -> list[Any]:  # noqa: ANN401 - Litestar's own, and p
 
 
 def _without_session(model: Any) -> tuple[Any, list[Any], list[Any]] | None:  # noqa: ANN401 - likewise
-    """Return what a model has to become, or None: it takes no session of ours. Raises anything for another kind of model."""
+    """Return the model without our session, or None if it takes none. Raises any error for an unknown kind of model."""
     batches: list[set[Any]] = model.dependency_batches
     for dependency in chain.from_iterable(batches):
         if dependency.key == _NAME and dependency.provide.dependency is provide_session:
@@ -134,7 +134,7 @@ def _without_session(model: Any) -> tuple[Any, list[Any], list[Any]] | None:  # 
 
 
 class _Done:
-    """An awaitable that is done: a coroutine would cost a visitor's request as much as all else here."""
+    """A completed awaitable: a coroutine would double the cost for a visitor's request."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())
@@ -152,16 +152,17 @@ def take_session(values: dict[str, Any], connection: ASGIConnection[Any, Any, An
 
 
 class ErrorGuard:
-    """The exception handler around `app`."""
+    """Litestar's exception handler, called only after an error."""
 
     def __init__(self, handler: Any) -> None:  # noqa: ANN401 - Litestar's own, and private
         self._handler = handler
         self.app: ASGIApp = handler.app
 
     async def answer(self, error: Exception, scope: Scope, receive: Receive, send: Send, *, started: bool) -> None:
-        """Answer what `app` has raised, as the exception handler does. Raises what it raises.
+        """Answer an error of `app` as Litestar's exception handler does. Raises what that raises.
 
-        `started`: a response has begun. The handler would have seen that; middleware outside may be holding the response back.
+        `started`: a response has begun. Litestar's handler would have seen that, even if outer middleware holds the response
+        back.
         """
         if started and scope["type"] == ScopeType.HTTP:
             msg = "Exception caught after response started"
@@ -170,8 +171,8 @@ class ErrorGuard:
         raised = [error]
 
         async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
-            # Taken out: the traceback of an error holds the frame that raised it, which would hold the error, and everything of
-            # the request with it.
+            # Clear the reference: the traceback of the error holds this frame, and a reference cycle would keep the request
+            # alive.
             raise raised.pop()
 
         handler = copy(self._handler)
@@ -180,7 +181,7 @@ class ErrorGuard:
 
 
 def error_guard_of(app: ASGIApp) -> ErrorGuard | None:
-    """Return the guard that `app` is, or None: it is another middleware, or Litestar differs in anything this relies on."""
+    """Return a guard for `app`, or None if `app` is another middleware or Litestar's source differs."""
     kind = type(app)
     if (
         not enabled
@@ -198,7 +199,7 @@ def wrap(middleware: ASGIMiddleware, app: ASGIApp, serve: Callable[..., Any], *f
 
 
 def explain_refusals() -> None:
-    """Have Litestar's refusal of a session that no plugin provides say what to do: without the plugin nothing of ours runs."""
+    """Make Litestar's error for a session without a plugin name the fix: without the plugin no other code of ours runs."""
     try:
         model: Any = import_module("litestar._signature.model")
         refuse: Any = getattr(model, _REFUSAL)
@@ -219,7 +220,7 @@ def explain_refusals() -> None:
 
 
 def _fix_of(values: list[Any]) -> str | None:
-    """Return what to do about a refused signature, or None: it takes no session, or nothing is known about it."""
+    """Return the fix for a refused signature, or None if it takes no session."""
     function = next((value for value in values if isinstance(value, str)), "a handler")
     provided = next((value for value in values if isinstance(value, set | frozenset)), frozenset())
     for value in values:

@@ -32,7 +32,7 @@ _EVERY_SCOPE: Final = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
 
 
 def vary_on_cookie(message: Message, scope: Scope) -> None:
-    """Put `Cookie` back into `Vary` where something outside the session middleware (CORS) has overwritten it."""
+    """Restore `Cookie` in `Vary` if outer code (CORS) has overwritten the header."""
     handle = cast("SessionHandle[Any] | None", scope.get(SCOPE_KEY))
     if message["type"] == "http.response.start" and handle is not None and handle.loaded:
         message["headers"] = with_caching(list(message.get("headers") or ()), private=False)
@@ -79,7 +79,7 @@ class SameOriginMiddleware(ASGIMiddleware):
         return wrap(self, app, partial(self.handle, next_app=app))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Let the request pass, or answer 403 before anything of it is read."""
+        """Accept the request, or answer 403 without reading it."""
         reason = self._rule.reason(scope)
         if reason is None:
             await next_app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What `litestar check --online` asks: whether what the application stands on answers. Plugins and the application say what."""
+"""The checks of `litestar check --online`: whether its services answer. Plugins and the application define them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ("ChecksOnline", "OnlineCheck", "check_online")
 
 
 class OnlineCheck(msgspec.Struct, frozen=True):
-    """One thing that was asked. `detail` says what was found, or what is wrong where it is not `good`."""
+    """The result of one check. `detail` describes the result, or the fault if not `good`."""
 
     what: str
     good: bool
     detail: str = ""
 
     def __str__(self) -> str:
-        """Return the line that an operator reads."""
+        """Return the line for the operator."""
         found = "ok" if self.good else "FAILED"
         return f"{self.what}: {found}{f' ({self.detail})' if self.detail else ''}"
 
 
 @runtime_checkable
 class ChecksOnline(Protocol):
-    """A plugin that can ask."""
+    """A plugin with online checks."""
 
     async def check_online(self) -> Sequence[OnlineCheck]:
-        """Ask, outside of a running application; an outage is a result, no error."""
+        """Run the checks outside of a running application; an outage is a result, not an error."""
         ...
 
 
 async def check_online(app: Litestar) -> list[OnlineCheck]:
-    """Ask everything: each plugin, then `app.opt["online_check"]`."""
+    """Run the checks of each plugin, then `app.opt["online_check"]`."""
     results: list[OnlineCheck] = []
     for plugin in app.plugins:
         if isinstance(plugin, ChecksOnline):

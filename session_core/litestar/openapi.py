@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says about sessions: the cookie on guarded routes, and the errors of the library."""
+"""Adds sessions to the OpenAPI schema: the cookie on guarded routes, and the errors of the library."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> N
         },
     )
     theirs = app_config.openapi_config.components
-    # The application's own come last: they win.
+    # The application's own come last and take precedence.
     described = copy(app_config.openapi_config)  # the default one is shared by all applications
     described.components = [ours, *(theirs if isinstance(theirs, list) else [theirs])]
     app_config.openapi_config = described
 
 
 def describe(handler: BaseRouteHandler, *, uses: bool) -> None:
-    """Have the operation of a handler say whether it needs the cookie, and what the library answers. `uses`: the session."""
+    """Document on a handler's operation whether it needs the cookie, and the library's errors. `uses`: the session."""
     if not isinstance(handler, HTTPRouteHandler):
         return
     guarded = bool(session_guards(handler)) and not is_public(handler)
@@ -99,9 +99,9 @@ def describe(handler: BaseRouteHandler, *, uses: bool) -> None:
 
 @dataclass
 class PublicOperation(Operation):
-    """An operation that needs no login, also where the application's schema asks for one on all."""
+    """An operation that needs no login, even if the application's schema requires one globally."""
 
     def __post_init__(self) -> None:
-        """Say so, unless the application has said what this operation needs."""
+        """Set no security requirement, unless the application has set one."""
         if self.security is None:
             self.security = []

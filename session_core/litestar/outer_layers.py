@@ -1,4 +1,4 @@
-"""Tells what lies outside our middleware in an application: what could ask for the session there, and the response cache."""
+"""Finds code outside our middleware that could ask for the session, and guards the response cache."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _APPLICATION_HOOKS: Final = ("after_exception", "before_send")
 
 
 def may_ask_outside(handler: BaseRouteHandler, *, uses: bool) -> bool:
-    """Whether anything around a handler could ask for the session where our middleware does not stand.
+    """Whether any code around a handler could ask for the session outside of our middleware.
 
-    `uses`: it stands around this handler, hence around its own middleware, and around all hooks.
+    `uses`: our middleware runs on this handler, inside its own middleware and all hooks.
     """
     if not knows_layers():
         return False
@@ -42,9 +42,9 @@ def may_ask_outside(handler: BaseRouteHandler, *, uses: bool) -> bool:
 
 
 def keep_out_of_cache(app_config: AppConfig) -> None:
-    """Have Litestar's response cache keep no response of a request that has asked for its session.
+    """Make Litestar's response cache skip responses of requests that have asked for their session.
 
-    It answers before the session is known: others would get what was made for this visitor.
+    The cache answers before the session is known: other visitors would get this one's response.
     """
     config = app_config.response_cache_config
     if config is None:

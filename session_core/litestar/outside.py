@@ -1,6 +1,6 @@
-"""The session of a request where our middleware does not stand: in outer middleware, in hooks, on error pages.
+"""The session of a request outside of our middleware: in outer middleware, in hooks, on error pages.
 
-It begins when something asks for it. What the response then needs is done to its messages as they leave the application.
+It is created when code asks for it. Then the messages of the response are changed as they leave the application.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ("CACHED_KEY", "TOUCH", "OutsideSessions")
 
 CACHED_KEY: Final = "session_core.litestar.cached"
-"""In the scope of a request whose response goes into a cache for everyone."""
+"""Scope key of a request whose response goes into the response cache."""
 TOUCH: Final = "touch"
-"""The option of a route that says, by False, that reading does not count as use."""
+"""The route option that, set to False, makes reading not count as use."""
 _KEY: Final = "session_core.litestar.outside"
 _STARTED_KEY: Final = "session_core.litestar.started"
 
@@ -34,10 +34,10 @@ class OutsideSessions:
         self._services = services
 
     def begin(self, scope: Scope) -> SessionHandle[Any]:
-        """Put a session into the scope of a request, for our middleware too if it comes later."""
+        """Put a session into the scope of a request; our middleware reuses it if it runs later."""
         state: Any = scope
         if CACHED_KEY in state:
-            msg = "the response is on its way into the response cache, where everyone gets it: ask for the session before"
+            msg = "the response is about to be stored in the response cache for all visitors: ask for the session earlier"
             raise ConfigurationError(msg)
         exchange = _OutsideExchange(self._services, scope)
         exchange.handle.served = False
@@ -59,7 +59,7 @@ class OutsideSessions:
 
 
 class _OutsideExchange(Exchange):
-    """Changes the messages that others send."""
+    """Changes the messages that other code sends."""
 
     __slots__ = ("_body", "_messages")
 
@@ -70,15 +70,15 @@ class _OutsideExchange(Exchange):
 
     def __del__(self) -> None:
         self._store_time.over = True
-        # The request is over. What outer middleware does after the response shows nowhere else.
+        # The request is over. Changes by outer middleware after the response can only be detected here.
         if self.handle.response_started and self.has_unsaved_changes():
             self._services.lifecycle.events.emit_soon("session.unsaved", handle=self.handle.handle, reason="response_sent")
 
     async def amend(self, message: Any) -> None:  # noqa: ANN401 - a message of any kind
-        """Do to a message what our middleware would do: change it in place, since it is the server's already."""
+        """Change a message as our middleware would: in place, since the server already has it."""
         kind = message["type"]
         if self._replaced:
-            # The error's response has taken the place of another one, whose messages go on coming.
+            # An error response has replaced another one, whose messages still arrive.
             if kind == "http.response.body":
                 message["body"], self._body = self._body, b""
         elif kind in STARTS and not self.handle.response_started:

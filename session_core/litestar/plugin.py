@@ -59,8 +59,8 @@ _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core
 class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
     """Sessions for a Litestar application.
 
-    Handlers, guards' helpers and WebSocket handlers get `session: Session[AppSession]` and `sessions: SessionManager`.
-    Raises `ConfigurationError` when a promise that the configuration asks for cannot be kept by the store.
+    Handlers, dependencies and WebSocket handlers get `session: Session[AppSession]` and `sessions: SessionManager`. Raises
+    `ConfigurationError` when the store cannot keep a promise that the configuration requires.
     """
 
     disconnects = LITESTAR_DISCONNECTS
@@ -74,11 +74,11 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         self.sessions = self.application.sessions
         """Other people's sessions; also injected as `sessions`."""
         self.limits = self.application.limits
-        """How often one client may do something: `await plugin.limits.take("newsletter", address, limit=10)`."""
+        """Rate limits per client: `await plugin.limits.take("newsletter", address, limit=10)`."""
         self.connections = self.application.connections
         self._cors: CORSConfig | None = None
         self._judges = False
-        """Whether a route refuses requests of other sites."""
+        """Whether a route refuses cross-site requests."""
         self._outside = OutsideSessions(SessionServices(config, self.lifecycle, self, None))
         self._same_origin_middleware = SameOriginMiddleware(self.application.same_origin)
         asked = config.load_user is not None or config.request_session is not None
@@ -109,9 +109,9 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
-        """Put the middleware on a route that needs it, and only there: other routes pay nothing.
+        """Add the middleware to a route that needs it; other routes have no overhead.
 
-        Raises `ConfigurationError` for a handler that could not get its session, or would share it.
+        Raises `ConfigurationError` for a handler that could not get its session, or would share it between visitors.
         """
         if isinstance(route, HTTPRoute):
             handlers: list[Any] = list(route.route_handlers)
@@ -129,11 +129,11 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
             added = self._added(handler, route.path, direct=direct)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
             if added:
-                # A new list: handlers share theirs with the copies that other routes were made from.
+                # A new list: handlers share theirs with their copies for other routes.
                 handler.middleware = [*added, *(handler.middleware or ())]
 
     def _added(self, handler: BaseRouteHandler, path: str, *, direct: bool) -> list[Any]:
-        """Return the middleware that a handler needs of us."""
+        """Return the middleware that a handler needs."""
         judged = is_state_changing(handler) and not handler.opt.get("cross_site")
         self._judges = self._judges or judged
         if not self._serves(handler):
@@ -157,9 +157,9 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         return self.config.middleware_on == "all_routes" or uses_session(handler, by_connection=self._idioms is not None)
 
     def _reach_outside(self) -> Callable[[Message, Scope], Awaitable[None]]:
-        """Have `session_of` give a session outside of our middleware, too; return the hook that does to responses what it needs.
+        """Make `session_of` work outside of our middleware; return the hook that then changes the responses.
 
-        The hook costs every message of the application, so it is there only where something could ask.
+        The hook slows down every message, so it is added only if code there could ask for the session.
         """
         self.outside = self._outside
         return self._outside.amend
@@ -175,7 +175,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         return error_response(request, error, self.config)
 
     async def check_online(self) -> list[OnlineCheck]:
-        """Ask the session store, outside of a running application."""
+        """Check the session store, outside of a running application."""
         try:
             await self.store.open()
             await self.store.ping()
@@ -187,13 +187,13 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         return [OnlineCheck("session store", good=True)]
 
     def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-        """Return the address of a client: what `SessionConfig.device` says, else the peer's."""
+        """Return the address of a client from `SessionConfig.device`, else the peer's."""
         if self.config.device is not None:
             return self.config.device(connection).ip
         return connection.client.host if connection.client else ""
 
     async def answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
-        """Send what the application answers to an error that came up while its response was being sent."""
+        """Send the application's response to an error that was raised while its response was being sent."""
         await _log_fault(error, scope)
         app: Litestar = scope["litestar_app"]
         request: Request[Any, Any, Any] = app.request_class(scope, receive, send)
@@ -218,7 +218,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
 
 
 async def _log_fault(error: Exception, scope: Scope) -> None:
-    """Log what is the application's own fault and would otherwise be a 500 without a word."""
+    """Log errors of the application's own code, which would otherwise be a 500 without a log entry."""
     if isinstance(error, SessionCoreError) and error.status_code == _SERVER_ERROR:
         _log.error("session error", code=error.code, problem=str(error), path=scope["path"])
 

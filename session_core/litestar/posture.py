@@ -1,4 +1,4 @@
-"""What an operator should know before going live: unfit settings, and every route with its guards."""
+"""Reports invalid settings for production, and every route with its guards."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LAYERS: Final = ((Litestar, "application"), (Controller, "controller"), (Router
 
 
 def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities) -> list[str]:
-    """Return what makes these sessions unfit for production, one line each; never a value."""
+    """Return the settings that are not fit for production, one line each; never a value."""
     problems: list[str] = []
     if config.secrets_generated:
         problems.append("secrets: none is set, so sessions end with the process; set one of 32 bytes or more")
     if not config.public_url.startswith("https://"):
         problems.append("public_url: must be https, or anyone on the network path can read the session cookie")
     if not capabilities.shared:
-        problems.append("store: a second worker would not see the sessions; use a shared store")
+        problems.append("store: a second worker cannot see the sessions; use a shared store")
     if not capabilities.durable:
-        problems.append("store: a restart would log everybody out; use a durable store")
+        problems.append("store: a restart logs all users out; use a durable store")
     if not capabilities.atomic:
         problems.append("store: writes are not atomic, concurrent writes may be lost; use another store")
     if not capabilities.consistent:

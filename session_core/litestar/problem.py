@@ -1,4 +1,4 @@
-"""The response that an error of the library gets, as Litestar's (see `session_core.asgi.answers`)."""
+"""Litestar responses to errors of the library (see `session_core.asgi.answers`)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = (
 
 
 def login_redirect(connection: web.HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response[Any] | None:
-    """Return the redirect that sends a person to the login and back here, or None when that is not the answer."""
+    """Return the redirect that sends a person to the login and back here, or None when another response is due."""
     response = answers.login_redirect(connection, error, config)
     return None if response is None else litestar_response(response)
 
 
 def error_response(connection: web.HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response[Any]:
-    """Return the answer to an error in the form the client can use."""
+    """Return the response to an error in a form that the client accepts."""
     return litestar_response(answers.error_response(connection, error, config))
 
 

@@ -1,4 +1,4 @@
-"""Tells what a route needs of sessions by looking at its handler: parameters, dependencies, guards, options."""
+"""Finds out what a route needs of sessions from its handler: parameters, dependencies, guards, options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def knows_layers() -> bool:
-    """Whether a handler of this Litestar leads to its layers. Litestar 3 merges them into it."""
+    """Whether a handler of this Litestar has its layers as parents. Litestar 3 merges them into it."""
     return hasattr(BaseRouteHandler, "ownership_layers") and hasattr(BaseRouteHandler, "app")
 
 
@@ -36,9 +36,9 @@ def resolved(handler: BaseRouteHandler, name: str) -> Any:  # noqa: ANN401 - wha
 def uses_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> bool:
     """Whether a request for this handler may need the session.
 
-    Yes for `opt={"session": True}`, for any guard (it may ask for it) but ours on a public route, and when the handler or one of
-    its dependencies, however deep, takes a session; `by_connection`: or the connection, which leads to `user` and `session`.
-    `opt={"session": False}` says no.
+    True for `opt={"session": True}`, for any guard except ours on a public route, and if the handler or one of its dependencies,
+    at any depth, takes a session (with `by_connection`: or the connection, which has `user` and `session`). False for
+    `opt={"session": False}`.
     """
     chosen = handler.opt.get("session")
     if chosen is not None:
@@ -50,7 +50,7 @@ def uses_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> b
 
 
 def is_public(handler: BaseRouteHandler) -> bool:
-    """Whether the guards over the session let everyone pass: the option of Litestar's own authentication says so."""
+    """Whether the session guards accept every request, by the option of Litestar's own authentication."""
     # Exactly True: a mistake must not open a route.
     return handler.opt.get(PUBLIC) is True
 
@@ -61,28 +61,27 @@ def is_session_guard(guard: object) -> bool:
 
 
 def session_guards(handler: BaseRouteHandler) -> list[object]:
-    """Return the guards of `session_core.guards` that stand before a handler."""
+    """Return the guards of `session_core.guards` on a handler."""
     return [getattr(guard, "func", guard) for guard in resolved(handler, "guards") if is_session_guard(guard)]
 
 
 def is_ours(provider: Provide | None) -> bool:
-    """Whether a dependency is the session, and not something else of that name."""
+    """Whether a dependency is our session, and not another one of that name."""
     return provider is not None and provider.dependency is provide_session
 
 
 def is_state_changing(handler: BaseRouteHandler) -> bool:
-    """Whether a browser must not be able to call this handler from another site."""
+    """Whether this handler must be protected from cross-site requests."""
     if isinstance(handler, HTTPRouteHandler):
         return bool(_UNSAFE_METHODS & set(handler.http_methods))
-    # What a mounted application does with a method is not known here.
+    # A mounted application may change state with any method.
     return isinstance(handler, WebsocketRouteHandler | ASGIRouteHandler)
 
 
 def forbid_cache(handler: BaseRouteHandler) -> bool:
     """Switch Litestar's response cache off for a handler that uses the session; return whether it was on.
 
-    The cache answers before the session is known: one visitor would get the page, or the page of a session that has ended, made
-    for another.
+    The cache answers before the session is known: a visitor would get a page made for another one, or for an ended session.
     """
     if not isinstance(handler, HTTPRouteHandler) or handler.cache is False:
         return False
@@ -91,7 +90,7 @@ def forbid_cache(handler: BaseRouteHandler) -> bool:
 
 
 def takes_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> bool:
-    """Whether the handler or one of its dependencies, however deep, takes a session; `by_connection`: or the connection."""
+    """Whether the handler or a dependency, at any depth, takes a session; `by_connection`: or the connection."""
     dependencies = resolved(handler, "dependencies")
     pending = list(handler.parsed_fn_signature.parameters.items())
     seen: set[str] = set()

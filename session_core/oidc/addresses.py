@@ -1,4 +1,4 @@
-"""Which URLs of a provider are acceptable: https, or http on this very machine in development; fetches nothing."""
+"""Validates URLs of a provider: https, or http on loopback in development. Fetches nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _PORT: Final = re.compile(r":[0-9]+\Z")
 def is_provider_url(url: str, *, allow_http: bool) -> bool:
     """Whether `url` is an absolute https URL by the grammar of `party_origin`, without user name and fragment.
 
-    `allow_http` admits http for loopback hosts, and only these: on any other host anyone on the network path could answer as the
-    provider, in development too.
+    `allow_http` admits http for loopback hosts only: elsewhere a network attacker could impersonate the provider, in development
+    too.
     """
     scheme, _, authority = (party_origin(url) or "").partition("://")
     return scheme == "https" or (allow_http and scheme == "http" and is_loopback(_PORT.sub("", authority).strip("[]")))

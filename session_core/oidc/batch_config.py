@@ -1,4 +1,4 @@
-"""How tokens are refreshed in batches, checked when it is built."""
+"""Configuration of the batch refresh, checked when it is built."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _MAX_CONCURRENCY: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRefresh:
-    """Sessions are noted by when their access tokens expire, so that those that are due can be refreshed all at once.
+    """Records when the access tokens of sessions expire, so that all due ones can be refreshed in one run.
 
-    The notes cost a call to the store for each login, and two for each refresh. Raises `ConfigurationError` for unfit values.
+    This costs one store call for each login and two for each refresh. Raises `ConfigurationError` for invalid values.
     """
 
     horizon_seconds: int = 300
-    """A session is due when its access token expires within this time: more than the time between two runs."""
+    """A session is due when its access token expires within this time; set it above the time between two runs."""
     concurrency: int = 8
     """How many sessions are refreshed at once."""
     max_sessions: int = 10_000
-    """How many sessions one run refreshes at most; the next one goes on."""
+    """The most sessions that one run refreshes; the next one continues."""
     key: str | None = field(default=None, repr=False)
-    """What `POST /auth/refresh-tokens` must be called with, 32 bytes or more; without a key there is no such route."""
+    """The bearer key of `POST /auth/refresh-tokens`, 32 bytes or more; without a key there is no such route."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -1,4 +1,4 @@
-"""Reads one value out of the claims by a path; independent of providers."""
+"""Reads a value from the claims by its path. Independent of providers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_PATH = 255
 
 
 def claim_at(claims: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value at `path`, None where there is none.
+    """Return the value at `path`, or None.
 
     `path` is the name of a claim, or names of members joined by dots: `realm_access.roles`. Names may have dots themselves
     (`https://app.example.org/roles`): at every level the longest name that exists is taken.
@@ -30,9 +30,9 @@ def claim_at(claims: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - any
 
 
 def names_at(claims: Mapping[str, Any], path: str) -> list[Any]:
-    """Return what the list at `path` holds, or the keys of the object there; anything else gives nothing.
+    """Return the items of the list at `path`, or the keys of the object; anything else gives no names.
 
-    A key whose value is false or null is not taken: `{"admin": false}` does not say that the user is one.
+    A key whose value is false or null is left out: `{"admin": false}` gives no role.
     """
     value = claim_at(claims, path)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Everything that can be configured about the login, checked when it is built."""
+"""The configuration of the login, checked when it is built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("ChoicePage", "DataChange", "LoginHook", "LoginOptions", "OidcConfig", "ProviderChoice")
 
 DataChange: TypeAlias = "Callable[[Any], Any]"
-"""A function as for `session.update`: gets the session's data, changes it in place or returns new data."""
+"""A function as for `session.update`: gets the session data, changes it in place or returns new data."""
 ChoicePage: TypeAlias = "Callable[[Sequence[ProviderChoice]], str]"
 LoginHook: TypeAlias = "Callable[[Identity, Mapping[str, Any], SessionHandle[Any]], Awaitable[LoginOptions | DataChange | None]]"
 
@@ -46,7 +46,7 @@ class LoginOptions:
 
 @dataclass(frozen=True)
 class ProviderChoice:
-    """One way to log in. `href` is a local address that keeps what the login was asked with."""
+    """One way to log in. `href` is a local address with the parameters of the login."""
 
     id: str
     title: str
@@ -55,42 +55,42 @@ class ProviderChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class OidcConfig:
-    """How users log in. Raises `ConfigurationError` when built with a value that cannot work."""
+    """How users log in. Raises `ConfigurationError` for invalid values."""
 
     providers: Sequence[OidcProvider | OAuth2Provider]
-    """Where users log in. The first is the default."""
+    """The providers. The first is the default."""
     public_url: str
     """Scheme, host, port and path under which browsers reach the application; the only source of redirect URIs. Must be the
-    session's public URL. Without a path, that of an application which is mounted, or served below `root_path`, is added."""
+    session's public URL. If it has no path, the mount path or `root_path` of the application is added."""
     sealing: SealingKeys = field(repr=False)
     """Encrypts login transactions in cookies, and tokens in the session store."""
     http_timeout_seconds: float = 5
-    """The longest that any one call to the provider may take, as a whole."""
+    """The timeout of each whole call to the provider."""
     post_logout_path: str = "/"
-    """Where the browser is after a logout; `{public_url}{post_logout_path}` is registered with the provider."""
+    """The page after a logout; `{public_url}{post_logout_path}` is registered with the provider."""
     on_login: LoginHook | None = None
-    """Called with the identity, all claims (userinfo below, ID token above) and the session as it was, when everything
-    has been verified and before the session changes: create or update the user here; raise to refuse the login. May return
-    a function that is applied to the data of the new session, or `LoginOptions`, which win over those that the link chose."""
+    """Called after all checks, before the session changes, with the identity, all claims (the ID token overrides userinfo)
+    and the current session: create or update the user here; raise to refuse the login. May return a function that is applied to
+    the data of the new session, or `LoginOptions`, which override those that the link chose."""
     login_options: Mapping[str, LoginOptions] = field(default_factory=dict)
     """Which options a page may choose by name: `/auth/login?option=remember`, the value of a checkbox for example. Any other name
     is refused, and a link on another site chooses nothing."""
     choice_page: ChoicePage | None = None
-    """Makes the page on which a person chooses a provider, as HTML, of the choices in their order."""
+    """Returns the HTML of the page where users choose a provider, given the choices in order."""
     batch_refresh: BatchRefresh | None = None
-    """Notes which sessions' tokens expire when, so that `litestar sessions refresh-tokens` can refresh those that are due."""
+    """Records when tokens expire, so that `litestar sessions refresh-tokens` can refresh those that are due."""
     requests_per_minute: int = 0
-    """How many logins, callbacks and logout messages one client address may send in a minute, each counted apart, over all
+    """The most logins, callbacks and logout messages of one client address per minute, each counted separately, over all
     processes; 429 above that. 0 means no limit. Behind a proxy it needs `SessionConfig.device`; see `exempt_clients` there."""
     jwks_cooldown_seconds: float = 10
-    """How long an unknown key or a bad signature cannot make us fetch the provider's keys again."""
+    """Seconds between fetches of the provider's keys that an unknown key or a bad signature causes."""
     proxy: str | None = field(default=None, repr=False)
-    """A forward proxy for all calls to providers, `http://proxy.example.org:3128`; else `HTTPS_PROXY` and `NO_PROXY` hold."""
+    """A forward proxy for all calls to providers, `http://proxy.example.org:3128`; default: `HTTPS_PROXY` and `NO_PROXY`."""
     ca_file: str | Path | None = None
-    """Certificate authorities that are trusted for these calls beside the usual ones, in PEM. `SSL_CERT_FILE` and `SSL_CERT_DIR`
-    replace the usual ones."""
+    """A PEM file of certificate authorities to trust for these calls, in addition to the usual ones. `SSL_CERT_FILE` and
+    `SSL_CERT_DIR` replace the usual ones."""
     transport: httpx2.AsyncBaseTransport | None = field(default=None, repr=False)
-    """Replaces the network towards the provider, for tests."""
+    """Replaces the network, for tests."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
@@ -121,7 +121,7 @@ class OidcConfig:
         return self.providers[0]
 
     def provider_of(self, issuer: str) -> OidcProvider | OAuth2Provider | None:
-        """Return the provider of an issuer, `identity.issuer` for example; None when it is configured no more."""
+        """Return the provider of an issuer, for example `identity.issuer`; None if it is no longer configured."""
         return next((provider for provider in self.providers if provider.is_issuer(issuer)), None)
 
     @property
@@ -132,8 +132,8 @@ class OidcConfig:
     def redirect_uri(self, provider: Registration, base: BaseUrl | None = None) -> str:
         """Return where this provider sends the browser after a login; registered with it, character for character.
 
-        No two providers share one: an answer that comes back to another's address is refused (RFC 9700 4.4). `base`: where the
-        request has reached the application, if not at the public URL itself.
+        No two providers share one: a response at another provider's address is refused (RFC 9700 4.4). `base`: the URL at which
+        the request reached the application, if not the public URL.
         """
         own = "" if provider.id == DEFAULT_ID else f"/{provider.id}"
         return f"{(base or self.base).url}/auth/callback{own}"
@@ -156,5 +156,5 @@ class OidcConfig:
             raise ConfigurationError(msg)
         posting = any(provider.response_mode == "form_post" for provider in self.providers)
         if posting:
-            # Its cookie is SameSite=None, so Secure: browsers take that from https and, most of them, from loopback hosts.
+            # Its cookie is SameSite=None, so Secure: browsers accept that from https, and most of them from loopback hosts.
             CookieConfig(name="login-post", same_site="none", secure=True).resolve(self.public_url)

@@ -1,4 +1,4 @@
-"""What we hold towards one provider, and what its answers mean: who logged in, which tokens; independent of browsers."""
+"""OpenID Connect client for one provider: calls it and validates its responses. Independent of browsers."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = ("ProviderConnection",)
 
 
 class ProviderConnection:
-    """The connection to one provider: its metadata and keys, its endpoints, our authentication."""
+    """The connection to one provider: its metadata, keys and endpoints, and client authentication."""
 
     def __init__(self, config: OidcConfig, sessions: SessionManager, provider: Registration) -> None:
         self.config = config
         self.provider = provider
         self.sessions = sessions
         self.clock = sessions.clock
-        # For each provider its own: one that hangs must not use up the connections to the others.
+        # A client per provider: a hanging provider must not use up the connections to the others.
         self.http = OpHttp(
             timeout_seconds=config.http_timeout_seconds,
             proxy=config.proxy,
@@ -61,7 +61,7 @@ class ProviderConnection:
     async def identify(
         self, answer: TokenResponse, metadata: ProviderMetadata, transaction: LoginTransaction
     ) -> tuple[Identity, dict[str, Any]]:
-        """Return who the tokens of a login are of, and all that is said of them.
+        """Return the identity and all claims of a login's tokens.
 
         Raises `DiscoveryError`, `TokenExchangeError` or `IdTokenError`.
         """
@@ -71,7 +71,7 @@ class ProviderConnection:
         return valid.identity, await self._all_claims(answer, metadata, valid)
 
     def token_set(self, answer: TokenResponse, old: TokenSet | None = None) -> TokenSet:
-        """Return the tokens to keep; what a refresh did not bring anew stays from `old`."""
+        """Return the tokens to keep; those missing from a refresh are taken from `old`."""
         expires_at = None if answer.expires_in is None else self.clock.now() + answer.expires_in * 1000
         return TokenSet(
             access_token=answer.access_token,
@@ -85,7 +85,7 @@ class ProviderConnection:
         )
 
     def expected_id_token(self, metadata: ProviderMetadata, access_token: str, nonce: str | None) -> ExpectedIdToken:
-        """Return what every ID token of this provider must be like. Raises `IdTokenError` for a provider that has none."""
+        """Return the expected values of this provider's ID tokens. Raises `IdTokenError` for a provider without ID tokens."""
         provider = self.provider
         if not isinstance(provider, OidcProvider):
             raise IdTokenError("not_openid")
@@ -103,10 +103,10 @@ class ProviderConnection:
         )
 
     async def userinfo(self, access_token: str, subject: str) -> dict[str, Any] | None:
-        """Return the userinfo claims of `subject`, the `sub` of the login's ID token; None when there is no such endpoint.
+        """Return the userinfo claims of `subject`, the `sub` of the login's ID token; None without such an endpoint.
 
         Raises `DiscoveryError`, `TokenExchangeError`, or `IdTokenError` when the claims belong to another user: tokens can be
-        substituted, and only the subject ties the answer to the login (OpenID Connect Core 5.3.2).
+        substituted, and only the subject binds the response to the login (OpenID Connect Core 5.3.2).
         """
         if self.user_endpoint is not None:
             identity, claims = await self.user_endpoint.user(access_token)
@@ -123,13 +123,13 @@ class ProviderConnection:
         return claims
 
     def sub_of(self, identity: Identity, tokens: TokenSet) -> str:
-        """Return the `sub` by which the provider knows a user who logged in with these tokens. Raises `IdTokenError`."""
+        """Return the provider's `sub` of the user of these tokens. Raises `IdTokenError`."""
         if not isinstance(self.provider, OidcProvider) or self.provider.subject_claim == "sub":
             return identity.subject
         return text(parse_jws(tokens.id_token, algorithms=SIGNING_ALGORITHMS, error=IdTokenError).claims, "sub", IdTokenError)
 
     async def ask_clock(self) -> float | None:
-        """Return how many seconds our clock is ahead of the provider's, None where it does not say. Raises `DiscoveryError`."""
+        """Return by how many seconds our clock is ahead of the provider's, None without `Date`. Raises `DiscoveryError`."""
         metadata = await self.discovery.metadata()
         if not metadata.jwks_uri:
             return None
@@ -155,7 +155,7 @@ class ProviderConnection:
         return await validate_id_token(answer.id_token, expected, self.keys)
 
     def _authenticated_within(self, transaction: LoginTransaction) -> float | None:
-        """Return the seconds since the login began where the user must have logged in at the provider since, else None."""
+        """Return the seconds since the login began if the user must have authenticated since then, else None."""
         verified = isinstance(self.provider, OidcProvider) and self.provider.verify_reauthentication
         if not transaction.reauthenticate or not verified:
             return None
@@ -166,7 +166,7 @@ class ProviderConnection:
         if not wanted or metadata.userinfo_endpoint is None:
             return valid.claims
         userinfo = await self.userinfo(answer.access_token, valid.claims["sub"])
-        # What was signed and checked wins over what was only asked for.
+        # Claims of the validated ID token override those of userinfo.
         return {**(userinfo or {}), **valid.claims}
 
 

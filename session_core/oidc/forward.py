@@ -52,9 +52,9 @@ class Upstream:
     """An API to which requests are forwarded. Raises `ConfigurationError` for what cannot work or would be unsafe."""
 
     path: str
-    """Where it is here, for example `/api/orders`; what follows in a request's path follows in the API's."""
+    """The local path, for example `/api/orders`; the rest of a request's path is appended to the API's URL."""
     url: str
-    """Where it is there, for example `https://orders.example.org/v1`: no query, no user, a path or none."""
+    """The API's URL, for example `https://orders.example.org/v1`: without query and user name."""
     methods: Sequence[str] = ("GET", "HEAD")
     """The methods that are forwarded."""
     request_headers: Sequence[str] = _REQUEST_HEADERS
@@ -62,7 +62,7 @@ class Upstream:
     response_headers: Sequence[str] = _RESPONSE_HEADERS
     """The headers of a response that are forwarded."""
     timeout_seconds: float = 30.0
-    """How long the API may be silent."""
+    """The longest time without data from the API."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
@@ -83,10 +83,10 @@ class Upstream:
                 raise ConfigurationError(msg)
 
     def target(self, path: str, query: bytes) -> httpx2.URL:
-        """Return the address of a request. 404 for a path that could mean another one there."""
+        """Return the URL of a request at the API. 404 for a path that the API could decode to another one."""
         rest = path.removeprefix(self.path)
         segments = rest.removeprefix("/").split("/") if rest not in {"", "/"} else []
-        # An encoded slash, dot or percent sign was decoded once already: whatever is still encoded could be decoded again there.
+        # The path was decoded once. A slash, dot or percent sign that is still encoded could be decoded again by the API.
         if any(segment in {"", ".", ".."} or _UNSAFE.search(segment) for segment in segments[:-1]) or (
             segments and (segments[-1] in {".", ".."} or _UNSAFE.search(segments[-1]))
         ):
@@ -99,7 +99,7 @@ class Upstream:
 class ForwardPlugin(InitPlugin):
     """Adds a route for each API. Needs a `SessionPlugin` and an `OidcPlugin` before it.
 
-    `guards` stand before the routes, beside the rule that a user is logged in. `transport` replaces the network, for tests.
+    `guards` protect the routes, in addition to the required login. `transport` replaces the network, for tests.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ForwardPlugin(InitPlugin):
     async def _forward(self, request: Request[Any, Any, Any], upstream: Upstream, login: OidcPlugin) -> Stream:
         sessions = plugin_of(request)
         headers = request.scope["headers"]
-        # As a request that changes state, also a GET: no page of another site has business with the user's data at the API.
+        # Every method counts as state-changing, also GET: pages of other sites must not read the user's data from the API.
         reason = cross_site_reason("POST", headers, public_origin=sessions.config.base.origin)
         if reason is not None:
             await sessions.events.emit("request.cross_site", reason=reason)
@@ -179,7 +179,7 @@ class ForwardPlugin(InitPlugin):
         kept = {name.lower() for name in upstream.response_headers}
         headers = {name.lower(): value for name, value in answer.headers.items() if name.lower() in kept}
         media_type = headers.pop("content-type", "application/octet-stream")
-        # Whatever the API sends, it runs nothing on our origin.
+        # Responses of the API must not run scripts on our origin.
         headers |= {"content-security-policy": "default-src 'none'; sandbox", "x-content-type-options": "nosniff"}
         return Stream(body(), status_code=answer.status_code, media_type=media_type, headers=headers)
 

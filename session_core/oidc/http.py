@@ -1,8 +1,8 @@
-"""Calls to the provider, bounded in time and size; knows HTTP, and nothing of OAuth or sessions.
+"""Calls to the provider, bounded in time and size. Independent of OAuth and sessions.
 
-The other side may be down, slow, hostile, or an impostor. So: one deadline for the whole call (a peer that
-drips a byte a second passes every per-read timeout), a limit on the bytes read, no redirects, no cookies, no
-compression (a gigabyte of zeros fits into a megabyte of gzip), no password from a netrc file.
+The other side may be down, slow or hostile. So there is one deadline for the whole call (a peer that sends one byte a second
+passes every per-read timeout) and a limit on the bytes read, and no redirects, cookies, compression (a gigabyte of zeros fits
+into a megabyte of gzip) or netrc passwords.
 """
 
 # ruff: noqa: EM102 - what an OidcError is given is a reason slug, not a message
@@ -36,23 +36,23 @@ _LOOPBACK: Final = ("all://localhost", "all://*.localhost", "all://127.0.0.1", "
 
 
 class OpResponse(SecretStruct, frozen=True):
-    """What the provider answered; `media_type` is lower case, without parameters."""
+    """A response of the provider; `media_type` is lower case, without parameters."""
 
     status: int
     media_type: str
     body: bytes
     date: str | None = None
-    """When that was, by the provider's clock (RFC 9110 6.6.1)."""
+    """The time of the response by the provider's clock (RFC 9110 6.6.1)."""
 
     def json_object(self, *also: str) -> dict[str, Any]:
         """Return the body as a JSON object.
 
-        Raises `ValueError` when it is none, or is labelled neither application/json nor one of `also`.
+        Raises `ValueError` if it is not one, or if its media type is neither application/json nor one of `also`.
         """
         return parse_object(self.json_body(*also))
 
     def json_body(self, *also: str) -> bytes:
-        """Return the body. Raises `ValueError` when it is labelled neither application/json nor one of `also`."""
+        """Return the body. Raises `ValueError` if its media type is neither application/json nor one of `also`."""
         if self.media_type not in {"application/json", *also}:
             msg = "not labelled as JSON"
             raise ValueError(msg)
@@ -62,9 +62,9 @@ class OpResponse(SecretStruct, frozen=True):
 class OpHttp:
     """The HTTP client of the relying party.
 
-    `timeout_seconds` bounds each call as a whole. `proxy` and `tls` are for the way to the provider; without them `HTTPS_PROXY`,
-    `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR` of the environment hold. No proxy is used for a loopback host. `transport`
-    replaces the network, for tests.
+    `timeout_seconds` bounds each whole call. `proxy` and `tls` configure the connection to the provider; without them
+    `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR` of the environment hold. No proxy is used for a loopback host.
+    `transport` replaces the network, for tests.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class OpHttp:
         form: str | None = None,
         accept: str = "application/json",
     ) -> OpResponse:
-        """Send one request, never twice, and return whatever was answered, redirects and errors included.
+        """Send one request, never twice, and return the response, also a redirect or an error.
 
         `form` is an encoded form body. Raises `error` with the reason `<what>_timeout`, `<what>_dns` (no address for the host),
         `<what>_refused` (nothing listens there), `<what>_tls` (no trusted certificate, or no TLS), `<what>_proxy` (the forward
@@ -155,7 +155,7 @@ class OpHttp:
                 timeout=self._timeout,
                 limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=4),
                 follow_redirects=False,
-                # A jar that takes nothing: logins of different users share this client.
+                # A cookie jar that stores nothing: logins of different users share this client.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 headers={"user-agent": "session-core"},
             )
@@ -163,7 +163,7 @@ class OpHttp:
 
 
 def tls_context(ca_file: str | Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts the authorities in `ca_file` (PEM) beside those that are trusted anyway.
+    """Return a TLS context that trusts the authorities in `ca_file` (PEM) in addition to the usual ones.
 
     Raises `ConfigurationError`.
     """
@@ -177,7 +177,7 @@ def tls_context(ca_file: str | Path) -> ssl.SSLContext:
 
 
 def check_proxy(proxy: str) -> None:
-    """Raise `ConfigurationError` unless `proxy` is the address of an HTTP proxy. It may hold a password: it is not repeated."""
+    """Raise `ConfigurationError` unless `proxy` is the address of an HTTP proxy. The error omits its password."""
     try:
         fit = httpx2.Proxy(proxy).url.scheme in {"http", "https"} and bool(httpx2.URL(proxy).host)
     except (ValueError, httpx2.InvalidURL):
@@ -188,7 +188,7 @@ def check_proxy(proxy: str) -> None:
 
 
 def _kind_of(failure: BaseException) -> str:
-    """Return what kind of failure kept us from the provider."""
+    """Return the kind of a network failure."""
     causes: list[BaseException] = []
     waiting: list[BaseException | None] = [failure]
     while waiting:

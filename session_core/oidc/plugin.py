@@ -1,4 +1,4 @@
-"""Puts the login into a Litestar application that has sessions: the routes, the token dependency, the shutdown."""
+"""Adds the login to a Litestar application with sessions: routes, token dependency, shutdown."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 __all__ = ("OidcPlugin", "Tokens")
 
 Tokens: TypeAlias = NamedDependency[AccessTokens]
-"""What a handler asks for: `async def handler(session: Session[AppSession], tokens: Tokens)`. The parameter must be named
+"""Annotates the parameter of a handler: `async def handler(session: Session[AppSession], tokens: Tokens)`. It must be named
 `tokens`."""
 
 _CLOCK_SECONDS: Final = 10
-"""Tokens are refused when clocks differ by a minute; this leaves time to set them."""
+"""Seconds of clock difference to report: tokens are refused from a minute on."""
 
 
 class OidcPlugin(InitPlugin):
     """Login with OpenID Connect, for an application that has a `SessionPlugin`.
 
     Adds `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/backchannel-logout` and `/auth/frontchannel-logout`; for a
-    provider whose id is not `default` all but the logout also with its id behind.
+    provider whose id is not `default`, all but the logout also with its id appended.
     """
 
     def __init__(self, config: OidcConfig) -> None:
         self.config = config
         self.relying_parties: RelyingParties
-        """The verbs of login and logout, for each provider; set when the application is built."""
+        """Login and logout for each provider; set when the application is built."""
         self.tokens: AccessTokens
         """Access tokens of sessions; set when the application is built, also injected as `tokens`."""
         self._batch: RefreshBatch | None = None
 
     @property
     def relying_party(self) -> RelyingParty:
-        """The verbs towards the first provider."""
+        """Login and logout at the first provider."""
         return self.relying_parties.first
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Add routes, dependency and lifespan. Raises `ConfigurationError` without fitting sessions."""
+        """Add routes, dependency and lifespan. Raises `ConfigurationError` without matching sessions."""
         sessions = next((plugin for plugin in app_config.plugins if isinstance(plugin, SessionPlugin)), None)
         if sessions is None:
             msg = "OidcPlugin needs a SessionPlugin in the same application: plugins=[SessionPlugin(...), OidcPlugin(...)]"
@@ -69,7 +69,7 @@ class OidcPlugin(InitPlugin):
         if not sessions.store.capabilities.atomic and not sessions.config.accept_weak_store:
             msg = (
                 "OidcPlugin needs a store whose claims are atomic: on this one two processes could both use one login callback, "
-                "logout token or refresh token; use another store, or say SessionConfig(accept_weak_store=True)"
+                "logout token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
             )
             raise ConfigurationError(msg)
         self.relying_parties = RelyingParties(self.config, sessions.sessions)
@@ -93,7 +93,7 @@ class OidcPlugin(InitPlugin):
         Raises `ConfigurationError` without `OidcConfig(batch_refresh=...)`.
         """
         if self._batch is None:
-            msg = "nothing notes which sessions are due: say OidcConfig(batch_refresh=BatchRefresh())"
+            msg = "due sessions are not recorded: set OidcConfig(batch_refresh=BatchRefresh())"
             raise ConfigurationError(msg)
         try:
             return await self._batch.run(horizon_seconds=horizon_seconds, concurrency=concurrency, dry_run=dry_run)
@@ -102,7 +102,7 @@ class OidcPlugin(InitPlugin):
             await self.relying_parties.close()
 
     async def check_online(self) -> list[OnlineCheck]:
-        """Ask each provider for its metadata, its keys and its time, outside of a running application."""
+        """Fetch metadata, keys and time of each provider, outside of a running application."""
         results: list[OnlineCheck] = []
         for party in self.relying_parties:
             what = f"provider {party.provider.issuer}"

@@ -1,4 +1,4 @@
-"""We, towards every provider: finds the one that a login, a session or a message belongs to; decides nothing about them."""
+"""The relying parties of all providers: finds the one of a login, a session or a message. Validates nothing."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class RelyingParties:
         self.sessions = sessions
         self.clock = sessions.clock
         self.revocation = Revocation()
-        """Of tokens that are not needed any more."""
+        """Revokes tokens that are no longer needed."""
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
         self.first = next(iter(self._by_id.values()))
         self.link_params = frozenset(name for provider in config.providers for name in provider.link_params)
-        """What a login link may say for some provider."""
+        """Further parameters that a provider accepts from login links."""
 
     @property
     def vault(self) -> TokenVault:
-        """Seals and opens the tokens of every provider alike."""
+        """Seals and opens the tokens of all providers."""
         return self.first.connection.vault
 
     def __iter__(self) -> Iterator[RelyingParty]:
@@ -48,9 +48,9 @@ class RelyingParties:
         return len(self._by_id)
 
     def of(self, provider_id: str, identity: Identity) -> RelyingParty:
-        """Return the relying party towards the provider that gave a session its tokens (see `of_session`).
+        """Return the relying party of the provider that issued a session's tokens (see `of_session`).
 
-        Raises `LoginRequiredError` when it is configured no more: its tokens are useless here and are sent nowhere.
+        Raises `LoginRequiredError` if it is no longer configured: its tokens are then never sent.
         """
         found = self.of_session(provider_id, identity)
         if found is None:
@@ -58,15 +58,15 @@ class RelyingParties:
         return found
 
     def find(self, provider_id: str) -> RelyingParty | None:
-        """Return the relying party towards the provider of that id, or None."""
+        """Return the relying party of the provider with that id, or None."""
         return self._by_id.get(provider_id)
 
     def by_issuer(self, issuer: str | None) -> RelyingParty | None:
-        """Return the one towards the provider of that issuer, compared character for character, or None."""
+        """Return the relying party of that issuer, compared character for character, or None."""
         return None if issuer is None else next((each for each in self if each.provider.is_issuer(issuer)), None)
 
     def by_logout_token(self, token: str) -> RelyingParty:
-        """Return the one whose provider the token says it is of; everything else about it is still to be checked.
+        """Return the relying party that the token's `iss` names; the token is not verified yet.
 
         Raises `LogoutTokenError`.
         """
@@ -80,10 +80,9 @@ class RelyingParties:
         return found
 
     def of_session(self, provider_id: str | None, identity: Identity) -> RelyingParty | None:
-        """Return the one that a session's login came from: by its tokens or, without any, by the user's issuer.
+        """Return the relying party of a session's login: by its tokens or, without any, by the user's issuer.
 
-        The issuer decides: the id of a provider that was replaced now names another provider, which must not be sent the
-        tokens of the former.
+        The issuer decides: after a change of configuration the same id may name another provider, which must not get the tokens.
         """
         found = self.find(provider_id) if provider_id is not None else None
         if found is not None and found.provider.is_issuer(identity.issuer):

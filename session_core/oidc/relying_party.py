@@ -1,4 +1,4 @@
-"""The verbs of a login and a logout, in the order of their checks; independent of HTTP frameworks.
+"""The steps of a login and a logout at one provider, in order. Independent of HTTP frameworks.
 
 start_login -> (browser, provider) -> receive_callback -> finish_login -> session.login
 """
@@ -41,9 +41,9 @@ _MAX_HINT_CHARS: Final = 6000
 
 
 class ProviderEndSession(SecretStruct, frozen=True):
-    """Where a browser logs out at the provider: an address and, where that cannot hold the ID token, a form to post instead.
+    """Where a browser logs out at the provider: a URL and, if that cannot hold the ID token, a form to post instead.
 
-    `form` has the parameters of both, with `id_token_hint`; `action` is where it is posted.
+    `form` has all parameters with `id_token_hint`; `action` is where it is posted.
     """
 
     url: str
@@ -52,7 +52,7 @@ class ProviderEndSession(SecretStruct, frozen=True):
 
 
 class Callback(SecretStruct, frozen=True):
-    """A callback that belongs to a login which this browser started, and which has not been finished before."""
+    """A callback of a login that this browser started and has not finished."""
 
     response: AuthorizationResponse
     transaction: LoginTransaction
@@ -61,7 +61,7 @@ class Callback(SecretStruct, frozen=True):
 
 
 class SilentRefusal(msgspec.Struct, frozen=True):
-    """A login with `prompt=none` that the provider answered with an error (OpenID Connect Core 3.1.2.6): no failure."""
+    """A login with `prompt=none` that the provider answered with an error (OpenID Connect Core 3.1.2.6); not a failure."""
 
     reason: str
     return_to: str
@@ -79,7 +79,7 @@ class FinishedLogin(SecretStruct, frozen=True):
 
 
 class RelyingParty:
-    """The verbs of login and logout with one provider. `connection` reaches the provider and judges its answers."""
+    """Login and logout at one provider. `connection` calls the provider and validates its responses."""
 
     def __init__(self, config: OidcConfig, sessions: SessionManager, provider: Registration) -> None:
         self.config = config
@@ -105,13 +105,13 @@ class RelyingParty:
     ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
-        `begun` is when the request came, in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
-        silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: the user must prove who they are in this login, whatever
-        session the provider has (see `SessionHandle.was_revoked`). `base`: where the browser has reached the application, if not
-        at the public URL itself; likewise below.
+        `begun` is the time of the request in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
+        silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: single sign-on is not enough for this login (see
+        `SessionHandle.was_revoked`). `base`: the URL at which the browser has reached the application, if not the public URL;
+        likewise below.
 
-        Raises `AuthorizationResponseError` for unfit parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests) when
-        the provider is out, `StoreUnavailableError`; the browser has not left then.
+        Raises `AuthorizationResponseError` for invalid parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests)
+        when the provider is out, `StoreUnavailableError`; the browser has not left yet.
         """
         demands = login_demands(asked, self.provider, reauthenticate=reauthenticate)
         metadata = await self.connection.discovery.metadata()
@@ -136,9 +136,9 @@ class RelyingParty:
         return await self.requests.address(metadata, transaction, state, redirect_uri, given), cookies
 
     def receive_post(self, form: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
-        """Put a posted response aside; return its state, and the Set-Cookie value that carries the rest to our own GET.
+        """Keep a posted response; return its state, and the Set-Cookie value that carries the rest to our own GET.
 
-        Nothing is used up and sent anywhere by that. Raises `AuthorizationResponseError`.
+        Claims and sends nothing. Raises `AuthorizationResponseError`.
         """
         response = read_authorization_response(form)
         return response.state, self.posted.keep(response, self._transaction(headers, response, "form_post"))
@@ -152,29 +152,29 @@ class RelyingParty:
         base: BaseUrl | None = None,
         posted: bool = False,
     ) -> Callback:
-        """Find the login that a callback belongs to, and use it up; the code has not been sent anywhere yet.
+        """Find the login of a callback and claim it; the code is not sent anywhere yet.
 
-        `posted`: what came back was put aside by `receive_post`, and `query` names only the state. `cookies` gets the Set-Cookie
-        values of the answer, whatever that is.
+        `posted`: the response was kept by `receive_post`, and `query` has only the state. `cookies` gets the Set-Cookie values of
+        the response, also of an error.
 
-        Raises `AuthorizationResponseError` when this browser has no such login open, or not any more. Raises `DiscoveryError` and
-        `StoreUnavailableError` with the login left open: reloading the page tries again.
+        Raises `AuthorizationResponseError` if this browser has no such open login. After `DiscoveryError` and
+        `StoreUnavailableError` the login stays open, and reloading the page tries again.
         """
         response = read_authorization_response(query)
         transaction = self._transaction(headers, response, "form_post" if posted else "query")
         if posted:
             response = self.posted.find(headers, response, transaction)
         metadata = await self.connection.discovery.metadata()
-        # Single use, over all processes, and before the code goes anywhere: of fifty callbacks at once one goes on.
+        # Single use over all processes, before the code is sent: of fifty concurrent callbacks one continues.
         await use_up(
             self.sessions.store, transaction, self.clock.now(), lambda lost: cookies.append(self.transactions.set_header(lost))
         )
         return Callback(response, transaction, metadata, self.config.redirect_uri(self.provider, base))
 
     def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
-        """Return where a login led that is finished in this browser, for a second response to it with another code.
+        """Return the target of a login that this browser has finished, for a second response with another code.
 
-        The user went Back to the provider and submitted its page again. Nothing is exchanged and no session changes.
+        The user went back to the provider and submitted its page again. No code is exchanged and no session changes.
         """
         try:
             response = read_authorization_response(query)
@@ -183,7 +183,7 @@ class RelyingParty:
         return self.transactions.finished_return_to(headers, response.state, response.code, self.provider.id)
 
     def spent_cookies(self, callback: Callback) -> list[bytes]:
-        """Return the Set-Cookie values that delete what a login that is used up has left in the browser."""
+        """Return the Set-Cookie values that delete the cookies of a finished login."""
         deleted = [self.transactions.delete_header(callback.transaction)]
         if callback.transaction.response_mode == "form_post":
             deleted.append(self.posted.delete_header(callback.transaction))
@@ -194,7 +194,7 @@ class RelyingParty:
         return self.transactions.finish_header(callback.transaction, callback.response.code)
 
     async def finish_login(self, callback: Callback) -> FinishedLogin | SilentRefusal:
-        """Redeem the code and check everything that comes back; nothing about any session changes here.
+        """Redeem the code and validate the response; no session changes here.
 
         Raises `AuthorizationResponseError`, `DiscoveryError`, `TokenExchangeError` or `IdTokenError`.
         """
@@ -217,7 +217,7 @@ class RelyingParty:
         return FinishedLogin(identity, claims, tokens, transaction.begun, transaction.return_to, transaction.option)
 
     async def end_session(self, id_token: str | None, *, base: BaseUrl | None = None) -> ProviderEndSession | None:
-        """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None when it has no such place or is out."""
+        """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None without such an endpoint or in an outage."""
         try:
             metadata = await self.connection.discovery.metadata()
         except DiscoveryError:
@@ -228,7 +228,7 @@ class RelyingParty:
         params = {
             "client_id": self.provider.client_id,
             self.provider.logout_return_param: (base or self.base).url + self.config.post_logout_path,
-            # Nothing here depends on its coming back: the local session has ended before.
+            # The state is not checked on return: the local session has already ended.
             "state": secrets.token_urlsafe(16),
             **self.provider.logout_params,
         }
@@ -240,9 +240,9 @@ class RelyingParty:
     def _transaction(
         self, headers: list[tuple[bytes, bytes]], response: AuthorizationResponse, mode: ResponseMode
     ) -> LoginTransaction:
-        """Return the login that this browser began with us, towards this provider, to be answered in this way."""
+        """Return the login that this browser started at this provider with this response mode."""
         transaction = self.transactions.find(headers, response.state)
-        # Each provider has its own redirect URI: a response at another provider's is a mix-up attack (RFC 9700 4.4).
+        # Each provider has its own redirect URI: a response at that of another is a mix-up attack (RFC 9700 4.4).
         if transaction.provider != self.provider.id:
             raise AuthorizationResponseError("provider_mismatch")
         if transaction.response_mode != mode:

@@ -1,4 +1,4 @@
-"""A struct that does not show what is in it: for tokens, codes and whatever else must not end up in a log."""
+"""A struct whose repr hides its content: for tokens, codes and other secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one piece of work for everybody who wants it at the same time; knows nothing about the work."""
+"""Runs an operation once for all concurrent callers of a key."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """At most one run per key at a time, in this process; all who ask meanwhile get its result or its error."""
+    """At most one run per key at a time, in this process; concurrent callers get its result or its error."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[T]] = {}
 
     def is_running(self, key: Hashable) -> bool:
-        """Whether a run for `key` is under way that can be joined."""
+        """Whether a run for `key` is in progress."""
         return key in self._running
 
     async def run(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> T:
         """Join the run of `key`, or start one with `work`.
 
-        A caller that is cancelled (its client went away) does not cancel the run that others wait for.
+        A cancelled caller (disconnected client) does not cancel the run for the others.
         """
         return await asyncio.shield(self.begin(key, work))
 
     def begin(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-        """Return the run of `key`, begun with `work` when there is none. A caller that awaits it shields it."""
+        """Return the run of `key`, started with `work` if there is none. A caller must shield it when awaiting."""
         task = self._running.get(key)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
             task = asyncio.create_task(work())
@@ -40,7 +40,7 @@ class SingleFlight(Generic[T]):
         return task
 
     async def drain(self, seconds: float) -> None:
-        """Wait for all runs of this event loop, `seconds` at most."""
+        """Wait for all runs of this event loop, at most `seconds`."""
         loop = asyncio.get_running_loop()
         if running := {task for task in self._running.values() if task.get_loop() is loop}:
             await asyncio.wait(running, timeout=seconds)
@@ -49,5 +49,5 @@ class SingleFlight(Generic[T]):
         if self._running.get(key) is task:
             del self._running[key]
         if not task.cancelled():
-            # Seen, also when every caller has gone: asyncio would otherwise print the error at some later time.
+            # Retrieve the exception, even without callers: asyncio would otherwise log it later.
             task.exception()

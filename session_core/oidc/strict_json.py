@@ -1,4 +1,4 @@
-"""Parses JSON that came from outside, and refuses what two parsers could read differently; independent of tokens."""
+"""Parses untrusted JSON strictly, refusing input that two parsers could read differently. Independent of tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("parse_json", "parse_object")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in `raw`. Raises `ValueError` for anything else, and as `parse_json` does."""
+    """Return the JSON object in `raw`. Raises `ValueError` for anything else."""
     value = parse_json(raw)
     if not isinstance(value, dict):
         raise _malformed()
@@ -21,8 +21,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 def parse_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Return the JSON value in `raw`.
 
-    Raises `ValueError` for what is none, and for what is legal or tolerated elsewhere but means different things to
-    different readers: duplicate members (RFC 8259 4), NaN and Infinity, lone surrogates, another encoding than UTF-8.
+    Raises `ValueError` for invalid JSON, and for input that parsers read differently: duplicate members (RFC 8259 4), NaN and
+    Infinity, lone surrogates, another encoding than UTF-8.
     """
     try:
         # Two passes: the first is strict about syntax and Unicode, the second sees duplicate members.

@@ -1,4 +1,4 @@
-"""Sends the browser to the provider: the address with the login's parameters, or with a reference to them (RFC 9126)."""
+"""Builds the authorization request: a URL with the parameters of the login, or with a reference to them (RFC 9126)."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -27,7 +27,7 @@ _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,1024}\Z")
 
 
 class AuthorizationRequests:
-    """Authorization requests to one provider, with PKCE S256 unless its configuration does without (RFC 7636, RFC 9700 2.1.1)."""
+    """Authorization requests to one provider, with PKCE S256 unless its configuration disables it (RFC 7636, RFC 9700 2.1.1)."""
 
     def __init__(self, provider: Registration, http: OpHttp, client: ClientAuthentication) -> None:
         self._provider = provider
@@ -37,9 +37,9 @@ class AuthorizationRequests:
     async def address(
         self, metadata: ProviderMetadata, transaction: LoginTransaction, state: str, redirect_uri: str, asked: Mapping[str, str]
     ) -> str:
-        """Return where to send the browser (OpenID Connect Core 3.1.2.1). `asked`: what this one login asks for.
+        """Return where to send the browser (OpenID Connect Core 3.1.2.1). `asked`: the parameters of this login.
 
-        Raises `DiscoveryError` or `TokenExchangeError` when the provider cannot take the request: before the browser leaves.
+        Raises `DiscoveryError` or `TokenExchangeError` when the provider does not accept the request, before the browser leaves.
         """
         provider = self._provider
         modes = metadata.response_modes_supported
@@ -64,12 +64,12 @@ class AuthorizationRequests:
         endpoint = self._push_endpoint(metadata)
         if endpoint is not None:
             request_uri = await self._push(endpoint, metadata, params)
-            # Nothing else: what the browser adds or changes is not what was pushed.
+            # No other parameters: the provider must use those that were pushed, not changes made in the browser.
             params = {"client_id": provider.client_id, "request_uri": request_uri}
         return address_with(metadata.authorization_endpoint, params)
 
     def _push_endpoint(self, metadata: ProviderMetadata) -> str | None:
-        """Return where to push, or None for a request through the browser."""
+        """Return the endpoint to push to, or None for a request through the browser."""
         endpoint, wanted = metadata.pushed_authorization_request_endpoint, self._provider.pushed_authorization_requests
         required = metadata.require_pushed_authorization_requests
         if wanted == "off" and not required:
@@ -81,7 +81,7 @@ class AuthorizationRequests:
     async def _push(self, endpoint: str, metadata: ProviderMetadata, params: Mapping[str, str]) -> str:
         """Push the parameters and return the reference to them (RFC 9126 2).
 
-        When that fails the login fails: sending the parameters through the browser after all would be a way to force it.
+        If that fails, the login fails: a fallback to the browser would let an attacker force it.
         """
         headers, form = await self._client.prepare(params, token_endpoint=metadata.token_endpoint)
         response = await self._http.send("POST", endpoint, what="par", error=TokenExchangeError, headers=headers, form=form)
@@ -92,7 +92,7 @@ class AuthorizationRequests:
         except ValueError:
             raise TokenExchangeError("par_malformed") from None
         request_uri, expires_in = answer.get("request_uri"), answer.get("expires_in")
-        # It goes into an address: printable ASCII without space (RFC 3986 2), and a URI.
+        # It goes into a URL: printable ASCII without space (RFC 3986 2), and a URI.
         if not isinstance(request_uri, str) or not _URI.match(request_uri) or type(expires_in) is not int or expires_in <= 0:
             raise TokenExchangeError("par_malformed")
         return request_uri

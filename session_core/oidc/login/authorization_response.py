@@ -1,4 +1,4 @@
-"""Reads what a browser brings back from the provider: bounded, each parameter once; decides nothing."""
+"""Parses the authorization response: bounded, each parameter once. Validates no login."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ERRORS: Final = frozenset(
         "unmet_authentication_requirements", "unsupported_response_type",
     }
 )  # fmt: skip
-"""RFC 6749 4.1.2.1, OpenID Connect Core 3.1.2.6; any other code is not repeated: it is text from outside."""
+"""RFC 6749 4.1.2.1, OpenID Connect Core 3.1.2.6; other codes are not repeated, because they are untrusted text."""
 
 
 class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
-    """An authorization response (RFC 6749 4.1.2, RFC 9207); who sent it is not known yet.
+    """An authorization response (RFC 6749 4.1.2, RFC 9207), not yet validated.
 
-    `error` is a known error code, or `provider_error`; what the provider wrote about it is dropped.
+    `error` is a known error code, or `provider_error`; the provider's description is dropped.
     """
 
     state: str
@@ -45,10 +45,10 @@ class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
     issuer: str | None
     error: str | None
     user: str | None = None
-    """What Apple posts at a first login: JSON, of at most 1024 bytes, that nothing signs."""
+    """Posted by Apple at a first login: unsigned JSON of at most 1024 bytes."""
 
     def posted_user(self) -> dict[str, Any] | None:
-        """Return `user` as an object, None where there is none or it is malformed."""
+        """Return `user` as an object, or None if it is missing or malformed."""
         try:
             return None if self.user is None else parse_object(self.user.encode())
         except ValueError:
@@ -56,7 +56,7 @@ class AuthorizationResponse(SecretStruct, frozen=True, kw_only=True):
 
 
 def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
-    """Return the parameters of a callback, of its address or its form. Raises `AuthorizationResponseError`."""
+    """Parse the parameters of a callback, from its query or form. Raises `AuthorizationResponseError`."""
     params = single_params(encoded, AuthorizationResponseError)
     state = params.get("state")
     if not state:
@@ -82,7 +82,7 @@ def single_params(
 ) -> dict[str, str]:
     """Return form-encoded parameters, all of them or those named in `only`.
 
-    One that comes twice is refused (RFC 6749 3.1): the next reader might take the other. Raises `error`.
+    A repeated parameter is refused (RFC 6749 3.1): another parser might use the other value. Raises `error`.
     """
     if len(query) > max_bytes:
         raise error("parameters_too_large")

@@ -1,8 +1,8 @@
-"""Carries a posted authorization response over to a request that has the browser's session; decides nothing about it.
+"""Carries a posted authorization response to a request that has the browser's session. Does not validate it.
 
-The provider's page makes the browser POST to us. That request is cross-site, so it comes without the session cookie, and
-whatever it ended in would lose the session that the browser has, or be beside it. So the POST only puts what it brought into a
-sealed cookie and sends the browser on to an address of ours by GET, with which the session cookie comes again.
+The provider's page makes the browser POST to us. That request is cross-site, so it has no session cookie, and a login there would
+lose or duplicate the browser's session. So the POST only stores the response in a sealed cookie and redirects to our own address
+by GET, which has the session cookie.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -33,7 +33,7 @@ __all__ = ("PostedResponses",)
 
 _LIFETIME_SECONDS: Final = 60
 _MAX_CODE: Final = 2048
-"""With the rest and sealed, it must fit into a cookie."""
+"""The longest code: sealed and with the other values, it must fit into a cookie."""
 _MAX_ISSUER: Final = 512
 _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,4000}\Z")
 
@@ -66,7 +66,7 @@ class PostedResponses:
             code=response.code,
             issuer=response.issuer,
             error=response.error,
-            # Not at the cost of the login: with a long code there may be no room for it.
+            # Left out if it does not fit beside a long code: the login does not need it.
             user=response.user if len(response.code or "") + len((response.user or "").encode()) <= _MAX_CODE else None,
         )
         cookie = self._cookie(transaction)
@@ -79,21 +79,21 @@ class PostedResponses:
     def find(
         self, headers: Iterable[tuple[bytes, bytes]], asked: AuthorizationResponse, transaction: LoginTransaction
     ) -> AuthorizationResponse:
-        """Return the response that was posted for a login. Raises `AuthorizationResponseError` when there is none."""
+        """Return the posted response of a login. Raises `AuthorizationResponseError` if there is none."""
         name = self._cookie(transaction).name
         for value in read_cookies(headers, name):
             posted = self._unseal(name, value)
             if posted is None or not hmac.compare_digest(posted.state_digest, transaction.state_digest):
                 continue
-            # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
-            # Another node may have taken the form, with a clock that is ahead.
+            # The sealed time decides: the cookie's Max-Age is only a request to the browser.
+            # Another node, whose clock is ahead, may have received the form.
             if not -TOLERATED_SKEW_MS <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
                 raise AuthorizationResponseError("state_expired")
             return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error, user=posted.user)
         raise AuthorizationResponseError("response_missing")
 
     def delete_header(self, transaction: LoginTransaction) -> bytes:
-        """Return the Set-Cookie value that deletes what `keep` set."""
+        """Return the Set-Cookie value that deletes the cookie of `keep`."""
         return self._cookie(transaction).delete_header()
 
     def _unseal(self, name: str, value: str) -> _Posted | None:

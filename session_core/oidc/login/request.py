@@ -1,8 +1,8 @@
-"""Reads what a browser, or another site through it, asks of a login: an allow-list, bounded, each parameter once.
+"""Parses the parameters of a login link: an allow-list, bounded, each parameter once.
 
-The author of a link decides about these, so none of them can weaken what a login must prove: what is asked of the provider by
-`max_age` and `acr_values` is at least what the configuration asks, and is checked when the browser comes back. `prompt` proves
-nothing, and replaces the configured one: to have every user log in anew, configure `max_age=0`.
+Any site can write such a link, so no parameter can weaken a login: `max_age` and `acr_values` are at least as strict as
+configured, and are checked at the callback. `prompt` proves nothing and replaces the configured one: to make every user log in
+again, configure `max_age=0`.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -34,7 +34,8 @@ _MAX_ACR: Final = 512
 _MAX_URI: Final = 2048
 _MAX_AGE_DIGITS: Final = 9
 _REAUTHENTICATION_MAX_AGE: Final = 60
-"""With any value a provider says when the user logged in, and `prompt=login` does the rest. Not 0: some would ask without end."""
+"""Any value makes a provider send `auth_time`; `prompt=login` asks for the login. Not 0: some providers would then ask
+endlessly."""
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _LOCALES: Final = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: [A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*)*\Z")
 _MAX_LOCALES: Final = 128
@@ -47,9 +48,9 @@ _LOGIN_PARAMS: Final = _INITIATED | {
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The parameters of a request for a login. `next` and `target_link_uri` are not checked here.
 
-    `others` are parameters that some provider takes from a link. `issuer` and `target_link_uri` come with a login that a third
-    party initiates (OpenID Connect Core 4). `unsent`: the login interrupts a form, whose page is to say that it was not sent.
-    `page`: the redirect may follow a form, so a page leads on. `option` names one of `OidcConfig.login_options`.
+    `others` are parameters that a provider accepts from links. `issuer` and `target_link_uri` belong to a login that a third
+    party initiates (OpenID Connect Core 4). `unsent`: the login interrupts a form, whose page then says that it was not sent.
+    `page`: the redirect may follow a form, so a page is sent instead. `option` names one of `OidcConfig.login_options`.
     """
 
     next: str | None = None
@@ -68,10 +69,10 @@ class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class LoginDemands(msgspec.Struct, frozen=True, kw_only=True):
-    """What a login must prove; checked when it comes back. `max_age` is in seconds.
+    """The requirements of a login, checked at the callback. `max_age` is in seconds.
 
-    `reauthenticate`: the user must prove who they are in this very login. `params` are what is sent to ask for all of this; they
-    prove nothing.
+    `reauthenticate`: the user must authenticate in this login, not by single sign-on. `params` are the request parameters that
+    ask for all of this; they prove nothing.
     """
 
     max_age: int | None = None
@@ -83,8 +84,8 @@ class LoginDemands(msgspec.Struct, frozen=True, kw_only=True):
 def read_login_request(query: bytes, also: AbstractSet[str] = frozenset()) -> LoginRequest:
     """Return the parameters of `GET /auth/login`. Raises `AuthorizationResponseError` (`login_parameter`).
 
-    `also` names further ones, each of which some provider takes from a link.
-    A wrong `max_age` is refused, not ignored: the login that follows would look as if it had been recent.
+    `also` names further parameters that a provider accepts from links.
+    An invalid `max_age` is refused, not ignored: otherwise the login would seem recent.
     """
     params = single_params(query, AuthorizationResponseError, only=_LOGIN_PARAMS | also)
     others = {name: value for name, value in params.items() if name in also}
@@ -118,7 +119,7 @@ def read_login_request(query: bytes, also: AbstractSet[str] = frozenset()) -> Lo
 
 
 def carried_params(query: bytes, also: AbstractSet[str] = frozenset()) -> dict[str, str]:
-    """Return what `read_login_request` reads, as it came, without what names a provider."""
+    """Return the unparsed parameters of `read_login_request`, without those that name a provider."""
     return single_params(query, AuthorizationResponseError, only=(_LOGIN_PARAMS - {"provider", "iss"}) | also)
 
 
@@ -134,14 +135,14 @@ def read_initiated_login(body: bytes) -> dict[str, str]:
 
 
 def login_demands(asked: LoginRequest, provider: Registration, *, reauthenticate: bool = False) -> LoginDemands:
-    """Return the stricter of what was asked and what is configured. Raises `AuthorizationResponseError` when it cannot be had.
+    """Return the stricter of requested and configured values. Raises `AuthorizationResponseError` if they contradict each other.
 
-    `reauthenticate`: the browser's session was ended from elsewhere, so single sign-on is not enough.
+    `reauthenticate`: the browser's session was revoked, so single sign-on is not enough.
     """
     if reauthenticate and asked.prompt == "none":
         raise AuthorizationResponseError("reauthentication_required")
     if not isinstance(provider, OidcProvider):
-        # It says neither when nor how: better no login than one that looks as strong as was asked, or a page instead of silence.
+        # The provider reports neither time nor method: refuse, because the login would seem stronger than it is.
         if asked.max_age is not None or asked.acr_values:
             raise AuthorizationResponseError("step_up_unsupported")
         if asked.prompt == "none":
@@ -170,7 +171,7 @@ def _params(max_age: int | None, acr_values: tuple[str, ...], prompt: str | None
 
 
 def _prompt(asked: LoginRequest, provider: Registration, *, reauthenticate: bool, step_up: bool = False) -> str | None:
-    """Return the `prompt` to send; None for the configured one. What is needed is added to what is asked or configured."""
+    """Return the `prompt` to send, None for the configured one: the requested or configured prompt plus what is required."""
     needed = provider.reauthentication_prompt if reauthenticate else "login" if step_up else None
     if needed is None or asked.prompt == "none":
         return asked.prompt
@@ -179,10 +180,10 @@ def _prompt(asked: LoginRequest, provider: Registration, *, reauthenticate: bool
 
 
 def return_to_of(asked: LoginRequest, base: BaseUrl) -> str:
-    """Return the path in a browser that the login leads back to: a page of ours.
+    """Return the local path that the login leads back to, as browsers see it.
 
-    The initiator of a login may name any address (OpenID Connect Core 4: no open redirector). Below a path, `next` is a
-    path in a browser or one of the application's own; it leads to no page outside.
+    The initiator of a login may name any URL (OpenID Connect Core 4: no open redirector). If the application is below a path,
+    `next` may include that path or not; it never leads outside.
     """
     target = asked.target_link_uri
     local = target.removeprefix(base.url) if target and target.startswith(f"{base.url}/") else None

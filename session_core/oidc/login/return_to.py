@@ -1,8 +1,7 @@
 r"""Decides where a login may send the browser afterwards: to a page of this site, or to the default.
 
-An open redirect after login is the classic phishing aid, and every blacklist of bad URLs has been beaten by one more
-spelling (`//e`, `/\e`, `/%09/e`, full-width slashes). So a small grammar says what a local path looks like, and all
-else is the default:
+An open redirect after login helps phishing, and every blacklist of bad URLs has been bypassed by another spelling (`//e`, `/\e`,
+`/%09/e`, full-width slashes). So a small grammar defines local paths, and everything else becomes the default:
 
     return-to = path [ "?" query ] [ "#" fragment ]       at most 2048 characters, before and after encoding
     path      = "/" [ segment *( "/" segment ) [ "/" ] ]  no empty segment: nothing begins with, or contains, "//"
@@ -11,7 +10,7 @@ else is the default:
 A path has ASCII letters, digits, `-._~!$&'()*+,=:` and percent-encoded octets that are valid UTF-8; decoded, these may
 add letters, marks and digits of any script and a space, `"<>[]^`{|};@`, but no slash, backslash, dot, percent sign or
 control character. The query may hold more (no backslash, no control character in any spelling); what browsers leave as it is
-in it (`[]^`{|}`, a lone `%`) is encoded in the result. A parameter named `next` in it must be a local path or no address.
+in it (`[]^`{|}`, a lone `%`) is encoded in the result. A parameter named `next` in it must be a local path or not a URL.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _MAX_CHARS: Final = 2048
 _MAX_LAYERS: Final = 4
 _PATH_MARKS: Final = "-._~!$&'()*+,=:"
 _ENCODED_IN_QUERY: Final = "[]^`{|}%"
-"""Browsers send these as they are; the result has them percent-encoded."""
+"""Browsers send these unencoded; the result has them percent-encoded."""
 _PATH_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(_PATH_MARKS)}]|[^\x00-\x7f]|%[0-9A-Fa-f]{{2}})"
 _QUERY_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(QUERY_MARKS + _ENCODED_IN_QUERY)}]|[^\x00-\x7f])"
 _SEGMENT: Final = rf"(?!\.){_PATH_CHAR}+"
@@ -52,7 +51,7 @@ def local_return_to(
 
     The result is ASCII (other scripts percent-encoded as UTF-8) and safe in a Location header; it is a fixed point: what
     was accepted once is accepted again, unchanged. The fragment is dropped. A path under one of `forbidden_prefixes` is
-    refused, also without its last slash: returning to the login would loop, returning to the logout undo it.
+    refused, also without its last slash: returning to the login would loop, returning to the logout would log out.
     """
     if not isinstance(next, str) or len(next) > _MAX_CHARS:
         return default
@@ -81,7 +80,7 @@ def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     decoded = _decoded(path)
     if decoded is None or not all(char.isascii() or _is_word_char(char) for char in decoded):
         return False
-    # Without regard to case: a proxy or a router in front may not distinguish it.
+    # Case-insensitive: a proxy or a router in front may be as well.
     folded = decoded.casefold() + "/"
     return not any(folded.startswith(prefix.casefold()) for prefix in forbidden_prefixes)
 
@@ -92,7 +91,7 @@ def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     decoded = unquote(query, errors="replace")
     if not all(char.isascii() or char == "\N{REPLACEMENT CHARACTER}" or _is_visible(char) for char in decoded):
         return False
-    # A page that redirects to its own `next` must not be a way to an address that this function refuses.
+    # A page that redirects to its own `next` must not lead to a URL that this function refuses.
     for _ in range(_MAX_LAYERS):
         if any(_leads_elsewhere(value, forbidden_prefixes) for value in _NESTED.findall(decoded)):
             return False
@@ -104,7 +103,7 @@ def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
 
 
 def _leads_elsewhere(value: str, forbidden_prefixes: tuple[str, ...]) -> bool:
-    """Whether a nested `next` is an address, and not one that may be returned to."""
+    """Whether a nested `next` is a URL that is not allowed."""
     if not _ADDRESS.match(value):
         return False
     return local_return_to(value, default="", forbidden_prefixes=forbidden_prefixes) == ""

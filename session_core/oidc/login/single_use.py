@@ -1,8 +1,8 @@
-"""Uses up a login transaction, once over all processes, also where the store's answer to that was lost; independent of providers.
+"""Claims a login transaction once over all processes, even if the store's answer is lost. Independent of providers.
 
-The claim is named after the transaction. When its answer is lost, the browser's cookie gets the `expires_at` that was asked for,
-which no other request can know. With that cookie the claim is recognized as its own, and the next one in a row must be won: of
-many requests with the same cookie one goes on, as of many with the first.
+The claim is named after the transaction. If the answer is lost, the browser's cookie gets the `expires_at` of the claim, which no
+other request knows. A retry with that cookie recognizes its own claim, and must win a second claim: of many requests with the
+same cookie only one continues.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ("use_up",)
 
 _CLAIM_MS: Final = (LIFETIME_SECONDS + 60) * 1000 + 2 * TOLERATED_SKEW_MS
-"""Longer than any node can take the transaction for live, by whichever clocks it was claimed and is read."""
+"""How long a claim is kept: longer than any node can accept the transaction, with clock differences."""
 _MAX_LOST: Final = 5
-"""Answers in a row; then the login has to begin anew."""
+"""Lost answers in a row, after which the login must start again."""
 
 
 async def use_up(
     store: SessionStore, transaction: LoginTransaction, now: int, on_lost: Callable[[LoginTransaction], None]
 ) -> None:
-    """Return for one caller of a transaction. `now` is in Unix milliseconds.
+    """Return for one caller of each transaction only. `now` is in Unix milliseconds.
 
-    `on_lost` is called with what the browser must bring with its next attempt, when it is not known whether it was this caller.
+    `on_lost` is called with the transaction for the browser's next attempt, if the result of the claim is unknown.
     Raises `AuthorizationResponseError` (`state_replayed`) and `StoreUnavailableError`.
     """
     until = transaction.claimed_until or now + _CLAIM_MS + secrets.randbelow(_CLAIM_MS)  # of no other request

@@ -4,8 +4,8 @@ Starting a login stores nothing on the server, so a page that opens a thousand l
 store. Each attempt has a cookie of its own, named after its state: ten tabs can log in at once and finish in any order.
 Together these cookies stay below 4 KB, because many proxies refuse a request with more than 8 KB of headers.
 
-A cookie outlives its attempt, so that "try again" after ten minutes, and Back to the provider after the login, still
-lead to the page that the user wanted.
+A cookie outlives its attempt, so that "try again" after ten minutes, and Back to the provider after the login, still lead to the
+requested page.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -42,9 +42,9 @@ ResponseMode: TypeAlias = Literal["query", "form_post"]
 LIFETIME_SECONDS: Final = 600
 _MAX_OPEN: Final = 10
 _MAX_DELETED: Final = 20
-"""A sibling host can plant any number of cookies; clearing them must not make an answer that no proxy passes on."""
+"""A sibling host can plant any number of cookies; the response that deletes them must stay small enough for proxies."""
 _MAX_COOKIE_BYTES: Final = 4096
-"""Of all login cookies of a browser, names and separators included."""
+"""The limit for all login cookies of a browser, with names and separators."""
 _COOKIE_SECONDS: Final = 3600
 _SECRET_BYTES: Final = 32
 _CODE_DIGEST_BYTES: Final = 16
@@ -54,7 +54,7 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,3900}\Z")
 
 
 class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults=True):
-    """What a callback must match. `started_at` is in Unix milliseconds, `begun` is the same in the store's order."""
+    """The values that a callback must match. `started_at` is in Unix milliseconds, `begun` is the same in the store's order."""
 
     provider: str
     seed: bytes
@@ -66,14 +66,14 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     response_mode: ResponseMode = "query"
     silent: bool = False
     lost_claims: int = 0
-    """How often the answer was lost when this was used up; `claimed_until` is what was asked for (see `single_use`)."""
+    """How often the answer to the claim was lost; `claimed_until` is the `expires_at` of that claim (see `single_use`)."""
     claimed_until: int = 0
     reauthenticate: bool = False
     option: str | None = None
     """The one of `OidcConfig.login_options` that the link chose."""
 
-    # Three independent secrets from one, so that ten transactions fit into 4 KB; each has 43 characters, the least that
-    # RFC 7636 4.1 allows for a verifier.
+    # Three independent secrets are derived from one, so that ten transactions fit into 4 KB; each has 43 characters, the minimum
+    # of RFC 7636 4.1 for a verifier.
 
     @property
     def state(self) -> str:
@@ -100,7 +100,7 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
 
 
 class _FinishedLogin(SecretStruct, frozen=True, array_like=True):
-    """What a browser keeps of its last finished login; `finished_at` is in Unix milliseconds."""
+    """Kept by a browser about its last finished login; `finished_at` is in Unix milliseconds."""
 
     provider: str
     state_digest: str
@@ -140,7 +140,7 @@ class LoginTransactions:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
         Other login cookies of the browser are deleted until at most ten logins are open and all these cookies have at most
-        4 KB: first attempts that are over, then the oldest. `return_to` must be safe already.
+        4 KB: first finished attempts, then the oldest. `return_to` must already be validated.
         """
         transaction = LoginTransaction(
             provider=provider,
@@ -160,7 +160,7 @@ class LoginTransactions:
         return transaction.state, transaction, [opened, *self._evict(headers, _cookie_bytes(cookie.name, value))]
 
     def set_header(self, transaction: LoginTransaction) -> bytes:
-        """Return the Set-Cookie value that keeps a transaction as it is now."""
+        """Return the Set-Cookie value of a transaction."""
         cookie, value = self._sealed(transaction)
         return cookie.set_header(value, _COOKIE_SECONDS)
 
@@ -184,7 +184,7 @@ class LoginTransactions:
         raise AuthorizationResponseError("state_unknown")
 
     def finish_header(self, transaction: LoginTransaction, code: str | None) -> bytes:
-        """Return the Set-Cookie value that keeps of a finished login where it led, and which code it redeemed."""
+        """Return the Set-Cookie value with the target and the code digest of a finished login."""
         finished = _FinishedLogin(
             transaction.provider, transaction.state_digest, _code_digest(code or ""), transaction.return_to, self._clock.now()
         )
@@ -193,9 +193,9 @@ class LoginTransactions:
     def finished_return_to(
         self, headers: Iterable[tuple[bytes, bytes]], state: str, code: str | None, provider: str
     ) -> str | None:
-        """Return where this browser's last login led, for a second response to it with another code; None for any other.
+        """Return the target of this browser's last login, for a second response to it with another code; else None.
 
-        A provider sends one when the user goes Back to its page and submits it again. The same code again is a replay.
+        Providers send one when the user goes back to their page and submits it again. The same code again is a replay.
         """
         if code is None:
             return None
@@ -221,7 +221,7 @@ class LoginTransactions:
         return cookie, self._seal(cookie.name, transaction)
 
     def _evict(self, headers: Iterable[tuple[bytes, bytes]], taken: int) -> list[bytes]:
-        """Return the Set-Cookie values that delete what does not fit beside a new cookie of `taken` bytes.
+        """Return the Set-Cookie values that delete other login cookies to make room for a new one of `taken` bytes.
 
         A cookie that cannot be unsealed stays: it may belong to another application on this host.
         """
@@ -269,8 +269,8 @@ class LoginTransactions:
             return None  # sealed by another version of this program
 
     def _is_recent(self, at: int) -> bool:
-        # By our own clock, inside the seal: the cookie's Max-Age is only a request to the browser.
-        # A node whose clock is behind that of the one where the login began sees it begin later.
+        # The sealed time decides: the cookie's Max-Age is only a request to the browser.
+        # On a node whose clock is behind, the login may seem to begin in the future.
         return -TOLERATED_SKEW_MS <= self._clock.now() - at < LIFETIME_SECONDS * 1000
 
     def _cookie(self, digest: str, mode: ResponseMode) -> ResolvedCookie:
@@ -278,9 +278,9 @@ class LoginTransactions:
 
     def _resolve(self, name: str) -> ResolvedCookie:
         if name.startswith(self._prefixes["form_post"]):
-            # Comes back with a cross-site POST, on which only None is sent, and None needs Secure.
+            # The response is a cross-site POST, which only has cookies with SameSite=None, and None needs Secure.
             return CookieConfig(name=name, same_site="none", secure=True).resolve(self._public_url)
-        # Lax: the way back from the provider is a cross-site navigation, on which Strict is not sent.
+        # Lax: the redirect from the provider is a cross-site navigation, which has no Strict cookies.
         return CookieConfig(name=name, same_site="lax").resolve(self._public_url)
 
 

@@ -1,7 +1,6 @@
-"""Decides whether a logout token is the provider's order to end sessions (Back-Channel Logout 1.0, 2.6); ends none.
+"""Validates logout tokens (Back-Channel Logout 1.0, 2.6); ends no sessions.
 
-Any client can send one, so nothing is done, stored or fetched for a token (except its keys, within
-the cooldown) before everything about it is right.
+Any client can send one, so nothing is stored or fetched (except keys, within the cooldown) before the whole token is valid.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -35,11 +34,11 @@ _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _MAX_AGE_SECONDS: Final = 180
 """The oldest `iat`: the specification recommends an expiry of at most two minutes, and a delivery may be repeated."""
 REPLAY_SECONDS: Final = _MAX_AGE_SECONDS + 2 * MAX_SKEW_SECONDS
-"""How long a `jti` must be remembered: as long as a token with it could pass, at the largest tolerance of clocks."""
+"""How long a `jti` is remembered: as long as its token is valid, with the largest clock tolerance."""
 
 
 class ExpectedLogoutToken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a logout token must be like. `now` is Unix time in seconds; `issuer_of` and `several_issuers` as for an ID token."""
+    """The expected values of a logout token. `now` is Unix time in seconds; `issuer_of`, `several_issuers`: as for ID tokens."""
 
     issuer_of: Callable[[Mapping[str, Any]], str | None]
     several_issuers: bool = False
@@ -53,10 +52,9 @@ class ExpectedLogoutToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogoutOrder(msgspec.Struct, frozen=True):
-    """What a valid logout token orders: to end the OP session `sid` or, without one, all sessions of `subject`.
+    """The content of a valid logout token: end the OP session `sid` or, without one, all sessions of `subject`.
 
-    `iat` is when the provider issued it, in Unix seconds by its own clock. `replay_key` names the token among all of its
-    issuer's, as a digest.
+    `iat` is when the provider issued it, in Unix seconds by its own clock. `replay_key` is a digest of issuer and `jti`.
     """
 
     issuer: str
@@ -67,19 +65,19 @@ class LogoutOrder(msgspec.Struct, frozen=True):
 
 
 async def validate_logout_token(token: object, expected: ExpectedLogoutToken, keys: KeyCache) -> LogoutOrder:
-    """Return what the token orders.
+    """Return the order in a logout token.
 
-    Raises `LogoutTokenError` with the reason, or `DiscoveryError` when the provider's keys cannot be had.
+    Raises `LogoutTokenError` with the reason, or `DiscoveryError` when the provider's keys are unavailable.
     """
     jws = parse_jws(token, algorithms=expected.algorithms, error=LogoutTokenError)
-    # Explicit typing (2.4, RFC 8725 3.11) keeps every other token of the provider from being taken for a logout token.
-    if expected.typ_required or (jws.typ or "JWT").upper() != "JWT":  # the general name tells no more than none
+    # Explicit typing (2.4, RFC 8725 3.11): no other token of the provider can be used as a logout token.
+    if expected.typ_required or (jws.typ or "JWT").upper() != "JWT":  # the generic type `JWT` counts as no type
         check_type(jws.typ, "logout+jwt", required=True, error=LogoutTokenError)
     claims = jws.claims
-    # Claims first: a token that is wrong anyway must not cost a fetch of keys.
+    # Claims first: an invalid token must not cause a fetch of keys.
     issuer = check_issuer(claims, expected.issuer_of(claims), LogoutTokenError)
     check_audience(claims, expected.client_id, LogoutTokenError)
-    # Older providers send no `exp`: `iat` bounds the token's age, and `jti` its use to once.
+    # Older providers send no `exp`: `iat` limits the token's age, and `jti` makes it single-use.
     iat = check_times(
         claims,
         now=expected.now,
@@ -92,7 +90,7 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
     if not isinstance(events, dict) or not isinstance(events.get(_EVENT), dict):
         raise LogoutTokenError("events_missing")
     if "nonce" in claims:
-        # An ID token has one; that it is forbidden here keeps the two apart.
+        # Forbidden, so that an ID token cannot be used as a logout token.
         raise LogoutTokenError("nonce_present")
     sid, subject = optional_text(claims.get("sid")), optional_text(claims.get("sub"))
     if sid is None and subject is None:

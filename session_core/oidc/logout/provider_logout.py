@@ -1,6 +1,6 @@
-"""Ends sessions here because the provider said so, in the back (a signed token) or in the front (a frame in the browser).
+"""Ends sessions by order of the provider: back-channel (a signed token) or front-channel (a frame in the browser).
 
-A login that is under way while its end is ordered must not survive; see `session_core.sessions.logout_marks`.
+A login in progress during the logout must not survive; see `session_core.sessions.logout_marks`.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -22,7 +22,7 @@ __all__ = ("ProviderLogout",)
 
 
 class ProviderLogout:
-    """The provider's orders to end sessions. Every method may raise `StoreUnavailableError`."""
+    """Handles logouts by one provider. Every method may raise `StoreUnavailableError`."""
 
     def __init__(self, connection: ProviderConnection) -> None:
         self._connection = connection
@@ -31,12 +31,12 @@ class ProviderLogout:
     async def by_token(self, logout_token: str) -> LogoutOrder:
         """Carry out a back-channel logout.
 
-        Raises `LogoutTokenError`, or `DiscoveryError`; after an outage of ours or theirs the provider may send it again.
+        Raises `LogoutTokenError`, or `DiscoveryError`; after an outage on either side the provider may send it again.
         """
         provider = self._connection.provider
         if not isinstance(provider, OidcProvider):
             raise LogoutTokenError("not_openid")
-        # Without asking the provider anything for a message that can be from anyone.
+        # Sends no request to the provider for a message that any client can send.
         parse_jws(logout_token, algorithms=SIGNING_ALGORITHMS, error=LogoutTokenError)
         metadata = await self._connection.discovery.metadata(unsolicited=True)
         expected = ExpectedLogoutToken(
@@ -58,20 +58,20 @@ class ProviderLogout:
                 order.issuer, order.sid, subject=order.subject, iat=order.iat, reason="backchannel_logout"
             )
         elif provider.subject_claim != "sub":
-            # Sessions are known here by another claim, and the token has no more than `sub`.
+            # Users are identified by another claim here, and the token has only `sub`.
             raise LogoutTokenError("sid_missing")
         elif order.subject is not None:
             user = Identity(issuer=order.issuer, subject=order.subject)
             await self._sessions.end_user(user, iat=order.iat, reason="backchannel_logout")
-        # Claimed last: if the store fails before this, the provider's next attempt with the same token still counts. Two
-        # copies at the same time both end what is there, which is the same as one.
+        # Claimed last: if the store fails before this, the provider can send the same token again. Two concurrent copies both end
+        # the sessions, which has the effect of one.
         await self._sessions.claim(order.replay_key, seconds=REPLAY_SECONDS)
         return order
 
     async def by_frame(self, issuer: str, sid: str) -> None:
         """Carry out a front-channel logout of a session of `issuer`, which is this provider's.
 
-        Anyone can send such a request, so an unknown `sid` leaves nothing behind in the store, only an event.
+        Any client can send such a request, so an unknown `sid` stores nothing and only emits an event.
         """
         matched = bool(await self._sessions.store.find(SessionIndex(op_session=op_session_key(issuer, sid))))
         if matched:

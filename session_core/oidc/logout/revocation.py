@@ -1,7 +1,7 @@
-"""Tells the provider that tokens are not needed any more (RFC 7009); no logout waits for it or fails by it.
+"""Revokes tokens at the provider (RFC 7009); its failure or delay never affects a logout.
 
-At a logout, and when a refresh has brought tokens for a session that ended meanwhile. Not when an operator or the provider
-ends sessions: what that should mean at the provider is theirs to say.
+At a logout, and when a refresh returned tokens for a session that ended meanwhile. Not when an operator or the provider ends
+sessions: they decide what happens at the provider.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _WAIT_SECONDS: Final = 2.0
 
 
 class Revocation:
-    """Revokes tokens beside the requests."""
+    """Revokes tokens in the background."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
     async def revoke(self, connection: ProviderConnection, tokens: TokenSet | None, *, handle: str | None) -> None:
-        """Revoke the refresh token or, where there is none, the access token. Never raises for the provider's sake.
+        """Revoke the refresh token or, without one, the access token. Never raises an error of the provider.
 
-        Waits two seconds at most; a slower provider is waited for beside, as long as for any call to it. What it does not take is
-        the event `tokens.revocation_failed`.
+        Waits at most two seconds; a slower call continues in the background until its timeout. A failure is the event
+        `tokens.revocation_failed`.
         """
         if tokens is None:
             return
         task = asyncio.create_task(_revoke(connection, tokens, handle))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        # Not cancelled with the request: a browser that has gone does not make the token less revoked.
+        # Not cancelled with the request: the token must be revoked even if the browser disconnects.
         await asyncio.wait({task}, timeout=_WAIT_SECONDS)
 
     async def close(self, seconds: float) -> None:
-        """Wait for what is under way, `seconds` at most."""
+        """Wait for running revocations, at most `seconds`."""
         loop = asyncio.get_running_loop()
         if running := {task for task in self._running if task.get_loop() is loop}:
             await asyncio.wait(running, timeout=seconds)

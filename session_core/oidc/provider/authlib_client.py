@@ -1,7 +1,7 @@
-"""The one place that uses Authlib: writes OAuth 2.0 addresses as text; sends nothing and keeps nothing.
+"""The only module that uses Authlib: builds OAuth 2.0 URLs. Sends nothing.
 
-Only Authlib's protocol core is used. Its HTTP clients read answers without limits and accept far more than they should,
-and its framework registry keeps one login per browser; both would bring the checks of this package around a corner.
+Only Authlib's protocol core is used. Its HTTP clients read responses without limits and accept too much, and its framework
+registry keeps one login per browser; both would bypass the checks of this package.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ("address_with", "code_challenge")
 
 
 def address_with(endpoint: str, params: Mapping[str, str]) -> str:
-    """Return an endpoint's address with parameters, beside those that it has of its own (RFC 6749 3.1)."""
+    """Return an endpoint's URL with parameters added to its own (RFC 6749 3.1)."""
     # The endpoint's own query stays as it is: decoding and encoding it again could change it, or fail.
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(params, quote_via=quote)}"
 

@@ -1,6 +1,6 @@
-"""Proves to the provider who we are, in every request that we send it ourselves; sends nothing.
+"""Authenticates the client in every direct request to the provider. Sends nothing itself.
 
-Used for all of them alike: code and refresh token at the token endpoint, revocation (RFC 7009), pushed requests (RFC 9126).
+Used for codes and refresh tokens at the token endpoint, revocation (RFC 7009) and pushed requests (RFC 9126).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ASSERTION_SECONDS: Final = 60
 
 
 class ClientAuthentication:
-    """How we authenticate to one provider (OpenID Connect Core 9, RFC 6749 2.3.1, RFC 7523)."""
+    """Client authentication at one provider (OpenID Connect Core 9, RFC 6749 2.3.1, RFC 7523)."""
 
     def __init__(self, provider: Registration, clock: Clock, *, timeout_seconds: float = 5) -> None:
         self._provider = provider
@@ -38,16 +38,16 @@ class ClientAuthentication:
     async def prepare(self, params: Mapping[str, str], *, token_endpoint: str) -> tuple[dict[str, str], str]:
         """Return headers and form body of a request with `params` and our authentication.
 
-        Raises `TokenExchangeError` when the application's function gives no client secret.
+        Raises `TokenExchangeError` if the application's function returns no client secret.
 
-        `token_endpoint` is the provider's, whatever endpoint the request goes to: it is what an assertion may be made out to.
+        `token_endpoint` is the possible audience of an assertion, whatever endpoint the request goes to.
         """
         provider = self._provider
         form = dict(params)
         headers: dict[str, str] = {}
         if provider.token_endpoint_auth_method == "client_secret_basic":  # noqa: S105 - the name of a method
-            # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets. A space as %20, which servers decode that
-            # take `+` for itself, and those that take it for a space.
+            # Form-encoded first, as RFC 6749 2.3.1 says: `:` and `%` occur in secrets. A space is sent as %20, because servers
+            # differ in how they decode `+`.
             credentials = f"{quote(provider.client_id, safe='')}:{quote(await self._secret(), safe='')}"
             headers["authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
         else:
@@ -75,13 +75,13 @@ class ClientAuthentication:
         return secret
 
     def _assertion(self, token_endpoint: str) -> str:
-        """Return a fresh assertion (RFC 7523 3), good for one minute and, by its `jti`, for one use."""
+        """Return a new assertion (RFC 7523 3), valid for one minute and, by its `jti`, for one use."""
         provider, now = self._provider, self._clock.now() // 1000
         if provider.client_key is None:  # pragma: no cover - the registration was checked when it was built
             msg = "private_key_jwt without a key"
             raise RuntimeError(msg)
-        # One audience, and the configured issuer by default: an address that the provider's metadata name could be another
-        # provider's, and the assertion be used there (CVE-2025-27370).
+        # One audience, by default the configured issuer: a URL from the provider's metadata could belong to another provider,
+        # where the assertion could be used (CVE-2025-27370).
         audience = token_endpoint if provider.client_assertion_audience == "token_endpoint" else provider.issuer
         return provider.client_key.sign(
             _ASSERTION_TYP,

@@ -1,4 +1,4 @@
-"""The private key by which we prove to a provider who we are; signs, and sends nothing."""
+"""The private key of client authentication. Signs, and sends nothing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _PEM: Final = re.compile(rb"-----BEGIN (?:RSA |EC )?PRIVATE KEY-----")
 class ClientKey:
     """A private key for `private_key_jwt` (OpenID Connect Core 9), as PEM or as a JWK.
 
-    The algorithm follows from the key: RS256 for RSA, ES256, ES384 or ES512 by the curve, EdDSA for Ed25519. `alg` chooses
-    another one that fits, PS256 for example; `kid` names the key when the provider knows it by a name. A JWK says both itself.
-    Raises `ConfigurationError`; the key is in no message and no repr.
+    The algorithm follows from the key: RS256 for RSA, ES256, ES384 or ES512 by the curve, EdDSA for Ed25519. `alg` selects
+    another matching one, PS256 for example; `kid` is the provider's name for the key. A JWK contains both. Raises
+    `ConfigurationError`; the key is in no message and no repr.
     """
 
     def __init__(self, key: str | bytes | Mapping[str, Any], *, alg: str | None = None, kid: str | None = None) -> None:
@@ -61,7 +61,7 @@ class ClientKey:
 
 
 def _members(key: str | bytes) -> dict[str, Any] | None:
-    """Return the members of a JWK that is given as JSON text, or None when the text is something else."""
+    """Return the members of a JWK in JSON text, or None for other text."""
     text = key.encode() if isinstance(key, str) else key
     if not text.lstrip().startswith(b"{"):
         return None

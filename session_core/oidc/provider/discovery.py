@@ -1,4 +1,4 @@
-"""The provider's metadata: fetched when needed, believed only when it is the configured provider's own; independent of keys."""
+"""The provider's metadata: fetched when needed, accepted only if it is the configured provider's. Independent of keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FLAGS: Final = ("require_pushed_authorization_requests", "authorization_respons
 
 
 class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What we use of OpenID Provider Metadata (OpenID Connect Discovery 3); the rest is ignored.
+    """The members of OpenID Provider Metadata that are used here (OpenID Connect Discovery 3).
 
     `mtls_endpoint_aliases` is ignored on purpose: these are for clients that authenticate by certificate (RFC 8705 5).
     """
@@ -55,11 +55,11 @@ class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetadataSource(Protocol):
-    """Where a provider's metadata come from."""
+    """The source of a provider's metadata."""
 
     @property
     def known(self) -> ProviderMetadata | None:
-        """The metadata that are known without asking the provider."""
+        """The metadata known without a request to the provider."""
         ...
 
     async def metadata(self, *, unsolicited: bool = False) -> ProviderMetadata:
@@ -68,7 +68,7 @@ class MetadataSource(Protocol):
 
 
 class FixedMetadata:
-    """Metadata that the application gave."""
+    """Metadata from the configuration."""
 
     def __init__(self, metadata: ProviderMetadata) -> None:
         self._metadata = metadata
@@ -85,9 +85,9 @@ class FixedMetadata:
 
 
 class Discovery:
-    """Metadata of one provider. Fresh for an hour; when the provider is out, the last known is used for a day.
+    """Metadata of one provider. Fresh for an hour; during an outage the last known is used for a day.
 
-    A failure is not remembered against a login: the next one asks again, and those that wait at the same time share one request.
+    Failures are not cached for logins: the next login fetches again, and concurrent logins share one request.
     """
 
     def __init__(self, provider: OidcProvider, http: OpHttp, clock: Clock) -> None:
@@ -101,14 +101,14 @@ class Discovery:
 
     @property
     def known(self) -> ProviderMetadata | None:
-        """The metadata that was fetched last, without asking the provider."""
+        """The metadata that was fetched last, without a request to the provider."""
         return self._metadata
 
     async def metadata(self, *, unsolicited: bool = False) -> ProviderMetadata:
-        """Return the provider's metadata. Raises `DiscoveryError` when it cannot be had or must not be believed.
+        """Return the provider's metadata. Raises `DiscoveryError` when it is unavailable or not valid.
 
-        `unsolicited`: for a message that any client may have sent. Such messages make us ask a provider that is out only once
-        in ten seconds; a user who wants to log in is worth a new attempt.
+        `unsolicited`: for a message that any client may have sent. During an outage such messages cause one request in ten
+        seconds; logins always try again.
         """
         now = self._clock.now()
         if self._metadata is not None and 0 <= now - self._fetched_at < _FRESH_MS:
@@ -145,14 +145,14 @@ class Discovery:
 
 
 def parse_metadata(document: Mapping[str, Any], provider: OidcProvider) -> ProviderMetadata:
-    """Return what we use of a metadata document; an optional member that is null, empty or malformed counts as absent.
+    """Parse a metadata document; an optional member that is null, empty or malformed counts as absent.
 
     Raises `DiscoveryError` for a required member that is missing or malformed, and for an endpoint that is no https address.
     """
     required = {name: document.get(name) for name in ("issuer", *_ENDPOINTS)}
     if not all(isinstance(value, str) for value in required.values()):
         raise DiscoveryError(_MALFORMED)
-    # Character for character (Discovery 4.3): a provider that names another issuer could have us accept that one's tokens.
+    # Compared character for character (Discovery 4.3): otherwise a provider could make us accept tokens of another issuer.
     if required["issuer"] != provider.issuer:
         reason = "discovery_issuer_mismatch"
         raise DiscoveryError(reason)
@@ -162,7 +162,7 @@ def parse_metadata(document: Mapping[str, Any], provider: OidcProvider) -> Provi
     if not all(is_provider_url(str(url), allow_http=provider.allow_http) for url in urls):
         reason = "discovery_insecure_endpoint"
         raise DiscoveryError(reason)
-    # Required (Discovery 3), so what is no list is refused; where it is left out, nothing is narrowed.
+    # Required (Discovery 3), so a value that is not a list is refused; without one all algorithms are allowed.
     algorithms, modes = document.get("id_token_signing_alg_values_supported") or [], document.get("response_modes_supported")
     if not _is_texts(algorithms):
         raise DiscoveryError(_MALFORMED)
@@ -175,7 +175,7 @@ def parse_metadata(document: Mapping[str, Any], provider: OidcProvider) -> Provi
 
 
 def _is_malformed(url: object) -> bool:
-    """Whether this is no address at all, as opposed to one of another scheme than https, which is refused."""
+    """Whether this is no URL at all; a URL with another scheme than https is refused instead."""
     scheme = _SCHEME.match(url) if isinstance(url, str) else None
     return scheme is None or (scheme[0].lower() == "https:" and party_origin(scheme.string) is None)
 

@@ -1,7 +1,7 @@
-"""One provider of plain OAuth 2.0 with a user endpoint, as GitHub is, checked when it is built; asks the provider nothing.
+"""Configuration of one plain OAuth 2.0 provider with a user endpoint, such as GitHub; checked when built, without a request.
 
-Such a provider proves less than an OpenID provider: nothing is signed, nothing says when or how the user logged in, and it
-ends no sessions here. Who logged in is what its user endpoint says for the token that it has just given us.
+Such a provider proves less than an OpenID provider: nothing is signed, the time and method of the login are unknown, and it ends
+no sessions here. Its user endpoint names the user of the new access token.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from session_core.oidc.provider.registration import Registration, check_scopes
 __all__ = ("FetchJson", "OAuth2Provider", "UserHook")
 
 FetchJson: TypeAlias = Callable[[str], Awaitable[Any]]
-"""`await fetch(url)`: the JSON at an address of the provider, asked for with the user's access token. Scheme, host and port
-must be those of the user endpoint or the token endpoint."""
+"""`await fetch(url)` returns the JSON at a URL of the provider, fetched with the user's access token. Scheme, host and port must
+be those of the user endpoint or the token endpoint."""
 UserHook: TypeAlias = Callable[[Mapping[str, Any], FetchJson], Awaitable[Mapping[str, Any]]]
 
 
@@ -28,31 +28,31 @@ UserHook: TypeAlias = Callable[[Mapping[str, Any], FetchJson], Awaitable[Mapping
 class OAuth2Provider(Registration):
     """A provider without OpenID Connect and our registration with it. Raises `ConfigurationError` for values that cannot work.
 
-    `issuer` is a name of our own choice for it, an https URL that never changes: with the subject it names the user.
+    `issuer` is an https URL of your choice that never changes: with the subject it names the user.
     """
 
     authorization_endpoint: str
-    """Where the browser is sent."""
+    """The authorization endpoint."""
     token_endpoint: str
-    """Where the code is redeemed; it must answer JSON."""
+    """The token endpoint; it must return JSON."""
     userinfo_endpoint: str
-    """Where the provider says who the user is, for an access token."""
+    """The endpoint that returns the user of an access token."""
     subject_claim: str = "id"
-    """The path of the member that names the user there, `data.id` for example. It never changes or passes on to another user: no
-    login name, no e-mail address."""
+    """The path of the member that names the user, `data.id` for example. It must never change or be reassigned, so not a login
+    name or an e-mail address."""
     scopes: Sequence[str] = ()
-    """What is asked for; may be nothing."""
+    """The requested scopes; may be empty."""
     scope_separator: Literal[" ", ","] = " "
-    """What stands between scopes: a space (RFC 6749 3.3), or a comma at providers that are older than it."""
+    """The separator of scopes: a space (RFC 6749 3.3), or a comma at older providers."""
     response_issuer: str | None = None
-    """What the provider sends as `iss` with every answer (RFC 9207), where it does; then an answer without it is refused."""
+    """The `iss` of the provider's authorization responses (RFC 9207), if it sends one; then responses without it are refused."""
     revocation_endpoint: str | None = None
-    """Where tokens are revoked (RFC 7009), where there is such a place."""
+    """The revocation endpoint (RFC 7009), if there is one."""
     pushed_authorization_request_endpoint: str | None = None
-    """Where the login's parameters are pushed to (RFC 9126), where there is such a place."""
+    """The pushed authorization request endpoint (RFC 9126), if there is one."""
     claims: UserHook | None = None
-    """`await claims(user, fetch)` returns the claims for `on_login`, made of what the user endpoint said and what `fetch(url)`
-    brings, GitHub's list of e-mail addresses for example. The subject is taken from the user endpoint before that."""
+    """`await claims(user, fetch)` returns the claims for `on_login`, made of the user endpoint's response and of `fetch(url)`,
+    for example GitHub's list of e-mail addresses. The subject is taken from the user endpoint before that."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the provider."""
@@ -75,11 +75,11 @@ class OAuth2Provider(Registration):
 
     @property
     def scope(self) -> str:
-        """What is asked for, joined by the provider's separator."""
+        """The requested scopes, joined by the provider's separator."""
         return self.scope_separator.join(self.scopes)
 
     def metadata(self) -> ProviderMetadata:
-        """Return what an OpenID provider would publish. There are no keys: nothing is signed."""
+        """Return the metadata that an OpenID provider would publish, without keys, because nothing is signed."""
         return ProviderMetadata(
             issuer=self.response_issuer or self.issuer,
             authorization_endpoint=self.authorization_endpoint,

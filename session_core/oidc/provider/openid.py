@@ -1,4 +1,4 @@
-"""One OpenID provider as the application registered with it, checked when it is built; asks the provider nothing."""
+"""Configuration of one OpenID provider; checked when built, without a request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ("SIGNING_ALGORITHMS", "TENANT", "OidcProvider")
 SIGNING_ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
-"""What may sign a token: asymmetric algorithms only, whatever a provider's metadata lists. `none` has no signature;
+"""The signature algorithms of tokens: only asymmetric ones, whatever a provider's metadata lists. `none` has no signature;
 with HS256 the key would be the client secret or, in the classic confusion, the provider's public key (RFC 8725 2.1)."""
 TENANT: Final = "{tenantid}"
-"""Stands for the tenant in the issuer of a provider with several, as Entra ID writes it in its metadata."""
+"""The placeholder for the tenant in an issuer, as in the metadata of Entra ID."""
 _TENANT_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -30,29 +30,29 @@ _TENANT_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 class OidcProvider(Registration):
     """An OpenID provider and our registration with it. Raises `ConfigurationError` for values that cannot work.
 
-    `issuer` is written exactly as the provider writes it itself (OpenID Connect Discovery 3), slash or no slash.
+    `issuer` must be exactly as the provider writes it (OpenID Connect Discovery 3), including a slash at its end.
     """
 
     scopes: Sequence[str] = ("openid", "profile", "email")
-    """What is asked for; `openid` must be among them, `offline_access` asks for a refresh token."""
+    """The requested scopes; `openid` is required, `offline_access` asks for a refresh token."""
     max_age: int | None = None
-    """Every login must be at most so many seconds old at the provider; a login that asks for less gets less."""
+    """The largest age in seconds of the login at the provider; one login may ask for less."""
     acr_values: Sequence[str] = ()
     """Every login must have one of these authentication context classes; a guard's classes must be among them."""
     signing_algorithms: Sequence[str] = ()
     """The algorithms that the provider signs our tokens with, when fewer than its metadata lists."""
     logout_token_typ: Literal["strict", "if_present"] = "strict"  # noqa: S105 - a mode
-    """`strict` requires `typ: logout+jwt` and `exp`; `if_present` also takes logout tokens without `exp`, and those without `typ`
-    or with the general `JWT`, as older providers send them."""
+    """`strict` requires `typ: logout+jwt` and `exp`; `if_present` also accepts logout tokens without `exp`, and those without
+    `typ` or with `JWT`, which older providers send."""
     step_up_prompt: bool = False
     """Whether a login that must be recent (`max_age`) also sends `prompt=login`: for providers that ignore `max_age`."""
     verify_reauthentication: bool = True
-    """Whether the first login of a browser whose session was ended from elsewhere must prove by `auth_time` that the user has
-    logged in at the provider since. Without it that is asked for, and not checked: for providers that never say `auth_time`."""
+    """Whether the first login of a browser after its session was revoked must prove by `auth_time` that the user has logged in
+    again. If false, that is requested but not checked: for providers that never send `auth_time`."""
     use_userinfo: bool = True
-    """Whether claims are also fetched from the userinfo endpoint, where there is one."""
+    """Whether claims are also fetched from the userinfo endpoint, if there is one."""
     metadata_url: str | None = None
-    """Where the metadata are, when not below the issuer (Azure AD B2C). They must name the configured issuer all the same."""
+    """The URL of the metadata, if not below the issuer (Azure AD B2C). They must still name the configured issuer."""
     metadata: Mapping[str, Any] | None = None
     """The metadata themselves (OpenID Connect Discovery 3), for a provider that publishes none: nothing is fetched then. At least
     `authorization_endpoint`, `token_endpoint` and `jwks_uri`."""
@@ -62,9 +62,9 @@ class OidcProvider(Registration):
     subject, that issuer names the user."""
     subject_claim: str = "sub"
     """The path of the claim of the ID token that names the user, when not `sub`: it must never change or pass on to another.
-    A logout of the provider that names a user and no session cannot be carried out then."""
+    A logout of the provider that names a user and no session is then refused."""
     clock_tolerance_seconds: int = 60
-    """How far the provider's clock may be from ours, in seconds, at most 300."""
+    """The largest difference between the provider's clock and ours, in seconds, at most 300."""
     accept_id_token_replay_without_nonce: bool = False
     """Log in without a nonce, for providers that do not return it. The risk: an ID token that was issued for another login here
     is not recognised as such."""
@@ -94,7 +94,7 @@ class OidcProvider(Registration):
         self._check_tenants()
 
     def is_issuer(self, issuer: str) -> bool:
-        """Whether the users of this issuer are this provider's: one of its admitted tenants, where it has several."""
+        """Whether this issuer belongs to this provider: its own, or that of an admitted tenant."""
         if not self.tenants:
             return super().is_issuer(issuer)
         before, _, after = self.issuer.partition(TENANT)
@@ -109,7 +109,7 @@ class OidcProvider(Registration):
         return self.issuer.replace(TENANT, tenant) if isinstance(tenant, str) and self._admits(tenant) else None
 
     def given_metadata(self) -> ProviderMetadata | None:
-        """Return the metadata that the configuration holds, None where the provider publishes them."""
+        """Return the configured metadata, or None if the provider publishes them."""
         return None if self.metadata is None else parse_metadata({"issuer": self.issuer, **self.metadata}, self)
 
     def _admits(self, tenant: str) -> bool:
@@ -157,6 +157,6 @@ class OidcProvider(Registration):
         return " ".join(self.scopes)
 
     def accepted_algorithms(self, advertised: Sequence[str]) -> frozenset[str]:
-        """Return what may sign this provider's tokens, given what its metadata lists (nothing listed: no narrowing)."""
+        """Return the accepted signature algorithms, narrowed by the `listed` ones of the metadata, if any."""
         accepted = frozenset(self.signing_algorithms) or SIGNING_ALGORITHMS
         return accepted & frozenset(advertised) if advertised else accepted

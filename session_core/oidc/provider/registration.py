@@ -1,4 +1,4 @@
-"""Our registration with one provider of whatever kind, checked when it is built; asks the provider nothing."""
+"""The registration with one provider of any kind; checked when built, without a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ClientSecret: TypeAlias = Callable[[], str | Awaitable[str]]
 """Called for every request to the provider: for a secret that changes, such as Apple's, which expires."""
 
 DEFAULT_ID: Final = "default"
-"""The id of the provider that has the plain addresses."""
+"""The id of the provider with the addresses without an id."""
 
 _OURS: Final = frozenset(
     {
@@ -28,7 +28,7 @@ _OURS: Final = frozenset(
 _ASKED: Final = frozenset(
     {"iss", "login_hint", "max_age", "next", "page", "prompt", "provider", "target_link_uri", "ui_locales", "unsent"}
 )
-"""What a login link says already; the others of these are for the provider."""
+"""The parameters that the library itself sets or reads."""
 _CHECKED: Final = frozenset({"acr_values", "max_age"})
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _MAX_PARAM: Final = 2048
@@ -45,49 +45,49 @@ class Registration:
     issuer: str
     """The provider's issuer identifier: with the subject, the name of a user here."""
     client_id: str
-    """Who we are to the provider."""
+    """The client id that the provider issued."""
     client_secret: str | ClientSecret | None = field(default=None, repr=False)
-    """What the provider gave us to prove that, or a function that returns it, called for every request and awaited where it is
-    asynchronous; `None` for a client that proves it by a key, or not at all."""
+    """The client secret, or a function that returns it, called for every request and awaited if asynchronous; `None` for a client
+    with a key, or without authentication."""
     client_key: ClientKey | None = None
-    """The key for `private_key_jwt`; the provider has its public half."""
+    """The key for `private_key_jwt`; the provider has the public key."""
     id: str = DEFAULT_ID
-    """Our own short name for the provider: in its addresses here and in sealed state. The one named `default` has the plain
-    addresses, `/auth/login` and `/auth/callback`."""
+    """A short name for the provider, used in addresses and in sealed state. The one named `default` has the addresses without an
+    id, `/auth/login` and `/auth/callback`."""
     title: str = ""
-    """What people read where they choose a provider; the id when empty."""
+    """The name on the page where users choose a provider; the id when empty."""
     token_endpoint_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] = (
         "client_secret_basic"  # noqa: S105 - the name of a method
     )
-    """How we authenticate to the provider (OpenID Connect Core 9)."""
+    """The client authentication method (OpenID Connect Core 9)."""
     client_assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
-    """Whom an assertion of `private_key_jwt` is made out to; older providers want the token endpoint's address."""
+    """The audience of an assertion of `private_key_jwt`; older providers need the URL of the token endpoint."""
     authorization_params: Mapping[str, str] = field(default_factory=dict)
-    """Further parameters for the authorization endpoint, for example `{"audience": "..."}`. What the browser asks for at the
-    login goes before them."""
+    """Further parameters for the authorization endpoint, for example `{"audience": "..."}`. Parameters of the login link take
+    precedence."""
     link_params: Sequence[str] = ()
     """Names of further parameters that a login link may set, `kc_idp_hint`, `organization` or `screen_hint` for example. Anyone
     can write a link: do not name what a login must prove, and check the claims of what you do name (`org_id`)."""
     end_session_endpoint: str | None = None
-    """Where a logout ends the session at the provider, where its metadata do not say so or name another place."""
+    """The end-session endpoint, if the provider's metadata name none or another one."""
     logout_params: Mapping[str, str] = field(default_factory=dict)
     """Further parameters of a logout, for example `{"federated": ""}`."""
     logout_return_param: str = "post_logout_redirect_uri"
-    """The parameter that says where the browser is after a logout: `logout_uri` at Cognito, `returnTo` at Auth0's old address."""
+    """The parameter for the URL after a logout: `logout_uri` at Cognito, `returnTo` at Auth0's old address."""
     response_mode: Literal["query", "form_post"] = "query"
-    """How the answer comes back: in the address, or as a form that the browser posts (OAuth 2.0 Form Post Response Mode)."""
+    """How the response is returned: in the query, or as a form that the browser posts (OAuth 2.0 Form Post Response Mode)."""
     pushed_authorization_requests: Literal["auto", "required", "off"] = "auto"
-    """Whether the login's parameters go to the provider directly and not through the browser (RFC 9126): where it is offered,
+    """Whether the parameters of a login are pushed to the provider instead of sent through the browser (RFC 9126): if offered,
     always, or never."""
     reauthentication_prompt: Literal["login", "select_account", "consent"] = "login"
-    """The `prompt` of a browser's first login after its session was ended from elsewhere; `select_account` for providers that do
-    not know `login`."""
+    """The `prompt` of a browser's first login after its session was revoked; `select_account` for providers without `login`."""
     revoke_at_logout: bool = True
-    """Whether a logout here revokes the login's tokens there (RFC 7009), at a provider that can. Some take that as the end of the
-    user's consent, and end the tokens of the user's other sessions too."""
+    """Whether a logout also revokes the tokens at the provider (RFC 7009), if it supports that. Some providers then withdraw the
+    user's consent and revoke the tokens of the user's other sessions too."""
     posted_user: bool = False
-    """Whether the member `user` of a response with `form_post` is a claim for `on_login`, where no other has that name. Apple
-    sends the user's name there, at the first login alone. The browser brings it and nothing signs it: never decide by it."""
+    """Whether the member `user` of a `form_post` response becomes a claim for `on_login`, unless another claim has that name.
+    Apple sends the user's name there, only at the first login. It comes unsigned through the browser: never base a decision on
+    it."""
     accept_code_injection_without_pkce: bool = False
     """Log in without PKCE, for providers that refuse it. The risk: a thief of another user's code can log in with it
     here (RFC 9700 2.1.1); the nonce of an ID token prevents that only where it is checked."""
@@ -116,7 +116,7 @@ class Registration:
 
     @property
     def scope(self) -> str:
-        """What is asked for, as the provider wants it written."""
+        """The requested scopes, in the provider's format."""
         raise NotImplementedError
 
     @property
@@ -125,7 +125,7 @@ class Registration:
         return origin_of_url(self._any_issuer())
 
     def is_issuer(self, issuer: str) -> bool:
-        """Whether the users of this issuer are this provider's; compared character for character."""
+        """Whether this issuer belongs to this provider; compared character for character."""
         return issuer == self.issuer
 
     def _any_issuer(self) -> str:

@@ -1,4 +1,4 @@
-"""Talks to the token and userinfo endpoints and takes their answers apart; independent of sessions and browsers."""
+"""Calls the token and userinfo endpoints and parses their responses. Independent of sessions and browsers."""
 
 # ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ERRORS: Final = frozenset(
         "invalid_scope", "login_required", "interaction_required", "consent_required", "account_selection_required",
     }
 )  # fmt: skip
-"""RFC 6749 5.2, and what some providers answer at a refresh that needs the user (OpenID Connect Core 3.1.2.6). Any other code is
-not repeated: it is text from outside."""
+"""RFC 6749 5.2, and codes of some providers for a refresh that needs the user (OpenID Connect Core 3.1.2.6). Other
+codes are not repeated, because they are untrusted text."""
 _OTHER_NAMES: Final = {"bad_verification_code": "invalid_grant", "bad_refresh_token": "invalid_grant"}
-"""What GitHub calls it."""
+"""The code of GitHub."""
 
 
 class TokenResponse(SecretStruct, frozen=True, kw_only=True):
@@ -50,9 +50,9 @@ class TokenResponse(SecretStruct, frozen=True, kw_only=True):
 
 
 class RefreshResponse(SecretStruct, frozen=True):
-    """What came back for a refresh token, not judged yet.
+    """The response to a refresh, not yet validated.
 
-    `refresh_token` is the new one, where there is one. The old one may be spent, so it is kept whatever the rest is like.
+    `refresh_token` is the new one, if there is one. The old one may be spent, so the new one is kept even if the rest is invalid.
     """
 
     refresh_token: str | None
@@ -60,7 +60,7 @@ class RefreshResponse(SecretStruct, frozen=True):
     openid: bool
 
     def tokens(self) -> TokenResponse:
-        """Return the response. Raises `TokenExchangeError` when a required member is missing or malformed."""
+        """Return the parsed response. Raises `TokenExchangeError` when a required member is missing or malformed."""
         return _parse(self.document, openid=self.openid)
 
 
@@ -71,11 +71,11 @@ class TokenEndpoint:
         self._provider = provider
         self._http = http
         self._client = client
-        # Without OpenID Connect nothing says what an ID token would be worth.
+        # Without OpenID Connect there are no rules to validate an ID token.
         self._openid = isinstance(provider, OidcProvider)
 
     async def redeem_code(self, url: str, *, code: str, redirect_uri: str, code_verifier: str) -> TokenResponse:
-        """Exchange an authorization code. Sent once and never again: a second use of a code revokes the first's tokens."""
+        """Exchange an authorization code. Sent only once: a second use of a code revokes the tokens of the first."""
         params = {"code": code, "redirect_uri": redirect_uri}
         if not self._provider.accept_code_injection_without_pkce:
             params["code_verifier"] = code_verifier
@@ -91,7 +91,7 @@ class TokenEndpoint:
         return RefreshResponse(_token(document.get("refresh_token")), document, self._openid)
 
     async def revoke(self, metadata: ProviderMetadata, *, token: str, hint: str) -> None:
-        """Tell the provider that a token is not needed any more (RFC 7009 2.1). A token it does not know is no error (2.2)."""
+        """Revoke a token (RFC 7009 2.1). A token that the provider does not know is not an error (2.2)."""
         if metadata.revocation_endpoint is None:
             raise TokenExchangeError("revocation_not_offered")
         params = {"token": token, "token_type_hint": hint}
@@ -110,7 +110,7 @@ class TokenEndpoint:
             document = response.json_object()
         except ValueError:
             raise TokenExchangeError("token_malformed") from None
-        # Some providers say an error with status 200.
+        # Some providers send errors with status 200.
         if isinstance(document.get("error"), str) and document["error"]:
             raise TokenExchangeError(error_reason(response))
         return document
@@ -121,8 +121,8 @@ async def fetch_userinfo(
 ) -> dict[str, Any]:
     """Return the claims of the userinfo endpoint (OpenID Connect Core 5.3), plain or signed.
 
-    The caller compares `sub`. Raises `TokenExchangeError` when it does not answer with claims, with `userinfo_unauthorized`
-    when it refuses the token; `IdTokenError` when a signed answer is not genuine.
+    The caller compares `sub`. Raises `TokenExchangeError` if the response has no claims, with `userinfo_unauthorized` if the
+    token is refused; `IdTokenError` for an invalid signed response.
     """
     response = await http.send(
         "GET",
@@ -144,7 +144,7 @@ async def fetch_userinfo(
     refusal = await keys.refusal(jws, metadata.jwks_uri, source="id_token")
     if refusal is not None:
         raise IdTokenError(f"userinfo_{refusal}")
-    # 5.3.2: signed userinfo names its issuer and audience; what names others was not made for us.
+    # 5.3.2: signed userinfo names its issuer and audience; others are refused.
     if optional_text(jws.claims.get("iss"), _MAX_ISSUER) is not None:
         check_issuer(jws.claims, provider.issuer_of(jws.claims), IdTokenError)
     if isinstance(jws.claims.get("aud"), str | list) and jws.claims["aud"]:
@@ -153,7 +153,7 @@ async def fetch_userinfo(
 
 
 def error_reason(response: OpResponse, what: str = "token") -> str:
-    """Return the reason for an answer that is an error: its code where that is a known one (RFC 6749 5.2)."""
+    """Return the reason slug of an error response: its code if known (RFC 6749 5.2)."""
     try:
         error = response.json_object().get("error")
     except ValueError:
@@ -167,7 +167,7 @@ def error_reason(response: OpResponse, what: str = "token") -> str:
 def _parse(document: dict[str, Any], *, openid: bool) -> TokenResponse:
     """Return a token response. Raises `TokenExchangeError` when a required member is missing or malformed."""
     token_type = document.get("token_type")
-    # Any other type (DPoP, mac) would need more than sending it along; without a type nothing says what it is.
+    # Other token types (DPoP, mac) need proof of possession; without a type the token cannot be used.
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise TokenExchangeError("token_type")
     access_token = _token(document.get("access_token"))
@@ -183,7 +183,7 @@ def _parse(document: dict[str, Any], *, openid: bool) -> TokenResponse:
 
 
 def _token(value: object) -> str | None:
-    """Return a token, None when it is anything else than printable ASCII without space (RFC 6749 A.12): it goes into a header."""
+    """Return a token, or None unless it is printable ASCII without space (RFC 6749 A.12), because it goes into a header."""
     token = optional_text(value, MAX_TOKEN_CHARS)
     return None if token is None or " " in token else token
 

@@ -1,4 +1,4 @@
-"""Asks a plain OAuth 2.0 provider who the user of an access token is; independent of sessions and browsers."""
+"""Fetches the user of an access token from a plain OAuth 2.0 provider. Independent of sessions and browsers."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UserEndpoint:
         self._origins = {origin_of_url(url) for url in (provider.userinfo_endpoint, provider.token_endpoint)}
 
     async def user(self, access_token: str) -> tuple[Identity, dict[str, Any]]:
-        """Return who the token is of, and the claims.
+        """Return the user of the token, and the claims.
 
         Raises `TokenExchangeError`, with `userinfo_unauthorized` when the token is refused; `IdTokenError` for a user without a
         subject.
@@ -44,7 +44,7 @@ class UserEndpoint:
         return identity, dict(await self._provider.claims(user, lambda url: self._fetch(url, access_token)))
 
     async def _fetch(self, url: str, access_token: str) -> Any:  # noqa: ANN401 - any JSON
-        # The address may be one that the user wrote into a profile: the token is sent to the provider alone.
+        # The URL may come from a profile that the user edited: the token is sent only to the provider.
         if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of_url(url) not in self._origins:
             raise TokenExchangeError("userinfo_address")
         headers = {"authorization": f"Bearer {access_token}"}

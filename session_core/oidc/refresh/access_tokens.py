@@ -1,7 +1,7 @@
 """Gives handlers a usable access token of the logged-in user, refreshed when it has expired; independent of HTTP frameworks.
 
-A refresh token may be good for one use only, and its second use may revoke everything. So of all requests that find an
-expired token, in this process and in others, one redeems it, and the others take what that one stored.
+A refresh token may be valid for one use, and a second use may revoke everything. So of all requests that find an expired token,
+in all processes, one redeems it and the others use its result.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
 __all__ = ("AccessTokens",)
 
 _EARLY_SECONDS: Final = 30
-"""Refreshed this long before the expiry, so that the token is still good when it arrives somewhere; of a token that does not live
-long, in the last quarter of its life."""
+"""Seconds before the expiry at which a token is refreshed, so that it is still valid when it arrives; short-lived tokens are
+refreshed in the last quarter of their life."""
 _DRAIN_SECONDS: Final = 5.0
-"""For all that is under way when the process stops; a supervisor kills it after ten or more."""
+"""Seconds to wait for running refreshes when the process stops; a supervisor kills it after ten or more."""
 _ARRIVAL_SECONDS: Final = 5
-"""A token that expires sooner than this is not handed out while another one is under way."""
+"""A token with less than these seconds left is not returned during a refresh."""
 
 
 class AccessTokens:
-    """What a logged-in user's tokens are good for; injected as `tokens`."""
+    """Access tokens and userinfo of the logged-in user; injected as `tokens`."""
 
     def __init__(self, relying_parties: RelyingParties) -> None:
         self._rps = relying_parties
         self.refresh = TokenRefresh(relying_parties, relying_parties.first.connection.notes)
-        """The one way in which tokens are refreshed, by requests and by batches."""
+        """Refreshes tokens, for requests and for batches."""
         self._flight: SingleFlight[HeldTokens] = SingleFlight()
         timeout = relying_parties.config.http_timeout_seconds
         self._patience_seconds = self.refresh.lease_seconds + timeout
-        """How long a request waits: until a dead holder's lease is free, and then for a redemption."""
+        """How long a request waits: for the lease of a dead holder, and then for a redemption."""
 
     async def access_token(self, session: SessionHandle[Any], *, refused: str | None = None) -> str:
         """Return an access token that is valid now.
 
-        A token that is about to expire is returned as it is, while it lasts, and refreshed beside. `refused` is a token that a
-        resource server did not accept though it should be valid (RFC 6750 3.1, `invalid_token`): another one is fetched.
+        A token that is about to expire is returned while it is valid, and refreshed in the background. `refused` is a token that
+        a resource server rejected although it should be valid (RFC 6750 3.1, `invalid_token`): a new one is fetched.
 
         Raises `LoginRequiredError` when no user is logged in, there is no token, or the provider has ended the login (the session
         is destroyed then); `TokenExchangeError` or `DiscoveryError` when it cannot be refreshed now (the session stays);
@@ -81,14 +81,14 @@ class AccessTokens:
         return tokens.access_token if lasts else await self._renewed(renewal, tokens, refused)
 
     def auth(self, session: SessionHandle[Any], origin: str) -> TokenAuth:
-        """Return what an `httpx2.AsyncClient` takes as `auth`: a fresh token for this origin, another one once after a 401."""
+        """Return `auth` for an `httpx2.AsyncClient`: a fresh token for this origin, and a new one once after a 401."""
         return TokenAuth(self, session, origin)
 
     async def userinfo(self, session: SessionHandle[Any]) -> dict[str, Any]:
         """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).
 
         Raises what `access_token` raises; `LoginRequiredError` also when the provider refuses the token, and `TokenExchangeError`
-        when it has no such endpoint, is out, or answers for another user. The session stays.
+        when there is no such endpoint, no response, or one for another user. The session stays.
         """
         token = await self.access_token(session)
         tokens = self._rps.vault.open(session.vault, session.identity)
@@ -108,7 +108,7 @@ class AccessTokens:
         return claims
 
     async def close(self) -> None:
-        """Wait for refreshes and revocations that are under way, for a while: a process that stops must not lose a login."""
+        """Wait a while for running refreshes and revocations: a process that stops must not lose a login."""
         until = time.monotonic() + _DRAIN_SECONDS
         for drain in (self._flight.drain, self.refresh.drain, self.refresh.revocation.close):
             await drain(max(0.0, until - time.monotonic()))
@@ -116,10 +116,10 @@ class AccessTokens:
     async def _renewed(self, renewal: asyncio.Task[HeldTokens], old: TokenSet, refused: str | None) -> str:
         try:
             async with asyncio.timeout(self._patience_seconds):
-                # Not cancelled with this request: a redeemed token that is not stored is a lost login.
+                # Not cancelled with this request: if a redeemed token is not stored, the login is lost.
                 new = (await asyncio.shield(renewal)).tokens
         except (TokenExchangeError, DiscoveryError):
-            # An outage of the provider ends nothing: the old token is used until it really expires.
+            # During an outage of the provider the old token is used until it expires.
             if self._is_good(old, 0, refused):
                 return old.access_token
             raise
@@ -135,7 +135,7 @@ class AccessTokens:
         identity = session.identity
 
         async def end(held: HeldTokens) -> None:
-            # By the handle only while its handler waits here: then the cookie goes, too.
+            # End it by the handle only while its request waits here: then the cookie is deleted as well.
             if waiting and session.key == key:
                 await session.destroy()
             else:
@@ -150,11 +150,11 @@ class AccessTokens:
                 end=end,
             )
 
-        # A request for another token than the others must not be given theirs.
+        # A request that refused a token must not join a run that may return it.
         return self._flight.begin((key, refused), renew)
 
     async def _reseal(self, key: str) -> None:
-        """Seal the tokens anew under the first key, so that the one before can be retired; another time when it fails."""
+        """Seal the tokens again under the first key, so that older keys can be retired; a failure is retried at the next use."""
         try:
             held = await self.refresh.store.load(key)
             if held is not None and self._rps.vault.needs_reseal(held.record.vault):

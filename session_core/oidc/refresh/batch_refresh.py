@@ -1,4 +1,4 @@
-"""Refreshes the tokens of all sessions that are due, and reads no others; independent of requests and command lines."""
+"""Refreshes the tokens of all sessions that are due, without reading others. Independent of requests and command lines."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 __all__ = ("BatchResult", "RefreshBatch")
 
 _HOPELESS: Final = 5
-"""Outages in a row, beside as many as run at once, after which a run stops asking."""
+"""Failures in a row, beyond the concurrency, after which a run stops."""
 
 
 class BatchResult(msgspec.Struct, kw_only=True):
     """What a run did, in sessions."""
 
     due: int = 0
-    """Met with an access token that expires within the horizon."""
+    """Sessions whose access token expires within the horizon."""
     refreshed: int = 0
     ended: int = 0
     """Logins that the provider has ended."""
     failed: int = 0
     """Not refreshed because of an outage; the next run tries again."""
     skipped: int = 0
-    """Noted, but ended, refreshed by another process, or not refreshable any more."""
+    """Recorded as due, but ended, refreshed by another process, or no longer refreshable."""
     complete: bool = True
-    """False when the run stopped early: at its limit, or because nothing succeeded any more."""
+    """False when the run stopped early: at its limit, or after repeated failures."""
 
 
 class RefreshBatch:
-    """One way to keep tokens fresh of users who are away: `litestar sessions refresh-tokens`, or `POST /auth/refresh-tokens`."""
+    """Refreshes the tokens of inactive users: `litestar sessions refresh-tokens`, or `POST /auth/refresh-tokens`."""
 
     def __init__(self, relying_parties: RelyingParties, refresh: TokenRefresh, notes: DueNotes, config: BatchRefresh) -> None:
         self._rps = relying_parties
@@ -67,8 +67,8 @@ class RefreshBatch:
     ) -> BatchResult:
         """Refresh the sessions whose access tokens expire within the horizon; with `dry_run` only count them.
 
-        Safe in several processes at once, and beside requests. Does not extend the life of a session. Raises
-        `StoreUnavailableError` when the store does not say what is due.
+        Safe in several processes at once, and during requests. Does not extend sessions. Raises `StoreUnavailableError` when the
+        notes cannot be read.
         """
         horizon = self.config.horizon_seconds if horizon_seconds is None else horizon_seconds
         run = _Run(self._rps.clock.now() + horizon * 1000, concurrency or self.config.concurrency, dry_run=dry_run)
@@ -134,7 +134,7 @@ class RefreshBatch:
             await self._tidy(run, note, renewed)
 
     async def _find(self, note: DueNote) -> HeldTokens | None:
-        """Return the session of a note, also where it has a new id by now; None when it cannot be refreshed."""
+        """Return the session of a note, also under a new id; None if it cannot be refreshed."""
         held = await self._refresh.store.load(note.key)
         if held is None:
             for stored in await self._rps.sessions.store.find(SessionIndex(user=note.user)):
@@ -144,7 +144,7 @@ class RefreshBatch:
         return held if held is not None and self._rps.of_session(held.tokens.provider, held.identity) is not None else None
 
     async def _tidy(self, run: _Run, note: DueNote, held: HeldTokens | None) -> None:
-        """Remove a note that is out of date; a session that lost its own gets one."""
+        """Remove an outdated note; add one for a session without."""
         if run.dry_run or (held is not None and held.key == note.key and held.tokens.expires_at == note.due):
             return
         if held is not None:
@@ -157,7 +157,7 @@ class RefreshBatch:
 
 
 class _Run:
-    """How far one run has come."""
+    """The progress of one run."""
 
     def __init__(self, until: int, concurrency: int, *, dry_run: bool) -> None:
         self.until = until
@@ -167,8 +167,8 @@ class _Run:
         self.done: int | None = None
         """The first minute that is not done."""
         self.renewed: set[str] = set()
-        """Sessions that have had their turn. Tokens that live for less than the horizon are due again in a minute to which this
-        run has yet to come; it would redeem them once more there."""
+        """Sessions already handled in this run. Tokens that live shorter than the horizon are due again in a later minute of the
+        same run, which must not redeem them again."""
         self.outages = 0
         self.unfinished = False
         """Whether something is left for the next run in the minutes from here on."""

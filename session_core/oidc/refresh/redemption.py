@@ -1,9 +1,9 @@
-"""Redeems the refresh token of a session under a lease and stores what comes back; independent of requests.
+"""Redeems the refresh token of a session under a lease and stores the result. Independent of requests.
 
     redeem at the provider -> store the new refresh token -> check the ID token -> store the rest and give the lease back
 
-Between the first step and the second the old refresh token may be spent and the new one is only in this process. So neither of
-the two is given up early, and no client's disconnect stops it. Each store step is made only if nothing newer is there.
+Between the first step and the second the old refresh token may be spent and the new one exists only in this process. So both
+steps are retried, and a client's disconnect does not cancel them. Each store step is made only if the store has nothing newer.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _LAST_PAUSE_SECONDS: Final = 2.0
 _ENDED: Final = frozenset(
     {"invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required"}
 )
-"""The provider gives no more tokens before the user has logged in there again."""
+"""Error codes after which the user must log in at the provider again."""
 _UNJUDGED: Final = frozenset({"unknown_key", "too_many_keys"})
-"""No proof of a forgery: the provider may sign with a key that its key set does not have yet."""
+"""Reasons that do not prove a forgery: the provider may sign with a key that it has not published yet."""
 
 
 class Redemption:
@@ -61,11 +61,11 @@ class Redemption:
         self._revocation = revocation
 
     async def redeem(self, connection: ProviderConnection, lease: HeldLease, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        """Return the session with new tokens; None when newer ones were stored or the lease was taken: look again.
+        """Return the session with new tokens; None if newer ones were stored or the lease was lost: read the session again.
 
         `used`: the session is used now. Raises `LoginRequiredError` when the provider has ended the login or wants the user to
         log in again (`end` has been called), or the session ended meanwhile; `TokenExchangeError` or `DiscoveryError` when the
-        provider is out or its response is not good for use (a new refresh token is stored all the same); `StoreUnavailableError`
+        provider is out or its response is invalid (a new refresh token is stored anyway); `StoreUnavailableError`
         when the new tokens could not be stored for a minute.
         """
         events, old = connection.sessions.events, lease.base.tokens
@@ -77,13 +77,13 @@ class Redemption:
                 if response is None:
                     return None
                 new = _with_refresh_token(old, response.refresh_token, lease)
-                # First of all: the old refresh token may be spent, and judging the rest may take seconds, or fail.
+                # Stored first: the old refresh token may be spent, and validating the rest may take seconds, or fail.
                 if new.refresh_token != old.refresh_token and await self._save(lease, new, used=used, release=False) is None:
                     return None
                 new = await self._judged(connection, lease, response, new)
                 saved = await self._save(lease, new, used=used, release=True)
             except SessionGoneError:
-                # Logged out while the provider answered: these tokens are of no use to anyone.
+                # Logged out meanwhile: these tokens are no longer needed.
                 await self._revocation.revoke(connection, new, handle=handle)
                 raise LoginRequiredError from None
             except (TokenExchangeError, DiscoveryError, IdTokenError) as error:
@@ -101,9 +101,9 @@ class Redemption:
         return saved
 
     async def _ask(self, connection: ProviderConnection, lease: HeldLease, old: TokenSet) -> RefreshResponse | None:
-        """Return what the provider answers; None when the lease is lost."""
+        """Return the provider's response; None if the lease was lost."""
         metadata = await connection.discovery.metadata()
-        # The last moment before the token is spent.
+        # Checked right before the token is spent.
         if old.refresh_token is None or not await lease.confirm():
             return None
         return await connection.token_endpoint.refresh(metadata.token_endpoint, refresh_token=old.refresh_token)
@@ -111,10 +111,10 @@ class Redemption:
     async def _judged(
         self, connection: ProviderConnection, lease: HeldLease, response: RefreshResponse, kept: TokenSet
     ) -> TokenSet:
-        """Return the tokens of a response, without an ID token that must not be kept.
+        """Return the validated tokens of a response, without an ID token that must not be kept.
 
-        Raises `TokenExchangeError`, or `IdTokenError` and `DiscoveryError` as `check_refreshed_id_token` does: while the ID token
-        cannot be judged the access token is not used, and the next attempt brings others.
+        Raises `TokenExchangeError`, or `IdTokenError` and `DiscoveryError` as `check_refreshed_id_token` does: without a
+        validated ID token the access token is not used, and the next attempt fetches others.
         """
         answer, base = response.tokens(), lease.base
         if answer.id_token is not None:
@@ -129,7 +129,7 @@ class Redemption:
         return msgspec.structs.replace(new, family=kept.family, term=kept.term, nonce=kept.nonce)
 
     async def _is_newer(self, lease: HeldLease, old: TokenSet, error: OidcError) -> bool:
-        """Whether newer tokens are stored: the token that was sent was refused because another process had redeemed it."""
+        """Whether newer tokens are stored: then the token was refused because another process had redeemed it."""
         if error.reason not in _ENDED:
             return False
         newest = await self._newest(lease)
@@ -138,7 +138,7 @@ class Redemption:
     async def _end(
         self, connection: ProviderConnection, lease: HeldLease, fresh: TokenSet | None, error: OidcError, end: EndLogin
     ) -> None:
-        """End a login that the provider has ended, or whose tokens are another login's; revoke the tokens that it just gave."""
+        """End a login that the provider has ended, or that got tokens of another login; revoke the new tokens."""
         handle = handle_of(lease.base.key)
         await connection.sessions.events.emit("login.failed", handle=handle, reason=f"refresh_{error.reason}")
         newest = await self._newest(lease)
@@ -151,15 +151,15 @@ class Redemption:
         return found if found is not None and found.tokens.family == lease.family else None
 
     async def _save(self, lease: HeldLease, new: TokenSet, *, used: bool, release: bool) -> HeldTokens | None:
-        """Store tokens and return what is stored then, or None when newer ones are there. `release` gives the lease back as well.
+        """Store tokens and return the session, or None if newer ones are stored. `release` also gives the lease back.
 
-        Tried for a minute: the old refresh token is spent, so giving up costs the user a login.
+        Retried for a minute: the old refresh token is spent, so otherwise the user must log in again.
         """
 
         def renewed(newest: TokenSet) -> TokenSet | None:
             if newest.family != lease.family or newest.term > lease.term:
                 return None
-            # A lease that was taken over stays its new holder's, who will store something newer still.
+            # Keep a lease that another holder has taken over; that holder will store newer tokens.
             held = newest.lease
             return msgspec.structs.replace(new, lease=freed(held) if release and held.holder == lease.holder else held)
 
@@ -178,12 +178,12 @@ class Redemption:
 
 
 def _with_refresh_token(old: TokenSet, refresh_token: str | None, lease: HeldLease) -> TokenSet:
-    """Return the tokens that there are, with the refresh token of a response."""
+    """Return the current tokens with the refresh token of a response."""
     return msgspec.structs.replace(
         old,
         refresh_token=refresh_token or old.refresh_token,
         family=lease.family,
         term=lease.term,
-        # Of the login's own ID token, which a refreshed one may replace.
+        # The nonce of the login's own ID token, which a refreshed one may replace.
         nonce=nonce_digest(old),
     )

@@ -28,11 +28,11 @@ Judge: TypeAlias = Callable[[TokenSet], bool]
 _FIRST_POLL_SECONDS: Final = 0.05
 _LAST_POLL_SECONDS: Final = 0.25
 _ENOUGH_SECONDS: Final = 300.0
-"""No holder of a lease takes longer than this; a watch that does has met something that is not ours."""
+"""The longest time of a lease holder; a longer wait means a foreign or broken lease."""
 
 
 class TokenRefresh:
-    """The one way in which tokens are refreshed."""
+    """Refreshes the tokens of one session at a time."""
 
     def __init__(self, relying_parties: RelyingParties, notes: DueNotes | None = None) -> None:
         self._rps = relying_parties
@@ -42,24 +42,24 @@ class TokenRefresh:
         self._redemption = Redemption(self.store, self.revocation)
         self._redeeming: SingleFlight[HeldTokens | None] = SingleFlight()
         self.lease_seconds = relying_parties.config.http_timeout_seconds + 2
-        """A holder that is silent for so long counts as dead. Longer than a call to the provider may take: were the holder only
-        standing still, its call has come to an end, too."""
+        """A holder without a beat for so long counts as dead. Longer than the timeout of a call to the provider:
+        even a frozen holder's call has ended by then."""
 
     async def renew(
         self, key: str, identity: Identity | None, *, is_new: Judge, is_usable: Judge, end: EndLogin, used: bool = True
     ) -> HeldTokens:
         """Return the session with new tokens: another caller's when there are any, else those of a redemption.
 
-        While another caller redeems, tokens that are still usable are returned at once; without a refresh token those that there
-        are. Raises what `Redemption.redeem` raises.
+        While another caller redeems, tokens that are still valid are returned at once; without a refresh token the current ones.
+        Raises what `Redemption.redeem` raises.
         """
         watch, pause, deadline = LeaseWatch(self.lease_seconds), _FIRST_POLL_SECONDS, monotonic() + _ENOUGH_SECONDS
         first: TokenSet | None = None
         while monotonic() < deadline:
-            # From the store: the caller may have loaded the session before another one refreshed it.
+            # Read the store: another caller may have refreshed the session since it was loaded.
             held = await self.store.load_for(key, identity)
             first = held.tokens if first is None else first
-            # What was fetched while we watched is new, also when the clock of who fetched it says something else than ours.
+            # Tokens stored while we waited are new, even if the other node's clock differs.
             if is_another(held.tokens, first) or is_new(held.tokens) or held.tokens.refresh_token is None:
                 return held
             if watch.may_take(held.tokens.lease):
@@ -74,16 +74,16 @@ class TokenRefresh:
         raise TokenExchangeError("refresh_in_progress")
 
     async def end(self, held: HeldTokens) -> None:
-        """End the session of a login that the provider has ended, when no request is there to do it."""
+        """End the session of a login that the provider has ended, outside of its requests."""
         for ended in await self._rps.sessions.store.delete(held.key):
             await self._rps.sessions.events.emit("session.destroyed", handle=handle_of(ended), identity=held.identity)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the redemptions that are under way, `seconds` at most."""
+        """Wait for running redemptions, at most `seconds`."""
         await self._redeeming.drain(seconds)
 
     async def _redeem(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        # A task of its own, for batches too: what the provider has redeemed is stored, even when the caller stops waiting for it.
+        # In a separate task, for batches too: redeemed tokens are stored even if the caller stops waiting.
         return await self._redeeming.run(object(), lambda: self._redeem_under_lease(held, used=used, end=end))
 
     async def _redeem_under_lease(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
@@ -102,5 +102,5 @@ class TokenRefresh:
 
 
 def is_another(newest: TokenSet, first: TokenSet) -> bool:
-    """Whether another caller has fetched an access token since; before its ID token is judged, only the refresh token is new."""
+    """Whether another caller has stored a new access token; until its ID token is validated, only the refresh token is new."""
     return newest.term != first.term and (newest.access_token, newest.expires_at) != (first.access_token, first.expires_at)

@@ -1,4 +1,4 @@
-"""Decides whether the ID token of a refresh is of the same login as the first one (OpenID Connect Core 12.2); stores nothing."""
+"""Checks that the ID token of a refresh belongs to the same login as the first one (OpenID Connect Core 12.2)."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -30,13 +30,13 @@ _UNREADABLE: Final = frozenset({"encrypted", "token_form", "token_json", "token_
 async def check_refreshed_id_token(
     token: str, expected: ExpectedIdToken, keys: KeyCache, *, login: Identity, old: TokenSet
 ) -> str | None:
-    """Return None when `token` may replace the ID token that we have, or the reason why it must not be kept.
+    """Return None if `token` may replace the current ID token, or the reason why it must not be kept.
 
-    The login is the same when issuer, subject, audience and `azp` are, and `nonce` where it is given. Then a token that is merely
-    not of this moment is no reason to end it: our own clock may be the wrong one. Nor is one whose `auth_time` has moved, which
-    must not happen (Core 12.2): some providers write the user's last login there, which may have been in another browser.
+    The login is the same if issuer, subject, audience and `azp` are equal, and `nonce` if present. Then a token with wrong times
+    does not end the login: our own clock may be wrong. Nor does a changed `auth_time`, which Core 12.2 forbids: some providers
+    write the user's last login there, which may have been in another browser.
 
-    Raises `IdTokenError` when it is not the same login or not genuine, `DiscoveryError` when that cannot be judged now.
+    Raises `IdTokenError` for another login or an invalid token, `DiscoveryError` when the keys are unavailable.
     """
     stale = None
     try:
@@ -70,7 +70,7 @@ def nonce_digest(tokens: TokenSet) -> str | None:
 
 
 def _check_nonce(claims: dict[str, Any], first: str | None) -> None:
-    # It should have none; one that it has must be the login's (Core 12.2).
+    # It should have no nonce; if it has one, it must be that of the login (Core 12.2).
     nonce = _text(claims.get("nonce"))
     if nonce is None or first is None:
         return
@@ -92,7 +92,7 @@ def _audience(claims: dict[str, Any]) -> set[str]:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """Read the claims of a token that was verified, or is about to be."""
+    """Read the claims of a token without verifying it; the caller does that."""
     try:
         payload = token.split(".")[1]
         return parse_object(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

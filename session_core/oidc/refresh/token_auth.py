@@ -50,7 +50,7 @@ class TokenAuth(httpx2.Auth):
             yield request
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Refuse: a token may have to be fetched first, which takes an event loop."""
+        """Refuse: fetching a token needs an event loop."""
         del request
         msg = "use httpx2.AsyncClient"
         raise RuntimeError(msg)

@@ -1,4 +1,4 @@
-"""What every answer under /auth has in common: headers that none may lack, cookies that also an error sets."""
+"""Headers that every response under /auth has, and cookies that error responses set too."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _COOKIES_KEY: Final = "session_core.oidc.cookies"
 
 
 def with_auth_headers(scope: Scope, send: Send) -> Send:
-    """Return a `send` that adds to the answer, errors included, what none under /auth may lack, and the queued cookies."""
+    """Return a `send` that adds the common headers and the queued cookies to every response, errors included."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             given: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
             if not any(name.lower() == b"cache-control" for name, _ in given):
                 given.append((b"cache-control", b"no-store"))
-            # The address of a callback holds a code: it must not be told to the next page.
+            # The URL of a callback contains a code, which the next page must not get as its referrer.
             given = [(name, value) for name, value in given if name.lower() != b"referrer-policy"]
             given.append((b"referrer-policy", b"no-referrer"))
             given += [(b"set-cookie", value) for value in queued_cookies(scope)]
@@ -31,6 +31,6 @@ def with_auth_headers(scope: Scope, send: Send) -> Send:
 
 
 def queued_cookies(scope: Scope) -> list[bytes]:
-    """Return the Set-Cookie values that the answer to this request will carry; append to it."""
+    """Return the list of Set-Cookie values for the response to this request; append to it."""
     queued: list[bytes] = scope.setdefault(_COOKIES_KEY, [])
     return queued

@@ -1,4 +1,4 @@
-"""Reads the form body of a request that any client may send: bounded, of one content type; independent of parameters."""
+"""Reads a form body from an untrusted client: bounded, one content type. Does not parse parameters."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ("read_form_body",)
 
 
 async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int) -> bytes:
-    """Return the body, as encoded.
+    """Return the encoded body.
 
-    Raises `error` for another content type, for a larger body, which is read no further, and for a client that leaves.
+    Raises `error` for another content type, a body over the limit (the rest is not read) and a disconnected client.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/x-www-form-urlencoded":

@@ -1,8 +1,8 @@
-"""Leads the browser from a form of ours to another site by a page, not by a redirect.
+"""Sends the browser from a form of ours to another site by a page instead of a redirect.
 
 Browsers apply `form-action` of the page that holds a form to every redirect after it (CSP Level 3, 6.4.1). A provider may
-redirect on to sites that no list can name: brokers, federated logout. A page of ours ends the chain of redirects; what it
-leads to is a new navigation.
+redirect to further, unknown sites: brokers, federated logout. A page of ours ends the chain of redirects and starts a new
+navigation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PAGE: Final = """<!doctype html>
 _SCRIPT: Final = "document.forms[0].submit()"
 _SCRIPT_HASH: Final = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY: Final = f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'; frame-ancestors 'none'"
-"""Without `form-action`, which would also judge where the provider redirects to after the form."""
+"""Without `form-action`, which would also apply to redirects of the provider after the form."""
 _FORM: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>One moment</title></head>
 <body><main><form method="post" action="{action}">{fields}<button>Continue</button></form></main>
@@ -34,14 +34,14 @@ _FORM: Final = """<!doctype html>
 
 
 def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> Response:
-    """Return a response that leads to `url`: a page that navigates there at once, or a redirect (303)."""
+    """Return a response that sends the browser to `url`: a page that navigates at once, or a redirect (303)."""
     if not by_page:
         return Redirect(url, status_code=_SEE_OTHER, headers=headers)
     return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=HTML, headers=headers)
 
 
 def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str] | None = None) -> Response:
-    """Return a page that posts `fields` to `action` at once, or by its button where there are no scripts."""
+    """Return a page that posts `fields` to `action` at once, or by its button without scripts."""
     inputs = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items())
     page = _FORM.format(action=escape(action), fields=inputs, script=_SCRIPT)
     given = {**(headers or {}), "content-security-policy": _POLICY}

@@ -1,4 +1,4 @@
-"""Counts logins, callbacks and logout messages of one client address, while the request asks for something else."""
+"""Limits logins, callbacks and logout messages per client address, concurrently with another call of the request."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 async def limited(
     request: WebRequest, relying_parties: RelyingParties, what: str, ask: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:
-    """Return what `ask` returns, if the client may do this now: both are asked at once, so the count costs no time of its own.
+    """Return the result of `ask` if the client is within its limit; both run concurrently, so counting adds no delay.
 
-    Raises `TooManyRequestsError`, whatever `ask` does; without asking anything once this process knows that the limit is reached.
+    Raises `TooManyRequestsError`, whatever `ask` does; makes no call if this process knows that the limit is reached.
     """
     if not relying_parties.config.requests_per_minute:
         return await ask()

@@ -1,4 +1,4 @@
-"""The addresses of a login: turns requests into the relying party's verbs and their results into answers."""
+"""The HTTP routes of a login: calls the relying party and turns its results into responses."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -54,7 +54,7 @@ _MAX_BODY: Final = 16_384
 
 
 def login_routes(relying_parties: RelyingParties) -> list[Route]:
-    """Return the routes that these providers need: plain addresses for the one named `default`, others by their id."""
+    """Return the routes for these providers: without an id for the one named `default`, with the id for others."""
     providers = [party.provider for party in relying_parties]
     named = any(provider.id != DEFAULT_ID for provider in providers)
     plain = any(provider.id == DEFAULT_ID for provider in providers)
@@ -71,7 +71,12 @@ def login_routes(relying_parties: RelyingParties) -> list[Route]:
         if posts:
             routes.append(
                 Route(
-                    "POST", "/callback", posted_callback, "Take the provider's form", by_provider=by_provider, status=_SEE_OTHER
+                    "POST",
+                    "/callback",
+                    posted_callback,
+                    "Receive the provider's form",
+                    by_provider=by_provider,
+                    status=_SEE_OTHER,
                 )
             )
             routes.append(Route("GET", "/continue", continue_login, by_provider=by_provider, **_FINISH))
@@ -93,10 +98,9 @@ async def login(request: WebRequest, relying_parties: RelyingParties, provider_i
 
 
 async def initiated_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
-    """Take a login that another site initiates by POST (OpenID Connect Core 4): `iss`, `login_hint`, `target_link_uri`.
+    """Accept a login that another site initiates by POST (OpenID Connect Core 4): `iss`, `login_hint`, `target_link_uri`.
 
-    Only sends the browser on to `GET /auth/login`. This request is cross-site and comes without the cookies that say how many
-    logins are open already, so it must not open one.
+    Only redirects to `GET /auth/login`. This request is cross-site and has no cookies of open logins, so it must not start one.
     """
     del provider_id
     try:
@@ -111,25 +115,25 @@ async def initiated_login(request: WebRequest, relying_parties: RelyingParties, 
 
 
 async def callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
-    """Take the provider's answer; on success a new session and back to `next`, else an error and nothing changed."""
+    """Receive the provider's response. On success: a new session id and a redirect to `next`; else an error and no change."""
     return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=False)
 
 
 async def posted_callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
-    """Take the provider's answer as a form (OAuth 2.0 Form Post Response Mode) and go on by GET, with the browser's session."""
+    """Receive the provider's response as a form (OAuth 2.0 Form Post Response Mode) and continue by GET with the session."""
     path = "/auth/continue" if provider_id is None else f"/auth/continue/{provider_id}"
     return await _put_aside(request, relying_parties, _party(relying_parties, provider_id), path)
 
 
 async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
-    """Finish a login whose answer was posted."""
+    """Finish a login whose response was posted."""
     return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=True)
 
 
 async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: str | None) -> Response:
     headers, query = request.scope["headers"], request.scope["query_string"]
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
-    # Prefetchers, images and frames follow links too; a login that the user does not see would only fill the cookie jar.
+    # Prefetchers, images and frames follow links too; a login that the user does not see would only add cookies.
     if not is_user_navigation(headers):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError
@@ -153,7 +157,7 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
         revoked = await session.was_revoked()
         url, cookies = await party.start_login(asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked)
     except OidcError as error:
-        if asked is not None and asked.prompt == "none":  # a silent login leads to the page in any case
+        if asked is not None and asked.prompt == "none":  # a silent login always leads to its page
             await events.emit("login.silent_failed", reason=error.reason)
             return Redirect(return_to_of(asked, base), status_code=_SEE_OTHER)
         await events.emit("login.failed", reason=error.reason)
@@ -166,13 +170,13 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
 
 
 async def _moment_and_session(request: WebRequest, relying_parties: RelyingParties) -> tuple[Moment, SessionHandle[Any]]:
-    """Return when this is in the store's order, and the session: asked of the store at once."""
+    """Return the time in the store's order and the session, read concurrently."""
     moment, session = await asyncio.gather(relying_parties.sessions.moment(), request.session())
     return moment, session
 
 
 def _id_token_hint(session: SessionHandle[Any], relying_parties: RelyingParties, party: RelyingParty) -> str | None:
-    """Return the ID token of this browser's login at this provider: some providers need it with `prompt=none`."""
+    """Return the ID token of the current login at this provider; some providers need it with `prompt=none`."""
     tokens = relying_parties.vault.open(session.vault, session.identity)
     if session.identity is None or tokens is None or not party.provider.is_issuer(session.identity.issuer):
         return None
@@ -198,7 +202,7 @@ async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party
 async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Redirect:
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
-    if is_speculative(headers):  # it would use the code up before the user gets here
+    if is_speculative(headers):  # it would use up the code before the user does
         await events.emit("request.cross_site", reason="callback_prefetch")
         raise CrossSiteRequestError
     handle: str | None = None
@@ -232,20 +236,20 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
 
 
 async def _receive(session: SessionHandle[Any], receiving: Coroutine[Any, Any, Callback]) -> tuple[Callback, bool]:
-    """Use the login up, and look whether the browser's session was ended from elsewhere: in one round trip to the store."""
+    """Claim the login and check whether the browser's session was revoked, in one round trip to the store."""
     received, revoked = asyncio.ensure_future(receiving), asyncio.ensure_future(session.was_revoked())
     await together(received, revoked)
     return received.result(), revoked.result()
 
 
 def _refuse_revoked(received: Callback, *, revoked: bool) -> None:
-    """Refuse a login of a browser whose session was ended from elsewhere after it began: the provider's proof may be older."""
+    """Refuse a login if the browser's session was revoked after the login began: the authentication may be older."""
     if revoked and not received.transaction.reauthenticate:
         raise AuthorizationResponseError("reauthentication_required")
 
 
 async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:
-    """Make a checked login the browser's session, under a new id."""
+    """Log the validated user in, under a new session id."""
     hook = party.config.on_login
     result = await hook(finished.identity, finished.claims, session) if hook else None
     decided = result if isinstance(result, LoginOptions) else LoginOptions(change=result)
@@ -261,7 +265,7 @@ async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: Fin
             persistent=chosen.persistent if decided.persistent is None else decided.persistent,
         )
     except SessionGoneError:
-        # The provider ended this very login while it was under way; not a 401, which would send the browser to log in.
+        # The provider ended this login while it was in progress. Not a 401, which would redirect to the login again.
         raise AuthorizationResponseError("ended_by_provider") from None
     if party.connection.notes is not None and session.key is not None:
         until = session.absolute_expires_at or 0
@@ -289,7 +293,7 @@ def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptio
 
 
 def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty:
-    # Each provider has one address; the one named `default` has the plain one.
+    # Each provider has one address; that of `default` has no id.
     if provider_id == DEFAULT_ID:
         raise NoSuchProviderError
     return party_at(relying_parties, provider_id or DEFAULT_ID)

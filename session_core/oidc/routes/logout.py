@@ -1,4 +1,4 @@
-"""The addresses of a logout, here and from the provider: turns requests into verbs and their results into answers."""
+"""The HTTP routes of a logout, by the user and by the provider."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -29,12 +29,12 @@ _BAD_REQUEST: Final = 400
 _NOT_ALLOWED: Final = 405
 _MAX_BODY: Final = 81_920
 _CLEAR: Final = '"cache", "storage"'
-"""What a browser forgets at a logout: pages kept for Back, and what scripts stored of the user. Not "cookies": that would take
-the login transactions of other tabs, and cookies of sibling hosts, along; the session cookie is deleted by name."""
+"""The `Clear-Site-Data` of a logout: cached pages and script storage. Not "cookies": that would also delete login transactions of
+other tabs and cookies of sibling hosts; the session cookie is deleted by name."""
 
 
 def logout_routes(relying_parties: RelyingParties) -> list[Route]:
-    """Return the routes that these providers need: plain addresses, and of a provider with an id its own beside them."""
+    """Return the routes for these providers: without an id, and for a provider with an id also with it."""
     routes = [Route("POST", "/logout", logout, summary="Log out", status=_SEE_OTHER, session=True)]
     named = any(party.provider.id != DEFAULT_ID for party in relying_parties)
     for by_provider, of in ((False, ""), (True, " of a provider")) if named else ((False, ""),):
@@ -49,15 +49,15 @@ def logout_routes(relying_parties: RelyingParties) -> list[Route]:
 async def logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0).
 
-    A program that accepts JSON and no page gets `{"logout_url"}`, null where the provider has no logout: a `fetch` would
-    follow a redirect without showing the provider's page. Where the ID token is too long for an address, `logout_form` is what to
-    post in its place, `{"action", "fields"}`.
+    A client that accepts JSON and no HTML gets `{"logout_url"}`, null if the provider has no logout: `fetch` would follow a
+    redirect without showing the provider's page. If the ID token is too long for a URL, `logout_form` is the form to post
+    instead, `{"action", "fields"}`.
     """
     del provider_id
     session = await request.session()
     identity, handle, base = session.identity, session.handle, relying_parties.base.at(request.scope)
     tokens = relying_parties.vault.open(session.vault, identity)
-    # First, and whatever the provider does: a logout must not depend on the provider.
+    # First: a logout must not depend on the provider.
     await session.destroy()
     end = None
     if identity is not None:
@@ -81,12 +81,12 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
 
 
 async def backchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """Take a logout token from a provider (Back-Channel Logout 1.0, 2.5 and 2.8). No cookie is read or set."""
+    """Receive a logout token from a provider (Back-Channel Logout 1.0, 2.5 and 2.8). Reads and sets no cookie."""
     return await _by_token(request, relying_parties, _party(relying_parties, provider_id))
 
 
 async def backchannel_logout_by_get(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """Refuse; a route of its own only so that this answer, too, says no-store."""
+    """Answer 405; a separate route so that this response has `no-store` as well."""
     del request, relying_parties, provider_id
     return Response(status_code=_NOT_ALLOWED, headers={"allow": "POST"})
 
@@ -94,7 +94,7 @@ async def backchannel_logout_by_get(request: WebRequest, relying_parties: Relyin
 async def frontchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """End the session of `iss` and `sid` (Front-Channel Logout 1.0, 3), from an invisible frame on a page of the provider.
 
-    The frame is cross-site, so no cookie comes with it: the session is found by what the provider says.
+    The frame is cross-site and has no cookie: the session is found by the parameters.
     """
     return await _by_frame(request, relying_parties, _party(relying_parties, provider_id))
 
@@ -136,7 +136,7 @@ async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party:
 
 
 async def _logout_token(request: WebRequest) -> str:
-    """Read the one parameter of a back-channel logout request, bounded. Raises `LogoutTokenError`."""
+    """Read the only parameter of a back-channel logout request, bounded. Raises `LogoutTokenError`."""
     body = await read_form_body(request, LogoutTokenError, max_bytes=_MAX_BODY)
     token = single_params(body, LogoutTokenError, max_bytes=_MAX_BODY).get("logout_token")
     if not token:

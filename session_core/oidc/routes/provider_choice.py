@@ -1,4 +1,4 @@
-"""Decides at which provider a login happens, and asks the user where nothing says so; starts no login."""
+"""Selects the provider of a login, or lets the user choose. Starts no login."""
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
@@ -32,10 +32,9 @@ _PAGE: Final = """<!doctype html>
 
 
 def chosen_party(relying_parties: RelyingParties, asked: LoginRequest, path_id: str | None = None) -> RelyingParty | None:
-    """Return whom the request names, by the address, `provider` or `iss`; None when it names none.
+    """Return the relying party that the request names by path, `provider` or `iss`; None without a name.
 
-    Raises `AuthorizationResponseError` for a name that is none of ours, and for two that differ: nothing of a message from
-    outside ever adds a provider.
+    Raises `AuthorizationResponseError` for an unknown name, and for two that differ: a request can never add a provider.
     """
     found: set[str] = set()
     for provider_id in (path_id, asked.provider):
@@ -54,14 +53,14 @@ def chosen_party(relying_parties: RelyingParties, asked: LoginRequest, path_id: 
 
 
 def usual_party(relying_parties: RelyingParties, identity: Identity | None) -> RelyingParty | None:
-    """Return the provider of a login that names none: the only one, or that of the current login."""
+    """Return the provider of a login without a name: the only one, or that of the current session."""
     if len(relying_parties) == 1:
         return relying_parties.first
     return relying_parties.by_issuer(identity.issuer) if identity is not None else None
 
 
 def choice_response(request: WebRequest, relying_parties: RelyingParties, params: Mapping[str, str]) -> Response:
-    """Return the choice: a page of links for a person, a list for a program. `params`: what the login was asked with."""
+    """Return the choice of providers: a page of links for a browser, a JSON list for a program. `params`: those of the login."""
     base = relying_parties.base.at(request.scope)
     choices = [
         ProviderChoice(party.provider.id, party.provider.title or party.provider.id, base.of(_address(party, params)))

@@ -1,4 +1,4 @@
-"""The address at which a scheduler has tokens refreshed; for programs that hold the key, not for browsers."""
+"""The route by which a scheduler refreshes tokens; for programs with the key, not for browsers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TOO_MANY: Final = 429
 
 
 def batch_route(batch: RefreshBatch, sessions: SessionManager, key: str) -> HTTPRouteHandler:
-    """Return `POST /auth/refresh-tokens`. `key` is what the Authorization header must bear (RFC 6750 2.1)."""
+    """Return `POST /auth/refresh-tokens`. `key` is the bearer token that the Authorization header must have (RFC 6750 2.1)."""
     running = False
 
-    # No cookie is read, so none can be abused: the request may come from anywhere.
+    # No cookie is read, so cross-site requests are harmless.
     @post(
         "/auth/refresh-tokens",
         status_code=200,
@@ -34,7 +34,7 @@ def batch_route(batch: RefreshBatch, sessions: SessionManager, key: str) -> HTTP
         summary="Refresh the tokens that are due",
     )
     async def refresh_tokens(request: Request[Any, Any, Any]) -> Response[Any]:
-        """Refresh the tokens of the sessions that are due, and say how many. One run in ten seconds, over all processes."""
+        """Refresh the tokens of the sessions that are due and return the counts. One run in ten seconds, over all processes."""
         nonlocal running
         if not _bears(request.headers.get("authorization", ""), key):
             await sessions.events.emit("access.denied", reason="refresh_tokens_key")
@@ -51,7 +51,7 @@ def batch_route(batch: RefreshBatch, sessions: SessionManager, key: str) -> HTTP
 
 
 def _bears(header: str, key: str) -> bool:
-    """Whether the header bears the key; compared in constant time."""
+    """Whether the header has the key; compared in constant time."""
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), key.encode())
 

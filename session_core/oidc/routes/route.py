@@ -1,4 +1,4 @@
-"""One route of the relying party, for every framework: where it is and what answers it."""
+"""One route of the relying party, for every framework: path and handler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ("Endpoint", "NoSuchProviderError", "Route", "party_at")
 
 Endpoint: TypeAlias = "Callable[[WebRequest, RelyingParties, str | None], Awaitable[Response]]"
-"""Called with the request, the relying parties and the provider's id in the path, where the route has one."""
+"""Called with the request, the relying parties and the provider's id from the path, if the route has one."""
 
 
 class NoSuchProviderError(Exception):
@@ -21,16 +21,16 @@ class NoSuchProviderError(Exception):
 
 
 class Route(NamedTuple):
-    """`path` is below `/auth`; with `by_provider` the id of a provider follows it."""
+    """`path` is below `/auth`; with `by_provider` a provider's id is appended."""
 
     method: Literal["GET", "POST"]
     path: str
     endpoint: Endpoint
     summary: str = ""
-    """For the schema; a route without one is left out of it."""
+    """The summary in the OpenAPI schema; a route without one is not in the schema."""
     status: int = 200
     session: bool = False
-    """Whether it uses the session. The others read no cookie, so any site may send their requests."""
+    """Whether it uses the session. Other routes read no cookie, so cross-site requests are accepted."""
     by_provider: bool = False
 
 

@@ -1,4 +1,4 @@
-"""The addresses under /auth as Litestar's routes; decides nothing."""
+"""The routes under /auth for Litestar."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class AuthHeaders(ASGIMiddleware):
     scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass on with a wrapped send."""
-        open_request_time()  # a logout of the provider's takes several store calls, and no session
+        """Call the application with a wrapped `send`."""
+        open_request_time()  # a logout by the provider makes several store calls, but loads no session
         await next_app(scope, receive, with_auth_headers(scope, send))
 
 
@@ -48,14 +48,14 @@ def oidc_router(relying_parties: RelyingParties, application: SessionApplication
         path="/auth",
         route_handlers=[litestar_handler(route, relying_parties, application) for route in routes],
         middleware=[AuthHeaders()],
-        # The way to a login is open, whatever guards the application has on all its routes.
+        # Login routes are public, even if the application has guards on all routes.
         opt={"exclude_from_auth": True},
         tags=["login"],
     )
 
 
 def litestar_handler(route: Route, relying_parties: RelyingParties, application: SessionApplication[Any]) -> HTTPRouteHandler:
-    """Return a route of the relying party as Litestar's."""
+    """Return a Litestar handler for a route of the relying party."""
 
     async def answer(request: Request[Any, Any, Any], provider_id: str | None) -> LitestarResponse[Any]:
         web_request = application.web_request(request.scope, request.receive)
@@ -78,7 +78,7 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
         f"{route.path}/{{provider_id:str}}" if route.by_provider else route.path,
         http_method=route.method,
         status_code=route.status,
-        # Without the session no cookie is read, so none can be abused: the request may come from anywhere.
+        # Without the session no cookie is read, so cross-site requests are harmless.
         opt={"session": True} if route.session else {"session": False, "cross_site": route.method == "POST"},
         summary=route.summary or None,
         include_in_schema=bool(route.summary),

@@ -1,4 +1,4 @@
-"""The address by which a single-page application learns who is logged in, and for how long; asking extends nothing."""
+"""The route by which a single-page application reads who is logged in, and for how long, without extending the session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def session_routes() -> list[Route]:
 
 
 async def session_state(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """Return the user and the whole seconds that are left, or 401 as a problem: never a redirect. It is no use of the session.
+    """Return the user and the remaining seconds, or 401 as a problem, never a redirect. Does not count as use of the session.
 
     A user whom guards would refuse (`SessionConfig.is_active`, `load_user`) counts as logged out.
     """

@@ -1,9 +1,8 @@
-"""Remembers, in the session store, which sessions' access tokens expire when; refreshes nothing.
+"""Records in the session store when the access tokens of sessions expire; refreshes nothing.
 
 A note is a small record whose index value is a digest of the minute in which the token expires. So the sessions that are due in a
-minute are found by one index, whatever the number of sessions. A note opens nothing, names no token, and expires by itself. It
-may be missing (a process was killed) or out of date (the session has ended, or has newer tokens): its reader looks at
-the session.
+minute are found by one index, whatever the number of sessions. A note contains no token and no id, and expires by itself. It may
+be missing (a process was killed) or out of date (the session has ended, or has newer tokens): the reader checks the session.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ __all__ = ("DueNote", "DueNotes", "grant_digest")
 
 MINUTE_MS: Final = 60_000
 _SHARDS: Final = 4
-"""Parts of a minute: a store may have to rewrite a whole index for each member of it."""
+"""Indexes per minute: some stores rewrite a whole index for each new member."""
 _KEPT_MS: Final = 24 * 3_600_000
-"""How long after its minute a note waits for a run."""
+"""How long a note is kept after its minute."""
 _OVERLAP_MINUTES: Final = 10
-"""Minutes that are looked at again: a node whose clock is behind notes sessions in minutes that others are done with."""
+"""Minutes that are read again: a node whose clock is behind may add notes to minutes that are already done."""
 _PROGRESS_MS: Final = 30 * 24 * 3_600_000
 _UNKNOWN_MINUTES: Final = 60
 
@@ -55,7 +54,7 @@ class DueNote(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DueNotes:
-    """The notes of one application. Only `due` and `progress` raise `StoreUnavailableError`: a login must not fail by a note."""
+    """The notes of one application. Only `due` and `progress` raise `StoreUnavailableError`: a note must not fail a login."""
 
     def __init__(self, store: SessionStore, clock: Clock) -> None:
         self._store = store
@@ -63,7 +62,7 @@ class DueNotes:
         self._begun = False
 
     async def add(self, key: str, identity: Identity, tokens: TokenSet, *, absolute_expires_at: int) -> None:
-        """Note a session, unless it cannot be refreshed or never says when it is due."""
+        """Add a note, unless the session cannot be refreshed or has no expiry."""
         if tokens.refresh_token is None or tokens.expires_at is None:
             return
         note = DueNote(key, identity.user_key, tokens.expires_at, grant_digest(tokens))
@@ -73,16 +72,16 @@ class DueNotes:
             await self._begin()
             await self._store.create(_note_key(note), Entry(data, until, op_session=_index(note.minute, _shard(key))))
         except (StoreUnavailableError, SessionConflictError):
-            return  # the first has told the log; the second: it is there already
+            return  # the first was logged; the second means that the note exists
 
     async def move(self, before: HeldTokens, after: HeldTokens) -> None:
-        """Note a session whose tokens were refreshed in its new minute."""
+        """Move the note of a session whose tokens were refreshed to its new minute."""
         await self.add(after.key, after.identity, after.tokens, absolute_expires_at=after.record.absolute_expires_at)
         if before.tokens.expires_at is not None and before.tokens.expires_at != after.tokens.expires_at:
             await self.drop(DueNote(before.key, before.identity.user_key, before.tokens.expires_at, ""))
 
     async def drop(self, note: DueNote) -> None:
-        """Remove a note that has done its work."""
+        """Remove a note that is no longer needed."""
         try:
             await self._store.delete(_note_key(note))
         except StoreUnavailableError:
@@ -98,7 +97,7 @@ class DueNotes:
         return list(found.values())
 
     async def minutes(self, until: int) -> AsyncIterator[int]:
-        """Iterate over the minutes that a run must look at, up to `until` (Unix milliseconds)."""
+        """Iterate over the minutes that a run must read, up to `until` (Unix milliseconds)."""
         now = self._clock.now() // MINUTE_MS
         done = await self._progress()
         first = now - _UNKNOWN_MINUTES if done is None else done - _OVERLAP_MINUTES
@@ -115,10 +114,10 @@ class DueNotes:
             else:
                 await self._store.replace(_PROGRESS_KEY, self._progress_entry(done), version=stored.version)
         except (SessionConflictError, SessionGoneError):
-            return  # another run has said how far it came; what it says too much of is looked at again
+            return  # another run has stored its progress; skipped minutes are read again
 
     async def _begin(self) -> None:
-        """Say, once, that there is nothing before now."""
+        """Store, once, that there are no notes before now."""
         if not self._begun:
             with suppress(SessionConflictError):
                 await self._store.create(_PROGRESS_KEY, self._progress_entry(self._clock.now() // MINUTE_MS))
@@ -133,7 +132,7 @@ class DueNotes:
 
 
 def grant_digest(tokens: TokenSet) -> str:
-    """Return what a note says of a refresh token: enough to know it again, nothing to use it."""
+    """Return a digest of a refresh token, to recognize it."""
     return note_digest("due-grant", tokens.refresh_token or "")[:16]
 
 
@@ -146,7 +145,7 @@ def _shard(key: str) -> int:
 
 
 def _note_key(note: DueNote) -> str:
-    """The form of a session key, of what is no session id: no cookie leads to it. The tag is the session's."""
+    """A key in the form of a session key, but not derived from an id, so that no cookie can open it. The tag is the session's."""
     return note_digest("due-note", note.key, str(note.due)) + note.key[DIGEST_CHARS:]
 
 

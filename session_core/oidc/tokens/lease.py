@@ -1,8 +1,8 @@
 """Lets one process at a time redeem the refresh token of a session; independent of providers.
 
-The lease lies in the session itself, beside the token it is for, and is taken, renewed and given back by compare-and-swap. It
-holds no time of day. A live holder increments it; a waiter measures on a clock of its own for how long the count
-has stood still. So it does not matter how far the clocks of two machines are apart, nor that a process was restarted.
+The lease is stored in the session beside the token, and is taken, renewed and given back by compare-and-swap. It contains no
+time. A live holder increments it; a waiter measures with its own clock how long the count has not changed. So clock differences
+between machines and restarts of processes do not matter.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ("HeldLease", "LeaseWatch", "take_lease")
 
 _BEATS: Final = 4
-"""Renewals within the time after which a silent holder counts as dead."""
+"""Renewals within the time after which a holder counts as dead."""
 
 
 class LeaseWatch:
-    """Watches another holder's lease until it is free, or its holder has been silent for `seconds`."""
+    """Watches another holder's lease until it is free, or was not renewed for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -48,7 +48,7 @@ class LeaseWatch:
 
 
 class HeldLease:
-    """A lease of ours. `base` is the session as we last wrote or saw it."""
+    """A lease that we hold. `base` is the session as last written or read here."""
 
     def __init__(self, store: SessionTokens, base: HeldTokens, *, seconds: float, since: float) -> None:
         self._store = store
@@ -64,9 +64,9 @@ class HeldLease:
         return tokens.family == self.family and tokens.lease.holder == self.holder
 
     async def confirm(self) -> bool:
-        """Whether the lease is ours, surely and for as long as a call to the provider takes.
+        """Whether we hold the lease for as long as a call to the provider takes.
 
-        Asks the store when the last renewal is not from just now: between two of our steps the machine may have stood still.
+        Reads the store unless the lease was just renewed: the machine may have been suspended between two steps.
         """
         if monotonic() - self._renewed_at < self._seconds / _BEATS:
             return True
@@ -86,7 +86,7 @@ class HeldLease:
                 await beating
 
     async def release(self) -> None:
-        """Give the lease back, so that the next one need not wait; when that fails, they wait and take it."""
+        """Give the lease back so that others need not wait; if that fails, they take it after the timeout."""
         with suppress(StoreUnavailableError, SessionGoneError, SessionConflictError):
             await self._store.change(self.base, self._freed, used=False)
 
@@ -111,7 +111,7 @@ class HeldLease:
         except SessionGoneError:
             return False
         if renewed:
-            # From before the write: those who wait may have seen it when it had hardly begun.
+            # Measured from before the write: waiters may have seen it early.
             self._renewed_at = started
         return renewed
 
@@ -122,9 +122,9 @@ class HeldLease:
 
 
 async def take_lease(store: SessionTokens, seen: HeldTokens, *, seconds: float, used: bool) -> HeldLease | None:
-    """Take the lease of a session, in the very state in which it was judged to be takeable; None when that has changed.
+    """Take the lease of a session if it is still in the state that was checked; else None.
 
-    `seconds` is how long we may be silent before others take it. Raises `SessionGoneError`, `StoreUnavailableError`.
+    `seconds` without a renewal, others may take it. Raises `SessionGoneError`, `StoreUnavailableError`.
     """
     judged = seen.tokens
     holder = secrets.token_urlsafe(9)
@@ -142,7 +142,7 @@ async def take_lease(store: SessionTokens, seen: HeldTokens, *, seconds: float, 
     try:
         taken, changed = await store.change(seen, take, used=used)
     except StoreUnavailableError:
-        # The answer is missing, not the step: a lease that no process knows to be its own would make all of them wait.
+        # Only the answer was lost: check the store, because a lease without a known holder would make all processes wait.
         found = await store.load(seen.key)
         if found is None or found.tokens.lease.holder != holder:
             raise
@@ -151,5 +151,5 @@ async def take_lease(store: SessionTokens, seen: HeldTokens, *, seconds: float, 
 
 
 def freed(lease: Lease) -> Lease:
-    """Return the lease without its holder; the term stays counted."""
+    """Return the lease without its holder; the term is kept."""
     return Lease(lease.term)

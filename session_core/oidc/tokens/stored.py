@@ -1,7 +1,7 @@
-"""Reads and writes the tokens inside stored sessions, each write "only at the version that was read"; asks no provider.
+"""Reads and writes the tokens in stored sessions by compare-and-swap. Makes no call to a provider.
 
-It writes beside the requests of the same session, in this process and in others: they change the data, this changes the
-tokens, and the second writer applies its change again on what the first one wrote.
+It writes concurrently with requests of the same session, in all processes: they change the data, this changes the tokens, and the
+second writer applies its change again to the result of the first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_ATTEMPTS: Final = 100
 
 
 class HeldTokens(msgspec.Struct, frozen=True):
-    """The tokens of one session as they lie in the store."""
+    """The tokens of one session as stored."""
 
     key: str
     version: int
@@ -41,7 +41,7 @@ class HeldTokens(msgspec.Struct, frozen=True):
 
 
 TokenChange: TypeAlias = Callable[["TokenSet"], "TokenSet | None"]
-"""Computes the new tokens from the newest ones; None for "no change". Runs again when another write came first."""
+"""Computes the new tokens from the newest ones; None for no change. Runs again if another write came first."""
 
 
 class SessionTokens:
@@ -53,7 +53,7 @@ class SessionTokens:
         self._vault = vault
 
     async def load(self, key: str) -> HeldTokens | None:
-        """Return the newest tokens of a session; None when it has ended, or there are none that we can open."""
+        """Return the newest tokens of a session; None if it has ended, or has none that can be opened."""
         stored = await self._store.load(key)
         return self.read(stored) if stored is not None else None
 
@@ -67,8 +67,8 @@ class SessionTokens:
     async def change(self, base: HeldTokens, change: TokenChange, *, used: bool) -> tuple[HeldTokens, bool]:
         """Apply `change` to the newest tokens of the session; return them, and whether they were changed.
 
-        A session that got a new id meanwhile is followed. `used` extends the idle timeout, for a request of the user; what runs
-        by itself must not keep it alive.
+        A session that got a new id meanwhile is followed. `used` extends the idle timeout, for a request of the user; background
+        work must not extend it.
 
         Raises `SessionGoneError`, or `SessionConflictError` when other processes win a hundred times in a row.
         """
@@ -91,9 +91,9 @@ class SessionTokens:
         raise SessionConflictError(msg)
 
     async def find_moved(self, lost: HeldTokens) -> HeldTokens | None:
-        """Return the session that `lost` lives on as, under a new id, or None.
+        """Return the session that continues `lost` under a new id, or None.
 
-        A regenerated session keeps its tokens. They are those of the same login when the family is, or the refresh token.
+        A regenerated session keeps its tokens. The same `family` or refresh token means the same login.
         """
         for stored in await self._store.find(SessionIndex(user=lost.identity.user_key)):
             held = self.read(stored)
@@ -111,7 +111,7 @@ class SessionTokens:
         return HeldTokens(held.key, version, expires_at, record, held.identity, tokens)
 
     def read(self, stored: StoredSession) -> HeldTokens | None:
-        """Return the tokens of a session as the store gave it, or None."""
+        """Return the tokens of a stored session, or None."""
         try:
             record = snapshot_of(stored).record
         except UndecodableError:

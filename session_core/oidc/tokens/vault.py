@@ -1,4 +1,4 @@
-"""What the provider gave us for one login, and how it lies in the session: sealed, for its owner only; fetches nothing."""
+"""The tokens of one login, sealed in the session and bound to its user. Fetches nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ("FREE", "Lease", "TokenSet", "TokenVault")
 class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which process may redeem the refresh token beside it. `holder` is random for each lease, and empty when it is free.
 
-    `term` counts the leases of one login and is never given twice: it is the fencing token. `beat` counts the renewals: a
-    process that sees it change knows that the holder lives, whatever the clocks of both say.
+    `term` counts the leases of one login and is never reused: it is the fencing token. `beat` counts the renewals: when it
+    changes, the holder is alive, independent of clocks.
     """
 
     term: int = msgspec.field(name="t", default=0)
@@ -29,7 +29,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def held(self) -> bool:
-        """Whether a process holds it, dead or alive."""
+        """Whether it has a holder, dead or alive."""
         return bool(self.holder)
 
 
@@ -38,7 +38,7 @@ FREE: Final = Lease()
 
 
 class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """The tokens of one login. `expires_at` is when the access token expires, Unix milliseconds; None: never said."""
+    """The tokens of one login. `expires_at` is when the access token expires, Unix milliseconds; None if unknown."""
 
     access_token: str = msgspec.field(name="a")
     expires_at: int | None = msgspec.field(name="e", default=None)
@@ -47,11 +47,11 @@ class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     scope: str | None = msgspec.field(name="s", default=None)
     provider: str = msgspec.field(name="p", default="default")
     lifetime: int | None = msgspec.field(name="x", default=None)
-    """For how long the access token was issued, in seconds."""
+    """The lifetime of the access token when issued, in seconds."""
     family: str = msgspec.field(name="f", default="")
-    """Random for each login, given by its first lease: what was redeemed for one login is not stored into another."""
+    """Random for each login, set by its first lease: tokens of one login are never stored into another."""
     term: int = msgspec.field(name="t", default=0)
-    """Of the lease under which these were redeemed; 0: they came with the login."""
+    """The term of the lease under which these were redeemed; 0 for the tokens of the login."""
     nonce: str | None = msgspec.field(name="n", default=None)
     """Digest of the nonce of the login's own ID token, once that has been replaced by a refreshed one."""
     lease: Lease = msgspec.field(name="l", default=FREE)
@@ -63,13 +63,13 @@ _TOKENS: Final = shape_of(TokenSet)
 
 
 class TokenVault:
-    """Seals and opens token sets. Bound to the user: a vault copied into another user's session does not open there."""
+    """Seals and opens token sets. Bound to the user: a vault copied into another user's session cannot be opened."""
 
     def __init__(self, sealing: SealingKeys) -> None:
         self._sealing = sealing
 
     def seal(self, tokens: TokenSet, identity: Identity) -> bytes:
-        """Return what goes into the session's vault."""
+        """Return the sealed tokens for the session's vault."""
         plain = msgspec.structs.replace(tokens, newer=None)
         encoded = msgspec.msgpack.encode(plain)
         if tokens.newer is not None:
@@ -77,7 +77,7 @@ class TokenVault:
         return self._sealing.seal(encoded, context=_context(identity))
 
     def needs_reseal(self, sealed: bytes) -> bool:
-        """Whether another than the first key sealed it."""
+        """Whether an older key sealed it."""
         return bool(sealed) and self._sealing.needs_reseal(sealed)
 
     def open(self, sealed: bytes, identity: Identity | None) -> TokenSet | None:

@@ -1,8 +1,7 @@
-"""The checks that ID tokens and logout tokens have in common; knows claims, and no signature.
+"""The claim checks that ID tokens and logout tokens share. Independent of signatures.
 
-Each takes the error to raise, with a reason slug; none repeats a claim's value in it. A required claim that is missing or
-malformed is refused. An optional one that is null, empty or malformed counts as absent: providers send many of these, and a login
-does not depend on them.
+Each takes the error to raise, with a reason slug; errors never contain a claim's value. A required claim that is missing or
+malformed is refused. An optional one that is null, empty or malformed counts as absent: many providers send these.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -24,16 +23,16 @@ __all__ = (
 )  # fmt: skip
 
 SKEW_SECONDS: Final = 60
-"""How far a provider's clock may be from ours, unless the configuration says otherwise."""
+"""The default tolerance between a provider's clock and ours, in seconds."""
 MAX_SKEW_SECONDS: Final = 300
-"""The most that it may say."""
+"""The largest configurable tolerance."""
 MAX_TEXT: Final = 255
 """The longest subject (OpenID Connect Core 2), and the longest of other identifiers here."""
 _MAX_NUMBER: Final = 2**53
 
 
 def check_type(typ: str | None, expected: str, *, required: bool, error: type[OidcError]) -> None:
-    """Check the `typ` header without regard to case and to the prefix `application/` (RFC 7515 4.1.9)."""
+    """Check the `typ` header, ignoring case and the prefix `application/` (RFC 7515 4.1.9)."""
     if typ is None and not required:
         return
     if typ is None or typ.lower().removeprefix("application/") != expected:
@@ -52,7 +51,7 @@ def check_issuer(claims: dict[str, Any], issuer: str | None, error: type[OidcErr
 def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError]) -> None:
     """Check that the token is meant for us (OpenID Connect Core 3.1.3.7, 3 to 5).
 
-    `azp` never stands in for `aud`: a token for another client, asked for by us, is not ours to log in with.
+    `azp` never replaces `aud`: a token for another client must not log in here.
     """
     audience = claims.get("aud")
     audiences = [audience] if isinstance(audience, str) else audience
@@ -79,7 +78,7 @@ def check_times(
 ) -> int:
     """Check `exp`, `iat` (required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
 
-    `skew` is how far the two clocks may be apart, in seconds. Returns `iat` in whole seconds.
+    `skew` is the clock tolerance in seconds. Returns `iat` in whole seconds.
     """
     expires = number(claims, "exp", error) if exp_required else optional_number(claims, "exp")
     issued = number(claims, "iat", error)
@@ -104,7 +103,7 @@ def number(claims: dict[str, Any], name: str, error: type[OidcError]) -> float:
 
 
 def optional_number(claims: dict[str, Any], name: str) -> float | None:
-    """Return a NumericDate, None when it is absent or no sane number."""
+    """Return a NumericDate, or None if it is absent or malformed."""
     value: Any = claims.get(name)
     # type(), not isinstance: True is an int to Python. The comparison also refuses NaN and Infinity.
     return float(value) if type(value) in {int, float} and 0 <= value <= _MAX_NUMBER else None
@@ -119,7 +118,7 @@ def text(claims: dict[str, Any], name: str, error: type[OidcError]) -> str:
 
 
 def optional_text(value: object, max_chars: int = MAX_TEXT) -> str | None:
-    """Return an identifier, None when it is anything else than 1 to `max_chars` printable ASCII characters."""
+    """Return an identifier, or None unless it is 1 to `max_chars` printable ASCII characters."""
     fit = isinstance(value, str) and 0 < len(value) <= max_chars and value.isascii() and value.isprintable()
     return value if fit else None  # type: ignore[return-value]
 
@@ -127,7 +126,7 @@ def optional_text(value: object, max_chars: int = MAX_TEXT) -> str | None:
 def subject_of(claims: Mapping[str, Any], path: str) -> str:
     """Return the subject at `path`: text, or a whole number as text. Raises `IdTokenError`.
 
-    `True` is a number to Python, and 1.0 equals 1: neither is a name.
+    Booleans and floats are refused, although Python treats `True` as a number and 1.0 as equal to 1.
     """
     value = claim_at(claims, path)
     if value is None:

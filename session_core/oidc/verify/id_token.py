@@ -1,6 +1,6 @@
-"""Decides whether an ID token proves who logged in (OpenID Connect Core 3.1.3.7); independent of HTTP and sessions.
+"""Validates ID tokens (OpenID Connect Core 3.1.3.7). Independent of HTTP and sessions.
 
-What is expected is passed in as one explicit object; nothing is taken from the token that is being judged.
+The expected values are passed in as one object; none is taken from the token itself.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 __all__ = ("ExpectedIdToken", "ValidIdToken", "validate_id_token")
 
 _MAX_AGE_SECONDS: Final = 3600
-"""The oldest `iat` of a token that the provider has just now sent us; far less than a day, more than any clock is wrong."""
+"""The oldest `iat` of a token that the provider has just sent: more than any clock difference."""
 _MAX_METHODS: Final = 32
 _ROUNDING_SECONDS: Final = 2
-"""Providers write whole seconds."""
+"""Providers round to whole seconds."""
 _HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
 class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
-    """What the login that the token answers to had asked for. `now` is Unix time in seconds.
+    """The expected values of a login's ID token. `now` is Unix time in seconds.
 
-    `nonce` is None for a refreshed token, which has none (OpenID Connect Core 12.2), and where the configuration does without.
-    `issuer_of` tells for claims which issuer they must name, None where none is admitted; `several_issuers`: they can be of
-    different ones, so a key of one must not sign for another.
+    `nonce` is None for a refreshed token, which has none (OpenID Connect Core 12.2), and if the configuration disables it.
+    `issuer_of` returns the issuer that given claims must name, or None if no issuer is admitted; `several_issuers`: keys of one
+    issuer must not sign for another.
     """
 
     issuer_of: Callable[[Mapping[str, Any]], str | None]
@@ -61,25 +61,25 @@ class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
     authenticated_within: float | None = None
-    """The user must have logged in at the provider at most so many seconds before it issued the token. Both times are the
-    provider's, so no difference of clocks counts; the seconds are those of our own clock between the login's start and now."""
+    """The user must have authenticated at most this many seconds before the token was issued. Both times are by the provider's
+    clock, so clock differences do not matter; the seconds are measured here from the start of the login to now."""
     subject_claim: str = "sub"
     skew: int = SKEW_SECONDS
     timeless: bool = False
-    """Judge only whose token it is, not whether it is of this moment: such a token may not be kept."""
+    """Skip the time checks: only the identity is needed, and the token is not kept."""
 
 
 class ValidIdToken(SecretStruct, frozen=True):
-    """A token that passed every check: who logged in, and all its claims."""
+    """A validated token: the identity and all claims."""
 
     identity: Identity
     claims: dict[str, Any]
 
 
 async def validate_id_token(token: object, expected: ExpectedIdToken, keys: KeyCache) -> ValidIdToken:
-    """Return what the token proves.
+    """Return the validated token.
 
-    Raises `IdTokenError` with the reason, or `DiscoveryError` when the provider's keys cannot be had.
+    Raises `IdTokenError` with the reason, or `DiscoveryError` when the provider's keys are unavailable.
     """
     jws = parse_jws(token, algorithms=expected.algorithms, error=IdTokenError)
     # An access token or logout token of the same provider has the same issuer and may have the same audience.
@@ -115,7 +115,7 @@ def _check_access_token_hash(jws: Jws, access_token: str) -> None:
     given = jws.claims.get("at_hash")
     if not isinstance(given, str) or not given:
         return
-    # Ed25519 hashes with SHA-512 (RFC 8032); the others say it in their name.
+    # Ed25519 uses SHA-512 (RFC 8032); the other algorithms have the hash in their name.
     digest = _HASHES.get(jws.alg[-3:], hashlib.sha512)(access_token.encode()).digest()
     half = urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=")
     if not hmac.compare_digest(given.encode(), half):
@@ -130,7 +130,7 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken, issuer: str) ->
     if auth_time is not None and auth_time > expected.now + expected.skew and not expected.timeless:
         raise IdTokenError("auth_time_in_future")
     if expected.max_age is not None:
-        # Asked for a recent login: the provider must say when it was, and it must have been recent (Core 3.1.3.7, 13).
+        # A recent login was requested: `auth_time` is required and must be recent (Core 3.1.3.7, 13).
         if auth_time is None:
             raise IdTokenError("auth_time_missing")
         if expected.now - auth_time > expected.max_age + expected.skew:
@@ -146,7 +146,7 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken, issuer: str) ->
         issuer=issuer,
         subject=subject,
         sid=optional_text(claims.get("sid")),
-        # Not "now" where the provider does not say: a silent single sign-on proves no recent login.
+        # Without `auth_time` do not assume now: silent single sign-on proves no recent login.
         auth_time=None if auth_time is None else int(auth_time),
         acr=acr,
         amr=_methods(claims),
@@ -157,5 +157,5 @@ def _methods(claims: dict[str, Any]) -> tuple[str, ...]:
     given = claims.get("amr")
     methods = [optional_text(method) for method in given[: _MAX_METHODS + 1]] if isinstance(given, list) else []
     known = tuple(method for method in methods if method is not None)
-    # All or none: a list with a hole in it says something else.
+    # All or none: a partial list has another meaning.
     return known if len(known) == len(methods) <= _MAX_METHODS else ()

@@ -1,4 +1,4 @@
-"""Reads a provider's JWK Set: the public keys in it that may verify a signature, and nothing else; fetches nothing."""
+"""Parses a provider's JWK Set into the public keys that may verify signatures. Fetches nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from session_core.oidc.verify.jws import VerificationKey
 __all__ = ("MAX_KEYS", "parse_jwk_set")
 
 MAX_KEYS: Final = 100
-"""How many entries of a set are looked at; more would only cost time."""
+"""The most entries of a set that are read."""
 _PRIVATE: Final = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 _CURVES: Final = {"P-256": "EC", "P-384": "EC", "P-521": "EC", "Ed25519": "OKP"}
 _RSA_BITS: Final = range(2048, 8193)
 _MAX_EXPONENT_BITS: Final = 32
-"""Real keys use 65537 or less. The time of a verification grows with the exponent: one of 3,070 bits takes 20 ms a token."""
+"""Real keys use 65537 or less. A large exponent makes verification slow: 20 ms per token for 3,070 bits."""
 _MAX_MEMBER_CHARS: Final = 2048
 _MAX_KID: Final = 512
 _USED: Final = ("kty", "crv", "x", "y", "n", "e")
@@ -25,9 +25,8 @@ _USED: Final = ("kty", "crv", "x", "y", "n", "e")
 def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
     """Return the usable keys of a JWK Set (RFC 7517 5). Raises `ValueError` when it is none.
 
-    Entries that are malformed, of an unknown kind, for encryption, symmetric, weak, private or slow to verify with are ignored:
-    one bad entry must not stop all logins. A private key in a public document proves nothing any more. An optional member that
-    is null, empty or malformed counts as absent.
+    Entries that are malformed, unknown, for encryption, symmetric, weak, private or slow are ignored: one bad entry must not stop
+    all logins. A published private key proves nothing. An optional member that is null, empty or malformed counts as absent.
     """
     entries = document.get("keys")
     if not isinstance(entries, list):
@@ -44,7 +43,7 @@ def _parse(entry: object) -> VerificationKey | None:
     operations = entry.get("key_ops")
     if use not in {None, "sig"} or (isinstance(operations, list) and operations and "verify" not in operations):
         return None
-    # Only the members that make the key: joserfc would also check certificates and URLs that we never follow.
+    # Only the members of the key itself: joserfc would also check certificates and URLs.
     members = {name: entry[name] for name in _USED if name in entry}
     if not all(isinstance(value, str) and len(value) <= _MAX_MEMBER_CHARS for value in members.values()):
         return None

@@ -1,7 +1,7 @@
-"""Splits a signed token into its parts and verifies its signature with one key; independent of claims, and fetches no key.
+"""Parses a signed token and verifies its signature with one key. Independent of claims; fetches no keys.
 
-The signature itself is joserfc's work. What stands before it is here, since a library must accept what some profile
-allows: one compact form, one spelling of base64, one reading of the JSON, one of a few asymmetric algorithms.
+joserfc verifies the signature. The stricter checks before it are here, because a library must accept more: only the compact form,
+canonical base64, strict JSON and a few asymmetric algorithms.
 """
 
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("MAX_TOKEN_CHARS", "Jws", "VerificationKey", "fits", "parse_jws", "verifies")
 
 MAX_TOKEN_CHARS: Final = 65_536
-"""The longest token that is looked at."""
+"""The longest token that is parsed."""
 _MAX_KID: Final = 512
 _PARTS: Final = 3
 _JWE_PARTS: Final = 5
@@ -39,9 +39,9 @@ PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 
 class VerificationKey(msgspec.Struct, frozen=True):
-    """A public key of the provider: what its JWK says about it, and the key. `curve` is empty for RSA.
+    """A public key of the provider with the members of its JWK. `curve` is empty for RSA.
 
-    `issuer` is whose tokens it signs, where the provider publishes keys of several (Entra ID).
+    `issuer` limits the key to tokens of one issuer, if the provider publishes keys of several (Entra ID).
     """
 
     key_type: str
@@ -53,7 +53,7 @@ class VerificationKey(msgspec.Struct, frozen=True):
 
 
 class Jws(SecretStruct, frozen=True):
-    """A token whose form is right; nothing in it is to be believed before `verifies` says so."""
+    """A parsed but unverified token; trust nothing in it before `verifies` returns true."""
 
     alg: str
     kid: str | None
@@ -64,11 +64,11 @@ class Jws(SecretStruct, frozen=True):
 
 
 def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcError]) -> Jws:
-    """Take a token apart (RFC 7515 7.1).
+    """Parse a token (RFC 7515 7.1).
 
-    `jwk`, `jku`, `x5u` and `x5c` headers are never looked at: a token does not say by which key it wants to be judged.
+    `jwk`, `jku`, `x5u` and `x5c` headers are ignored: a token must not choose the key that verifies it.
     Raises `error` with one of the reasons `token_form`, `encrypted`, `token_too_large`, `token_json`, `alg_not_allowed`,
-    `crit_header`. `kid` and `typ` are optional: what is null, empty or malformed counts as absent.
+    `crit_header`. `kid` and `typ` are optional: null, empty or malformed values count as absent.
     """
     if not isinstance(token, str):
         raise error("token_form")
@@ -86,7 +86,7 @@ def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcEr
     alg = header.get("alg")
     if not isinstance(alg, str) or alg not in algorithms:
         raise error("alg_not_allowed")
-    # Extensions that must be understood are not understood (RFC 7515 4.1.11); `b64` changes what is signed (RFC 7797).
+    # Critical extensions are not supported (RFC 7515 4.1.11); `b64` changes the signed bytes (RFC 7797).
     if "crit" in header or "b64" in header:
         raise error("crit_header")
     kid, typ = _optional_text(header.get("kid")), _optional_text(header.get("typ"))
@@ -94,7 +94,7 @@ def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcEr
 
 
 def fits(jws: Jws, key: VerificationKey) -> bool:
-    """Whether `key` is of the kind that the token's algorithm needs: the algorithm never decides how a key is read."""
+    """Whether `key` is of the type that the token's algorithm needs; the token never decides how a key is used."""
     if key.key_type != _KEY_TYPES[jws.alg[:2]] or key.curve != _CURVES.get(jws.alg, ""):
         return False
     same_family = {"EdDSA", "Ed25519"}
@@ -102,7 +102,7 @@ def fits(jws: Jws, key: VerificationKey) -> bool:
 
 
 def verifies(jws: Jws, key: VerificationKey) -> bool:
-    """Whether `key`, which fits, made the token's signature."""
+    """Whether `key`, for which `fits` is true, made the token's signature."""
     # joserfc warns at "EdDSA", the older name of the same algorithm (RFC 9864); the key is known to be Ed25519.
     algorithm = JWSRegistry.algorithms["Ed25519" if jws.alg == "EdDSA" else jws.alg]
     try:
@@ -115,12 +115,12 @@ def _decode(part: str) -> bytes | None:
     if not _BASE64URL.match(part) or len(part) % 4 == 1:
         return None
     decoded = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    # Unused bits may differ without changing the bytes: a second spelling of the same token.
+    # Refuse unused bits: they would allow a second spelling of the same token.
     return decoded if urlsafe_b64encode(decoded).rstrip(b"=") == part.encode() else None
 
 
 def _is_encrypted(header: bytes | None) -> bool:
-    """Whether this is the header of an encrypted token (RFC 7516 4.1.2), which some providers send when so configured."""
+    """Whether this is the header of an encrypted token (RFC 7516 4.1.2), which some providers can be configured to send."""
     try:
         return "enc" in parse_object(header or b"")
     except ValueError:

@@ -1,9 +1,8 @@
-"""Keeps the provider's keys and decides when to fetch them again; knows signatures, and no claim.
+"""Caches the provider's keys and decides when to fetch them again. Independent of claims.
 
-A token signed by a key we do not have is either a rotation at the provider or a forgery, and only a fetch tells. Any client
-can send forged logout tokens, so these may cause one fetch per cooldown. An ID token comes from the provider itself, over
-TLS, for a code that it issued: it has a budget of its own, which a flood of logout tokens cannot exhaust and which
-every ID token that verifies fills up again, so that the login right after a rotation succeeds.
+A token with an unknown key means a key rotation or a forgery, and only a fetch can show which. Any client can send forged logout
+tokens, so these may cause one fetch per cooldown. ID tokens come from the provider over TLS and have a separate budget, which
+logout tokens cannot exhaust and which every verified ID token refills, so that the login right after a rotation succeeds.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ if TYPE_CHECKING:
 __all__ = ("KeyCache", "TokenSource")
 
 TokenSource: TypeAlias = Literal["id_token", "logout_token"]
-"""Where a token came from: from the provider over TLS, or from any client."""
+"""The origin of a token: the provider over TLS, or any client."""
 _OK: Final = 200
 _FRESH_MS: Final = 600_000
 _STALE_MS: Final = 3_600_000
 _MAX_TRIED: Final = 10
-"""Keys that are tried for one token: anyone can send a logout token, and each key costs up to a millisecond. Providers publish
-two to five keys, of which a `kid` names one."""
+"""The most keys tried for one token: any client can send a logout token, and each key costs up to a millisecond. Providers
+publish two to five keys, and `kid` names one."""
 
 
 class KeyCache:
     """The keys of one provider.
 
-    Fetched again every ten minutes, so that a withdrawn key is soon refused; when the provider is out, the last known
-    are used for an hour.
+    Fetched again every ten minutes, so that a withdrawn key is soon refused; during an outage the last known keys are used for an
+    hour.
     """
 
     def __init__(self, http: OpHttp, clock: Clock, *, cooldown_seconds: float) -> None:
@@ -50,14 +49,14 @@ class KeyCache:
         self._flight: SingleFlight[None] = SingleFlight()
 
     async def refusal(self, jws: Jws, jwks_uri: str, *, source: TokenSource, issuer: str | None = None) -> str | None:
-        """Return None when one of the provider's keys signed the token, else `unknown_key`, `bad_signature` or `too_many_keys`.
+        """Return None if one of the provider's keys signed the token, else `unknown_key`, `bad_signature` or `too_many_keys`.
 
         With an `issuer`, keys that the provider publishes for other issuers (the member `issuer` of a key) do not count.
 
-        Raises `DiscoveryError` when there are no keys to judge by.
+        Raises `DiscoveryError` when no keys are available.
         """
         just_fetched = await self._freshen(jwks_uri, source)
-        # A bad signature by a known kid asks again as well: a provider may rotate and keep the kid, or use none.
+        # Also fetch again after a bad signature with a known kid: a provider may rotate without changing the kid, or use none.
         if self._is_signed(jws, issuer) or (
             not just_fetched and await self._refetch(jwks_uri, source) and self._is_signed(jws, issuer)
         ):
@@ -73,23 +72,23 @@ class KeyCache:
         return any(verifies(jws, key) for key in self._candidates(jws, issuer)[:_MAX_TRIED])
 
     def _candidates(self, jws: Jws, issuer: str | None) -> list[VerificationKey]:
-        """Return the fitting keys of the token's kid; where the token or a key has none, every fitting key is a candidate."""
+        """Return the matching keys for the token's kid; without a kid on either side, all keys of the right type."""
         named = [key for key in self._keys if jws.kid is None or key.kid in {None, jws.kid}]
         if issuer is not None:
             tenant = str(jws.claims.get("tid"))
             named = [key for key in named if key.issuer is None or key.issuer.replace("{tenantid}", tenant) == issuer]
-        # The keys that bear the very name first: those without a name cannot push them beyond the limit.
+        # Keys with the same kid first: keys without one must not push them beyond the limit.
         return sorted((key for key in named if fits(jws, key)), key=lambda key: key.kid is None)
 
     async def _freshen(self, url: str, source: TokenSource) -> bool:
-        """Fetch when there is nothing fresh; return whether that was done now."""
+        """Fetch if the cached keys are stale; return whether they were fetched now."""
         now = self._clock.now()
         age = None if self._fetched_at is None or url != self._url else now - self._fetched_at
         if age is not None and 0 <= age < _FRESH_MS:
             return False
         usable = age is not None and 0 <= age < _STALE_MS
         try:
-            # While the provider fails, its keys are not requested again for every token that a client sends.
+            # During an outage the keys are not requested again for every token that a client sends.
             if source == "logout_token" and self._failed_at is not None and 0 <= now - self._failed_at < self._cooldown:
                 reason = "jwks_unavailable"
                 raise DiscoveryError(reason)  # noqa: TRY301 - the same end as a fetch that fails
@@ -101,7 +100,7 @@ class KeyCache:
         return True
 
     async def _refetch(self, url: str, source: TokenSource) -> bool:
-        """Fetch for a token that did not verify, as far as the cooldown allows; return whether it did."""
+        """Fetch again for a token that did not verify, if the cooldown allows; return whether it did."""
         now = self._clock.now()
         last = self._refetched_at.get(source)
         if not self._flight.is_running(url):
@@ -111,7 +110,7 @@ class KeyCache:
         try:
             await self._flight.run(url, lambda: self._fetch(url))
         except DiscoveryError:
-            return False  # judged by the keys we have
+            return False  # verified with the cached keys
         return True
 
     async def _fetch(self, url: str) -> None:
