@@ -11,8 +11,8 @@ without a session: 1,910), Litestar 2.25 on CPython 3.11.
 | `wrap` | the path and scope checks of `ASGIMiddleware` for each request | 80, 2.1 % | public: overrides `__call__` |
 | `explain_refusals` | nothing; names the fix where the application has no plugin | - | the function is missing |
 
-The first three rely on private code, which may change in any version. So its source is compared with the reviewed source: with any
-difference, in a patched function too, Litestar's own code runs. A bypass that gains less than 1 % is removed.
+The first three rely on private code, which may change in any version. So its source is compared with the reviewed source: with
+any difference, in a patched function too, Litestar's own code runs. A bypass that gains less than 1 % is removed.
 """
 
 from __future__ import annotations
