@@ -69,6 +69,8 @@ def _run(options: argparse.Namespace, stop: StopSignal) -> int:
         # What it saw is the output; what happened inside would only hide it.
         os.environ.setdefault("APP_LOG_LEVEL", "WARNING")
     with ExitStack() as stack:
+        from auth_demo.guarantees.page import add_guarantees_page  # noqa: PLC0415 - see main
+
         watch = None
         if options.cluster:
             # Only here: without the option the demo needs no Redis client.
@@ -78,9 +80,11 @@ def _run(options: argparse.Namespace, stop: StopSignal) -> int:
 
             cluster = stack.enter_context(running_cluster(stop.check))
             watch = ClusterWatch(cluster)
-            servers = DemoServers(addresses, store=cluster.url, extend=partial(add_cluster_page, watch=watch))
+            servers = DemoServers(
+                addresses, store=cluster.url, pages=[partial(add_cluster_page, watch=watch), add_guarantees_page]
+            )
         else:
-            servers = DemoServers(addresses, store=options.store)
+            servers = DemoServers(addresses, store=options.store, pages=[add_guarantees_page])
         stop.check()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(options, addresses, servers, watch, stop))

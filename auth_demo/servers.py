@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from auth_demo.op import DEMO_ACCOUNTS, OpSettings, RegisteredClient, UnsafeProviderError, create_op
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from litestar import Litestar
     from litestar.types import Receive, Scope, Send
@@ -29,6 +29,8 @@ _CLIENT_ID: Final = "reference-app"
 _IPV4, _IPV6 = "127.0.0.1", "::1"
 _READY_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 2.0
+_CONNECTIONS: Final = 1024
+"""Held at once, silent ones included: a browser keeps some open, and the guarantees page opens two hundred."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -63,9 +65,9 @@ class Addresses:
 
 
 class DemoServers:
-    """The provider and the application, configured for each other. `extend` may add pages that only the demo has."""
+    """The provider and the application, configured for each other. `pages` add to it what only the demo has."""
 
-    def __init__(self, addresses: Addresses, *, store: str | None, extend: Callable[[Litestar], None] | None = None) -> None:
+    def __init__(self, addresses: Addresses, *, store: str | None, pages: Sequence[Callable[[Litestar], None]]) -> None:
         self.accounts: tuple[Account, ...] = DEMO_ACCOUNTS
         self._addresses = addresses
         # The one that the application's commands beside the demo find as well.
@@ -77,8 +79,8 @@ class DemoServers:
             raise StartError(message) from None
         self._op = self._make_op(secret)
         self._app = self._make_app(secret, store)
-        if extend is not None:
-            extend(self._app)
+        for add_page in pages:
+            add_page(self._app)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -167,7 +169,7 @@ async def _serving(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
         finally:
             under_way -= 1
 
-    server = Server(counted, address=host, port=port, interface=Interfaces.ASGINL, log_enabled=False)
+    server = Server(counted, address=host, port=port, interface=Interfaces.ASGINL, log_enabled=False, backpressure=_CONNECTIONS)
     task = asyncio.create_task(server.serve())
     try:
         await _answering(task, host, port)

@@ -57,7 +57,7 @@ def rename(root: Path, title: str) -> list[str]:
             (r'(?m)^site_description = ".*"$', f"site_description = {quoted}"),
         ],
         "auth_demo/servers.py": [(r'client_name=".*"', f"client_name={quoted}")],  # demo:line
-        "auth_demo/templates/cluster.html": [(_BRAND, rf"\1{title.replace('&', '&amp;')}</a>")],  # demo:line
+        "auth_demo/templates/demo.html": [(_BRAND, rf"\1{title.replace('&', '&amp;')}</a>")],  # demo:line
         "app/templates/base.html": [(r"(?m)^<span>Built on .*</span>$", "<span>{{ brand }}</span>")],
     }
     changed = [file for file, changes in edits.items() if _edit(root / file, changes)]

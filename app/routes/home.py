@@ -53,6 +53,7 @@ async def home(request: Request[Any, Any, Any], session: Session[AppSession], se
         greeting=words,
         greeting_language=language,
         embedded=services.settings.uses_embedded_op,
+        demo_pages=request.app.state.get("demo_pages", ()),  # demo:line
     )
 
 

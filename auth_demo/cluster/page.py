@@ -6,19 +6,16 @@ needs a field `visits`; nothing else of the application is known here.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from litestar import Request, get, post
-from litestar.enums import MediaType
+from litestar import get, post
 from litestar.params import FromQuery
 from litestar.response import Redirect, Response
 from redis.crc import key_slot
 
 from auth_demo.cluster.watch import ClusterWatch, KillRefusedError
+from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response
 from session_core import session_of
 from session_core.errors import StoreUnavailableError
 from session_core.litestar.problem import wants_page
@@ -37,17 +34,6 @@ _MAX_TALLIES: Final = 1000
 _LAYOUT: Final = Layout(b"sc:")
 _NO_SESSION: Final = "there is no session yet that a server could hold: count a visit, or log in"
 _OUT: Final = "503: the session store is out for a moment. You are not logged out; press again shortly."
-
-PageRequest: TypeAlias = Request[Any, Any, Any]
-PageResponse: TypeAlias = Response[Any]
-
-_environment: Final = Environment(
-    loader=PackageLoader("auth_demo", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 class Tally(msgspec.Struct):
@@ -109,11 +95,13 @@ class _Page:
     async def render(self, request: PageRequest, *, status: int = _OK, notice: str = "") -> PageResponse:
         """Return the whole page. It says that the store is out rather than fail with it."""
         part = await self.session_part(request)
-        return _html("cluster.html", status, **self._picture(part.slot if part else None), part=part, notice=notice)
+        return html_response(
+            "cluster.html", status=status, path=PATH, **self._picture(part.slot if part else None), part=part, notice=notice
+        )
 
     def render_nodes(self, slot: int | None) -> PageResponse:
         """Return the part that needs no session."""
-        return _html("cluster_nodes.html", _OK, **self._picture(slot))
+        return html_response("cluster_nodes.html", path=PATH, **self._picture(slot))
 
     def _picture(self, slot: int | None) -> dict[str, Any]:
         holder = None if slot is None else self.watch.holder(slot)
@@ -145,7 +133,7 @@ async def nodes(request: PageRequest, slot: FromQuery[int | None] = None) -> Pag
 async def session(request: PageRequest) -> PageResponse:
     """Show the session; 503 while the store is out."""
     part = await _page_of(request).session_part(request)
-    return _html("cluster_session.html", _OK if part else _UNAVAILABLE, part=part)
+    return html_response("cluster_session.html", status=_OK if part else _UNAVAILABLE, path=PATH, part=part)
 
 
 @get(f"{PATH}/status", include_in_schema=False)
@@ -159,9 +147,7 @@ async def status(request: PageRequest) -> PageResponse:
 @get([f"{PATH}/cluster.css", f"{PATH}/cluster.js"], include_in_schema=False)
 async def asset(request: PageRequest) -> PageResponse:
     """Return a packaged file."""
-    name = request.scope["path"].rpartition("/")[2]
-    kind = "text/css; charset=utf-8" if name.endswith(".css") else "text/javascript"
-    return Response(_asset(name), media_type=kind, headers={"cache-control": "no-store"})
+    return asset_response(request)
 
 
 @post(f"{PATH}/increment", include_in_schema=False, opt={"session": True})
@@ -220,13 +206,3 @@ def _slot_of(session: SessionHandle[Any]) -> int | None:
 def _done(request: PageRequest, result: dict[str, Any]) -> PageResponse:
     """Back to the page for a form, the result for a program."""
     return Redirect(PATH, status_code=303) if wants_page(request) else Response(result, status_code=_OK)
-
-
-def _html(template: str, status: int, **values: Any) -> PageResponse:  # noqa: ANN401 - whatever the template shows
-    html = _environment.get_template(template).render(path=PATH, **values)
-    return Response(html, status_code=status, media_type=MediaType.HTML, headers={"cache-control": "no-store"})
-
-
-@cache
-def _asset(name: str) -> bytes:
-    return (files("auth_demo") / "static" / name).read_bytes()
