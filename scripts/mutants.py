@@ -5,7 +5,7 @@
     uv run just mutants --only 'session_core/oidc/verify/*' --seed 7
 
 What is mutated and which tests must notice is in `tests/mutants.toml`, with the mutants that change no behaviour and the reason
-for each. Python is mutated by Cosmic Ray's operators; Lua and patterns by the few rules below. Everything runs in copies of the
+for each. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything runs in copies of the
 tree. The exit status is 1 when an unlisted mutant survives.
 """
 
@@ -43,6 +43,14 @@ _SKIPPED: Final = re.compile(
 _PATTERN_RULES: Final = (
     ("end anchor removed", re.compile(r"\\Z"), ""),
     ("start anchor removed", re.compile(r'(?<=r")\^'), ""),
+)
+_SQL_RULES: Final = (
+    ("<= to <", re.compile(r" <= (?=[:?])"), " < "),
+    ("> to >=", re.compile(r"(?<=[a-z]) > (?=[:?n])"), " >= "),
+    ("< to <=", re.compile(r"(?<=[a-z_)}]) < (?=[:?n])"), " <= "),
+    ("condition removed", re.compile(r" AND [\w.\"]+ (?:=|<>|<|>|<=|>=|IS) (?::\w+|\?|NULL|[\w.]+)"), ""),
+    ("order reversed", re.compile(r"(?<=ORDER BY rank)|(?<=ORDER BY \"rank\")|(?<=ORDER BY expires_at)"), " DESC"),
+    ("value not set", re.compile(r", (?:data|successor|user_key|op_session_key|\"?rank\"?) = [:\w.?]+"), ""),
 )
 _LUA_RULES: Final = (
     ("== to ~=", re.compile(r"=="), "~="),
@@ -135,7 +143,7 @@ def main() -> int:
 def mutants_of(file: str, target: Target) -> list[Callable[[], Mutant | None]]:
     """Return what makes the mutants of a file, one each; making them takes time, so a sample is chosen first."""
     code = (ROOT / file).read_text(encoding="utf-8")
-    rules = _LUA_RULES if file.endswith(".lua") else _PATTERN_RULES
+    rules = _LUA_RULES if file.endswith(".lua") else _SQL_RULES if "SELECT " in code else _PATTERN_RULES
     makers: list[Callable[[], Mutant | None]] = [
         partial(Mutant, file, rule, text, target) for rule, text in _by_rules(code, rules)
     ]

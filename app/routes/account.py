@@ -17,7 +17,10 @@ from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
 from session_core.identity import Identity
 
-__all__ = ("RECENT_MINUTES", "handlers", "is_recent")
+__all__ = ("MOST_SHOWN", "RECENT_MINUTES", "handlers", "is_recent")
+
+MOST_SHOWN: Final = 100
+"""Sessions on a page: thousands of them would keep all other requests waiting while it is made."""
 
 RECENT_MINUTES: Final = 5
 """How fresh a login must be to sign devices out: a person who finds an open browser must not be able to lock its owner out."""
@@ -61,12 +64,15 @@ async def devices(
 ) -> Response[str]:
     """Show where the user is logged in."""
     identity = _identity(session)
+    summaries = await sessions.list_for(identity)
+    summaries.sort(key=lambda summary: summary.handle != session.handle)  # this device is always shown
     return services.pages.render(
         request,
         "sessions.html",
         session=session,
         user=await services.require_user(session),
-        summaries=await sessions.list_for(identity),
+        summaries=summaries[:MOST_SHOWN],
+        hidden=len(summaries[MOST_SHOWN:]),
         recent=is_recent(identity, services.clock.now()),
         recent_minutes=RECENT_MINUTES,
         ended=ended,

@@ -14,7 +14,7 @@ from litestar.response import Redirect, Response
 from app.data.audit import acting
 from app.data.audit_search import AuditFilter, as_csv
 from app.data.users import User
-from app.routes.account import RECENT_MINUTES, is_recent
+from app.routes.account import MOST_SHOWN, RECENT_MINUTES, is_recent
 from app.services import Injected, Services
 from app.session_data import AppSession
 from app.web.public_address import see_other
@@ -74,13 +74,15 @@ async def show_user(
     """Show one user: where they are logged in, and what happened."""
     person = await _user(key, services)
     await services.audit.flush(0.5)
+    summaries = await sessions.list_for(_identity(person))
     return services.pages.render(
         request,
         "admin_user.html",
         session=session,
         user=await services.require_user(session),
         person=person,
-        summaries=await sessions.list_for(_identity(person)),
+        summaries=summaries[:MOST_SHOWN],
+        hidden=len(summaries[MOST_SHOWN:]),
         events=await services.audit.of_user(key, limit=20),
         recent=is_recent(session.identity, services.clock.now()),
         recent_minutes=RECENT_MINUTES,

@@ -13,6 +13,7 @@ from app.routes.account import RECENT_MINUTES
 from app.services import Injected
 from app.session_data import AppSession
 from session_core import Session, Sessions
+from session_core.concurrency import in_turns
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
 from session_core.identity import Identity
@@ -78,7 +79,7 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
             ip=summary.device.ip,
             user_agent=summary.device.user_agent,
         )
-        for summary in await sessions.list_for(_identity(session))
+        async for summary in in_turns(await sessions.list_for(_identity(session)))
     ]
 
 

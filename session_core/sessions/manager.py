@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ("SessionManager", "SessionStats", "SessionSummary")
 
 
-class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session as its user or an operator may see it. Times are Unix milliseconds.
 
     `handle` names it in lists and URLs and opens nothing. `last_seen_at` is exact to the touch interval.
@@ -61,9 +62,11 @@ class SessionManager:
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
-        found = await self.store.find(SessionIndex(user=identity.user_key))
-        summaries = [summary async for stored in in_turns(found) if (summary := self._summary(stored)) is not None]
-        return sorted(summaries, key=lambda summary: (-summary.last_seen_at, summary.handle))
+        summaries: list[SessionSummary] = []
+        async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
+            if (summary := self._summary(stored)) is not None:
+                insort(summaries, summary, key=_by_last_use)  # sorting thousands at once would keep others waiting
+        return summaries
 
     async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
         """End the session that `handle` names, if it is one of this user's; return whether there was one."""
@@ -192,7 +195,7 @@ class SessionManager:
 
     async def _end_without_sid(self, user: Identity) -> tuple[str, ...]:
         ended: tuple[str, ...] = ()
-        for stored in await self.store.find(SessionIndex(user=user.user_key)):
+        async for stored in in_turns(await self.store.find(SessionIndex(user=user.user_key))):
             summary = self._summary(stored)
             if summary is not None and summary.identity is not None and summary.identity.sid is None:
                 ended += await self.store.delete(stored.key)
@@ -227,3 +230,7 @@ class SessionManager:
             await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
         async for key in in_turns(keys):
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
+
+
+def _by_last_use(summary: SessionSummary) -> tuple[int, str]:
+    return -summary.last_seen_at, summary.handle

@@ -49,7 +49,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     user_agent: str = ""
 
 
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One session at rest. Times are Unix milliseconds.
 
     Field names are short in storage. A field is only ever added, with a default: records written by this version are

@@ -18,7 +18,7 @@ STALE: Final = -1
 """The version of a record that is older than the store's."""
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """A session as it was read or written: what a later change is based on.
 
     `version` is negative when the record is older than the store's: a write then reads first.

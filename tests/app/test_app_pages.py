@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from app.routes import account, admin
 from app.session_data import AppSession
 from session_core.errors import LoginRefusedError
 from tests.app.conftest import Running
@@ -122,6 +123,25 @@ async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
         assert (await laptop.post(actions[0])).status_code == 303
         assert (await phone.get("/api/me", headers=JSON)).status_code == 401
         assert (await laptop.post(actions[0])).status_code == 404
+
+
+async def test_a_page_shows_the_devices_used_last_and_always_this_one(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with thousands of devices would keep all other requests waiting while it is made."""
+    for module in (account, admin):
+        monkeypatch.setattr(module, "MOST_SHOWN", 2)
+    async with running.browser() as laptop, running.browser() as other, running.browser() as root:
+        alice = await running.log_in(laptop)
+        for _ in range(3):
+            running.clock.advance(seconds=60)
+            await running.log_in(other)
+        page = (await laptop.get("/account/sessions")).text
+        assert (page.count("/end"), page.count("this device")) == (2, 1)  # one other device, and all others
+        assert "2 more, used longer ago, are not shown." in page
+        assert "are not shown" not in (await other.get("/account")).text
+        await running.log_in(root, "admin", roles=("admin",))
+        page = (await root.get(f"/admin/users/{alice.user_key}")).text
+        assert page.count("/end") == 2
+        assert "2 more, used longer ago, are not shown." in page
 
 
 @pytest.mark.attack("63")

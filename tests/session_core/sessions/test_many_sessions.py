@@ -9,6 +9,8 @@ import pytest
 
 from session_core import SessionPlugin, concurrency
 from session_core.concurrency import in_turns
+from session_core.sessions import manager
+from session_core.sessions.manager import SessionSummary
 from session_core.sessions.record import Device
 from session_core.stores import MemoryStore, StoreCapabilities
 from tests.support.sessions import ALICE, AppSession, Recorder, make_config
@@ -59,11 +61,15 @@ async def test_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == ["a", "other", "b", "other", "c", "other"]
 
 
-@pytest.mark.parametrize("verb", ["list_for", "revoke_all"])
+@pytest.mark.parametrize("verb", ["list_for", "revoke_all", "end_op_session"])
 async def test_sessions_are_listed_and_ended_in_turns(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are only looked at: at the OP, one session of the user ended, and it is none of these."""
     plugin = SessionPlugin(make_config())
     await plugin.store.open()
     await log_in(plugin, 50)
+    arguments: dict[str, Any] = {"identity": ALICE}
+    if verb == "end_op_session":
+        arguments = {"issuer": ALICE.issuer, "sid": "another", "subject": ALICE.subject}
     clock = iter(range(10_000))
     monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
     loop, passed = asyncio.get_running_loop(), 0
@@ -74,6 +80,50 @@ async def test_sessions_are_listed_and_ended_in_turns(verb: str, monkeypatch: py
         loop.call_soon(turn)
 
     loop.call_soon(turn)
-    await getattr(plugin.sessions, verb)(ALICE)
+    await getattr(plugin.sessions, verb)(**arguments)
     assert passed >= 50
+    await plugin.store.close()
+
+
+async def test_a_long_list_is_not_sorted_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = SessionPlugin(make_config())
+    await plugin.store.open()
+    await log_in(plugin, 100)
+    clock = iter(range(10_000))
+    monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
+    order, keys, longest, loop = manager._by_last_use, 0, 0, asyncio.get_running_loop()
+
+    def key(summary: SessionSummary) -> tuple[int, str]:
+        nonlocal keys
+        keys += 1
+        return order(summary)
+
+    def turn() -> None:
+        nonlocal keys, longest
+        longest, keys = max(longest, keys), 0
+        loop.call_soon(turn)
+
+    monkeypatch.setattr(manager, "_by_last_use", key)
+    loop.call_soon(turn)
+    listed = await plugin.sessions.list_for(ALICE)
+    assert listed == sorted(listed, key=order)
+    assert 0 < longest < 10
+    await plugin.store.close()
+
+
+async def test_sessions_in_memory_are_ended_in_steps() -> None:
+    plugin = SessionPlugin(make_config(max_sessions_per_user=3000))
+    await plugin.store.open()
+    await log_in(plugin, 2500)
+    left: list[int] = []
+
+    async def others() -> None:
+        while True:
+            left.append((await plugin.sessions.stats()).total)
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert await plugin.sessions.revoke_all(ALICE) == 2500
+    other.cancel()
+    assert {1500, 500} < {*left}
     await plugin.store.close()
