@@ -5,8 +5,8 @@
     uv run just mutants --only 'session_core/oidc/verify/*' --seed 7
 
 What is mutated and which tests must notice is in `tests/mutants.toml`, with the mutants that change no behaviour and the reason
-for each. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything runs in copies of the
-tree. The exit status is 1 when an unlisted mutant survives.
+for each. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything runs in copies of
+the tree. The exit status is 1 when an unlisted mutant survives.
 """
 
 from __future__ import annotations
