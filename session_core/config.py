@@ -63,6 +63,9 @@ class SessionConfig(Generic[D]):
     origin may send state-changing requests; the Host and X-Forwarded-* headers never do."""
     cookie: CookieConfig = field(default_factory=CookieConfig)
     """Name and attributes of the session cookie."""
+    bearer: bool = False
+    """Whether native clients may present a session by `Authorization: Bearer` in place of the cookie (RFC 6750). Every such
+    header is then taken for a session's."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     """Idle and absolute timeout, and the touch interval."""
     accept_weak_store: bool = False
@@ -169,7 +172,10 @@ class SessionConfig(Generic[D]):
         self._check_request_session()
         self.secrets_generated = not self.secrets
         """Whether the secret lives only as long as this process."""
-        self.signer = CookieSigner(self.secrets or (random.token_urlsafe(32),))
+        secrets = self.secrets or (random.token_urlsafe(32),)
+        self.signer = CookieSigner(secrets)
+        # Of keys of its own, under a name that no cookie can have: a cookie is no token, and a token no cookie.
+        self.token_signer = CookieSigner.for_cookie("bearer token", secrets) if self.bearer else None
         self.codec = DataCodec(
             self.data_type,
             self.default_factory,

@@ -6,6 +6,8 @@
     ├── SessionDataError                   the application put a value of the wrong type into the session
     ├── AccessDeniedError
     │   ├── LoginRequiredError             401: no user is logged in
+    │   │   └── InvalidTokenError          401: the bearer token opens no session
+    │   ├── AmbiguousCredentialsError      400: a bearer token, and a cookie or another token
     │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
     │   ├── ForbiddenError                 403: logged in, not allowed
     │   ├── CrossSiteRequestError          403: a state-changing request came from another origin
@@ -20,6 +22,7 @@
         ├── AuthorizationResponseError     400: the callback does not belong to a login started here
         ├── TokenExchangeError             502: the token or userinfo endpoint failed
         ├── IdTokenError                   400: an ID token failed validation
+        ├── NativeLoginError               400: the request of a native client is invalid
         ├── LoginRefusedError              403: the application refuses this user
         └── LogoutTokenError               400: a logout token failed validation
 
@@ -36,15 +39,18 @@ from typing import ClassVar
 
 __all__ = (
     "AccessDeniedError",
+    "AmbiguousCredentialsError",
     "AuthorizationResponseError",
     "ConfigurationError",
     "CrossSiteRequestError",
     "DiscoveryError",
     "ForbiddenError",
     "IdTokenError",
+    "InvalidTokenError",
     "LoginRefusedError",
     "LoginRequiredError",
     "LogoutTokenError",
+    "NativeLoginError",
     "OidcError",
     "PlainHttpRequestError",
     "ResponseStartedError",
@@ -118,6 +124,21 @@ class LoginRequiredError(AccessDeniedError):
     code = "login_required"
     status_code = 401
     title = "Login required"
+
+
+class InvalidTokenError(LoginRequiredError):
+    """The request presents a bearer token that opens no session: malformed, forged, ended or expired (RFC 6750 3.1)."""
+
+    code = "invalid_token"
+    title = "The token is invalid or has expired"
+
+
+class AmbiguousCredentialsError(AccessDeniedError):
+    """The request presents a session in more than one way, or in a way that does not fit the address (RFC 6750 3.1)."""
+
+    code = "invalid_request"
+    status_code = 400
+    title = "Send either the session cookie or one bearer token in the Authorization header"
 
 
 class StepUpRequiredError(AccessDeniedError):
@@ -282,6 +303,16 @@ class IdTokenError(OidcError):
     """An ID token (or the userinfo that belongs to it) failed validation (OpenID Connect Core 3.1.3.7)."""
 
     code = "id_token"
+
+
+class NativeLoginError(OidcError):
+    """The request of a native client is unfit. `error` is the code that it gets (RFC 6749 4.1.2.1 and 5.2)."""
+
+    code = "native_login"
+
+    def __init__(self, reason: str, *, error: str = "invalid_request") -> None:
+        super().__init__(reason)
+        self.error = error
 
 
 class LoginRefusedError(OidcError):

@@ -21,6 +21,7 @@ __all__ = ("Event", "EventListener", "EventName", "Events")
 EventName: TypeAlias = Literal[
     "cookie.rejected",
     "cookie.resigned",
+    "token.rejected",
     "session.created",
     "session.regenerated",
     "session.destroyed",
@@ -55,6 +56,7 @@ EventName: TypeAlias = Literal[
 
 _LEVELS: dict[str, int] = {
     "cookie.rejected": logging.WARNING,
+    "token.rejected": logging.WARNING,
     "session.unknown": logging.DEBUG,
     "session.conflict": logging.WARNING,
     "session.undecodable": logging.ERROR,

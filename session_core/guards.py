@@ -88,7 +88,6 @@ async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rule
     """Check a rule; a WebSocket is refused with an exception of its own."""
     if is_public(handler):
         return
-    session = await session_of(connection)
     plugin = plugin_of(connection)
 
     async def with_user(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
@@ -97,6 +96,7 @@ async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rule
         await rule(session, identity, config)
 
     try:
+        session = await session_of(connection)
         await rules.check(session, with_user, plugin.config, plugin.events)
     except AccessDeniedError as error:
         if connection.scope["type"] == ScopeType.WEBSOCKET:

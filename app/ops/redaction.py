@@ -20,6 +20,8 @@ _SAFE_FIELDS: Final = frozenset({"status_code", "error_code", "user_key"})
 _VALUES: Final = (
     # A signed cookie, also percent-encoded; a JWT; what follows the name of a secret in a URL, a header or a repr.
     re.compile(r"s(?::|%3[Aa])[A-Za-z0-9_-]{16,}\.[A-Za-z0-9+/%_-]{20,}=*"),
+    # A bearer token of a session.
+    re.compile(r"(?<![A-Za-z0-9_~-])[A-Za-z0-9_~-]{46,240}(?:\.[0-9]{1,15})?\.[A-Za-z0-9+/]{43}(?![A-Za-z0-9+/=_-])"),
     re.compile(r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"),
     re.compile(r"(?i)(?<=bearer )[^\s\"',;]+|(?<=basic )[A-Za-z0-9+/=]{8,}"),
     re.compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import InstanceOf, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,6 +22,7 @@ from app.settings.provider import EMBEDDED_CLIENT_ID, EMBEDDED_ISSUER, ProviderS
 from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
+from session_core.oidc import NativeClient
 from session_core.stores import open_store
 from session_core.urls import base_url_of
 
@@ -36,6 +37,7 @@ _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 Network = IPv4Network | IPv6Network
 CommaSeparated = Annotated[tuple[SecretStr, ...], NoDecode]
+NativeClients = Annotated[tuple[InstanceOf[NativeClient], ...], NoDecode]
 Networks = Annotated[tuple[Network, ...], NoDecode]
 
 
@@ -101,6 +103,9 @@ class Settings(ProviderSettings, BaseSettings):
     """Certificate authorities in PEM, trusted for these calls beside the usual ones."""
     oidc_providers_file: Path | None = setting(None, example="providers.toml")
     """A TOML file with [further providers](#providers)."""
+    native_clients: NativeClients = setting((), example="desktop http://127.0.0.1/callback, mobile com.example.app:/login")
+    """Comma-separated [native applications](../how-to/native.md) that may log users in, each as its id and a redirect URI; with
+    several redirect URIs its id comes again. With one, sessions also come by bearer token."""
     oidc_refresh_tokens_key: SecretStr | None = setting(None, advice=GENERATE)
     """The key for [`POST /auth/refresh-tokens`](routes.md#machines), 32 characters or more; without it there is no such
     address."""
@@ -178,6 +183,23 @@ class Settings(ProviderSettings, BaseSettings):
         except ValueError:
             message = "must be addresses or networks (no host bits set), separated by commas"
             raise ValueError(message) from None
+
+    @field_validator("native_clients", mode="before")
+    @classmethod
+    def _clients(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [tuple(part.split()) for part in value.split(",")]
+        if not all(len(pair) == 2 for pair in pairs):  # noqa: PLR2004 - id and redirect URI
+            message = "must be pairs of id and redirect URI, separated by commas"
+            raise ValueError(message)
+        redirect_uris: dict[str, list[str]] = {}
+        for client_id, redirect_uri in pairs:
+            redirect_uris.setdefault(client_id, []).append(redirect_uri)
+        try:
+            return tuple(NativeClient(client_id, given) for client_id, given in redirect_uris.items())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("app_metrics_address")
     @classmethod

@@ -75,13 +75,14 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
     details = {**problem(error), "status": status}
     if isinstance(error, SessionDataError) and str(error):
         details["detail"] = str(error)
+    headers = error_headers(error, request, config)
     if not isinstance(error, OidcError):
-        return _answer(request, details, headers=error_headers(error))
+        return _answer(request, details, headers=headers)
     base = config.base.at(request.scope)
     again = base.of("/auth/login")
     if error.return_to not in {None, base.of("/")}:
         again += f"?{urlencode({'next': error.return_to})}"
-    return _answer(request, details, advice=_LOGIN_FAILED.format(url=base.url), again=again, headers=error_headers(error))
+    return _answer(request, details, advice=_LOGIN_FAILED.format(url=base.url), again=again, headers=headers)
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

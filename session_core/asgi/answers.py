@@ -6,12 +6,16 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from session_core.asgi.bearer import presents_bearer
 from session_core.asgi.web import HTML, PROBLEM, Redirect, Response
 from session_core.errors import (
+    AmbiguousCredentialsError,
+    ForbiddenError,
     LoginRequiredError,
     OidcError,
     SessionConflictError,
     SessionCoreError,
+    SessionGoneError,
     StepUpRequiredError,
     StoreUnavailableError,
     TooManyRequestsError,
@@ -38,9 +42,14 @@ _PAGE = """<!doctype html>
 
 
 def wants_page(connection: HasHeaders) -> bool:
-    """Whether the client is a browser that shows the response to a person, not a program that reads it."""
+    """Whether the client is a browser that shows the response to a person, not a program that reads it.
+
+    No page that a person opens has a bearer token.
+    """
     mode = connection.headers.get("sec-fetch-mode")
-    return "text/html" in connection.headers.get("accept", "") and mode in {None, "navigate"}
+    if "text/html" not in connection.headers.get("accept", "") or mode not in {None, "navigate"}:
+        return False
+    return not presents_bearer(connection.scope["headers"])
 
 
 def is_browser_navigation(connection: HasHeaders) -> bool:
@@ -64,23 +73,38 @@ def problem(error: SessionCoreError) -> dict[str, Any]:
     return details
 
 
-def error_headers(error: SessionCoreError) -> dict[str, str]:
+def error_headers(error: SessionCoreError, connection: HasHeaders, config: SessionConfig[Any]) -> dict[str, str]:
     """Return the headers that belong to an error, whatever form its body has.
 
-    A required step-up is described as in RFC 9470 3; requests are still authenticated by the session cookie.
+    A required step-up is described as in RFC 9470 3, also to clients whose requests the session cookie authenticates.
     """
     if isinstance(error, StoreUnavailableError):
         return {"retry-after": "1"}
     if isinstance(error, TooManyRequestsError):
         return {"retry-after": str(error.retry_after)}
     if not isinstance(error, StepUpRequiredError):
-        return {}
+        challenge = _challenge(error, connection) if config.bearer else None
+        return {} if challenge is None else {"www-authenticate": challenge}
     params = ['error="insufficient_user_authentication"', f'error_description="{error.title}"']
     if error.max_age is not None:
         params.append(f'max_age="{error.max_age}"')
     if error.acr_values:
         params.append(f'acr_values="{" ".join(error.acr_values)}"')
     return {"www-authenticate": f"Bearer {', '.join(params)}"}
+
+
+def _challenge(error: SessionCoreError, connection: HasHeaders) -> str | None:
+    """Return the challenge of RFC 6750 3 where the error has one: with an error code only where a token was presented."""
+    code = None
+    if isinstance(error, AmbiguousCredentialsError):
+        code = "invalid_request"
+    elif presents_bearer(connection.scope["headers"]):
+        code = "insufficient_scope" if isinstance(error, ForbiddenError) else "invalid_token"
+    elif isinstance(error, ForbiddenError):
+        return None
+    if not isinstance(error, LoginRequiredError | SessionGoneError | ForbiddenError | AmbiguousCredentialsError):
+        return None
+    return "Bearer" if code is None else f'Bearer error="{code}", error_description="{error.title}"'
 
 
 def login_redirect(connection: HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response | None:
@@ -113,7 +137,7 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
     redirect = login_redirect(connection, error, config)
     if redirect is not None:
         return redirect
-    headers = {"cache-control": "no-store", **error_headers(error)}
+    headers = {"cache-control": "no-store", **error_headers(error, connection, config)}
     if wants_page(connection):
         advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
         start = escape(config.base.at(connection.scope).of("/"))

@@ -6,12 +6,13 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from session_core.asgi.carriers import CookieCarrier
+from session_core.asgi.bearer import BearerTokens, presents_bearer
+from session_core.asgi.carriers import BearerCarrier, CookieCarrier
 from session_core.asgi.under_way import RequestsUnderWay
 from session_core.connections.live import LiveConnection
 from session_core.cookies import SessionCookieReader
-from session_core.errors import SessionCoreError
-from session_core.sessions.handle import CookieAction, SessionHandle
+from session_core.errors import AmbiguousCredentialsError, SessionCoreError
+from session_core.sessions.handle import SessionHandle
 from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ STARTS: Final = frozenset({"http.response.start", *_OTHER_STARTS})
 _SERVER_ERROR: Final = 500
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
 _VARY: Final = (b"vary", b"Cookie")
+_VARY_BY_TOKEN: Final = (b"vary", b"Cookie, Authorization")
+_CLOSE_BAD_REQUEST: Final = 4400
 _ABOUT_CACHING: Final = frozenset({b"vary", b"cache-control"})
 
 
@@ -68,8 +71,27 @@ class SessionServices:
         self.cookie = config.resolved_cookie
         self.signer = config.signer
         self.cookies = SessionCookieReader(self.cookie, self.signer)
+        signer = config.token_signer
+        self.tokens = None if signer is None else BearerTokens(signer, self.cookie.name)
+        """None where sessions come by cookie alone."""
+        self.vary = _VARY if signer is None else _VARY_BY_TOKEN
+        """The header of a response that depends on the session."""
         self.device = config.device
         self._clock = config.clock
+
+    def carrier_of(self, scope: Scope) -> CookieCarrier:
+        """Return what carries the session id of a request."""
+        if self.tokens is not None and presents_bearer(scope["headers"]):
+            return BearerCarrier(self, scope, ambiguous=self.tokens.is_ambiguous(scope))
+        return CookieCarrier(self, scope)
+
+    async def refuse_ambiguous(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 400 to a request that presents a session in two ways, before anything else of it is read."""
+        if scope["type"] == "http":
+            await self.framework.answer_error(scope, receive, send, AmbiguousCredentialsError())
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": _CLOSE_BAD_REQUEST, "reason": AmbiguousCredentialsError.title})
 
     def set_cookie(self, text: str, absolute_expires_at: int, persistent: bool | None) -> bytes:  # noqa: FBT001 - a fact
         """Return the Set-Cookie value with the session id, or with several ids of which one is live."""
@@ -108,7 +130,7 @@ class Exchange:
         self.live: LiveConnection | None = None
         """Set for WebSockets and streaming responses."""
         if begun is None:
-            carrier = self._carrier = CookieCarrier(services, scope)
+            carrier = self._carrier = services.carrier_of(scope)
             self.handle: SessionHandle[Any] = SessionHandle(services.lifecycle, carrier)
         else:
             self.handle, self._carrier = begun
@@ -258,26 +280,14 @@ class Exchange:
                 self._failed = True
             headers: Headers = start.get("headers") or ()
             if (action := handle.cookie_action) is not None:
-                headers = self._with_cookie(headers, action)
+                headers = self._carrier.with_id(headers, handle)
             if start["type"] != "websocket.accept":
-                headers = with_caching(headers, private=handle.snapshot is not None or action is not None)
+                private = handle.snapshot is not None or action is not None
+                headers = with_caching(headers, private=private, vary=self._services.vary)
             # A copy, always: Litestar's response cache keeps the message, and would replay this visitor's cookie to others.
             start = {**start, "headers": headers}
         self._head = start
         return start
-
-    def _with_cookie(self, headers: Headers, action: CookieAction) -> Headers:
-        handle = self.handle
-        cookie = self._services.cookie
-        if action == "delete":
-            last = cookie.delete_header()
-        elif (held := handle.cookie()) is not None:
-            last = self._services.set_cookie(*held)
-        else:
-            return headers
-        # The former ones first: a browser that treats them as the same cookie keeps the last one.
-        former = cookie.former if handle.presents_several or cookie.known_former else ()
-        return [*headers, *((b"set-cookie", each.delete_header()) for each in former), (b"set-cookie", last)]
 
     async def _resign(self) -> None:
         """Set the cookie again, signed with the first secret."""
@@ -286,26 +296,26 @@ class Exchange:
             await self._services.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
 
 
-def with_caching(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
-    """Add `Vary: Cookie` and, with a session, forbid caching."""
+def with_caching(headers: Headers, *, private: bool, vary: tuple[bytes, bytes] = _VARY) -> list[tuple[bytes, bytes]]:
+    """Add the header `vary` and, with a session, forbid caching."""
     for name, _ in headers:
         if name.lower() in _ABOUT_CACHING:
             break
     else:  # nearly always
-        return [*headers, _VARY, _PRIVATE] if private else [*headers, _VARY]
+        return [*headers, vary, _PRIVATE] if private else [*headers, vary]
     kept: list[tuple[bytes, bytes]] = []
-    vary = b""
+    given = b""
     for header in headers:
         name = header[0].lower()
         if name == b"vary":
-            vary = vary + b", " + header[1] if vary else header[1]
+            given = given + b", " + header[1] if given else header[1]
         elif not private or name != b"cache-control":
             kept.append(header)
-    if not vary:
-        vary = b"Cookie"
-    elif not {part.strip().lower() for part in vary.split(b",")} & {b"cookie", b"*"}:
-        vary += b", Cookie"
-    kept.append((b"vary", vary))
+    named = {part.strip().lower() for part in given.split(b",")} - {b""}
+    if b"*" not in named:
+        missing = [part for part in vary[1].split(b", ") if part.lower() not in named]
+        given = b", ".join(([given] if given else []) + missing)
+    kept.append((b"vary", given))
     if private:
         kept.append(_PRIVATE)
     return kept

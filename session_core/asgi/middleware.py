@@ -66,6 +66,8 @@ class SessionMiddleware:
         """Run the rest of the application with a session handle in the scope."""
         if self._same_origin is not None and (reason := self._same_origin.reason(scope)) is not None:
             return self._same_origin.refuse(scope, receive, send, reason)
+        if (tokens := self._services.tokens) is not None and tokens.is_ambiguous(scope):
+            return self._services.refuse_ambiguous(scope, receive, send)
         outer: SessionHandle[Any] | None = scope.get(SCOPE_KEY)
         if outer is not None and outer.belongs_to(self._services.lifecycle) and outer.served:  # the middleware runs already
             return next_app(scope, receive, send)

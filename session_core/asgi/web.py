@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from session_core.asgi.bearer import presents_bearer
 from session_core.asgi.middleware import SCOPE_KEY
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ class HasHeaders(Protocol):
 
 
 class WebRequest:
-    """One HTTP request. `client_address` is the client's address behind trusted proxies; `limits` are the application's."""
+    """One HTTP request. `client_address` is the client's address behind trusted proxies; `limits` are the application's.
+
+    `bearer`: the application takes bearer tokens; `presents_token`: this request has one.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,8 @@ class WebRequest:
     ) -> None:
         self.scope = scope
         self._config = config
+        self.bearer = config.bearer
+        self.presents_token = config.bearer and presents_bearer(scope["headers"])
         self.client_address = client_address
         self.limits = limits
         self._receive = receive

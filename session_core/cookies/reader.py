@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from session_core.cookies.config import ResolvedCookie
     from session_core.cookies.signing import CookieSigner
 
-__all__ = ("CookieReading", "CookieRejection", "SessionCookieReader", "read_cookies", "read_session_id")
+__all__ = ("CookieReading", "CookieRejection", "SessionCookieReader", "presents_cookie", "read_cookies", "read_session_id")
 
 CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"]
 """Why the cookies gave no id; stable, safe to log."""
@@ -105,6 +105,12 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
             return CookieReading(session_id=only, needs_resign=not by_first)
         case several:
             return CookieReading(rejected="ambiguous", several=tuple(several) if len(several) <= _MAX_GENUINE else ())
+
+
+def presents_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bool:
+    """Whether a request has a cookie of exactly this name, whatever it is worth."""
+    lines = [line for header, line in headers if header == b"cookie" and name in line]
+    return any(pair.strip(b" \t").partition(b"=")[0] == name for line in lines for pair in line.split(b";"))
 
 
 class SessionCookieReader:

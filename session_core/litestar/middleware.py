@@ -31,11 +31,11 @@ LITESTAR_DISCONNECTS: Final = Disconnects(
 _EVERY_SCOPE: Final = (ScopeType.HTTP, ScopeType.WEBSOCKET, ScopeType.ASGI)
 
 
-def vary_on_cookie(message: Message, scope: Scope) -> None:
-    """Restore `Cookie` in `Vary` if outer code (CORS) has overwritten the header."""
+def vary_on_cookie(message: Message, scope: Scope, vary: tuple[bytes, bytes]) -> None:
+    """Restore `vary` if outer code (CORS) has overwritten the header."""
     handle = cast("SessionHandle[Any] | None", scope.get(SCOPE_KEY))
     if message["type"] == "http.response.start" and handle is not None and handle.loaded:
-        message["headers"] = with_caching(list(message.get("headers") or ()), private=False)
+        message["headers"] = with_caching(list(message.get("headers") or ()), private=False, vary=vary)
 
 
 class LitestarSessionMiddleware(SessionMiddleware, ASGIMiddleware):

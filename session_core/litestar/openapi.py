@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("PublicOperation", "SessionProblem", "describe", "describe_application")
 
 _SCHEME: Final = "session"
+_BEARER: Final = "bearer"
 _DESCRIPTIONS: Final = {
     401: "No user is logged in, or the login is not recent or strong enough",
     403: "The user may not do this, or another site sent the request",
@@ -59,7 +60,7 @@ _PROBLEMS: Final = {
 
 
 def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> None:
-    """Add the security scheme to the components of the application's schema."""
+    """Add the security schemes to the components of the application's schema."""
     if app_config.openapi_config is None:
         return
     ours = Components(
@@ -72,6 +73,10 @@ def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> N
             )
         },
     )
+    if config.bearer and ours.security_schemes is not None:
+        ours.security_schemes[_BEARER] = SecurityScheme(
+            type="http", scheme="bearer", description="The token of a native client's session, in place of the cookie (RFC 6750)."
+        )
     theirs = app_config.openapi_config.components
     # The application's own come last and take precedence.
     described = copy(app_config.openapi_config)  # the default one is shared by all applications
@@ -79,8 +84,11 @@ def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> N
     app_config.openapi_config = described
 
 
-def describe(handler: BaseRouteHandler, *, uses: bool) -> None:
-    """Document on a handler's operation whether it needs the cookie, and the library's errors. `uses`: the session."""
+def describe(handler: BaseRouteHandler, *, uses: bool, bearer: bool = False) -> None:
+    """Document on a handler's operation whether it needs the cookie, and the library's errors. `uses`: the session.
+
+    `bearer`: a token is accepted in place of the cookie.
+    """
     if not isinstance(handler, HTTPRouteHandler):
         return
     guarded = bool(session_guards(handler)) and not is_public(handler)
@@ -91,7 +99,8 @@ def describe(handler: BaseRouteHandler, *, uses: bool) -> None:
     handler.responses = {**ours, **(handler.responses or {})}
     if guarded:
         if not any(_SCHEME in requirement for requirement in handler.resolve_security()):
-            handler.security = [*(handler.security or ()), {_SCHEME: []}]
+            ways: list[dict[str, list[str]]] = [{_SCHEME: []}, {_BEARER: []}] if bearer else [{_SCHEME: []}]
+            handler.security = [*(handler.security or ()), *ways]
             handler._resolved_security = Empty  # noqa: SLF001 - asked for just now; nothing else makes Litestar forget it
     elif handler.operation_class is Operation:
         handler.operation_class = PublicOperation

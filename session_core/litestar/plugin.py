@@ -98,7 +98,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
         if app_config.cors_config is not None:
 
             async def keep_vary(message: Message, scope: Scope) -> None:
-                vary_on_cookie(message, scope)
+                vary_on_cookie(message, scope, self.application.services.vary)
 
             app_config.before_send.append(keep_vary)
         self._cors = app_config.cors_config
@@ -125,7 +125,7 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
                 handler.app.before_send.append(self._reach_outside())
         direct = inject_directly(route)
         for handler in handlers:
-            describe(handler, uses=self._serves(handler))
+            describe(handler, uses=self._serves(handler), bearer=self.config.bearer)
             added = self._added(handler, route.path, direct=direct)
             added = [middleware for middleware in added if middleware not in (handler.middleware or ())]
             if added:

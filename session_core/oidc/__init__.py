@@ -21,6 +21,7 @@ try:
     from session_core.oidc.claim_path import claim_at, names_at
     from session_core.oidc.config import LoginHook, LoginOptions, OidcConfig
     from session_core.oidc.login.return_to import local_return_to
+    from session_core.oidc.native_clients import NativeClient
     from session_core.oidc.provider.apple import apple_client_secret
     from session_core.oidc.provider.client_key import ClientKey
     from session_core.oidc.provider.oauth2 import OAuth2Provider
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from session_core.oidc.plugin import OidcPlugin, Tokens
 
 __all__ = (
-    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "LoginOptions", "OAuth2Provider",
-    "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "Upstream", "apple_client_secret", "claim_at", "local_return_to",
-    "names_at",
+    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "LoginOptions", "NativeClient",
+    "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "Upstream", "apple_client_secret", "claim_at",
+    "local_return_to", "names_at",
 )  # fmt: skip
 
 

@@ -12,12 +12,13 @@ from session_core.errors import ConfigurationError
 from session_core.identity import Identity
 from session_core.oidc.batch_config import BatchRefresh
 from session_core.oidc.http import check_proxy, tls_context
+from session_core.oidc.native_clients import NativeClient
 from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.registration import DEFAULT_ID, Registration
 from session_core.sealing import SealingKeys
 from session_core.sessions.timeouts import Timeouts
-from session_core.urls import BaseUrl, base_url_of
+from session_core.urls import BaseUrl, base_url_of, party_origin
 
 if TYPE_CHECKING:
     import httpx2
@@ -75,6 +76,8 @@ class OidcConfig:
     login_options: Mapping[str, LoginOptions] = field(default_factory=dict)
     """Which options a page may choose by name: `/auth/login?option=remember`, the value of a checkbox for example. Any other name
     is refused, and a link on another site chooses nothing."""
+    native_clients: Sequence[NativeClient] = ()
+    """Native applications that may log users in by `/auth/authorize` and `/auth/token`; needs `SessionConfig(bearer=True)`."""
     choice_page: ChoicePage | None = None
     """Returns the HTML of the page where users choose a provider, given the choices in order."""
     batch_refresh: BatchRefresh | None = None
@@ -95,7 +98,13 @@ class OidcConfig:
     def __post_init__(self) -> None:
         """Check what can be checked without a request."""
         self._check_providers()
-        base_url_of(self.public_url)
+        if len({client.id for client in self.native_clients}) != len(self.native_clients):
+            msg = 'each native client needs an id of its own, for example NativeClient(id="desktop", ...)'
+            raise ConfigurationError(msg)
+        origin = base_url_of(self.public_url).origin
+        if any(party_origin(uri) == origin for client in self.native_clients for uri in client.redirect_uris):
+            msg = "a redirect URI of a native client must not be on the application itself, whose scripts could read the code"
+            raise ConfigurationError(msg)
         if self.http_timeout_seconds <= 0 or self.jwks_cooldown_seconds < 0:
             msg = "timeouts must be positive seconds, for example http_timeout_seconds=5"
             raise ConfigurationError(msg)

@@ -11,6 +11,7 @@ from litestar.plugins import InitPlugin
 from session_core.errors import ConfigurationError, OidcError
 from session_core.litestar.online import OnlineCheck
 from session_core.litestar.plugin import SessionPlugin
+from session_core.oidc.native_logins import check_native_clients
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.refresh.batch_refresh import RefreshBatch
 from session_core.oidc.relying_parties import RelyingParties
@@ -72,6 +73,7 @@ class OidcPlugin(InitPlugin):
                 "logout token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
             )
             raise ConfigurationError(msg)
+        check_native_clients(self.config, sessions.config)
         self.relying_parties = RelyingParties(self.config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
         app_config.route_handlers.append(oidc_router(self.relying_parties, sessions.application))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from session_core.errors import LoginRequiredError, LogoutTokenError
 from session_core.oidc.logout.revocation import Revocation
+from session_core.oidc.native_logins import NativeLogins
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.verify.jws import parse_jws
@@ -31,6 +32,8 @@ class RelyingParties:
         self.clock = sessions.clock
         self.revocation = Revocation()
         """Revokes tokens that are no longer needed."""
+        self.native = NativeLogins(config, sessions)
+        """The logins of native clients."""
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
         self.first = next(iter(self._by_id.values()))
         self.link_params = frozenset(name for provider in config.providers for name in provider.link_params)

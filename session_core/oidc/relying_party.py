@@ -30,6 +30,7 @@ from session_core.sessions.store_order import Moment
 
 if TYPE_CHECKING:
     from session_core.oidc.config import OidcConfig
+    from session_core.oidc.login.native_request import NativeRequest
     from session_core.oidc.provider.registration import Registration
     from session_core.sessions.manager import SessionManager
     from session_core.urls import BaseUrl
@@ -102,13 +103,14 @@ class RelyingParty:
         base: BaseUrl | None = None,
         id_token_hint: str | None = None,
         reauthenticate: bool = False,
+        native: NativeRequest | None = None,
     ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
         `begun` is the time of the request in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
         silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: single sign-on is not enough for this login (see
-        `SessionHandle.was_revoked`). `base`: the URL at which the browser has reached the application, if not the public URL;
-        likewise below.
+        `SessionHandle.was_revoked`). `native`: the client that gets the session. `base`: the URL at which the browser has reached
+        the application, if not the public URL; likewise below.
 
         Raises `AuthorizationResponseError` for invalid parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests)
         when the provider is out, `StoreUnavailableError`; the browser has not left yet.
@@ -124,6 +126,7 @@ class RelyingParty:
             response_mode=self.provider.response_mode,
             silent=asked.prompt == "none",
             option=asked.option,
+            native=native,
         )
         optional = {
             "login_hint": asked.login_hint,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAl
 
 import msgspec
 
-from session_core.errors import ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
+from session_core.errors import InvalidTokenError, ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
 from session_core.ids import UncertainId, handle_of, session_key
 from session_core.sessions.draft import Decoded, Draft, updated
 from session_core.sessions.lifecycle import NewId, NewLogin
@@ -42,6 +42,9 @@ class SessionSource(Protocol):
     on_websocket: bool
     """Whether it is a WebSocket, which can never set the cookie."""
 
+    presents_token: bool
+    """Whether it presents a bearer token, which opens a session or is refused."""
+
     def is_bare(self) -> bool:
         """Whether it presents nothing that could be an id; cheaper than to read it."""
         ...
@@ -52,6 +55,14 @@ class SessionSource(Protocol):
 
     def read_device(self) -> Device:
         """Return where a session that begins now comes from."""
+        ...
+
+    def answer_by_token(self) -> None:
+        """Give the client a bearer token in place of a cookie. Raises `AmbiguousCredentialsError`, `ConfigurationError`."""
+        ...
+
+    def token_of(self, text: str) -> str | None:
+        """Return the bearer token of what the response gives to the client; None where that is a cookie."""
         ...
 
 
@@ -91,6 +102,7 @@ class SessionHandle(Generic[D]):
     """When the store last gave or took this session, Unix milliseconds."""
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
+    _takes_over = False
     _unreadable: tuple[str, ...] = ()
     """The ids the browser presented, when no session was found under them."""
 
@@ -161,7 +173,10 @@ class SessionHandle(Generic[D]):
         return True
 
     async def load(self) -> SessionHandle[D]:
-        """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`."""
+        """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`.
+
+        Raises `InvalidTokenError` where the request presents a bearer token that opens no session.
+        """
         while self._loading is not None:  # another task of this request is at it
             arrived = asyncio.get_running_loop().create_future()
             self._loading.append(arrived)
@@ -172,19 +187,13 @@ class SessionHandle(Generic[D]):
         self._loading = waiting
         try:
             found = self.source.read_session_id()
-            if isinstance(found, tuple):
-                presented = await self._choose(found)
+            if isinstance(found, str):
+                await self._take((found,), found, await self._lifecycle.load(found))
             else:
-                presented = found if found is None or isinstance(found, str | UncertainId) else await found
-            if presented is None:
-                self._adopt(None)
-            elif isinstance(presented, str):
-                await self._take((presented,), presented, await self._lifecycle.load(presented))
-            else:
-                session_id, snapshot = await self._lifecycle.settle(presented) or ("", None)
-                await self._take(presented.ids, session_id, snapshot)
-                if self.snapshot is not None:
-                    self.cookie_action = "set"
+                await self._load_unusual(found)
+            if self.snapshot is None and self.source.presents_token:
+                self.loaded = False
+                raise InvalidTokenError
             if (snapshot := self.snapshot) is not None and (
                 snapshot.expires_at - self._confirmed_at < self._lifecycle.extend_at_once
             ):
@@ -362,7 +371,7 @@ class SessionHandle(Generic[D]):
         with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.login(
                 self.snapshot,
-                NewLogin(identity, self.source.read_device(), vault, begun, timeouts, persistent),
+                NewLogin(identity, self.source.read_device(), vault, begun, timeouts, persistent, only_in_place=self._takes_over),
                 change=draft.merged,
                 data=draft.encoded(),
                 first=begin_with,
@@ -401,6 +410,30 @@ class SessionHandle(Generic[D]):
         if self.identity_changed is not None:
             await self.identity_changed()
 
+    def use_bearer(self) -> None:
+        """Give this client a bearer token in place of a cookie: the response has the header `Session-Token`.
+
+        For a login that a native client sends by itself; before `login`. A request that has a token gets a token anyway. Raises
+        `AmbiguousCredentialsError` where the request has a session cookie, and `ConfigurationError` without
+        `SessionConfig(bearer=True)`.
+        """
+        self.source.answer_by_token()
+
+    @property
+    def new_token(self) -> str | None:
+        """The bearer token that this response gives to the client; None where there is no new one, or the client has a cookie."""
+        held = self.cookie() if self.cookie_action == "set" else None
+        return None if held is None else self.source.token_of(held[0])
+
+    def take_over(self, snapshot: Snapshot) -> None:
+        """Go on with a session that was set aside for one login; that takes its place, or fails.
+
+        For the login layer. Of many requests that take it over one logs in; the others get `SessionGoneError`.
+        """
+        fresh = self._lifecycle.codec.encode(self._lifecycle.codec.fresh())
+        self._adopt(msgspec.structs.replace(snapshot, record=msgspec.structs.replace(snapshot.record, data=msgspec.Raw(fresh))))
+        self._takes_over = True
+
     async def was_revoked(self) -> bool:
         """Whether this browser presents a session that was ended from elsewhere, as opposed to one that expired.
 
@@ -435,6 +468,22 @@ class SessionHandle(Generic[D]):
         return self._lifecycle is lifecycle
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _load_unusual(self, found: Awaitable[str | None] | UncertainId | tuple[str | UncertainId, ...] | None) -> None:
+        """Load what is not just one id."""
+        if isinstance(found, tuple):
+            presented = await self._choose(found)
+        else:
+            presented = found if found is None or isinstance(found, UncertainId) else await found
+        if presented is None:
+            self._adopt(None)
+        elif isinstance(presented, str):
+            await self._take((presented,), presented, await self._lifecycle.load(presented))
+        else:
+            session_id, snapshot = await self._lifecycle.settle(presented) or ("", None)
+            await self._take(presented.ids, session_id, snapshot)
+            if self.snapshot is not None:
+                self.cookie_action = "set"
 
     async def _choose(self, presented: tuple[str | UncertainId, ...]) -> str | UncertainId | None:
         """Return the id that is live of those that several cookies hold; the response makes it the only one."""

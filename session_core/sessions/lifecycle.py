@@ -64,6 +64,8 @@ class NewLogin(msgspec.Struct, frozen=True):
     """Its own lifetimes; None: the configured ones."""
     persistent: bool | None = None
     """Whether its cookie outlives the browser; None: as configured."""
+    only_in_place: bool = False
+    """Whether the login fails where the session whose place it takes has ended meanwhile: that session lets in one login."""
 
 
 class NewId:
@@ -371,6 +373,8 @@ class SessionLifecycle(Generic[D]):
                     await self.events.emit("session.destroyed", handle=handle_of(current.key), reason="unreadable")
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
+        if entered is None and login.only_in_place:
+            raise SessionGoneError
         if entered is None:
             entered = await self.begin(first(data), device=login.device, login=login, limit=limit, new_id=new_id)
         for another in found[1:]:  # of several cookies: the browser has one session from now on

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.web import PROBLEM, Response
 from session_core.errors import ConfigurationError, SessionCoreError
+from session_core.oidc.native_logins import check_native_clients
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
-from session_core.oidc.routes.login import login_routes
-from session_core.oidc.routes.logout import logout_routes
 from session_core.oidc.routes.route import NoSuchProviderError
-from session_core.oidc.routes.session_state import session_routes
 from session_core.starlette.middleware import sessions_of
 from session_core.stores.deadlines import open_request_time
 
@@ -44,11 +43,11 @@ class OidcRoutes:
                 "logout token or refresh token; use another store, or say SessionConfig(accept_weak_store=True)"
             )
             raise ConfigurationError(msg)
+        check_native_clients(config, sessions.config)
         self.relying_parties = RelyingParties(config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
         self._routes: dict[tuple[str, str, bool], Route] = {
-            (route.method, route.path, route.by_provider): route
-            for route in (*login_routes(self.relying_parties), *logout_routes(self.relying_parties), *session_routes())
+            (route.method, route.path, route.by_provider): route for route in oidc_routes(self.relying_parties)
         }
         for route in self._routes.values():
             if not route.session and route.method == "POST":

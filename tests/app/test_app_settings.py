@@ -96,6 +96,8 @@ def test_env_example_and_the_reference_are_written_from_the_settings() -> None:
         ("DATABASE_URL", "oracle://user:hunter2@host/x", "must begin with one of"),
         ("DATABASE_URL", "postgresql+psycopg2://host/x", "must begin with one of"),
         ("DATABASE_URL", "sqlite+aiosqlite://", "must name a file"),
+        ("NATIVE_CLIENTS", "desktop", "pairs of id and redirect URI"),
+        ("NATIVE_CLIENTS", "desktop http://localhost/callback", "redirect URIs of the native client desktop"),
         ("OIDC_ISSUER", "login.example.org", "http or https"),
         ("OIDC_SCOPES", "profile email", "must contain the scope openid"),
         ("OIDC_LOGOUT_TOKEN_TYP", "lax", "'strict' or 'if_present'"),

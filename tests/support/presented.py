@@ -16,6 +16,7 @@ class PresentedId:
     session_id: str | UncertainId | None = None
     device: Device = field(default_factory=Device)
     on_websocket: bool = False
+    presents_token: bool = False
 
     def is_bare(self) -> bool:
         return self.session_id is None
@@ -25,3 +26,10 @@ class PresentedId:
 
     def read_device(self) -> Device:
         return self.device
+
+    def answer_by_token(self) -> None:
+        raise NotImplementedError
+
+    def token_of(self, text: str) -> str | None:
+        del text
+        return None

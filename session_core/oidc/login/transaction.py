@@ -23,6 +23,7 @@ import msgspec
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
+from session_core.oidc.login.native_request import NativeRequest
 from session_core.oidc.secret_struct import SecretStruct
 from session_core.sessions.store_order import Moment
 
@@ -71,6 +72,8 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     reauthenticate: bool = False
     option: str | None = None
     """The one of `OidcConfig.login_options` that the link chose."""
+    native: NativeRequest | None = None
+    """The request of a native client, which gets the session in place of this browser."""
 
     # Three independent secrets are derived from one, so that ten transactions fit into 4 KB; each has 43 characters, the minimum
     # of RFC 7636 4.1 for a verifier.
@@ -125,7 +128,7 @@ class LoginTransactions:
         bases: dict[ResponseMode, str] = {"query": "login", "form_post": "login-post"}
         self._prefixes = {mode: cookie_name(base, public_url) + "-" for mode, base in bases.items()}
 
-    def start(
+    def start(  # noqa: PLR0913 - what a login attempt is
         self,
         headers: Iterable[tuple[bytes, bytes]],
         *,
@@ -136,6 +139,7 @@ class LoginTransactions:
         response_mode: ResponseMode = "query",
         silent: bool = False,
         option: str | None = None,
+        native: NativeRequest | None = None,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
@@ -154,6 +158,7 @@ class LoginTransactions:
             silent=silent,
             reauthenticate=demands.reauthenticate,
             option=option,
+            native=native,
         )
         cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)

@@ -14,7 +14,7 @@ from typing import Final
 
 from session_core.asgi.web import HTML, Redirect, Response
 
-__all__ = ("leave", "leave_by_form")
+__all__ = ("leave", "leave_by_form", "leave_for_client")
 
 _SEE_OTHER: Final = 303
 _PAGE: Final = """<!doctype html>
@@ -26,6 +26,10 @@ _SCRIPT: Final = "document.forms[0].submit()"
 _SCRIPT_HASH: Final = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY: Final = f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'; frame-ancestors 'none'"
 """Without `form-action`, which would also apply to redirects of the provider after the form."""
+_SANDBOX: Final = (
+    "sandbox allow-scripts allow-top-navigation allow-popups; default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Browsers follow a refresh only with `allow-scripts`, and one to a private-use scheme only with the others."""
 _FORM: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>One moment</title></head>
 <body><main><form method="post" action="{action}">{fields}<button>Continue</button></form></main>
@@ -38,6 +42,14 @@ def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> 
     if not by_page:
         return Redirect(url, status_code=_SEE_OTHER, headers=headers)
     return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=HTML, headers=headers)
+
+
+def leave_for_client(url: str, *, by_page: bool) -> Response:
+    """Return a response that leads to a native client, whose address holds a code.
+
+    The page has no origin: a script that got into one of ours could open it in a window of its own, and read the code there.
+    """
+    return leave(url, by_page=by_page, headers={"content-security-policy": _SANDBOX} if by_page else None)
 
 
 def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str] | None = None) -> Response:

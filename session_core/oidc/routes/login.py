@@ -14,6 +14,7 @@ from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.asgi.web import Redirect, Response
 from session_core.concurrency import together
 from session_core.errors import (
+    AmbiguousCredentialsError,
     AuthorizationResponseError,
     CrossSiteRequestError,
     OidcError,
@@ -27,7 +28,7 @@ from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
 from session_core.oidc.routes.form_body import read_form_body
-from session_core.oidc.routes.leaving import leave
+from session_core.oidc.routes.leaving import leave, leave_for_client
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
@@ -40,16 +41,18 @@ if TYPE_CHECKING:
     from session_core.asgi_types import Headers
     from session_core.identity import Identity
     from session_core.oidc.config import OidcConfig
+    from session_core.oidc.login.native_request import NativeRequest
     from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
     from session_core.sessions.handle import SessionHandle
     from session_core.sessions.store_order import Moment
 
-__all__ = ("login_routes",)
+__all__ = ("begin_login", "enter", "login_routes")
 
 _SEE_OTHER: Final = 303
 _TEMPORARY: Final = 307
+_UNAVAILABLE: Final = 503
 _MAX_BODY: Final = 16_384
 
 
@@ -94,7 +97,7 @@ async def login(request: WebRequest, relying_parties: RelyingParties, provider_i
     """
     if provider_id is not None:
         party_at(relying_parties, provider_id)
-    return await _start(request, relying_parties, provider_id)
+    return await begin_login(request, relying_parties, request.scope["query_string"], path_id=provider_id)
 
 
 async def initiated_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
@@ -114,7 +117,7 @@ async def initiated_login(request: WebRequest, relying_parties: RelyingParties, 
     return Redirect(f"{path}?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
 
 
-async def callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
+async def callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Receive the provider's response. On success: a new session id and a redirect to `next`; else an error and no change."""
     return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=False)
 
@@ -125,13 +128,22 @@ async def posted_callback(request: WebRequest, relying_parties: RelyingParties, 
     return await _put_aside(request, relying_parties, _party(relying_parties, provider_id), path)
 
 
-async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
+async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Finish a login whose response was posted."""
     return await _finish(request, relying_parties, _party(relying_parties, provider_id), posted=True)
 
 
-async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: str | None) -> Response:
-    headers, query = request.scope["headers"], request.scope["query_string"]
+async def begin_login(
+    request: WebRequest,
+    relying_parties: RelyingParties,
+    query: bytes,
+    *,
+    path_id: str | None = None,
+    native: NativeRequest | None = None,
+) -> Response:
+    """Send the browser to the provider that `query` or the path names. `native`: the client that gets the session."""
+    _refuse_token(request)
+    headers = request.scope["headers"]
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
     # Prefetchers, images and frames follow links too; a login that the user does not see would only add cookies.
     if not is_user_navigation(headers):
@@ -155,7 +167,9 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
             return choice_response(request, relying_parties, carried_params(query, also))
         hint = _id_token_hint(session, relying_parties, party) if asked.prompt == "none" else None
         revoked = await session.was_revoked()
-        url, cookies = await party.start_login(asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked)
+        url, cookies = await party.start_login(
+            asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked, native=native
+        )
     except OidcError as error:
         if asked is not None and asked.prompt == "none":  # a silent login always leads to its page
             await events.emit("login.silent_failed", reason=error.reason)
@@ -166,7 +180,7 @@ async def _start(request: WebRequest, relying_parties: RelyingParties, path_id: 
         raise
     queued_cookies(request.scope).extend(cookies)
     await events.emit("login.started")
-    return leave(url, by_page=asked.page and is_browser_navigation(request))
+    return leave(url, by_page=(asked.page or native is not None) and is_browser_navigation(request))
 
 
 async def _moment_and_session(request: WebRequest, relying_parties: RelyingParties) -> tuple[Moment, SessionHandle[Any]]:
@@ -188,6 +202,7 @@ def _read_body(request: WebRequest) -> Coroutine[Any, Any, bytes]:
 
 
 async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, path: str) -> Redirect:
+    _refuse_token(request)
     try:
         body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
@@ -199,7 +214,8 @@ async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party
     return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
 
 
-async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Redirect:
+async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Response:
+    _refuse_token(request)
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
     if is_speculative(headers):  # it would use up the code before the user does
@@ -219,20 +235,33 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         finished = await party.finish_login(received)
         if isinstance(finished, SilentRefusal):
             await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
-        else:
-            await _enter(party, session, finished)
+        if received.transaction.native is not None:
+            return await _answer_native(request, relying_parties, received.transaction.native, finished)
+        if not isinstance(finished, SilentRefusal):
+            await enter(party, session, finished)
             cookies.append(party.finish_cookie(received))
+        return Redirect(finished.return_to, status_code=_SEE_OTHER)
     except SessionCoreError as error:
-        if received is not None and isinstance(error, OidcError):
-            error.return_to = received.transaction.return_to
         if not isinstance(error, TooManyRequestsError):
             reason = error.reason if isinstance(error, OidcError) else error.code
             await events.emit("login.failed", handle=handle, reason=reason)
-        raise
+        if received is None:
+            raise
+        return await _answer_failed(request, relying_parties, received, error)
     except Exception:
         await events.emit("login.failed", handle=handle, reason="refused_by_application")
         raise
-    return Redirect(finished.return_to, status_code=_SEE_OTHER)
+
+
+async def _answer_failed(
+    request: WebRequest, relying_parties: RelyingParties, received: Callback, error: SessionCoreError
+) -> Response:
+    """Answer a failed login where its client is a native one. Raises the error where it is this browser."""
+    if received.transaction.native is not None:
+        return await _answer_native(request, relying_parties, received.transaction.native, error)
+    if isinstance(error, OidcError):
+        error.return_to = received.transaction.return_to
+    raise error
 
 
 async def _receive(session: SessionHandle[Any], receiving: Coroutine[Any, Any, Callback]) -> tuple[Callback, bool]:
@@ -248,7 +277,7 @@ def _refuse_revoked(received: Callback, *, revoked: bool) -> None:
         raise AuthorizationResponseError("reauthentication_required")
 
 
-async def _enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:
+async def enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:
     """Log the validated user in, under a new session id."""
     hook = party.config.on_login
     result = await hook(finished.identity, finished.claims, session) if hook else None
@@ -290,6 +319,33 @@ def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptio
         return LoginOptions()
     absolute = (record.absolute_expires_at - record.created_at) // 1000
     return LoginOptions(timeouts=Timeouts(record.idle, absolute) if record.idle else None, persistent=record.persistent)
+
+
+def _refuse_token(request: WebRequest) -> None:
+    """Refuse a bearer token where a browser logs in: the answer would have to set cookies."""
+    if request.presents_token:
+        raise AmbiguousCredentialsError
+
+
+async def _answer_native(
+    request: WebRequest,
+    relying_parties: RelyingParties,
+    native: NativeRequest,
+    outcome: FinishedLogin | SilentRefusal | SessionCoreError,
+) -> Response:
+    """Lead the browser back to the native client, with a code or with what went wrong (RFC 6749 4.1.2.1).
+
+    The session of the browser itself stays as it is.
+    """
+    if isinstance(outcome, SessionCoreError):
+        denied = isinstance(outcome, AuthorizationResponseError) and outcome.reason == "access_denied"
+        failed = "temporarily_unavailable" if outcome.status_code == _UNAVAILABLE else "server_error"
+        address = native.address(error="access_denied" if denied else failed)
+    elif isinstance(outcome, SilentRefusal):
+        address = native.address(error=outcome.reason)
+    else:
+        address = native.address(code=await relying_parties.native.issue(native, outcome))
+    return leave_for_client(address, by_page=is_browser_navigation(request))
 
 
 def _party(relying_parties: RelyingParties, provider_id: str | None) -> RelyingParty:

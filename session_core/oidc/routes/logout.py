@@ -49,9 +49,9 @@ def logout_routes(relying_parties: RelyingParties) -> list[Route]:
 async def logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """End the session here, then send the browser to its provider to end the one there (RP-Initiated Logout 1.0).
 
-    A client that accepts JSON and no HTML gets `{"logout_url"}`, null if the provider has no logout: `fetch` would follow a
-    redirect without showing the provider's page. If the ID token is too long for a URL, `logout_form` is the form to post
-    instead, `{"action", "fields"}`.
+    A client that accepts JSON and no HTML, or has a bearer token, gets `{"logout_url"}`, null if the provider has no logout:
+    `fetch` would follow a redirect without showing the provider's page. If the ID token is too long for a URL, `logout_form` is
+    the form to post instead, `{"action", "fields"}`.
     """
     del provider_id
     session = await request.session()
@@ -66,9 +66,9 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
         if party is not None:
             await relying_parties.revocation.revoke(party.connection, tokens, handle=handle)
             end = await party.end_session(tokens.id_token if tokens else None, base=base)
-    headers = {"clear-site-data": _CLEAR}
+    headers = {} if request.presents_token else {"clear-site-data": _CLEAR}
     accepted = request.headers.get("accept", "")
-    if "application/json" in accepted and "text/html" not in accepted:
+    if request.presents_token or ("application/json" in accepted and "text/html" not in accepted):
         answer: dict[str, Any] = {"logout_url": end.url if end is not None else None}
         if end is not None and end.form is not None:
             answer["logout_form"] = {"action": end.action, "fields": end.form}

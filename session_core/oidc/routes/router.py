@@ -13,11 +13,9 @@ from litestar.middleware import ASGIMiddleware
 from litestar.params import FromPath
 
 from session_core.litestar.problem import litestar_response
+from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
-from session_core.oidc.routes.login import login_routes
-from session_core.oidc.routes.logout import logout_routes
 from session_core.oidc.routes.route import NoSuchProviderError
-from session_core.oidc.routes.session_state import session_routes
 from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
@@ -43,10 +41,9 @@ class AuthHeaders(ASGIMiddleware):
 
 def oidc_router(relying_parties: RelyingParties, application: SessionApplication[Any]) -> Router:
     """Return the routes under /auth."""
-    routes = [*login_routes(relying_parties), *logout_routes(relying_parties), *session_routes()]
     return Router(
         path="/auth",
-        route_handlers=[litestar_handler(route, relying_parties, application) for route in routes],
+        route_handlers=[litestar_handler(route, relying_parties, application) for route in oidc_routes(relying_parties)],
         middleware=[AuthHeaders()],
         # Login routes are public, even if the application has guards on all routes.
         opt={"exclude_from_auth": True},

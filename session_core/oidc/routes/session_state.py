@@ -35,7 +35,8 @@ async def session_state(request: WebRequest, relying_parties: RelyingParties, pr
     identity, expires_at, ends_at = session.identity, session.idle_expires_at, session.absolute_expires_at
     left = 0 if expires_at is None else expires_at - relying_parties.sessions.clock.now()
     if identity is None or ends_at is None or left <= 0 or not await request.lets_act(identity):
-        return Response(problem(LoginRequiredError()), status_code=_UNAUTHORIZED, media_type=PROBLEM)
+        headers = {"www-authenticate": "Bearer"} if request.bearer else None
+        return Response(problem(LoginRequiredError()), status_code=_UNAUTHORIZED, media_type=PROBLEM, headers=headers)
     state = {
         "authenticated": True,
         "expires_in": left // 1000,

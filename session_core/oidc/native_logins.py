@@ -1,0 +1,124 @@
+"""The one-time code between a native client's browser and the client: issued, redeemed once. Independent of HTTP.
+
+What a login has proved is kept as a session that was set aside: without a user, for a minute, sealed, under an id that nothing
+but the code names. To redeem the code is to move that session to its new id, as a login moves every session: one atomic step on
+every store, so of many that redeem one code at most one gets a token. The code is sealed and holds the PKCE challenge: without
+the verifier it is refused before the store is asked.
+"""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from session_core.errors import ConfigurationError, IdTokenError, NativeLoginError
+from session_core.ids import handle_of, new_session_id, session_key
+from session_core.oidc.login.native_request import NativeRequest
+from session_core.oidc.relying_party import FinishedLogin
+from session_core.oidc.secret_struct import SecretStruct
+from session_core.sessions.record import SessionRecord, UndecodableError
+from session_core.sessions.snapshot import entry_of, snapshot_of
+
+if TYPE_CHECKING:
+    from session_core.config import SessionConfig
+    from session_core.oidc.config import OidcConfig
+    from session_core.oidc.login.native_request import TokenRequest
+    from session_core.sessions.manager import SessionManager
+    from session_core.sessions.snapshot import Snapshot
+
+__all__ = ("NativeLogins", "check_native_clients")
+
+_CODE_MS: Final = 60_000
+_CODE_CONTEXT: Final = "native code"
+
+
+class _Code(SecretStruct, frozen=True, array_like=True):
+    session_id: str
+    code_challenge: str
+
+
+class _Pending(SecretStruct, frozen=True, array_like=True):
+    request: NativeRequest
+    finished: FinishedLogin
+
+
+class NativeLogins:
+    """Issues and redeems the codes of an application."""
+
+    def __init__(self, config: OidcConfig, sessions: SessionManager) -> None:
+        self._sealing = config.sealing
+        self._sessions = sessions
+
+    async def issue(self, request: NativeRequest, finished: FinishedLogin) -> str:
+        """Return the code of a finished login. Raises `IdTokenError` for claims that cannot be kept, `StoreUnavailableError`."""
+        session_id = new_session_id()
+        key, now = session_key(session_id), self._sessions.clock.now()
+        try:
+            plain = msgspec.msgpack.encode(_Pending(request, finished))
+        except (OverflowError, ValueError, TypeError):
+            raise IdTokenError("claims_malformed") from None
+        record = SessionRecord(
+            created_at=now,
+            absolute_expires_at=now + _CODE_MS,
+            vault=self._sealing.seal(plain, context=_context(key)),
+        )
+        await self._sessions.store.create(key, entry_of(record, now + _CODE_MS))
+        code = msgspec.msgpack.encode(_Code(session_id, request.code_challenge))
+        return urlsafe_b64encode(self._sealing.seal(code, context=_CODE_CONTEXT)).rstrip(b"=").decode()
+
+    async def redeem(self, asked: TokenRequest) -> tuple[Snapshot, FinishedLogin]:
+        """Return the session that was set aside, for `SessionHandle.take_over`, and what it is to become.
+
+        Raises `NativeLoginError` (`invalid_grant`), and `StoreUnavailableError`. A code that was used already ends what it was
+        used for (RFC 6749 4.1.2): code and verifier are known to another party then.
+        """
+        opened = self._open(asked.code)
+        if opened is None or not asked.proves(opened.code_challenge):
+            raise _invalid("code_malformed" if opened is None else "verifier_mismatch")
+        key = session_key(opened.session_id)
+        stored = await self._sessions.store.load(key)
+        if stored is None:
+            await self.withdraw(key)
+            raise _invalid("code_used_or_expired")
+        try:
+            snapshot = snapshot_of(stored)
+            plain = self._sealing.unseal(snapshot.record.vault, context=_context(key))
+            pending = msgspec.msgpack.decode(plain or b"", type=_Pending)
+        except (UndecodableError, msgspec.MsgspecError):
+            raise _invalid("code_undecodable") from None
+        if (asked.client_id, asked.redirect_uri) != (pending.request.client_id, pending.request.redirect_uri):
+            raise _invalid("client_mismatch")
+        return snapshot, pending.finished
+
+    async def withdraw(self, key: str) -> bool:
+        """End what was set aside under a key, or the session that it has become; return whether it was still set aside."""
+        ended = await self._sessions.store.delete(key)
+        for each in ended:
+            await self._sessions.events.emit("session.destroyed", handle=handle_of(each), reason="code_withdrawn")
+        return key in ended
+
+    def _open(self, code: str) -> _Code | None:
+        try:
+            sealed = urlsafe_b64decode(code + "=" * (-len(code) % 4))
+            plain = self._sealing.unseal(sealed, context=_CODE_CONTEXT)
+            return None if plain is None else msgspec.msgpack.decode(plain, type=_Code)
+        except (ValueError, msgspec.MsgspecError):
+            return None
+
+
+def check_native_clients(config: OidcConfig, sessions: SessionConfig[Any]) -> None:
+    """Raise `ConfigurationError` where native clients could not use the tokens that they would get."""
+    if config.native_clients and not sessions.bearer:
+        msg = "OidcConfig(native_clients=...) needs SessionConfig(bearer=True): native clients get a bearer token"
+        raise ConfigurationError(msg)
+
+
+def _invalid(reason: str) -> NativeLoginError:
+    return NativeLoginError(reason, error="invalid_grant")
+
+
+def _context(key: str) -> str:
+    return f"native login:{key}"

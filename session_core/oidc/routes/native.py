@@ -1,0 +1,201 @@
+"""The addresses at which a native client gets its token: the browser's half and the client's own (RFC 8252)."""
+
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from session_core.asgi.answers import is_browser_navigation
+from session_core.asgi.middleware import SCOPE_KEY
+from session_core.asgi.same_origin import is_user_navigation
+from session_core.asgi.web import HTML, JSON, Redirect, Response
+from session_core.errors import (
+    AmbiguousCredentialsError,
+    CrossSiteRequestError,
+    NativeLoginError,
+    OidcError,
+    SessionCoreError,
+    TooManyRequestsError,
+)
+from session_core.oidc.login.authorization_response import single_params
+from session_core.oidc.login.native_request import NATIVE_PARAMS, read_native_request, read_token_request
+from session_core.oidc.login.request import carried_params, read_login_request
+from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.leaving import leave_for_client
+from session_core.oidc.routes.limited import limited
+from session_core.oidc.routes.login import begin_login, enter
+from session_core.oidc.routes.provider_choice import chosen_party
+from session_core.oidc.routes.route import Route
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from session_core.asgi.web import WebRequest
+    from session_core.oidc.login.native_request import NativeRequest
+    from session_core.oidc.native_clients import NativeClient
+    from session_core.oidc.relying_parties import RelyingParties
+    from session_core.sessions.handle import SessionHandle
+
+__all__ = ("native_routes",)
+
+_TEMPORARY: Final = 307
+_MAX_BODY: Final = 16_384
+_NOT_CARRIED: Final = frozenset({"next", "option"})
+"""What a login link may say that is not for a native client: a page, and how long a browser is remembered."""
+_NO_CACHE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
+_POLICY: Final = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Log in</title></head>
+<body><main><h1>Log in to {name}?</h1>
+<p>The application <strong>{name}</strong> on this device wants to use your account. Go on only if you have just started to log in
+there.</p>
+<form method="post" action="{action}">{fields}{buttons}</form>
+<p><a href="{start}">Cancel</a></p></main></body></html>
+"""
+
+
+def native_routes(relying_parties: RelyingParties) -> list[Route]:
+    """Return the routes, where there are native clients."""
+    if not relying_parties.config.native_clients:
+        return []
+    return [
+        Route("GET", "/authorize", ask, summary="Start the login of a native client", session=True),
+        Route("POST", "/authorize", authorize, summary="Go on with that login", status=303, session=True),
+        Route("POST", "/token", token, summary="Redeem the code of a native client", session=True),
+    ]
+
+
+async def ask(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Ask the user whether a native client may log in (RFC 8252 8.6: another program may use its name).
+
+    Query: `response_type=code`, `client_id`, `redirect_uri`, `state`, `code_challenge` and `code_challenge_method=S256`, and what
+    `GET /auth/login` takes except `next`.
+    """
+    del provider_id
+    events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
+    if request.presents_token:
+        raise AmbiguousCredentialsError
+    if not is_user_navigation(request.scope["headers"]):
+        await events.emit("request.cross_site", reason="login_without_navigation")
+        raise CrossSiteRequestError
+    if (address := base.elsewhere(request.scope)) is not None:
+        return Redirect(address, status_code=_TEMPORARY)
+    query = request.scope["query_string"]
+    native, client, problem = await _read(relying_parties, query)
+    if problem is not None:
+        return _back(request, native, problem)
+    carried = {**single_params(query, NativeLoginError, only=frozenset(NATIVE_PARAMS)), **_carried(relying_parties, query)}
+    fields = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
+        for name, value in carried.items()
+        if name not in _NOT_CARRIED
+    )
+    page = _PAGE.format(
+        name=escape(client.name),
+        action=escape(base.of("/auth/authorize")),
+        fields=fields,
+        buttons=_buttons(relying_parties, query),
+        start=escape(base.of("/")),
+    )
+    return Response(page, media_type=HTML, headers={"content-security-policy": _POLICY})
+
+
+async def authorize(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Send the browser of a native client to the provider, after the user has agreed. From our own page only."""
+    del provider_id
+    body = await read_form_body(request, NativeLoginError, max_bytes=_MAX_BODY)
+    native, _, problem = await _read(relying_parties, body)
+    if problem is not None:
+        return _back(request, native, problem)
+    try:
+        return await begin_login(request, relying_parties, body, native=native)
+    except OidcError as error:
+        unavailable = "temporarily_unavailable" if error.status_code != NativeLoginError.status_code else "invalid_request"
+        return _back(request, native, NativeLoginError(error.reason, error=unavailable))
+
+
+async def token(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Give a native client its token for the code that its browser came back with (RFC 6749 4.1.3, RFC 7636 4.5).
+
+    Form: `grant_type=authorization_code`, `code`, `redirect_uri`, `client_id`, `code_verifier`. Neither cookie nor token.
+    """
+    del provider_id
+    if request.presents_token:
+        raise AmbiguousCredentialsError
+    session: SessionHandle[Any] = request.scope[SCOPE_KEY]
+    session.use_bearer()
+    events = relying_parties.sessions.events
+    try:
+        await _redeem(request, relying_parties, session)
+    except OidcError as error:
+        await events.emit("login.failed", reason=error.reason)
+        code = error.error if isinstance(error, NativeLoginError) else "invalid_grant"
+        return Response({"error": code}, status_code=NativeLoginError.status_code, media_type=JSON, headers=_NO_CACHE)
+    except SessionCoreError as error:
+        if not isinstance(error, TooManyRequestsError):
+            await events.emit("login.failed", reason=error.code)
+        raise
+    except Exception:
+        await events.emit("login.failed", reason="refused_by_application")
+        raise
+    left = (session.absolute_expires_at or 0) - relying_parties.sessions.clock.now()
+    answer = {"access_token": session.new_token, "token_type": "Bearer", "expires_in": left // 1000}
+    return Response(answer, media_type=JSON, headers=_NO_CACHE)
+
+
+async def _redeem(request: WebRequest, relying_parties: RelyingParties, session: SessionHandle[Any]) -> None:
+    body = await limited(
+        request, relying_parties, "token", lambda: read_form_body(request, NativeLoginError, max_bytes=_MAX_BODY)
+    )
+    asked = read_token_request(body)
+    pending, finished = await relying_parties.native.redeem(asked)
+    party = relying_parties.of_session(finished.tokens.provider, finished.identity)
+    if party is None:
+        raise NativeLoginError("unknown_provider", error="invalid_grant")
+    session.take_over(pending)
+    try:
+        await enter(party, session, finished)
+    except OidcError:
+        # Refused by the application, ended by the provider, or redeemed by another request at this moment.
+        if await relying_parties.native.withdraw(pending.key):
+            raise
+        raise NativeLoginError("code_used_or_expired", error="invalid_grant") from None
+
+
+async def _read(relying_parties: RelyingParties, params: bytes) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:
+    """Read the request of a native client; what is wrong with it is an event."""
+    try:
+        native, client, problem = read_native_request(params, relying_parties.config.native_clients)
+        if problem is None:
+            try:
+                chosen_party(relying_parties, read_login_request(params, relying_parties.link_params))
+            except OidcError as error:
+                problem = NativeLoginError(error.reason)
+    except OidcError as error:
+        await relying_parties.sessions.events.emit("login.failed", reason=error.reason)
+        raise
+    if problem is not None:
+        await relying_parties.sessions.events.emit("login.failed", reason=problem.reason)
+    return native, client, problem
+
+
+def _carried(relying_parties: RelyingParties, query: bytes) -> dict[str, str]:
+    return carried_params(query, relying_parties.link_params)
+
+
+def _buttons(relying_parties: RelyingParties, query: bytes) -> str:
+    """Return one button, or one for each provider where the request names none of several."""
+    asked = read_login_request(query, relying_parties.link_params)
+    party = chosen_party(relying_parties, asked)
+    parties = list(relying_parties) if party is None else [party]
+    several = len(parties) > 1
+    return "".join(
+        f'<p><button name="provider" value="{escape(each.provider.id)}">Continue'
+        f"{' with ' + escape(each.provider.title or each.provider.id) if several else ''}</button></p>"
+        for each in parties
+    )
+
+
+def _back(request: WebRequest, native: NativeRequest, error: NativeLoginError) -> Response:
+    return leave_for_client(native.address(error=error.error), by_page=is_browser_navigation(request))

@@ -1,0 +1,435 @@
+"""The login of a native client: browser, one-time code, token; and everything that must not get one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from session_core import ConfigurationError, Identity, SessionHandle
+from session_core.errors import LoginRefusedError
+from session_core.oidc import NativeClient, OidcConfig, OidcProvider
+from session_core.sealing import SealingKeys
+from session_core.sessions.notes import is_note
+from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, World
+from tests.session_core.oidc.native_client import JSON, LOOPBACK, Fields, Native, ask, subject, world_of
+from tests.session_core.oidc.plain_op import PlainOp, plain_provider
+from tests.support.sessions import AppSession
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def world() -> World:
+    return world_of()
+
+
+async def stored(world: World) -> list[Any]:
+    return [each async for each in world.sessions.store.scan() if not is_note(each.entry.data)]
+
+
+async def test_a_native_client_gets_a_token_for_a_session_of_its_own(world: World) -> None:
+    native = Native(world)
+    response = await native.redeem(await native.code())
+    answer = response.json()
+    assert (response.status_code, answer["token_type"], answer["expires_in"]) == (200, "Bearer", 86400)
+    assert (response.headers["session-token"], response.headers["pragma"]) == (answer["access_token"], "no-cache")
+    assert await subject(world, answer["access_token"]) == "alice"
+    assert await world.subject() is None  # the browser is as it was
+    assert len(await stored(world)) == 1
+    shown = (await ask(world, "/auth/session", answer["access_token"])).json()
+    assert (shown["subject"], shown["authenticated"]) == ("alice", True)
+
+
+@pytest.mark.parametrize(
+    ("client_id", "redirect_uri"),
+    [
+        ("desktop", "http://127.0.0.1:1/callback"),
+        ("desktop", "http://127.0.0.1:65535/callback"),
+        ("desktop", "http://[::1]:8080/callback"),
+        ("desktop", "http://127.0.0.1/callback"),
+        ("mobile", "com.example.app:/login"),
+        ("mobile", "https://app.example.com/login"),
+    ],
+)
+async def test_each_kind_of_redirect_uri_works(world: World, client_id: str, redirect_uri: str) -> None:
+    assert await subject(world, await Native(world, client_id=client_id, redirect_uri=redirect_uri).token()) == "alice"
+
+
+async def test_the_browser_of_another_user_stays_logged_in(world: World) -> None:
+    world.op.subject = "carol"
+    await world.login()
+    world.op.subject = "alice"
+    token = await Native(world).token()
+    assert (await world.subject(), await subject(world, token)) == ("carol", "alice")
+
+
+async def test_the_application_s_hook_sees_claims_and_fills_the_session() -> None:
+    seen: list[Any] = []
+
+    async def on_login(identity: Identity, claims: Any, session: SessionHandle[AppSession]) -> Any:
+        seen.append((identity.subject, claims["name"], session.data.note))
+
+        def change(data: AppSession) -> None:
+            data.note = "from the hook"
+
+        return change
+
+    world = world_of(on_login=on_login)
+    token = await Native(world).token()
+    assert seen == [("alice", "Alice", "")]
+    assert (await ask(world, "/read", token)).json()["data"]["note"] == "from the hook"
+
+
+async def test_a_user_whom_the_application_refuses_gets_no_token() -> None:
+    async def on_login(identity: Identity, claims: Any, session: SessionHandle[AppSession]) -> Any:
+        reason = "not_invited"
+        raise LoginRefusedError(reason)
+
+    world = world_of(on_login=on_login)
+    response = await (native := Native(world)).redeem(await native.code())
+    assert (response.status_code, response.json()) == (400, {"error": "invalid_grant"})
+    assert world.reasons() == ["not_invited"]
+    assert await stored(world) == []
+
+
+async def test_logout_by_token_ends_the_session_and_names_the_provider_s_address(world: World) -> None:
+    token = await Native(world).token()
+    response = await ask(world, "/auth/logout", token, "POST", headers={"accept": "*/*"})
+    assert response.json()["logout_url"].startswith(f"{ISSUER}/end?")
+    assert "clear-site-data" not in response.headers
+    assert await subject(world, token) is None
+    assert (await ask(world, "/auth/logout", token, "POST")).status_code == 401
+
+
+async def test_the_provider_s_logout_ends_it_too(world: World) -> None:
+    token = await Native(world).token()
+    assert (await world.send_logout(world.op.logout_token())).status_code == 200
+    assert await subject(world, token) is None
+
+
+async def test_a_login_that_the_provider_ended_meanwhile_gives_no_token(world: World) -> None:
+    code = await (native := Native(world)).code()
+    await world.send_logout(world.op.logout_token())
+    assert (await native.redeem(code)).json() == {"error": "invalid_grant"}
+    assert await stored(world) == []
+
+
+async def test_several_providers_are_offered_on_the_page() -> None:
+    world = world_of(beside=lambda _: [(plain_provider(), PlainOp())])
+    page = Fields((await Native(world).ask()).text)
+    assert page.buttons == ["default", "git"]
+    assert Fields((await Native(world, provider="git").ask()).text).buttons == ["git"]
+    assert (await Native(world, provider="unknown").ask()).headers["location"].startswith(f"{LOOPBACK}?error=invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"error": "access_denied", "code": None}, "access_denied"),
+        ({"error": "<b>", "code": None}, "server_error"),
+        ({"iss": "x"}, "server_error"),
+    ],
+)
+async def test_a_failed_login_is_told_to_the_client_without_details(world: World, params: Any, error: str) -> None:
+    world.op.response_params = params
+    assert await Native(world).answer() == {"error": error}
+    assert await stored(world) == []
+
+
+async def test_a_browser_is_led_back_by_a_page(world: World) -> None:
+    """Not by a redirect, which `form-action` of the provider's page would block."""
+    native = Native(world)
+    left = await native.agree()
+    back = await world.come_back(world.op.authorize(left.headers["location"]))
+    assert back.status_code == 303
+    headers = {**GET_PAGE, "sec-fetch-site": "cross-site", "accept": "text/html,application/xhtml+xml"}
+    page = await world.browser.get(world.op.authorize((await native.agree()).headers["location"]), headers=headers)
+    assert (page.status_code, f'content="0;url={LOOPBACK}?code=' in page.text) == (200, True)
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["content-security-policy"].startswith("sandbox ")
+    assert "allow-same-origin" not in page.headers["content-security-policy"]
+
+
+@pytest.mark.attack("91")
+async def test_an_intercepted_code_is_worthless_and_stays_good_for_its_client(world: World) -> None:
+    native = Native(world)
+    code = await native.code()
+    for wrong in (
+        "x" * 43,
+        native.verifier[:-1] + "!",
+        native.params["code_challenge"],
+        native.verifier.swapcase(),
+        None,
+        "",
+        "a" * 129,
+    ):
+        response = await native.redeem(code, code_verifier=wrong)
+        assert response.status_code == 400
+        assert response.json()["error"] in {"invalid_grant", "invalid_request"}
+    for changed in (
+        {"client_id": "mobile"},
+        {"redirect_uri": "http://127.0.0.1:51005/callback"},
+        {"redirect_uri": ""},
+        {"client_id": None},
+    ):
+        assert (await native.redeem(code, **changed)).status_code == 400
+    other = Native(world)
+    assert (await other.redeem(code)).json() == {"error": "invalid_grant"}
+    assert (await native.redeem(code)).status_code == 200
+
+
+@pytest.mark.attack("91")
+async def test_a_code_opens_nothing_else(world: World) -> None:
+    code = await Native(world).code()
+    assert await subject(world, code) is None
+    async with world.new_browser() as client:
+        assert (await client.get("/read", headers={"cookie": f"session-8000={code}"})).json()["exists"] is False
+    [kept] = await stored(world)
+    for text in (b"alice", b"at-", code.encode()):
+        assert text not in kept.entry.data
+
+
+@pytest.mark.attack("92")
+async def test_a_code_is_dead_after_its_use_and_ends_what_it_was_used_for(world: World) -> None:
+    native = Native(world)
+    code = await native.code()
+    token = (await native.redeem(code)).json()["access_token"]
+    assert (await native.redeem(code, code_verifier="w" * 43)).json() == {"error": "invalid_grant"}
+    assert await subject(world, token) == "alice"  # without the verifier it proves nothing
+    assert (await native.redeem(code)).json() == {"error": "invalid_grant"}
+    assert await subject(world, token) is None
+
+
+@pytest.mark.attack("92")
+async def test_a_code_lives_for_a_minute(world: World) -> None:
+    native = Native(world)
+    codes = [await native.code() for _ in range(2)]
+    world.clock.advance(seconds=59)
+    assert (await native.redeem(codes[0])).status_code == 200
+    world.clock.advance(seconds=2)
+    assert (await native.redeem(codes[1])).json() == {"error": "invalid_grant"}
+
+
+@pytest.mark.attack("94")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"code_challenge": None, "code_challenge_method": None},
+        {"code_challenge": None},
+        {"code_challenge_method": None},
+        {"code_challenge_method": "plain"},
+        {"code_challenge_method": "s256"},
+        {"code_challenge": ""},
+        {"code_challenge": "x" * 42},
+        {"code_challenge": "x" * 42 + "="},
+        {"code_challenge": "x" * 44},
+    ],
+)
+async def test_a_login_without_pkce_is_refused_before_it_begins(world: World, params: dict[str, str | None]) -> None:
+    native = Native(world, **params)
+    refused = await native.ask()
+    assert refused.headers["location"] == f"{LOOPBACK}?error=invalid_request&state=native%20state"
+    assert world.reasons() == ["pkce_missing"]
+    # Nor by sending the form oneself.
+    posted = await world.browser.post("/auth/authorize", data=native.params, headers={"sec-fetch-site": "same-origin"})
+    assert posted.headers["location"].startswith(f"{LOOPBACK}?error=invalid_request")
+    assert world.op.calls == []
+
+
+@pytest.mark.attack("96")
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "", "http://127.0.0.1:51004/", "http://127.0.0.1:51004/callback/", "http://127.0.0.1:51004/callback?a=b",
+        "http://127.0.0.1:51004/callback#a", "http://127.0.0.1:51004/Callback", "http://127.0.0.1:51004/x/../callback",
+        "http://127.0.0.1:51004/%63allback", "http://127.0.0.1:51004@evil.example/callback", "http://evil@127.0.0.1:51004/callback",
+        "http://127.0.0.1.evil.example:51004/callback", "http://127.0.0.1:51004\\@evil.example/callback", "http://127.0.0.1:/callback",
+        "http://127.0.0.1:0/callback", "http://127.0.0.1:65536/callback", "http://127.0.0.1:051004/callback",
+        "http://127.0.0.1:99999999999999/callback", "http://127.0.0.1:5100٤/callback", "http://127.0.0.1:51004/callback\n",
+        "http://127.1:51004/callback", "http://2130706433:51004/callback", "http://0x7f.1:51004/callback",
+        "http://127.0.0.2:51004/callback", "http://0.0.0.0:51004/callback", "http://[::ffff:127.0.0.1]:51004/callback",
+        "http://[::]:51004/callback", "http://localhost:51004/callback", "HTTP://127.0.0.1:51004/callback",
+        "https://127.0.0.1:51004/callback", "//127.0.0.1:51004/callback", "javascript:alert(1)", "com.example.app:/login",
+        "com.example.app://login", "https://app.example.com/login", "https://app.example.com:444/login",
+        "https://app.example.com/login/", "https://app.example.com.evil.example/login", "http://app.example.com/login",
+        "http://127.0.0.1:51004/callback,http://evil.example", "http://127.0.0.1:51004/callback http://evil.example",
+    ],
+)  # fmt: skip
+async def test_a_redirect_uri_that_is_not_registered_leads_nowhere(world: World, redirect_uri: str) -> None:
+    refused = await Native(world, redirect_uri=redirect_uri).ask()
+    assert (refused.status_code, "location" in refused.headers) == (400, False)
+    assert redirect_uri == "" or redirect_uri not in refused.text
+    assert world.reasons() == ["redirect_uri_mismatch"]
+
+
+@pytest.mark.attack("96")
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "com.example.app:/login/",
+        "com.example.app://login",
+        "com.example.app:/",
+        "COM.example.app:/login",
+        LOOPBACK,
+        "https://app.example.com/login?next=x",
+        "https://app.example.com:443/login",
+    ],
+)
+async def test_nor_does_one_of_another_client(world: World, redirect_uri: str) -> None:
+    refused = await Native(world, client_id="mobile", redirect_uri=redirect_uri).ask()
+    assert (refused.status_code, "location" in refused.headers) == (400, False)
+
+
+@pytest.mark.attack("96")
+async def test_repeated_and_unknown_parameters_lead_nowhere(world: World) -> None:
+    native = Native(world)
+    for name in ("redirect_uri", "client_id", "state", "code_challenge"):
+        query = [*native.params.items(), (name, native.params[name])]
+        refused = await world.browser.get("/auth/authorize", params=query, headers=GET_PAGE)
+        assert (refused.status_code, "location" in refused.headers) == (400, False)
+    for client_id in ("", "unknown", "Desktop", None):
+        refused = await Native(world, client_id=client_id).ask()  # type: ignore[arg-type]
+        assert (refused.status_code, "location" in refused.headers) == (400, False)
+
+
+@pytest.mark.attack("96")
+async def test_no_login_begins_without_a_click_on_our_own_page(world: World) -> None:
+    """Another program may use the client's name and the user's single sign-on (RFC 8252 8.6)."""
+    await world.login()
+    calls = len(world.op.calls)
+    native = Native(world)
+    page = await native.ask(**{"sec-fetch-site": "cross-site"})
+    assert "Desk &amp; Top" in page.text
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert "set-cookie" not in page.headers
+    for headers in (
+        {"sec-fetch-site": "cross-site", "origin": "https://evil.example"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ):
+        refused = await world.browser.post("/auth/authorize", data=native.params, headers={**JSON, **headers})
+        assert refused.status_code == 403
+    for headers in ({"sec-fetch-mode": "no-cors"}, {"sec-fetch-dest": "iframe"}, {"sec-purpose": "prefetch"}):
+        assert (await native.ask(**headers)).status_code == 403
+    assert len(world.op.calls) == calls
+
+
+async def test_what_the_page_carries_is_escaped(world: World) -> None:
+    text = (await Native(world, state='"><script>', login_hint="<b>").ask()).text
+    assert "<script>" not in text
+    assert "<b>" not in text
+
+
+@pytest.mark.attack("93")
+async def test_the_token_is_not_for_pages(world: World) -> None:
+    native = Native(world)
+    code = await native.code()
+    for headers in ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, {"origin": "null"}):
+        assert (await native.redeem(code, headers=headers)).status_code == 403
+    assert (await native.redeem(code)).status_code == 200
+
+
+@pytest.mark.attack("90")
+async def test_the_token_is_not_for_a_request_that_has_a_session(world: World) -> None:
+    await world.login()
+    cookie = world.browser.cookies.get("session-8000")
+    token = await Native(world).token()
+    native = Native(world)
+    code = await native.code()
+    for headers in ({"cookie": f"session-8000={cookie}"}, {"cookie": "session-8000=x"}, {"authorization": f"Bearer {token}"}):
+        refused = await native.redeem(code, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert (await native.redeem(code)).status_code == 200
+
+
+@pytest.mark.attack("95")
+async def test_browser_routes_refuse_a_token(world: World) -> None:
+    token = await Native(world).token()
+    headers = {**GET_PAGE, "authorization": f"Bearer {token}"}
+    async with world.new_browser() as client:
+        for path in ("/auth/login", "/auth/authorize", "/auth/callback?state=x&code=y"):
+            response = await client.get(path, headers=headers)
+            assert (response.status_code, "set-cookie" in response.headers) == (400, False)
+        posted = await client.post(
+            "/auth/authorize", data=Native(world).params, headers={**headers, "sec-fetch-site": "same-origin"}
+        )
+        assert (posted.status_code, "set-cookie" in posted.headers) == (400, False)
+    assert await subject(world, token) == "alice"
+
+
+@pytest.mark.attack("95")
+async def test_no_log_event_or_url_has_code_or_token(
+    world: World, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    native = Native(world)
+    code = await native.code()
+    token = (await native.redeem(code)).json()["access_token"]
+    await native.redeem(code)
+    await ask(world, "/read", token + "x")
+    written = caplog.text.replace(f"code={code}", "") + "".join(capsys.readouterr()) + repr(world.events)
+    for secret in (token, token[:43], native.verifier):
+        assert secret not in written
+    assert code not in repr(world.events)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grant_type": None},
+        {"grant_type": "refresh_token"},
+        {"grant_type": "password"},
+        {"code": None},
+        {"code": ""},
+        {"code": "x"},
+        {"code": "é"},
+        {"code": "x" * 5000},
+    ],
+)
+async def test_an_unfit_token_request_gets_an_oauth_error(world: World, changes: dict[str, str | None]) -> None:
+    code = await (native := Native(world)).code()
+    response = await native.redeem(code, **changes)
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/json")
+    assert response.json()["error"] in {"invalid_request", "invalid_grant", "unsupported_grant_type"}
+    async with world.new_browser() as client:
+        assert (await client.post("/auth/token", json={"code": code})).json() == {"error": "invalid_request"}
+        assert (await client.get("/auth/token")).status_code == 405
+
+
+async def test_the_limit_counts_redemptions() -> None:
+    world = world_of(requests_per_minute=3)
+    native = Native(world)
+    assert [(await native.redeem("x")).status_code for _ in range(4)] == [400, 400, 400, 429]
+
+
+@pytest.mark.parametrize(
+    "redirect_uris",
+    [
+        [], "http://127.0.0.1/", ["http://localhost/callback"], ["http://127.0.0.1:8000/callback"], ["http://app.example.com/x"],
+        ["myapp:/login"], ["https://app.example.com/x?y"], ["https://app.example.com/x#y"], ["javascript:alert(1)"], ["*"],
+        ["com.example.app:login"], ["https://*.example.com/x"], ["http://127.0.0.1/\n"], ["x" * 600],
+    ],
+)  # fmt: skip
+def test_a_redirect_uri_that_is_not_safe_is_refused_at_start(redirect_uris: Any) -> None:
+    with pytest.raises(ConfigurationError, match="redirect URIs"):
+        NativeClient("desktop", redirect_uris)
+
+
+def test_native_clients_need_tokens_and_ids_of_their_own() -> None:
+    client = NativeClient("desktop", ["http://127.0.0.1/callback"])
+    given: dict[str, Any] = {
+        "providers": [OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)],
+        "public_url": "http://127.0.0.1:8000",
+        "sealing": SealingKeys([b"k" * 32]),
+    }
+    with pytest.raises(ConfigurationError, match="id of its own"):
+        OidcConfig(**given, native_clients=[client, client])
+    with pytest.raises(ConfigurationError, match="on the application itself"):
+        OidcConfig(**given | {"public_url": "https://x.example"}, native_clients=[NativeClient("a", ["https://x.example/y"])])
+    with pytest.raises(ConfigurationError, match="id of a native client"):
+        NativeClient("<b>", ["http://127.0.0.1/callback"])
+    with pytest.raises(ConfigurationError, match="bearer=True"):
+        World(native_clients=[client])
+    assert World().app.route_handler_method_map.get("/auth/token") is None
