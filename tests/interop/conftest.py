@@ -14,8 +14,9 @@ from tests.interop.application import KEY, SECRET, Application, serve
 from tests.interop.provider_process import Provider, running_provider
 
 ALGORITHMS = ("PS256", "ES256", "EdDSA", "Ed25519")
-# Its packages are in a group of their own: uv run --group interop pytest tests/interop
-collect_ignore = [] if find_spec("oauth2_provider") else ["test_django_oauth_toolkit.py"]
+# Their packages are in a group of their own: uv run --group dev --group interop pytest tests/interop
+_PACKAGES = {"oauth2_provider": "test_django_oauth_toolkit.py", "idpyoidc": "test_idpyoidc.py"}
+collect_ignore = [test for package, test in _PACKAGES.items() if not find_spec(package)]
 StartApplication = Callable[..., AbstractAsyncContextManager[Application]]
 
 

@@ -1,12 +1,13 @@
-"""A real OpenID provider from npm, `oidc-provider`, on loopback, ended with its parent; knows nothing of the application."""
+"""Real OpenID providers from npm and PyPI, on loopback, ended with their parent; they know nothing of the application."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -45,14 +46,23 @@ def _client() -> httpx.AsyncClient:
     return httpx.AsyncClient(trust_env=False, verify=False)
 
 
+def running_provider(clients: list[dict[str, Any]]) -> AbstractContextManager[Provider]:
+    """Run `oidc-provider` from npm for these clients (OpenID Connect Dynamic Client Registration 2)."""
+    return _running([*node_command(_SOURCE), json.dumps(clients)])
+
+
+def running_program(name: str, clients: list[dict[str, Any]], path: str = "") -> AbstractContextManager[Provider]:
+    """Run a program of this folder, which prints `ready PORT`; its issuer is at this path."""
+    return _running([sys.executable, str(Path(__file__).with_name(name)), json.dumps(clients)], path)
+
+
 @contextmanager
-def running_provider(clients: list[dict[str, Any]]) -> Iterator[Provider]:
-    """Run a provider that knows these clients (OpenID Connect Dynamic Client Registration 2)."""
+def _running(command: list[str], path: str = "") -> Iterator[Provider]:
     process = subprocess.Popen(
-        [*node_command(_SOURCE), json.dumps(clients)],
+        command,
         stdout=subprocess.PIPE,
         # Without settings of this machine: a proxy, say, through which it would deliver logouts.
-        env={name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+        env={**{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}, "OAUTHLIB_INSECURE_TRANSPORT": "1"},
         preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     try:
@@ -60,7 +70,7 @@ def running_provider(clients: list[dict[str, Any]]) -> Iterator[Provider]:
         with process.stdout as output:
             ready = output.readline().split()
         assert ready[:1] == [b"ready"], "the provider did not start"
-        yield Provider(f"http://127.0.0.1:{int(ready[1])}")
+        yield Provider(f"http://127.0.0.1:{int(ready[1])}{path}")
     finally:
         process.kill()
         process.wait()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.interop.application import SECRET, Application, serve
 from tests.interop.conftest import url_of
-from tests.interop.provider_process import Provider
-from tests.support.redis_servers import end_with_parent
+from tests.interop.provider_process import Provider, running_program
 
 pytestmark = pytest.mark.anyio
 Start = Callable[..., AbstractAsyncContextManager[Application]]
@@ -32,21 +26,8 @@ def django(address: socket.socket) -> Iterator[Provider]:
         "redirect_uris": f"{url}/auth/callback",
         "post_logout_redirect_uris": f"{url}/public",
     }
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("django_provider.py")), json.dumps([client])],
-        stdout=subprocess.PIPE,
-        env={**{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}, "OAUTHLIB_INSECURE_TRANSPORT": "1"},
-        preexec_fn=end_with_parent,  # noqa: PLW1509
-    )
-    try:
-        assert process.stdout is not None
-        with process.stdout as output:
-            ready = output.readline().split()
-        assert ready[:1] == [b"ready"], "the provider did not start"
-        yield Provider(f"http://127.0.0.1:{int(ready[1])}/o")
-    finally:
-        process.kill()
-        process.wait()
+    with running_program("django_provider.py", [client], path="/o") as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from session_core.oidc.verify.claims import (
     check_issuer,
     check_times,
     check_type,
+    optional_sid,
     optional_text,
     text,
 )
@@ -92,7 +93,7 @@ async def validate_logout_token(token: object, expected: ExpectedLogoutToken, ke
     if "nonce" in claims:
         # Forbidden, so that an ID token cannot be used as a logout token.
         raise LogoutTokenError("nonce_present")
-    sid, subject = optional_text(claims.get("sid")), optional_text(claims.get("sub"))
+    sid, subject = optional_sid(claims.get("sid")), optional_text(claims.get("sub"))
     if sid is None and subject is None:
         raise LogoutTokenError("sub_and_sid_missing")
     jti = text(claims, "jti", LogoutTokenError)

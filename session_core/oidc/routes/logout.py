@@ -15,7 +15,7 @@ from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave, leave_by_form
 from session_core.oidc.routes.limited import count, limited
 from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
-from session_core.oidc.verify.claims import optional_text
+from session_core.oidc.verify.claims import optional_sid
 
 if TYPE_CHECKING:
     from session_core.asgi.web import WebRequest
@@ -119,7 +119,7 @@ async def _by_token(request: WebRequest, relying_parties: RelyingParties, party:
 async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response:
     try:
         params = single_params(request.scope["query_string"], LogoutTokenError)
-        sid = optional_text(params.get("sid"))
+        sid = optional_sid(params.get("sid"))
         found = relying_parties.by_issuer(params.get("iss"))
         if sid is None or found is None or party not in {None, found}:
             raise LogoutTokenError("frontchannel_parameters")  # noqa: TRY301 - the same end as the others

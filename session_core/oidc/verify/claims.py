@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "MAX_SKEW_SECONDS", "SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number",
-    "optional_number", "optional_text", "subject_of", "text",
+    "optional_number", "optional_sid", "optional_text", "subject_of", "text",
 )  # fmt: skip
 
 SKEW_SECONDS: Final = 60
@@ -28,6 +28,8 @@ MAX_SKEW_SECONDS: Final = 300
 """The largest configurable tolerance."""
 MAX_TEXT: Final = 255
 """The longest subject (OpenID Connect Core 2), and the longest of other identifiers here."""
+MAX_SID: Final = 2048
+"""The longest `sid`: no specification limits it, and idpyoidc puts its own state into it, encrypted."""
 _MAX_NUMBER: Final = 2**53
 
 
@@ -121,6 +123,11 @@ def optional_text(value: object, max_chars: int = MAX_TEXT) -> str | None:
     """Return an identifier, or None unless it is 1 to `max_chars` printable ASCII characters."""
     fit = isinstance(value, str) and 0 < len(value) <= max_chars and value.isascii() and value.isprintable()
     return value if fit else None  # type: ignore[return-value]
+
+
+def optional_sid(value: object) -> str | None:
+    """Return the name of a session at the provider, None when it is anything else (Back-Channel Logout 1.0, 2.1)."""
+    return optional_text(value, MAX_SID)
 
 
 def subject_of(claims: Mapping[str, Any], path: str) -> str:

@@ -23,6 +23,7 @@ from session_core.oidc.verify.claims import (
     check_type,
     number,
     optional_number,
+    optional_sid,
     optional_text,
     subject_of,
     text,
@@ -145,7 +146,7 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken, issuer: str) ->
     return Identity(
         issuer=issuer,
         subject=subject,
-        sid=optional_text(claims.get("sid")),
+        sid=optional_sid(claims.get("sid")),
         # Without `auth_time` do not assume now: silent single sign-on proves no recent login.
         auth_time=None if auth_time is None else int(auth_time),
         acr=acr,

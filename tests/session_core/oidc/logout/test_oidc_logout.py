@@ -411,6 +411,18 @@ class TestFromTheProviderInTheFront:
         assert response.status_code == 400
         assert await world.subject() == "alice"
 
+    @pytest.mark.parametrize("by", ["frame", "token"])
+    async def test_the_name_of_a_session_may_be_long(self, by: str) -> None:
+        world = World()
+        world.op.sid = "s" * 2048
+        await world.login()
+        if by == "frame":
+            params = {"iss": ISSUER, "sid": world.op.sid}
+            assert (await world.new_browser().get("/auth/frontchannel-logout", params=params)).status_code == 200
+        else:
+            assert (await world.send_logout(world.op.logout_token(sub=GONE))).status_code == 200
+        assert await world.subject() is None
+
     async def test_an_unknown_sid_leaves_nothing_in_the_store(self, world: World) -> None:
         before = len(vars(world.sessions.store.inner).get("_claims", ()))
         for number in range(20):

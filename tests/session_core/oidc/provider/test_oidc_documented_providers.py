@@ -74,13 +74,13 @@ class DocumentedWorld(World):
 
 
 def test_every_recipe_is_tested_and_says_so() -> None:
-    assert set(recipes()) - {"node", "django", "github", "x"} == set(DOCUMENTED)
+    assert set(recipes()) - {"node", "django", "idpyoidc", "github", "x"} == set(DOCUMENTED)
     text = PAGE.read_text()
     sections = re.split(r"(?m)^## ", text)[1:]
     kinds = {section.partition("\n")[0]: re.findall(r"\*\*(Scripted|Run by the tests)\b", section) for section in sections}
     del kinds["All of them"]
     assert all(len(kind) == 1 for kind in kinds.values()), kinds
-    assert [name for name, kind in kinds.items() if kind != ["Scripted"]] == ["oidc-provider", "django-oauth-toolkit"]
+    assert [name for name, kind in kinds.items() if kind != ["Scripted"]] == ["oidc-provider", "django-oauth-toolkit", "idpyoidc"]
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
