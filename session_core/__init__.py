@@ -35,6 +35,7 @@ from session_core.errors import (
 from session_core.events import Event, EventListener
 from session_core.extras import extra
 from session_core.identity import Identity
+from session_core.impersonation import Impersonation
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager, SessionStats, SessionSummary
 from session_core.sessions.record import Device
@@ -55,6 +56,7 @@ __all__ = (
     "Event",
     "EventListener",
     "Identity",
+    "Impersonation",
     "Moment",
     "Session",
     "SessionConfig",

@@ -17,6 +17,7 @@ from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
 from session_core.events import EventListener
 from session_core.identity import Identity
+from session_core.impersonation import Impersonation
 from session_core.sessions.login_limits import LoginLimits, UserLimit
 from session_core.sessions.record import DataCodec, Device
 from session_core.sessions.timeouts import Timeouts
@@ -113,6 +114,8 @@ class SessionConfig(Generic[D]):
     every guarded request, so a revoked role is effective at once."""
     is_active: Callable[[Identity], bool | Awaitable[bool]] | None = None
     """Whether a logged-in user is still active; called by every guard. A disabled user is refused at the next request."""
+    impersonation: Impersonation | None = None
+    """Lets administrators act as other users by `session.impersonate`; None: never."""
     load_user: UserLoader | None = None
     """Returns the application's user for an identity, or None if it is unknown; gets the identity and the connection, and may be
     async. `request.user` is then this user and `request.auth` the identity, both None for a visitor: loaded once per request, and
@@ -202,6 +205,15 @@ class SessionConfig(Generic[D]):
         if self.is_active is None:
             return True
         answer = self.is_active(identity)
+        return (await answer if inspect.isawaitable(answer) else answer) is True
+
+    async def may_impersonate(self, actor: Identity, user: Identity) -> bool:
+        """Whether an administrator may act as a user now; both must be active."""
+        if self.impersonation is None or actor.is_same_user(user):
+            return False
+        if not await self.lets_act(actor) or not await self.lets_act(user):
+            return False
+        answer = self.impersonation.allow(actor, user)
         return (await answer if inspect.isawaitable(answer) else answer) is True
 
     def login_limits(self, store: SessionStore, events: Events) -> LoginLimits:

@@ -10,6 +10,7 @@
     │   ├── AmbiguousCredentialsError      400: a bearer token, and a cookie or another token
     │   ├── StepUpRequiredError            401: logged in, but not recently or strongly enough
     │   ├── ForbiddenError                 403: logged in, not allowed
+    │   │   └── ImpersonationForbiddenError  403: an administrator acts as the user
     │   ├── CrossSiteRequestError          403: a state-changing request came from another origin
     │   │   └── PlainHttpRequestError      403: from a page of this site, opened over plain http
     │   └── TooManyRequestsError           429: this client sent too many of these
@@ -46,6 +47,7 @@ __all__ = (
     "DiscoveryError",
     "ForbiddenError",
     "IdTokenError",
+    "ImpersonationForbiddenError",
     "InvalidTokenError",
     "LoginRefusedError",
     "LoginRequiredError",
@@ -162,6 +164,13 @@ class ForbiddenError(AccessDeniedError):
 
     code = "forbidden"
     title = "You are not allowed to do this"
+
+
+class ImpersonationForbiddenError(ForbiddenError):
+    """An administrator acts as the user, and this is for the user alone."""
+
+    code = "impersonation_forbidden"
+    title = "This is not possible while you act as another user"
 
 
 class CrossSiteRequestError(AccessDeniedError):

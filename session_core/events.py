@@ -7,7 +7,9 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from weakref import ref
 
 import msgspec
 import structlog
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.identity import Identity
 
-__all__ = ("Event", "EventListener", "EventName", "Events")
+__all__ = ("Event", "EventListener", "EventName", "Events", "current_actor", "current_session")
 
 EventName: TypeAlias = Literal[
     "cookie.rejected",
@@ -39,6 +41,8 @@ EventName: TypeAlias = Literal[
     "request.cross_site",
     "request.limited",
     "access.denied",
+    "impersonation.started",
+    "impersonation.ended",
     "login.started",
     "login.succeeded",
     "login.failed",
@@ -67,6 +71,7 @@ _LEVELS: dict[str, int] = {
     "request.cross_site": logging.WARNING,
     "request.limited": logging.WARNING,
     "access.denied": logging.WARNING,
+    "impersonation.started": logging.WARNING,
     "login.failed": logging.WARNING,
     "logout.rejected": logging.WARNING,
     "tokens.refresh_failed": logging.WARNING,
@@ -74,9 +79,28 @@ _LEVELS: dict[str, int] = {
 }
 
 
+class _Acting(Protocol):
+    """The session of a request."""
+
+    @property
+    def actor(self) -> Identity | None: ...
+
+
+current_session: ContextVar[ref[_Acting] | None] = ContextVar("current_session", default=None)
+"""Of the request that is being served; set by the session middleware where administrators may act as other users."""
+
+
+def current_actor() -> Identity | None:
+    """Return the administrator who acts as another user in this request, where its session was loaded; else None."""
+    reference = current_session.get()
+    session = None if reference is None else reference()
+    return None if session is None else session.actor
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened. `at` is Unix milliseconds, `handle` the public handle of the session.
 
+    `identity` is the user it happened to. `actor` is the administrator who acted as that user, or as another one, when it did.
     `reason` is a short stable slug; `detail` holds further values that are safe to log.
     """
 
@@ -84,6 +108,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     handle: str | None = None
     identity: Identity | None = None
+    actor: Identity | None = None
     reason: str | None = None
     detail: dict[str, str | int] = {}
 
@@ -118,11 +143,15 @@ class Events:
         *,
         handle: str | None = None,
         identity: Identity | None = None,
+        actor: Identity | None = None,
         reason: str | None = None,
         **detail: str | int,
     ) -> None:
-        """Log the event and call every listener. Never raises an error of a listener."""
-        event = Event(name=name, at=self._clock.now(), handle=handle, identity=identity, reason=reason, detail=detail)
+        """Log the event and call every listener. Never raises an error of a listener. `actor`: that of the request, if None."""
+        actor = current_actor() if actor is None else actor
+        event = Event(
+            name=name, at=self._clock.now(), handle=handle, identity=identity, actor=actor, reason=reason, detail=detail
+        )
         fields: dict[str, str | int] = dict(detail)
         if handle:
             fields["session"] = handle
@@ -131,6 +160,8 @@ class Events:
         if identity:
             # The user key, not the subject: a subject may be an e-mail address at some providers.
             fields["user"] = identity.user_key
+        if actor:
+            fields["actor"] = actor.user_key
         self._log.log(_LEVELS.get(name, logging.INFO), name, **fields)
         for listener in self._listeners:
             try:

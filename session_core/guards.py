@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role")
+__all__ = ("forbids_impersonation", "requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role")
 
 D = TypeVar("D", bound=msgspec.Struct)
 Connection: TypeAlias = "ASGIConnection[Any, Any, Any, Any]"
@@ -42,6 +42,14 @@ async def requires_login(connection: Connection, handler: BaseRouteHandler) -> N
     All guards here accept every request on a route with `opt={"exclude_from_auth": True}`, set on any layer.
     """
     await _guarded(connection, handler, rules.login_rule)
+
+
+async def forbids_impersonation(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Let logged-in users pass who act for themselves. An administrator who acts as the user gets 403.
+
+    `requires_recent_login` and `requires_acr` do so as well: an impersonation never satisfies them.
+    """
+    await _guarded(connection, handler, rules.own_rule)
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> SessionGuard:
@@ -105,3 +113,4 @@ async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rule
 
 
 _mark(requires_login, None)
+_mark(forbids_impersonation, None)

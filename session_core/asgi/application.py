@@ -63,6 +63,7 @@ class SessionApplication(Generic[D]):
             patience=config.store_timeout,
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )
+        self.lifecycle.impersonation, self.lifecycle.may_impersonate = config.impersonation, config.may_impersonate
         self.limits = RateLimits(self.store, config.clock, self.events, exempt=config.exempt_networks)
         if config.cookie.persistent and config.timeouts.absolute > LONGEST_SECONDS:
             self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000

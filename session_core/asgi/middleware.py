@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import ref
 
 from session_core.asgi.exchange import Exchange, SessionServices
+from session_core.events import current_session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -88,6 +90,8 @@ class SessionMiddleware:
         if not self._extends:
             handle.extends = False
         services.under_way.begin(handle)
+        # Weakly: a task that the request leaves behind must not keep the session, nor act in its name.
+        acting = current_session.set(None if services.lifecycle.impersonation is None else ref(handle))
         token = None if self._current is None else self._current.set(handle)
         try:
             try:
@@ -108,6 +112,7 @@ class SessionMiddleware:
         finally:
             services.under_way.end(handle)
             exchange.leave()
+            current_session.reset(acting)
             if token is not None and self._current is not None:
                 self._current.reset(token)
             if outer is not None:  # a mounted application inside one with other sessions

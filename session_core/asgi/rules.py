@@ -7,7 +7,14 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from session_core.errors import AccessDeniedError, ConfigurationError, ForbiddenError, LoginRequiredError, StepUpRequiredError
+from session_core.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ForbiddenError,
+    ImpersonationForbiddenError,
+    LoginRequiredError,
+    StepUpRequiredError,
+)
 
 if TYPE_CHECKING:
     from session_core.config import SessionConfig
@@ -15,7 +22,7 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("Rule", "acr_rule", "check", "login_rule", "predicate_rule", "recent_login_rule", "role_rule")
+__all__ = ("Rule", "acr_rule", "check", "login_rule", "own_rule", "predicate_rule", "recent_login_rule", "role_rule")
 
 Rule: TypeAlias = "Callable[[SessionHandle[Any], Identity, SessionConfig[Any]], Awaitable[None]]"
 """Raises an `AccessDeniedError` when the logged-in user is refused."""
@@ -43,6 +50,13 @@ async def check(session: SessionHandle[Any], rule: Rule, config: SessionConfig[A
 async def login_rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
     """Accepts every logged-in user."""
     del session, identity, config
+
+
+async def own_rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
+    """Users may pass who act for themselves: an administrator who acts as the user may not."""
+    del identity, config
+    if session.actor is not None:
+        raise ImpersonationForbiddenError
 
 
 def predicate_rule(predicate: Callable[[SessionHandle[Any]], bool | Awaitable[bool]]) -> Rule:
@@ -80,7 +94,7 @@ def recent_login_rule(minutes: float, seconds: float) -> tuple[Rule, int]:
         raise ConfigurationError(msg)
 
     async def rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
-        del session
+        await own_rule(session, identity, config)
         # Without `auth_time` the OP has not proved a recent login.
         if identity.auth_time is None or config.clock.now() // 1000 - identity.auth_time > max_age:
             raise StepUpRequiredError(max_age=max_age)
@@ -95,7 +109,7 @@ def acr_rule(acr_values: tuple[str, ...]) -> Rule:
         raise ConfigurationError(msg)
 
     async def rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
-        del session, config
+        await own_rule(session, identity, config)
         if identity.acr not in acr_values:
             raise StepUpRequiredError(acr_values=acr_values)
 

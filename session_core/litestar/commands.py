@@ -280,6 +280,7 @@ def _users(issuer: str, subject: str) -> list[Identity]:
 
 def _line(summary: SessionSummary) -> str:
     who = f"{summary.identity.subject} @ {summary.identity.issuer}" if summary.identity else "(not logged in)"
+    who += f" as {summary.acting_as.subject} @ {summary.acting_as.issuer}" if summary.acting_as else ""
     return _printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
 
 
@@ -296,6 +297,7 @@ def _facts(summary: SessionSummary) -> dict[str, object]:
         "absolute_expires_at": summary.absolute_expires_at,
         "ip": summary.device.ip,
         "user_agent": summary.device.user_agent,
+        "acting_as": {"issuer": summary.acting_as.issuer, "subject": summary.acting_as.subject} if summary.acting_as else None,
     }
 
 

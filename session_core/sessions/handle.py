@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAl
 
 import msgspec
 
-from session_core.errors import InvalidTokenError, ResponseStartedError, SessionConflictError, SessionDataError, SessionGoneError
+from session_core.errors import (
+    ImpersonationForbiddenError,
+    InvalidTokenError,
+    ResponseStartedError,
+    SessionConflictError,
+    SessionDataError,
+    SessionGoneError,
+)
 from session_core.ids import UncertainId, handle_of, session_key
 from session_core.sessions.draft import Decoded, Draft, updated
 from session_core.sessions.lifecycle import NewId, NewLogin
@@ -127,8 +134,15 @@ class SessionHandle(Generic[D]):
 
     @property
     def identity(self) -> Identity | None:
-        """Who is logged in, or None."""
-        return self.snapshot.record.identity if self.snapshot else None
+        """Who is logged in, or None; while an administrator acts as another user, that user."""
+        return self.snapshot.record.acts_for if self.snapshot else None
+
+    @property
+    def actor(self) -> Identity | None:
+        """The administrator who acts as `identity`; None where users act for themselves."""
+        if self.snapshot is None or self.snapshot.record.acting_as is None:
+            return None
+        return self.snapshot.record.identity
 
     @property
     def handle(self) -> str | None:
@@ -142,8 +156,8 @@ class SessionHandle(Generic[D]):
 
     @property
     def vault(self) -> bytes:
-        """What the login layer keeps sealed in this session."""
-        return self.snapshot.record.vault if self.snapshot else b""
+        """What the login layer keeps sealed in this session; nothing while an administrator acts as another user."""
+        return self.snapshot.record.vault if self.snapshot and self.snapshot.record.acting_as is None else b""
 
     @property
     def created_at(self) -> int | None:
@@ -378,9 +392,7 @@ class SessionHandle(Generic[D]):
                 unreadable=self._unreadable,
                 new_id=new_id,
             )
-        self._enter(session_id, snapshot)
-        if self.identity_changed is not None:
-            await self.identity_changed()
+        await self._enter_as_another(session_id, snapshot)
 
     async def regenerate(self) -> None:
         """Give the session a new id at once, in one atomic step; the old id is dead. Nothing to do for a visitor."""
@@ -394,6 +406,46 @@ class SessionHandle(Generic[D]):
         with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.regenerate(self.snapshot, draft.merged, new_id=new_id)
         self._enter(session_id, snapshot)
+
+    async def impersonate(self, identity: Identity, *, first: Callable[[D], D | None] | None = None) -> None:
+        """Let the administrator who is logged in act as another user: the same session under a new id, with fresh data.
+
+        `identity` and `data` are those of the user from now on, `actor` is the administrator. It ends by `end_impersonation`,
+        with the administrator's session, and after `Impersonation.seconds`. `first` changes the data it begins with.
+
+        Raises `LoginRequiredError`, `StepUpRequiredError` where the administrator has not logged in recently,
+        `ImpersonationForbiddenError` where one is under way, `ForbiddenError` where `Impersonation.allow` refuses, and
+        `ConfigurationError` where `SessionConfig` has no `impersonation`.
+        """
+        await self.load()
+        self._refuse_without_cookie()
+        await self._settle()
+        draft, codec = self._loaded_draft(), self._lifecycle.codec
+        with self._new_id(draft) as new_id:
+            session_id, snapshot = await self._lifecycle.impersonate(
+                self.snapshot,
+                identity,
+                change=draft.merged,
+                first=lambda blank: blank if first is None else updated(codec, blank, first)[0],
+                new_id=new_id,
+            )
+        await self._enter_as_another(session_id, snapshot)
+
+    async def end_impersonation(self) -> None:
+        """Give the administrator the own session back, under a new id, as it was; nothing to do where no user is impersonated.
+
+        What was written meanwhile is dropped. Raises `SessionGoneError` when the session has ended.
+        """
+        await self.load()
+        if self.actor is None:
+            return
+        self._refuse_without_cookie()
+        await self._settle()
+        if self.snapshot is None:
+            raise SessionGoneError
+        with self._new_id(self._loaded_draft()) as new_id:
+            session_id, snapshot = await self._lifecycle.end_impersonation(self.snapshot, new_id=new_id)
+        await self._enter_as_another(session_id, snapshot)
 
     async def destroy(self) -> None:
         """End the session in the store and delete the cookie. Safe without a session; the data is fresh afterwards."""
@@ -452,6 +504,8 @@ class SessionHandle(Generic[D]):
         await self.load()
         if self.snapshot is None:
             raise SessionGoneError
+        if self.actor is not None:
+            raise ImpersonationForbiddenError
         draft = self._loaded_draft()
         try:
             snapshot = await self._lifecycle.write(
@@ -611,6 +665,11 @@ class SessionHandle(Generic[D]):
         self._unreadable = ()
         self.cookie_action = "set"
         self._adopt(snapshot)
+
+    async def _enter_as_another(self, session_id: str, snapshot: Snapshot) -> None:
+        self._enter(session_id, snapshot)
+        if self.identity_changed is not None:
+            await self.identity_changed()
 
     def _adopt_written(self, snapshot: Snapshot, draft: Draft[D]) -> None:
         try:

@@ -16,13 +16,23 @@ import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.concurrency import in_turns
-from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    ForbiddenError,
+    ImpersonationForbiddenError,
+    LoginRequiredError,
+    SessionConflictError,
+    SessionGoneError,
+    StepUpRequiredError,
+    StoreUnavailableError,
+)
 from session_core.identity import Identity
 from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
 from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
-from session_core.sessions.record import DataCodec, Device, SessionRecord, UndecodableError
+from session_core.sessions.record import ActingAs, DataCodec, Device, SessionRecord, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, lineage_of, snapshot_of
 from session_core.sessions.store_order import Moment
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.events import Events
     from session_core.ids import UncertainId
+    from session_core.impersonation import Impersonation
     from session_core.sessions.timeouts import Timeouts
     from session_core.stores.base import SessionStore, StoredSession
 
@@ -101,6 +112,10 @@ class SessionLifecycle(Generic[D]):
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when this device may begin no further session without a login."""
+        self.impersonation: Impersonation | None = None
+        """How long an administrator may act as another user, if at all."""
+        self.may_impersonate: Callable[[Identity, Identity], Awaitable[bool]] | None = None
+        """Whether an administrator may act as a user now; asked whenever such a session is loaded."""
         self.browser_keeps = 0
         """After this many milliseconds a browser forgets its id, whatever it was given; 0 where no session lives as long."""
         self.extend_at_once = timeouts.idle * 500
@@ -117,7 +132,7 @@ class SessionLifecycle(Generic[D]):
         """Return the session of an id that a browser presented, or None: such an id is never adopted.
 
         None also for a record that cannot be decoded (`session.undecodable` is emitted); its data is left to the caller, who
-        decodes it only once. Raises `StoreUnavailableError`.
+        decodes it only once. A session whose owner may no longer act as another user is ended. Raises `StoreUnavailableError`.
         """
         key = session_key(session_id)
         stored = await self.store.load(key)
@@ -132,6 +147,9 @@ class SessionLifecycle(Generic[D]):
                 await self.report_undecodable(session_id, error)
                 return None
             self._recent.put(key, snapshot, len(stored.entry.data))
+        if snapshot.record.acting_as is not None and not await self._is_allowed(snapshot.record):
+            await self._end_refused(snapshot)
+            return None
         # The store enforces the idle timeout, and its expiries are never later than the absolute one: check that where they are.
         end = snapshot.record.absolute_expires_at
         return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
@@ -297,7 +315,56 @@ class SessionLifecycle(Generic[D]):
         session_id, new, _ = await self._rotate(snapshot, change, limit=0, new_id=new_id or NewId())
         if snapshot.record.identity is None:
             await self.inherit_revocation([snapshot.key], new.key)
-        await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.identity)
+        await self.events.emit("session.regenerated", handle=handle_of(new.key), identity=new.record.acts_for)
+        return session_id, new
+
+    async def impersonate(
+        self, snapshot: Snapshot | None, identity: Identity, *, change: Change, first: Callable[[bytes], bytes], new_id: NewId
+    ) -> tuple[str, Snapshot]:
+        """Let the user of a session act as `identity`, under a new id, in one step; `first` makes the data it begins with.
+
+        The session stays the administrator's own: what ends that one ends this. Raises `LoginRequiredError`,
+        `StepUpRequiredError`, `ForbiddenError`, `SessionGoneError`, and `ConfigurationError` where it is switched off.
+        """
+        rules = self.impersonation
+        if rules is None:
+            msg = "impersonation is switched off: SessionConfig(impersonation=Impersonation(allow=...))"
+            raise ConfigurationError(msg)
+        if snapshot is None or (owner := snapshot.record.identity) is None:
+            raise LoginRequiredError
+        now = self.clock.now()
+        try:
+            if snapshot.record.acting_as is not None:
+                raise ImpersonationForbiddenError
+            if owner.auth_time is None or now // 1000 - owner.auth_time > rules.login_within:
+                raise StepUpRequiredError(max_age=rules.login_within)
+            if self.may_impersonate is None or not await self.may_impersonate(owner, identity):
+                raise ForbiddenError
+        except AccessDeniedError as error:
+            handle = handle_of(snapshot.key)
+            await self.events.emit("access.denied", handle=handle, identity=owner, reason=error.code, target=identity.user_key)
+            raise
+        # What the provider has said of its own user's login is no proof of this one.
+        user = Identity(issuer=identity.issuer, subject=identity.subject)
+        begun_with = first(self._blank())
+
+        def begin(record: SessionRecord) -> SessionRecord:
+            until = record.absolute_expires_at
+            return msgspec.structs.replace(
+                record,
+                data=msgspec.Raw(begun_with),
+                absolute_expires_at=min(until, now + rules.seconds * 1000),
+                acting_as=ActingAs(user, now, until, change(record).data),
+            )
+
+        session_id, new, _ = await self._rotate(snapshot, begin, limit=0, new_id=new_id)
+        await self.events.emit("impersonation.started", handle=handle_of(new.key), identity=user, actor=owner)
+        return session_id, new
+
+    async def end_impersonation(self, snapshot: Snapshot, *, new_id: NewId) -> tuple[str, Snapshot]:
+        """Give an administrator the own session back, under a new id, in one step. Raises `SessionGoneError`."""
+        session_id, new, _ = await self._rotate(snapshot, SessionRecord.without_impersonation, limit=0, new_id=new_id)
+        await self._report_impersonation(snapshot, "stopped", handle=handle_of(new.key))
         return session_id, new
 
     async def login(
@@ -356,8 +423,11 @@ class SessionLifecycle(Generic[D]):
 
         def log_in(record: SessionRecord) -> SessionRecord:
             mine = record is not _UNREADABLE and (record.identity is None or identity.is_same_user(record.identity))
+            kept = other
+            if mine:  # what was assigned while acting as another user is not the administrator's
+                kept = bytes((change(record) if record.acting_as is None else record.without_impersonation()).data)
             return msgspec.structs.replace(
-                self._logged_in(login, now, first(bytes(change(record).data) if mine else other)),
+                self._logged_in(login, now, first(kept)),
                 # What a newer version keeps of the session stays; what it knows of the former login and device goes with them.
                 newer=record.newer.without_below() if mine and record.newer is not None else None,
             )
@@ -371,6 +441,7 @@ class SessionLifecycle(Generic[D]):
             else:
                 if snapshot is None:
                     await self.events.emit("session.destroyed", handle=handle_of(current.key), reason="unreadable")
+                await self._report_impersonation(current, "login")
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
         if entered is None and login.only_in_place:
@@ -387,6 +458,7 @@ class SessionLifecycle(Generic[D]):
         """End a session, and what it was rotated into meanwhile. Idempotent."""
         await self.store.delete(snapshot.key)
         await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
+        await self._report_impersonation(snapshot, "logout")
 
     async def was_revoked(self, keys: Sequence[str]) -> bool:
         """Whether a session of one of these keys was ended from elsewhere (see `revocation_marks`)."""
@@ -408,6 +480,29 @@ class SessionLifecycle(Generic[D]):
     async def _end_unreadable(self, key: str) -> None:
         for ended in await self.store.delete(key):
             await self.events.emit("session.destroyed", handle=handle_of(ended), reason="unreadable")
+
+    async def _is_allowed(self, record: SessionRecord) -> bool:
+        """Whether the owner of a session may act as another user still; also where the rule was changed or taken away."""
+        owner, acting_as = record.identity, record.acting_as
+        if self.may_impersonate is None or owner is None or acting_as is None:
+            return False
+        return await self.may_impersonate(owner, acting_as.identity)
+
+    async def _end_refused(self, snapshot: Snapshot) -> None:
+        """End the whole session: whether its owner may still do anything is for the next login to say."""
+        for key in await self.store.delete(snapshot.key):
+            await self.events.emit(
+                "session.destroyed", handle=handle_of(key), identity=snapshot.record.identity, reason="impersonation"
+            )
+        await self._report_impersonation(snapshot, "refused")
+
+    async def _report_impersonation(self, snapshot: Snapshot, reason: str, *, handle: str | None = None) -> None:
+        """Tell that an impersonation has ended, if the session was one."""
+        record = snapshot.record
+        if record.acting_as is not None:
+            user, actor = record.acting_as.identity, record.identity
+            handle = handle or handle_of(snapshot.key)
+            await self.events.emit("impersonation.ended", handle=handle, identity=user, actor=actor, reason=reason)
 
     async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
         """Tell of a write that was not made."""

@@ -48,6 +48,8 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device: Device
     size: int
     """Bytes of the stored record."""
+    acting_as: Identity | None = None
+    """The user as whom the owner of the session, an administrator, acts now."""
 
 
 class SessionManager:
@@ -221,6 +223,7 @@ class SessionManager:
             absolute_expires_at=record.absolute_expires_at,
             device=record.device,
             size=len(stored.entry.data),
+            acting_as=record.acting_as.identity if record.acting_as is not None else None,
         )
 
     async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None, *, by_op: bool = False) -> None:

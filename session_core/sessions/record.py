@@ -28,7 +28,7 @@ from session_core.sessions.unknown_fields import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
+__all__ = ("ActingAs", "DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -47,6 +47,17 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ip: str = ""
     user_agent: str = ""
+
+
+class ActingAs(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The user as whom the owner of a session acts. Beside it, what the session goes back to. Times are Unix milliseconds."""
+
+    identity: Identity = msgspec.field(name="i")
+    since: int = msgspec.field(name="s")
+    absolute_expires_at: int = msgspec.field(name="a")
+    """When the owner's session ends in any case; that of the record is when the impersonation does."""
+    data: msgspec.Raw = msgspec.field(name="d", default=msgspec.Raw(b"\x80"))
+    """The owner's data; that of the record belongs to the impersonation."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -70,8 +81,23 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Whether the cookie outlives the browser; None: as configured."""
     write_id: int = msgspec.field(name="w", default=0)
     """Random per write: no two writes are the same bytes, so a store can tell whether an uncertain write was this one."""
+    acting_as: ActingAs | None = msgspec.field(name="m", default=None)
+    """The user as whom `identity`, an administrator, acts now. All else stays the administrator's: indexes, tokens, login."""
     newer: Unknown | None = msgspec.field(name="-", default=None)
     """Fields that a newer version of this library has written; never stored under this name."""
+
+    @property
+    def acts_for(self) -> Identity | None:
+        """The user for whom requests are served: the one who is acted as, else who is logged in."""
+        return self.identity if self.acting_as is None else self.acting_as.identity
+
+    def without_impersonation(self) -> SessionRecord:
+        """Return the record as its owner left it when the impersonation began."""
+        before = self.acting_as
+        if before is None:
+            return self
+        absolute = before.absolute_expires_at
+        return msgspec.structs.replace(self, data=before.data, absolute_expires_at=absolute, acting_as=None)
 
 
 _record_decoder: Final = msgspec.msgpack.Decoder(SessionRecord)

@@ -49,7 +49,12 @@ def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None 
 
 
 def lineage_of(snapshot: Snapshot) -> object:
-    """What a regenerated session has in common with the one before, and no other session: its login, or its beginning."""
+    """What a regenerated session has in common with the one before, and no other session: its login, or its beginning.
+
+    An impersonation that begins or ends counts as a login: what is open belongs to another user then.
+    """
     record = snapshot.record
     user = record.identity.user_key if record.identity is not None else None
-    return record.created_at, record.logged_in_at, user
+    acting_as = record.acting_as
+    acting = None if acting_as is None else (acting_as.since, acting_as.identity.user_key)
+    return record.created_at, record.logged_in_at, user, acting

@@ -14,6 +14,7 @@ return (await session.update(bump)).visits
 from __future__ import annotations
 
 from session_core.starlette.dependencies import (
+    forbids_impersonation,
     get_session,
     get_sessions,
     requires,
@@ -27,6 +28,7 @@ from session_core.starlette.middleware import SessionMiddleware, StarletteSessio
 __all__ = (
     "SessionMiddleware",
     "StarletteSessions",
+    "forbids_impersonation",
     "get_session",
     "get_sessions",
     "requires",

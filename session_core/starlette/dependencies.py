@@ -23,7 +23,8 @@ else:
         HTTPConnection = Any
 
 __all__ = (
-    "get_session", "get_sessions", "requires", "requires_acr", "requires_login", "requires_recent_login", "requires_role",
+    "forbids_impersonation", "get_session", "get_sessions", "requires", "requires_acr", "requires_login", "requires_recent_login",
+    "requires_role",
 )  # fmt: skip
 
 D = TypeVar("D", bound=msgspec.Struct)
@@ -48,6 +49,11 @@ async def get_sessions(connection: HTTPConnection) -> SessionManager:
 async def requires_login(connection: HTTPConnection) -> None:
     """Let logged-in users pass: `dependencies=[Depends(requires_login)]`. Others get 401; a browser is sent to the login."""
     await _check(connection, rules.login_rule)
+
+
+async def forbids_impersonation(connection: HTTPConnection) -> None:
+    """Let logged-in users pass who act for themselves. An administrator who acts as the user gets 403."""
+    await _check(connection, rules.own_rule)
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> Guard:

@@ -36,6 +36,8 @@ ON_A_CLUSTER: Final = (
     "login+regenerate+regenerate",
     "regenerate+revoke_all",
     "login+op_logout",
+    "impersonate+revoke_all",
+    "end_impersonation+update",
 )
 """What takes a cluster several commands, each of which is a step."""
 

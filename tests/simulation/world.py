@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from session_core import Identity
-from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core import Identity, Impersonation
+from session_core.errors import AccessDeniedError, SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.events import Events
 from session_core.ids import UncertainId, session_key
 from session_core.sessions.handle import SessionHandle
@@ -30,6 +30,13 @@ __all__ = ("SCENARIOS", "BrokenPromiseError", "Outcome", "Scenario", "play")
 ISSUER = "https://op.example"
 TIMEOUTS = Timeouts(idle=3600, absolute=4 * 3600, touch_interval=60)
 LIMIT = 1
+
+
+VICTIM = Identity(issuer=ISSUER, subject="victim")
+
+
+async def _allow(actor: Identity, user: Identity) -> bool:
+    return (actor.subject, user.subject) == ("alice", "victim")
 
 
 class Data(msgspec.Struct):
@@ -61,6 +68,11 @@ class Browser:
     """Its login was acknowledged, and no other request may have ended that session."""
     used_at: int = 0
     """When its last acknowledged request was served."""
+    acted: bool = False
+    """It may have acted as another user, whose sessions end sooner."""
+    as_self: set[str] = field(default_factory=set)
+    as_other: set[str] = field(default_factory=set)
+    """What it has written, or may have: for itself, and as another user."""
     expired: set[str] = field(default_factory=set)
     """What its session held when that expired."""
 
@@ -80,10 +92,12 @@ class World:
         """Whose login had begun when the provider ended it, and said so to the provider."""
 
     def lifecycle(self) -> SessionLifecycle[Data]:
-        return SessionLifecycle(
+        lifecycle = SessionLifecycle(
             store=self.store, codec=CODEC, timeouts=TIMEOUTS, clock=self.clock, events=Events(self.clock, ()),
             max_sessions_per_user=LIMIT, patience=60,
         )  # fmt: skip
+        lifecycle.impersonation, lifecycle.may_impersonate = Impersonation(allow=_allow), _allow
+        return lifecycle
 
     @property
     def manager(self) -> SessionManager:
@@ -91,7 +105,7 @@ class World:
 
     def identity(self, name: str) -> Identity:
         user = self.browsers[name].user
-        return Identity(issuer=ISSUER, subject=user, sid=f"sid-{name}")
+        return Identity(issuer=ISSUER, subject=user, sid=f"sid-{name}", auth_time=self.clock.now() // 1000)
 
     async def request(self, name: str, work: Callable[[SessionHandle[Data]], Awaitable[object]]) -> str:
         """Serve one request of a browser; what its response says of the cookie takes effect when it is over."""
@@ -127,6 +141,7 @@ class World:
                 data.tokens.append(token)
 
             browser.maybe.append(token)
+            (browser.as_self if handle.actor is None else browser.as_other).add(token)
             await handle.update(add)
 
         if await self.request(name, work) == "200":
@@ -149,6 +164,16 @@ class World:
 
     async def regenerate(self, name: str) -> None:
         await self.request(name, lambda handle: handle.regenerate())
+
+    async def impersonate(self, name: str) -> None:
+        self.browsers[name].acted = True
+        try:
+            await self.request(name, lambda handle: handle.impersonate(VICTIM))
+        except AccessDeniedError:  # it acts as the user already, or is logged out
+            return
+
+    async def end_impersonation(self, name: str) -> None:
+        await self.request(name, lambda handle: handle.end_impersonation())
 
     async def login(self, name: str) -> None:
         try:
@@ -221,12 +246,19 @@ class World:
             _must(handle.identity is None or name not in self.logged_out, f"{name} is logged in although the provider ended that")
             _must(handle.exists or bool(excused) or not browser.acknowledged, f"{name} has lost its session")
             _must(not browser.expired & set(handle.data.tokens), f"what has expired of {name} is back")
+            wrong = browser.as_other if handle.actor is None else browser.as_self
+            _must(not wrong & set(handle.data.tokens), f"{name} has data of the other identity")
+            own = browser.as_self & set(browser.acknowledged)
+            kept = handle.identity is None or handle.actor is not None or self.stale or own <= set(handle.data.tokens)
+            _must(kept or not browser.acted, f"{name} has not got back what it had before it acted as another user")
             if browser.logins == 0 and handle.exists:
                 tokens = handle.data.tokens
                 for token in browser.acknowledged:
                     _must(tokens.count(token) == 1, f"the acknowledged {token} of {name} is there {tokens.count(token)} times")
                 _must(len(set(tokens)) == len(tokens), f"an update of {name} was made twice")
                 _must(set(tokens) <= set(browser.maybe), f"{name} has data of another session")
+        victims = await self.store.inner.find(SessionIndex(user=VICTIM.user_key))
+        _must(not victims, "there is a session of the user who is acted as")
         # A visitor's first data beside a logout is in no list and ends by itself; a user's session must have a browser.
         users_only = any(browser.ended for browser in self.browsers.values())
         live = {
@@ -240,7 +272,7 @@ class World:
     async def check_expiry(self, *, extended: bool) -> None:
         """Look at the ends of the sessions: not too early after the last use (`extended`), and none later."""
         for name, browser in self.browsers.items():
-            if not extended or browser.ended or browser.cookie is None or not isinstance(browser.cookie, str):
+            if not extended or browser.ended or browser.acted or browser.cookie is None or not isinstance(browser.cookie, str):
                 continue
             stored = await self.store.inner.load(session_key(browser.cookie))
             least = browser.used_at + 1000 * (TIMEOUTS.idle - TIMEOUTS.touch_interval)
@@ -281,6 +313,7 @@ class Scenario:
 
 
 _ALICE = ("update", "a"), ("login", "a")
+_ACTING = *_ALICE, ("impersonate", "a"), ("update", "a")
 _TWO = (("a", "alice"), ("b", "alice"))
 _THREE = (*_TWO, ("c", "alice"))
 _TABS = (("a", "alice"), ("b", "bob"))
@@ -308,6 +341,12 @@ SCENARIOS: dict[str, Scenario] = {
     "login+regenerate+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a"), ("regenerate", "a")), _TWO),
     "login+login": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TWO),
     "login+regenerate": Scenario(_ALICE, (("login", "b"), ("regenerate", "a")), _TWO),
+    "impersonate+update": Scenario(_ALICE, (("impersonate", "a"), ("update", "a"))),
+    "impersonate+revoke_all": Scenario(_ALICE, (("impersonate", "a"), ("revoke_all", "a"))),
+    "impersonate+login": Scenario(_ALICE, (("impersonate", "a"), ("login", "b")), _TWO),
+    "end_impersonation+update": Scenario(_ACTING, (("end_impersonation", "a"), ("update", "a"))),
+    "end_impersonation+destroy": Scenario(_ACTING, (("end_impersonation", "a"), ("destroy", "a"))),
+    "end_impersonation+op_logout": Scenario(_ACTING, (("end_impersonation", "a"), ("op_logout", "a"))),
     "tabs": Scenario((("update", "a"),), (("login", "a"), ("login", "b")), _TABS, stale=True),
 }
 

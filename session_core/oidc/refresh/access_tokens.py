@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from session_core.errors import (
     DiscoveryError,
     IdTokenError,
+    ImpersonationForbiddenError,
     LoginRequiredError,
     SessionConflictError,
     SessionGoneError,
@@ -61,9 +62,11 @@ class AccessTokens:
 
         Raises `LoginRequiredError` when no user is logged in, there is no token, or the provider has ended the login (the session
         is destroyed then); `TokenExchangeError` or `DiscoveryError` when it cannot be refreshed now (the session stays);
-        `StoreUnavailableError`.
+        `StoreUnavailableError`; `ImpersonationForbiddenError` while an administrator acts as the user.
         """
         await session.load()
+        if session.actor is not None:  # those of the administrator are not the user's
+            raise ImpersonationForbiddenError
         sealed = session.vault
         tokens = self._rps.vault.open(sealed, session.identity)
         if tokens is None or session.key is None:

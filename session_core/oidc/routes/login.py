@@ -314,7 +314,7 @@ def _with_option(asked: LoginRequest, config: OidcConfig, headers: Headers) -> L
 
 def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptions:
     """Return the options of the session that the same user has here: a step-up must neither forget nor lengthen them."""
-    record = session.snapshot.record if session.snapshot is not None else None
+    record = session.snapshot.record.without_impersonation() if session.snapshot is not None else None
     if record is None or not identity.is_same_user(record.identity):
         return LoginOptions()
     absolute = (record.absolute_expires_at - record.created_at) // 1000

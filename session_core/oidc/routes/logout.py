@@ -55,8 +55,11 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
     """
     del provider_id
     session = await request.session()
-    identity, handle, base = session.identity, session.handle, relying_parties.base.at(request.scope)
-    tokens = relying_parties.vault.open(session.vault, identity)
+    handle, base = session.handle, relying_parties.base.at(request.scope)
+    # Of an administrator who acts as another user it is the own login that ends.
+    record = session.snapshot.record if session.snapshot is not None else None
+    identity = record.identity if record is not None else None
+    tokens = relying_parties.vault.open(record.vault, identity) if record is not None else None
     # First: a logout must not depend on the provider.
     await session.destroy()
     end = None

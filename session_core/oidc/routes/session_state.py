@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.answers import problem
 from session_core.asgi.middleware import SCOPE_KEY
@@ -37,11 +37,13 @@ async def session_state(request: WebRequest, relying_parties: RelyingParties, pr
     if identity is None or ends_at is None or left <= 0 or not await request.lets_act(identity):
         headers = {"www-authenticate": "Bearer"} if request.bearer else None
         return Response(problem(LoginRequiredError()), status_code=_UNAUTHORIZED, media_type=PROBLEM, headers=headers)
-    state = {
+    state: dict[str, Any] = {
         "authenticated": True,
         "expires_in": left // 1000,
         "absolute_expires_in": (ends_at - relying_parties.sessions.clock.now()) // 1000,
         "issuer": identity.issuer,
         "subject": identity.subject,
     }
+    if (actor := session.actor) is not None:  # an administrator acts as this user
+        state["actor"] = {"issuer": actor.issuer, "subject": actor.subject}
     return Response(state, media_type=JSON)

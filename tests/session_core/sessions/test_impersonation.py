@@ -1,0 +1,515 @@
+"""An administrator acts as another user: one session with two identities, which is the administrator's own all the time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from session_core import ConfigurationError, Event, Identity, Impersonation, SessionPlugin, Timeouts, open_store
+from session_core.errors import (
+    ForbiddenError,
+    ImpersonationForbiddenError,
+    LoginRequiredError,
+    SessionGoneError,
+    StepUpRequiredError,
+    StoreUnavailableError,
+)
+from session_core.ids import UncertainId, session_key
+from session_core.stores.base import SessionIndex
+from session_core.testing import FakeClock
+from tests.session_core.stores import conftest as engines
+from tests.support.lost_answers import Fault, LosingStore
+from tests.support.sessions import BOB, ISSUER, AppSession, handle_on, make_config
+
+pytestmark = pytest.mark.anyio
+
+_valkey, valkey, postgres, postgres_url, database = (
+    engines._valkey, engines.valkey, engines.postgres, engines.postgres_url, engines.database,
+)  # fmt: skip
+USER = Identity(issuer=ISSUER, subject="bob")
+MINUTES_15 = 900_000
+
+
+class World:
+    """Sessions of one application, and whom the rule allows."""
+
+    def __init__(self, store: Any = "memory://", clock: FakeClock | None = None, **options: Any) -> None:
+        self.clock = clock or FakeClock()
+        self.admin = self.proved(Identity(issuer=ISSUER, subject="admin", sid="op-admin", acr="phr", amr=("otp",)))
+        self.allowed = {"admin"}
+        self.disabled: set[str] = set()
+        self.events: list[Event] = []
+        options.setdefault("impersonation", Impersonation(allow=self.allow))
+        if isinstance(store, str):
+            store = open_store(store, clock=self.clock)
+        self.plugin = SessionPlugin(
+            make_config(
+                store=store,
+                clock=self.clock,
+                on_event=[self.events.append],
+                is_active=lambda identity: identity.subject not in self.disabled,
+                timeouts=Timeouts(idle=3600, absolute=86400),
+                **options,
+            )
+        )
+
+    def proved(self, identity: Identity) -> Identity:
+        return msgspec.structs.replace(identity, auth_time=self.clock.now() // 1000)
+
+    async def allow(self, actor: Identity, user: Identity) -> bool:
+        return actor.subject in self.allowed and user.subject not in self.allowed
+
+    async def loaded(self, session_id: str | None = None) -> Any:
+        return await handle_on(self.plugin, session_id).load()
+
+    async def logged_in(self, identity: Identity | None = None, **data: Any) -> Any:
+        handle = await self.loaded()
+        await handle.login(identity or self.admin)
+        if data:
+            await handle.update(**data)
+        return handle
+
+    async def acting(self, **data: Any) -> Any:
+        handle = await self.logged_in(**data)
+        await handle.impersonate(BOB)
+        return handle
+
+    async def live(self, user: Identity) -> list[str]:
+        return [stored.key for stored in await self.plugin.store.find(SessionIndex(user=user.user_key))]
+
+    def happened(self, name: str) -> list[tuple[str | None, str | None, str | None]]:
+        return [
+            (event.identity and event.identity.subject, event.actor and event.actor.subject, event.reason)
+            for event in self.events
+            if event.name == name
+        ]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "valkey"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Engines of each kind; the simulation has a cluster."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("database"))
+    if request.param == "valkey":
+        return str(request.getfixturevalue("valkey").url)
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/sessions.db"
+
+
+@pytest.fixture
+async def anywhere(store_url: str) -> AsyncIterator[World]:
+    made = World(store_url)
+    await made.plugin.store.open()
+    yield made
+    await made.plugin.store.close()
+
+
+async def test_begin_and_end_change_the_id_of_one_session(anywhere: World) -> None:
+    world = anywhere
+    other = await world.logged_in(BOB)
+    admin = await world.logged_in(note="mine", cart=["book"])
+    first = admin.session_id
+    await admin.impersonate(BOB, first=lambda data: setattr(data, "note", "hello"))
+    second = admin.session_id
+    assert (admin.identity, admin.actor, admin.data.note, admin.data.cart) == (USER, world.admin, "hello", [])
+
+    seen = await world.loaded(second)
+    assert (seen.identity, seen.actor, seen.data.note) == (USER, world.admin, "hello")
+    await seen.update(visits=1)
+    assert (await world.loaded(first)).identity is None
+    assert await world.live(world.admin) == [session_key(second)]
+    assert await world.live(BOB) == [other.key]  # no session of the user, and none of the user's has gone
+
+    await seen.end_impersonation()
+    back = await world.loaded(seen.session_id)
+    assert (back.identity, back.actor) == (world.admin, None)
+    assert (back.data.note, back.data.cart, back.data.visits) == ("mine", ["book"], 0)
+    assert len({first, second, seen.session_id}) == 3
+    assert (await world.loaded(second)).identity is None
+    assert await world.live(world.admin) == [session_key(seen.session_id)]
+    await back.destroy()
+    await other.destroy()
+
+
+async def test_what_the_handler_had_assigned_is_the_administrators(world: World) -> None:
+    handle = await world.logged_in()
+    handle.data.note = "before"
+    await handle.impersonate(BOB)
+    handle.data.note = "as bob"
+    await handle.end_impersonation()
+    assert handle.data.note == "before"
+
+
+async def test_it_proves_nothing_about_the_user(world: World) -> None:
+    """Not even where the application passes an identity that says so."""
+    handle = await world.logged_in()
+    await handle.impersonate(world.proved(Identity(issuer=ISSUER, subject="bob", sid="op-2", acr="phr", amr=("pwd",))))
+    assert handle.identity == USER
+    assert (handle.identity.auth_time, handle.identity.acr, handle.identity.amr, handle.identity.sid) == (None, None, (), None)
+
+
+@pytest.mark.attack("80")
+async def test_it_ends_in_time_whatever_is_done(world: World) -> None:
+    handle = await world.acting()
+    until = world.clock.now() + MINUTES_15
+    assert (handle.absolute_expires_at, handle.idle_expires_at) == (until, until)
+    for minute in range(14):
+        world.clock.advance(seconds=60)
+        handle = await world.loaded(handle.session_id)
+        await handle.update(visits=minute)
+        await handle.extend()
+        if minute % 3 == 0:
+            await handle.regenerate()
+        assert handle.idle_expires_at <= until
+    assert handle.identity == USER
+    world.clock.advance(seconds=60)
+    handle = await world.loaded(handle.session_id)
+    assert (handle.identity, handle.exists) == (None, False)
+    assert await world.live(world.admin) == []
+
+
+async def test_the_lifetimes_of_the_administrator_come_back(world: World) -> None:
+    handle = await world.logged_in()
+    ends = handle.absolute_expires_at
+    world.clock.advance(seconds=200)
+    await handle.impersonate(BOB)
+    world.clock.advance(seconds=200)
+    await handle.end_impersonation()
+    assert handle.absolute_expires_at == ends
+    assert handle.idle_expires_at == world.clock.now() + 3_600_000
+
+
+async def test_it_never_outlives_the_session_it_is_in() -> None:
+    world = World()
+    handle = await world.loaded()
+    await handle.login(world.admin, timeouts=Timeouts(idle=300, absolute=600))
+    ends = handle.absolute_expires_at
+    world.clock.advance(seconds=250)
+    await handle.impersonate(BOB)
+    assert handle.absolute_expires_at == ends
+    assert handle.idle_expires_at == world.clock.now() + 300_000  # the idle timeout of the login holds on
+    await handle.end_impersonation()
+    assert handle.absolute_expires_at == ends
+
+
+@pytest.mark.attack("81")
+async def test_only_an_administrator_who_has_just_logged_in_begins_one(world: World) -> None:
+    visitor = await world.loaded()
+    with pytest.raises(LoginRequiredError):
+        await visitor.impersonate(BOB)
+
+    carol = await world.logged_in(world.proved(Identity(issuer=ISSUER, subject="carol")))
+    with pytest.raises(ForbiddenError):
+        await carol.impersonate(BOB)
+
+    handle = await world.logged_in()
+    for target in (world.admin, Identity(issuer=ISSUER, subject="admin")):  # nor as oneself
+        with pytest.raises(ForbiddenError):
+            await handle.impersonate(target)
+    world.allowed.add("root")
+    with pytest.raises(ForbiddenError):  # nor as another administrator
+        await handle.impersonate(Identity(issuer=ISSUER, subject="root"))
+    world.disabled.add("bob")
+    with pytest.raises(ForbiddenError):
+        await handle.impersonate(BOB)
+    world.disabled = {"admin"}
+    with pytest.raises(ForbiddenError):
+        await handle.impersonate(BOB)
+    world.disabled.clear()
+    world.clock.advance(seconds=301)
+    with pytest.raises(StepUpRequiredError) as refused:
+        await handle.impersonate(BOB)
+    assert refused.value.max_age == 300
+    for auth_time in (None, world.clock.now() // 1000 - 301):
+        other = await world.logged_in(msgspec.structs.replace(world.admin, auth_time=auth_time))
+        with pytest.raises(StepUpRequiredError):
+            await other.impersonate(BOB)
+    reasons = [reason for _, _, reason in world.happened("access.denied")]
+    assert reasons == ["forbidden"] * 6 + ["step_up_required"] * 3
+    denied = next(event for event in world.events if event.name == "access.denied")
+    assert denied.detail == {"target": BOB.user_key}
+    assert world.happened("impersonation.started") == []
+
+
+@pytest.mark.parametrize("answer", [None, "yes", 1])
+async def test_only_true_allows_it(answer: Any) -> None:
+    world = World(impersonation=Impersonation(allow=lambda *_: answer))
+    handle = await world.logged_in()
+    with pytest.raises(ForbiddenError):
+        await handle.impersonate(BOB)
+
+
+async def test_without_a_rule_it_is_off() -> None:
+    world = World(impersonation=None)
+    handle = await world.logged_in()
+    with pytest.raises(ConfigurationError, match="switched off"):
+        await handle.impersonate(BOB)
+
+
+@pytest.mark.parametrize("times", [{"seconds": 0}, {"seconds": 3601}, {"login_within": 0}, {"seconds": -1}])
+def test_unfit_times_are_refused(times: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        Impersonation(allow=lambda *_: True, **times)
+
+
+@pytest.mark.attack("81")
+async def test_it_does_not_nest(world: World) -> None:
+    handle = await world.acting()
+    world.allowed.add("bob-is-not-asked")
+    with pytest.raises(ImpersonationForbiddenError):
+        await handle.impersonate(Identity(issuer=ISSUER, subject="carol"))
+    assert (handle.identity, handle.actor) == (USER, world.admin)
+    assert world.happened("access.denied") == [("admin", None, "impersonation_forbidden")]
+
+
+Ending = Callable[[World, Any], Any]
+
+
+async def role_lost(world: World, handle: Any) -> None:
+    del handle
+    world.allowed.clear()
+
+
+async def administrator_disabled(world: World, handle: Any) -> None:
+    del handle
+    world.disabled.add("admin")
+
+
+async def user_disabled(world: World, handle: Any) -> None:
+    del handle
+    world.disabled.add("bob")
+
+
+async def user_promoted(world: World, handle: Any) -> None:
+    del handle
+    world.allowed.add("bob")
+
+
+async def revoked(world: World, handle: Any) -> None:
+    assert await world.plugin.sessions.revoke(handle.handle, identity=world.admin)
+
+
+async def signed_out_everywhere(world: World, handle: Any) -> None:
+    del handle
+    assert await world.plugin.sessions.revoke_all(world.admin) == 1
+
+
+async def ended_by_the_provider(world: World, handle: Any) -> None:
+    del handle
+    assert await world.plugin.sessions.end_op_session(ISSUER, "op-admin", subject="admin") == 1
+
+
+async def logged_out(world: World, handle: Any) -> None:
+    await (await world.loaded(handle.session_id)).destroy()
+
+
+async def another_login(world: World, handle: Any) -> None:
+    await (await world.loaded(handle.session_id)).login(world.proved(Identity(issuer=ISSUER, subject="carol")))
+
+
+async def rule_taken_away(world: World, handle: Any) -> None:
+    del handle
+    world.plugin.lifecycle.may_impersonate = None
+
+
+@pytest.mark.attack("82")
+@pytest.mark.parametrize(
+    "ending",
+    [role_lost, administrator_disabled, user_disabled, user_promoted, revoked, signed_out_everywhere, ended_by_the_provider,
+     logged_out, another_login, rule_taken_away],
+)  # fmt: skip
+async def test_it_ends_with_what_it_stands_on(world: World, ending: Ending) -> None:
+    handle = await world.acting(note="mine")
+    await ending(world, handle)
+    after = await world.loaded(handle.session_id)
+    assert (after.identity, after.actor, after.exists, after.data) == (None, None, False, AppSession())
+    assert await world.live(world.admin) == []
+    with pytest.raises(SessionGoneError):  # a request that is under way
+        await handle.update(note="late")
+    with pytest.raises(SessionGoneError):
+        await handle.confirm()
+    with pytest.raises(SessionGoneError):
+        await handle.end_impersonation()
+
+
+@pytest.mark.attack("82")
+@pytest.mark.parametrize("ending", [logged_out, signed_out_everywhere, ended_by_the_provider])
+async def test_ends_win_against_requests_that_are_under_way(anywhere: World, ending: Ending) -> None:
+    """Twenty of each at once, in every order that the engine makes of them: none brings the session back."""
+    world = anywhere
+    for verb in ("update", "regenerate", "end_impersonation"):
+        for _ in range(4):
+            handle = await world.acting()
+            under_way = [await world.loaded(handle.session_id) for _ in range(5)]
+            ids = [handle.session_id]
+
+            async def run(session: Any, verb: str = verb) -> None:
+                await (session.update(visits=1) if verb == "update" else getattr(session, verb)())
+
+            ended = asyncio.ensure_future(ending(world, handle))
+            await asyncio.gather(*map(run, under_way), ended, return_exceptions=True)
+            if ended.exception() is not None:  # the session had the new id already
+                await world.plugin.sessions.revoke_all(world.admin)
+            ids += [session.session_id for session in under_way]
+            for session_id in filter(None, ids):
+                assert (await world.loaded(session_id)).identity is None
+            assert await world.live(world.admin) == []
+
+
+@pytest.mark.attack("83")
+async def test_two_ends_at_once_give_one_session(anywhere: World) -> None:
+    world = anywhere
+    handle = await world.acting(note="mine")
+    under_way = [await world.loaded(handle.session_id) for _ in range(8)]
+    results = await asyncio.gather(*(session.end_impersonation() for session in under_way), return_exceptions=True)
+    assert [type(result) for result in results if result is not None] == [SessionGoneError] * 7
+    winner = next(session for session, result in zip(under_way, results, strict=True) if result is None)
+    back = await world.loaded(winner.session_id)
+    assert (back.identity, back.actor, back.data.note) == (world.admin, None, "mine")
+    assert await world.live(world.admin) == [back.key]
+    await back.destroy()
+
+
+@pytest.mark.attack("83")
+async def test_a_request_of_before_writes_into_neither_data(world: World) -> None:
+    """A handler of the administrator's that is still running, or one of the impersonation after its end."""
+    handle = await world.logged_in(note="mine")
+    before = await world.loaded(handle.session_id)
+    await handle.impersonate(BOB)
+    with pytest.raises(SessionGoneError):
+        await before.update(note="of before")
+    with pytest.raises(SessionGoneError):
+        await before.confirm()
+    during = await world.loaded(handle.session_id)
+    await handle.end_impersonation()
+    during.data.note = "as bob"
+    with pytest.raises(SessionGoneError):
+        await during.save()
+    assert (await world.loaded(handle.session_id)).data.note == "mine"
+
+
+async def test_an_end_after_the_end_changes_nothing(world: World) -> None:
+    handle = await world.acting()
+    await handle.end_impersonation()
+    session_id = handle.session_id
+    await handle.end_impersonation()
+    await (again := await world.loaded(session_id)).end_impersonation()
+    assert (again.session_id, again.cookie_action) == (session_id, None)
+
+
+@pytest.mark.attack("84")
+async def test_tokens_of_the_administrator_are_out_of_reach(world: World) -> None:
+    handle = await world.loaded()
+    await handle.login(world.admin, vault=b"sealed")
+    await handle.impersonate(BOB)
+    assert handle.vault == b""
+    with pytest.raises(ImpersonationForbiddenError):
+        await handle.store_vault(b"other")
+    await handle.end_impersonation()
+    assert handle.vault == b"sealed"
+
+
+async def test_a_login_of_the_administrator_ends_it_and_keeps_the_own_data(world: World) -> None:
+    handle = await world.acting(note="mine")
+    handle.data.note = "as bob"
+    await handle.login(world.proved(world.admin))
+    assert (handle.identity, handle.actor, handle.data.note) == (world.proved(world.admin), None, "mine")
+    assert world.happened("impersonation.ended") == [("bob", "admin", "login")]
+
+
+@pytest.mark.attack("83")
+@pytest.mark.parametrize("subject", ["bob", "carol"])
+async def test_a_login_of_another_user_inherits_nothing(world: World, subject: str) -> None:
+    """Also when it is the very user who was acted as: what the administrator wrote is not in that session."""
+    handle = await world.acting(note="mine")
+    await handle.update(note="as bob", roles=["x"])
+    await handle.login(world.proved(Identity(issuer=ISSUER, subject=subject)))
+    assert (handle.identity.subject, handle.actor, handle.data) == (subject, None, AppSession())
+
+
+@pytest.mark.attack("81")
+@pytest.mark.parametrize("on_limit", ["evict", "refuse"])
+async def test_the_users_limit_of_sessions_is_not_touched(on_limit: Any) -> None:
+    world = World(max_sessions_per_user=1, on_limit=on_limit)
+    bob = await world.logged_in(BOB)
+    admin = await world.acting()
+    assert (await world.loaded(bob.session_id)).identity == BOB
+    if on_limit == "evict":
+        await world.logged_in(BOB)
+        assert len(await world.live(BOB)) == 1
+    assert (await world.loaded(admin.session_id)).actor == world.admin
+    assert await world.plugin.sessions.revoke_all(BOB) == 1
+    assert (await world.loaded(admin.session_id)).actor == world.admin
+
+
+async def test_lists_show_it_with_the_administrators_sessions(world: World) -> None:
+    handle = await world.acting()
+    (summary,) = await world.plugin.sessions.list_for(world.admin)
+    assert (summary.handle, summary.identity, summary.acting_as) == (handle.handle, world.admin, USER)
+    assert await world.plugin.sessions.list_for(BOB) == []
+    assert [each.acting_as async for each in world.plugin.sessions.all()] == [USER]
+    await handle.end_impersonation()
+    (summary,) = await world.plugin.sessions.list_for(world.admin)
+    assert summary.acting_as is None
+
+
+async def test_events_name_both(world: World) -> None:
+    handle = await world.acting()
+    await handle.end_impersonation()
+    await handle.impersonate(BOB)
+    await handle.destroy()
+    assert world.happened("impersonation.started") == [("bob", "admin", None)] * 2
+    assert world.happened("impersonation.ended") == [("bob", "admin", "stopped"), ("bob", "admin", "logout")]
+
+
+async def test_a_refused_one_is_an_event(world: World) -> None:
+    handle = await world.acting()
+    world.allowed.clear()
+    await world.loaded(handle.session_id)
+    assert world.happened("impersonation.ended") == [("bob", "admin", "refused")]
+    assert world.happened("session.destroyed") == [("admin", None, "impersonation")]
+
+
+async def test_a_rule_that_fails_lets_no_request_through(world: World) -> None:
+    handle = await world.acting()
+    msg = "the database is out"
+
+    async def fails(*_: Identity) -> bool:
+        raise OSError(msg)
+
+    world.plugin.lifecycle.may_impersonate = fails
+    with pytest.raises(OSError, match=msg):
+        await world.loaded(handle.session_id)
+    assert await world.live(world.admin) == [handle.key]  # it is an outage, not an end
+
+
+@pytest.mark.attack("83")
+@pytest.mark.parametrize("fault", ["applied", "not applied", "applied later"])
+@pytest.mark.parametrize("verb", ["impersonate", "end_impersonation"])
+async def test_a_lost_answer_leaves_one_identity(verb: str, fault: Fault) -> None:
+    """The cookie names both ids then; the next request has the session that is live, and it stays that one."""
+    clock = FakeClock()
+    store = LosingStore(clock=clock)
+    world = World(store, clock)
+    handle = await (world.logged_in() if verb == "impersonate" else world.acting())
+    store.fail("rotate", fault)
+    with pytest.raises(StoreUnavailableError):
+        await handle.impersonate(BOB) if verb == "impersonate" else await handle.end_impersonation()
+    assert handle.uncertain is not None
+    store.recover()
+    text, _, _ = handle.cookie()
+    settled = await handle_on(world.plugin, UncertainId.parse(text)).load()
+    await store.apply_what_is_late()
+    acts = (verb == "impersonate") == (fault == "applied")
+    again = await world.loaded(settled.session_id)
+    assert (again.identity, again.actor) == ((USER, world.admin) if acts else (world.admin, None))
+    assert len(await world.live(world.admin)) == 1
