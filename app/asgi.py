@@ -31,6 +31,7 @@ from app.ops.live_sessions import count_sessions
 from app.ops.log import configure_logging
 from app.ops.stopping import GracefulStop
 from app.routes import account, admin, health, home, session_api, static, user_api
+from app.routes.account import RECENT_MINUTES
 from app.services import Services
 from app.session_data import AppSession
 from app.settings.production import posture, production_problems, refuse_unfit
@@ -42,7 +43,16 @@ from app.web.form_limit import limit_forms
 from app.web.public_address import PublicAddress
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
-from session_core import Clock, ConfigurationError, CookieConfig, SessionConfig, SessionPlugin, SystemClock, Timeouts
+from session_core import (
+    Clock,
+    ConfigurationError,
+    CookieConfig,
+    Impersonation,
+    SessionConfig,
+    SessionPlugin,
+    SystemClock,
+    Timeouts,
+)
 from session_core.errors import ForbiddenError, OidcError
 from session_core.identity import Identity
 from session_core.litestar.online import OnlineCheck
@@ -171,9 +181,17 @@ def _session_config(services: Services) -> SessionConfig[AppSession]:
         observers=[services.metrics, *([services.traces.calls] if services.traces else [])],
         roles=roles,
         is_active=services.users.is_active,
+        impersonation=_impersonation(services),
         device=device,
         clock=services.clock,
     )
+
+
+def _impersonation(services: Services) -> Impersonation | None:
+    seconds = services.settings.app_impersonation_seconds
+    if not seconds:
+        return None
+    return Impersonation(allow=services.may_act_as, seconds=seconds, login_within=RECENT_MINUTES * 60)
 
 
 def _oidc_config(services: Services) -> OidcConfig:

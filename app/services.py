@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.ops.traces import Traces
     from app.session_data import AppSession
     from app.settings.settings import Settings
-    from session_core import Clock, SessionHandle
+    from session_core import Clock, Identity, SessionHandle
 
 __all__ = ("Injected", "Services")
 
@@ -52,6 +52,11 @@ class Services:
         if user is None:
             raise LoginRequiredError
         return user
+
+    async def may_act_as(self, administrator: Identity, user: Identity) -> bool:
+        """Whether an administrator may act as a user: not as another administrator. Both are known to be active."""
+        actor, person = await self.users.find(administrator.user_key), await self.users.find(user.user_key)
+        return actor is not None and actor.is_administrator and person is not None and not person.is_administrator
 
 
 def _traces() -> Traces:

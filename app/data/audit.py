@@ -21,6 +21,7 @@ from app.data.audit_repeats import Repeats
 from app.data.database import DatabaseUnavailableError
 from app.data.tables import audit as table
 from app.web.request_context import current_request
+from session_core.events import current_actor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -153,6 +154,7 @@ class AuditTrail:
             event.name,
             at=event.at,
             user_key=event.identity.user_key if event.identity else None,
+            actor=event.actor.user_key if event.actor else None,
             session=event.handle,
             reason=event.reason,
             detail=msgspec.json.encode(event.detail).decode() if event.detail else None,
@@ -164,12 +166,17 @@ class AuditTrail:
         *,
         at: int | None = None,
         user_key: str | None = None,
+        actor: str | None = None,
         session: str | None = None,
         reason: str | None = None,
         detail: str | None = None,
     ) -> None:
-        """Note something that the application did. Never blocks and never fails."""
-        request, actor, now = current_request.get(), _actor.get(), self._clock.now()
+        """Note something that the application did. Never blocks and never fails.
+
+        `actor` is who did it, if not the user; None: what `acting` says, or the administrator who acts as the user now.
+        """
+        request, now = current_request.get(), self._clock.now()
+        actor = actor or _actor.get() or (acting_now.user_key if (acting_now := current_actor()) is not None else None)
         entry = AuditEntry(
             at=now if at is None else at,
             event=event,

@@ -39,6 +39,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     last_login_at: int
 
+    @property
+    def is_administrator(self) -> bool:
+        """Whether this user may administer others."""
+        return "admin" in self.roles
+
 
 class Users:
     """The table of users."""

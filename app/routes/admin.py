@@ -20,7 +20,7 @@ from app.session_data import AppSession
 from app.web.public_address import see_other
 from session_core import Session, Sessions
 from session_core.errors import ForbiddenError, LoginRequiredError
-from session_core.guards import requires_recent_login, requires_role
+from session_core.guards import forbids_impersonation, requires_recent_login, requires_role
 from session_core.identity import Identity
 
 __all__ = ("handlers",)
@@ -28,10 +28,11 @@ __all__ = ("handlers",)
 _PAGE: Final = 50
 _EXPORT: Final = 10_000
 _Text: TypeAlias = Annotated[str, QueryParameter(max_length=100)]
-_CHANGE = [requires_role("admin"), requires_recent_login(minutes=RECENT_MINUTES)]
+_ADMIN = [requires_role("admin"), forbids_impersonation]
+_CHANGE = [*_ADMIN, requires_recent_login(minutes=RECENT_MINUTES)]
 
 
-@get("/admin", guards=[requires_role("admin")], include_in_schema=False)
+@get("/admin", guards=_ADMIN, include_in_schema=False)
 async def admin(
     request: Request[Any, Any, Any],
     session: Session[AppSession],
@@ -67,7 +68,7 @@ async def admin(
     )
 
 
-@get("/admin/users/{key:str}", guards=[requires_role("admin")], include_in_schema=False)
+@get("/admin/users/{key:str}", guards=_ADMIN, include_in_schema=False)
 async def show_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
 ) -> Response[str]:
@@ -86,7 +87,29 @@ async def show_user(
         events=await services.audit.of_user(key, limit=20),
         recent=is_recent(session.identity, services.clock.now()),
         recent_minutes=RECENT_MINUTES,
+        may_act_as=await _may_act_as(person, session, services),
+        acting_seconds=services.settings.app_impersonation_seconds,
     )
+
+
+@post("/admin/users/{key:str}/act-as", guards=_CHANGE, include_in_schema=False)
+async def act_as_user(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
+) -> Redirect:
+    """Let the administrator see the application as a user does."""
+    user = await _another_user(key, session, services)
+    if not services.settings.app_impersonation_seconds:
+        raise NotFoundException
+    await session.impersonate(_identity(user))
+    return see_other(request, "/")
+
+
+@post("/impersonation/end", include_in_schema=False)
+async def end_impersonation(request: Request[Any, Any, Any], session: Session[AppSession]) -> Redirect:
+    """Give the administrator the own session back; open to every request: it can only end what the browser has."""
+    acted_as = session.identity if session.actor is not None else None
+    await session.end_impersonation()
+    return see_other(request, f"/admin/users/{acted_as.user_key}" if acted_as is not None else "/")
 
 
 @post("/admin/users/{key:str}/sessions/{handle:str}/end", guards=_CHANGE, include_in_schema=False)
@@ -106,7 +129,7 @@ async def end_session_of_user(
     return see_other(request, f"/admin/users/{key}")
 
 
-@get("/admin/audit", guards=[requires_role("admin")], include_in_schema=False)
+@get("/admin/audit", guards=_ADMIN, include_in_schema=False)
 async def audit_page(
     request: Request[Any, Any, Any],
     session: Session[AppSession],
@@ -135,7 +158,7 @@ async def audit_page(
     )
 
 
-@get("/admin/audit.csv", guards=[requires_role("admin")], include_in_schema=False)
+@get("/admin/audit.csv", guards=_ADMIN, include_in_schema=False)
 async def export_audit(services: Injected, event: _Text = "", user: _Text = "", text: _Text = "") -> Response[str]:
     """Return what the filter finds as CSV, 10,000 entries at most."""
     await services.audit.flush(0.5)
@@ -202,8 +225,18 @@ async def _user(key: str, services: Services) -> User:
     return user
 
 
+async def _may_act_as(person: User, session: Session[AppSession], services: Services) -> bool:
+    """Whether the page offers it; `impersonate` asks again."""
+    if session.identity is None or person.disabled or not services.settings.app_impersonation_seconds:
+        return False
+    return session.identity.user_key != person.key and await services.may_act_as(session.identity, _identity(person))
+
+
 def _identity(user: User) -> Identity:
     return Identity(issuer=user.issuer, subject=user.subject)
 
 
-handlers = [admin, show_user, end_session_of_user, audit_page, export_audit, disable_user, enable_user, sign_out_user]
+handlers = [
+    admin, show_user, act_as_user, end_impersonation, end_session_of_user, audit_page, export_audit, disable_user, enable_user,
+    sign_out_user,
+]  # fmt: skip

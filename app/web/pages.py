@@ -14,6 +14,7 @@ from litestar.response import Response
 from app import NAME
 from app.web.public_address import COOKIE_CHECK
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
+from session_core import loaded_session_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,13 +78,15 @@ class Pages:
         navigation = [("/", "Home")]
         if user is not None:
             navigation += [("/account", "Account"), ("/account/sessions", "Devices")]
-            navigation += [("/admin", "Admin")] if "admin" in user.roles else []
+            navigation += [("/admin", "Admin")] if user.is_administrator else []
+        loaded = session or loaded_session_of(request)  # an error page is bare, and says so all the same
         base = self._base.at(request.scope)
         html = self._environment.get_template(name).render(
             bare=session is None,
             theme=session.data.theme if session is not None and session.data.theme_chosen else None,
             session=session,
             user=user,
+            acting=loaded if loaded is not None and loaded.actor is not None else None,
             navigation=navigation,
             path=base.local(request.scope["path"]),
             base=base.path,
@@ -102,6 +105,7 @@ class Pages:
             theme=None,
             session=None,
             user=None,
+            acting=None,
             navigation=[("/", "Home")],
             path="/auth/login",
             base=self._base.path,

@@ -49,6 +49,8 @@ _STORIES: Final = {
     "session.undecodable": ("A stored session could not be read and was left aside", "bad"),
     "request.cross_site": ("A request from another site was refused", "bad"),
     "access.denied": ("A page was refused", "bad"),
+    "impersonation.started": ("An administrator logged in as this user", "bad"),
+    "impersonation.ended": ("The administrator who was logged in as this user left", ""),
     "user.disabled": ("An administrator disabled the account", "bad"),
     "user.enabled": ("An administrator enabled the account", "good"),
     "user.signed_out": ("An administrator signed the account out everywhere", "bad"),

@@ -1,0 +1,184 @@
+"""An administrator logs in as a user: the button, the banner, what is closed, the trail, the end."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from session_core import Identity
+from tests.app.conftest import Running, Start
+
+pytestmark = pytest.mark.anyio
+
+BANNER = 'action="/impersonation/end"'
+PROGRAM = {"accept": "application/json"}
+PAGES = ["/", "/account", "/account/sessions"]
+
+
+async def administrator(running: Running, http: httpx.AsyncClient) -> Identity:
+    return await running.log_in(http, "root", roles=("admin",))
+
+
+async def user(running: Running, name: str = "alice", **options: Any) -> Identity:
+    async with running.client() as http:
+        return await running.log_in(http, name, **options)
+
+
+async def act_as(admin: httpx.AsyncClient, who: Identity) -> httpx.Response:
+    return await admin.post(f"/admin/users/{who.user_key}/act-as")
+
+
+@pytest.mark.attack("85")
+async def test_from_the_button_to_the_end(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as browser:
+        root = await administrator(running, admin)
+        alice = await running.log_in(browser)
+        await browser.post("/session/visits")
+        address = f"/admin/users/{alice.user_key}"
+        assert f'action="{address}/act-as"' in (await admin.get(address)).text
+        assert (await act_as(admin, alice)).headers["location"] == "/"
+        for path in PAGES:
+            page = (await admin.get(path)).text
+            assert BANNER in page
+            assert "<strong>Alice</strong>, on the record, for another 15 min" in page
+            assert BANNER not in (await browser.get(path)).text
+        assert (await admin.get("/api/me")).json()["subject"] == "alice"
+        refused = await admin.get("/admin")
+        assert (refused.status_code, BANNER in refused.text) == (403, True)  # error pages too
+        await admin.post("/session/visits")
+        ended = await admin.post("/impersonation/end")
+        assert ended.headers["location"] == address
+        assert BANNER not in (await admin.get(address)).text
+        assert (await admin.get("/api/me")).json()["subject"] == "root"
+        assert (await browser.get("/api/session")).json()["visits"] == 1
+
+        await running.services.audit.flush()
+        told = [each for each in await running.services.audit.of_user(alice.user_key) if each.actor]
+        assert [each.event for each in reversed(told)] == ["impersonation.started", "access.denied", "impersonation.ended"]
+        assert {each.actor for each in told} == {root.user_key}
+        trail = (await browser.get("/account")).text
+        assert "An administrator logged in as this user" in trail
+        assert "by an administrator" in trail
+
+
+@pytest.mark.attack("85")
+async def test_every_entry_made_meanwhile_names_the_administrator(running: Running) -> None:
+    async with running.browser() as admin:
+        root = await administrator(running, admin)
+        alice = await user(running)
+        await act_as(admin, alice)
+        running.services.audit.add("of.no.request", user_key=alice.user_key)
+        await admin.post("/api/session/regenerate")
+        await admin.post("/account/sessions/end-others")
+        await running.services.audit.flush()
+        entries = {each.event: each for each in await running.services.audit.of_user(alice.user_key)}
+        assert entries["of.no.request"].actor is None
+        for event in ("impersonation.started", "session.regenerated", "access.denied"):
+            assert (entries[event].actor, entries[event].user_key) == (root.user_key, alice.user_key)
+
+
+@pytest.mark.attack("84")
+async def test_what_is_for_the_user_alone_is_closed(running: Running) -> None:
+    async with running.browser() as admin, running.client() as phone:
+        await administrator(running, admin)
+        alice = await running.log_in(phone)
+        carol = await user(running, "carol")
+        (session,) = await running.plugin.sessions.list_for(alice)
+        await act_as(admin, alice)
+        for method, path in [
+            ("POST", f"/account/sessions/{session.handle}/end"), ("POST", "/account/sessions/end-others"),
+            ("DELETE", "/api/sessions"), ("DELETE", f"/api/sessions/{session.handle}"),
+            ("GET", "/admin"), ("GET", "/admin/audit"),
+            ("GET", "/admin/audit.csv"), ("GET", f"/admin/users/{alice.user_key}"), ("GET", "/api/userinfo"),
+            ("POST", f"/admin/users/{carol.user_key}/act-as"), ("POST", f"/admin/users/{carol.user_key}/disable"),
+        ]:  # fmt: skip
+            answer = await admin.request(method, path)
+            assert (answer.status_code, "location" in answer.headers) == (403, False), path
+        assert (await phone.get("/api/me")).status_code == 200
+        assert (await admin.get("/api/me")).json()["subject"] == "alice"
+
+
+@pytest.mark.attack("81")
+async def test_who_may_not(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as stale, running.client() as plain:
+        root = await administrator(running, admin)
+        await running.log_in(stale, "later", roles=("admin",), minutes_ago=30)
+        alice = await running.log_in(plain)
+        other = await user(running, "another-root", roles=("admin",))
+        off = await user(running, "gone")
+        await running.services.users.set_disabled(off.user_key, disabled=True)
+        assert (await act_as(plain, alice)).status_code == 403
+        assert (await stale.post(f"/admin/users/{alice.user_key}/act-as", headers=PROGRAM)).status_code == 401
+        for target in (root, other, off):
+            assert (await act_as(admin, target)).status_code == 403
+            assert "/act-as" not in (await admin.get(f"/admin/users/{target.user_key}")).text
+        assert (await admin.post("/admin/users/unknown/act-as")).status_code == 404
+        cross = await admin.post(f"/admin/users/{alice.user_key}/act-as", headers={"sec-fetch-site": "cross-site"})
+        assert cross.status_code == 403
+        assert (await admin.get("/api/me")).json()["subject"] == "root"
+
+
+@pytest.mark.attack("82")
+@pytest.mark.parametrize("loses", ["role", "account", "sessions", "user"])
+async def test_the_next_request_is_refused_when_the_administrator_loses(running: Running, loses: str) -> None:
+    users = running.services.users
+    async with running.browser() as admin:
+        root = await administrator(running, admin)
+        alice = await user(running)
+        await act_as(admin, alice)
+        match loses:
+            case "role":
+                await users.set_roles(root.user_key, ["user"])
+            case "account":
+                await users.set_disabled(root.user_key, disabled=True)
+            case "sessions":
+                await running.plugin.sessions.revoke_all(root)
+            case _:
+                await users.set_disabled(alice.user_key, disabled=True)
+        assert (await admin.get("/api/me", headers=PROGRAM)).status_code == 401
+        assert BANNER not in (await admin.get("/")).text
+        assert (await admin.post("/impersonation/end")).headers["location"] == "/"
+        assert await running.plugin.sessions.list_for(root) == []
+
+
+@pytest.mark.attack("80")
+async def test_it_is_over_after_its_time(start: Start) -> None:
+    async with start(app_impersonation_seconds=120) as running, running.browser() as admin:
+        await administrator(running, admin)
+        await act_as(admin, await user(running))
+        running.clock.advance(seconds=119)
+        assert (await admin.get("/api/me")).status_code == 200
+        running.clock.advance(seconds=1)
+        assert (await admin.get("/api/me", headers=PROGRAM)).status_code == 401
+
+
+async def test_it_can_be_switched_off(start: Start) -> None:
+    async with start(app_impersonation_seconds=0) as running, running.browser() as admin:
+        await administrator(running, admin)
+        alice = await user(running)
+        assert "/act-as" not in (await admin.get(f"/admin/users/{alice.user_key}")).text
+        assert (await act_as(admin, alice)).status_code == 404
+
+
+async def test_the_administrators_list_of_devices_says_so(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as laptop:
+        root = await administrator(running, admin)
+        await running.log_in(laptop, "root", roles=("admin",))
+        await act_as(admin, await user(running))
+        assert (await laptop.get("/account/sessions")).text.count("logged in as another user") == 1
+        assert (await laptop.get(f"/admin/users/{root.user_key}")).text.count("logged in as another user") == 1
+
+
+async def test_pages_of_the_trail_show_both_names(running: Running) -> None:
+    async with running.browser() as admin:
+        await administrator(running, admin)
+        await act_as(admin, await user(running))
+        await admin.post("/impersonation/end")
+        page = (await admin.get("/admin/audit?event=impersonation")).text
+        rows = re.findall(r"<code>impersonation\.(\w+)</code>", page)
+        assert sorted(rows) == ["ended", "started"]
+        assert "Root" in page
+        assert "Alice" in page

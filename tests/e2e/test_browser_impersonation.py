@@ -1,0 +1,48 @@
+"""An administrator logs in as a user, in a real Chromium: the button, the banner on every page, what is closed, the end."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.auth_demo.demo_process import Demo
+from tests.e2e.conftest import OpenPage
+
+pytestmark = pytest.mark.e2e
+
+
+def log_in(page: Page, user: str) -> None:
+    page.goto("/auth/login")
+    page.get_by_role("button", name=re.compile(user)).click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+@pytest.mark.attack("84")
+@pytest.mark.attack("85")
+def test_log_in_as_a_user_and_be_oneself_again(open_page: OpenPage, demo: Demo) -> None:
+    user = open_page()
+    log_in(user, "bob")
+    page = open_page(java_script_enabled=False)
+    log_in(page, "admin")
+    page.goto("/admin?q=bob")
+    page.get_by_role("link", name="Bob").first.click()
+    page.get_by_role("button", name="Log in as Bob").click()
+    banner = page.get_by_role("complementary", name="Logged in as another user")
+    for path in ("/", "/account", "/account/sessions"):
+        page.goto(path)
+        expect(banner).to_contain_text("You are logged in as Bob, on the record")
+    expect(page.get_by_role("link", name="Admin")).to_have_count(0)
+    # Not as pages: the browser would complain of each refusal.
+    assert page.request.get("/admin").status == 403
+    assert page.request.post("/account/sessions/end-others").status == 403
+
+    banner.get_by_role("button", name="Stop and be yourself again").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Bob")  # the page of the user, in the administration
+    assert page.url.startswith(f"{demo.app_url}/admin/users/")
+    expect(banner).to_have_count(0)
+
+    user.goto("/account")  # the user was never logged out, and sees what happened
+    expect(user.locator(".timeline")).to_contain_text("An administrator logged in as this user")
+    expect(user.get_by_role("complementary")).to_have_count(0)
