@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from contextvars import Token
 
 __all__ = (
-    "Deadlines", "RequestTime", "Step", "check_deadline", "lone_request", "open_request_time", "remaining", "step_deadline",
+    "START_SECONDS", "Deadlines", "RequestTime", "Step", "check_deadline", "lone_request", "open_request_time", "remaining",
+    "step_deadline",
 )  # fmt: skip
 
+START_SECONDS: Final = 10.0
+"""How long a store may take to open when no request waits for it: a server that starts, a first connection, new tables."""
 _FREE: Final = 1 / 20
 """The part of the timeout within which a store is healthy: a step that takes no longer costs the request nothing."""
 

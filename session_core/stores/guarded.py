@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from session_core.calls import Calls
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.announcements import RevocationFeed, trace
-from session_core.stores.deadlines import Deadlines, Step, check_deadline, lone_request
+from session_core.stores.deadlines import START_SECONDS, Deadlines, Step, check_deadline, lone_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -59,9 +59,12 @@ class GuardedStore:
         return self.inner.capabilities
 
     async def open(self) -> None:
-        """See `SessionStore.open`. A store that cannot be opened now is opened by the first call after it is back."""
+        """See `SessionStore.open`, with more time than a request has: the first connection and the tables take longer.
+
+        A store that cannot be opened now is opened by the first call after it is back.
+        """
         self._closed = False
-        await self._bounded(self._open())
+        await self._bounded(self._open(), apart=max(self._timeout, START_SECONDS))
 
     async def close(self) -> None:
         """See `SessionStore.close`; gives up after a while on a store that cannot let go."""
@@ -128,7 +131,7 @@ class GuardedStore:
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`; upkeep, which no request waits for, has a deadline of its own."""
-        return await self._bounded(self.inner.delete_expired(limit), upkeep=True)
+        return await self._bounded(self.inner.delete_expired(limit), apart=_UPKEEP_SECONDS)
 
     async def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
@@ -212,17 +215,18 @@ class GuardedStore:
                 request.end_alone(self._timeout)
 
     async def _bounded(
-        self, call: Coroutine[Any, Any, T], *, tell: bool = True, keeps_time: bool = False, upkeep: bool = False
+        self, call: Coroutine[Any, Any, T], *, tell: bool = True, keeps_time: bool = False, apart: float | None = None
     ) -> T:
         """Return what a call returns, before the deadline of its step: one frame, one timer for all.
 
-        `keeps_time`: the store itself keeps the whole timeout, and needs a timer only for less.
+        `keeps_time`: the store itself keeps the whole timeout, and needs a timer only for less. `apart`: the seconds of work that
+        no request waits for.
         """
-        step = Step(until=monotonic() + _UPKEEP_SECONDS) if upkeep else Step(self._timeout)
+        step = Step(self._timeout) if apart is None else Step(until=monotonic() + apart)
         deadlines = self._deadlines
         task: asyncio.Task[Any] | None = None
         try:
-            if self._opened and not upkeep:
+            if self._opened and apart is None:
                 if not step.is_whole:
                     check_deadline(step.deadline)
                 elif keeps_time:

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from session_core.errors import StoreUnavailableError
-from session_core.stores.deadlines import step_deadline
+from session_core.stores.deadlines import START_SECONDS, step_deadline
 from session_core.stores.sql.errors import advice_for, is_lock_timeout, is_lost, is_read_only, is_undone, kind_of
 from session_core.stores.sql.link import Late
 from session_core.stores.sql.pool import Pool
@@ -71,7 +71,7 @@ class SqlDatabase:
         Raises `ConfigurationError` when the tables are missing and not to be made, or are those of another version.
         """
         await self.close()
-        deadline = self.deadline()
+        deadline = monotonic() + max(self._timeout, START_SECONDS) if step_deadline() is None else self.deadline()
         # A pool for this alone: by its connection the driver finds out what stands between, and how to open the others.
         pool = Pool(self.driver.connect, 1)
         try:

@@ -14,7 +14,15 @@ from session_core import Session, StoreUnavailableError
 from session_core.clock import Clock
 from session_core.stores import MemoryStore
 from session_core.stores.base import Entry, StoredSession
-from session_core.stores.deadlines import RequestTime, Step, check_deadline, open_request_time, remaining, step_deadline
+from session_core.stores.deadlines import (
+    START_SECONDS,
+    RequestTime,
+    Step,
+    check_deadline,
+    open_request_time,
+    remaining,
+    step_deadline,
+)
 from session_core.stores.guarded import GuardedStore
 from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import World
@@ -292,3 +300,18 @@ async def test_a_request_without_time_asks_the_store_nothing() -> None:
     assert store.seen == []
     request.over = True
     assert await guarded.load("k") is None
+
+
+@pytest.mark.parametrize("seconds", [0.01, 60.0])
+async def test_opening_has_more_time_than_a_request(seconds: float) -> None:
+    given: list[float] = []
+
+    class Opening(MemoryStore):
+        async def open(self) -> None:
+            given.append(remaining(-1.0))
+
+    async def outage(reason: str) -> None:
+        raise AssertionError(reason)
+
+    await GuardedStore(Opening(), timeout=seconds, on_outage=outage).open()
+    assert given == [pytest.approx(max(seconds, START_SECONDS), rel=0.5)]
