@@ -28,7 +28,8 @@ __all__ = ("LONGEST_SECONDS", "CookieConfig", "ResolvedCookie", "cookie_name")
 _MAX_HEADER_BYTES: Final = 4096
 LONGEST_SECONDS: Final = 400 * 86_400
 """Browsers keep a cookie for no longer, whatever its Max-Age (RFC 6265bis 5.5)."""
-_SIGNED_ID_CHARS: Final = 2 + MAX_ID_CHARS + 1 + 43
+_LONGEST_VALUE: Final = "s:" + "x" * MAX_ID_CHARS + "." + "/" * 43
+"""Of a session cookie: the signature is base64, and its marks are percent-encoded."""
 _MAX_FORMER: Final = 4
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
@@ -100,7 +101,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_attributes(cookie)
         _check_prefix(cookie)
         # The longest session cookie, checked now so that no header is too long during a request.
-        cookie.set_header("x" * _SIGNED_ID_CHARS, 1)
+        cookie.set_header(_LONGEST_VALUE, LONGEST_SECONDS)
         former = tuple(self._former(cookie))
         for each in former:
             _check_site(msgspec.structs.replace(each, path=cookie.path), base, https=https)  # any page may delete at any path

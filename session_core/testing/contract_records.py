@@ -68,14 +68,25 @@ class RecordsContract(ContractBase):
         assert stored is not None
         assert stored.entry.data == b"first"
 
-    async def test_create_takes_the_place_of_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:
-        """An expired record does not exist, so its key is free; nothing of it remains."""
-        await store.create(self.key("a"), self.entry(clock, user="u"))
-        await store.replace(self.key("a"), self.entry(clock, user="u"), version=1)
+    @pytest.mark.parametrize("rotated", [False, True])
+    async def test_create_takes_the_place_of_an_expired_record(
+        self, store: SessionStore, clock: FakeClock, *, rotated: bool
+    ) -> None:
+        """An expired record does not exist, nor does a key that was rotated long ago: it is free; nothing of it remains."""
+        key, after = self.key("a"), self.key("b", after=self.key("a"))
+        await store.create(key, self.entry(clock, user="u", op_session="o", rank=9))
+        if rotated:
+            await store.rotate(key, after, self.entry(clock), version=1, successor_until=clock.now() + HOUR)
+        else:
+            await store.replace(key, self.entry(clock, user="u", op_session="o", rank=9), version=1)
         clock.advance(hours=1)
-        await store.create(self.key("a"), self.entry(clock, b"new"))
-        assert await store.load(self.key("a")) == StoredSession(self.key("a"), 1, self.entry(clock, b"new"))
-        assert list(await store.find(SessionIndex(user="u"))) == []
+        entry = self.entry(clock, b"new", user="v", op_session="p", rank=7)
+        await store.create(key, entry)
+        assert await store.load(key) == StoredSession(key, 1, entry)
+        for gone in (SessionIndex(user="u"), SessionIndex(op_session="o")):
+            assert list(await store.find(gone)) == []
+        for index in (SessionIndex(user="v"), SessionIndex(op_session="p")):
+            assert [stored.key for stored in await store.find(index)] == [key]
 
     async def test_load_honours_the_expiry(self, store: SessionStore, clock: FakeClock) -> None:
         """A record lives until, not including, the millisecond it expires."""
@@ -119,8 +130,9 @@ class RecordsContract(ContractBase):
             await store.rotate(key, after, self.entry(clock), version=1, successor_until=clock.now() + HOUR)
         if how == "expired":
             clock.advance(hours=1)
-        with pytest.raises(SessionGoneError):
-            await store.replace(key, self.entry(clock, b"back"), version=1)
+        for version in (1, 2):
+            with pytest.raises(SessionGoneError):
+                await store.replace(key, self.entry(clock, b"back"), version=version)
         assert await store.load(key) is None
 
     async def test_replace_can_end_a_session(self, store: SessionStore, clock: FakeClock) -> None:

@@ -91,8 +91,9 @@ class RotationContract(ContractBase):
         if how == "expired":
             clock.advance(hours=1)
         new = self.key("new", after=old)
-        with pytest.raises(SessionGoneError):
-            await store.rotate(old, new, self.entry(clock), version=1, successor_until=clock.now() + HOUR)
+        for version in (1, 2):
+            with pytest.raises(SessionGoneError):
+                await store.rotate(old, new, self.entry(clock), version=version, successor_until=clock.now() + HOUR)
         assert await self.live(store, old, new) == []
 
     async def test_rotate_refuses_a_taken_key(self, store: SessionStore, clock: FakeClock) -> None:
@@ -106,6 +107,18 @@ class RotationContract(ContractBase):
                 await store.rotate(old, target, self.entry(clock), version=1, successor_until=clock.now() + HOUR)
         assert await store.load(old) == StoredSession(old, 1, self.entry(clock, b"mine", user="u"))
         assert await store.load(new) == StoredSession(new, 1, self.entry(clock, b"theirs", user="v"))
+
+    async def test_rotate_takes_the_place_of_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:
+        """As `create` does."""
+        old = self.key("old")
+        new = self.key("new", after=old)
+        await store.create(old, self.entry(clock, hours=2, user="u"))
+        await store.create(new, self.entry(clock, user="v", op_session="p", rank=9))
+        clock.advance(hours=1)
+        entry = self.entry(clock, b"mine", user="u", op_session="o", rank=7)
+        await store.rotate(old, new, entry, version=1, successor_until=clock.now() + HOUR)
+        assert await store.load(new) == StoredSession(new, 1, entry)
+        assert list(await store.find(SessionIndex(op_session="p"))) == []
 
     async def test_delete_ends_a_session(self, store: SessionStore, clock: FakeClock) -> None:
         """The record is gone, from the indexes too, and its key is reported; others stay."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from session_core.asgi.same_origin import (
     CrossSiteReason,
+    SameOriginRule,
     cross_site_reason,
     cross_site_websocket_reason,
     is_plainly_same_origin,
+    is_speculative,
     is_user_navigation,
+    sent_origin,
 )
-from session_core.errors import ConfigurationError
+from session_core.asgi_types import Receive, Scope, Send
+from session_core.errors import ConfigurationError, CrossSiteRequestError, PlainHttpRequestError
+from session_core.events import Events
 from session_core.urls import origin_of
 from tests.support.cross_site_table import Combination, read_table
+from tests.support.sessions import Recorder, make_config
 
 OURS = "https://app.example.com"
 TRUSTED = "https://admin.example.com"
@@ -354,3 +362,91 @@ def test_the_fast_path_passes_nothing_that_the_rules_refuse(sent: list[tuple[byt
         assert cross_site_websocket_reason(sent, public_origin=OURS) is None
     elif whole and len(dict(sent)) == len(sent) and (b"sec-fetch-site", b"same-origin") in sent:
         assert cross_site_reason("POST", sent, public_origin=OURS) == "origin_invalid"
+
+
+class Answers:
+    """As much of a framework as the rule asks for: what a request was answered with."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def answer_error(self, scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+        del scope, receive, send
+        self.error = error
+
+
+class TestTheRuleOfAnApplication:
+    def rule(self, public_url: str = OURS) -> tuple[SameOriginRule, Answers, Recorder]:
+        answers, recorder = Answers(), Recorder()
+        config = make_config(public_url=public_url)
+        return SameOriginRule(config, Events(config.clock, (recorder,)), answers), answers, recorder  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("scope", "reason"),
+        [
+            ({"type": "http", "method": "GET"}, None),
+            ({"type": "http", "method": "POST"}, "origin_mismatch"),
+            ({"type": "websocket"}, "origin_mismatch"),
+        ],
+    )
+    def test_a_websocket_is_judged_like_a_post(self, scope: dict[str, Any], reason: str | None) -> None:
+        """Its scope has no method."""
+        rule, _, _ = self.rule()
+        assert rule.reason({**scope, "headers": headers(origin="https://evil.example")}) == reason
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(
+        ("public_url", "origin", "error"),
+        [
+            (OURS, "http://app.example.com", PlainHttpRequestError),
+            (OURS, "http://other.example.com", CrossSiteRequestError),
+            (OURS, "https://evil.example", CrossSiteRequestError),
+            (OURS, None, CrossSiteRequestError),
+            ("http://app.example.com", "http://app.example.com", CrossSiteRequestError),
+            ("http://app.example.com", "https://app.example.com", CrossSiteRequestError),
+        ],
+    )
+    async def test_a_page_of_ours_over_plain_http_has_an_error_of_its_own(
+        self, public_url: str, origin: str | None, error: type[Exception]
+    ) -> None:
+        rule, answers, recorder = self.rule(public_url)
+        sent = headers() if origin is None else headers(origin=origin)
+        await rule.refuse({"type": "http", "headers": sent}, receive, send, "origin_mismatch")
+        assert type(answers.error) is error
+        (event,) = recorder.events
+        assert event.detail.get("origin") == origin
+
+    @pytest.mark.anyio
+    async def test_a_websocket_is_closed_before_it_is_accepted(self) -> None:
+        rule, answers, _ = self.rule()
+        sent: list[Any] = []
+
+        async def note(message: Any) -> None:
+            sent.append(message)
+
+        await rule.refuse({"type": "websocket", "headers": headers()}, receive, note, "origin_mismatch")
+        assert answers.error is None
+        assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 4403)]
+
+
+async def receive() -> Any:
+    return {"type": "websocket.connect"}
+
+
+async def send(message: Any) -> None:
+    del message
+
+
+def test_an_origin_is_named_only_when_there_is_exactly_one() -> None:
+    one = (b"origin", b"HTTPS://Evil.example:443")
+    assert sent_origin([*headers(), one]) == "https://evil.example"
+    assert sent_origin(headers()) is None
+    assert sent_origin([one, one]) is None
+    assert sent_origin(headers(origin="https://" + "x" * 300)) is None
+
+
+def test_only_the_headers_of_speculation_say_prefetch() -> None:
+    assert is_speculative(headers(sec_purpose="prefetch;anonymous-client-ip"))
+    assert is_speculative(headers(x_moz="PREFETCH"))
+    assert not is_speculative(headers(user_agent="prefetcher/1.0"))
+    assert not is_speculative(headers(sec_purpose=""))

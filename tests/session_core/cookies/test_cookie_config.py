@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from session_core.cookies import CookieConfig, CookieSigner, ResolvedCookie, cookie_name
+from session_core.cookies.config import LONGEST_SECONDS
 from session_core.errors import ConfigurationError
-from session_core.ids import new_session_id
+from session_core.ids import MAX_ID_CHARS, UncertainId, new_session_id
 
 HTTPS = "https://app.example.com"
 HTTP = "http://localhost:8000"
@@ -216,6 +217,26 @@ def test_a_header_above_4096_bytes_is_never_sent() -> None:
 def test_attributes_that_leave_no_room_for_a_session_are_refused_at_start() -> None:
     with pytest.raises(ConfigurationError, match="4096"):
         CookieConfig(name="s", path="/" + "x" * 4000).resolve(HTTPS)
+
+
+def test_a_cookie_that_is_accepted_at_start_has_room_for_the_longest_session_id() -> None:
+    """With a signature of nothing but characters that are percent-encoded, for as long as a browser keeps a cookie."""
+    ids = [new_session_id() for _ in range(4)]
+    assert len(UncertainId(tuple(ids[:3]), ids[3], (10**19 - 1, 10**15 - 1)).text()) == MAX_ID_CHARS
+    longest = "s:" + "x" * MAX_ID_CHARS + "." + "/" * 43
+    room = 4096 - len(CookieConfig(name="s").resolve(HTTP).set_header(longest, LONGEST_SECONDS))
+    cookie = CookieConfig(name="s" * (room + 1)).resolve(HTTP)
+    assert len(cookie.set_header(longest, LONGEST_SECONDS)) == 4096
+    with pytest.raises(ConfigurationError, match="4097 bytes"):
+        CookieConfig(name="s" * (room + 2)).resolve(HTTP)
+
+
+@pytest.mark.parametrize(("former", "form"), [("former_domains", "d{}.example.com"), ("former_paths", "/app/{}")])
+def test_four_former_domains_or_paths_are_enough(former: str, form: str) -> None:
+    names = [form.format(number) for number in range(5)]
+    CookieConfig(**{former: [*names[:4], names[0]]})
+    with pytest.raises(ConfigurationError, match="at most 4"):
+        CookieConfig(**{former: names})
 
 
 @pytest.mark.attack("55")

@@ -78,7 +78,7 @@ async def test_every_key_is_told_as_it_is(store: Any, clock: FakeClock) -> None:
     live, expired, absent, old = (new_key() for _ in range(4))
     new = new_key(after=old)
     await store.create(live, entry(clock))
-    await store.create(expired, entry(clock, 1))
+    await store.create(expired, entry(clock, 2))
     await store.create(old, entry(clock))
     until = clock.now() + 50_000
     await store.rotate(old, new, entry(clock), version=1, successor_until=until)

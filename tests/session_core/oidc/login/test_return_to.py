@@ -140,7 +140,7 @@ OPEN_REDIRECTS = [
     "/\u29f8evil",
     "/\u2024\u2024/x", "/\u3002", "/\u202eevil", "/%E2%80%AEevil", "/\u2066evil", "/\u200b/evil.example",
     "/%E2%80%8B/evil.example",
-    "/\u00ad/evil", "/%C2%A0/evil", "/\u2100", "/x?q=\u202e", "/x?q=%E2%80%AE", "/x?q=\u2028",
+    "/\u00ad/evil", "/%C2%A0/evil", "/\u2100", "/x?q=\u202e", "/x?q=%E2%80%AE", "/x?q=\u2028", "/x?q=%F3%A0%80%81",
     "/\ud800", "/\udfff/evil", "/x?q=\ud83d", "/%ED%A0%80", "/%FF", "/%C0%AF/evil.example", "/%C0%AE%C0%AE/", "/%E0%80%AF",
 
     "/%", "/%2", "/%zz", "/%u002f", "/<script>", '/"onclick=', "/x?<script>", '/x?"', "/`", "/{x}",

@@ -63,6 +63,14 @@ class RotateOverwrites(CreateOverwrites):
     pass
 
 
+@found_by("rotate_takes_the_place_of_an_expired_record")
+class RotateSparesAnExpiredRecord(MemoryStore):
+    async def rotate(self, old_key: str, new_key: str, entry: Entry, **rest: Any) -> tuple[str, ...]:
+        if new_key in self._records:
+            raise SessionConflictError
+        return await super().rotate(old_key, new_key, entry, **rest)
+
+
 @found_by("delete_ends_a_session", "a_session_is_ended_by_one_call_only")
 class DeleteReportsNothing(MemoryStore):
     async def delete(self, key: str) -> tuple[str, ...]:

@@ -1,0 +1,62 @@
+"""What a rule lets pass: `True` alone, in the time it says, to the second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from session_core.asgi.rules import check, login_rule, predicate_rule, recent_login_rule
+from session_core.errors import ConfigurationError, ForbiddenError, StepUpRequiredError
+from session_core.events import Events
+from session_core.identity import Identity
+from session_core.sessions.handle import SessionHandle
+from session_core.testing import FakeClock
+from tests.support.sessions import ISSUER, make_config
+
+pytestmark = pytest.mark.anyio
+
+
+class LoggedIn:
+    """As much of a session as a rule looks at."""
+
+    handle = "handle"
+
+    def __init__(self, auth_time: int | None = None) -> None:
+        self.identity = Identity(issuer=ISSUER, subject="alice", auth_time=auth_time)
+
+
+async def passes(rule: Any, *, auth_time: int | None = None, **options: Any) -> bool:
+    config = make_config(**options)
+    session: SessionHandle[Any] = LoggedIn(auth_time)  # type: ignore[assignment]
+    try:
+        await check(session, rule, config, Events(config.clock))
+    except (ForbiddenError, StepUpRequiredError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("answer", [1, 2, -1, "yes", [0], False, None, 0])
+async def test_only_true_lets_a_user_pass(answer: Any) -> None:
+    """A predicate that forgets to call something, or returns what it has found, must not let every user in."""
+    assert await passes(predicate_rule(lambda session: True))
+    assert not await passes(predicate_rule(lambda session: answer))
+    assert await passes(login_rule, is_active=lambda identity: True)
+    assert not await passes(login_rule, is_active=lambda identity: answer)
+
+
+@pytest.mark.parametrize(("time", "most"), [((0, 90), 90), ((1, 0), 60), ((1.5, 0), 90), ((1, 30), 90), ((1, 60), 120)])
+async def test_a_login_is_recent_for_minutes_and_seconds_together(time: tuple[float, float], most: int) -> None:
+    clock = FakeClock()
+    rule, max_age = recent_login_rule(*time)
+    assert max_age == most
+    now = clock.now() // 1000
+    clock.advance(seconds=0.999)
+    assert await passes(rule, auth_time=now - most, clock=clock)
+    assert not await passes(rule, auth_time=now - most - 1, clock=clock)
+
+
+@pytest.mark.parametrize("time", [(0, 0), (0, 0.5), (-1, 0), (-1, 59)])
+def test_a_recent_login_of_no_time_is_refused(time: tuple[float, float]) -> None:
+    with pytest.raises(ConfigurationError):
+        recent_login_rule(*time)
