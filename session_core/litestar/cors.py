@@ -40,7 +40,7 @@ def cors_disagreements(cors: CORSConfig, config: SessionConfig[Any]) -> list[str
                 f"SessionConfig.trusted_origins has {shown}, but browsers show its scripts no response: add it to "
                 "CORSConfig.allow_origins"
             )
-        elif not cors.allow_credentials:
+        elif not cors.allow_credentials and not config.bearer:  # a bearer token is no credential in this sense
             found.append(
                 f"SessionConfig.trusted_origins has {origin}, but browsers send its requests without the session cookie: "
                 "CORSConfig(allow_credentials=True)"

@@ -8,7 +8,7 @@ Every write is "only if it still exists, at this version"; that is what keeps a 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -24,6 +24,7 @@ from session_core.errors import (
     LoginRequiredError,
     SessionConflictError,
     SessionGoneError,
+    SessionLimitError,
     StepUpRequiredError,
     StoreUnavailableError,
 )
@@ -40,7 +41,7 @@ from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from session_core.clock import Clock
     from session_core.events import Events
@@ -237,7 +238,8 @@ class SessionLifecycle(Generic[D]):
         """
         if login is None and identity is not None:
             login = NewLogin(identity, device)
-            async with self._limits.admitted(login, None) as allowed:
+            new_id = new_id or NewId()
+            async with self._limited(login, None, new_id) as allowed:
                 return await self.begin(data, device=device, login=login, limit=allowed, new_id=new_id)
         identity = login.identity if login else None
         if identity is None and self.admit_anonymous is not None:
@@ -389,7 +391,8 @@ class SessionLifecycle(Generic[D]):
         Raises `SessionGoneError` when the OP has ended the login, and `SessionLimitError`.
         """
         await self._refuse_ended(login.identity, login.begun)  # before anything of the session the browser has is touched
-        async with self._limits.admitted(login, snapshot) as limit:
+        new_id = new_id or NewId()
+        async with self._limited(login, snapshot, new_id) as limit:
             return await self._log_in(
                 snapshot,
                 login,
@@ -397,9 +400,22 @@ class SessionLifecycle(Generic[D]):
                 data=data,
                 first=first,
                 unreadable=unreadable,
-                new_id=new_id or NewId(),
+                new_id=new_id,
                 limit=limit,
             )
+
+    @asynccontextmanager
+    async def _limited(self, login: NewLogin, snapshot: Snapshot | None, new_id: NewId) -> AsyncIterator[int]:
+        """Let a login happen inside, within the limit of the user's sessions (see `LoginLimits.admitted`)."""
+        try:
+            async with self._limits.admitted(login, snapshot) as limit:
+                yield limit
+        except SessionLimitError:
+            if new_id.session_id is not None:
+                key, new_id.session_id = session_key(new_id.session_id), None
+                for ended in await self.store.delete(key):
+                    await self.events.emit("session.destroyed", handle=handle_of(ended), reason="limit")
+            raise
 
     async def _log_in(
         self,

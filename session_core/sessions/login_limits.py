@@ -65,7 +65,8 @@ class LoginLimits:
         """Let a login happen inside; gives the limit above which the store ends the oldest session, 0 for none.
 
         `replaced` is the session that the browser has; one of the same user gives its place to the login. Raises
-        `SessionLimitError` where the user has no place left and further logins are refused, and `StoreUnavailableError`.
+        `SessionLimitError` where the user has no place left and further logins are refused, and `StoreUnavailableError`. That may
+        be after the login: then its session has to end.
         """
         given = self._limit if isinstance(self._limit, int) else self._limit(login.identity)
         limit = max(0, await given if inspect.isawaitable(given) else given)
@@ -76,6 +77,9 @@ class LoginLimits:
                 if len(others) >= limit:
                     raise SessionLimitError
                 yield 0
+                # The note may be over for others by now: this process was stopped for seconds, or its clock is behind theirs.
+                if len(await self._sessions_of(login.identity)) > limit:
+                    raise SessionLimitError
         else:
             yield limit or self._most
         if not known:
@@ -83,10 +87,7 @@ class LoginLimits:
 
     @asynccontextmanager
     async def _alone(self, identity: Identity) -> AsyncIterator[None]:
-        """Keep other logins of this user out, in all processes: they would count the same sessions.
-
-        The note outlives every step of this login: each store call carries the deadline of its request.
-        """
+        """Keep other logins of this user out, in all processes: they would count the same sessions, and both be refused."""
         key = note_key("login", identity.user_key)
         give_up, attempt = monotonic() + self._patience, 0
         while True:

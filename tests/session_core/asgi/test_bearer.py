@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from litestar import Litestar, WebSocket, get, post, websocket
+from litestar.config.cors import CORSConfig
 from litestar.params import FromPath
 from litestar.testing import TestClient
 
@@ -17,6 +18,7 @@ from session_core.cookies import CookieSigner, sign_cookie
 from session_core.events import Event
 from session_core.guards import requires, requires_login
 from session_core.ids import new_session_id
+from session_core.litestar.cors import cors_disagreements
 from session_core.testing import FakeClock
 from tests.support.sessions import HANDLERS, ISSUER, SECRET, AppSession, make_config, plugin_in
 
@@ -55,12 +57,16 @@ async def echo(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 class Site:
     """An application that takes tokens, and clients of it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, cors: CORSConfig | None = None, **options: Any) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
         config = make_config(**{"bearer": True, "clock": self.clock, "on_event": [self.events.append], **options})
         self.app = Litestar(
-            [*HANDLERS, native_login, me, admin, echo], plugins=[SessionPlugin(config)], openapi_config=None, logging_config=None
+            [*HANDLERS, native_login, me, admin, echo],
+            plugins=[SessionPlugin(config)],
+            cors_config=cors,
+            openapi_config=None,
+            logging_config=None,
         )
         self.client = self.new_client()
 
@@ -327,6 +333,25 @@ async def test_a_trusted_page_may_send_a_token() -> None:
     token = await site.token()
     headers = {"sec-fetch-site": "cross-site", "origin": "https://app.example.org"}
     assert (await site.send("POST", "/visit", token, headers=headers)).json() == {"visits": 1}
+
+
+@pytest.mark.attack("93")
+async def test_a_page_of_another_origin_sends_a_token_only_where_cors_lets_it() -> None:
+    """The browser asks first (a token is in no simple request), and the same-origin rule judges what it then sends."""
+    page, evil = "https://app.example.org", "https://evil.example"
+    cors = CORSConfig(allow_origins=[page], allow_methods=["POST"], allow_headers=["authorization"])
+    site = Site(cors=cors, trusted_origins=[page])
+    token = await site.token()
+    for origin, allowed in ((page, True), (evil, False)):
+        asked = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        preflight = await site.client.options("/visit", headers=asked)
+        assert (preflight.headers.get("access-control-allow-origin") == origin) is allowed
+        sent = await site.send("POST", "/visit", token, headers={"sec-fetch-site": "cross-site", "origin": origin})
+        assert sent.status_code == (201 if allowed else 403)
+        assert (sent.headers.get("access-control-allow-origin") == origin) is allowed
+        read = await site.send("GET", "/me", token, headers={"sec-fetch-site": "cross-site", "origin": origin})
+        assert (read.headers.get("access-control-allow-origin") == origin) is allowed  # or the browser shows the page nothing
+    assert cors_disagreements(cors, make_config(bearer=True, trusted_origins=[page])) == []
 
 
 async def test_without_the_setting_the_header_means_nothing() -> None:

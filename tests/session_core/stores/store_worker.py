@@ -14,12 +14,25 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from typing import Any
 
-from session_core.errors import SessionConflictError
+import msgspec
+
+from session_core import Identity, SessionHandle, SystemClock, Timeouts
+from session_core.errors import SessionConflictError, SessionLimitError
+from session_core.events import Events
+from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.login_limits import LoginLimits
+from session_core.sessions.record import DataCodec
 from session_core.stores.base import Entry, SessionStore
 from session_core.stores.opening import open_store
+from tests.support.presented import PresentedId
 
 FOREVER = 2**52
+
+
+class Data(msgspec.Struct):
+    visits: int = 0
 
 
 def say(line: str) -> None:
@@ -57,6 +70,28 @@ async def log_in(store: SessionStore, count: int) -> None:
             say(f"ended {gone}")
 
 
+async def log_in_or_be_refused(store: SessionStore, count: int) -> None:
+    """Log one user in, several times at once, where three sessions are allowed; say what came of each."""
+    clock = SystemClock()
+    events = Events(clock, ())
+    limits = LoginLimits(store, clock, events, 3, on_limit="refuse", patience=60)
+    timeouts = Timeouts()
+    lifecycle: SessionLifecycle[Any] = SessionLifecycle(
+        store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events, limits=limits
+    )
+
+    async def once() -> None:
+        handle: SessionHandle[Any] = SessionHandle(lifecycle, PresentedId())
+        try:
+            await handle.login(Identity(issuer="https://op.example", subject="alice"))
+        except SessionLimitError as error:
+            say(error.code)
+        else:
+            say("entered")
+
+    await asyncio.gather(*(once() for _ in range(count)))
+
+
 async def claim(store: SessionStore, count: int) -> None:
     """Claim names that others claim, too; say which were won."""
     for number in range(count):
@@ -81,7 +116,9 @@ async def main(url: str, work: str, argument: str) -> None:
     if work == "rotate":
         await rotate(store, argument)
     else:
-        await {"increment": increment, "log_in": log_in, "claim": claim}[work](store, int(argument))
+        await {"increment": increment, "log_in": log_in, "log_in_or_be_refused": log_in_or_be_refused, "claim": claim}[work](
+            store, int(argument)
+        )
     await store.close()
 
 
