@@ -22,6 +22,7 @@ _PLACEHOLDERS: Final = ("change", "default", "example", "secret", "password", "i
 _MIN_DISTINCT: Final = 8
 _MIN_CLIENT_SECRET: Final = 16
 _WHY_NOT: Final = "it cannot compare and swap, so two processes could both use one login callback, and overwrite each other"
+_NOT_LASTING: Final = frozenset({"memory", "file", "memcached"})
 _NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 
 
@@ -66,7 +67,7 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _secret_findings("session_secrets", settings.session_secrets)
     yield from _secret_findings("session_encryption_keys", settings.session_encryption_keys)
     kind = urlsplit(settings.session_store).scheme
-    if kind in {"memory", "file"}:
+    if kind in _NOT_LASTING:
         yield "session_store", f"the {kind} store is not for production: use a database or Redis"
     elif _is_weak(settings):
         yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"

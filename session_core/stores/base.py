@@ -87,6 +87,7 @@ _LOST: Final = {
     "no_index": "to list or to end a user's sessions reads all sessions",
     "not_listable": "operators cannot list or count the sessions",
     "never_removed": "expired records stay in storage",
+    "late_writes": "a write that is under way when its request is answered 503 may still be made a moment later",
 }
 
 
@@ -109,6 +110,9 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
     accepted elsewhere for a while, and the plugin refuses the store unless `SessionConfig.accept_weak_store` says otherwise."""
     listable: bool = True
     """`scan` gives all sessions, and `delete_expired` finds what it must remove."""
+    keeps_deadlines: bool = True
+    """The engine itself refuses what reaches it after the deadline of its step. Without it the one write that decides a step may
+    be made later when it was under way at the deadline."""
 
     def lost_promises(self) -> dict[str, str]:
         """Return what the application must do without, by reason slug, for the log at start."""
@@ -120,6 +124,7 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
             "no_index": self.indexed,
             "not_listable": self.listable,
             "never_removed": self.native_expiry or self.listable,
+            "late_writes": self.keeps_deadlines,
         }
         return {reason: _LOST[reason] for reason, is_kept in kept.items() if not is_kept}
 

@@ -20,7 +20,8 @@ __all__ = ("open_store", "redacted")
 
 _GOOD: Final = (
     "memory://, file:///var/sessions, sqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
-    "unix:///run/redis.sock (Redis), https://host/base (unstorage), cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
+    "unix:///run/redis.sock (Redis), dynamodb://table?region=name, memcached://host, https://host/base (unstorage), "
+    "cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
 )
 _EXTRAS: Final = {
     "postgresql": "postgresql",
@@ -32,6 +33,7 @@ _EXTRAS: Final = {
     "https": "http",
     "cloudflare-kv": "http",
     "keyvalue": "keyvalue",
+    **{scheme: scheme for scheme in ("dynamodb", "memcached")},
 }
 """The extra of this package that installs what a scheme needs."""
 _USER_SCHEMES: Final = frozenset({"postgresql", "postgres", "mysql", "mariadb"})
@@ -162,6 +164,18 @@ def _keyvalue(url: str, clock: Clock) -> SessionStore:
     return KeyValueStore.from_url(url, clock=clock)
 
 
+def _dynamodb(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.conditional.dynamodb import DynamoDbStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return DynamoDbStore(url, clock=clock)
+
+
+def _memcached(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.conditional.memcached import MemcachedStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return MemcachedStore(url, clock=clock)
+
+
 _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "memory": _memory,
     "file": _directory,
@@ -175,4 +189,6 @@ _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "https": _unstorage,
     "cloudflare-kv": _cloudflare_kv,
     "keyvalue": _keyvalue,
+    "dynamodb": _dynamodb,
+    "memcached": _memcached,
 }

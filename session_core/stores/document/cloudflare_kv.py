@@ -65,7 +65,13 @@ class CloudflareKvStore(DocumentStore):
     """
 
     capabilities = StoreCapabilities(
-        atomic=False, indexed=True, shared=True, durable=True, native_expiry=True, consistent=False, listable=True
+        atomic=False,
+        indexed=True,
+        shared=True,
+        durable=True,
+        native_expiry=True,
+        consistent=False,
+        keeps_deadlines=False,
     )
 
     def __init__(

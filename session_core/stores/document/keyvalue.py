@@ -91,6 +91,7 @@ def _capabilities(backend: Backend) -> StoreCapabilities:
         native_expiry=backend.native_expiry,
         consistent=backend.consistent,
         listable=False,
+        keeps_deadlines=False,
     )
 
 

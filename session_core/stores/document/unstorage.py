@@ -75,6 +75,7 @@ class UnstorageStore(DocumentStore):
             shared=True,
             durable=_URL.choice(options, "durable"),
             native_expiry=_URL.choice(options, "ttl"),
+            keeps_deadlines=False,
         )
         path = (match["path"] or "").rstrip("/")
         if any(part in {"", ".", ".."} for part in path.split("/")[1:]):

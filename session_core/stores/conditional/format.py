@@ -1,0 +1,97 @@
+"""What the documents of an engine with conditional writes are called, and what is in them; independent of engines.
+
+    s:key    a session, or where it was rotated to     c:name   a claim
+    u:user   the keys of a user's sessions             o:value  those of a session at the OP
+    t:id     the decision on a transaction             p:id     a piece of a document too large for the engine
+
+Each is a `Held` document: what is so, and perhaps the intent of a transaction under way to change it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from session_core.stores.document.format import Corrupt, Document, decode, encode, nonce
+
+if TYPE_CHECKING:
+    from session_core.stores.base import Entry, SessionIndex
+
+__all__ = (
+    "FOREVER",
+    "Claim",
+    "Corrupt",
+    "Decision",
+    "Document",
+    "Held",
+    "Intent",
+    "KeyList",
+    "SessionDocument",
+    "decode",
+    "encode",
+    "list_name",
+    "list_names",
+    "nonce",
+)
+
+FOREVER: Final = 1 << 52
+"""Later than any time in milliseconds."""
+
+
+class SessionDocument(Document, frozen=True, array_like=True):
+    """One session, or with `moved_to` what is remembered of one that was rotated. `until` is the end of either."""
+
+    version: int
+    data: bytes
+    user: str | None
+    op_session: str | None
+    rank: int
+    listed_until: int
+    """Until when the lists that have its key stay; a longer life has to prolong them."""
+    moved_to: str | None = None
+
+
+class KeyList(Document, frozen=True, array_like=True):
+    """The keys of all live sessions of a user or of an OP session, and perhaps of some that have ended."""
+
+    keys: list[str]
+    prune_at: int
+    """How many keys there are when those of ended sessions are struck off next."""
+
+
+class Claim(Document, frozen=True, array_like=True):
+    """Single use, until then."""
+
+
+class Decision(Document, frozen=True, array_like=True):
+    """What became of a transaction. It stays for as long as a document may hold an intent of it."""
+
+    committed: bool
+
+
+class Intent(Document, frozen=True, array_like=True):
+    """What the document becomes when the transaction is committed; `value` is None for one that goes."""
+
+    transaction: str
+    due: int
+    """When the transaction's caller has given up (Unix milliseconds by the real clock)."""
+    value: bytes | None
+
+
+class Held(Document, frozen=True, array_like=True):
+    """What is stored under a name. `until` is that of `value`."""
+
+    nonce: int
+    """Random per write, so that no two writes have the same bytes."""
+    value: bytes | None
+    intent: Intent | None = None
+
+
+def list_name(index: SessionIndex) -> str:
+    """Return the name of an index value's list."""
+    return f"u:{index.user}" if index.user is not None else f"o:{index.op_session}"
+
+
+def list_names(entry: Entry | SessionDocument) -> list[str]:
+    """Return the names of the lists that a session is on."""
+    names = [f"u:{entry.user}"] if entry.user is not None else []
+    return [*names, f"o:{entry.op_session}"] if entry.op_session is not None else names

@@ -1,0 +1,302 @@
+"""Changes of several documents in one step, where the engine changes one at a time and only under a condition.
+
+Every document of a change first gets an *intent*: what it is to become, beside what it is, written only if it is still what was
+read. Then one more document says that the transaction is committed; it can be written once. That write is the instant of the
+change, for all readers. Afterwards the intents are replaced by what they say, by the writer or by any other process that meets
+them. A process that dies before the decision has changed nothing.
+
+A reader that meets an intent without a decision returns what is so. When the caller of that transaction has given up, or keeps a
+writer waiting, the reader writes the decision itself: the transaction is aborted, and a commit that is still on its way fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import contextmanager, suppress
+from secrets import token_urlsafe
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from session_core.concurrency import back_off
+from session_core.errors import SessionCoreError, StoreUnavailableError
+from session_core.stores.conditional.format import FOREVER, Corrupt, Decision, Document, Held, Intent, decode, encode, nonce
+from session_core.stores.deadlines import Step, check_deadline, remaining
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+
+    from session_core.clock import Clock
+    from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
+
+__all__ = ("Change", "Found", "Transactions")
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+
+_SLACK_SECONDS: Final = 60
+"""A document stays this much longer than it is good for: the clocks of the nodes and of the engine may differ."""
+_CALL_SECONDS: Final = 10.0
+"""How long a call may take that has no deadline."""
+_PATIENCE: Final = 10
+"""How often a writer looks whether a transaction in progress has ended, before it aborts that."""
+_TIDY_SECONDS: Final = 2.0
+_DECISION_MS: Final = 86_400_000
+
+
+class Found(NamedTuple):
+    """A document as it was read. `version` is None for an absent one, and `value` also where a decided change removes it."""
+
+    name: str
+    value: bytes | None
+    until: int
+    version: object | None
+    clean: bool = True
+    """It holds no intent, so it can be written."""
+
+    def read(self, kind: type[D]) -> D | Corrupt | None:
+        """Return what is in it."""
+        return decode(self.value, kind)
+
+
+Change = tuple[Found, Document | None]
+"""A document as it was taken, and what it becomes; None removes it."""
+
+
+class Transactions:
+    """Reads documents, and changes one or several of them in one step."""
+
+    def __init__(self, documents: ConditionalDocuments, clock: Clock) -> None:
+        self.documents = documents
+        self._clock = clock
+
+    async def read(self, names: Sequence[str]) -> list[Found]:
+        """Return the documents as they are, each by itself."""
+        stored = await self._get(names)
+        return [await self._judged(name, each) for name, each in zip(names, stored, strict=True)]
+
+    async def take(self, names: Sequence[str]) -> list[Found]:
+        """Return the documents to be changed: what other transactions left in them is tidied up first."""
+        found = await self.read(names)
+        attempt = 0
+        while dirty := [place for place, each in enumerate(found) if not each.clean]:
+            for place in dirty:
+                found[place] = await self._settled(found[place].name, abort=attempt >= _PATIENCE)
+            if any(not found[place].clean for place in dirty):
+                await back_off(attempt)
+                attempt += 1
+        return found
+
+    async def commit(self, changes: Sequence[Change]) -> bool:
+        """Make all changes in one step; return False when a document is no longer what was taken, and nothing was changed.
+
+        Raises `StoreUnavailableError` when the deadline of the step is over, or when it is unknown whether they were made.
+        """
+        check_deadline()
+        if len(changes) == 1:
+            ((found, document),) = changes
+            if document is None:
+                return found.version is None or await self._delete(found.name, found.version)
+            return await self._put(found.name, _held(document), found.version)
+        transaction = token_urlsafe(16)
+        due = round((time.time() + remaining(_CALL_SECONDS)) * 1000)
+        until = max(self._clock.now(), *(max(found.until, new.until if new else 0) for found, new in changes)) + _DECISION_MS
+        committed = decides = False
+        try:
+            intended = await _all(self._intend(found, document, transaction, due) for found, document in changes)
+            if all(intended):
+                check_deadline()
+                decides = True
+                committed = await self._put(f"t:{transaction}", _held(Decision(until, committed=True)), None)
+        except StoreUnavailableError as error:
+            if decides and not error.not_applied:
+                raise
+            await self._tidy(changes, transaction, committed=False)
+            raise StoreUnavailableError(*error.args, not_applied=True, kind=error.kind) from error
+        await self._tidy(changes, transaction, committed=committed)
+        return committed
+
+    async def probe(self) -> str | None:
+        """Write, read and remove a document; return what is wrong with an engine that does not keep the conditions."""
+        name = f"c:ping-{token_urlsafe(12)}"
+
+        async def put(version: object | None) -> bool:
+            value = encode(_held(Document(0)))
+            return await self._call(self.documents.put(name, value, version=version, seconds=_SLACK_SECONDS))
+
+        created = await put(None)
+        (first,) = await self._get([name])
+        if not created or first is None:
+            return "what was written is not what is read"
+        if await put(None):
+            return "it writes over what it should only create"
+        if not await put(first.version) or await put(first.version):
+            return "it does not compare versions when it writes"
+        if await self._call(self.documents.delete(name, version=first.version)):
+            return "it does not compare versions when it deletes"
+        (last,) = await self._get([name])
+        removed = last is not None and await self._call(self.documents.delete(name, version=last.version))
+        return None if removed else "it does not delete"
+
+    async def _judged(self, name: str, stored: Versioned | None) -> Found:
+        """Return what is so, with what has been decided of it."""
+        while stored is not None:
+            held = decode(stored.value, Held)
+            if not isinstance(held, Held):
+                return Found(name, b"", FOREVER, stored.version)
+            intent = held.intent
+            if intent is None:
+                return Found(name, held.value, held.until, stored.version)
+            committed = await self._decision(intent, abort=time.time() * 1000 >= intent.due)
+            if not committed:
+                # The decision may have been made, carried out and removed since the document was read.
+                (again,) = await self._get([name])
+                if again is None or again.version != stored.version:
+                    stored = again
+                    continue
+                return Found(name, held.value, held.until, stored.version, clean=False)
+            return Found(name, intent.value, intent.until, stored.version, clean=False)
+        return Found(name, None, 0, None)
+
+    async def _settled(self, name: str, *, abort: bool) -> Found:
+        """Replace an intent on which there is a decision by what that says; with `abort` decide it."""
+        (stored,) = await self._get([name])
+        held = None if stored is None else decode(stored.value, Held)
+        if stored is not None and isinstance(held, Held) and held.intent is not None:
+            committed = await self._decision(held.intent, abort=abort or time.time() * 1000 >= held.intent.due)
+            if committed is not None:
+                await self._settle(name, held, held.intent, stored.version, committed=committed)
+            (stored,) = await self._get([name])
+        return await self._judged(name, stored)
+
+    async def _settle(self, name: str, held: Held, intent: Intent, version: object, *, committed: bool) -> bool:
+        value, until = (intent.value, intent.until) if committed else (held.value, held.until)
+        if value is None:
+            return await self._delete(name, version)
+        return await self._put(name, Held(until, nonce(), value), version)
+
+    async def _decision(self, intent: Intent, *, abort: bool) -> bool | None:
+        """Return whether a transaction was committed, None where it is not decided; with `abort` decide it where it is not."""
+        name = f"t:{intent.transaction}"
+        while True:
+            (stored,) = await self._get([name])
+            if stored is not None:
+                held = decode(stored.value, Held)
+                decision = decode(held.value, Decision) if isinstance(held, Held) else held
+                if not isinstance(decision, Decision):
+                    msg = "a decision of the session store cannot be read"
+                    raise StoreUnavailableError(msg)
+                return decision.committed
+            if not abort:
+                return None
+            aborted = Decision(self._clock.now() + _DECISION_MS, committed=False)
+            if await self._put(name, _held(aborted), None):
+                return False
+
+    async def _intend(self, found: Found, document: Document | None, transaction: str, due: int) -> bool:
+        value = None if document is None else encode(document)
+        intent = Intent(0 if document is None else document.until, transaction, due, value)
+        return await self._put(found.name, Held(found.until, nonce(), found.value, intent), found.version)
+
+    async def _tidy(self, changes: Sequence[Change], transaction: str, *, committed: bool) -> None:
+        """Replace the intents, and forget the decision when none is left. What is left undone is done by its next reader."""
+        with suppress(StoreUnavailableError), Step(until=monotonic() + _TIDY_SECONDS):
+            await self._replace_intents(changes, transaction, committed=committed)
+
+    async def _replace_intents(self, changes: Sequence[Change], transaction: str, *, committed: bool) -> None:
+        names = [found.name for found, _ in changes]
+        *held, decision = await self._get([*names, f"t:{transaction}"])
+
+        async def settle(name: str, stored: Versioned | None) -> bool:
+            mine = None if stored is None else decode(stored.value, Held)
+            if stored is None or not isinstance(mine, Held) or mine.intent is None or mine.intent.transaction != transaction:
+                return True  # another process was first, or the intent never came to be
+            return await self._settle(name, mine, mine.intent, stored.version, committed=committed)
+
+        settled = await _all(settle(name, stored) for name, stored in zip(names, held, strict=True))
+        if all(settled) and decision is not None:
+            await self._delete(f"t:{transaction}", decision.version)
+
+    async def _get(self, names: Sequence[str]) -> list[Versioned | None]:
+        if not names:
+            return []
+        try:
+            return await self._call(self.documents.get(names))
+        except StoreUnavailableError:  # a kept connection that the engine had closed, perhaps
+            return await self._call(self.documents.get(names))
+
+    async def _put(self, name: str, held: Held, version: object | None) -> bool:
+        until = max(held.until, held.intent.until if held.intent is not None else 0)
+        seconds = max(math.ceil((until - self._clock.now()) / 1000), 0) + _SLACK_SECONDS
+        raw = encode(held)
+
+        async def put() -> bool:
+            return await self._call(self.documents.put(name, raw, version=version, seconds=seconds))
+
+        try:
+            return await put()
+        except StoreUnavailableError as error:
+            if error.not_applied:
+                raise
+        with _perhaps_applied() as unknown:  # an answer was lost, a kept connection's perhaps
+            (stored,) = await self._get([name])
+            if (None if stored is None else stored.version) == version and await put():
+                return True
+            (stored,) = await self._get([name])
+            if stored is not None and stored.value == raw:  # the bytes are those of this write alone
+                return True
+            raise unknown  # it was not made, or it was and another process has gone on from it
+
+    async def _delete(self, name: str, version: object) -> bool:
+        try:
+            return await self._call(self.documents.delete(name, version=version))
+        except StoreUnavailableError as error:
+            if error.not_applied:
+                raise
+        with _perhaps_applied() as unknown:
+            (stored,) = await self._get([name])
+            if stored is None or (stored.version == version and await self._call(self.documents.delete(name, version=version))):
+                return True
+            raise unknown
+
+    async def _call(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            check_deadline()
+            async with asyncio.timeout(remaining(_CALL_SECONDS)):
+                return await call
+        except SessionCoreError:
+            raise
+        except TimeoutError:
+            msg = "the session store did not answer in time"
+            raise StoreUnavailableError(msg) from None
+        except Exception as error:
+            kind = type(error).__name__  # alone: a driver's message may quote values
+            msg = f"the session store failed: {kind}"
+            raise StoreUnavailableError(msg, kind=kind) from error
+        finally:
+            call.close()
+
+
+@contextmanager
+def _perhaps_applied() -> Iterator[StoreUnavailableError]:
+    """Whatever fails in here, a write before it may have been made. Gives the error that says so."""
+    unknown = StoreUnavailableError("the session store's answer to a write was lost")
+    try:
+        yield unknown
+    except StoreUnavailableError as error:
+        raise unknown from (None if error is unknown else error)
+
+
+def _held(document: Document) -> Held:
+    return Held(document.until, nonce(), encode(document))
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all, and raise what one of them raised when all are over."""
+    results: list[T] = []
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results

@@ -1,0 +1,317 @@
+"""The whole contract on nothing but conditional writes, and between processes step by step in orders made by chance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from session_core.errors import SessionConflictError, StoreUnavailableError
+from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.conditional import store as store_module
+from session_core.stores.conditional import transactions as transactions_module
+from session_core.stores.conditional.documents import Versioned
+from session_core.stores.conditional.format import Held, decode
+from session_core.stores.conditional.store import ConditionalStore
+from session_core.stores.conditional.transactions import Found, Transactions
+from session_core.testing import FakeClock, SessionStoreContract
+from tests.session_core.stores.conditional.stepped_engine import SteppedEngine, processes
+
+
+class TestConditionalStore(SessionStoreContract):
+    @pytest.fixture
+    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+        (store,), _, _ = processes(1, clock)
+        await store.open()
+        yield store
+        await store.close()
+
+
+pytestmark = pytest.mark.anyio
+MINUTE = 60_000
+ORDERS = 60
+USER, OP_SESSION = SessionIndex(user="u"), SessionIndex(op_session="o")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backing off takes turns of the event loop instead of time."""
+
+    async def back_off(attempt: int) -> None:
+        del attempt
+        await asyncio.sleep(0)
+
+    for module in (store_module, transactions_module):
+        monkeypatch.setattr(module, "back_off", back_off)
+
+
+stepped = pytest.mark.usefixtures("in_turns")
+
+
+def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u", rank: int = 0) -> Entry:
+    return Entry(data, clock.now() + 60 * MINUTE, user, "o", rank)
+
+
+async def _live(store: ConditionalStore, *keys: str) -> list[str]:
+    return [key for key in keys if await store.load(key) is not None]
+
+
+async def _found(store: ConditionalStore, index: SessionIndex = USER) -> list[str]:
+    return sorted(stored.key for stored in await store.find(index))
+
+
+@stepped
+@pytest.mark.parametrize("end", ["delete", "delete_by_user", "delete_by_op_session"])
+@pytest.mark.parametrize("write", ["replace", "touch", "rotate"])
+async def test_what_another_process_writes_meanwhile_brings_nothing_back(end: str, write: str) -> None:
+    """Nor when that process is killed between any two of its steps."""
+    for seed in range(ORDERS):
+        await _a_write_meets_an_end(seed, end, write)
+
+
+async def _a_write_meets_an_end(seed: int, end: str, write: str) -> None:
+    clock = FakeClock()
+    (first, second, third), turns, _ = processes(3, clock)
+    await first.create("old", _entry(clock))
+    calls = {
+        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
+        "touch": lambda: first.touch("old", clock.now() + 180 * MINUTE),
+        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
+    }
+    ends = {
+        "delete": lambda: second.delete("old"),
+        "delete_by_user": lambda: second.delete_by(USER),
+        "delete_by_op_session": lambda: second.delete_by(OP_SESSION),
+    }
+    chance = random.Random(seed)
+    killed = chance.randrange(20) if seed % 3 == 0 else None
+    written, ended = await turns.play([calls[write](), ends[end]()], chance, killed=killed)
+    assert ended in ([("old",), ("new",)] if write == "rotate" else [("old",)]), seed
+    assert (written == ()) <= (ended == ("new",)), seed
+    assert await _live(third, "old", "new") == [], seed
+    assert await _found(third) == await _found(third, OP_SESSION) == [], seed
+
+
+@stepped
+@pytest.mark.parametrize("steps", range(34))
+async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
+    """At every instant exactly one of the two is live, and that one can be used and ended."""
+    clock = FakeClock()
+    (first, second), turns, _ = processes(2, clock)
+    await first.create("old", _entry(clock))
+    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    (outcome,) = await turns.play([rotation], random.Random(steps), killed=steps)
+    (alive,) = await _live(second, "old", "new")
+    assert outcome == "killed" or alive == "new"
+    assert await _found(second) == await _found(second, OP_SESSION) == [alive]
+    clock.advance(minutes=30)
+    assert await second.touch(alive, clock.now() + 60 * MINUTE) is True
+    clock.advance(minutes=59)
+    assert await _live(second, "old", "new") == [alive]
+    assert await second.delete_by(OP_SESSION) == (alive,)
+    assert await _live(second, "old", "new") == []
+
+
+@stepped
+@pytest.mark.parametrize("steps", range(0, 50, 2))
+async def test_a_login_that_dies_happens_wholly_or_not_at_all(steps: int) -> None:
+    """With the session that it ends for the limit."""
+    clock = FakeClock()
+    (first, second), turns, _ = processes(2, clock)
+    await first.create("before", _entry(clock, rank=1))
+    await first.create("anonymous", Entry(b"", clock.now() + 60 * MINUTE))
+    until = clock.now() + MINUTE
+    login = first.rotate("anonymous", "new", _entry(clock, rank=2), version=1, successor_until=until, limit=1)
+    (outcome,) = await turns.play([login], random.Random(steps), killed=steps)
+    alive = await _live(second, "before", "anonymous", "new")
+    assert alive in [["before", "anonymous"], ["new"]]
+    assert outcome in {"killed", ("before",)}
+    assert await _found(second) == ["new" if alive == ["new"] else "before"]
+
+
+_LOOKS = {(True, False, True), (True, False, False), (True, True, False), (False, True, False)}
+
+
+async def _looks(seed: int, kind: type[Transactions] = Transactions) -> object:
+    """Return whether the old, the new and again the old key were live while the session was rotated."""
+    clock = FakeClock()
+    (first, second), turns, _ = processes(2, clock)
+    second._transactions = kind(second._documents, clock)
+    await first.create("old", _entry(clock))
+
+    async def look() -> tuple[bool, bool, bool]:
+        return bool(await second.load("old")), bool(await second.load("new")), bool(await second.load("old"))
+
+    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    return (await turns.play([rotation, look()], random.Random(seed)))[1]
+
+
+@stepped
+async def test_a_session_that_is_rotated_is_found_once() -> None:
+    assert {await _looks(seed) for seed in range(3 * ORDERS)} <= _LOOKS
+
+
+class _TrustsAnAbsentDecision(Transactions):
+    """Does not look again for the intent: the decision may have been made, carried out and removed meanwhile."""
+
+    async def _judged(self, name: str, stored: Versioned | None) -> Found:
+        held = decode(stored.value, Held) if stored is not None else None
+        if stored is None or not isinstance(held, Held) or held.intent is None:
+            return await super()._judged(name, stored)
+        committed = await self._decision(held.intent, abort=False)
+        return Found(name, held.intent.value if committed else held.value, held.until, stored.version, clean=False)
+
+
+@stepped
+async def test_these_orders_find_a_reader_that_trusts_an_absent_decision() -> None:
+    assert not {await _looks(seed, _TrustsAnAbsentDecision) for seed in range(3 * ORDERS)} <= _LOOKS
+
+
+@stepped
+async def test_find_misses_no_session_that_is_rotated_meanwhile() -> None:
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second), turns, _ = processes(2, clock)
+        await first.create("old", _entry(clock))
+        await first.create("other", _entry(clock))
+        rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+        _, found = await turns.play([rotation, _found(second)], random.Random(seed))
+        assert found in [["old", "other"], ["new", "other"]], seed
+
+
+@stepped
+async def test_logins_in_several_processes_never_pass_the_limit() -> None:
+    """One of them dies, often: each session is live and listed, or neither."""
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        stores, turns, _ = processes(4, clock)
+        await stores[0].create("before", _entry(clock))
+        chance = random.Random(seed)
+        killed = chance.randrange(30) if seed % 2 else None
+        logins = [store.create(f"k{number}", _entry(clock, rank=number), limit=2) for number, store in enumerate(stores)]
+        outcomes = await turns.play(logins, chance, killed=killed)
+        alive = await _live(stores[3], "before", *(f"k{number}" for number in range(4)))
+        assert len(alive) == 2, seed
+        assert await _found(stores[3]) == await _found(stores[2], OP_SESSION) == sorted(alive), seed
+        evicted = [key for outcome in outcomes if isinstance(outcome, tuple) for key in outcome]
+        assert not set(evicted) & set(alive), seed
+        assert len(evicted) == len(set(evicted)), seed
+        if killed is None or outcomes[0] != "killed":
+            assert sorted([*alive, *evicted]) == ["before", "k0", "k1", "k2", "k3"], seed
+
+
+@stepped
+async def test_revoking_everything_meets_a_session_that_another_process_begins() -> None:
+    """It is ended, or it began after the revocation and is live and listed."""
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        (first, second, third), turns, _ = processes(3, clock)
+        await first.create("before", _entry(clock))
+        calls = [first.create("meanwhile", _entry(clock)), second.delete_by(USER)]
+        created, ended = await turns.play(calls, random.Random(seed))
+        assert created == ()
+        alive = await _live(third, "before", "meanwhile")
+        assert set(alive) | set(ended) == {"before", "meanwhile"}  # type: ignore[call-overload]
+        assert await _found(third) == alive
+        assert "before" not in alive
+
+
+@stepped
+async def test_a_claim_is_given_once_and_no_write_is_lost() -> None:
+    for seed in range(ORDERS):
+        clock = FakeClock()
+        stores, turns, _ = processes(3, clock)
+        claims = await turns.play([store.claim("name", clock.now() + MINUTE) for store in stores], random.Random(seed))
+        assert sorted(map(bool, claims)) == [False, False, True]
+        await stores[0].create("key", _entry(clock))
+        writes = [store.replace("key", _entry(clock), version=1) for store in stores]
+        outcomes = await turns.play(writes, random.Random(seed))
+        assert sorted(map(str, outcomes)) == sorted(map(str, [2, SessionConflictError, SessionConflictError]))
+
+
+class _LosesAnswers(SteppedEngine):
+    """Now and then a call is made and its answer lost, or it is not made and fails."""
+
+    chance = random.Random(0)
+
+    async def put(self, name: str, value: bytes, *, version: object | None, seconds: int) -> bool:
+        if self.chance.random() < 0.1:
+            raise ConnectionError
+        made = await super().put(name, value, version=version, seconds=seconds)
+        if self.chance.random() < 0.1:
+            raise ConnectionError
+        return made
+
+    async def delete(self, name: str, *, version: object) -> bool:
+        made = await super().delete(name, version=version)
+        if self.chance.random() < 0.1:
+            raise ConnectionError
+        return made
+
+    async def get(self, names: Sequence[str]) -> list[Versioned | None]:
+        if self.chance.random() < 0.05:
+            raise ConnectionError
+        return await super().get(names)
+
+
+@stepped
+async def test_lost_answers_neither_lose_nor_double_a_write() -> None:
+    """What was acknowledged is there; what failed is there or not, wholly."""
+    for seed in range(ORDERS):
+        _LosesAnswers.chance = random.Random(seed)
+        clock = FakeClock()
+        stores, turns, values = processes(3, clock, _LosesAnswers)
+        (calm,), _, there = processes(1, clock)
+        await calm.create("key", _entry(clock, b"0"))
+        values.update(there)
+
+        async def increment(store: ConditionalStore, clock: FakeClock = clock) -> int:
+            acknowledged = unknown = 0
+            while acknowledged + unknown < 4:
+                try:
+                    stored = await store.load("key")
+                    assert stored is not None
+                    await store.replace("key", _entry(clock, b"%d" % (int(stored.entry.data) + 1)), version=stored.version)
+                except StoreUnavailableError as error:
+                    unknown += not error.not_applied
+                except SessionConflictError:
+                    pass
+                else:
+                    acknowledged += 1
+            return acknowledged
+
+        outcomes = await turns.play([increment(store) for store in stores], random.Random(seed))
+        acknowledged = sum(int(str(outcome)) for outcome in outcomes)
+        there.clear()
+        there.update(values)
+        stored = await calm.load("key")
+        assert stored is not None
+        assert acknowledged <= int(stored.entry.data) == stored.version - 1 <= 12, seed
+
+
+@stepped
+async def test_lost_answers_leave_a_login_whole() -> None:
+    for seed in range(ORDERS):
+        _LosesAnswers.chance = random.Random(seed)
+        clock = FakeClock()
+        (first, second), turns, values = processes(2, clock, _LosesAnswers)
+        (calm,), _, there = processes(1, clock)
+        await calm.create("before", _entry(clock, rank=1))
+        await calm.create("anonymous", Entry(b"", clock.now() + 60 * MINUTE))
+        values.update(there)
+        until = clock.now() + MINUTE
+        login = first.rotate("anonymous", "new", _entry(clock, rank=2), version=1, successor_until=until, limit=1)
+        outcome, _ = await turns.play([login, second.load("anonymous")], random.Random(seed))
+        there.clear()
+        there.update(values)
+        alive = await _live(calm, "before", "anonymous", "new")
+        assert alive in [["before", "anonymous"], ["new"]], seed
+        assert (outcome == ("before",)) <= (alive == ["new"]), seed
+        assert await _found(calm) == ["new" if alive == ["new"] else "before"], seed
