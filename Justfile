@@ -38,9 +38,9 @@ types:
 e2e *ARGS:
     uv run pytest tests/e2e {{ARGS}}
 
-# the README's screenshot, taken from the running demo
-screenshot:
-    uv run python scripts/screenshot.py
+# the pictures of README and documentation, and the animation, taken from the running demo
+screenshots *ARGS:
+    uv run python scripts/screenshots.py {{ARGS}}
 # demo:end
 
 # library:begin

@@ -21,9 +21,11 @@ _FILES: Final = (
     "{{_copier_conf.answers_file}}.jinja",
     "docs/adr/0009-embedded-provider.md",
     "docs/assets/demo.png",
+    "docs/assets/demo.webp",
+    "docs/assets/guarantees.png",
     "scripts/eject.py",
     "scripts/from_copier.py",
-    "scripts/screenshot.py",
+    "scripts/screenshots.py",
     "tests/app/test_template.py",
 )
 _NOT_OURS: Final = frozenset({".git", ".venv", ".cache", "var", "node_modules", "dist", "build", "site", "__pycache__"})
