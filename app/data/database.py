@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.data.tables import metadata
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
     from sqlalchemy import Connection
 
 __all__ = ("Database", "DatabaseUnavailableError", "make_engine", "migrate", "newest_revision", "why_unavailable")
 
 _TIMEOUT: Final = 5.0
+_SILENT: Final = "the database does not answer"
 _NOW: Final = {"postgresql": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
 _CLOSE_SECONDS: Final = 0.5
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
@@ -57,21 +58,25 @@ class Database:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await engine.dispose()
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return a transaction: committed at its end, undone by an error."""
-        return self._opened().begin()
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction: committed at its end, undone by an error. Raises as `connect` does."""
+        async with _answering(), self._opened().begin() as connection:
+            yield connection
 
-    def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return a connection for reading."""
-        return self._opened().connect()
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for reading. Raises `DatabaseUnavailableError` when the database does not answer in time."""
+        async with _answering(), self._opened().connect() as connection:
+            yield connection
 
     async def revision(self) -> str | None:
         """Return the migration that the tables are at; None for an empty database."""
         try:
-            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+            async with self.connect() as connection:
                 found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
                 return found
-        except (SQLAlchemyError, OSError, TimeoutError):
+        except (SQLAlchemyError, DatabaseUnavailableError):
             return None
 
     async def ping(self) -> None:
@@ -80,11 +85,10 @@ class Database:
         Tables and columns decide, not the revision: one that only added something to them is no obstacle.
         """
         try:
-            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+            async with self.connect() as connection:
                 await connection.execute(text("SELECT 1"))
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            message = "the database does not answer"
-            raise DatabaseUnavailableError(message) from error
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailableError(_SILENT) from error
         revision = await self.revision()
         if revision is not None and revision == self._fits:
             return
@@ -96,11 +100,10 @@ class Database:
 
     async def _misfits(self) -> list[str]:
         try:
-            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+            async with self.connect() as connection:
                 return await connection.run_sync(_misfits)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            message = "the database does not answer"
-            raise DatabaseUnavailableError(message) from error
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailableError(_SILENT) from error
 
     async def now(self) -> float | None:
         """Return the database's time in Unix seconds; None where it is this machine's (SQLite), or cannot be had."""
@@ -108,9 +111,9 @@ class Database:
         if query is None:
             return None
         try:
-            async with asyncio.timeout(_TIMEOUT), self.connect() as connection:
+            async with self.connect() as connection:
                 return float(await connection.scalar(text(query)) or 0)
-        except (SQLAlchemyError, OSError, TimeoutError):
+        except (SQLAlchemyError, DatabaseUnavailableError):
             return None
 
     def _opened(self) -> AsyncEngine:
@@ -118,6 +121,16 @@ class Database:
             message = "the database is not open"
             raise DatabaseUnavailableError(message)
         return self._engine
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Bound what is done with the database. A driver's own errors of the network are no `SQLAlchemyError`."""
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            yield
+    except OSError as error:  # a timeout is one, too
+        raise DatabaseUnavailableError(_SILENT) from error
 
 
 def make_engine(url: str) -> AsyncEngine:

@@ -241,14 +241,17 @@ def _generate_secret() -> None:
     default="SESSION_SECRETS",
     show_default=True,
 )
-@click.option("--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify.")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify or decrypt."
+)
 def _rotate(env_file: str, name: str, keep: int) -> None:
     """Put a new secret in front of those in a settings file.
 
     Restart the application to use it; cookies are re-signed as they come.
     """
     kept = rotate_secret(env_file, name, secrets.token_urlsafe(32), keep=keep)
-    click.echo(f"{name} in {env_file}: a new secret signs, {kept} old one(s) still verify")
+    new, old = ("key encrypts", "decrypt") if name == "SESSION_ENCRYPTION_KEYS" else ("secret signs", "verify")
+    click.echo(f"{name} in {env_file}: a new {new}, {kept} old one(s) still {old}")
 
 
 @click.command("check")

@@ -15,7 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, create_engine
+from sqlalchemy import Connection, MetaData, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import Database, DatabaseUnavailableError, migrate, newest_revision
 from app.data.tables import metadata
@@ -24,6 +25,7 @@ from session_core import Identity, open_store
 from session_core.stores.sql.schema import metadata as session_metadata
 from session_core.testing import FakeClock
 from tests.app.conftest import ISSUER, Running
+from tests.support.postgres_server import postgres_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,6 +156,35 @@ async def test_a_database_without_tables_is_not_ready_and_says_what_to_do(tmp_pa
     with pytest.raises(DatabaseUnavailableError, match="alembic upgrade head"):
         await database.ping()
     await database.close()
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_killed_or_frozen_is_an_outage_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with postgres_server() as server:
+        database = Database(server.url_through(server.port))
+        await database.open()
+
+        async def ask() -> int:
+            async with database.connect() as connection:
+                return int(await connection.scalar(text("SELECT 1")) or 0)
+
+        assert await ask() == 1
+        server.kill()
+        for _ in range(2):  # with the connection of before, and with a new one
+            with pytest.raises((DatabaseUnavailableError, SQLAlchemyError)):
+                await ask()
+        with pytest.raises(DatabaseUnavailableError):
+            await ask()
+        server.start()
+        assert await ask() == 1
+        with monkeypatch.context() as patched:
+            patched.setattr("app.data.database._TIMEOUT", 0.3)
+            server.freeze()
+            with pytest.raises(DatabaseUnavailableError):
+                await ask()
+            server.thaw()
+        assert await ask() == 1
+        await database.close()
 
 
 @pytest.mark.anyio

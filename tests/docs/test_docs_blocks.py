@@ -19,6 +19,7 @@ from litestar.testing import TestClient
 from app.user_commands import UserCommands
 from session_core.litestar.commands import add_commands
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, prose
+from tests.support.application_state import global_state_is_restored  # noqa: F401 - a fixture
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 BIN = Path(sys.executable).parent

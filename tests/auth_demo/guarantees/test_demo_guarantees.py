@@ -30,7 +30,7 @@ from tests.app.conftest import make_settings  # noqa: F401 - a fixture
 from tests.docs.test_docs_architecture import defined
 from tests.session_core.stores.contract.broken_records import ReplaceIsAnUpsert
 from tests.session_core.stores.contract.broken_rotation import RotateLeavesTheOldKeyAlive
-from tests.support.application_state import empty_database, migrated_file  # noqa: F401 - fixtures
+from tests.support.application_state import empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
 from tests.support.thread_server import listen
 
 pytestmark = pytest.mark.anyio
