@@ -106,6 +106,9 @@ class RotationContract(ContractBase):
             with pytest.raises(SessionConflictError):
                 await store.rotate(old, target, self.entry(clock), version=1, successor_until=clock.now() + HOUR)
         assert await store.load(old) == StoredSession(old, 1, self.entry(clock, b"mine", user="u"))
+        await store.delete(old)
+        with pytest.raises((SessionConflictError, SessionGoneError)):
+            await store.rotate(old, new, self.entry(clock, user="u"), version=1, successor_until=clock.now() + HOUR)
         assert await store.load(new) == StoredSession(new, 1, self.entry(clock, b"theirs", user="v"))
 
     async def test_rotate_takes_the_place_of_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:

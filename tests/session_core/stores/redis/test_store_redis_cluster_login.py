@@ -11,7 +11,8 @@ import pytest
 from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.redis.layout import decode_reservation, member_of
+from session_core.stores.redis.cluster_login import SteppedLogins
+from session_core.stores.redis.layout import decode_reservation, member_of, owner_bytes
 from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.stepped_commands import Stepped, orders, run_in_order
 from tests.support.redis_servers import RedisCluster, cluster, needed_valkey
@@ -171,3 +172,24 @@ async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(
         found, _ = await run_in_order(calls, order)
         assert isinstance(found, list)
         assert [stored.key for stored in found] in [[old], [new]], order
+
+
+async def test_a_rotation_whose_reservation_has_lapsed_changes_nothing(plugins: Plugins) -> None:
+    store, old = plugins.plain, new_key()
+    new = new_key(after=old)
+    await store.create(old, entry("alice", 1))
+    with pytest.raises(StoreUnavailableError):
+        await store._steps.rotate(old, new, entry("alice", 2), version=1, successor_until=FOREVER, limit=0, token=b"not mine")
+    assert await live(store, old, new) == [old]
+    await store.delete(old)
+
+
+async def test_a_rotation_whose_place_a_later_login_has_taken_ends_the_session(plugins: Plugins) -> None:
+    """As if it had been live for an instant."""
+    store, old, token = plugins.plain, new_key(), b"8 bytes!"
+    new = new_key(after=old)
+    await store.create(old, entry("alice", 1))
+    await SteppedLogins(store._steps, hold=60)._reserve([new, old], entry("alice", 2), token, version=1)
+    assert await store._steps.finish(member_of(new), owned=b"u" + owner_bytes("alice"), evict=True) == (new,)
+    await store._steps.rotate(old, new, entry("alice", 2), version=1, successor_until=FOREVER, limit=0, token=token)
+    assert await live(store, old, new) == []

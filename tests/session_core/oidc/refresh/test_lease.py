@@ -1,0 +1,170 @@
+"""Who holds the lease of a session's refresh token, and for how long; the store is as small as it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from session_core.errors import SessionGoneError, StoreUnavailableError
+from session_core.oidc.tokens import lease as leases
+from session_core.oidc.tokens.lease import HeldLease, LeaseWatch, take_lease
+from session_core.oidc.tokens.stored import HeldTokens
+from session_core.oidc.tokens.vault import Lease, TokenSet
+from session_core.sessions.record import SessionRecord
+from tests.support.sessions import ALICE
+
+pytestmark = pytest.mark.anyio
+
+
+class OneSession:
+    """As much of `SessionTokens` as a lease needs. `after` is called when a change has been made, before it is answered."""
+
+    def __init__(self, lease: Lease = Lease(), family: str = "") -> None:  # noqa: B008 - frozen
+        record = SessionRecord(created_at=0, absolute_expires_at=1)
+        tokens = TokenSet(access_token="a", refresh_token="r", family=family, lease=lease)
+        self.held = HeldTokens("key", 1, 1, record, ALICE, tokens)
+        self.after: Callable[[], None] = lambda: None
+        self.calls = 0
+
+    def put(self, **changes: Any) -> None:
+        self.held = msgspec.structs.replace(self.held, tokens=msgspec.structs.replace(self.held.tokens, **changes))
+
+    async def load(self, key: str) -> HeldTokens | None:
+        assert key == "key"
+        return self.held
+
+    async def change(self, base: HeldTokens, change: Any, *, used: bool) -> tuple[HeldTokens, bool]:
+        del base, used
+        self.calls += 1
+        tokens = change(self.held.tokens)
+        if tokens is None:
+            return self.held, False
+        self.held = msgspec.structs.replace(self.held, tokens=tokens)
+        self.after()
+        return self.held, True
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(leases, "monotonic", time)
+    return time
+
+
+async def taken(session: OneSession, seconds: float = 8) -> HeldLease:
+    held = await take_lease(session, session.held, seconds=seconds, used=False)  # type: ignore[arg-type]
+    assert held is not None
+    return held
+
+
+async def test_each_lease_has_a_term_and_a_holder_of_its_own_and_each_renewal_counts(time: Time) -> None:
+    session = OneSession(Lease(term=6))
+    held = await taken(session)
+    first = session.held.tokens.lease
+    assert (first.term, first.beat, first.held, held.term) == (7, 0, True, 7)
+    beats = []
+    for _ in range(4):
+        time.now += 3
+        assert await held.confirm()
+        beats.append(session.held.tokens.lease.beat)
+    assert beats == [1, 2, 3, 4]
+    await held.release()
+    assert session.held.tokens.lease == Lease(term=7)
+    assert (await taken(session)).holder != first.holder
+
+
+@pytest.mark.parametrize("other", ["!", "~"])
+@pytest.mark.parametrize("what", ["family", "holder"])
+async def test_a_lease_that_another_has_is_neither_renewed_nor_given_back(time: Time, what: str, other: str) -> None:
+    """Whichever of the two names comes first in the alphabet."""
+    session = OneSession()
+    held = await taken(session)
+    if what == "family":
+        session.put(family=other)
+    else:
+        session.put(lease=Lease(term=2, holder=other, beat=1))
+    theirs = session.held.tokens
+    assert not held.is_in(theirs)
+    time.now += 3
+    assert not await held.confirm()
+    await held.release()
+    assert session.held.tokens == theirs
+
+
+async def test_a_lease_is_confirmed_from_memory_for_a_quarter_of_its_time(time: Time) -> None:
+    session = OneSession()
+    held = await taken(session, seconds=8)
+    time.now += 1.9
+    assert await held.confirm()
+    assert session.calls == 1
+    time.now += 0.2
+    assert await held.confirm()
+    assert session.calls == 2
+    time.now += 1.9
+    assert await held.confirm()
+    assert session.calls == 2
+
+
+async def test_a_lease_is_not_confirmed_when_the_session_has_ended(time: Time) -> None:
+    session = OneSession()
+    held = await taken(session)
+    time.now += 3
+
+    def ended() -> None:
+        raise SessionGoneError
+
+    session.after = ended
+    assert not await held.confirm()
+
+
+@pytest.mark.parametrize("holder", [None, "!", "~"])
+async def test_after_a_lost_answer_the_store_says_who_has_the_lease(holder: str | None) -> None:
+    session = OneSession()
+
+    def lose_the_answer() -> None:
+        if holder is not None:
+            session.put(lease=Lease(term=1, holder=holder))
+        raise StoreUnavailableError
+
+    session.after = lose_the_answer
+    if holder is None:
+        assert (await taken(session)).is_in(session.held.tokens)
+    else:
+        with pytest.raises(StoreUnavailableError):
+            await taken(session)
+
+
+@pytest.mark.parametrize("change", [{"family": "f"}, {"term": 1}, {"refresh_token": "other"}, {"lease": Lease(beat=1)}])
+async def test_a_lease_is_taken_in_the_state_that_was_judged_alone(change: dict[str, Any]) -> None:
+    session = OneSession()
+    judged = session.held
+    session.put(**change)
+    assert await take_lease(session, judged, seconds=8, used=False) is None  # type: ignore[arg-type]
+    session.put(access_token="another")
+    assert await take_lease(session, session.held, seconds=8, used=False) is not None  # type: ignore[arg-type]
+
+
+def test_a_holder_counts_as_dead_when_its_lease_has_not_changed_for_the_whole_time(time: Time) -> None:
+    watch = LeaseWatch(8)
+    assert watch.may_take(Lease(term=3))
+    lease = Lease(term=3, holder="h")
+    assert not watch.may_take(lease)
+    time.now += 7.9
+    assert not watch.may_take(lease)
+    lease = msgspec.structs.replace(lease, beat=1)
+    assert not watch.may_take(lease)
+    time.now += 7.9
+    assert not watch.may_take(lease)
+    time.now += 0.1
+    assert watch.may_take(lease)
