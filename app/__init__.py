@@ -1,4 +1,4 @@
-"""The reference application: what one builds on `session_core`."""
+"""The reference application, built on `session_core`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 __all__ = ("NAME", "create_app")
 
 NAME = "session_core"
-"""What people read as the name of this application; `just rename NAME` changes it."""
+"""The displayed name of this application; `just rename NAME` changes it."""
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
-    """Return the application; here so that `litestar run` finds it. Imported late: a mere `import app` stays cheap."""
+    """Return the application; defined here so that `litestar run` finds it. Imports late, so that `import app` is cheap."""
     from app.asgi import create_app as create  # noqa: PLC0415 - see above
 
     return create(settings)

@@ -1,4 +1,4 @@
-"""The application as servers and commands see it: a start that fails is one line, a stop is graceful. Independent of routes."""
+"""The ASGI application for servers and commands: a failed start is one line, a stop is graceful. Independent of routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Application",)
 
-_ONLY_FOR_CHECK = "error: this application was built for `litestar check`, with stand-ins for what is unfit; it cannot serve"
+_ONLY_FOR_CHECK = (
+    "error: this application was built for `litestar check`, with placeholders for invalid settings; it cannot serve"
+)
 
 
 _NO_HEAD = re.compile(r"/auth/(?!session\b)")
@@ -34,15 +36,15 @@ def _without_body(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awa
 
 
 class Application(Litestar):
-    """Litestar, with a start that fails in one line and a stop that waits for no stream.
+    """Litestar, with a failed start in one line and a stop that does not wait for streams.
 
-    Whatever prevents the start raises `SystemExit` with the line in the lifespan.
+    A failed start raises `SystemExit` with that line in the lifespan.
     """
 
     only_for_check = False
-    """Built from stand-ins, to show its routes. Such an application cannot serve, with or without a lifespan."""
+    """Built with placeholders, to show its routes. Such an application cannot serve, with or without a lifespan."""
     prepare: Callable[[], Awaitable[None]] | None = None
-    """Awaited before anything else of the lifespan; what raises `SystemExit` inside of it would be wrapped in a group."""
+    """Awaited before the rest of the lifespan, where a `SystemExit` would be wrapped in an exception group."""
     graceful_stop: GracefulStop
     """Ends what is open when a signal comes."""
 
@@ -79,7 +81,7 @@ class Application(Litestar):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None, None]:
-        """Run what lives as long as the application."""
+        """Run the lifespan's context managers."""
         if self.only_for_check:
             sys.exit(_ONLY_FOR_CHECK)
         if self.prepare is not None:

@@ -1,4 +1,4 @@
-"""Builds the application from its settings; what a server, the command line and the tests start from.
+"""Builds the application from its settings, for servers, the command line and tests.
 
     settings -> database, users, audit -> sessions -> login -> routes -> headers, access log
 
@@ -74,15 +74,15 @@ _MAX_BODY = 64 * 1024
 _FLUSH_SECONDS = 0.75
 _COMMAND_SECONDS = 10.0
 _CLOCK_SECONDS = 10
-"""Clocks that differ by more are reported; a minute apart, tokens are refused."""
+"""Seconds of clock difference to report; from a minute on, tokens are refused."""
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app")
 
 
 def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Application:
     """Return the application.
 
-    Without settings they are read from the environment and `.env`; when those are unfit, the process ends with one clear line
-    for each (a server or a command line imports this; a traceback would only hide what is wrong).
+    By default settings are read from the environment and `.env`; if some are invalid, the process ends with one line for each,
+    without a traceback.
     """
     try:
         settings = settings or load_settings()
@@ -97,9 +97,9 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
 
 def _only_checked() -> bool:
-    """Whether this is `litestar check`, which names what is unfit together with the routes.
+    """Whether this is `litestar check`, which prints invalid settings together with the routes.
 
-    The answer need not be certain: an application that is built for it cannot serve.
+    A wrong answer is harmless: an application built for it cannot serve.
     """
     program = Path(sys.argv[0])
     named = program.parent.name if program.stem == "__main__" else program.stem
@@ -107,7 +107,7 @@ def _only_checked() -> bool:
 
 
 def _assemblable(settings: Settings) -> Settings:
-    """Return settings from which the routes can be built for `litestar check`, also where those given are unfit to serve."""
+    """Return settings from which `litestar check` can build the routes, even if those given are invalid."""
     if not settings.is_production or not production_problems(settings):
         return settings
     missing = {"app_env": "development", "oidc_client_secret": settings.oidc_client_secret or SecretStr(generate_key())}
@@ -142,7 +142,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
     )
     app.state["services"] = services
     app.prepare = partial(_prepare, services)
-    # Around everything, not as middleware: Litestar answers 404 and 405 outside its middleware.
+    # Outside Litestar, not as its middleware: Litestar answers 404 and 405 outside its middleware.
     logged = AccessLog(
         SecurityHeaders(PublicAddress(app.asgi_handler, settings), settings),
         services.metrics,
@@ -207,7 +207,7 @@ def _oidc_config(services: Services) -> OidcConfig:
         if user.disabled:
             raise ForbiddenError
 
-    # There are none only in `litestar check`: development makes them, and production is refused.
+    # Missing only in `litestar check`: development generates them, and production is refused.
     keys = [key.get_secret_value() for key in settings.session_encryption_keys] or [generate_key()]
     config = OidcConfig(
         providers=[each.provider(allow_http=not settings.is_production) for each in settings.providers],
@@ -226,7 +226,7 @@ def _oidc_config(services: Services) -> OidcConfig:
 
 
 async def _prepare(services: Services) -> None:
-    """Open the database; a development machine migrates it by itself."""
+    """Open the database; in development it is migrated automatically."""
     database, settings = services.database, services.settings
     await database.open()
     if settings.is_production or await database.revision() == newest_revision():
@@ -240,9 +240,10 @@ async def _prepare(services: Services) -> None:
 
 @asynccontextmanager
 async def _running(services: Services, login: OidcPlugin, sessions: SessionManager) -> AsyncIterator[None]:
-    """Run what lives as long as the application, after `_prepare`."""
+    """Run the background work of the application, after `_prepare`."""
     await services.audit.open()
-    # The first login need not wait for it, and pages know where a logout may lead. A provider that is out stops nothing.
+    # Fetch the provider's metadata in advance, for the first login and for pages with a logout. An outage of the provider is
+    # ignored.
     asking_provider = asyncio.create_task(_ask_provider(login))
     counting = asyncio.create_task(count_sessions(services.metrics, sessions, services.settings.app_count_seconds))
     try:
@@ -258,7 +259,7 @@ async def _running(services: Services, login: OidcPlugin, sessions: SessionManag
 
 @asynccontextmanager
 async def _commanding(services: Services) -> AsyncIterator[None]:
-    """Record what a command does, as done by the command line."""
+    """Record the actions of a command, with the command line as actor."""
     await services.database.open()
     await services.audit.open(trims=False)
     try:
@@ -270,7 +271,7 @@ async def _commanding(services: Services) -> AsyncIterator[None]:
 
 
 async def _check_online(services: Services) -> list[OnlineCheck]:
-    """Ask the database whether it answers, is migrated and has our time."""
+    """Check that the database answers, is migrated and has the same time."""
     database = services.database
     await database.open()
     try:
@@ -297,7 +298,7 @@ def _openapi(settings: Settings) -> OpenAPIConfig:
         title=NAME,
         version="1",
         path="/schema",
-        # JSON and YAML alone: the pages that Litestar can serve load their scripts from another host.
+        # JSON and YAML only: Litestar's documentation pages load scripts from another host.
         render_plugins=[JsonRenderPlugin(path="/"), YamlRenderPlugin()],
         servers=[Server(url=base_url_of(settings.public_url).of("/"))],
     )

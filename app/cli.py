@@ -36,7 +36,7 @@ _MAX_PORT = 65535
 
 
 def serve(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; return the exit code. Anything that prevents it is one clear line."""
+    """Serve until interrupted; return the exit code. An error at start is one line."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings()
@@ -53,7 +53,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     if not settings.is_production:
-        # Here and not in the workers: one process migrates, and the others find it done.
+        # Here and not in the workers: one process migrates for all.
         try:
             migrate(settings.database_url)
         except DatabaseUnavailableError as error:
@@ -61,7 +61,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
             return 1
     with ExitStack() as resources:
         if options.workers > 1 or settings.app_metrics_address is not None:
-            # Workers share their numbers through files there; without it /metrics would show one worker's at random.
+            # Workers share their metrics through files there; without it /metrics would show those of a random worker.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = resources.enter_context(tempfile.TemporaryDirectory())
         if problem := _serve_metrics(settings):
             print(f"error: {problem}", file=sys.stderr)
@@ -73,7 +73,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
 
 
 def worker() -> Application:
-    """Return the application for one worker process, which ends when the server that started it does."""
+    """Return the application for one worker process, which ends with the server that started it."""
     from app.asgi import create_app  # noqa: PLC0415 - the parent process needs no application
 
     end_with_parent()
@@ -95,23 +95,23 @@ def _run(options: argparse.Namespace, connections: int) -> None:
         port=options.port,
         workers=options.workers,
         interface=Interfaces.ASGI,
-        # Without guessing the version of the protocol: that guess has no time limit, so a silent connection would stay for ever.
+        # No automatic protocol detection: it has no time limit, so a silent connection would stay open for ever.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=SILENT_SECONDS * 1000),
-        # Held by each open connection. The default is 1024 for all workers together, and then nothing is accepted any more.
+        # Each open connection holds one. The default is 1024 for all workers; then no more connections are accepted.
         backpressure=connections,
         respawn_failed_workers=True,
         workers_kill_timeout=KILL_SECONDS,
-        # Granian's access log would hold query strings, and with them authorization codes; the application writes its own.
+        # Granian's access log would contain query strings with authorization codes; the application writes its own.
         log_access=False,
-        # Its other messages go where ours go: through the redaction, as JSON in production.
+        # Its other messages go through our redaction, as JSON in production.
         log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
     )
     stopping: list[threading.Thread] = []
     interrupt = server.signal_handler_interrupt
 
     def interrupt_once(number: int, frame: FrameType | None) -> None:
-        # Granian's handler takes a lock that the interrupted code may hold: in a thread it waits instead of blocking for ever.
+        # Granian's handler takes a lock that the interrupted code may hold: in a thread it cannot deadlock.
         if not stopping:
             stopping.append(threading.Thread(target=interrupt, args=(number, frame)))
             stopping[0].start()
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace, connections: int) -> None:
     try:
         server.serve()
     except SystemExit:
-        # Ctrl-C and systemd signal the workers, too. One that ends before this process has looked is no failure.
+        # Ctrl-C and systemd signal the workers, too. A worker that ends first is not a failure.
         if not server.interrupt_signal:
             raise
 
@@ -128,12 +128,12 @@ def _run(options: argparse.Namespace, connections: int) -> None:
 def _refuse_unshared(settings: Settings, workers: int) -> None:
     kind = urlsplit(settings.session_store).scheme
     if workers > 1 and kind == "memory":
-        message = f"sessions in memory are known to one process only, not to {workers} workers"
+        message = f"sessions in memory are visible to one process only, not to {workers} workers"
         raise SettingsError([Problem("SESSION_STORE", message, "use --workers 1, or another store")])
 
 
 def _serve_metrics(settings: Settings) -> str | None:
-    """Answer /metrics on its own address, where there is one; return what is wrong with it."""
+    """Serve /metrics on its own address, if configured; return an error message."""
     if settings.app_metrics_address is None:
         return None
     from app.ops.metrics import serve_metrics  # noqa: PLC0415 - reads PROMETHEUS_MULTIPROC_DIR when it is imported

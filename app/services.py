@@ -1,4 +1,4 @@
-"""The parts of the running application that handlers ask for, in one injectable object."""
+"""The services of the running application, in one injectable object."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ("Injected", "Services")
 
 
 class Services:
-    """What lives as long as the application."""
+    """The services that live as long as the application."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self.settings = settings
@@ -42,12 +42,12 @@ class Services:
         self.pages = Pages(clock, base_url_of(settings.public_url))
 
     async def user_of(self, session: SessionHandle[AppSession]) -> User | None:
-        """Return the user who is logged in and may still act."""
+        """Return the logged-in, active user."""
         user = await self.users.find(session.identity.user_key) if session.identity else None
         return None if user is None or user.disabled else user
 
     async def require_user(self, session: SessionHandle[AppSession]) -> User:
-        """Return the logged-in user; raise `LoginRequiredError` when the login ended after the guard let it pass."""
+        """Return the logged-in user; raise `LoginRequiredError` if the login ended after the guard's check."""
         user = await self.user_of(session)
         if user is None:
             raise LoginRequiredError
@@ -69,4 +69,4 @@ def _traces() -> Traces:
 
 
 Injected: TypeAlias = NamedDependency[Services]
-"""What a handler asks for: `services: Injected`."""
+"""Annotates the parameter of a handler: `services: Injected`."""

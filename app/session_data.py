@@ -1,6 +1,6 @@
-"""What this application remembers about a visitor: the first struct to edit in a clone.
+"""The session data of this application: the first struct to edit in a clone.
 
-Every field needs a default; sessions stored before a field was added then simply take it.
+Every field needs a default, which older stored sessions get.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`litestar users ...`: find, disable and enable users; what is done is in the audit trail, as done by the command line."""
+"""`litestar users ...`: find, disable and enable users; recorded in the audit trail with the command line as actor."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _find(app: Litestar, text: str, as_json: bool) -> None:  # noqa: FBT001 - cl
 @click.command("disable")
 @click.argument("who")
 def _disable(app: Litestar, who: str) -> None:
-    """Refuse a user from the next request on, and end all sessions. WHO: an e-mail address, a subject or a user key."""
+    """Disable a user from the next request on, and end all sessions. WHO: an e-mail address, a subject or a user key."""
 
     async def work(services: Services) -> tuple[User, int]:
         user = await _one(services, who)
@@ -91,7 +91,7 @@ def _enable(app: Litestar, who: str) -> None:
 
 
 async def _one(services: Services, who: str) -> User:
-    """Return the one user meant; end the command when there is none, or more than one."""
+    """Return the named user; end the command if there is none, or more than one."""
     by_key = await services.users.find(who) if who.isprintable() else None
     candidates = [by_key] if by_key else await services.users.search(who, limit=_MOST)
     meant = [user for user in candidates if who in {user.key, user.subject} or who.lower() == (user.email or "").lower()]
@@ -128,5 +128,5 @@ def _line(user: User) -> str:
 
 
 def _printable(text: str) -> str:
-    """Escape what a terminal would obey: names come from the provider."""
+    """Escape terminal control characters: names come from the provider."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,4 +1,4 @@
-"""Which other origins may send state-changing requests: origins, patterns of subdomains, native applications, a function."""
+"""The origins that may send state-changing requests: exact ones, patterns of subdomains, native applications, a function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def native_origin(origin: str) -> str | None:
 
 
 class TrustedOrigins:
-    """The trusted origins of an application; `in` says whether one is. Raises `ConfigurationError` for what is no origin.
+    """The trusted origins of an application; `in` says whether one is. Raises `ConfigurationError` for invalid origins.
 
     `https://*.example.com` is every host below example.com, however deep, and not example.com itself.
     """
@@ -42,7 +42,7 @@ class TrustedOrigins:
         patterns = [rule for rule in rules if isinstance(rule, str) and "*" in rule]
         self._below = [_pattern(pattern) for pattern in patterns]
         self.exact = frozenset(_exact(rule) for rule in rules if isinstance(rule, str) and "*" not in rule)
-        """The origins that were given as such."""
+        """The origins that were given without a pattern."""
         self.samples = [*sorted(self.exact), *(pattern.replace("*", "any") for pattern in patterns)]
         """One origin for each that was given, a made-up subdomain for a pattern."""
 
@@ -55,7 +55,7 @@ class TrustedOrigins:
         scheme, _, authority = origin.partition("://")
         if any(scheme == wanted and authority.endswith(below) and authority != below for wanted, below in self._below):
             return True
-        # Exactly True: a function that forgets to return must not let every site in.
+        # Exactly True: a function that returns another truthy value by mistake must not trust every site.
         return any(rule(origin) is True for rule in self._rules)
 
 

@@ -14,7 +14,7 @@ __all__ = (
 )  # fmt: skip
 
 QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
-"""What a query may hold unencoded besides letters and digits (RFC 3986 3.4)."""
+"""Characters that a query may have unencoded besides letters and digits (RFC 3986 3.4)."""
 _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ORIGIN_PORT: Final = re.compile(r":([0-9]+)\Z")
@@ -33,7 +33,7 @@ _BASE_PATH: Final = re.compile(r"(?:/(?!\.)[A-Za-z0-9._~-]+)*\Z")
 
 
 class BaseUrl(NamedTuple):
-    """Where browsers reach the application: `path` is empty, or what its addresses begin with, `/shop` for example."""
+    """The URL of the application for browsers: `path` is empty, or the prefix of its addresses, for example `/shop`."""
 
     origin: str
     path: str
@@ -45,7 +45,7 @@ class BaseUrl(NamedTuple):
 
     @property
     def port(self) -> int:
-        """The port, also where it is the scheme's own."""
+        """The port, also if it is the scheme's default."""
         scheme, _, authority = self.origin.partition("://")
         given = _ORIGIN_PORT.search(authority)
         return int(given[1]) if given else _DEFAULT_PORTS[scheme]
@@ -56,18 +56,18 @@ class BaseUrl(NamedTuple):
         return _ORIGIN_PORT.sub("", self.origin.partition("://")[2]).strip("[]")
 
     def of(self, path: str) -> str:
-        """Return the path in a browser of one of the application's own, which begins with a slash."""
+        """Return the path in browsers for a path of the application, which begins with a slash."""
         return self.path + path
 
     def local(self, path: str) -> str:
-        """Return a path in a browser without what all addresses of the application begin with; another path as it is."""
+        """Return a path in browsers without the application's prefix; another path unchanged."""
         if self.path and path.startswith(self.path) and path[len(self.path) :][:1] in {"", "/", "?", "#"}:
             rest = path[len(self.path) :]
             return rest if rest.startswith("/") else f"/{rest}"
         return path
 
     def at(self, scope: Any) -> BaseUrl:  # noqa: ANN401 - a scope with the keys of servers and of Litestar
-        """Return where a request has reached the application.
+        """Return the base URL at which a request reached the application.
 
         A configured path wins. Without one it is what the server says (`root_path`), and what an application in front of this
         one has taken off the path (`raw_path` still has it). A path outside the grammar is left out.
@@ -85,7 +85,7 @@ class BaseUrl(NamedTuple):
         return BaseUrl(self.origin, path) if _BASE_PATH.match(path) else self
 
     def elsewhere(self, scope: Any) -> str | None:  # noqa: ANN401 - likewise
-        """Return the address to redirect a browser to that has opened the application at another name of this very machine.
+        """Return the URL to redirect a browser to that uses another name of this machine, or None.
 
         It keeps the cookies of `127.0.0.1` and `localhost` apart, so a login that begins at one fails at the other. None for a
         method that is not safe, where the request came to the right name, and where neither is sure: a proxy may have changed
@@ -168,7 +168,7 @@ def normalised_origin(origin: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, in lower case and without brackets, is this very machine."""
+    """Whether a host, in lower case and without brackets, is a loopback host."""
     address = _address(host)
     return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 

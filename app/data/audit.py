@@ -1,8 +1,8 @@
-"""The audit trail: writes what happened to the database, off the request's path, and reads it back for people.
+"""The audit trail: writes events to the database in the background, and reads them for pages.
 
 An audit database that is slow or down must neither delay nor undo a login. Events wait in a bounded queue, are
-written in batches by one task, and are all written before a clean shutdown ends. What is too old is forgotten in small steps, for
-as long as the process runs.
+written in batches by one task, and are all written before a clean shutdown ends. Old entries are deleted in small steps while the
+process runs.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _CAPACITY: Final = 10_000
 _BATCH: Final = 200
 _RETRY: Final = 0.5
 _TICK: Final = 20.0
-"""Seconds of quiet after which the writer looks at what time alone makes due."""
+"""Seconds without events after which the writer does its periodic work."""
 _SHUTDOWN: Final = 1.0
 _CANCEL: Final = 0.25
 _DAY_MS: Final = 86_400_000
 _TRIM_EVERY_MS: Final = 3_600_000
 _TRIM_BATCH: Final = 500
 _TRIM_PAUSE: Final = 0.1
-"""Between two batches: the session store may wait for the same database."""
+"""Seconds between two batches, because the session store may use the same database."""
 COMMAND_LINE: Final = "command line"
-"""The actor of what an operator does with a command."""
+"""The actor of an operator's command."""
 _NOT_KEPT: Final = frozenset(
     {"cookie.rejected", "cookie.resigned", "session.unknown", "session.swept", "store.unavailable", "store.weak"}
     | {"login.started", "logout.frontchannel", "request.cross_site", "request.limited"}
 )
-"""In logs and metrics alone: they happen with every other request, and name no user."""
+"""Events only for logs and metrics: they are frequent and name no user."""
 _BY_PROVIDER: Final = frozenset({"session.revoked", "logout.backchannel"})
-"""Done by the identity provider, whose message was verified; it may name no user."""
+"""Events of a verified message of the identity provider; they may name no user."""
 
 _actor: ContextVar[str | None] = ContextVar("audit_actor", default=None)
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.data.audit")
@@ -60,8 +60,8 @@ _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.data.aud
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the trail. `at` is Unix milliseconds, `session` a public handle.
 
-    `actor` is who did it, where that is not the user it happened to: an administrator's user key, or `COMMAND_LINE`. `count` is
-    how often it happened in the minute before `at`, where visitors repeated it.
+    `actor` is who did it, if not the user: an administrator's user key, or `COMMAND_LINE`. `count` is how often visitors repeated
+    it in the minute before `at`.
     """
 
     at: int
@@ -77,20 +77,20 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditWatch(Protocol):
-    """Told how the trail is doing."""
+    """Observes the state of the trail."""
 
     def audit_waits(self, entries: int) -> None:
-        """So many entries are not written yet."""
+        """Called with the number of entries not yet written."""
         ...
 
     def audit_lost(self) -> None:
-        """One entry could not be kept."""
+        """Called when an entry is lost."""
         ...
 
 
 @contextmanager
 def acting(actor: str) -> Iterator[None]:
-    """Record what happens inside the block, to other users, as done by `actor`."""
+    """Record events of other users inside the block with `actor`."""
     token = _actor.set(actor)
     try:
         yield
@@ -99,7 +99,7 @@ def acting(actor: str) -> Iterator[None]:
 
 
 class AuditTrail:
-    """Keeps the trail of one application."""
+    """The audit trail of one application."""
 
     def __init__(self, database: Database, clock: Clock, *, days: int, watch: AuditWatch | None = None) -> None:
         self._database = database
@@ -109,24 +109,24 @@ class AuditTrail:
         self._repeats = Repeats()
         self._writer: asyncio.Task[None] | None = None
         self._batch: list[AuditEntry] = []
-        """What the writer is about to insert."""
+        """The batch that is being inserted."""
         self._trim_at = 0
         self.lost = 0
-        """Entries that could not be kept because the database was out for too long; they are in the log."""
+        """The number of entries lost because the database was out for too long; they were logged."""
         self._watch = watch
 
     async def open(self, *, trims: bool = True) -> None:
-        """Start writing and, with `trims`, forgetting what is older than it is kept."""
+        """Start writing and, with `trims`, deleting old entries."""
         self._queue = asyncio.Queue(_CAPACITY)
         self._writer = asyncio.create_task(self._write(trims=trims), name="audit trail")
 
     async def close(self, patience: float = _SHUTDOWN) -> None:
-        """Write what waits, for `patience` seconds at most, then stop; what could not be written goes to the log."""
+        """Write waiting entries for at most `patience` seconds, then stop; unwritten entries are logged."""
         await self.finish(patience)
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.cancel()
-            await asyncio.wait({writer}, timeout=_CANCEL)  # a database that is frozen does not even let go
+            await asyncio.wait({writer}, timeout=_CANCEL)  # a frozen database does not even close
         lost = list(self._batch)
         while not self._queue.empty():
             lost.append(self._queue.get_nowait())
@@ -136,7 +136,7 @@ class AuditTrail:
             self._lose(entry)
 
     async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - waits at most so long, then goes on
-        """Write everything, also the repetitions that are still being counted; wait for it no longer than `timeout` seconds."""
+        """Write everything, including repetitions that are still being counted; wait at most `timeout` seconds."""
         self._put(self._repeats.take())
         await self.flush(timeout)
 
@@ -147,7 +147,7 @@ class AuditTrail:
                 await asyncio.wait_for(self._queue.join(), timeout)
 
     def record(self, event: Event) -> None:
-        """Note an event of the session layer; an event listener for `SessionConfig`."""
+        """Record an event of the session layer; an event listener for `SessionConfig`."""
         if event.name in _NOT_KEPT:
             return
         self.add(
@@ -171,7 +171,7 @@ class AuditTrail:
         reason: str | None = None,
         detail: str | None = None,
     ) -> None:
-        """Note something that the application did. Never blocks and never fails.
+        """Record an action of the application. Never blocks and never fails.
 
         `actor` is who did it, if not the user; None: what `acting` says, or the administrator who acts as the user now.
         """
@@ -192,11 +192,11 @@ class AuditTrail:
         self._put([entry] if named else self._repeats.admit(entry, now))
 
     async def of_user(self, user_key: str, *, limit: int = 50) -> list[AuditEntry]:
-        """Return what happened to a user, the latest first."""
+        """Return the entries of a user, the latest first."""
         return await self._read(user_key=user_key, limit=limit)
 
     async def of_session(self, session: SessionHandle[Any], *, limit: int = 12) -> list[AuditEntry]:
-        """Return what happened to a session and, with a login, to that user elsewhere."""
+        """Return the entries of a session and, with a login, of its user."""
         user_key = session.identity.user_key if session.identity else None
         if session.handle is None:
             return []
@@ -204,7 +204,7 @@ class AuditTrail:
         return await self._read(user_key=user_key, session=session.handle, limit=limit)
 
     async def latest(self, *, limit: int = 50) -> list[AuditEntry]:
-        """Return the events of all users, the latest first."""
+        """Return the entries of all users, the latest first."""
         return await self._read(limit=limit)
 
     async def _read(self, *, limit: int, user_key: str | None = None, session: str | None = None) -> list[AuditEntry]:
@@ -269,7 +269,7 @@ class AuditTrail:
                 return
 
     async def _trim_if_due(self) -> bool:
-        """Forget some of what is too old; return whether there may be more of it."""
+        """Delete some old entries; return whether there may be more."""
         now = self._clock.now()
         if now < self._trim_at:
             return False

@@ -1,7 +1,7 @@
-"""Bounds what visitors can add to the audit trail: what one address repeats within a minute is counted. Independent of databases.
+"""Limits the audit entries of visitors: repetitions of one address within a minute are counted. Independent of databases.
 
-A client without a login can cause some events in any number: a callback with an invented state, a logout token that is none. The
-first one is kept as it is; the repetitions of a minute become one entry with their number.
+A client without a login can cause some events in any number: a callback with an invented state, an invalid logout token. The
+first one is kept; the repetitions of a minute become one entry with their number.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ("Repeats",)
 
 _MINUTE_MS: Final = 60_000
 _MOST: Final = 30
-"""Different entries in a minute; further ones are counted by event alone. An attacker may have many addresses."""
+"""Distinct entries in a minute; further ones are only counted by event, because an attacker may have many addresses."""
 _IPV6_PREFIX: Final = 64
-"""What one subscriber has."""
+"""The IPv6 network of one subscriber."""
 _Key: TypeAlias = tuple[str, str | None, str | None]
 
 
@@ -34,7 +34,7 @@ class Repeats:
         """All after the first."""
 
     def admit(self, entry: AuditEntry, now: int) -> list[AuditEntry]:
-        """Return what is to be written at once: what the minute before has left, and this entry when it is the first."""
+        """Return the entries to write at once: the repetitions of the last minute, and this entry if it is the first."""
         due = self.due(now)
         key = (entry.event, entry.reason, _network(entry.ip))
         if key not in self._first and len(self._first) >= _MOST:
@@ -46,19 +46,19 @@ class Repeats:
         before = self._repeated.get(key)
         count = 1 if before is None else before.count + 1
         earlier = before or self._first[key]
-        # Of one visitor the session and the client are known, of several neither.
+        # Session and client are kept only if all repetitions have the same.
         session = entry.session if entry.session == earlier.session else None
         agent = entry.user_agent if entry.user_agent == earlier.user_agent else None
         self._repeated[key] = msgspec.structs.replace(entry, count=count, session=session, user_agent=agent, detail=None)
         return due
 
     def due(self, now: int) -> list[AuditEntry]:
-        """Return the repetitions of a minute that is over."""
+        """Return the repetitions of a finished minute."""
         minute = now // _MINUTE_MS
         return [] if minute == self._minute else self.take(minute)
 
     def take(self, minute: int | None = None) -> list[AuditEntry]:
-        """Return all repetitions that were not returned yet, and begin anew."""
+        """Return all remaining repetitions, and start again."""
         taken = list(self._repeated.values())
         self._first, self._repeated = {}, {}
         if minute is not None:

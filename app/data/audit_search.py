@@ -60,7 +60,7 @@ class AuditPage(msgspec.Struct, frozen=True):
 
 
 class Hour(msgspec.Struct):
-    """What happened in the hour that began at `at` (Unix milliseconds)."""
+    """Counts of the hour that began at `at` (Unix milliseconds)."""
 
     at: int
     logins: int = 0
@@ -99,7 +99,7 @@ class AuditSearch:
 
 
 def as_csv(entries: Iterable[AuditEntry]) -> str:
-    """Return entries as CSV (RFC 4180). A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return entries as CSV (RFC 4180). A cell that a spreadsheet would run as a formula gets an apostrophe in front."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)

@@ -1,4 +1,4 @@
-"""The connection to the database of users and audit trail, and whether its tables are the ones this code expects."""
+"""The connection to the database of users and audit trail, and the check of its tables."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Database:
         self.url = url
         self._engine: AsyncEngine | None = None
         self._fits: str | None = None
-        """The revision at which the tables were found to fit."""
+        """The revision at which the tables were last found to match."""
         self.misfit: str | None = None
-        """What the last `ping` found to be missing; may be shown to an operator."""
+        """What the last `ping` found missing, for operators."""
 
     async def open(self) -> None:
         """Make the pool; connects when first used."""
@@ -54,7 +54,7 @@ class Database:
         """Close every connection. Idempotent."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            with suppress(TimeoutError):  # a server that is frozen does not say goodbye
+            with suppress(TimeoutError):  # a frozen server does not complete a close
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await engine.dispose()
 
@@ -71,7 +71,7 @@ class Database:
             yield connection
 
     async def revision(self) -> str | None:
-        """Return the migration that the tables are at; None for an empty database."""
+        """Return the migration revision of the tables; None for an empty database."""
         try:
             async with self.connect() as connection:
                 found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -82,7 +82,7 @@ class Database:
     async def ping(self) -> None:
         """Return when the database answers and has what this code needs; raise `DatabaseUnavailableError` when not.
 
-        Tables and columns decide, not the revision: one that only added something to them is no obstacle.
+        Tables and columns decide, not the revision: later migrations that only add columns are accepted.
         """
         try:
             async with self.connect() as connection:
@@ -106,7 +106,7 @@ class Database:
             raise DatabaseUnavailableError(_SILENT) from error
 
     async def now(self) -> float | None:
-        """Return the database's time in Unix seconds; None where it is this machine's (SQLite), or cannot be had."""
+        """Return the database's time in Unix seconds; None if it is this machine's (SQLite) or unavailable."""
         query = _NOW.get(make_url(self.url).get_backend_name())
         if query is None:
             return None
@@ -162,7 +162,7 @@ def migrate(url: str) -> None:
 
 
 def newest_revision() -> str | None:
-    """Return the last of the migrations, read without alembic; None where there is none, or no single one."""
+    """Return the last migration, read without alembic; None without a single last one."""
     found = [_REVISION.findall(file.read_text(encoding="utf-8")) for file in (_MIGRATIONS / "versions").glob("*.py")]
     pairs = [pair for file in found for pair in file]
     last = {name for kind, name in pairs if kind == "revision"} - {name for kind, name in pairs if kind == "down_revision"}
@@ -179,7 +179,7 @@ def why_unavailable(error: Exception) -> str:
 
 
 def _misfits(connection: Connection) -> list[str]:
-    """Return what this code needs and the database lacks, and columns that it could not fill; one entry each."""
+    """Return missing tables and columns, and required columns that this code does not fill; one entry each."""
     inspector = inspect(connection)
     present = set(inspector.get_table_names())
     problems: list[str] = []
@@ -198,11 +198,11 @@ def _misfits(connection: Connection) -> list[str]:
 
 
 def _make_private_file(path: str) -> None:
-    """Create the file readable by its owner alone; SQLite itself follows the umask."""
+    """Create the file readable by its owner only; SQLite itself follows the umask."""
     if path and path != ":memory:":
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # Not opened where it exists: closing it would drop the locks that SQLite holds for this process (POSIX).
+            # An existing file is not opened: closing it would drop SQLite's POSIX locks of this process.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 

@@ -16,7 +16,7 @@ _counter: Final = BigInteger().with_variant(Integer(), "sqlite")
 users: Final = Table(
     "users",
     metadata,
-    # The digest of issuer and subject: the only stable name of a user, and short enough for every index.
+    # The digest of issuer and subject: the stable name of a user, short enough for every index.
     Column("user_key", String(64), primary_key=True),
     Column("issuer", Text, nullable=False),
     Column("subject", String(255), nullable=False),
@@ -48,5 +48,5 @@ audit: Final = Table(
     Index(None, "session"),
     Index(None, "at"),
 )
-"""One row per thing that happened, or that visitors repeated `count` times. `actor` is who did it to the user: the key of another
-user, or `command line`. `session` is the public handle; ids, tokens and cookies have no column."""
+"""One row per event, or per `count` repetitions by visitors. `actor` is who did it to the user: the key of another user, or
+`command line`. `session` is the public handle; ids, tokens and cookies have no column."""

@@ -1,4 +1,4 @@
-"""The users this application knows: who they are to the provider, what they may do here, whether they still may."""
+"""The users of this application: their identity at the provider, their roles, and whether they are disabled."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Users:
         return _user(row) if row else None
 
     async def is_active(self, identity: Identity) -> bool:
-        """Whether this user may still act: known here and not disabled."""
+        """Whether this user exists here and is not disabled."""
         user = await self.find(identity.user_key)
         return user is not None and not user.disabled
 
     async def remember(self, identity: Identity, claims: Mapping[str, Any], *, roles_claim: str = "roles") -> User:
-        """Store what the provider says of the user at a login; what was decided here (disabled) stays.
+        """Store the provider's claims about the user at a login; `disabled` stays.
 
         `roles_claim` is the path of the claim with the roles.
         """
@@ -85,11 +85,11 @@ class Users:
                 async with self._database.begin() as connection:
                     await connection.execute(insert(table).values(**row))
             except IntegrityError:
-                # Two first logins at once: the other one made the row.
+                # Two concurrent first logins: the other one inserted the row.
                 async with self._database.begin() as connection:
                     await connection.execute(update(table).where(mine).values(**said))
         user = await self.find(identity.user_key)
-        if user is None:  # another process deleted the row in this instant
+        if user is None:  # another process has just deleted the row
             message = "the user was deleted while logging in"
             raise LookupError(message)
         return user
@@ -132,7 +132,7 @@ def _user(row: Row[Any]) -> User:
 
 
 def _name(claims: Mapping[str, Any]) -> str | None:
-    """Return what to call a user. GitHub has `login`, X `username`; Apple posts names at the first login, which nothing signs."""
+    """Return the display name of a user. GitHub has `login`, X `username`; Apple posts unsigned names at the first login."""
     said = (_text(claims.get(name)) for name in ("name", "preferred_username", "login", "username"))
     posted = claim_at(claims, "user.name")
     parts = [_text(posted.get(part)) for part in ("firstName", "lastName")] if isinstance(posted, dict) else []
@@ -140,7 +140,7 @@ def _name(claims: Mapping[str, Any]) -> str | None:
 
 
 def _text(value: object, limit: int = 255) -> str | None:
-    """Return a claim as printable text; claims come from outside and may hold anything."""
+    """Return a claim as printable text; claims are untrusted."""
     if not isinstance(value, str):
         return None
     return "".join(character for character in value if character.isprintable())[:limit].strip() or None
@@ -150,7 +150,7 @@ def _roles(names: Sequence[object]) -> list[str]:
     good = [role for role in names if isinstance(role, str) and 0 < len(role) <= _MAX_ROLE and role.isprintable()]
     roles = sorted(set(good))
     if len(roles) > _MAX_ROLES:
-        # Not cut off in silence: which of them a user has would depend on their names.
+        # Not silently truncated: the remaining roles would depend on their names.
         reason = "too_many_roles"
         raise LoginRefusedError(reason)
     return roles

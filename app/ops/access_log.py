@@ -1,6 +1,6 @@
 """One line and one measurement for each request: method, path, status, time; never a query, header, cookie or body.
 
-Outermost: everything inside can tell which request it belongs to (`current_request`).
+Outermost, so that all other code can use `current_request`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AccessLog:
         self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request and say how it went."""
+        """Answer the request and log it."""
         if scope["type"] not in {ScopeType.HTTP, ScopeType.WEBSOCKET}:
             await self._app(scope, receive, send)
             return
@@ -97,13 +97,13 @@ class AccessLog:
 
 def _method_and_route(scope: Scope) -> tuple[str, str]:
     method = cast("Any", scope).get("method", "WS")
-    # The route's pattern, not the path: a client can invent as many paths as it likes.
+    # The route's pattern, not the path: clients could create any number of label values.
     route = cast("Any", scope).get("path_template") or "unmatched"
     return method if method in _METHODS or method == "WS" else "other", route
 
 
 def _request_id(scope: Scope) -> str:
-    """Return the id that a proxy or a client has given to the request, if it is of the form of one; else a new one."""
+    """Return the request id of a proxy or a client if it is well-formed; else a new one."""
     given = [value for name, value in scope["headers"] if name == _HEADER]
     if len(given) == 1 and _GRAMMAR.fullmatch(given[0]):
         return given[0].decode("ascii")

@@ -1,4 +1,4 @@
-"""Whether an address is free to listen on, and ending with the process that started this one."""
+"""Checks that an address is free, and ends this process with its parent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def address_problem(host: str, port: int, again: str) -> str | None:
-    """Return why `host` and `port` cannot be listened on, in one line; None when they can. `again` is the command to try."""
+    """Return in one line why `host` and `port` cannot be used, or None. `again` is the command to suggest."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         return f"the host {host!r} is unknown"
     family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as probe:
-        # Not SO_REUSEPORT, which the server itself uses: with it, two servers would share the port without a word.
+        # Without SO_REUSEPORT, which the server itself uses: two servers would silently share the port.
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,16 +37,15 @@ def address_problem(host: str, port: int, again: str) -> str | None:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
+    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing).
 
-    Killed, not asked to stop: a Granian worker that is asked before it serves forgets it, and a server that was killed had no
-    clean end anyway.
+    Killed, not terminated: a Granian worker ignores a signal before it serves, and a killed server has no clean end anyway.
     """
     if sys.platform != "linux":
         return
     started_by = multiprocessing.parent_process()
     parent = started_by.pid if started_by else os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have died before the request; then no signal follows.
+    # The parent may have died before this call; then no signal follows.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

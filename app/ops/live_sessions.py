@@ -1,4 +1,4 @@
-"""Counts the live sessions for the metrics, in one of all processes that share the store."""
+"""Counts the live sessions for the metrics, in one of the processes that share the store."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ("count_sessions",)
 
 _REST: Final = 50
-"""Counting reads every session; it takes at most a fiftieth of the time."""
+"""Counting reads every session, so it uses at most a fiftieth of the time."""
 
 
 async def count_sessions(metrics: Metrics, sessions: SessionManager, interval: int) -> None:
-    """Count every `interval` seconds, until cancelled; 0: never. A store that is out is asked again the next time."""
+    """Count every `interval` seconds until cancelled; 0 means never. After an outage the next count tries again."""
     pause = float(interval)
     while interval and sessions.store.capabilities.listable:
         await asyncio.sleep(pause)

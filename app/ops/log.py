@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line in production, readable lines in development, secrets in neither."""
+"""Structured logs: one JSON object per line in production, readable lines in development, without secrets."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def configure_logging(*, level: str, as_json: bool) -> None:
     handler = _StderrHandler()
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    # Those that others installed stay: a test runner's, an agent's.
+    # Handlers of test runners and agents stay.
     root.handlers[:] = [*(other for other in root.handlers if not isinstance(other, _StderrHandler)), handler]
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    # Its access log holds query strings, and so the code and state of every login; ours does not.
+    # Its access log has query strings with the code and state of every login; ours does not.
     logging.getLogger("uvicorn.access").disabled = True
     structlog.configure(
         processors=[
@@ -57,7 +57,7 @@ def configure_logging(*, level: str, as_json: bool) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever `sys.stderr` is at that moment; never fails for a stream that was closed."""
+    """Writes to the current `sys.stderr`; ignores a closed stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, in a registry of our own; no label ever holds an id, a user or a path that a client chose."""
+"""Prometheus metrics in a separate registry; no label contains an id, a user or a path of a client."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ class Metrics:
         return end
 
     def counted(self, stats: SessionStats) -> None:
-        """Tell how many sessions there are."""
+        """Set the number of sessions."""
         self._live.labels("logged_in").set(stats.logged_in)
         self._live.labels("anonymous").set(stats.anonymous)
 
     def audit_waits(self, entries: int) -> None:
-        """Tell how many audit entries wait to be written."""
+        """Set the number of audit entries not yet written."""
         self._audit_queue.set(entries)
 
     def audit_lost(self) -> None:
-        """Count an audit entry that could not be kept."""
+        """Count a lost audit entry."""
         self._audit_lost.inc()
 
     def render(self) -> bytes:

@@ -1,4 +1,4 @@
-"""How many files, and so connections, a process may have open."""
+"""The limit of open files, and so of connections, of a process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ("FEW_CONNECTIONS", "connections_per_worker", "raise_open_files")
 FEW_CONNECTIONS: Final = 4096
 """Below this the start logs a warning."""
 _RESERVED: Final = 256
-"""For what a worker opens beside its connections: databases, the provider, its own files."""
+"""Files that a worker opens besides its connections: databases, the provider, its own files."""
 _MOST: Final = 100_000
 _UNKNOWN: Final = 8192
-"""Where the system has no such limit to ask for."""
+"""Used if the system has no such limit."""
 
 
 def raise_open_files() -> int:
@@ -34,5 +34,5 @@ def raise_open_files() -> int:
 
 
 def connections_per_worker(open_files: int) -> int:
-    """Return how many connections a worker can hold; nothing is left for any when it is not positive."""
+    """Return how many connections a worker can have; zero or less if the limit is too low."""
     return min(open_files - _RESERVED, _MOST)

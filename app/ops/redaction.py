@@ -1,4 +1,4 @@
-"""Keeps secrets out of the log, from every logger: by the name of a field and by the look of a value."""
+"""Removes secrets from the log of every logger, by field name and by the pattern of values."""
 
 from __future__ import annotations
 

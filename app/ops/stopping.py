@@ -2,9 +2,9 @@
 
     signal -> WebSockets closed with 1012, event streams ended -> requests finish -> audit trail -> lifespan ends (store)
 
-A server ends the lifespan when every response is complete. One event stream keeps Granian from it until it is killed, with the
-audit trail not written and the store not closed. So the signal comes here first. Each step is bounded: all of it fits into the
-ten seconds for which Docker waits.
+A server ends the lifespan when every response is complete. With an open event stream, Granian would wait until it is killed,
+without writing the audit trail and closing the store. So the signal is handled here first. All steps together fit into the ten
+seconds that Docker waits.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ("KILL_SECONDS", "SILENT_SECONDS", "GracefulStop")
 
 KILL_SECONDS: Final = 7
-"""After the signal the server kills a worker that it still waits for: for a client that does not read, say."""
+"""Seconds after the signal at which the server kills a worker that still waits, for example for a client that does not read."""
 _SERVICE_RESTART: Final = 1012
 """The WebSocket close code of a server that restarts: the client may connect again."""
 _REASON: Final = "the server stops"
 _LIVE_SECONDS: Final = 1.0
-"""For the handler of a live connection to notice, before it is cancelled."""
+"""Seconds for the handler of a live connection to end, before it is cancelled."""
 _REQUEST_SECONDS: Final = 3.0
-"""For requests to finish. More than the store's timeout: where its engine is frozen, they end with 503."""
+"""Seconds for requests to finish. More than the store's timeout, so that they end with 503 if its engine is frozen."""
 _CANCEL_SECONDS: Final = 0.5
 SILENT_SECONDS: Final = 30
 """For the headers of a connection's next request, and for the next part of a request's body."""
@@ -45,9 +45,9 @@ _REFUSAL: Final = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connect
 
 
 class GracefulStop:
-    """ASGI wrapper around the whole application: knows what is open, and ends it.
+    """ASGI wrapper around the whole application that tracks open connections and ends them.
 
-    `flush` is awaited when all has ended, before anything that may be slow at an outage. It must bound itself.
+    `flush` is awaited after all have ended, before steps that may be slow in an outage. It must limit its own time.
     """
 
     def __init__(self, app: ASGIApp, flush: Callable[[], Awaitable[None]]) -> None:
@@ -91,13 +91,13 @@ class GracefulStop:
             self.spawn(self._end())
 
     async def ended(self) -> None:
-        """Return when a stop has begun, and all that was open has ended or was given up."""
+        """Return when a stop has begun and all connections have ended or were cancelled."""
         await self._ended.wait()
 
     def take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the stop at the first signal for which a handler is added to `loop` from now on, and then call that handler.
 
-        Later signals do nothing: Granian's handler blocks for ever when it is called a third time.
+        Later signals do nothing: Granian's handler blocks for ever at its third call.
         """
         add = loop.add_signal_handler
 
@@ -112,7 +112,7 @@ class GracefulStop:
             tell_server()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the requests."""
+        """Start a background task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -134,7 +134,7 @@ class GracefulStop:
 
 
 class _Exchange:
-    """One request or WebSocket that is under way."""
+    """One running request or WebSocket."""
 
     __slots__ = ("_body_complete", "_cancelled", "_live", "_receive", "_send", "_stop", "_task", "started")
 
@@ -151,7 +151,7 @@ class _Exchange:
         """Whether the response has begun, or this is a WebSocket, which is closed in its own way."""
 
     async def receive(self) -> ReceiveMessage:
-        """Return what the client says. Raises `HTTPException` (408) for a body that does not come."""
+        """Return the next message of the client. Raises `HTTPException` (408) if the body does not arrive."""
         if self._live is not None:
             received: ReceiveMessage = await self._live.receive()
             return received
@@ -185,11 +185,11 @@ class _Exchange:
             self._stop.spawn(self._finish(self._live))
 
     def cancel(self) -> None:
-        """Cancel the handler: its time is over."""
+        """Cancel the handler after its time limit."""
         self._cancelled = self._task is not None and self._task.cancel()
 
     def was_stopped(self, error: BaseException) -> bool:
-        """Whether the handler was left with this error because of the stop."""
+        """Whether the handler raised this error because of the stop."""
         if self._live is not None and self._live.stopped(error):
             return True
         cancelled = isinstance(error, asyncio.CancelledError) and self._cancelled

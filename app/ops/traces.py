@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry: a span for each request, and below it those of the library; needs the group `app-telemetry`.
 
-No attribute holds an address, a query, an id or a token. Where the spans go, the SDK's own `OTEL_...` variables say.
+No attribute contains an address, a query, an id or a token. The SDK's `OTEL_...` variables configure the exporter.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ class Traces:
         return end
 
     async def close(self) -> None:
-        """Send what waits, for a second at most."""
+        """Send waiting spans, for at most a second."""
         await asyncio.to_thread(self._provider.force_flush, round(_FLUSH_SECONDS * 1000))

@@ -1,1 +1,1 @@
-"""The routes of the reference application, by what they are about."""
+"""The routes of the reference application, by subject."""

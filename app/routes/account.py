@@ -23,12 +23,12 @@ MOST_SHOWN: Final = 100
 """Sessions on a page: thousands of them would keep all other requests waiting while it is made."""
 
 RECENT_MINUTES: Final = 5
-"""How fresh a login must be to sign devices out: a person who finds an open browser must not be able to lock its owner out."""
+"""How recent a login must be to sign devices out: a person at an open browser must not lock its owner out."""
 _PAGE: Final = "/account/sessions"
 
 
 def is_recent(identity: Identity | None, now: int) -> bool:
-    """Whether the login is fresh enough for changes; for showing it, the guard decides."""
+    """Whether the login is recent enough for changes; only for display, the guard decides."""
     proved = identity.auth_time if identity else None
     return proved is not None and now // 1000 - proved <= RECENT_MINUTES * 60
 

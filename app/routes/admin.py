@@ -1,4 +1,4 @@
-"""The administrator's page: users, session counts, the audit trail; and the switches."""
+"""The administrator's pages: users, session counts, the audit trail, and actions on users."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def admin(
     services: Injected,
     q: Annotated[str, QueryParameter(max_length=100)] = "",
 ) -> Response[str]:
-    """Show who is here and what happened."""
+    """Show users, session counts and the latest events."""
     await services.audit.flush(0.5)
     found = await services.users.search(q)
     events = await services.audit.latest(limit=50)
@@ -72,7 +72,7 @@ async def admin(
 async def show_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
 ) -> Response[str]:
-    """Show one user: where they are logged in, and what happened."""
+    """Show one user with sessions and events."""
     person = await _user(key, services)
     await services.audit.flush(0.5)
     summaries = await sessions.list_for(_identity(person))
@@ -171,7 +171,7 @@ async def export_audit(services: Injected, event: _Text = "", user: _Text = "", 
 async def disable_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
 ) -> Redirect:
-    """Refuse a user from the next request on, and end what is open."""
+    """Disable a user from the next request on, and end all sessions."""
     user = await _another_user(key, session, services)
     with _recorded(session):
         await services.users.set_disabled(key, disabled=True)
@@ -205,14 +205,14 @@ async def sign_out_user(
 
 
 def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:
-    """Record what the block does to a user as done by the administrator who is logged in."""
+    """Record actions in the block with the logged-in administrator as actor."""
     if session.identity is None:
         raise LoginRequiredError
     return acting(session.identity.user_key)
 
 
 async def _another_user(key: str, session: Session[AppSession], services: Services) -> User:
-    """Return the user meant; never the administrator who asks, who could otherwise lock out all administrators."""
+    """Return the named user, but never the acting administrator, who could otherwise lock out all administrators."""
     if session.identity is not None and session.identity.user_key == key:
         raise ForbiddenError
     return await _user(key, services)

@@ -1,4 +1,4 @@
-"""For machines that watch: is it alive, can it work, how much does it do."""
+"""Liveness, readiness and metrics, for monitoring."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from litestar.response import Response
 from app.ops.metrics import CONTENT_TYPE
 from app.services import Injected
 from session_core import Sessions
+from session_core.litestar.openapi import problem_responses
 
 __all__ = ("handlers",)
 
@@ -24,13 +25,13 @@ _NO_STORE: Final = {"cache-control": "no-store"}
 
 @get("/health/live", tags=["health"])
 async def live() -> Response[dict[str, str]]:
-    """Say that the process answers; makes no other call, so that an outage elsewhere never restarts it."""
+    """Answer that the process is alive; makes no other call, so that an outage elsewhere never restarts it."""
     return Response({"status": "ok"}, headers=_NO_STORE)
 
 
-@get("/health/ready", tags=["health"])
+@get("/health/ready", tags=["health"], responses=problem_responses(503))
 async def ready(services: Injected, sessions: Sessions) -> Response[dict[str, Any]]:
-    """Say whether requests can be served: 503 naming what is out otherwise."""
+    """Answer whether requests can be served; else 503 with the names of failed services."""
     kind = urlsplit(services.settings.session_store).scheme
     names = ("session_store", "database")
     results = await asyncio.gather(_check(sessions.ping()), _check(services.database.ping()))
@@ -50,7 +51,7 @@ async def ready(services: Injected, sessions: Sessions) -> Response[dict[str, An
 
 @get("/metrics", include_in_schema=False)
 async def metrics(request: Request[Any, Any, Any], services: Injected) -> Response[bytes]:
-    """Return the numbers in Prometheus' text form. 401 without the key where there is one, 404 where another address has them."""
+    """Return the metrics in Prometheus' text format. 401 without the configured key, 404 if they are on another address."""
     settings = services.settings
     if settings.app_metrics_address is not None:
         raise NotFoundException

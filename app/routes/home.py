@@ -1,4 +1,4 @@
-"""The public page, and what its forms do: plain posts that work without a script."""
+"""The public page and its forms: plain posts that work without a script."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PAGES: Final = frozenset({"/", "/account", "/account/sessions", "/admin"})
 
 
 class ThemeForm(msgspec.Struct):
-    """What the theme button sends."""
+    """The form of the theme button."""
 
     theme: Theme
     back: str = "/"
 
 
 class PreferencesForm(msgspec.Struct):
-    """What the form "Change it" sends."""
+    """The form "Change it"."""
 
     language: Language
     note: Note
@@ -39,7 +39,7 @@ class PreferencesForm(msgspec.Struct):
 
 @get("/", include_in_schema=False)
 async def home(request: Request[Any, Any, Any], session: Session[AppSession], services: Injected) -> Response[str]:
-    """Show the session at work. For a visitor without a cookie nothing is loaded and nothing is stored."""
+    """Show the session. For a visitor without a cookie nothing is loaded and nothing is stored."""
     words, language = greeting(session.data.language)
     return services.pages.render(
         request,
@@ -59,7 +59,7 @@ async def home(request: Request[Any, Any, Any], session: Session[AppSession], se
 
 @post("/session/visits", include_in_schema=False)
 async def count_visit(request: Request[Any, Any, Any], session: Session[AppSession]) -> Redirect:
-    """Count one more; atomic, so that no click is lost to another tab."""
+    """Increment the counter atomically, so that concurrent tabs lose no click."""
 
     def bump(data: AppSession) -> None:
         data.visits += 1
@@ -73,7 +73,7 @@ async def count_visit(request: Request[Any, Any, Any], session: Session[AppSessi
 async def choose_theme(
     request: Request[Any, Any, Any], data: URLEncodedBody[ThemeForm], session: Session[AppSession]
 ) -> Redirect:
-    """Remember the theme; from now on the session decides, not the browser's preference."""
+    """Store the theme, which then overrides the browser's preference."""
     first = not session.exists
     await session.update(theme=data.theme, theme_chosen=True)
     return see_other(request, data.back if data.back in _PAGES else "/", first=first)
@@ -83,7 +83,7 @@ async def choose_theme(
 async def save_preferences(
     request: Request[Any, Any, Any], data: URLEncodedBody[PreferencesForm], session: Session[AppSession]
 ) -> Redirect:
-    """Save language and note by plain assignment: checked, merged and stored before this answer leaves."""
+    """Save language and note by plain assignment: checked, merged and stored before this response starts."""
     session.data.language = data.language
     session.data.note = data.note
     return see_other(request, "/", first=not session.exists and session.changed)

@@ -1,4 +1,4 @@
-"""The current session as JSON: read it, change fields, count, take a new id."""
+"""The current session as JSON: read it, change fields, count, regenerate the id."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from litestar.params import JSONBody
 from app.services import Injected
 from app.session_data import AppSession, Language, Note, Theme
 from session_core import Session
+from session_core.litestar.openapi import problem_responses
 
 __all__ = ("handlers",)
 
@@ -54,23 +55,23 @@ def _seconds(milliseconds: int | None) -> int | None:
 
 @get("/api/session", tags=["session"])
 async def read_session(session: Session[AppSession], services: Injected) -> SessionView:
-    """Return the session; defaults for a visitor, about whom nothing is stored."""
+    """Return the session; defaults for a visitor without one."""
     return await _view(session, services)
 
 
-@patch("/api/session", tags=["session"])
+@patch("/api/session", tags=["session"], responses=problem_responses(400))
 async def change_session(data: JSONBody[SessionPatch], session: Session[AppSession], services: Injected) -> SessionView:
     """Assign fields. Different fields merge with other requests' writes; the same field is a conflict (409)."""
     for name, value in _given(data).items():
         setattr(session.data, name, value)
-    # Saved here and not with the response, so that the answer shows what is stored.
+    # Saved here and not with the response, so that the response shows the stored data.
     await session.save()
     return await _view(session, services)
 
 
 @post("/api/session/visits", status_code=200, tags=["session"])
 async def count_visit(session: Session[AppSession]) -> Visits:
-    """Count one more, atomically; begins a session for a visitor."""
+    """Increment the counter atomically; begins a session for a visitor."""
 
     def bump(data: AppSession) -> None:
         data.visits += 1
@@ -80,7 +81,7 @@ async def count_visit(session: Session[AppSession]) -> Visits:
 
 @post("/api/session/regenerate", status_code=204, tags=["session"])
 async def regenerate(session: Session[AppSession]) -> None:
-    """Give the session a new id; the old one is dead at once."""
+    """Give the session a new id; the old one is invalid at once."""
     await session.regenerate()
 
 

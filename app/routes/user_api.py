@@ -1,4 +1,4 @@
-"""The logged-in user as JSON: who it is, and where else it is logged in."""
+"""The logged-in user as JSON: identity and sessions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from session_core.concurrency import in_turns
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
 from session_core.identity import Identity
+from session_core.litestar.openapi import problem_responses
 from session_core.oidc import Tokens
 
 __all__ = ("handlers",)
@@ -26,7 +27,7 @@ _CHANGE = [requires_login, requires_recent_login(minutes=RECENT_MINUTES)]
 
 
 class Me(msgspec.Struct, kw_only=True):
-    """Who is logged in. `auth_time` is when the user proved it to the provider, in Unix seconds."""
+    """The logged-in user. `auth_time` is when the user authenticated at the provider, in Unix seconds."""
 
     issuer: str
     subject: str
@@ -37,7 +38,7 @@ class Me(msgspec.Struct, kw_only=True):
 
 
 class SessionItem(msgspec.Struct, kw_only=True):
-    """One of the user's sessions. `handle` names it and opens nothing; times are Unix seconds, as in `auth_time`."""
+    """One of the user's sessions. `handle` is its public name, not a secret; times are Unix seconds, as in `auth_time`."""
 
     handle: str
     current: bool
@@ -83,7 +84,7 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
     ]
 
 
-@delete("/api/sessions/{handle:str}", guards=_CHANGE, tags=["user"])
+@delete("/api/sessions/{handle:str}", guards=_CHANGE, tags=["user"], responses=problem_responses(400, 404))
 async def end_session(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> None:
     """End one of the user's own sessions; 404 for another user's."""
     if handle == session.handle:
@@ -92,17 +93,17 @@ async def end_session(handle: FromPath[str], session: Session[AppSession], sessi
         raise NotFoundException
 
 
-@delete("/api/sessions", guards=_CHANGE, tags=["user"])
+@delete("/api/sessions", guards=_CHANGE, tags=["user"], responses=problem_responses(400))
 async def end_sessions(session: Session[AppSession], sessions: Sessions, *, include_current: FromQuery[bool] = False) -> None:
-    """Sign out everywhere else, and with `include_current` here as well."""
+    """End all other sessions, and with `include_current` also this one."""
     await sessions.revoke_all(_identity(session), keep=session.key)
     if include_current:
         await session.destroy()
 
 
-@get("/api/userinfo", guards=[requires_login], tags=["user"])
+@get("/api/userinfo", guards=[requires_login], tags=["user"], responses=problem_responses(502, 504))
 async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, Any]:
-    """Return what the provider says about the user now, with the session's access token, refreshed when it has expired."""
+    """Return the provider's current claims about the user, fetched with the session's access token, refreshed if needed."""
     return await tokens.userinfo(session)
 
 

@@ -1,4 +1,4 @@
-"""How a setting is declared: default, limits, and what its page, `.env.example` and a refusal show. Names no setting."""
+"""Declares a setting: default, limits, and the text of its page, `.env.example` and errors."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def setting(
 ) -> Any:  # noqa: ANN401 - as pydantic's Field
     """Declare a setting. The string below it is its description, in Markdown.
 
-    `example` is a good value, `advice` replaces it where there is none to show, `otherwise` says what holds where it is not set.
+    `example` is a valid value, `advice` replaces it if there is none, `otherwise` describes the behaviour if it is not set.
     """
     shown: JsonDict = {"example": example, "advice": advice, "otherwise": otherwise}
     return Field(default=default, repr=repr, json_schema_extra=shown, gt=gt, ge=ge, le=le)
 
 
 def example_of(name: str, fields: Mapping[str, FieldInfo]) -> str:
-    """Return what a refusal of the setting `name` (in lower case) ends with."""
+    """Return the advice at the end of an error about the setting `name` (in lower case)."""
     if name not in fields:
         return "see docs/reference/settings.md"
     shown = _shown(fields[name])
@@ -45,7 +45,7 @@ def example_of(name: str, fields: Mapping[str, FieldInfo]) -> str:
 
 
 def unless_set(field: FieldInfo) -> str:
-    """Return the default as one would write it into `.env`; empty where there is none."""
+    """Return the default in the form of `.env`; empty without one."""
     value = field.default
     if isinstance(value, bool):
         return str(value).lower()
@@ -53,7 +53,7 @@ def unless_set(field: FieldInfo) -> str:
 
 
 def otherwise(field: FieldInfo) -> str:
-    """Return in words what holds where a setting without a default is not set."""
+    """Return a description of the behaviour if a setting without a default is not set."""
     return _shown(field)["otherwise"]
 
 

@@ -1,4 +1,4 @@
-"""Which variables the environment and `.env` set, and whether one of ours is misspelt. Does not know what they mean."""
+"""Reads the names of variables in the environment and `.env`, and finds misspelt ones. Independent of their meaning."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PREFIXES: Final = ("APP_", "SESSION_", "OIDC_", "LIMIT_")
 _FOREIGN: Final = frozenset({"SESSION_MANAGER"})
 """Set by X11 desktops for every program."""
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)?)$")
-"""What Kubernetes sets in every pod for a service called `app`, `session-...` or `oidc-...`."""
+"""Variables that Kubernetes sets in every pod for a service called `app`, `session-...` or `oidc-...`."""
 _CLOSE: Final = 0.85
 
 
 def given_names(env_file: Path | None) -> dict[str, str]:
-    """Return every variable set in the environment or `env_file`, and where it was found.
+    """Return every variable set in the environment or `env_file`, with its source.
 
     Raises `SettingsError` when the file cannot be read as UTF-8 text.
     """
@@ -45,9 +45,9 @@ def given_names(env_file: Path | None) -> dict[str, str]:
 
 
 def misspelt(given: Mapping[str, str], known: Collection[str]) -> list[Problem]:
-    """Return a problem for each variable that carries our prefix, or nearly our name, and is none of ours.
+    """Return a problem for each unknown variable with our prefix or a name close to one of ours.
 
-    A silently ignored setting misleads its author: SESSION_IDLE=60 must not leave the hour in place.
+    A misspelt setting must not be ignored silently: SESSION_IDLE=60 would leave the default of an hour.
     """
     problems: list[Problem] = []
     for raw, place in given.items():
@@ -61,6 +61,6 @@ def misspelt(given: Mapping[str, str], known: Collection[str]) -> list[Problem]:
 
 
 def _meant(name: str, known: Collection[str]) -> str:
-    """Return the setting that a wrong name most likely stands for: one that continues it, or looks most like it."""
+    """Return the most likely setting for a wrong name: one that begins with it, or the most similar."""
     continued = [setting for setting in sorted(known) if setting.startswith(name) or name.startswith(setting)]
     return [*continued, *get_close_matches(name, known, n=1, cutoff=0)][0]

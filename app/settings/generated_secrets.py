@@ -1,4 +1,4 @@
-"""Secrets that a development machine makes for itself, once, and keeps in `var/`."""
+"""Generates secrets in development, once, and keeps them in `var/`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_secret() -> str:
 
 
 def read_or_create(path: Path) -> str:
-    """Return the secret kept in `path`; the first process that asks makes it, all others read that one.
+    """Return the secret in `path`; the first process creates it, all others read it.
 
     Raises `OSError` when the directory cannot be written.
     """
@@ -39,7 +39,7 @@ def read_or_create(path: Path) -> str:
             file.write(new_secret() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link fails when the name is taken: of workers that start together one wins, and none reads half a file.
+        # A link fails if the name exists: of concurrent workers one wins, and none reads a partial file.
         with suppress(FileExistsError):
             os.link(draft, path)
         return _read(path)

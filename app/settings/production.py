@@ -1,4 +1,4 @@
-"""What makes settings unfit for production; each finding names its variable and never its value."""
+"""Finds settings that are not fit for production; each finding names its variable, never its value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
 
 
 def production_problems(settings: Settings) -> list[Problem]:
-    """Return everything that must change before these settings may serve the public."""
+    """Return everything that must change before these settings are fit for production."""
     problems = [Problem(name.upper(), problem, example_of(name, Settings.model_fields)) for name, problem in _findings(settings)]
     for each in settings.providers:
         problems += [Problem(each.name_of(name), why, each.example_of(name)) for name, why in _provider_findings(each)]
@@ -35,7 +35,7 @@ def production_problems(settings: Settings) -> list[Problem]:
 
 
 def posture(settings: Settings) -> tuple[str, list[Problem], bool]:
-    """Return for `litestar check` the environment, what is unfit for it, and whether that decides."""
+    """Return for `litestar check` the environment, its invalid settings, and whether they are errors."""
     if not settings.is_production and not HAS_EMBEDDED_OP and settings.providers[0].oidc_issuer == EMBEDDED_ISSUER:
         unset = "is not set: name your OpenID provider, with OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"
         return settings.app_env, [Problem("OIDC_ISSUER", unset, example_of("oidc_issuer", Settings.model_fields))], True
@@ -43,7 +43,7 @@ def posture(settings: Settings) -> tuple[str, list[Problem], bool]:
 
 
 def refuse_unfit(settings: Settings) -> None:
-    """Raise `SettingsError` when the settings are not fit for production, where this is production, or for development."""
+    """Raise `SettingsError` when the settings are not fit for their environment."""
     if settings.is_production:
         problems = production_problems(settings)
     elif _is_weak(settings) and not settings.session_accept_weak_store:
@@ -61,7 +61,7 @@ def _is_weak(settings: Settings) -> bool:
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.app_debug:
-        yield "app_debug", "debug pages show source code and variables to everybody; switch it off in production"
+        yield "app_debug", "debug pages show source code and variables to every visitor; switch it off in production"
     if not settings.public_url.startswith("https://"):
         yield "public_url", "must be https in production: anyone on the network path could read the session cookie"
     yield from _secret_findings("session_secrets", settings.session_secrets)
@@ -79,7 +79,7 @@ def _provider_findings(provider: ProviderSettings) -> Iterator[tuple[str, str]]:
     if provider.oidc_issuer.startswith("http://127.0.0.1:"):
         yield (
             "oidc_issuer",
-            "the provider for development lets every visitor sign in as any user; name your own provider in production",
+            "the provider for development allows every visitor to sign in as any user; set your own provider in production",
         )
         return
     if not provider.oidc_issuer.startswith("https://"):
@@ -97,7 +97,7 @@ def _secret_findings(name: str, secrets: tuple[SecretStr, ...]) -> Iterator[tupl
 
 
 def _is_placeholder(secret: str) -> bool:
-    # Random text has many distinct characters, next to never one of these words, and never repeats itself throughout.
+    # Random text has many distinct characters, almost never one of these words, and is not one repeated part.
     lowered = secret.lower()
     repeats = any(secret[period:] == secret[:-period] for period in range(1, len(secret) // 2 + 1))
     return repeats or len(set(secret)) < _MIN_DISTINCT or any(word in lowered for word in _PLACEHOLDERS)

@@ -1,4 +1,4 @@
-"""The settings of one identity provider, and the provider that they make. Reads no environment."""
+"""The settings of one identity provider. Reads no environment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ProviderSettings(BaseModel):
     oidc_id: str = setting("default", example="partner")
     """Short name in the addresses; lower-case letters, digits, hyphens."""
     oidc_title: str = setting("", example="Partner account", otherwise="the id")
-    """What people read where they choose."""
+    """The name on the page where users choose a provider."""
     oidc_protocol: Literal["openid", "oauth2"] = setting("openid", example="openid")
     """`oauth2` for plain OAuth 2.0, which needs the authorization, token and userinfo endpoints."""
     oidc_issuer: str = setting(EMBEDDED_ISSUER, example="https://login.example.org")
@@ -86,9 +86,9 @@ class ProviderSettings(BaseModel):
     oidc_client_assertion_audience: Literal["issuer", "token_endpoint"] = setting("issuer", example="token_endpoint")
     """`issuer` or `token_endpoint`: the audience of a client assertion."""
     oidc_apple_team_id: str | None = setting(None, example="ABCDE12345")
-    """The client secret is signed with the key file, as [Apple](../how-to/providers.md) wants it."""
+    """The client secret is signed with the key file, as [Apple](../how-to/providers.md) requires."""
     oidc_scopes: Annotated[str, BeforeValidator(_scope_words)] = setting("openid profile email", example="openid profile email")
-    """What a login asks for; must contain `openid`."""
+    """The requested scopes; must contain `openid`."""
     oidc_audience: str | None = setting(None, example="https://api.example.org")
     """The parameter `audience` of the authorization request."""
     oidc_authorization_params: Params = setting({}, example="prompt=consent&access_type=offline")
@@ -109,7 +109,7 @@ class ProviderSettings(BaseModel):
     oidc_metadata_url: str | None = setting(
         None, example="https://login.example.org/policy/.well-known/openid-configuration", otherwise="below the issuer"
     )
-    """Where the metadata are."""
+    """The URL of the metadata."""
     oidc_authorization_endpoint: str | None = setting(
         None, example="https://login.example.org/authorize", otherwise="of the metadata"
     )
@@ -123,7 +123,7 @@ class ProviderSettings(BaseModel):
     oidc_revocation_endpoint: str | None = setting(None, example="https://login.example.org/revoke", otherwise="of the metadata")
     """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
     oidc_end_session_endpoint: str | None = setting(None, example="https://login.example.org/logout", otherwise="of the metadata")
-    """Where a logout leads."""
+    """The end-session endpoint."""
     oidc_logout_params: Params = setting({}, example="federated=", otherwise="none, `post_logout_redirect_uri`")
     """Further parameters of a logout, and the name of the one that says where the browser comes back."""
     oidc_logout_return_param: str = setting("post_logout_redirect_uri", example="logout_uri")
@@ -148,11 +148,11 @@ class ProviderSettings(BaseModel):
     oidc_posted_user: bool = setting(default=False, example="true")
     """With `form_post`: take the user's name that Apple posts at the first login."""
     oidc_clock_tolerance_seconds: int = setting(60, ge=0, le=300, example="60")
-    """How far the provider's clock may be off, at most 300."""
+    """The largest difference of the provider's clock in seconds, at most 300."""
     oidc_accept_code_injection_without_pkce: bool = setting(default=False, example="false")
-    """Do without PKCE. The risk: a code that was stolen from another user logs the thief in."""
+    """Log in without PKCE. The risk: a stolen code of another user logs the attacker in."""
     oidc_accept_id_token_replay_without_nonce: bool = setting(default=False, example="false")
-    """Do without a nonce. The risk: an ID token of another login is not recognised."""
+    """Log in without a nonce. The risk: an ID token of another login is not recognised."""
 
     _place: str = PrivateAttr(default="OIDC_")
 
@@ -182,17 +182,17 @@ class ProviderSettings(BaseModel):
         return value
 
     def at(self, place: str) -> ProviderSettings:
-        """Remember where these settings stand: what their names begin with."""
+        """Keep the source of these settings, for the names in errors."""
         self._place = place
         return self
 
     def name_of(self, field: str) -> str:
-        """Return what a setting is called where it stands: `OIDC_2_ISSUER`, or `providers.toml, provider 2: issuer`."""
+        """Return the full name of a setting: `OIDC_2_ISSUER`, or `providers.toml, provider 2: issuer`."""
         name = field.removeprefix("oidc_")
         return f"{self._place}{name.upper() if self._place.startswith('OIDC_') else name}"
 
     def missing(self) -> list[str]:
-        """Return the settings without which such a provider cannot be asked."""
+        """Return the required settings that are missing."""
         names = [name for name in ("oidc_issuer", "oidc_client_id") if name not in self.model_fields_set]
         proofs = (self.oidc_client_secret, self.oidc_client_secret_file, self.oidc_client_key_file)
         if not any(proofs) and self.oidc_client_auth_method != "none":
@@ -201,11 +201,11 @@ class ProviderSettings(BaseModel):
 
     @property
     def has_shared_secret(self) -> bool:
-        """Whether we prove who we are by a secret that the provider issued, not by a key."""
+        """Whether the client authenticates by a secret of the provider, not by a key."""
         return self.oidc_apple_team_id is None and self._auth_method() in {"client_secret_basic", "client_secret_post"}
 
     def shared_secret(self) -> str:
-        """Return that secret; nothing where there is none."""
+        """Return that secret, or None."""
         secret = self._client_secret()
         return (secret() if callable(secret) else secret) or ""
 
@@ -271,7 +271,7 @@ class ProviderSettings(BaseModel):
         return OAuth2Provider(**given, **endpoints, scopes=scopes, claims=_beside(self.oidc_subject_claim or "id"))
 
     def example_of(self, field: str) -> str:
-        """Return a good value of a setting, as it is written where these settings stand."""
+        """Return an example of a setting in the form of its source."""
         text = example_of(f"oidc_{field.removeprefix('oidc_')}", type(self).model_fields)
         if self._place.startswith("OIDC_"):
             return text.replace("OIDC_", self._place)
@@ -308,7 +308,7 @@ class ProviderSettings(BaseModel):
 
 
 def problem_of(error: Any, settings: ProviderSettings) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Say an error of pydantic's in our form; its own text may repeat the value."""
+    """Convert an error of pydantic; its own text may repeat the value."""
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     name = str(error["loc"][0])
     return Problem(settings.name_of(name), message[:1].lower() + message[1:], settings.example_of(name))
@@ -328,7 +328,7 @@ def check_address(value: str) -> str:
 
 
 def _beside(subject_claim: str) -> Callable[[Mapping[str, Any], FetchJson], Any]:
-    """Return a hook that also names as claims what stands beside the subject, in `data` for `data.id`."""
+    """Return a hook that adds the members beside the subject as claims: those of `data` for `data.id`."""
     inner = subject_claim.rpartition(".")[0]
 
     async def claims(user: Mapping[str, Any], fetch: FetchJson) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ _FILE: Final = "OIDC_PROVIDERS_FILE"
 
 
 def numbered_names(given: Iterable[str]) -> set[str]:
-    """Return every name that a numbered variable may have, for the numbers that occur among those that are given."""
+    """Return all valid names of numbered variables, for the numbers that occur in `given`."""
     numbers = {match[1] for name in given if (match := _NUMBERED.match(name.upper()))}
     return {f"OIDC_{number}_{field.upper()}" for number in numbers for field in _FIELDS}
 
@@ -76,7 +76,7 @@ def _of_variables(env_file: Path | None) -> list[tuple[str, dict[str, str]]]:
     numbered: dict[int, dict[str, str]] = {}
     for raw, value in given.items():
         match = _NUMBERED.match(raw.upper())
-        # What is none of ours has been refused, or is set by Kubernetes for a service of such a name.
+        # Other names were refused, or are set by Kubernetes for a service of such a name.
         if match and value and (field := match[2].lower()) in _FIELDS:
             numbered.setdefault(int(match[1]), {})[field] = value
     return [(f"OIDC_{number}_", numbered[number]) for number in sorted(numbered)]

@@ -26,7 +26,7 @@ _PAGE: Final = _ROOT / "docs" / "reference" / "settings.md"
 _TABLE: Final = re.compile(r"(?s)(<!-- (settings|providers):begin -->\n).*?(<!-- \2:end -->)")
 _WIDTH: Final = 125
 _HEAD: Final = """\
-# Every setting of the application. Copy to `.env` and uncomment what you change; variables of the environment win over this file.
+# Every setting of the application. Copy to `.env` and uncomment what you change; environment variables override this file.
 # A name that is misspelt, or a value that cannot work, is refused at start. Generated: uv run just settings
 """
 
@@ -48,7 +48,7 @@ def _entries() -> Iterator[str]:
 
 
 def with_table(page: str) -> str:
-    """Return the page with its tables as the settings are declared: those of one provider stand in a table of their own."""
+    """Return the page with tables of the declared settings; those of one provider are a separate table."""
     names = {"providers": set(ProviderSettings.model_fields)}
     names["settings"] = set(Settings.model_fields) - names["providers"]
     return _TABLE.sub(lambda found: found[1] + "".join(_rows(names[found[2]])) + found[3], page)
@@ -67,7 +67,7 @@ def _description(name: str) -> str:
 
 
 def written() -> list[Path]:
-    """Write both where they differ from what is declared; return the files changed."""
+    """Write both files if they are outdated; return the changed files."""
     texts = {_ENV: env_example(), _PAGE: with_table(_PAGE.read_text(encoding="utf-8"))}
     changed = [file for file, text in texts.items() if file.read_text(encoding="utf-8") != text]
     for file in changed:

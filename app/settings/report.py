@@ -1,4 +1,4 @@
-"""How an unfit setting is reported: its name, what is wrong, a good example; never the value."""
+"""Reports invalid settings: name, problem and a valid example; never the value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Problem:
     example: str
 
     def __str__(self) -> str:
-        """Return the line that an operator reads."""
+        """Return the line for the operator."""
         return f"{self.name}: {self.problem} ({self.example})"
 
 

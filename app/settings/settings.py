@@ -29,7 +29,7 @@ from session_core.urls import base_url_of
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "HAS_EMBEDDED_OP", "Settings", "load_settings")
 
 HAS_EMBEDDED_OP: Final = True
-"""Whether this repository starts the provider that `EMBEDDED_ISSUER` names."""
+"""Whether this repository includes the provider at `EMBEDDED_ISSUER`."""
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy"}
 _MIN_SECRET: Final = 32
 _IN_VAR: Final = "made in `var/` in development"
@@ -133,12 +133,12 @@ class Settings(ProviderSettings, BaseSettings):
 
     @property
     def is_production(self) -> bool:
-        """Whether the strict rules hold."""
+        """Whether `APP_ENV` is production."""
         return self.app_env == "production"
 
     @property
     def uses_embedded_op(self) -> bool:
-        """Whether logins go to a provider for development, which lives on loopback only."""
+        """Whether logins use a provider for development, on loopback."""
         return any(each.oidc_issuer.startswith("http://127.0.0.1:") for each in self.providers)
 
     @field_validator("session_secrets", "session_encryption_keys", mode="before")
@@ -268,13 +268,13 @@ class Settings(ProviderSettings, BaseSettings):
 
 
 def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:  # noqa: ANN401 - any setting
-    """Read the settings; `overrides` come from a command line and win. In development, missing secrets are made in `var/`.
+    """Read the settings; `overrides` of a command line take precedence. In development, missing secrets are created in `var/`.
 
     Raises `SettingsError` naming each variable that is misspelt or invalid.
     """
     given = given_names(env_file)
     problems = misspelt(given, {name.upper() for name in Settings.model_fields} | numbered_names(given))
-    debug = os.environ.get("LITESTAR_DEBUG", "0") == "1"  # what `litestar run --debug` sets
+    debug = os.environ.get("LITESTAR_DEBUG", "0") == "1"  # set by `litestar run --debug`
     if debug:
         overrides.setdefault("app_debug", True)
     options: dict[str, Any] = {**overrides, "_env_file": env_file, "_env_file_encoding": "utf-8"}
@@ -292,7 +292,7 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
 
 
 def _provider_problems(settings: Settings) -> list[Problem]:
-    """Return what keeps a provider from being built of its settings."""
+    """Return the problems of the providers' settings."""
     problems: list[Problem] = []
     if settings.oidc_issuer != EMBEDDED_ISSUER:
         why = "is needed for the provider that OIDC_ISSUER names"
@@ -328,7 +328,7 @@ def _with_generated_secrets(settings: Settings) -> Settings:
 
 
 def _problem(error: Any) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Say an error of pydantic's in our form; its own text may repeat the value."""
+    """Convert an error of pydantic; its own text may repeat the value."""
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if error["loc"]:
         name = str(error["loc"][0])

@@ -1,1 +1,1 @@
-"""What every page and error response of the application has in common."""
+"""Code shared by all pages and error responses of the application."""

@@ -1,4 +1,4 @@
-"""Every error as a page for people or as problem+json for programs (RFC 9457), with the same status and the same words."""
+"""Error responses: a page for browsers or problem+json for programs (RFC 9457), with the same status and title."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _CLIENT_LEFT: Final = "client disconnected"
 _ADVICE: Final = {
     400: "The request was not understood. Nothing was changed.",
     401: "Please log in, then try again.",
-    403: "This is not for you, or not from where it was asked. Nothing was changed.",
-    404: "There is nothing at this address. It may have been there once.",
-    405: "This address does not take that kind of request.",
+    403: "You do not have permission, or the request came from another site. Nothing was changed.",
+    404: "This page does not exist, or no longer exists.",
+    405: "This address does not accept this kind of request.",
     409: (
-        "The change was not saved: another request, perhaps of another tab of yours, changed the same value first. "
+        "The change was not saved: another request, perhaps from another tab, changed the same value first. "
         "Load the page again to see the newest state."
     ),
-    413: "That was too large.",
-    429: "That was a little too often. Please wait a moment.",
-    502: "The identity provider did not answer as it should. Your session is untouched.",
-    503: "Something this page needs is not available right now. You are not logged out; please try again shortly.",
-    504: "The identity provider took too long. Your session is untouched.",
+    413: "The request was too large.",
+    429: "There were too many requests. Please wait a moment.",
+    502: "The identity provider did not answer correctly. Your session is unchanged.",
+    503: "A service that this page needs is not available right now. You are still logged in; please try again shortly.",
+    504: "The identity provider did not answer in time. Your session is unchanged.",
 }
-_UNKNOWN: Final = "Something went wrong here, not with you. It has been noted."
+_UNKNOWN: Final = "An error occurred on our side. It has been logged."
 _LOGIN_FAILED: Final = (
-    "Nothing was changed: an earlier session is as it was. A login needs cookies: if your browser blocks them, please allow them "
-    "for this site. Then start again from here, in the same window, at {url}."
+    "Nothing was changed, and an earlier session still exists. A login needs cookies: if your browser blocks them, please allow "
+    "them for this site. Then start again in the same window, at {url}."
 )
 
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.web.errors")
@@ -65,12 +65,12 @@ def exception_handlers() -> ExceptionHandlersMap:
 
 
 def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreError) -> Response[Any]:
-    """Answer an error of the library: where a login helps, a browser is sent there and comes back."""
+    """Answer an error of the library; a browser is redirected to the login if that helps."""
     config = request.app.plugins.get(SessionPlugin).config
     redirect = login_redirect(request, error, config)
     if redirect is not None:
         return redirect
-    # Wrong data reached the session through a request: the message names the field and never the value.
+    # The request had invalid session data: the message names the field, never the value.
     status = 400 if isinstance(error, SessionDataError) else error.status_code
     details = {**problem(error), "status": status}
     if isinstance(error, SessionDataError) and str(error):
@@ -86,7 +86,7 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """Answer 503: users and audit trail cannot be read now. No user is logged out by that."""
+    """Answer 503: users and audit trail are unavailable. No session ends."""
     _log.error("database unavailable", error=type(error).__name__)
     details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
     return _answer(request, details, headers={"retry-after": "1"})
@@ -96,19 +96,19 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     """Answer Litestar's own errors (400, 404, 405, 413, ...)."""
     status = error.status_code
     if status >= _SERVER_ERROR:
-        if _CLIENT_LEFT in error.detail:  # Litestar has no class of its own for it
+        if _CLIENT_LEFT in error.detail:  # Litestar has no separate class for it
             return _answer(request, {"type": "about:blank", "title": HTTPStatus.BAD_REQUEST.phrase, "status": 400})
         return on_unexpected_error(request, error)
     details: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if isinstance(error, ValidationException):
-        # Which fields, and what is wrong with them; Litestar's `detail` would repeat the address.
-        details["detail"] = "The request does not fit what this address takes."
+        # The invalid fields and their errors; Litestar's `detail` would repeat the address.
+        details["detail"] = "The request does not match what this address accepts."
         details["errors"] = error.extra
     return _answer(request, details, headers=dict(error.headers or {}))
 
 
 def on_deep_nesting(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
-    """Answer 400 to a body nested so deeply that it cannot be decoded, which Litestar lets through."""
+    """Answer 400 to a body nested too deeply to decode, which Litestar does not handle."""
     if "deserializing" not in str(error):
         return on_unexpected_error(request, error)
     details = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "The body is nested too deeply."}
@@ -116,7 +116,7 @@ def on_deep_nesting(request: Request[Any, Any, Any], error: RecursionError) -> R
 
 
 def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """Answer 500 and say nothing about why; the log says it."""
+    """Answer 500 without the reason, which is logged."""
     _log.error("unexpected error", error=type(error).__name__, exc_info=error)
     details = {"type": "about:blank", "title": "Internal server error", "status": _SERVER_ERROR}
     return _answer(request, details)

@@ -1,4 +1,4 @@
-"""Bounds how many forms one client address may send in a minute; JSON addresses and the logout have no such limit."""
+"""Limits the forms of one client address per minute; JSON routes and the logout have no such limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("limit_forms",)
 
 _SHARE: Final = 20
-"""Forms that a worker counts by itself: one in twenty costs a call to the store."""
+"""Forms that a worker reserves at once: one in twenty costs a store call."""
 
 
 async def limit_forms(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -1,4 +1,4 @@
-"""Renders the application's pages; knows who is asking only by what it is handed."""
+"""Renders the application's pages from the given arguments."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Pages:
         status: int = 200,
         **values: object,
     ) -> Response[str]:
-        """Return a page. Without a session it is bare: no theme, no login button, as an error page must be."""
+        """Return a page. Without a session it has no theme and no login button, as an error page."""
         navigation = [("/", "Home")]
         if user is not None:
             navigation += [("/account", "Account"), ("/account/sessions", "Devices")]
@@ -99,7 +99,7 @@ class Pages:
         return Response(html, status_code=status, media_type=MediaType.HTML)
 
     def choice(self, choices: Sequence[ProviderChoice]) -> str:
-        """Return the page on which a person chooses where to log in."""
+        """Return the page on which users choose a provider."""
         return self._environment.get_template("choice.html").render(
             bare=True,
             theme=None,
@@ -134,5 +134,5 @@ def asset_version(name: str) -> str:
 
 
 def _address(name: str) -> str:
-    # The version in the address lets browsers keep the file for good, and still see the next one at once.
+    # With the version in the address browsers cache the file without expiry, and still get the next version at once.
     return f"/static/{name}?v={asset_version(name)}"

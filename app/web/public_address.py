@@ -1,4 +1,4 @@
-"""Below the path of PUBLIC_URL, and at its name: what the application sees of a request, and where a browser belongs."""
+"""Serves the application below the path of PUBLIC_URL, and redirects browsers to its host name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ("COOKIE_CHECK", "PublicAddress", "see_other")
 
 COOKIE_CHECK: Final = "cookies"
-"""The parameter of a page that a form leads to which has set the first cookie."""
+"""The query parameter of the page after a form that has set the first cookie."""
 _NO_PAGES: Final = ("/health/", "/metrics", "/api/", "/static/", "/schema", "/auth/")
-"""Addresses that programs ask for, under whatever name. The login redirects a browser itself."""
+"""Addresses for programs, which are never redirected. The login redirects browsers itself."""
 
 
 class PublicAddress:
-    """Takes the path of PUBLIC_URL off, unless a proxy has, and redirects pages that are opened at another name."""
+    """Removes the path of PUBLIC_URL, unless a proxy has done so, and redirects pages opened at another host name."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class PublicAddress:
 def see_other(request: Request[Any, Any, Any], path: str, *, first: bool = False) -> Redirect:
     """Return the redirect after a form, to a page of the application.
 
-    `first`: the form has begun the session. Then the page is to say so if the browser has not kept the cookie.
+    `first`: the form has begun the session. Then the page reports if the browser has not kept the cookie.
     """
     if first and is_browser_navigation(request):
         path += f"{'&' if '?' in path else '?'}{COOKIE_CHECK}=1"

@@ -1,4 +1,4 @@
-"""Where the current request comes from, for the log, the audit trail, the device list."""
+"""The client of the current request, for the log, the audit trail and the device list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_USER_AGENT: Final = 256
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """What may be told about a request."""
+    """The loggable facts about a request."""
 
     request_id: str = ""
     ip: str = ""
@@ -32,10 +32,9 @@ current_request: ContextVar[RequestContext] = ContextVar("current_request", defa
 
 
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
-    """Return the client's address: the peer's, or what the trusted proxies in front of us say of theirs.
+    """Return the client's address: the peer's, or the one reported by trusted proxies.
 
-    X-Forwarded-For is read from the right: each trusted hop vouches for the one before it, and what a client itself wrote there
-    is never reached.
+    X-Forwarded-For is read from the right, up to the first untrusted hop, so entries written by the client are never used.
     """
     client = scope.get("client")
     peer = _parse(client[0] if client else "")

@@ -1,4 +1,4 @@
-"""The headers that tell a browser what our answers may do; added to every answer, errors included."""
+"""Security headers for every response, errors included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("CONTENT_SECURITY_POLICY", "SecurityHeaders")
 def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"x-content-type-options", b"nosniff"),
-        # Our own forms need the referrer to find back to their page after a login; other sites get none.
+        # Our own forms need the referrer to return to their page after a login; other sites get none.
         (b"referrer-policy", b"same-origin"),
         (b"cross-origin-opener-policy", b"same-origin"),
         (b"cross-origin-resource-policy", b"same-origin"),
@@ -28,29 +28,29 @@ def _fixed_headers(settings: Settings) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-# Browsers apply `form-action` to redirects after a form, too: the library leaves for the provider by a page of its own.
+# Browsers apply `form-action` to redirects after a form, too: the library goes to the provider by a separate page.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""The policy of our pages: everything from here, nothing inline, no frames, forms to us alone."""
+"""The policy of our pages: resources from this origin only, nothing inline, no frames, forms only to this origin."""
 
 
 class SecurityHeaders:
-    """Outermost but one: Litestar answers 404 and 405 outside its own middleware."""
+    """Outside Litestar, which answers 404 and 405 outside its own middleware."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._fixed = _fixed_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, adding what an answer does not say itself."""
+        """Call the application and add missing headers to its response."""
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # A copy: the message may be kept by a cache and be sent again.
+                # A copy: a cache may keep the message and send it again.
                 given = list(message.get("headers") or ())
                 names = {name.lower() for name, _ in given}
                 given += [(name, value) for name, value in self._fixed if name not in names]

@@ -1,4 +1,4 @@
-"""How events, devices, times and languages read to a person. Pure functions; English, greetings aside."""
+"""Readable texts for events, devices, times and languages. Pure functions; in English except for greetings."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _STORIES: Final = {
     "logout.backchannel": ("The identity provider ended the login", ""),
     "logout.rejected": ("A logout message was refused", "bad"),
     "session.created": ("A session began", "good"),
-    "session.regenerated": ("The session got a new id; the old one is dead", "good"),
+    "session.regenerated": ("The session got a new id; the old one is invalid", "good"),
     "session.destroyed": ("The session was ended", ""),
-    "session.revoked": ("A session was signed out from elsewhere", "bad"),
-    "session.evicted": ("The oldest session gave way to a new login", "bad"),
+    "session.revoked": ("A session was signed out on another device", "bad"),
+    "session.evicted": ("The oldest session was ended by a new login", "bad"),
     "session.gone": ("A request came too late: its session had ended", ""),
     "session.conflict": ("Two requests changed the same field; the later was refused", "bad"),
-    "session.undecodable": ("A stored session could not be read and was left aside", "bad"),
+    "session.undecodable": ("A stored session could not be read and was ignored", "bad"),
     "request.cross_site": ("A request from another site was refused", "bad"),
     "access.denied": ("A page was refused", "bad"),
     "impersonation.started": ("An administrator logged in as this user", "bad"),
@@ -76,7 +76,7 @@ _MINUTE, _DAY = 60, 86400
 
 
 class DeviceName(NamedTuple):
-    """How a client is shown in a list."""
+    """The name of a device in a list."""
 
     name: str
     icon: str
@@ -89,32 +89,32 @@ def greeting(language: str) -> tuple[str, str]:
 
 
 def story(entry: AuditEntry) -> tuple[str, str]:
-    """Return what an audit entry means, and its tone: `good`, `bad` or nothing."""
+    """Return the description of an audit entry, and its tone: `good`, `bad` or empty."""
     text, tone = _STORIES.get(entry.event, (entry.event, ""))
     return (text if entry.count == 1 else f"{text} ({entry.count} times)"), tone
 
 
 def place(entry: AuditEntry) -> str:
-    """Return where an audit entry came from, for the user it is about: not from where an administrator works."""
+    """Return the origin of an audit entry for its user, without the location of an administrator."""
     if entry.actor is not None:
         return "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
     return origin(entry)
 
 
 def origin(entry: AuditEntry) -> str:
-    """Return where an audit entry came from, for administrators."""
+    """Return the origin of an audit entry for administrators."""
     client = device(entry.user_agent).name if entry.user_agent else ""
     parts = [client, address(entry.ip) if entry.ip else "", (entry.reason or "").replace("_", " ")]
     return " · ".join(filter(None, parts))
 
 
 def address(ip: str) -> str:
-    """Return an IP address as a person would say it."""
+    """Return a readable form of an IP address."""
     return "this computer" if ip in {"127.0.0.1", "::1"} else ip or "unknown address"
 
 
 def device(user_agent: str) -> DeviceName:
-    """Return a short name for a User-Agent: a hint for its owner, never a fact."""
+    """Return a short name for a User-Agent, as a hint for its owner."""
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), None)
     system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
     if browser is None:
@@ -137,7 +137,7 @@ def duration(milliseconds: int) -> str:
 
 
 def iso(milliseconds: int) -> str:
-    """Return a Unix time in the form that machines read."""
+    """Return a Unix time in ISO 8601."""
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="seconds")
 
 

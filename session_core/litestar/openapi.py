@@ -20,26 +20,32 @@ if TYPE_CHECKING:
 
     from session_core.config import SessionConfig
 
-__all__ = ("PublicOperation", "SessionProblem", "describe", "describe_application")
+__all__ = ("PublicOperation", "SessionProblem", "describe", "describe_application", "problem_responses")
 
 _SCHEME: Final = "session"
 _BEARER: Final = "bearer"
 _DESCRIPTIONS: Final = {
+    400: "The request is malformed",
     401: "No user is logged in, or the login is not recent or strong enough",
     403: "The user may not do this, or another site sent the request",
+    404: "There is no such resource",
     409: "Another request changed the same field of the session",
-    503: "The session store does not answer",
+    429: "The client exceeded a rate limit",
+    502: "The identity provider did not answer as it must",
+    503: "The session store, or the identity provider, does not answer",
+    504: "The identity provider did not answer in time",
 }
 
 
 class SessionProblem(msgspec.Struct):
-    """The problem details (RFC 9457) of an error of the library."""
+    """The problem details (RFC 9457) of an error."""
 
     type: str
     title: str
     status: int
-    code: str
-    """The stable code of the error."""
+    code: str | msgspec.UnsetType = msgspec.UNSET
+    """The stable code of an error of the library."""
+    detail: str | msgspec.UnsetType = msgspec.UNSET
     fields: list[str] | msgspec.UnsetType = msgspec.UNSET
     """Of a conflict: the fields of the session."""
     max_age: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -48,15 +54,17 @@ class SessionProblem(msgspec.Struct):
     """Of a step-up: the authentication context classes of which one is needed."""
 
 
-_PROBLEMS: Final = {
-    status: ResponseSpec(
-        data_container=SessionProblem,
-        description=description,
-        generate_examples=False,
-        media_type="application/problem+json",
-    )
-    for status, description in _DESCRIPTIONS.items()
-}
+def problem_responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the documentation of responses with these statuses as problem+json, for `responses` of a handler."""
+    return {
+        status: ResponseSpec(
+            data_container=SessionProblem,
+            description=_DESCRIPTIONS[status],
+            generate_examples=False,
+            media_type="application/problem+json",
+        )
+        for status in sorted(statuses)
+    }
 
 
 def describe_application(app_config: AppConfig, config: SessionConfig[Any]) -> None:
@@ -95,8 +103,7 @@ def describe(handler: BaseRouteHandler, *, uses: bool, bearer: bool = False) -> 
     statuses = {401, 403, 409, 503} if guarded else {409, 503} if uses else set()
     if is_state_changing(handler) and not handler.opt.get("cross_site"):
         statuses.add(403)
-    ours = {status: _PROBLEMS[status] for status in sorted(statuses)}
-    handler.responses = {**ours, **(handler.responses or {})}
+    handler.responses = {**problem_responses(*statuses), **(handler.responses or {})}
     if guarded:
         if not any(_SCHEME in requirement for requirement in handler.resolve_security()):
             ways: list[dict[str, list[str]]] = [{_SCHEME: []}, {_BEARER: []}] if bearer else [{_SCHEME: []}]

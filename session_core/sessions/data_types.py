@@ -1,4 +1,4 @@
-"""Which types session data may be made of: nothing that two sessions would share, and one encoding for equal values."""
+"""Checks the types of session data: no objects shared between sessions, and one encoding for equal values."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ def check_data_type(data_type: type[msgspec.Struct]) -> None:
 
 
 def check_factory(factory: Callable[[], object], name: str) -> None:
-    """Refuse a factory that gives the same changeable object twice: two sessions would share it. Raises `ConfigurationError`.
+    """Refuse a factory that returns the same mutable object twice: sessions would share it. Raises `ConfigurationError`.
 
     Raises what `factory` raises.
     """
     first, second = factory(), factory()
     kept = {id(part) for part in parts_of(first) if not _is_immutable(part)}
     if any(id(part) in kept or _is_opaque(part) for part in parts_of(second)):
-        msg = f"{name} gives the same changeable object to every session; make a new one each time, also inside of it"
+        msg = f"{name} returns the same mutable object for every session; create a new one each time, nested ones included"
         raise ConfigurationError(msg)
 
 
 def set_order(data_type: type[msgspec.Struct]) -> SetOrder:
-    """Return how the sets in this data have to be ordered.
+    """Return how sets in this data are sorted.
 
-    A set comes out in another order in every process and would look changed each time it is read. `native`: the encoder can sort
-    it. It would sort every dict, too, whose order is part of its value: where there are both, sets are `sorted` afterwards.
+    Sets have another order in every process and would look changed after each read. `native`: the encoder sorts them. It would
+    also sort dicts, whose order is part of their value: with both, sets are `sorted` afterwards.
     """
     sets = native = False
     for found in _walk(types.type_info(data_type), set()):
@@ -85,7 +85,7 @@ def holds_objects(data_type: type[msgspec.Struct]) -> bool:
 
 
 def decodes_alike(data_type: type[msgspec.Struct]) -> bool:
-    """Whether the same bytes always decode to the same data: no field is filled in by code that could give something else."""
+    """Whether the same bytes always decode to the same data: no default is made by code that may return another value."""
     for found in _walk(types.type_info(data_type), set()):
         made = getattr(found, "cls", None)
         if hasattr(made, "__post_init__") or hasattr(made, "__attrs_post_init__"):
@@ -96,7 +96,7 @@ def decodes_alike(data_type: type[msgspec.Struct]) -> bool:
 
 
 def parts_of(value: object) -> Iterator[object]:
-    """Iterate over a value and everything that it holds."""
+    """Iterate over a value and all nested values."""
     yield value
     for part in _held_by(value):
         yield from parts_of(part)
@@ -125,7 +125,7 @@ def _check_object(found: _Object) -> None:
     for field in found.fields:
         if field.default is not msgspec.NODEFAULT and not _is_immutable(field.default):
             msg = (
-                f"the default of {name}.{field.name} can be changed, and would be one object for all sessions; "
+                f"the default of {name}.{field.name} is mutable and would be shared by all sessions; "
                 "use msgspec.field(default_factory=...), which makes a new one for each"
             )
             raise ConfigurationError(msg)
@@ -136,7 +136,7 @@ def _check_object(found: _Object) -> None:
 
 
 def _is_immutable(value: object) -> bool:
-    """Whether neither the value nor anything that it holds can be changed."""
+    """Whether the value and all nested values are immutable."""
     if isinstance(value, _IMMUTABLE):
         return True
     if isinstance(value, msgspec.Struct):
@@ -149,7 +149,7 @@ def _is_immutable(value: object) -> bool:
 
 
 def _is_opaque(value: object) -> bool:
-    """Whether it may hold something that is not seen from outside, as a view of a dict does."""
+    """Whether it may refer to a hidden object, as a view of a dict does."""
     known = isinstance(value, (*_IMMUTABLE, msgspec.Struct, dict, list, tuple, set, frozenset, bytearray))
     return not known and not dataclasses.is_dataclass(value) and not hasattr(type(value), "__attrs_attrs__")
 
@@ -166,7 +166,7 @@ def _children(found: types.Type, seen: set[object]) -> tuple[types.Type, ...]:
             return ()
         seen.add(found.cls)
         return tuple(field.type for field in found.fields)
-    # Metadata, collections, dicts, unions and tuples name what they hold by one of these.
+    # The attributes under which metadata, collections, dicts, unions and tuples have their item types.
     children: list[types.Type] = []
     for name in ("type", "item_type", "key_type", "value_type", "types", "item_types"):
         held = getattr(found, name, ())

@@ -18,16 +18,16 @@ __all__ = ("Decoded", "Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
 Decoded: TypeAlias = tuple[bytes, D]
-"""Data as it is stored, and what that decodes to: an object without other references."""
+"""Stored data and its decoded object, which has no other references."""
 
 
 class Draft(Generic[D]):
-    """Session data that a handler may change, beside the encoding it was read from."""
+    """Session data that a handler may change, with the encoding it was read from."""
 
     __slots__ = ("_codec", "_fields", "_plain", "_unknown", "base", "data", "made")
 
     def __init__(self, codec: DataCodec[D], stored: bytes | None, decoded: D | None = None) -> None:
-        """`stored` is None for a new session; `decoded` may spare decoding or making it. Raises `UndecodableError`."""
+        """`stored` is None for a new session; `decoded` is the data, if already decoded. Raises `UndecodableError`."""
         self._codec = codec
         self._fields: dict[str, bytes] | None = None
         self._plain: bool | None = None
@@ -44,14 +44,14 @@ class Draft(Generic[D]):
         if not codec.repeatable or codec.nested:
             self._plain = self._is_plain(self.data)
             if not self._plain and codec.nested:
-                # Before the handler moves or replaces what they belong to.
+                # Found now, before the handler moves or replaces their objects.
                 self._unknown = codec.find_unknown(self.data, self.base)
             if not self._plain and not codec.repeatable:
-                # Where decoding the base again could give other defaults, of a time or at random, what was read is kept by field.
+                # If decoding again could give other defaults (a time, a random value), the encoding by field is kept.
                 self._fields = codec.fields(self.data)
 
     def is_changed(self) -> bool:
-        """Whether something was assigned since. Raises `SessionDataError` for a value that cannot be stored."""
+        """Whether the data was changed. Raises `SessionDataError` for a value that cannot be stored."""
         if self._fields is not None:
             return bool(self._assigned())
         codec = self._codec
@@ -63,9 +63,9 @@ class Draft(Generic[D]):
         return self._has_plain_base() or bool(self._assigned())
 
     def changes(self) -> dict[str, bytes]:
-        """What was assigned since, encoded, by stored field name; nested changes are found too.
+        """Return the changed fields, encoded, by stored name; nested changes are found too.
 
-        Raises `SessionConflictError` where a field of a newer version would be lost, and `SessionDataError`.
+        Raises `SessionConflictError` if a field of a newer version would be lost, and `SessionDataError`.
         """
         changes = self._assigned()
         return self._codec.restore(self.data, changes, self._unknown) if changes and self._unknown is not None else changes
@@ -80,7 +80,7 @@ class Draft(Generic[D]):
     def merged(self, record: SessionRecord) -> SessionRecord:
         """Apply the assignments to the newest record; the same record when there are none.
 
-        Raises `SessionConflictError` where another request assigned another value, unless the last write is to win;
+        Raises `SessionConflictError` if another request assigned another value, unless the last write wins;
         `SessionDataError` for a value of the wrong type.
         """
         return with_data(record, self._merged(bytes(record.data)))
@@ -88,13 +88,13 @@ class Draft(Generic[D]):
     def updated(
         self, function: Callable[[D], D | None] | None, fields: Mapping[str, object], record: SessionRecord
     ) -> SessionRecord:
-        """Return the newest record after the assignments, `function` and `fields`; its data is in `made`.
+        """Return the newest record with the assignments, `function` and `fields` applied; its data is in `made`.
 
         Raises what `merged` and the function `updated` raise.
         """
         codec, newest = self._codec, bytes(record.data)
         if newest == self.base and codec.writes_every_field and codec.encode(self.data) == newest:
-            # Nearly always: nothing has changed, and what is stored is the plain encoding of what was read.
+            # The usual case: nothing was assigned, and the stored data is the plain encoding of what was read.
             encoded = codec.encode(_change(codec, codec.decode(newest), function, fields))
             self.made = encoded, codec.checked(encoded)
         else:
@@ -110,7 +110,7 @@ class Draft(Generic[D]):
         return self._codec.merge(self.base, newest, changes)
 
     def encoded(self) -> bytes:
-        """The data as it would be stored now, checked. Raises `SessionDataError`."""
+        """Return the data encoded for the store, checked. Raises `SessionDataError`."""
         if self._fields is None:
             encoded = self._codec.encode(self.data)
             if encoded == self.base:
@@ -126,7 +126,7 @@ class Draft(Generic[D]):
         return self._plain
 
     def _is_plain(self, data: D) -> bool:
-        """Whether the base is the plain encoding of the data it was read as, and says everything about it."""
+        """Whether the base is the plain and complete encoding of its data."""
         return self._codec.writes_every_field and self._codec.encode(data) == self.base
 
 
@@ -141,14 +141,14 @@ def updated(
     function: Callable[[D], D | None] | None,
     fields: Mapping[str, object] | None = None,
 ) -> Decoded[D]:
-    """Return data as stored (None: a new session's) after `function` has changed it, and with `fields`; checked.
+    """Apply `function` and `fields` to stored data (None for a new session); return it encoded and checked.
 
     Raises what `function` raises, `UndecodableError` and `SessionDataError`.
     """
     data = codec.fresh() if stored is None else codec.decode(stored)
     if codec.writes_every_field:
         base = codec.encode(data)
-        if stored is None or base == stored:  # nearly always: the new data's plain encoding is all there is to store
+        if stored is None or base == stored:  # the usual case: only the plain encoding of the new data is stored
             encoded = codec.encode(_change(codec, data, function, fields))
             return encoded, codec.checked(encoded)
     draft = Draft(codec, stored)

@@ -1,4 +1,4 @@
-"""The handle a request holds: typed data, who is logged in, and the few verbs."""
+"""The session handle of a request: typed data, identity, and the operations on the session."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CookieAction: TypeAlias = Literal["set", "delete"] | None
 
 
 class SessionSource(Protocol):
-    """The request that a session belongs to: which id it presents, and where it comes from."""
+    """The request of a session: its session id and its device."""
 
     on_websocket: bool
     """Whether it is a WebSocket, which can never set the cookie."""
@@ -53,15 +53,15 @@ class SessionSource(Protocol):
     """Whether it presents a bearer token, which opens a session or is refused."""
 
     def is_bare(self) -> bool:
-        """Whether it presents nothing that could be an id; cheaper than to read it."""
+        """Whether it has no cookie at all; cheaper than reading the id."""
         ...
 
     def read_session_id(self) -> Awaitable[str | None] | str | UncertainId | tuple[str | UncertainId, ...] | None:
-        """Return the verified id that the browser presents, or a few of them; called once, when the session is loaded."""
+        """Return the verified id of the request, or a few of them; called once, when the session is loaded."""
         ...
 
     def read_device(self) -> Device:
-        """Return where a session that begins now comes from."""
+        """Return the device of a session that begins now."""
         ...
 
     def answer_by_token(self) -> None:
@@ -76,47 +76,47 @@ class SessionSource(Protocol):
 class SessionHandle(Generic[D]):
     """The session of one request.
 
-    A visitor without a session has one all the same: `data` is fresh, `exists` is False, and nothing is stored or sent until
-    something changes. What is assigned to `data` is saved before the response starts, merged by field with what
-    others saved meanwhile; `update`, `login`, `regenerate` and `destroy` are durable when they return, and give `data` anew: do
-    not hold on to the object from before.
+    A visitor without a session has a handle too: `data` has its defaults, `exists` is False, and nothing is stored or sent until
+    something changes. Assignments to `data` are saved before the response starts, merged by field with concurrent writes;
+    `update`, `login`, `regenerate` and `destroy` are durable when they return and replace the `data` object: do not keep a
+    reference to the old one.
     """
 
     session_id: str | None = None
     """The secret id; only for the middleware that writes the cookie."""
     uncertain: UncertainId | None = None
-    """What the cookie holds instead while it is not known which id the session has."""
+    """The content of the cookie while the session's id is uncertain."""
     cookie_action: CookieAction = None
-    """What the response must do to the cookie."""
+    """How the response must change the cookie."""
     presents_several = False
-    """Whether the browser sends more than one genuine cookie, of which all but one should go."""
+    """Whether the browser sends several valid cookies, of which all but one should be deleted."""
     loaded = False
-    """Whether the session was asked for in this request."""
+    """Whether this request has loaded the session."""
     response_started = False
     """Set by the middleware when the cookie can no longer be changed."""
     served = True
-    """Whether the session middleware runs; False while only something outside of it has asked for the session."""
+    """Whether the session middleware runs; False while only code outside of it uses the session."""
     extends = True
-    """Whether reading counts as use; False for what asks by itself, as a page that polls does."""
+    """Whether reading counts as use; False for automatic requests, such as polling."""
     snapshot: Snapshot | None = None
     """The session as it was read or last written; None for a visitor without a stored session."""
     identity_changed: Callable[[], Awaitable[None]] | None = None
-    """Called after a login and after a logout, by the layer that shows the user to the handler."""
+    """Called after a login and after a logout; set by the layer that provides `request.user`."""
     _draft: Draft[D] | None = None
     _fresh: D | None = None
-    """The data of a visitor, who needs no draft before something is written."""
+    """The data of a visitor, without a draft until the first write."""
     _confirmed_at = 0
-    """When the store last gave or took this session, Unix milliseconds."""
+    """When the session was last read or written, Unix milliseconds."""
     _loading: list[asyncio.Future[None]] | None = None
     _beginning: asyncio.Lock | None = None
     _takes_over = False
     _unreadable: tuple[str, ...] = ()
-    """The ids the browser presented, when no session was found under them."""
+    """The ids of the request, if no session was found under them."""
 
     def __init__(self, lifecycle: SessionLifecycle[D], source: SessionSource) -> None:
         self._lifecycle: SessionLifecycle[D] = lifecycle
         self.source = source
-        """The request; for the layers around the handler."""
+        """The request of the session; used by the layers around the handler."""
 
     def __repr__(self) -> str:
         return f"<SessionHandle {self.handle or 'anonymous'}>"
@@ -125,11 +125,11 @@ class SessionHandle(Generic[D]):
 
     @property
     def exists(self) -> bool:
-        """Whether the session is stored (False for a visitor about whom nothing is kept)."""
+        """Whether the session is stored (False for a visitor without one)."""
         return self.snapshot is not None
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Go on under the key that another request has given to the session; what the handler has assigned stays."""
+        """Continue under the key that another request has given to the session; keep the handler's assignments."""
         self.snapshot = snapshot
 
     @property
@@ -146,12 +146,12 @@ class SessionHandle(Generic[D]):
 
     @property
     def handle(self) -> str | None:
-        """A public name of this session for lists and logs; opens nothing."""
+        """The public name of this session for lists and logs; not a secret."""
         return handle_of(self.snapshot.key) if self.snapshot else None
 
     @property
     def key(self) -> str | None:
-        """The store's key of this session (a digest; opens nothing)."""
+        """The store's key of this session (a digest, not a secret)."""
         return self.snapshot.key if self.snapshot else None
 
     @property
@@ -161,25 +161,25 @@ class SessionHandle(Generic[D]):
 
     @property
     def created_at(self) -> int | None:
-        """When the session began (a login begins it anew); Unix milliseconds."""
+        """When the session began (a login restarts it); Unix milliseconds."""
         return self.snapshot.record.created_at if self.snapshot else None
 
     @property
     def idle_expires_at(self) -> int | None:
-        """When the session ends unless it is used; Unix milliseconds."""
+        """When the session expires unless it is used; Unix milliseconds."""
         if self.snapshot is None:
             return None
         return self._lifecycle.expiry_after_use(self.snapshot) if self.extends else self.snapshot.expires_at
 
     @property
     def absolute_expires_at(self) -> int | None:
-        """When the session ends in any case; Unix milliseconds."""
+        """When the session expires even if it is used; Unix milliseconds."""
         return self.snapshot.record.absolute_expires_at if self.snapshot else None
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def begin_as_visitor(self) -> bool:
-        """Begin without a session where the request presents nothing; return False where the session has to be loaded."""
+        """Begin without a session if the request has no cookie; return False if the session has to be loaded."""
         if not self.loaded:
             if self._loading is not None or not self.source.is_bare():
                 return False
@@ -191,7 +191,7 @@ class SessionHandle(Generic[D]):
 
         Raises `InvalidTokenError` where the request presents a bearer token that opens no session.
         """
-        while self._loading is not None:  # another task of this request is at it
+        while self._loading is not None:  # another task of this request is loading it
             arrived = asyncio.get_running_loop().create_future()
             self._loading.append(arrived)
             await arrived
@@ -246,7 +246,7 @@ class SessionHandle(Generic[D]):
         self._loaded_draft().data = value
 
     def fresh_data(self) -> D:
-        """Return the data that a new session has."""
+        """Return the data of a new session."""
         return self._lifecycle.codec.fresh()
 
     @property
@@ -254,10 +254,10 @@ class SessionHandle(Generic[D]):
         """Whether something was assigned that is not saved yet."""
         return self.has_unsaved_changes()
 
-    # Not properties, which CPython 3.11 calls in twice the time: every response asks.
+    # Methods, because every response calls them, and a property takes CPython 3.11 twice as long.
 
     def has_to_save(self) -> bool:
-        """Whether the store has to be asked before the response starts: to save, to extend, or to confirm."""
+        """Whether the response needs a store call before it starts: to save, to extend, or to confirm."""
         draft, snapshot = self._draft, self.snapshot
         if draft is None:
             return self._fresh is not None and self._lifecycle.codec.differs_from_fresh(self._fresh)
@@ -272,14 +272,14 @@ class SessionHandle(Generic[D]):
         return draft.is_changed()
 
     def has_to_confirm(self) -> bool:
-        """Whether the session was seen so long ago that it may have ended since."""
+        """Whether the session was read so long ago that it may have ended since."""
         if self.snapshot is None:
             return False
         lifecycle = self._lifecycle
         return lifecycle.clock.now() - self._confirmed_at > lifecycle.confirm_after
 
     async def confirm(self) -> None:
-        """Ask whether the session still exists. Raises `SessionGoneError` when it has ended, and `StoreUnavailableError`."""
+        """Check that the session still exists. Raises `SessionGoneError` if it has ended, and `StoreUnavailableError`."""
         snapshot = self.snapshot
         if snapshot is not None:
             newest = await self._lifecycle.confirm(snapshot)
@@ -288,7 +288,7 @@ class SessionHandle(Generic[D]):
                 self.follow(newest)
 
     async def extend(self) -> None:
-        """Note that the session is in use, where that is due. A store that is out is no error."""
+        """Extend the idle timeout if due. An outage of the store is ignored."""
         snapshot = self.snapshot
         if snapshot is not None and self.extends:
             extended = await self._lifecycle.touch(snapshot)
@@ -296,7 +296,7 @@ class SessionHandle(Generic[D]):
                 self.snapshot = extended
 
     def has_unsaved_changes(self) -> bool:
-        """Whether something was assigned that is not saved yet. Raises `SessionDataError` where it cannot be stored."""
+        """Whether there are unsaved assignments. Raises `SessionDataError` where it cannot be stored."""
         draft = self._draft
         if draft is None:
             return self._fresh is not None and self._lifecycle.codec.differs_from_fresh(self._fresh)
@@ -307,13 +307,13 @@ class SessionHandle(Generic[D]):
     async def update(self, function: Callable[[D], D | None] | None = None, /, **fields: object) -> D:
         """Change the data atomically and durably; return the new data.
 
-        `update(fn)` calls `fn` with the newest data; it changes it in place or returns new data, and is called again when another
-        request's write came first, so it must do nothing else. `update(theme="dark")` sets fields. Assignments made
-        before are saved with it.
+        `update(fn)` calls `fn` with the newest data; it changes the data in place or returns new data. It is called again when
+        another request wrote first, so it must have no other effects. `update(theme="dark")` sets fields. Earlier assignments are
+        saved with it.
 
         Raises `SessionDataError` for an unknown field or a value of the wrong type, `SessionGoneError` when the session has
-        ended, `SessionConflictError` when an assignment made before meets another request's, `StoreUnavailableError`. After a
-        `SessionDataError` assignments that cannot be stored are undone.
+        ended, `SessionConflictError` when an earlier assignment conflicts with another request's, `StoreUnavailableError`. After
+        a `SessionDataError`, assignments that cannot be stored are undone.
         """
         if not self.loaded:
             await self.load()
@@ -333,7 +333,7 @@ class SessionHandle(Generic[D]):
         return self.data
 
     async def save(self) -> None:
-        """Save what was assigned to `data`, or note that the session was used. The middleware calls it.
+        """Save the assignments to `data`, or extend the idle timeout. Called by the middleware.
 
         After a `SessionDataError` the assignments are undone.
         """
@@ -360,14 +360,14 @@ class SessionHandle(Generic[D]):
         timeouts: Timeouts | None = None,
         persistent: bool | None = None,
     ) -> None:
-        """Log a user in: a new session id, whatever there was before (fixation), and the old id is dead.
+        """Log a user in under a new session id (against fixation); the old id is no longer valid.
 
-        Data of an anonymous visitor or of the same user is kept. `first` changes it, as the function of `update` does, in the
-        same write: where it raises, no login happened and nothing has changed. `vault` is kept for the login layer. See
+        Data of an anonymous visitor or of the same user is kept. `first` changes it in the same write, like the function of
+        `update`: if it raises, the login does not happen and nothing changes. `vault` is stored for the login layer. See
         `NewLogin` for `begun`. `timeouts` are this login's own (a kiosk, "remember me"), of which the touch interval stays the
         configured one; `persistent` says whether its cookie outlives the browser, whatever `CookieConfig` says.
 
-        Raises `SessionLimitError` where the user has as many sessions as allowed and `on_limit` is "refuse".
+        Raises `SessionLimitError` if the user has as many sessions as allowed and `on_limit` is "refuse".
         """
         await self.load()
         self._refuse_without_cookie()
@@ -379,7 +379,7 @@ class SessionHandle(Generic[D]):
                 return encoded
             try:
                 return updated(codec, encoded, first)[0]
-            except UndecodableError:  # of another version of the application: as if there had been no session
+            except UndecodableError:  # written by another version of the application: treated as no session
                 return updated(codec, None, first)[0]
 
         with self._new_id(draft) as new_id:
@@ -395,7 +395,7 @@ class SessionHandle(Generic[D]):
         await self._enter_as_another(session_id, snapshot)
 
     async def regenerate(self) -> None:
-        """Give the session a new id at once, in one atomic step; the old id is dead. Nothing to do for a visitor."""
+        """Give the session a new id in one atomic step; the old id is no longer valid. Does nothing for a visitor."""
         await self.load()
         if self.snapshot is None:
             await self.save()
@@ -487,11 +487,11 @@ class SessionHandle(Generic[D]):
         self._takes_over = True
 
     async def was_revoked(self) -> bool:
-        """Whether this browser presents a session that was ended from elsewhere, as opposed to one that expired.
+        """Whether this browser's session was revoked, as opposed to expired.
 
-        By its user on another device, by an operator or by the limit of sessions. Its next login should prove who the user is:
-        the OP's single sign-on would undo "sign out" without a click. False where a user is logged in, and where the OP has ended
-        its own session as well. Raises `StoreUnavailableError`.
+        Revoked by its user on another device, by an operator or by the limit of sessions. The next login should ask for
+        credentials: the OP's single sign-on would undo "sign out" without a click. False if a user is logged in, and if the OP
+        has ended its own session as well. Raises `StoreUnavailableError`.
         """
         await self.load()
         if self.identity is not None:
@@ -500,7 +500,7 @@ class SessionHandle(Generic[D]):
         return await self._lifecycle.was_revoked([self.key] if self.key is not None else presented)
 
     async def store_vault(self, vault: bytes) -> None:
-        """Replace what the login layer keeps. Raises `SessionGoneError` when there is no session."""
+        """Replace the sealed data of the login layer. Raises `SessionGoneError` without a session."""
         await self.load()
         if self.snapshot is None:
             raise SessionGoneError
@@ -518,7 +518,7 @@ class SessionHandle(Generic[D]):
         self._adopt(snapshot)
 
     def belongs_to(self, lifecycle: SessionLifecycle[Any]) -> bool:
-        """Whether this is a session of those that `lifecycle` keeps."""
+        """Whether this session belongs to `lifecycle`."""
         return self._lifecycle is lifecycle
 
     # -- inside ----------------------------------------------------------------------------------------------
@@ -540,25 +540,25 @@ class SessionHandle(Generic[D]):
                 self.cookie_action = "set"
 
     async def _choose(self, presented: tuple[str | UncertainId, ...]) -> str | UncertainId | None:
-        """Return the id that is live of those that several cookies hold; the response makes it the only one."""
+        """Return the live id of several cookies; the response deletes the others."""
         chosen = await self._lifecycle.choose(presented)
         self.presents_several = True
         if chosen is not None:
             self.cookie_action = "set"
-        else:  # a login takes the place of all of them
+        else:  # a login replaces all of them
             ids = chain.from_iterable((each,) if isinstance(each, str) else each.ids for each in presented)
             self._unreadable = tuple(dict.fromkeys(ids))
         return chosen
 
     def _give_again(self, snapshot: Snapshot) -> None:
-        """Have the browser get its id again where it could forget it before the session ends: with the first use of a day."""
+        """Set the cookie again at the first use of a day, if the browser could drop it before the session ends."""
         lifecycle = self._lifecycle
         seen = lifecycle.timeouts.last_seen(snapshot.expires_at)
         if snapshot.record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
             self.cookie_action = "set"
 
     async def _take(self, presented: tuple[str, ...], session_id: str, snapshot: Snapshot | None) -> None:
-        """Begin with what was found under the ids that the browser presented."""
+        """Begin with the session found under the ids of the request."""
         unreadable = self._adopt_found(snapshot)
         if self.snapshot is not None:
             self.session_id = session_id
@@ -570,7 +570,7 @@ class SessionHandle(Generic[D]):
             await self._lifecycle.report_undecodable(session_id, unreadable)
 
     async def _settle(self) -> None:
-        """Find out which id the session has, when an answer to this very request was lost and the handler goes on."""
+        """Find out which id the session has after the store's answer to this request was lost."""
         if self.uncertain is None:
             return
         found = await self._lifecycle.settle(self.uncertain)
@@ -581,7 +581,7 @@ class SessionHandle(Generic[D]):
 
     @contextmanager
     def _new_id(self, draft: Draft[D]) -> Iterator[NewId]:
-        """Run what gives the session a new id; when that fails in an unknown state, the browser gets both ids."""
+        """Run a step that gives the session a new id; if its result is unknown, the browser gets both ids."""
         new_id = NewId()
         try:
             yield new_id
@@ -595,7 +595,7 @@ class SessionHandle(Generic[D]):
             raise
 
     def cookie(self) -> tuple[str, int, bool | None] | None:
-        """Return what the cookie holds, until when (Unix milliseconds), and whether it outlives the browser (None: as usual)."""
+        """Return the cookie's content, its expiry (Unix milliseconds), whether it outlives the browser (None: as configured)."""
         if self.uncertain is not None:
             return self.uncertain.text(), self._lifecycle.timeouts.absolute_expiry(self._lifecycle.clock.now()), None
         if self.session_id is None or self.snapshot is None:
@@ -604,7 +604,7 @@ class SessionHandle(Generic[D]):
         return self.session_id, record.absolute_expires_at, record.persistent
 
     def _adopt_found(self, snapshot: Snapshot | None) -> UndecodableError | None:
-        """Begin with what was read, or afresh; return why, where it is that the data cannot be read by this version."""
+        """Begin with the session that was read, or a fresh one; return the reason if the data cannot be decoded."""
         try:
             self._adopt(snapshot)
         except UndecodableError as error:
@@ -613,14 +613,14 @@ class SessionHandle(Generic[D]):
         return None
 
     def _loaded_draft(self) -> Draft[D]:
-        """Return the draft; a visitor's is made when it is first asked for."""
+        """Return the draft; a visitor's is made on first use."""
         if self._draft is None:
             self._refuse_unloaded()
             self._draft, self._fresh = Draft(self._lifecycle.codec, None, self._fresh), None
         return self._draft
 
     def _fresh_data(self) -> D:
-        """Return the data of a visitor: without a draft where fresh data is always the same."""
+        """Return the data of a visitor, without a draft if fresh data is always the same."""
         if self._fresh is None:
             self._refuse_unloaded()
             codec = self._lifecycle.codec
@@ -635,7 +635,7 @@ class SessionHandle(Generic[D]):
             raise RuntimeError(msg)
 
     def _adopt(self, snapshot: Snapshot | None, decoded: Decoded[D] | None = None) -> None:
-        # `decoded` may spare decoding the data: it does where it is what was stored.
+        # `decoded` is used without decoding again if it is the stored data.
         if snapshot is None:
             self._draft = self._fresh = None
         else:
@@ -647,7 +647,7 @@ class SessionHandle(Generic[D]):
         self.loaded = True
 
     def _roll_back(self, draft: Draft[D]) -> None:
-        """Undo assignments that cannot be stored: the error has said so, and the response must not fail for them again."""
+        """Undo assignments that cannot be stored: the error was raised once, and the response must not fail again."""
         if draft is not self._draft:
             return
         try:
@@ -675,13 +675,13 @@ class SessionHandle(Generic[D]):
         try:
             self._adopt(snapshot, draft.made)
         except UndecodableError as error:
-            # Another version of the application has written what this one cannot read: here, the session has ended.
+            # Another version of the application has written data that this one cannot decode: treated as ended.
             raise SessionGoneError from error
 
     async def _begun_by_others(self, change: Change) -> Snapshot | None:
-        """Begin a session with a change; return the session where another task of this request has begun it meanwhile.
+        """Begin a session with a change; return the session if another task of this request has begun it meanwhile.
 
-        Tasks of one request that all write first must not begin a session each.
+        Concurrent tasks of one request must begin only one session.
         """
         if self._beginning is None:
             self._beginning = asyncio.Lock()
@@ -692,14 +692,14 @@ class SessionHandle(Generic[D]):
             return self.snapshot
 
     async def _begin(self, change: Change) -> None:
-        """Store a visitor's first data; nothing at all when it is still what a fresh session has."""
+        """Store a visitor's first data, unless it is equal to fresh data."""
         base = self._loaded_draft().base
         data = bytes(change(SessionRecord(created_at=0, absolute_expires_at=0, data=msgspec.Raw(base))).data)
         if data == base:
             return
         self._refuse_without_cookie()
         if self._unreadable and await self._lifecycle.has_moved(self._unreadable):
-            # Another request of this browser has just got a new id: a session begun here would take that one's cookie away.
+            # Another request of this browser has just got a new id: a session begun here would overwrite its cookie.
             raise SessionGoneError
         with self._new_id(self._loaded_draft()) as new_id:
             session_id, snapshot = await self._lifecycle.begin(data, device=self.source.read_device(), new_id=new_id)
@@ -715,5 +715,5 @@ class SessionHandle(Generic[D]):
             )
             raise ResponseStartedError(msg)
         if self.response_started:
-            msg = "the response has started: its cookie cannot carry a new session id any more"
+            msg = "the response has started: a new session id can no longer be set in a cookie"
             raise ResponseStartedError(msg)

@@ -1,8 +1,8 @@
-"""What can happen to one session: begin, be read, change, change its id, end. Independent of ASGI and cookies.
+"""The operations on one session: begin, load, write, regenerate, log in, destroy. Independent of ASGI and cookies.
 
     load_session -> (handler) -> save_session
 
-Every write is "only if it still exists, at this version"; that is what keeps a logged-out user out.
+Every write is "only if it still exists, at this version", so a write never revives an ended session.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ __all__ = ("NewId", "NewLogin", "SessionLifecycle")
 D = TypeVar("D", bound=msgspec.Struct)
 
 _SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
-"""How long a rotated id leads a logout to its successor: longer than any request that is still under way, by any node's clock."""
+"""How long a logout with a rotated id finds its successor: longer than any request takes, with clock differences."""
 _MAX_MOVES: Final = 100
 _UNREADABLE: Final = SessionRecord(created_at=0, absolute_expires_at=0)
-"""In the place of a record that this version of the application cannot read."""
+"""Stands for a record that this version of the application cannot decode."""
 
 
 class NewLogin(msgspec.Struct, frozen=True):
-    """Who logs in, from where. `vault` is the login layer's.
+    """The identity and device of a login. `vault` is the sealed data of the login layer.
 
-    `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP ended the user's session since, the
-    login is refused.
+    `begun` is when the login began, in the store's order (`SessionManager.moment`): if the OP has ended the user's session since
+    then, the login is refused.
     """
 
     identity: Identity
@@ -81,11 +81,11 @@ class NewLogin(msgspec.Struct, frozen=True):
 
 
 class NewId:
-    """The id that a call is giving to a session. When the call raises and this is set, the session may be under it."""
+    """The new id of a session during a call. If the call raises and this is set, the session may have that id."""
 
     session_id: str | None = None
     begun: Moment | None = None
-    """When the login began, as long as it is not known whether the OP has ended it."""
+    """When the login began, while it is unknown whether the OP has ended it."""
 
 
 class SessionLifecycle(Generic[D]):
@@ -112,25 +112,25 @@ class SessionLifecycle(Generic[D]):
         self._limits = limits or LoginLimits(store, clock, events, max_sessions_per_user)
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
-        """Raises when this device may begin no further session without a login."""
+        """Raises when the limit of anonymous sessions for this device is reached."""
         self.impersonation: Impersonation | None = None
         """How long an administrator may act as another user, if at all."""
         self.may_impersonate: Callable[[Identity, Identity], Awaitable[bool]] | None = None
         """Whether an administrator may act as a user now; asked whenever such a session is loaded."""
         self.browser_keeps = 0
-        """After this many milliseconds a browser forgets its id, whatever it was given; 0 where no session lives as long."""
+        """Milliseconds after which browsers drop any cookie; 0 if no session lives that long."""
         self.extend_at_once = timeouts.idle * 500
-        """A request that loads a session with less left than this, in milliseconds, extends it before anything else."""
+        """If less time than this is left when a session is loaded, it is extended at once; milliseconds."""
         self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)
-        """After this many milliseconds a response is not sent without asking again whether its session still exists."""
+        """Milliseconds after which a response is sent only after checking that its session still exists."""
         self.touch_before = timeouts.touch_before
-        # The one cache of decoded sessions. A snapshot is used only where the store has just returned the same version, expiry
-        # and bytes as it was decoded from or written as: nothing is answered from memory alone.
+        # The cache of decoded sessions. A snapshot is used only if the store has just returned the same version, expiry and
+        # bytes: no session is read from memory alone.
         self._recent: Recent[Snapshot] = Recent()
         self._writer = SessionWriter(store, timeouts, clock, self._recent, patience=patience, on_refused=self._refused)
 
     async def load(self, session_id: str) -> Snapshot | None:
-        """Return the session of an id that a browser presented, or None: such an id is never adopted.
+        """Return the session of an id sent by a browser, or None: an unknown id is never adopted.
 
         None also for a record that cannot be decoded (`session.undecodable` is emitted); its data is left to the caller, who
         decodes it only once. A session whose owner may no longer act as another user is ended. Raises `StoreUnavailableError`.
@@ -151,17 +151,17 @@ class SessionLifecycle(Generic[D]):
         if snapshot.record.acting_as is not None and not await self._is_allowed(snapshot.record):
             await self._end_refused(snapshot)
             return None
-        # The store enforces the idle timeout, and its expiries are never later than the absolute one: check that where they are.
+        # The store enforces the expiry, which is never later than the absolute timeout: check only if it seems later.
         end = snapshot.record.absolute_expires_at
         return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
 
     async def report_undecodable(self, session_id: str, error: UndecodableError) -> None:
-        """Tell that a stored session cannot be read by this version of the application, and what kind of error says so."""
+        """Emit an event that this version cannot decode a stored session, with the kind of error."""
         handle = handle_of(session_key(session_id))
         await self.events.emit("session.undecodable", handle=handle, reason=type(error.__cause__).__name__)
 
     async def settle(self, presented: UncertainId) -> tuple[str, Snapshot] | None:
-        """Return the id that is live of those that a browser may have, and its session; it stays that one.
+        """Return the live id among those that a browser may have, and its session; no other can become live afterwards.
 
         Raises `StoreUnavailableError`.
         """
@@ -176,7 +176,7 @@ class SessionLifecycle(Generic[D]):
                     return None
                 if written or session_id == presented.new[0]:
                     return session_id, snapshot
-                # A newer id may still be on its way, for the session at this version: that is over when this is written.
+                # A rotation of this version may still be in progress; this write makes it fail.
                 try:
                     entry = entry_of(snapshot.record, snapshot.expires_at, before=snapshot)
                     version = await self.store.replace(snapshot.key, entry, version=snapshot.version)
@@ -191,14 +191,13 @@ class SessionLifecycle(Generic[D]):
                 return None
 
     async def choose(self, presented: Sequence[str | UncertainId]) -> str | UncertainId | None:
-        """Return the one of several ids of a browser that opens a live session, or None.
+        """Return the only one of several ids that has a live session, or None.
 
-        Ids that lead nowhere any more count for nothing, nor do those that were rotated into the one that is live: they are left
-        from before a change of the cookie's domain or path. Where they lead to two sessions, one of them was planted: neither is
-        opened. Raises `StoreUnavailableError`.
+        Ids without a session, and those that were rotated into the live one, are ignored: they remain from before a change of the
+        cookie's domain or path. If they have two sessions, one was planted, and neither is used. Raises `StoreUnavailableError`.
         """
         opened: dict[str, str | UncertainId] = {session_key(each): each for each in presented if isinstance(each, str)}
-        # An id that stands in an uncertain one as well is that one's: reading it settles which id the session keeps.
+        # An id that is also in an uncertain cookie belongs to that: loading it decides which id the session keeps.
         opened |= {session_key(session_id): each for each in presented if not isinstance(each, str) for session_id in each.ids}
         live: set[str] = set()
         asked: set[str] = set()
@@ -217,7 +216,7 @@ class SessionLifecycle(Generic[D]):
         return None
 
     async def has_moved(self, session_ids: Sequence[str]) -> bool:
-        """Whether one of these ids was replaced by another a moment ago. Raises `StoreUnavailableError`."""
+        """Whether one of these ids was rotated recently. Raises `StoreUnavailableError`."""
         traces = await trace(self.store, [session_key(session_id) for session_id in session_ids])
         return any(found.successor is not None for found in traces.values())
 
@@ -231,10 +230,9 @@ class SessionLifecycle(Generic[D]):
         limit: int = 0,
         new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
-        """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` does.
+        """Store a new session under a new id; return the id and the session. Raises what `admit_anonymous` raises.
 
-        `limit`: how many sessions the user of a login may have; the oldest ends. With `identity` alone that is what the
-        configuration says.
+        `limit`: the most sessions of the user; the oldest ends above it. Default with `identity`: the configured limit.
         """
         if login is None and identity is not None:
             login = NewLogin(identity, device)
@@ -265,9 +263,9 @@ class SessionLifecycle(Generic[D]):
         return self._writer.write(snapshot, change)
 
     async def touch(self, snapshot: Snapshot) -> Snapshot:
-        """Extend the idle timeout of a session that was only read, when the touch interval has passed; return it as it is then.
+        """Extend the idle timeout of a session that was only read, if the touch interval has passed; return the session.
 
-        An outage here is no error: the request has what it read, and nothing is acknowledged.
+        An outage is ignored: the request has its data, and a touch acknowledges nothing.
         """
         if not self.touch_due(snapshot):
             return snapshot
@@ -279,9 +277,9 @@ class SessionLifecycle(Generic[D]):
         return msgspec.structs.replace(snapshot, expires_at=expires_at)
 
     async def confirm(self, snapshot: Snapshot) -> Snapshot:
-        """Return a session that was loaded a while ago, under the id it may have been given since.
+        """Reload a session that was loaded a while ago, also under a new id.
 
-        Raises `SessionGoneError` when it has ended, or another login has taken its place; `StoreUnavailableError`.
+        Raises `SessionGoneError` if it has ended or another login has replaced it; `StoreUnavailableError`.
         """
         key = snapshot.key
         for _ in range(_MAX_MOVES):
@@ -300,20 +298,20 @@ class SessionLifecycle(Generic[D]):
         raise SessionGoneError
 
     def touch_due(self, snapshot: Snapshot) -> bool:
-        """Whether a session that is used now is to be kept for longer."""
+        """Whether using the session now should extend it."""
         if not snapshot.record.idle and self.clock.now() < snapshot.expires_at - self.touch_before:  # nearly always
             return False
         record = snapshot.record
         return self.timeouts.with_idle(record.idle).touch_due(self.clock.now(), snapshot.expires_at, record.absolute_expires_at)
 
     def expiry_after_use(self, snapshot: Snapshot) -> int:
-        """When the session expires, given that it is used now and a touch is made only when it is due."""
+        """Return the expiry after a use now: extended only if a touch is due."""
         if self.touch_due(snapshot):
             return self._expiry(snapshot.record)
         return snapshot.expires_at
 
     async def regenerate(self, snapshot: Snapshot, change: Change, *, new_id: NewId | None = None) -> tuple[str, Snapshot]:
-        """Give the session a new id in one atomic step; created, expiry and login stay."""
+        """Give the session a new id in one atomic step; creation time, expiry and login stay."""
         session_id, new, _ = await self._rotate(snapshot, change, limit=0, new_id=new_id or NewId())
         if snapshot.record.identity is None:
             await self.inherit_revocation([snapshot.key], new.key)
@@ -380,13 +378,12 @@ class SessionLifecycle(Generic[D]):
         unreadable: Sequence[str] = (),
         new_id: NewId | None = None,
     ) -> tuple[str, Snapshot]:
-        """Log a user in under a new id, and start the lifetimes anew.
+        """Log a user in under a new id, and restart the lifetimes.
 
-        Of an anonymous session, or one of the same user, the data is kept with `change` applied; `data` is used when there is
-        no session yet. Of another user's session nothing is kept: what one user left in a shared browser is not the next one's.
-        What the session begins with is what `first` makes of that; where it raises, nothing has changed. `unreadable` are the ids
-        that the browser presented when no session was found under them: what is there, for another version of the application
-        perhaps, makes room for the login.
+        The data of an anonymous session, or of one of the same user, is kept with `change` applied; without a session, `data` is
+        used. Data of another user's session is dropped, because browsers are shared. `first` is then applied; if it raises,
+        nothing changes. `unreadable` are ids of the request without a session: records there, perhaps of another version of the
+        application, are deleted.
 
         Raises `SessionGoneError` when the OP has ended the login, and `SessionLimitError`.
         """
@@ -429,7 +426,7 @@ class SessionLifecycle(Generic[D]):
         new_id: NewId,
         limit: int,
     ) -> tuple[str, Snapshot]:
-        """Do so under a limit of the user's sessions; above it the oldest ends."""
+        """Log in under a limit of the user's sessions; above it the oldest ends."""
         identity, begun = login.identity, login.begun
         now = self.clock.now()
         new_id.begun = begun
@@ -444,7 +441,7 @@ class SessionLifecycle(Generic[D]):
                 kept = bytes((change(record) if record.acting_as is None else record.without_impersonation()).data)
             return msgspec.structs.replace(
                 self._logged_in(login, now, first(kept)),
-                # What a newer version keeps of the session stays; what it knows of the former login and device goes with them.
+                # Unknown fields of the session are kept; unknown fields of the former login and device are dropped.
                 newer=record.newer.without_below() if mine and record.newer is not None else None,
             )
 
@@ -453,7 +450,7 @@ class SessionLifecycle(Generic[D]):
             try:
                 session_id, new, evicted = await self._rotate(current, log_in, limit=limit, new_id=new_id, any_version=True)
             except SessionGoneError:
-                data = other  # it ended meanwhile: its data must not come back; the login stands on its own
+                data = other  # it ended meanwhile: its data is dropped, and the login starts fresh
             else:
                 if snapshot is None:
                     await self.events.emit("session.destroyed", handle=handle_of(current.key), reason="unreadable")
@@ -464,33 +461,33 @@ class SessionLifecycle(Generic[D]):
             raise SessionGoneError
         if entered is None:
             entered = await self.begin(first(data), device=login.device, login=login, limit=limit, new_id=new_id)
-        for another in found[1:]:  # of several cookies: the browser has one session from now on
+        for another in found[1:]:  # sessions of several cookies are merged into one
             await self._end_unreadable(another.key)
         await self._refuse_ended_meanwhile(new_id, entered[1], begun)
         await self.events.emit("login.succeeded", handle=handle_of(entered[1].key), identity=identity)
         return entered
 
     async def destroy(self, snapshot: Snapshot) -> None:
-        """End a session, and what it was rotated into meanwhile. Idempotent."""
+        """End a session and its successors. Idempotent."""
         await self.store.delete(snapshot.key)
         await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
         await self._report_impersonation(snapshot, "logout")
 
     async def was_revoked(self, keys: Sequence[str]) -> bool:
-        """Whether a session of one of these keys was ended from elsewhere (see `revocation_marks`)."""
+        """Whether a session of one of these keys was revoked (see `revocation_marks`)."""
         return await was_revoked(self.store, keys)
 
     async def inherit_revocation(self, keys: Sequence[str], heir: str) -> None:
-        """Mark the anonymous session `heir` where one that its browser presented before is marked.
+        """Copy the mark of a revoked session to the anonymous session `heir` of the same browser.
 
-        The browser presents the new cookie from now on, and its next login must prove who the user is all the same.
+        The browser has a new cookie from now on, and its next login must still ask for credentials.
         """
         with suppress(StoreUnavailableError):
             if await self.was_revoked(keys):
                 await mark_revoked(self.store, [heir], self.timeouts, self.clock.now())
 
     async def end_unreadable(self, session_id: str) -> None:
-        """End what an id stands for when this application found no session under it: another version may read it."""
+        """End the record of an id that this version cannot decode: another version may be able to."""
         await self._end_unreadable(session_key(session_id))
 
     async def _end_unreadable(self, key: str) -> None:
@@ -521,7 +518,7 @@ class SessionLifecycle(Generic[D]):
             await self.events.emit("impersonation.ended", handle=handle, identity=user, actor=actor, reason=reason)
 
     async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
-        """Tell of a write that was not made."""
+        """Emit an event for a write that was not made."""
         if isinstance(error, SessionGoneError):
             await self.events.emit("session.gone", handle=handle_of(key))
         else:
@@ -530,9 +527,9 @@ class SessionLifecycle(Generic[D]):
     async def _rotate(
         self, snapshot: Snapshot, change: Change, *, limit: int, new_id: NewId, any_version: bool = False
     ) -> tuple[str, Snapshot, tuple[str, ...]]:
-        """Move the session to a new id, changed; retried on the newest copy so that no write made meanwhile is lost.
+        """Move the changed session to a new id; retried on the newest copy, so that no concurrent write is lost.
 
-        `any_version`: also when another version of the application has written what cannot be read here.
+        `any_version`: also if another version of the application has written data that cannot be decoded here.
         """
         current: Snapshot | None = snapshot
         if snapshot.version == STALE:
@@ -571,7 +568,7 @@ class SessionLifecycle(Generic[D]):
         raise SessionConflictError(msg)
 
     async def _find_made(self, new_id: NewId, error: StoreUnavailableError) -> StoredSession | None:
-        """Return what a step has made whose answer is missing: only this request knows the id. None where that is not known."""
+        """Return the result of a step whose answer was lost: only this request knows the id. None if unknown."""
         if error.not_applied or new_id.session_id is None:
             new_id.session_id = None
             return None
@@ -588,7 +585,7 @@ class SessionLifecycle(Generic[D]):
             return Snapshot(key, stored.version, stored.entry.expires_at, _UNREADABLE) if stored and any_version else None
 
     async def _find_unreadable(self, session_ids: Sequence[str]) -> list[Snapshot]:
-        """Return what is stored under exactly these ids: what such a session was rotated to is a session of its own."""
+        """Return the records of exactly these ids, without successors."""
         found = []
         for session_id in session_ids:
             stored = await self.store.load(session_key(session_id))
@@ -615,7 +612,7 @@ class SessionLifecycle(Generic[D]):
         return SessionRecord(created_at=now, absolute_expires_at=absolute_expires_at, data=msgspec.Raw(data), device=device)
 
     def _expiry(self, record: SessionRecord) -> int:
-        """When a session that is used now expires."""
+        """Return the expiry of a session that is used now."""
         return self.timeouts.with_idle(record.idle).expiry(self.clock.now(), record.absolute_expires_at)
 
     def _blank(self) -> bytes:
@@ -628,22 +625,22 @@ class SessionLifecycle(Generic[D]):
             raise SessionGoneError(msg)
 
     async def _refuse_ended_meanwhile(self, new_id: NewId, new: Snapshot, begun: Moment | None) -> None:
-        """Look for the mark once more, after the session is stored.
+        """Look for the mark again, after the session is stored.
 
-        Where that is not known, the browser's next request looks: until then the session opens for no other cookie.
+        If that fails, the browser's next request looks: until then only the uncertain cookie opens the session.
         """
         if begun is None or new.record.identity is None:
             return
         try:
             await self._refuse_ended(new.record.identity, begun)
-        except (SessionGoneError, asyncio.CancelledError):  # a request that is cancelled has no answer to carry a cookie
+        except (SessionGoneError, asyncio.CancelledError):  # a cancelled request has no response to set a cookie
             await self.store.delete(new.key)
             new_id.session_id = None
             raise
         new_id.begun = None
 
     async def _is_ended(self, snapshot: Snapshot, begun: Moment) -> bool:
-        """Whether the OP has ended a login that began at `begun`; also when that cannot be known any more."""
+        """Whether the OP has ended a login that began at `begun`; also true if that is no longer known."""
         record = snapshot.record
         if record.identity is None:
             return False

@@ -1,4 +1,4 @@
-"""How many sessions a user may have: the oldest ends, or a further login is refused. Also tells a login from a new device."""
+"""Limits the sessions of a user: the oldest ends, or a further login is refused. Also detects logins from new devices."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _SECOND: Final = 1000
 class LoginLimits:
     """The limit of sessions for each user.
 
-    `limit` is a number or a callable that gives one, 0 for none; `most` is what the library allows where the application sets
-    none. `patience`: seconds that all store calls of one login may take.
+    `limit` is a number or a callable that returns one, 0 for none; `most` is the library's limit if the application sets none.
+    `patience`: seconds that all store calls of one login may take.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LoginLimits:
 
     @asynccontextmanager
     async def admitted(self, login: NewLogin, replaced: Snapshot | None) -> AsyncIterator[int]:
-        """Let a login happen inside; gives the limit above which the store ends the oldest session, 0 for none.
+        """Run a login inside the block; yields the limit above which the store ends the oldest session, 0 for none.
 
         `replaced` is the session that the browser has; one of the same user gives its place to the login. Raises
         `SessionLimitError` where the user has no place left and further logins are refused, and `StoreUnavailableError`. That may
@@ -111,7 +111,7 @@ class LoginLimits:
         return [stored for stored in found if not is_note(stored.entry.data)]
 
     async def _is_known_device(self, login: NewLogin, replaced: Snapshot | None) -> bool:
-        """Whether this browser was logged in as this user just now, or a live session of the user has the same user agent."""
+        """Whether this browser is logged in as this user, or a live session of the user has the same user agent."""
         if (
             replaced is not None
             and replaced.record.identity is not None

@@ -1,8 +1,8 @@
-"""Remembers that the OP ended a session, or all of a user's, so that a login callback that is under way is refused.
+"""Marks that the OP ended a session, or all of a user's, so that concurrent login callbacks are refused.
 
-Code that ends sessions on the OP's behalf first leaves a mark here and then deletes; a login first stores its session and then
-looks for a mark. Either the deletion meets the session, or the login meets the mark. Which logins a mark ends is decided by the
-store's own count (`session_core.sessions.store_order`): those that began before it, at whatever node, whatever its clock says.
+Code that ends sessions for the OP first stores a mark here and then deletes; a login first stores its session and then looks for
+a mark. So either the deletion finds the session, or the login finds the mark. A mark ends all logins that began before it by the
+store's own count (`session_core.sessions.store_order`), independent of nodes and clocks.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ __all__ = ("CERTAIN_MS", "EndMark", "leave_mark", "was_ended_since", "without_si
 
 _MINUTE_MS: Final = 60_000
 _KEPT_MS: Final = 10 * _MINUTE_MS + 2 * TOLERATED_SKEW_MS + _MINUTE_MS
-"""A login transaction; twice the difference of clocks, since a node that is behind takes a login for live longer, and a node that
-is ahead sweeps earlier; and time for the callback itself."""
+"""The lifetime of a login transaction, twice the clock tolerance (a node whose clock is behind accepts a login longer, one ahead
+sweeps earlier), and time for the callback."""
 CERTAIN_MS: Final = 10 * _MINUTE_MS
-"""For how long after a login the marks that could end it are there, by the clock of any node."""
+"""How long after a login the marks that could end it exist, by the clock of any node."""
 _MAX_ATTEMPTS: Final = 100
 
 
 class EndMark(msgspec.Struct, frozen=True, array_like=True):
-    """The last times that the OP ended what a mark is named after.
+    """The last times that the OP ended a session or a user's sessions.
 
     `signed` is the last with a time of the OP's, and `iat` the highest of these times: Unix seconds by the OP's clock (`iat` of
-    the logout token, Back-Channel Logout 1.0, 2.4). `unsigned` is the last without: a frame, or an application that said nothing.
+    the logout token, Back-Channel Logout 1.0, 2.4). `unsigned` is the last without: a front-channel frame, or an application that
+    gave no `iat`.
     """
 
     unsigned: Moment | None = None
@@ -56,15 +57,15 @@ class EndMark(msgspec.Struct, frozen=True, array_like=True):
             return True
         if self.signed is None or not begun.is_before(self.signed):
             return False
-        # The user has proved who they are since, by the clock that signed both. No code from before the logout leads to that; and
-        # the OP may have ended the old session for the sake of this very login.
+        # The user has authenticated since, by the clock that signed both. A code from before the logout cannot have this
+        # `auth_time`, and the OP may have ended the old session because of this login.
         return identity.auth_time is None or identity.auth_time <= self.iat
 
 
 async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | None = None) -> None:
-    """Remember that what `ended` names (an OP session key, a user key) has ended: for every login that began before this call.
+    """Mark `ended` (an OP session key or a user key) as ended, for every login that began before this call.
 
-    `now` is in Unix milliseconds and decides how long that is remembered; `iat` is what the OP's clock said (Unix seconds).
+    `now` is in Unix milliseconds and sets the expiry of the mark; `iat` is the OP's time (Unix seconds).
     Raises `StoreUnavailableError`.
     """
     moment, key = await next_moment(store, now), _key(ended)
@@ -73,7 +74,7 @@ async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | No
         mark = EndMark() if stored is None else read_note(stored.entry.data, EndMark)
         try:
             if mark is None:
-                await store.delete(key)  # damaged: what follows refuses all that it could have refused
+                await store.delete(key)  # damaged: the new mark refuses every login that the old one could refuse
             elif stored is None:
                 await store.create(key, Entry(encode_note(mark.after(moment, iat)), now + _KEPT_MS))
                 return
@@ -83,32 +84,32 @@ async def leave_mark(store: SessionStore, ended: str, now: int, *, iat: int | No
                 return
         except (SessionConflictError, SessionGoneError):
             await back_off(attempt)
-    msg = "others kept ending the same"
+    msg = "other processes kept writing the same mark"
     raise StoreUnavailableError(msg)
 
 
 async def was_ended_since(store: SessionStore, identity: Identity, begun: Moment) -> bool:
     """Whether the OP ended this user's session, or all of the user's, after the login of `identity` began at `begun`.
 
-    A login is remembered for as long as it may take: ten minutes. Raises `StoreUnavailableError`.
+    Marks outlive a login, which may take ten minutes. Raises `StoreUnavailableError`.
     """
     names = (identity.op_session_key or without_sid_key(identity), identity.user_key)
     for stored in await together(*(store.load(_key(ended)) for ended in names)):
         if stored is None:
             continue
         mark = read_note(stored.entry.data, EndMark)
-        if mark is None or mark.ends(identity, begun):  # what cannot be read may say so
+        if mark is None or mark.ends(identity, begun):  # an unreadable mark counts as one
             return True
     return False
 
 
 def without_sid_key(user: Identity) -> str:
-    """Return the name for the logins of a user that had no `sid`, which may belong to any of the user's sessions at the OP."""
+    """Return the mark name for a user's logins without `sid`, which may belong to any of the user's OP sessions."""
     return f"{user.user_key}.without_sid"
 
 
 def _later(one: Moment | None, other: Moment) -> Moment:
-    # Of another count: the store has lost the old one, and with it the order of the two.
+    # Another count: the store has lost the old one, and with it the order.
     return other if one is None or one.is_before(other) else one
 
 

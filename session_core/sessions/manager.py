@@ -1,4 +1,4 @@
-"""Other people's sessions: listing them, ending them, counting them."""
+"""Lists, ends and counts sessions of any user."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ __all__ = ("SessionManager", "SessionStats", "SessionSummary")
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One session as its user or an operator may see it. Times are Unix milliseconds.
+    """The public facts about one session, for its user or an operator. Times are Unix milliseconds.
 
-    `handle` names it in lists and URLs and opens nothing. `last_seen_at` is exact to the touch interval.
+    `handle` names it in lists and URLs and is not a secret. `last_seen_at` is exact to the touch interval.
     """
 
     handle: str
@@ -53,7 +53,7 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SessionManager:
-    """Sessions seen from outside a request. Every method may raise `StoreUnavailableError`."""
+    """Operations on all sessions, independent of requests. Every method may raise `StoreUnavailableError`."""
 
     def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events, calls: Calls | None = None) -> None:
         self.store = store
@@ -72,7 +72,7 @@ class SessionManager:
 
     async def revoke(self, handle: str, *, identity: Identity, reason: str = "revoked") -> bool:
         """End the session that `handle` names, if it is one of this user's; return whether there was one."""
-        # Only the user's own sessions are searched: a handle of another user's is simply not found.
+        # Only the user's own sessions are searched: another user's handle is not found.
         async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
             if handle_of(stored.key) == handle:
                 ended = await self.store.delete(stored.key)
@@ -97,7 +97,7 @@ class SessionManager:
         return len(ended)
 
     async def moment(self) -> Moment:
-        """Return the moment it is now, for `SessionHandle.login(begun=...)` of a login that begins and comes back later."""
+        """Return the current moment, for `SessionHandle.login(begun=...)` of a login that starts now and finishes later."""
         return await current_moment(self.store)
 
     async def end_op_session(
@@ -105,11 +105,10 @@ class SessionManager:
     ) -> int:
         """End all sessions that belong to one session at the OP; return how many.
 
-        With `subject` also that user's sessions whose login had no `sid`: they may belong to it.
+        With `subject` also that user's sessions without `sid`, which may belong to it.
 
-        A login of that OP session which is under way now is refused as well. `iat` is when the OP said so, in Unix seconds by its
-        own clock: with it, a login for which the user has proved who they are since (`auth_time`) goes on. The same `sid` of
-        another issuer is untouched.
+        A concurrent login of that OP session is refused as well. `iat` is the time of the logout in Unix seconds by the OP's
+        clock: with it, a login with a later `auth_time` continues. The same `sid` of another issuer is not affected.
         """
         key = op_session_key(issuer, sid)
         await leave_mark(self.store, key, self.clock.now(), iat=iat)
@@ -123,9 +122,9 @@ class SessionManager:
         return len(ended)
 
     async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
-        """End all sessions of a user because the OP said so; return how many.
+        """End all sessions of a user by order of the OP; return how many.
 
-        A login under way now is refused as well; `iat` as in `end_op_session`.
+        A concurrent login is refused as well; `iat` as in `end_op_session`.
         """
         await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
         ended = await self.store.delete_by(SessionIndex(user=identity.user_key))
@@ -135,8 +134,8 @@ class SessionManager:
     async def revoke_before(self, moment: int, *, reason: str = "operator") -> int:
         """End all sessions that began, or were last logged in, before `moment` (Unix milliseconds); return how many.
 
-        Also those that cannot be decoded: what cannot be read may be older. Reads every session, repeatedly until none is left,
-        since one that is given a new id meanwhile may escape a pass. It finds also what a restored backup has brought back.
+        Also ends sessions that cannot be decoded, because they may be older. Reads every session, repeatedly until none is left,
+        because a session with a new id may escape a pass. For use after restoring a backup.
         """
         total = 0
         while True:
@@ -164,7 +163,7 @@ class SessionManager:
                 yield summary
 
     async def stats(self) -> SessionStats:
-        """Count the live sessions. Reads every session, and remembers none of them (see `StatsCounter`)."""
+        """Count the live sessions. Reads every session, in bounded memory (see `StatsCounter`)."""
         counter = StatsCounter(self.clock.now())
         async for stored in self._scan():
             summary = self._summary(stored)
@@ -177,7 +176,7 @@ class SessionManager:
     async def prune(self, *, batch: int = 1000) -> int:
         """Remove expired records from the store, batch by batch; return how many. Safe in many processes at once.
 
-        Rests after each batch for as long as it took: the requests' share of the store is never less than half.
+        Pauses after each batch for as long as it took, so that requests have at least half of the store's time.
         """
         removed = 0
         while True:
@@ -227,8 +226,8 @@ class SessionManager:
         )
 
     async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None, *, by_op: bool = False) -> None:
-        """Mark sessions that were ended, for the next login of their browsers, and emit the events."""
-        # The OP has ended its own session as well: its single sign-on is over.
+        """Mark the ended sessions for the next login of their browsers, and emit the events."""
+        # No mark is needed if the OP has ended its own session: single sign-on is over.
         if not by_op:
             await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
         async for key in in_turns(keys):

@@ -1,6 +1,6 @@
-"""What the library itself keeps in a session store beside the sessions; independent of stores.
+"""Notes: the library's own records in a session store. Independent of stores.
 
-A note is a record like a session's, under a key to which no cookie leads, and its bytes are those of no session.
+A note is a record like a session's, under a key that no session id has, with bytes that are not a session.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ("NOTE_MARK", "encode_note", "is_note", "note_digest", "note_key", "re
 T = TypeVar("T")
 
 NOTE_MARK: Final = b"\xc1note\x00"
-"""The byte 0xC1 begins nothing in MessagePack: what begins with it is never a session."""
+"""The byte 0xC1 is unused in MessagePack, so no session begins with it."""
 
 
 def note_digest(*parts: str) -> str:
-    """Return a name of the form that session keys begin with.
+    """Return a digest in the form of the first part of a session key.
 
     Parts are digests, numbers and fixed words; only the last may contain a space.
     """
@@ -30,7 +30,7 @@ def note_digest(*parts: str) -> str:
 
 
 def note_key(*parts: str) -> str:
-    """Return the key of a note of which there are many; its parts as for `note_digest`. A cluster spreads them over all nodes."""
+    """Return the key of a note, from parts as for `note_digest`. A cluster spreads notes over all nodes."""
     digest = note_digest(*parts)
     return digest + digest[:TAG_CHARS]
 
@@ -41,12 +41,12 @@ def encode_note(value: object) -> bytes:
 
 
 def is_note(raw: bytes) -> bool:
-    """Whether a store's bytes are a note and no session."""
+    """Whether stored bytes are a note, not a session."""
     return raw.startswith(NOTE_MARK)
 
 
 def read_note(raw: bytes, kind: type[T]) -> T | None:
-    """Return what a note says; None for what is no note of this kind, or was written by another version."""
+    """Decode a note; None if it is not a note of this type, or was written by another version."""
     if not is_note(raw):
         return None
     try:

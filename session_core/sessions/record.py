@@ -1,8 +1,8 @@
-"""How a session is laid out in a store, and how changes to its typed data are found and merged.
+"""The stored form of a session, and how changes of its typed data are found and merged.
 
-The data is kept as a map of encoded fields, so that a field that this version of the application does not know (a newer
-version runs beside it) survives its writes, and so that two requests that change different fields do not meet. Fields of nested
-structs, and those of the record itself, survive by `session_core.sessions.unknown_fields`.
+The data is a map of encoded fields, so that fields of a newer version of the application survive writes of this one, and requests
+that change different fields do not conflict. `session_core.sessions.unknown_fields` keeps unknown fields of nested structs and of
+the record itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class UndecodableError(Exception):
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a session was begun, for the list that its user sees; both are what the client said of itself."""
+    """The device that began a session, for the user's list; both values come from the client."""
 
     ip: str = ""
     user_agent: str = ""
@@ -61,10 +61,10 @@ class ActingAs(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One session at rest. Times are Unix milliseconds.
+    """One stored session. Times are Unix milliseconds.
 
-    Field names are short in storage. A field is only ever added, with a default: records written by this version are
-    decoded by every later one (golden records in the tests hold it to that).
+    Stored field names are short. Fields are only added, with a default: every later version decodes records of this one (tested
+    with golden records).
     """
 
     created_at: int = msgspec.field(name="c")
@@ -74,9 +74,9 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     logged_in_at: int = msgspec.field(name="l", default=0)
     device: Device = msgspec.field(name="u", default=Device())
     vault: bytes = msgspec.field(name="t", default=b"")
-    """Sealed by the layer that owns it (the relying party's tokens); opaque here."""
+    """Sealed data of the login layer (tokens); opaque here."""
     idle: int = msgspec.field(name="e", default=0)
-    """The idle timeout of this login in seconds, where it has one of its own."""
+    """The idle timeout of this login in seconds, if it has its own."""
     persistent: bool | None = msgspec.field(name="k", default=None)
     """Whether the cookie outlives the browser; None: as configured."""
     write_id: int = msgspec.field(name="w", default=0)
@@ -107,19 +107,19 @@ _RECORD: Final = shape_of(SessionRecord)
 def encode_record(record: SessionRecord) -> bytes:
     """Encode a record for a store, under a fresh write id."""
     newer = record.newer
-    # Of the operating system, though no secret: what `random` gives repeats itself where an application seeds it.
+    # Not a secret, but from the operating system: `random` repeats itself if an application seeds it.
     record = msgspec.structs.replace(record, write_id=int.from_bytes(urandom(8)) >> 1, newer=None)
     encoded = _encoder.encode(record)
     return encoded if newer is None else restore(_RECORD, record, encoded, newer)
 
 
 def decode_record(raw: bytes) -> SessionRecord:
-    """Decode a store's bytes. Raises `UndecodableError` for anything that is no record."""
+    """Decode stored bytes. Raises `UndecodableError` if they are not a record."""
     try:
         record = _record_decoder.decode(raw)
         if _encoder.encode(record) != raw:  # another version has written it
             record = msgspec.structs.replace(record, newer=find_unknown(_RECORD, record, raw))
-    except Exception as error:  # a poisoned record may raise anything: wrong text, too deep, too large
+    except Exception as error:  # a malicious record may raise any error: invalid text, too deep, too large
         raise UndecodableError from error
     return record
 
@@ -149,25 +149,25 @@ class DataCodec(Generic[D]):
         check_data_type(data_type)
         self.data_type = data_type
         self.fresh: Callable[[], D] = default_factory or data_type
-        """Makes the data of a new session."""
+        """Returns the data of a new session."""
         self._max_bytes = max_bytes
         self._refuse_conflicts = refuse_conflicts
         order = set_order(data_type)
         self._encode = msgspec.msgpack.Encoder(order="deterministic" if order == "native" else None).encode
         self._sorts = order == "sorted"
         self.try_encode: Callable[[D], bytes] = self._encode_sorted if self._sorts else self._encode
-        """As `encode`, but what it raises may be anything, and has to go through `cannot_store`."""
+        """As `encode`, but may raise any error, to be passed to `cannot_store`."""
         self._decoder = msgspec.msgpack.Decoder(data_type)
         self._fields = {f.name: f.encode_name for f in msgspec.structs.fields(data_type)}
         self._shape = shape_of(data_type)
         self.nested = holds_objects(data_type)
-        """Whether there may be fields below that this version does not know."""
+        """Whether nested values may have unknown fields."""
         self.writes_every_field = not data_type.__struct_config__.omit_defaults
-        """Whether the encoding of the data says everything about it."""
+        """Whether the encoding of the data is complete."""
         self.repeatable = decodes_alike(data_type)
         """Whether the same bytes always decode to the same data."""
         self.fresh_encoding: bytes | None = None
-        """What fresh data encodes to, where that is always the same."""
+        """The encoding of fresh data, if it is always the same."""
         try:
             self.fields(self.decode(self.encode(self.fresh())))
         except Exception as error:
@@ -190,14 +190,14 @@ class DataCodec(Generic[D]):
             raise self.cannot_store(data, error) from error
 
     def differs_from_fresh(self, data: D) -> bool:
-        """Whether data that was fresh was changed since, where fresh data is always the same. Raises `SessionDataError`."""
+        """Whether data differs from fresh data, if that is always the same. Raises `SessionDataError`."""
         try:
             return self.try_encode(data) != self.fresh_encoding
         except Exception as error:
             raise self.cannot_store(data, error) from error
 
     def decode(self, stored: bytes | msgspec.Raw) -> D:
-        """Decode stored data; missing fields take their defaults. Raises `UndecodableError` when it does not fit."""
+        """Decode stored data; missing fields get their defaults. Raises `UndecodableError` if it has other types."""
         try:
             return self._decoder.decode(stored)
         except Exception as error:  # __post_init__ of the data type may raise anything
@@ -212,14 +212,14 @@ class DataCodec(Generic[D]):
         return restore_fields(self._shape, data, encoded) if self._sorts else encoded
 
     def find_unknown(self, data: D, stored: bytes) -> Unknown | None:
-        """Return the fields in `stored`, which was decoded as `data`, that nested structs do not have; None without any."""
+        """Return the unknown fields of nested structs in `stored`, which was decoded as `data`; None without any."""
         unknown = find_unknown(self._shape, data, stored)
         return unknown if unknown is not None and unknown.below else None
 
     def restore(self, data: D, changes: dict[str, bytes], unknown: Unknown) -> dict[str, bytes]:
-        """Put unknown fields back into changes of the data they were found in.
+        """Put unknown fields back into changed data.
 
-        Raises `SessionConflictError` naming the field, where it is not clear to which new value they belong.
+        Raises `SessionConflictError` with the field's name if it is ambiguous to which new value they belong.
         """
         try:
             return restore_fields(self._shape, data, changes, unknown)
@@ -233,10 +233,11 @@ class DataCodec(Generic[D]):
     def merge(self, base: bytes, newest: bytes, changes: dict[str, bytes]) -> bytes:
         """Apply `changes`, made on `base`, to `newest`.
 
-        Raises `SessionConflictError` naming the fields that others changed to something else meanwhile, where these are refused.
+        Raises `SessionConflictError` with the names of fields that other requests changed to other values, unless the last write
+        wins.
         """
         if self._refuse_conflicts and newest != base:
-            # As stored, not as decoded: a field that is missing in both would decode to two different defaults.
+            # Compared as stored: a field missing in both could decode to two different defaults.
             before, now = _split.decode(base), _split.decode(newest)
             clashing = tuple(
                 attribute
@@ -261,23 +262,23 @@ class DataCodec(Generic[D]):
         merged = {
             name: msgspec.Raw(changes[name]) if name in changes else old[name] for name in known if name in {*old, *changes}
         }
-        # What a newer version of the application wrote stays as it is.
+        # Fields of a newer version of the application stay unchanged.
         merged.update((name, raw) for name, raw in old.items() if name not in merged)
         encoded = _join.encode(merged)
         self.checked(encoded)
         return encoded
 
     def checked(self, encoded: bytes) -> D:
-        """Return what `encoded` decodes to, if it may be stored: nothing checks the type of what is assigned to a field before.
+        """Decode `encoded` to check it before storing: assignments to fields are not type-checked earlier.
 
         Raises `SessionDataError` for a value of the wrong type, or data beyond the size limit.
         """
         try:
             data = self._decoder.decode(encoded)
         except Exception as error:
-            # Only where it is wrong: the decoder's own words may quote the value.
+            # Only the place of the error: the decoder's message may quote the value.
             path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
-            msg = f"{self.data_type.__name__} would hold a value that does not fit its type, at {path}"
+            msg = f"{self.data_type.__name__} would hold a value of the wrong type, at {path}"
             raise SessionDataError(msg, fields=self._named_in(path)) from error
         if len(encoded) > self._max_bytes:
             msg = f"{self.data_type.__name__} takes {len(encoded)} bytes, more than the limit of {self._max_bytes}"
@@ -285,7 +286,7 @@ class DataCodec(Generic[D]):
         return data
 
     def cannot_store(self, data: D, error: Exception) -> SessionDataError:
-        """Return what is raised for data that cannot be encoded; it names the field."""
+        """Return the error for data that cannot be encoded; it names the field."""
         for attribute in self._fields:
             try:
                 self._encode(getattr(data, attribute))

@@ -1,10 +1,10 @@
-"""Remembers which sessions were ended from elsewhere, so that the next login of their browsers proves who the user is.
+"""Marks revoked sessions, so that the next login of their browsers asks for credentials.
 
-The provider's single sign-on would otherwise undo "sign out" without a click: the other browser's next navigation is logged in
-again. Such a browser still presents the cookie of the ended session. An expired session leaves no mark.
+Otherwise the provider's single sign-on would undo "sign out" without a click, at the other browser's next navigation. Such a
+browser still sends the cookie of the ended session. An expired session leaves no mark.
 
-One claim per ended session, named after its key. More than a thousand at once leave one note instead of claims: then every
-browser that presents an ended session counts as revoked for a while, so the cost is bounded and no browser is missed.
+One claim per ended session, named after its key. More than a thousand at once write one note instead: then every browser with an
+ended session counts as revoked for a while, so the cost is bounded and no browser is missed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _MANY_KEY: Final = note_digest("revoked-many") + "rev"
 
 
 async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeouts, now: int) -> None:
-    """Remember that the sessions of these keys were ended; `now` in Unix milliseconds.
+    """Mark the sessions of these keys as revoked; `now` in Unix milliseconds.
 
-    Kept for as long as a session that begins now can live, thirty days at most: by then the browser has dropped its cookie. Never
-    raises for an outage: the sessions have ended, whatever becomes of the marks.
+    Kept for the longest life of a session, at most thirty days: by then the browser has dropped its cookie. Ignores an outage:
+    the sessions have already ended.
     """
     until = min(timeouts.absolute_expiry(now), now + _MAX_KEPT_MS)
     with suppress(StoreUnavailableError):
@@ -47,7 +47,7 @@ async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeo
 
 
 async def was_revoked(store: SessionStore, keys: Sequence[str]) -> bool:
-    """Whether a session of one of these keys, which is not there any more, was ended from elsewhere.
+    """Whether an ended session of one of these keys was revoked.
 
     Raises `StoreUnavailableError`.
     """
@@ -59,7 +59,7 @@ async def was_revoked(store: SessionStore, keys: Sequence[str]) -> bool:
 
 async def _mark_all(store: SessionStore, until: int) -> None:
     if not await store.touch(_MANY_KEY, until):
-        with suppress(SessionConflictError):  # another process has just left it, with nearly the same expiry
+        with suppress(SessionConflictError):  # another process has just written it, with nearly the same expiry
             await store.create(_MANY_KEY, Entry(encode_note(True), until))  # noqa: FBT003 - a note's whole content
 
 

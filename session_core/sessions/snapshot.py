@@ -19,7 +19,7 @@ STALE: Final = -1
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
-    """A session as it was read or written: what a later change is based on.
+    """A session as read or written, the base of a later change.
 
     `version` is negative when the record is older than the store's: a write then reads first.
     """
@@ -29,7 +29,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     expires_at: int
     record: SessionRecord
     entry: Entry | None = None
-    """As it was read, which spares a write the index keys of the same identity."""
+    """The stored entry, whose index keys a write reuses for the same identity."""
 
 
 def snapshot_of(stored: StoredSession) -> Snapshot:
@@ -49,7 +49,7 @@ def entry_of(record: SessionRecord, expires_at: int, *, before: Snapshot | None 
 
 
 def lineage_of(snapshot: Snapshot) -> object:
-    """What a regenerated session has in common with the one before, and no other session: its login, or its beginning.
+    """Return what identifies a session across regenerations: its login, or its beginning.
 
     An impersonation that begins or ends counts as a login: what is open belongs to another user then.
     """

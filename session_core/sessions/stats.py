@@ -30,7 +30,7 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     anonymous: int
     undecodable: int
     users: int
-    """How many different users are logged in: exact for a few thousand, within one in a thousand for millions."""
+    """Number of logged-in users: exact for a few thousand, within one in a thousand for millions."""
     size_p50: int
     size_p90: int
     size_p99: int
@@ -42,9 +42,9 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatsCounter:
-    """Takes sessions one by one.
+    """Counts sessions one by one.
 
-    Sizes are counted by size: exact, one number for each size that occurs (and to a kilobyte above 100 000 of these). Users are
+    Sizes are counted exactly, one number for each distinct size (rounded to kilobytes above 100,000 of these). Users are
     counted by linear counting in a bitmap of one mebibyte (Whang et al., 1990): a set of a million user keys would take a
     hundred times that.
     """

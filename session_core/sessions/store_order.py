@@ -1,10 +1,10 @@
-"""Tells what came first at two nodes, and asks no clock as long as the store keeps what it acknowledged: the store counts.
+"""A logical clock kept in the store. Independent of node clocks while the store keeps what it acknowledged.
 
-One note holds a number. What begins reads it, and writes nothing; what must be ordered after all that began before
-raises it, once the matter is at hand. What began before is then always lower, and what begins after never is.
+One note holds a number. A login reads it when it begins, without writing; a logout raises it. So a login that began before has a
+lower number, and one that begins later never has.
 
-It is raised to the time, in milliseconds, where that is higher. So a store that has lost its last writes (a failover, a backup)
-does not give out the same numbers once more: then, and only then, the clocks decide.
+The number is raised to the time in milliseconds if that is higher. So a store that has lost its last writes (a failover, a
+backup) does not repeat numbers: only then the clocks decide.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ __all__ = ("Moment", "current_moment", "next_moment")
 
 _KEY: Final = note_digest("store-order") + "ord"
 _KEPT_MS: Final = 30 * 24 * 3_600_000
-"""Longer than anything that is ordered by it."""
+"""Longer than any login that is ordered by it."""
 _MAX_ATTEMPTS: Final = 10
 
 
 class Moment(msgspec.Struct, frozen=True, array_like=True):
-    """A place in the order that a store keeps. `count` names the count: a store that has lost it begins another."""
+    """A position in the store's order. `count` names the count: a store that has lost it begins another."""
 
     count: int = 0
     number: int = 0
 
     def is_before(self, other: Moment) -> bool:
-        """Whether this came before `other`. Also when that cannot be told: they are of two counts."""
+        """Whether this came before `other`. Also true if unknown, because they are of two counts."""
         return self.count != other.count or self.number < other.number
 
 
 async def current_moment(store: SessionStore) -> Moment:
-    """Return the moment it is now. Reads only: whatever strangers begin, nothing is written. Raises `StoreUnavailableError`."""
+    """Return the current moment. Read-only, so anonymous clients cannot cause writes. Raises `StoreUnavailableError`."""
     stored = await store.load(_KEY)
     return Moment() if stored is None else read_note(stored.entry.data, Moment) or Moment()
 
 
 async def next_moment(store: SessionStore, now: int) -> Moment:
-    """Return a moment after every one returned before this call, and not after any that is returned once it is over.
+    """Return a moment later than all returned before this call, and not later than any returned after it.
 
     `now` is in Unix milliseconds. Raises `StoreUnavailableError`.
     """
@@ -60,14 +60,14 @@ async def next_moment(store: SessionStore, now: int) -> Moment:
                 await store.create(_KEY, Entry(encode_note(begun), now + _KEPT_MS))
                 return begun
             if known is None:
-                await store.delete(_KEY)  # damaged: some stores neither show nor overwrite what is there
+                await store.delete(_KEY)  # damaged: some stores neither return nor overwrite such a record
                 continue
             raised = Moment(known.count, max(known.number + 1, now))
             entry = Entry(encode_note(raised), max(now + _KEPT_MS, stored.entry.expires_at))
             await store.replace(_KEY, entry, version=stored.version)
         except SessionConflictError:
             if known is not None:
-                return Moment(known.count, known.number + 1)  # others have raised it since, at least as far
+                return Moment(known.count, known.number + 1)  # another process has raised it at least as far
         except SessionGoneError:
             continue
         else:

@@ -1,8 +1,8 @@
-"""Removes expired records now and then, in one process of all that share the store. Independent of applications.
+"""Removes expired records periodically, in one of the processes that share the store. Independent of applications.
 
-Time is cut into slots of `interval` seconds by the wall clock. In each slot every process tries to claim the slot's name, and the
-winner sweeps: a lease that needs no renewal and no release. A process that dies while it sweeps leaves the rest to the
-winner of the next slot. Where clocks differ, a slot begins at different times and is still won once.
+Time is divided into slots of `interval` seconds. In each slot every process tries to claim the slot's name, and the winner
+sweeps: a lease without renewal or release. If it dies, the winner of the next slot continues. With different clocks a slot begins
+at different times, but is still won once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ("Sweeper",)
 
 _JITTER: Final = 0.1
-"""Of the interval: the processes of a deployment do not all claim at the same instant."""
+"""The random part of the interval, so that processes do not all claim at the same instant."""
 _STOP_SECONDS: Final = 0.25
-"""For a sweep to notice that it is cancelled: a driver may first ask a server that is frozen."""
+"""Seconds for a cancelled sweep to end: a driver may first call a frozen server."""
 _KEPT_SLOTS: Final = 2
-"""For how long a claim is kept: a process whose clock is behind must still find it."""
+"""How long a claim is kept: a process whose clock is behind must still find it."""
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 
 
@@ -42,17 +42,17 @@ class Sweeper:
         self._task = asyncio.create_task(self._sweep_for_ever(), name="session-sweeper")
 
     async def stop(self) -> None:
-        """Stop, also in the middle of a sweep, on a store that does not answer as well. Safe without `start`."""
+        """Stop, also during a sweep and while the store does not answer. Safe without `start`."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait({task}, timeout=_STOP_SECONDS)
 
     async def sweep_once(self) -> int | None:
-        """Sweep if no process does in this slot; return how many records were removed, or None when it is another's turn."""
+        """Sweep unless another process has claimed this slot (then None); return how many records were removed."""
         slot_ms = max(round(self._interval * 1000), 1)
         slot = self._sessions.clock.now() // slot_ms
-        # Named by the length, too: a deployment that changes it must not lose a turn to the one before.
+        # The name includes the interval: after a change of it, slots of the old one do not count.
         won = await self._sessions.store.claim(f"sweep-{slot_ms}-{slot}", (slot + _KEPT_SLOTS) * slot_ms)
         return await self._sessions.prune() if won else None
 
@@ -62,7 +62,7 @@ class Sweeper:
             try:
                 await self.sweep_once()
             except StoreUnavailableError:
-                continue  # an event has told the log; the next round tries again
+                continue  # the outage was logged as an event; the next slot tries again
             except Exception as error:  # noqa: BLE001 - one bad round must not end the sweeping for ever
                 _log.error("sweep failed", error=type(error).__name__)
 

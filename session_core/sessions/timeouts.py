@@ -1,4 +1,4 @@
-"""Idle and absolute lifetime as arithmetic on Unix milliseconds; independent of stores and requests."""
+"""Idle and absolute timeout, computed in Unix milliseconds. Independent of stores and requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LONGEST = 10 * 366 * 86400
 class Timeouts(msgspec.Struct, frozen=True):
     """How long a session lives; all three in seconds.
 
-    `idle`: ends after this long without a request, never later than `absolute`. `absolute`: ends this long after it began,
-    whatever happens. `touch_interval`: a read extends the idle timeout only when it moves the expiry by at least this much, so
-    that most reads write nothing.
+    `idle`: ends after this long without a request, never later than `absolute`. `absolute`: ends this long after it began, even
+    if used. `touch_interval`: a read extends the idle timeout only when it moves the expiry by at least this much, so that most
+    reads write nothing.
     """
 
     idle: int = 3600
@@ -25,7 +25,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     touch_interval: int = 60
 
     def __post_init__(self) -> None:
-        """Refuse lifetimes that make no sense together."""
+        """Refuse invalid combinations."""
         if self.idle <= 0 or self.absolute <= 0:
             msg = "idle and absolute timeouts must be positive seconds, for example idle=3600, absolute=86400"
             raise ConfigurationError(msg)
@@ -41,15 +41,15 @@ class Timeouts(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, idle=idle) if idle else self
 
     def absolute_expiry(self, now: int) -> int:
-        """When a session that begins `now` ends at the latest."""
+        """Return the absolute expiry of a session that begins `now`."""
         return now + self.absolute * _SECOND
 
     def expiry(self, now: int, absolute_expires_at: int) -> int:
-        """When a session used `now` expires unless it is used again: idle, capped by absolute."""
+        """Return the expiry of a session used `now`: idle, capped by absolute."""
         return min(now + self.idle * _SECOND, absolute_expires_at)
 
     def touch_due(self, now: int, expires_at: int, absolute_expires_at: int) -> bool:
-        """Whether a use `now` moves the stored expiry far enough to be worth a write."""
+        """Whether a use `now` moves the stored expiry by at least the touch interval."""
         if now < expires_at - self.touch_before:
             return False
         interval = min(self.touch_interval * _SECOND, self.idle * _SECOND // 2)
@@ -57,10 +57,10 @@ class Timeouts(msgspec.Struct, frozen=True):
 
     @property
     def touch_before(self) -> int:
-        """A use is worth a write no earlier than this long before the stored expiry; milliseconds."""
-        # Half the idle timeout bounds the interval: otherwise a long interval would let an active user expire.
+        """How long before the stored expiry a use is first worth a write; milliseconds."""
+        # At most half the idle timeout: otherwise the session of an active user could expire.
         return self.idle * _SECOND - min(self.touch_interval * _SECOND, self.idle * (_SECOND // 2))
 
     def last_seen(self, expires_at: int) -> int:
-        """When the session was last used, to the touch interval; stands still in the last idle period."""
+        """Return when the session was last used, exact to the touch interval; constant in the last idle period."""
         return expires_at - self.idle * _SECOND

@@ -1,12 +1,11 @@
-"""Keeps fields of structs that this version of the program does not know, at any depth, and sorts sets; independent of sessions.
+"""Keeps unknown fields of structs at any depth, and sorts sets. Independent of sessions.
 
-While two versions run beside each other, the older one decodes structs without the fields that only the newer one has, and
-would encode them without. `find_unknown` collects these fields where data was decoded, `restore` puts them into its next
-encoding.
+While two versions of the application run, the older one decodes structs without fields of the newer one, and would drop these.
+`find_unknown` collects the fields after decoding, `restore` puts them into the next encoding.
 
-To which struct they belong is decided in this order: to the same object; to what is in the same place (the field of a struct, the
-key of a dict); in a list, to an equal value, then to the same index if the list is as long as before. A list in which an element
-with such fields was replaced in another way is refused: nothing says whether the fields belong to a new element.
+They belong, in this order: to the same object; to the value in the same place (field of a struct, key of a dict); in a list, to
+an equal value, then to the same index if the length is unchanged. A list in which an element with such fields was replaced in
+another way is refused as ambiguous.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _Place: TypeAlias = Any
 
 
 class AmbiguousElementError(Exception):
-    """An element with unknown fields was replaced, and nothing says by which of the new ones."""
+    """An element with unknown fields was replaced, and it is ambiguous by which."""
 
 
 class Unknown:
-    """A decoded value that was stored with fields its type does not have, or that holds such a value. Never changed."""
+    """A decoded value with unknown stored fields, or one that contains such a value. Immutable."""
 
     __slots__ = ("below", "fields", "shape", "size", "value")
 
@@ -47,9 +46,9 @@ class Unknown:
         self.value = value
         self.below = below
         self.fields = fields
-        """By name; those of an array-like struct have none."""
+        """By name; empty for an array-like struct."""
         self.size = size
-        """Of a list: how many elements it had."""
+        """The length of a list."""
 
     def walk(self) -> Iterator[Unknown]:
         """Iterate over this and everything below."""
@@ -63,7 +62,7 @@ class Unknown:
 
 
 class _Restoring:
-    """What happened to the objects that were decoded, while one value is encoded."""
+    """The decoded objects during the encoding of one value."""
 
     def __init__(self, before: Unknown | None, value: object) -> None:
         self._found = {} if before is None else {id(unknown.value): unknown for unknown in before.walk()}
@@ -71,20 +70,20 @@ class _Restoring:
         self._given: set[int] = set()
 
     def of(self, value: object) -> Unknown | None:
-        """Return what was found in this very object."""
+        """Return the unknown fields of this object."""
         found = self._found.get(id(value))
         return found if found is not None and found.value is value else None
 
     def is_free(self, unknown: Unknown) -> bool:
-        """Whether the object is not part of the value any more, and its fields were not given to another one."""
+        """Whether the object is no longer part of the value and its fields were not moved to another one."""
         return id(unknown.value) not in self._present and id(unknown) not in self._given
 
     def is_lost(self, unknown: Unknown) -> bool:
-        """Whether fields of the object, or of one below, have no place yet."""
+        """Whether unknown fields of the object, or of a nested one, are not placed yet."""
         return any(each.fields and self.is_free(each) for each in unknown.walk())
 
     def take(self, shape: _Shape, value: object, before: Unknown | None) -> Unknown | None:
-        """Return what was found in this object or, if that is a new one, in the object that it replaces."""
+        """Return the unknown fields of this object or, for a new one, of the object that it replaces."""
         found = self.of(value)
         if found is None and before is not None and before.shape is shape and self.is_free(before):
             self._given.add(id(before))
@@ -93,20 +92,20 @@ class _Restoring:
 
 
 class _Shape:
-    """A type with fields, or one that holds values of such a type."""
+    """A type with fields, or a container of such a type."""
 
     _first_bytes: frozenset[int] = _ARRAYS
 
     def fitting(self, raw: Raw) -> _Shape | None:
-        """Return the shape that an encoded value has: of a union one, of another type itself; None where it does not fit."""
+        """Return the shape of an encoded value: a member of a union, else this; None for another type."""
         return self if bytes(raw)[0] in self._first_bytes else None
 
     def find(self, value: object, raw: Raw) -> Unknown | None:
-        """Return the unknown fields of `raw`, which was decoded as `value`; None where there are none."""
+        """Return the unknown fields of `raw`, which was decoded as `value`, or None."""
         raise NotImplementedError
 
     def restore(self, value: object, raw: Raw, before: Unknown | None, restoring: _Restoring) -> Raw:
-        """Return `raw`, the encoding of `value`, with the unknown fields. `before` is what was found in the same place."""
+        """Return `raw`, the encoding of `value`, with the unknown fields. `before` are those found in the same place."""
         raise NotImplementedError
 
 
@@ -115,7 +114,7 @@ class ObjectShape(_Shape):
 
     def __init__(self, kind: types.StructType | types.DataclassType | types.TypedDictType) -> None:
         self.below: dict[_Place, tuple[str, _Shape]] = {}
-        """The fields that hold what has fields: attribute name and type, by their place."""
+        """The fields whose types have fields: attribute name and type, by position."""
         self._tag: tuple[_Place, str | int] | None = None
         self._positional = self._tagged = False
         if isinstance(kind, types.StructType):
@@ -132,14 +131,14 @@ class ObjectShape(_Shape):
             self._names.add(self._tag[0])
 
     def hold(self, kind: types.StructType | types.DataclassType | types.TypedDictType, shapes: _Shapes) -> None:
-        """Note which fields have to be looked into: later, since a type may hold itself."""
+        """Set the fields to search; after creation, because a type may contain itself."""
         for index, field in enumerate(kind.fields, self._first):
             shape = _compile(field.type, shapes)
             if shape is not None:
                 self.below[index if self._positional else field.encode_name] = field.name, shape
 
     def fitting(self, raw: Raw) -> _Shape | None:
-        """See `_Shape`; of a tagged union only the type of that variant fits."""
+        """See `_Shape`; for a tagged union only the type of that variant."""
         if bytes(raw)[0] not in self._first_bytes:
             return None
         if self._tag is not None:
@@ -183,7 +182,7 @@ class ObjectShape(_Shape):
 
 
 class _ListShape(_Shape):
-    """A list, or a tuple of any length: its elements may move."""
+    """A list, or a tuple of any length, whose elements may move."""
 
     def __init__(self, item: _Shape) -> None:
         self._item = item
@@ -205,7 +204,7 @@ class _ListShape(_Shape):
         return Raw(_encode([_restore(self._item, *each, restoring) for each in zip(values, raws, places, strict=True)]))
 
     def _places(self, values: Sequence[object], raws: list[Raw], found: Unknown, restoring: _Restoring) -> list[Unknown | None]:
-        """Return, for each element, what was found in the one that it replaces. Raises `AmbiguousElementError`."""
+        """Return, for each element, the unknown fields of the one that it replaces. Raises `AmbiguousElementError`."""
         places: list[Unknown | None] = [None] * len(raws)
         free = {index: unknown for index, unknown in found.below.items() if restoring.is_lost(unknown)}
         shapes = {
@@ -230,7 +229,7 @@ class _ListShape(_Shape):
 
 
 class _TupleShape(_Shape):
-    """A tuple whose elements each have a type of their own: the index says which is which."""
+    """A tuple with a type for each index."""
 
     def __init__(self, items: dict[int, _Shape]) -> None:
         self._items = items
@@ -256,7 +255,7 @@ class _TupleShape(_Shape):
 
 
 class _SetShape(_Shape):
-    """A set: equal ones must have one encoding, and it comes in another order in every process."""
+    """A set, sorted so that equal sets have one encoding in every process."""
 
     def find(self, value: object, raw: Raw) -> Unknown | None:
         del value, raw
@@ -268,7 +267,7 @@ class _SetShape(_Shape):
 
 
 class _DictShape(_Shape):
-    """A dict: the key says which value is which."""
+    """A dict, whose values are matched by key."""
 
     _first_bytes = _MAPS
 
@@ -306,19 +305,19 @@ _Shapes: TypeAlias = dict[Any, ObjectShape]
 
 
 def shape_of(data_type: type[msgspec.Struct]) -> ObjectShape:
-    """Return where values of a type can hold fields that it does not have."""
+    """Return the shape of a type, or None if its values cannot have unknown fields."""
     shape = _compile(types.type_info(data_type), {})
     assert isinstance(shape, ObjectShape)  # noqa: S101 - a struct has fields
     return shape
 
 
 def find_unknown(shape: ObjectShape, value: object, stored: bytes) -> Unknown | None:
-    """Return the fields in `stored`, which was decoded as `value`, that the types do not have; None where there are none."""
+    """Return the unknown fields in `stored`, which was decoded as `value`, or None."""
     return shape.find(value, Raw(stored))
 
 
 def restore(shape: ObjectShape, value: object, encoded: bytes, before: Unknown | None = None) -> bytes:
-    """Return the encoding of `value` with sorted sets, and with the fields that were found in what it has become of.
+    """Return the encoding of `value` with sorted sets and the unknown fields of its earlier form.
 
     Raises `AmbiguousElementError`.
     """
@@ -328,7 +327,7 @@ def restore(shape: ObjectShape, value: object, encoded: bytes, before: Unknown |
 def restore_fields(
     shape: ObjectShape, value: object, encoded: dict[str, bytes], before: Unknown | None = None
 ) -> dict[str, bytes]:
-    """Do so for single fields of `value`, by their stored names. Raises `AmbiguousElementError` with the attribute's name."""
+    """Restore single fields of `value`, by their stored names. Raises `AmbiguousElementError` with the attribute's name."""
     restoring = _Restoring(before, value)
     restored = dict(encoded)
     for name, raw in encoded.items():
@@ -343,7 +342,7 @@ def restore_fields(
 
 
 def _compile(kind: types.Type, shapes: _Shapes) -> _Shape | None:
-    """Return the shape of a type, or None: nothing in it can have unknown fields."""
+    """Return the shape of a type, or None if nothing in it can have unknown fields."""
     shape: _Shape | None = None
     match kind:
         case types.Metadata():
@@ -380,7 +379,7 @@ def _restore(shape: _Shape, value: object, raw: Raw, before: Unknown | None, res
 
 
 def _attribute(value: object, attribute: str, place: _Place) -> object:
-    # A TypedDict is a dict; and nothing has checked yet what was assigned in place of a struct.
+    # A TypedDict is a dict, and an assigned value may be of any type before it is checked.
     return value.get(place) if isinstance(value, Mapping) else getattr(value, attribute, None)
 
 

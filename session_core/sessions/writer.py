@@ -1,8 +1,8 @@
-"""Makes every write of one session, in this process, go through one queue.
+"""Serializes all writes of one session in this process in a queue.
 
-Compare-and-swap alone collapses when many requests write to one session: each commit fails all others. Here the writers of
-a session wait for one another, and all that wait are applied to the newest copy and become ONE store write. Between
-processes the store's version decides, and the loser applies its changes again.
+With compare-and-swap alone, each write of a busy session fails all concurrent ones. Here writers of a session wait for one
+another, and all waiting changes are applied to the newest copy in ONE store write. Between processes the store's version decides,
+and the loser applies its changes again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Change: TypeAlias = Callable[[SessionRecord], SessionRecord]
 
 _MAX_ATTEMPTS: Final = 100
 _LEAST: Final = 1 / 20
-"""The part of the patience that a writer must have left to be written together with others: its deadline is theirs, too."""
+"""The part of the patience that a writer must have left to join a batch, because all share the earliest deadline."""
 
 
 class _Pending:
@@ -44,15 +44,15 @@ class _Pending:
         self.change = change
         self.future = future
         self.context = copy_context()
-        """Of the request that waits: the change must not see another request's context variables."""
+        """The context of the waiting request: a change must not see another request's context variables."""
         self.deadline = 0.0
-        """When the request is answered 503; from then on its change must not be written."""
+        """When the request is answered 503; its change must not be written later."""
         self.outcome: SessionRecord | None = None
         self.error: Exception | None = None
 
 
 class _Queue:
-    """The writers that wait for one session, and one timer that answers those whose time is up."""
+    """The waiting writers of one session, and a timer that fails those past their deadline."""
 
     __slots__ = ("_fires_at", "_loop", "_timer", "_writing", "waiting")
 
@@ -64,13 +64,13 @@ class _Queue:
         self.waiting: list[_Pending] = []
 
     def add(self, pending: _Pending) -> None:
-        """Let a writer wait until its deadline."""
+        """Add a writer that waits until its deadline."""
         self.waiting.append(pending)
         if self._timer is None or pending.deadline < self._fires_at:
             self._set_timer(pending.deadline)
 
     def take(self, least: float) -> list[_Pending]:
-        """Return the writers to write for now; those with less than `least` seconds left are answered that it is too late."""
+        """Take the writers of the next batch; those with less than `least` seconds left fail as too late."""
         latest = monotonic() + least
         self._writing = []
         for pending in self.waiting:
@@ -82,7 +82,7 @@ class _Queue:
         return self._writing
 
     def close(self) -> None:
-        """Stop the timer; when the process stops there may still be writers, and they are cancelled."""
+        """Stop the timer and cancel writers that still wait when the process stops."""
         if self._timer is not None:
             self._timer.cancel()
         for pending in (*self._writing, *self.waiting):
@@ -108,7 +108,7 @@ class _Queue:
 class SessionWriter:
     """Applies changes to stored sessions; each `write` returns only after the store has acknowledged it.
 
-    What it has written goes into `recent`. `on_refused` is awaited with the key and the error of a write that was not made.
+    Written sessions are cached in `recent`. `on_refused` is awaited with the key and the error of a refused write.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class SessionWriter:
         self._timeouts = timeouts
         self._clock = clock
         self._patience = patience
-        # By event loop too: a future of one loop must not be settled by a task of another (test clients, threads).
+        # By event loop as well: a task must not resolve a future of another loop (test clients, threads).
         self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -138,7 +138,7 @@ class SessionWriter:
         `SessionGoneError` when the session has ended, `SessionConflictError` when other processes win a hundred times in a
         row, `StoreUnavailableError` when the store does not answer (the write may or may not have been made).
 
-        When the caller is cancelled, its write may or may not have been made; those of others go on.
+        When the caller is cancelled, its write may or may not have been made; others continue.
         """
         loop, key = asyncio.get_running_loop(), base.key
         address = (loop, key)
@@ -146,7 +146,7 @@ class SessionWriter:
         try:
             if queue is not None:
                 return await self._wait(queue, change)
-            # No other writer: no task and no turn of the event loop more than the store needs.
+            # No other writer: write in this task, without an extra turn of the event loop.
             queue = self._queues[address] = _Queue(loop)
             known: Snapshot | None = None
             try:
@@ -164,7 +164,7 @@ class SessionWriter:
                 return known
             finally:
                 if queue.waiting:
-                    # A task of its own: this request goes on with its answer, or was cancelled, while others wait.
+                    # In a separate task: this request continues, or was cancelled, while others wait.
                     task = asyncio.create_task(self._drain(address, known))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
@@ -174,13 +174,13 @@ class SessionWriter:
             await self._on_refused(key, error)
             raise
         except UndecodableError as error:
-            # Another version of the application has written what this one cannot read: here, the session has ended.
+            # Another version of the application has written data that this one cannot decode: treated as ended.
             gone = SessionGoneError()
             await self._on_refused(key, gone)
             raise gone from error
 
     async def _wait(self, queue: _Queue, change: Change) -> Snapshot:
-        """Let the change be written together with those of others; waiting for that is time of the store."""
+        """Write the change in a batch with others; waiting counts as store time."""
         pending = _Pending(change, asyncio.get_running_loop().create_future())
         with Step(self._patience) as step:
             check_deadline(step.deadline)
@@ -206,9 +206,9 @@ class SessionWriter:
             queue.close()
 
     async def _commit_or_fail(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot | None:
-        """Commit a batch, or hand what went wrong to those who wait; return the newest copy where it is known."""
+        """Commit a batch, or pass the error to its writers; return the newest copy if known."""
         try:
-            # The first of them to be answered 503 must not be written after that, so none is.
+            # The earliest deadline applies to the whole batch: a change must not be written after its 503.
             with Step(until=min(pending.deadline for pending in batch)):
                 return await self._commit(key, batch, known)
         except Exception as error:  # noqa: BLE001 - handed to the waiting requests
@@ -217,9 +217,9 @@ class SessionWriter:
             return None
 
     async def _commit(self, key: str, batch: list[_Pending], known: Snapshot | None) -> Snapshot:
-        """Apply a batch to the newest copy and save it; no waiter gets a result computed from an older copy.
+        """Apply a batch to the newest copy and save it; no writer gets a result from an older copy.
 
-        `known` is the copy at hand. That it is the newest is proven only by reading it here, or by a compare-and-swap.
+        `known` is the cached copy. Only a read here or a compare-and-swap proves that it is the newest.
         """
         for attempt in range(_MAX_ATTEMPTS):
             read = known is None
@@ -227,7 +227,7 @@ class SessionWriter:
             record = _apply(batch, current.record)
             if record is current.record:
                 if not read:
-                    known = None  # nothing to swap, hence nothing proves that this copy is the newest
+                    known = None  # without a swap this copy may not be the newest
                     continue
                 _settle(batch, current)
                 return current
@@ -246,12 +246,12 @@ class SessionWriter:
         raise SessionConflictError(msg)
 
     def _entry(self, before: Snapshot, record: SessionRecord) -> Entry:
-        """What is to be stored of what became of a copy."""
+        """Return the entry to store for a changed copy."""
         expires_at = max(before.expires_at, _expiry(self._timeouts, self._clock.now(), record))
         return entry_of(record, expires_at, before=before)
 
     def _saved(self, key: str, version: int, record: SessionRecord, entry: Entry) -> Snapshot:
-        """The session as the store has acknowledged it."""
+        """Return the session as acknowledged by the store."""
         snapshot = Snapshot(key, version, entry.expires_at, record, entry)
         self._recent.put(key, snapshot, len(entry.data))
         return snapshot
@@ -271,10 +271,10 @@ def _expiry(timeouts: Timeouts, now: int, record: SessionRecord) -> int:
 
 
 def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
-    """What a change makes of the copy at hand; None where the newest has to be read first.
+    """Apply a change to the cached copy; None if the newest has to be read first.
 
-    That is where nothing would be swapped, hence nothing proves that this is the newest, and where the change raises: what an
-    results computed from an old copy are dropped.
+    The newest is needed if nothing would be swapped, which proves nothing about the copy, and if the change raises: a result
+    from an old copy is dropped.
     """
     if base.version == STALE:
         return None
@@ -286,7 +286,7 @@ def _changed(base: Snapshot, change: Change) -> SessionRecord | None:
 
 
 def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
-    """Run the batch's changes one upon the other; one that raises is left out. No waiter is answered yet: the copy may be old."""
+    """Apply the changes of a batch in order, leaving out those that raise. Results wait, because the copy may be old."""
     for pending in batch:
         if pending.future.done():
             continue
@@ -294,7 +294,7 @@ def _apply(batch: list[_Pending], record: SessionRecord) -> SessionRecord:
         try:
             record = pending.outcome = pending.context.run(pending.change, record)
         except (StopIteration, asyncio.CancelledError) as error:
-            # A future cannot carry the first (compare PEP 479), and the second would stop the writes of others.
+            # A future cannot carry StopIteration (see PEP 479), and CancelledError would stop the writes of others.
             pending.error = RuntimeError(f"the change raised {type(error).__name__}")
         except Exception as error:  # noqa: BLE001 - belongs to the request that handed the change in
             pending.error = error
@@ -310,12 +310,12 @@ def _settle(batch: list[_Pending], newest: Snapshot) -> None:
         elif pending.outcome is newest.record:
             pending.future.set_result(newest)
         elif pending.outcome is not None:
-            # Others of the batch came after this one: the caller sees its own result, which is already history.
+            # Later changes of the batch may follow: the caller gets the result of its own change.
             pending.future.set_result(Snapshot(newest.key, STALE, newest.expires_at, pending.outcome))
 
 
 def _late() -> StoreUnavailableError:
-    return StoreUnavailableError("the write did not come through in time")
+    return StoreUnavailableError("the write was not made in time")
 
 
 def _fail(pending: _Pending, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What FastAPI injects with `Depends`, and a Starlette handler calls with its request: the session, the manager, the guards."""
+"""Dependencies for FastAPI's `Depends`, also callable by Starlette handlers: the session, the manager, the guards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     try:
         from starlette.requests import HTTPConnection
-    except ModuleNotFoundError:  # a plain ASGI application, which has no use for this module
+    except ModuleNotFoundError:  # a plain ASGI application, which does not need this module
         HTTPConnection = Any
 
 __all__ = (
@@ -47,7 +47,7 @@ async def get_sessions(connection: HTTPConnection) -> SessionManager:
 
 
 async def requires_login(connection: HTTPConnection) -> None:
-    """Let logged-in users pass: `dependencies=[Depends(requires_login)]`. Others get 401; a browser is sent to the login."""
+    """Accept logged-in users: `dependencies=[Depends(requires_login)]`. Others get 401; a browser is redirected to the login."""
     await _check(connection, rules.login_rule)
 
 
@@ -57,7 +57,7 @@ async def forbids_impersonation(connection: HTTPConnection) -> None:
 
 
 def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | Awaitable[bool]]) -> Guard:
-    """Let users pass of whose session `predicate` is true: 401 when no user is logged in, 403 when it is false.
+    """Accept users for whose session `predicate` returns True: 401 when no user is logged in, 403 when it does not.
 
     `data_type` types the predicate's argument, and must be the data type of the application's sessions.
     """
@@ -74,17 +74,17 @@ def requires(data_type: type[D], predicate: Callable[[SessionHandle[D]], bool | 
 
 
 def requires_role(*roles: str) -> Guard:
-    """Let users pass who have one of the roles now (`SessionConfig.roles` is asked in every request)."""
+    """Accept users who have one of the roles now (`SessionConfig.roles` is called in every request)."""
     return _guard(rules.role_rule(roles))
 
 
 def requires_recent_login(*, minutes: float = 0, seconds: float = 0) -> Guard:
-    """Let users pass who proved who they are at most so long ago (`auth_time`); others log in again and come back."""
+    """Accept users who authenticated at most this long ago (`auth_time`); others are redirected to log in again and back."""
     return _guard(rules.recent_login_rule(minutes, seconds)[0])
 
 
 def requires_acr(*acr_values: str) -> Guard:
-    """Let users pass whose login reached one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
+    """Accept users whose login has one of the authentication context classes (OpenID Connect Core 2, `acr`)."""
     return _guard(rules.acr_rule(acr_values))
 
 

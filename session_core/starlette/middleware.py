@@ -1,6 +1,6 @@
 """The session middleware as an ASGI wrapper: sessions, the same-origin rule, answers to errors, start and stop of the store.
 
-Nothing here needs Starlette: where it is installed, its request classes and its exception for a client that has gone are used.
+Works without Starlette; if it is installed, its request classes and its exception for a disconnected client are used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StarletteSessions(Generic[D]):
     example; by default it is a redirect to the login, a plain page, or problem+json (RFC 9457).
     """
 
-    # What a handler gets when the client has gone; Starlette makes its own exception of an OSError.
+    # Raised in a handler after a disconnect; Starlette converts an OSError to its own exception.
     disconnects = Disconnects(
         (ConnectionEndedError,) if WebSocketDisconnect is None else (ConnectionEndedError, WebSocketDisconnect),
         lambda _, reason: ConnectionEndedError(reason),

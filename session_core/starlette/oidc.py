@@ -30,7 +30,7 @@ _MOUNT: Final = "/auth"
 class OidcRoutes:
     """Login, callback, logout, and the provider's back-channel and front-channel logout, to be mounted at `/auth`.
 
-    Raises `ConfigurationError` without fitting sessions. `tokens` are the access tokens of sessions.
+    Raises `ConfigurationError` without matching sessions. `tokens` are the access tokens of sessions.
     """
 
     def __init__(self, sessions: StarletteSessions[Any], config: OidcConfig) -> None:
@@ -40,7 +40,7 @@ class OidcRoutes:
         if not sessions.application.store.capabilities.atomic and not sessions.config.accept_weak_store:
             msg = (
                 "OidcRoutes needs a store whose claims are atomic: on this one two processes could both use one login callback, "
-                "logout token or refresh token; use another store, or say SessionConfig(accept_weak_store=True)"
+                "logout token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
             )
             raise ConfigurationError(msg)
         check_native_clients(config, sessions.config)
@@ -74,7 +74,7 @@ class OidcRoutes:
 
     async def _answer(self, sessions: StarletteSessions[Any], path: str, scope: Scope, receive: Receive) -> Response:
         head, _, name = path.strip("/").partition("/")
-        # Of the other routes a GET has effects: a login begins, a code is used up.
+        # On the other routes a GET has effects: it starts a login, or uses up a code.
         method = "GET" if scope["method"] == "HEAD" and head == "session" else scope["method"]
         route = self._routes.get((method, f"/{head}", bool(name)))
         if route is None:

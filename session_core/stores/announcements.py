@@ -1,10 +1,10 @@
-"""What a store may offer beside the contract, so that open connections learn soon that their session has ended.
+"""Optional store features that report ended sessions to open connections quickly.
 
-Both are optional. Without `SessionTracing` sessions are loaded one by one, and what a session was rotated to is not known;
-without `RevocationFeed` they are looked at again and again.
+Without `SessionTracing` sessions are loaded one by one, and successors of a rotation are unknown; without `RevocationFeed`
+sessions are polled.
 
-A feed says where to look, never what is so: a message that is lost, repeated or forged cannot end a session nor keep one. Only
-the store says whether a session is there.
+Messages of a feed are only hints: a lost, repeated or forged message cannot end or keep a session. Only the store decides whether
+a session exists.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ("NAME_CHARS", "Heard", "RevocationFeed", "SessionTracing", "Trace", "announced_name", "trace")
 
 NAME_CHARS: Final = 20
-"""Of an announced name: 80 bits of a digest. Two sessions that met in one name would cost one look more."""
+"""The length of an announced name: 80 bits of a digest. A collision would only cost one more lookup."""
 _LOADS_AT_ONCE: Final = 16
 
 Heard: TypeAlias = Callable[[Sequence[str] | None], None]
-"""Called with the names that were announced; with None when the channel has been opened: what was said before is lost."""
+"""Called with the announced names, and with None when the channel is opened: earlier announcements are lost."""
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """What is known of a session key: the session lives until `expires_at`, or was rotated to `successor`."""
+    """The state of a session key: live until `expires_at`, or rotated to `successor`."""
 
     expires_at: int
     successor: str | None = None
@@ -40,23 +40,23 @@ class Trace(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class SessionTracing(Protocol):
-    """A store that can say of many sessions at once what became of them."""
+    """A store that returns the state of many sessions at once."""
 
     async def trace(self, keys: Sequence[str]) -> Mapping[str, Trace]:
-        """Return what is known of each key, for those that are live or remembered as rotated.
+        """Return the state of each key that is live or has a successor.
 
-        Newest state, past every cache. Raises `StoreUnavailableError`.
+        Bypasses every cache. Raises `StoreUnavailableError`.
         """
         ...
 
 
 @runtime_checkable
 class RevocationFeed(Protocol):
-    """A store that announces what ended or was rotated, in the same atomic step: a killed process owes no announcement."""
+    """A store that announces ended and rotated sessions in the same atomic step, so that a killed process misses none."""
 
     @property
     def pushes(self) -> bool:
-        """Whether it does so on the servers that it was opened for."""
+        """Whether the opened servers support announcements."""
         ...
 
     def announced_name(self, key: str) -> str:
@@ -64,21 +64,21 @@ class RevocationFeed(Protocol):
         ...
 
     async def listen(self, heard: Heard, *, patience: float) -> None:
-        """Call `heard` with what is announced by any process, until the channel breaks.
+        """Call `heard` with the announcements of all processes, until the channel breaks.
 
-        A channel that is silent for `patience` seconds is asked whether it is still there, and must answer within as many. Raises
-        `StoreUnavailableError` when it does not, or cannot be opened.
+        A channel that is silent for `patience` seconds is probed, and must answer within the same time. Raises
+        `StoreUnavailableError` if it does not, or cannot be opened.
         """
         ...
 
 
 def announced_name(key: bytes) -> str:
-    """Return the name of a session by what the store calls it."""
+    """Return the announced name of a session."""
     return sha1(key, usedforsecurity=False).hexdigest()[:NAME_CHARS]
 
 
 async def trace(store: SessionStore, keys: Collection[str]) -> Mapping[str, Trace]:
-    """Return what `SessionTracing.trace` returns, of any store."""
+    """Return what `SessionTracing.trace` returns, for any store."""
     if isinstance(store, SessionTracing):
         return await store.trace(list(keys))
     traces: dict[str, Trace] = {}

@@ -1,7 +1,7 @@
 """The store contract: opaque bytes by session key, with a version, an expiry and two indexes.
 
-A store knows nothing of cookies, identities or the content of a session. The comments of `SessionStore` ARE the
-contract; `session_core.testing.SessionStoreContract` is the same contract as tests.
+A store is independent of cookies, identities and the content of a session. The docstrings of `SessionStore` ARE the contract;
+`session_core.testing.SessionStoreContract` is the same contract as tests.
 
 Shared rules:
 
@@ -9,13 +9,13 @@ Shared rules:
   method, whether or not it has been swept.
 - Absent, expired and ended are all `None`, `False`, empty or `SessionGoneError`. Any other exception is an outage, and a
   store raises `StoreUnavailableError` for it.
-- What has not taken effect by `step_deadline` never does: the caller has been answered 503 and may have tried again. A store
-  compares it where the effect is decided (before the deciding statement or the COMMIT, in a script on the server, after the last
-  lock) and then raises `StoreUnavailableError`, with `not_applied` where it is sure. `check_deadline` does that.
+- A step takes effect before its `step_deadline` or never: its client gets 503 and may try again. A store compares the deadline
+  where the effect is decided (before the deciding statement or the COMMIT, in a script on the server, after the last lock) and
+  raises `StoreUnavailableError`, with `not_applied` if it is sure. `check_deadline` does that.
 - Each method is one atomic step: another process sees all of it or nothing, and a process killed in the middle leaves a
   state that equals one of the two.
-- No user delays another one by more than milliseconds, however many sessions he has. So `find` and `delete_by` of very many
-  sessions may take several steps; the ends of those above a lowered limit may come before the step of the login.
+- No user delays another one by more than milliseconds, with any number of sessions. So `find` and `delete_by` of very many
+  sessions may take several steps; sessions above a lowered limit may end before the step of the login.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def keeps_time(method: F) -> F:
-    """Mark a `load` or `replace` that answers or raises within the `keeps_within` seconds of its store: it needs no timer."""
+    """Mark a `load` or `replace` that returns or raises within its store's `keeps_within` seconds and needs no timer."""
     method.keeps_time = True  # type: ignore[attr-defined]
     return method
 
 
 class SessionIndex(msgspec.Struct, frozen=True):
-    """Which sessions: those of one user, or those of one session at the OP (exactly one is given).
+    """Selects the sessions of one user, or of one session at the OP (exactly one is given).
 
     Both are opaque keys made by `session_core.identity`.
     """
@@ -57,9 +57,9 @@ class SessionIndex(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What is written for one session.
+    """The data written for one session.
 
-    `rank` orders the sessions of a user: those with the lowest rank are the first to go when a limit is passed
+    `rank` orders the sessions of a user: those with the lowest rank end first above a limit
     (milliseconds of the login).
     """
 
@@ -71,7 +71,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoredSession(msgspec.Struct, frozen=True, gc=False):
-    """What is read for one session."""
+    """The data read for one session."""
 
     key: str
     version: int
@@ -92,11 +92,11 @@ _LOST: Final = {
 
 
 class StoreCapabilities(msgspec.Struct, frozen=True):
-    """What a store can promise; what it cannot is logged at start and refused where a promise depends on it."""
+    """The promises of a store; missing ones are logged at start, and features that need them are refused."""
 
     atomic: bool
-    """Compare-and-swap, rotation and claims are atomic over all processes that share the store. Where they are not, the session
-    limit is refused, and so is a login with OpenID Connect unless `SessionConfig.accept_weak_store` says otherwise."""
+    """Compare-and-swap, rotation and claims are atomic over all processes that share the store. If not, the session limit is
+    refused, and so is a login with OpenID Connect unless `SessionConfig.accept_weak_store` is set."""
     indexed: bool
     """`find` and `delete_by` cost O(sessions found)."""
     shared: bool
@@ -106,8 +106,8 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
     native_expiry: bool
     """Expired records leave by themselves, without `delete_expired`."""
     consistent: bool = True
-    """What one process has written is what every process reads from then on. Without it a session that has ended may be
-    accepted elsewhere for a while, and the plugin refuses the store unless `SessionConfig.accept_weak_store` says otherwise."""
+    """A write is visible to every process at once. Without it an ended session may be accepted elsewhere for a while, and the
+    plugin refuses the store unless `SessionConfig.accept_weak_store` is set."""
     listable: bool = True
     """`scan` gives all sessions, and `delete_expired` finds what it must remove."""
     keeps_deadlines: bool = True
@@ -115,7 +115,7 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
     be made later when it was under way at the deadline."""
 
     def lost_promises(self) -> dict[str, str]:
-        """Return what the application must do without, by reason slug, for the log at start."""
+        """Return the missing promises by reason slug, for the log at start."""
         kept = {
             "no_compare_and_swap": self.atomic,
             "eventually_consistent": self.consistent,
@@ -142,14 +142,14 @@ class SessionStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release connections and files. Calling it twice, or without `open`, is no error."""
+        """Release connections and files. May be called twice, or without `open`."""
         ...
 
     async def ping(self) -> None:
         """Return when the store can read and write; raise `StoreUnavailableError` when not."""
         ...
 
-    # `load` and `replace` are on the way of every request: an `async def`, or a function that hands on another's coroutine.
+    # Every request calls `load` and `replace`: each is an `async def`, or a function that returns a coroutine.
     def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """Return the record, or None when there is none (absent, expired, deleted, rotated away)."""
         ...
@@ -178,9 +178,9 @@ class SessionStore(Protocol):
     ) -> tuple[str, ...]:
         """Replace the record at `old_key` (of `version`) by one at `new_key` at version 1, in ONE step.
 
-        At every instant, also when the process is killed, exactly one of the two keys is live. Until `successor_until` the
-        store remembers that `old_key` was followed by `new_key`, for `delete` alone. `limit` and the result are those of
-        `create`; the record that moves does not count twice.
+        At every instant, also when the process is killed, exactly one of the two keys is live. Until `successor_until` the store
+        keeps `new_key` as the successor of `old_key`, for `delete` only. `limit` and the result are those of `create`; the record
+        that moves does not count twice.
 
         Raises `SessionConflictError` or `SessionGoneError` as `replace` does, and `SessionConflictError` when `new_key` is taken.
         """
@@ -194,19 +194,19 @@ class SessionStore(Protocol):
         ...
 
     async def delete(self, key: str) -> tuple[str, ...]:
-        """End the session: delete the record and, where it was rotated and is remembered, its successors.
+        """End the session: delete the record and its remembered successors.
 
-        A logout that meets a regeneration in flight must win, whichever reaches the store first. Idempotent. Returns the
+        A logout wins over a concurrent regeneration, whichever reaches the store first. Idempotent. Returns the
         keys of the live records that this call deleted.
         """
         ...
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
-        """Return the live records of an index, in no particular order. Stale index entries are dropped on the way."""
+        """Return the live records of an index, in no particular order. Removes stale index entries."""
         ...
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
-        """Delete all records of an index that are live now except the key `keep`, also one that is being rotated meanwhile.
+        """Delete all records of an index that are live now except the key `keep`, also those that are rotated meanwhile.
 
         Returns the keys that this call deleted.
         """
@@ -229,7 +229,7 @@ class SessionStore(Protocol):
     async def claim(self, name: str, expires_at: int) -> bool:
         """Return True for exactly one caller per `name` until `expires_at`, over all processes.
 
-        What single use is made of: a login transaction, the `jti` of a logout token. Names are
+        For single use: a login transaction, the `jti` of a logout token. Names are
         ASCII digests, never secrets.
         """
         ...

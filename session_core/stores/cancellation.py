@@ -1,4 +1,4 @@
-"""Keeps a cancellation that a library swallows: `asyncio.wait_for` of Python 3.11 may return a result in its place."""
+"""Restores a cancellation that a library drops: `asyncio.wait_for` of Python 3.11 may return a result instead."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ("keeping_cancellation",)
 
 @contextmanager
 def keeping_cancellation() -> Iterator[None]:
-    """Raise `CancelledError` at the end of the block when the task was cancelled in it and the block did not raise.
+    """Raise `CancelledError` at the end of the block if the task was cancelled in it and the block did not raise.
 
-    Otherwise a loop of calls to a driver would go on for ever after its task was cancelled, and no timeout would end it.
+    Otherwise a loop of calls to a driver would continue after a cancellation, and no timeout would end it.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0

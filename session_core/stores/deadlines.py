@@ -1,8 +1,8 @@
-"""Until when a store step must have taken effect, and one timer that ends many calls in time.
+"""Deadlines of store steps, and one timer that ends many calls in time.
 
-A *step* is one call of a store, or several that belong together (a rotation and its repetitions). It has a deadline: what has not
-taken effect by then must never do so, because the caller has been answered 503. All steps of one request share one `RequestTime`,
-so that a request waits for a stalled store once, however many verbs it strings together.
+A *step* is one call of a store, or several that belong together (a rotation and its repetitions). It takes effect before its
+deadline or never, because its client gets 503. All steps of one request share one `RequestTime`, so that a request waits for a
+stalled store only once, with any number of steps.
 
 Instants are those of `time.monotonic`, in seconds.
 """
@@ -27,17 +27,17 @@ __all__ = (
 START_SECONDS: Final = 10.0
 """How long a store may take to open when no request waits for it: a server that starts, a first connection, new tables."""
 _FREE: Final = 1 / 20
-"""The part of the timeout within which a store is healthy: a step that takes no longer costs the request nothing."""
+"""The part of the timeout within which a store counts as healthy: faster steps do not use up the request's time."""
 
 _step: ContextVar[float | None] = ContextVar("session_core.stores.deadlines.step", default=None)
 _request: ContextVar[RequestTime | None] = ContextVar("session_core.stores.deadlines.request", default=None)
 
 
 def step_deadline() -> float | None:
-    """Return the instant by which the store step that runs in this context must have taken effect; None: no limit.
+    """Return the deadline of the store step that runs in this context; None without a limit.
 
-    A store asks at the start of a method's coroutine and compares where the effect is decided. What goes on in a thread, a queue
-    or a task of its own has to be given the number.
+    A store reads it at the start of a method's coroutine and compares it where the effect is decided. Code in another thread,
+    queue or task must be given the number.
     """
     deadline = _step.get()
     if deadline is None and (request := _request.get()) is not None:
@@ -46,20 +46,20 @@ def step_deadline() -> float | None:
 
 
 def remaining(default: float) -> float:
-    """Return the seconds until the deadline of the running step, never negative; `default` where there is no deadline."""
+    """Return the seconds until the deadline of the running step, never negative; `default` without a deadline."""
     deadline = step_deadline()
     return default if deadline is None else max(deadline - monotonic(), 0.0)
 
 
 def check_deadline(deadline: float | None = None, *, begun: bool = False) -> None:
-    """Raise `StoreUnavailableError` after `deadline` (by default that of the running step): nothing may take effect any more.
+    """Raise `StoreUnavailableError` after `deadline` (default: that of the running step).
 
-    `begun`: a part of the step has taken effect already.
+    `begun`: a part of the step has already taken effect.
     """
     if deadline is None and (deadline := step_deadline()) is None:
         return
     if monotonic() >= deadline:
-        msg = "the session store did not come to it in time"
+        msg = "the session store did not reach the step in time"
         raise StoreUnavailableError(msg, not_applied=not begun)
 
 
@@ -70,18 +70,18 @@ class RequestTime:
     count once. Once the response has started (`over`) each step has the whole timeout to itself.
     """
 
-    # No slots and no `__init__`: every request makes one, and nearly all only look whether it is over.
+    # No slots and no `__init__`: every request creates one, and most only read `over`.
     over = False
     spent = 0.0
     """Seconds."""
     until = 0.0
-    """The deadline of the one step that is under way without a `Step`, which nearly all requests can do with; 0 for none."""
+    """The deadline of the single running step without a `Step`, enough for most requests; 0 for none."""
     _counted_until = 0.0
     _running: list[float] | None = None
-    """When the steps under way began, the oldest first."""
+    """When the running steps began, the oldest first."""
 
     def has_steps(self) -> bool:
-        """Whether a `Step` is under way."""
+        """Whether a `Step` is running."""
         return bool(self._running)
 
     def begin(self, now: float, timeout: float) -> float:
@@ -98,13 +98,13 @@ class RequestTime:
         return max(timeout - spent, 0.0) if spent else timeout
 
     def end(self, began: float, timeout: float) -> None:
-        """Count a step that began at `began` and is over."""
+        """Count a finished step that began at `began`."""
         if self._running is not None:
             self._running.remove(began)
         self._count(began, timeout)
 
     def end_alone(self, timeout: float) -> None:
-        """Count the step that is over `until`."""
+        """Count the finished step with the deadline `until`."""
         began, self.until = self.until - timeout, 0.0
         self._count(began, timeout)
 
@@ -116,14 +116,14 @@ class RequestTime:
 
 
 def open_request_time() -> RequestTime:
-    """Let the steps of the running context, and of tasks that it starts, share one store timeout until that is `over`."""
+    """Make the steps of this context, and of tasks that it starts, share one store timeout until it is `over`."""
     request = RequestTime()
     _request.set(request)
     return request
 
 
 def lone_request() -> RequestTime | None:
-    """Return the request that has a whole timeout left and no step under way; None where a step needs a `Step` of its own."""
+    """Return the request if it has a whole timeout left and no running step; None if a step needs its own `Step`."""
     if _step.get() is not None or (request := _request.get()) is None:
         return None
     return None if request.over or request.spent or request.until or request.has_steps() else request
@@ -132,13 +132,13 @@ def lone_request() -> RequestTime | None:
 class Step:
     """A store step of at most `timeout` seconds that begins now and lasts until `end`, which the same task calls.
 
-    A step inside of another one has to be done when that is.
+    A nested step has the deadline of the outer one.
     """
 
     __slots__ = ("_began", "_request", "_timeout", "_token", "deadline", "is_whole")
 
     def __init__(self, timeout: float = 0.0, *, until: float | None = None) -> None:
-        """`until` takes the place of all else: work that is done for several requests, or for none, has this deadline."""
+        """`until` overrides everything else: the deadline of work for several requests, or for none."""
         self._began = now = monotonic()
         self._timeout = timeout
         self._request: RequestTime | None = None
@@ -158,7 +158,7 @@ class Step:
         self._token: Token[float | None] | None = _step.set(self.deadline)
 
     def end(self) -> None:
-        """The step is over, however it ended. Doing this twice is no error."""
+        """End the step. Idempotent."""
         if (token := self._token) is not None:
             self._token = None
             _step.reset(token)
@@ -166,7 +166,7 @@ class Step:
                 self._request.end(self._began, self._timeout)
 
     def __enter__(self) -> Self:
-        """Do nothing: it has begun."""
+        """Do nothing: the step has already begun."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,26 +175,24 @@ class Step:
 
 
 class Deadlines:
-    """Ends calls at their deadlines, at the price of one timer for all that end in the order they began, as nearly all do.
+    """Ends calls at their deadlines, with one timer for all calls whose deadlines are in the order of their beginning.
 
-    `asyncio.timeout` makes and cancels a timer for each call, which takes longer than everything else around a call to a fast
-    store.
+    `asyncio.timeout` creates and cancels a timer for each call, which costs more than the rest of a call to a fast store.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._fires_at = 0.0
-        # By task, in the order of their deadlines: when it is over, and how often the task had been cancelled before.
+        # By task, in the order of deadlines: the deadline, and the task's number of cancellations before.
         self._running: dict[asyncio.Task[Any], tuple[float, int]] = {}
         self._latest = 0.0
         self._expired: dict[asyncio.Task[Any], int] = {}
 
     def begin(self, deadline: float) -> asyncio.Task[Any] | None:
-        """Watch the running task until `end`; None where it needs a timer of its own.
+        """Watch the running task until `end`; None if it needs its own timer.
 
-        That is inside another call, also of one that is being ended and cleans up behind itself, and where an earlier call may
-        take longer.
+        That is inside another call (also during its cleanup), and if an earlier call has a later deadline.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -210,7 +208,7 @@ class Deadlines:
         return task
 
     def is_over(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a cancelled task was cancelled for its time alone: cancelled by another caller as well, it must stay so."""
+        """Whether a task was cancelled only by its deadline: another cancellation must not be dropped."""
         before = self._expired.pop(task, None)
         return before is not None and task.uncancel() <= before
 
@@ -218,10 +216,10 @@ class Deadlines:
         """Stop watching a task."""
         self._running.pop(task, None)
         if self._expired and self._expired.pop(task, None) is not None:
-            task.uncancel()  # it came to another end while it was being cancelled
+            task.uncancel()  # it ended otherwise while it was being cancelled
 
     def _serves(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether the timer is, or can be made, that of `loop`: a store may be used in one loop after another."""
+        """Whether the timer belongs, or can be moved, to `loop`: a store may be used in one loop after another."""
         if self._loop is not loop:
             if (self._running or self._expired) and self._loop is not None and not self._loop.is_closed():
                 return False
@@ -233,13 +231,13 @@ class Deadlines:
     def _set_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # The loop's clock may be another one (uvloop).
+        # The loop may have another clock (uvloop).
         self._timer = loop.call_later(max(deadline - monotonic(), 0.0), self._check, loop)
         self._fires_at = deadline
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
-            return  # a timer left behind in a loop that lives on in another thread: these tasks are not its own to cancel
+            return  # a stale timer of a loop in another thread must not cancel these tasks
         self._timer = None
         now = monotonic()
         while self._running:

@@ -1,6 +1,6 @@
-"""Puts a deadline on every store call and turns whatever goes wrong into `StoreUnavailableError`.
+"""Puts a deadline on every store call and turns every failure into `StoreUnavailableError`.
 
-Every end of a session passes here; so this is also where this process announces what it ended itself.
+Every end of a session passes here, so this module also reports the sessions that this process has ended.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _CLOSE_SECONDS: Final = 1.0
 
 
 class GuardedStore:
-    """A store that answers within `timeout` seconds or says that it cannot.
+    """A store whose calls return within `timeout` seconds or raise `StoreUnavailableError`.
 
-    `on_outage` is awaited with a reason slug for each failed call. `on_ended` is called with the keys of sessions that a call has
-    ended or rotated, or may have.
+    `on_outage` is awaited with a reason slug for each failed call. `on_ended` is called with the keys of sessions that a call
+    has, or may have, ended or rotated.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GuardedStore:
 
     @property
     def capabilities(self) -> StoreCapabilities:
-        """What the store behind can promise."""
+        """The capabilities of the wrapped store."""
         return self.inner.capabilities
 
     async def open(self) -> None:
@@ -67,7 +67,7 @@ class GuardedStore:
         await self._bounded(self._open(), apart=max(self._timeout, START_SECONDS))
 
     async def close(self) -> None:
-        """See `SessionStore.close`; gives up after a while on a store that cannot let go."""
+        """See `SessionStore.close`; gives up after a while on a hanging store."""
         self._opened = False
         self._closed = True
         with suppress(TimeoutError):
@@ -134,7 +134,7 @@ class GuardedStore:
         return await self._bounded(self.inner.delete_expired(limit), apart=_UPKEEP_SECONDS)
 
     async def scan(self) -> AsyncIterator[StoredSession]:
-        """See `SessionStore.scan`; not bounded: it is as long as the store is large."""
+        """See `SessionStore.scan`; without a deadline, because its duration depends on the size of the store."""
         await self._bounded(self._ready())
         async for stored in self.inner.scan():
             yield stored
@@ -149,11 +149,11 @@ class GuardedStore:
 
     @property
     def feed(self) -> RevocationFeed | None:
-        """The channel on which the store announces what ended, if it has one."""
+        """The store's announcements, if it has any."""
         return self.inner if isinstance(self.inner, RevocationFeed) and self.inner.pushes else None
 
     async def trace(self, keys: Collection[str]) -> Mapping[str, Trace]:
-        """See `SessionTracing.trace`. An outage is not told to `on_outage`: who watches asks again, and again."""
+        """See `SessionTracing.trace`. An outage is not reported to `on_outage`, because the caller polls."""
         return await self._bounded(trace(self.inner, keys), tell=False)
 
     async def listen(self, heard: Heard, *, patience: float) -> None:
@@ -181,7 +181,7 @@ class GuardedStore:
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         if self._opening is None or self._opening[0] is not loop:
-            # A lock belongs to one event loop; an application may be started again in another.
+            # A lock per event loop: an application may be restarted in another one.
             self._opening = (loop, asyncio.Lock())
         async with self._opening[1]:
             if not self._opened:
@@ -197,17 +197,17 @@ class GuardedStore:
         await self._open()
 
     def _keeps_time(self, name: str) -> bool:
-        # Only of the very method that says so: what overrides or wraps it may take longer.
+        # Only the marked method itself: an override or a wrapper may take longer.
         timed: bool = getattr(getattr(type(self.inner), name, None), "keeps_time", False)
         return timed and getattr(self.inner, "keeps_within", inf) <= self._timeout
 
     async def _unwatched(self, call: Coroutine[Any, Any, T], request: RequestTime) -> T:
-        """Return what a call returns that keeps the time limit by itself, the only one of its request now: no timer is set."""
+        """Return the result of a call that keeps the time limit itself and is the only one of its request: needs no timer."""
         request.until = monotonic() + self._timeout
         try:
             return await call
         except Exception as error:
-            request.end_alone(self._timeout)  # before it is reported: a listener takes its own time
+            request.end_alone(self._timeout)  # end the step before reporting: a listener may be slow
             await self._report(error)
             raise
         finally:
@@ -217,7 +217,7 @@ class GuardedStore:
     async def _bounded(
         self, call: Coroutine[Any, Any, T], *, tell: bool = True, keeps_time: bool = False, apart: float | None = None
     ) -> T:
-        """Return what a call returns, before the deadline of its step: one frame, one timer for all.
+        """Return the result of a call before the deadline of its step, in one frame and with the shared timer.
 
         `keeps_time`: the store itself keeps the whole timeout, and needs a timer only for less. `apart`: the seconds of work that
         no request waits for.
@@ -242,30 +242,30 @@ class GuardedStore:
         except Exception as error:
             if task is not None:
                 deadlines.end(task)
-            step.end()  # before it is reported: a listener takes its own time
+            step.end()  # end the step before reporting: a listener may be slow
             await self._report(error, tell=tell)
             raise
         finally:
             if task is not None:
                 deadlines.end(task)
             step.end()
-            call.close()  # it was never awaited where the deadline has passed, or the store could not be opened
+            call.close()  # never awaited if the deadline had passed or the store could not be opened
 
     async def _apart(self, call: Coroutine[Any, Any, T], deadline: float) -> T:
-        """The same with a timer of its own; opens the store where that is still to be done."""
+        """The same with a separate timer; opens the store if needed."""
         check_deadline(deadline)
         async with asyncio.timeout(deadline - monotonic()):
             await self._ready()
             return await call
 
     async def _report(self, error: Exception, *, tell: bool = True) -> None:
-        """Tell of an outage. The contract: any exception of a store that is none of the library's is one, and raised as such."""
+        """Report an outage and raise it. By contract, any exception of a store other than the library's own is an outage."""
         if isinstance(error, SessionCoreError):
             if tell and isinstance(error, StoreUnavailableError):
                 await self._on_outage(error.kind or "unavailable")
             return
         late = isinstance(error, TimeoutError)
-        kind = type(error).__name__  # alone: a driver's message may quote values
+        kind = type(error).__name__  # only the class: a driver's message may quote values
         if tell:
             await self._on_outage("timeout" if late else kind)
         msg = "the session store did not answer in time" if late else f"the session store failed: {kind}"

@@ -1,4 +1,4 @@
-"""Sessions in this process: for tests and demos; gone with the process, unseen by others."""
+"""Sessions in the memory of this process, for tests and demos."""
 
 from __future__ import annotations
 

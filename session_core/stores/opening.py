@@ -1,4 +1,4 @@
-"""Which store a URL means; imports a driver only when its URL asks for it."""
+"""Opens the store of a URL; imports a driver only when its URL needs it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _EXTRAS: Final = {
     "keyvalue": "keyvalue",
     **{scheme: scheme for scheme in ("dynamodb", "memcached")},
 }
-"""The extra of this package that installs what a scheme needs."""
+"""The extra of this package that installs the driver of a scheme."""
 _USER_SCHEMES: Final = frozenset({"postgresql", "postgres", "mysql", "mariadb"})
-"""Where a name without a password is a user; elsewhere it is a token, or a password in the wrong place."""
+"""Schemes whose URL may have a user without a password; elsewhere that may be a token or a misplaced password."""
 
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.%-]*)(?::[0-9]*)?"
 _AUTHORITY: Final = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
@@ -67,36 +67,36 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
         raise ConfigurationError(msg) from error
     except ValueError:
         msg = f"the URL of the store {redacted(url)!r} is malformed: it is scheme://user:password@host:port/name"
-        raise ConfigurationError(msg) from None  # what was raised may quote the password
+        raise ConfigurationError(msg) from None  # the cause may quote the password
 
 
 def redacted(url: str) -> str:
     """Return the URL without the password, for messages and logs."""
     head, separator, tail = url.partition("://")
     scheme = head.partition("+")[0].lower()
-    if not separator:  # no URL: it may be anything, a password too
+    if not separator:  # not a URL: it may contain a password
         return f"{head.partition(':')[0]}..." if head.partition(":")[0].partition("+")[0] in _OPENERS else "..."
     if _hides_credentials(tail):
         return f"{head}://***@{tail.rpartition('@')[2].partition('?')[0]}"
     credentials, at, place = tail.partition("?")[0].rpartition("@")
     name, colon, _ = credentials.partition(":")
     if at and not colon and scheme not in _USER_SCHEMES:
-        name = "***"  # a token or password, where a user would be
+        name = "***"  # a token or password in the place of the user
     authority, slash, path = place.partition("/")
     if not _AUTHORITY.fullmatch(authority):
-        authority = "***"  # a user and a password without their `@`, perhaps
+        authority = "***"  # perhaps a user and a password without `@`
     return f"{head}://{name}{':***' if colon else ''}{at}{authority}{slash}{path}"
 
 
 def _hides_credentials(tail: str) -> bool:
-    """Whether an unescaped character in the user name or password makes the rest of it look like a path, query or fragment."""
+    """Whether an unescaped character in the user name or password turns the rest into a path, query or fragment."""
     authority = re.split(r"[/?#]", tail, maxsplit=1)[0]
     password = authority.partition(":")[2]
     return "@" not in authority and "@" in tail[len(authority) :] and bool(password) and not password.isdigit()
 
 
 def _is_in_extra(scheme: str, package: str) -> bool:
-    # The backends of py-key-value have extras of their own, which the error names.
+    # The backends of py-key-value have their own extras, which the error names.
     return scheme in _EXTRAS and not package.startswith("py-key-value-aio[")
 
 

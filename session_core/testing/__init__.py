@@ -1,4 +1,4 @@
-"""What tests of applications and of third-party stores need.
+"""Tools for tests of applications and of third-party stores.
 
 `FakeClock` needs nothing else. `log_in` and its like need Litestar, `SessionStoreContract` pytest and anyio (whose plugin runs
 the tests): they are imported on first use.

@@ -1,4 +1,4 @@
-"""Time that moves only when a test says so."""
+"""A clock that only tests advance."""
 
 from __future__ import annotations
 

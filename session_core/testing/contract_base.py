@@ -1,4 +1,4 @@
-"""Fixtures and words that the parts of the store contract share."""
+"""Fixtures and functions that the parts of the store contract share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOUR = 3_600_000
 
 
 class ContractBase:
-    """What a test of the contract can ask for."""
+    """The fixtures of the contract's tests."""
 
     pytestmark = pytest.mark.anyio
 
@@ -72,12 +72,12 @@ class ContractBase:
         return Entry(data, clock.now() + round(hours * HOUR), user, op_session, rank)
 
     def needs_an_atomic_store(self, store: SessionStore) -> None:
-        """Skip what cannot be had without compare-and-swap over all processes."""
+        """Skip tests that need compare-and-swap over all processes."""
         if not store.capabilities.atomic:
             pytest.skip("the store says that it is not atomic")
 
     def sweeps(self, store: SessionStore) -> bool:
-        """Whether `delete_expired` is what removes expired records: they neither leave by themselves nor are out of reach."""
+        """Whether `delete_expired` removes expired records: the store lists them and has no native expiry."""
         return store.capabilities.listable and not store.capabilities.native_expiry
 
     async def live(self, store: SessionStore, *keys: str) -> list[str]:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.specs.openapi.checks import response_schema_conformance
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from app.asgi import create_app
 from app.settings.settings import Settings
 from tests.support.thread_server import listen, served
 
 pytestmark = pytest.mark.long
-CHECKS = [response_schema_conformance]
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
 @pytest.fixture

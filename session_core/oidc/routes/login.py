@@ -11,7 +11,7 @@ import msgspec
 
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
-from session_core.asgi.web import Redirect, Response
+from session_core.asgi.web import HTML, JSON, Redirect, Response
 from session_core.concurrency import together
 from session_core.errors import (
     AmbiguousCredentialsError,
@@ -31,7 +31,7 @@ from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave, leave_for_client
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
-from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
+from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
 from session_core.sessions.timeouts import Timeouts
 
 if TYPE_CHECKING:
@@ -63,30 +63,27 @@ def login_routes(relying_parties: RelyingParties) -> list[Route]:
     plain = any(provider.id == DEFAULT_ID for provider in providers)
     posting = {provider.id for provider in providers if provider.response_mode == "form_post"}
     routes = [
-        Route("GET", "/login", login, summary="Start a login", session=True),
-        Route("POST", "/login", initiated_login, summary="Start a login for another site", status=_SEE_OTHER),
+        Route("GET", "/login", login, summary="Start a login", session=True, answers=_START, errors=_ERRORS),
+        Route("POST", "/login", initiated_login, summary="Start a login for another site", **_POSTED),
     ]
     if named:
-        routes.append(Route("GET", "/login", login, summary="Start a login at a provider", session=True, by_provider=True))
+        start = "Start a login at a provider"
+        routes.append(Route("GET", "/login", login, start, session=True, by_provider=True, answers=_START, errors=_ERRORS))
     for by_provider, exists, posts in ((False, plain, DEFAULT_ID in posting), (True, named, bool(posting - {DEFAULT_ID}))):
         if exists:
             routes.append(Route("GET", "/callback", callback, by_provider=by_provider, **_FINISH))
         if posts:
-            routes.append(
-                Route(
-                    "POST",
-                    "/callback",
-                    posted_callback,
-                    "Receive the provider's form",
-                    by_provider=by_provider,
-                    status=_SEE_OTHER,
-                )
-            )
+            summary = "Receive the provider's form"
+            routes.append(Route("POST", "/callback", posted_callback, summary, by_provider=by_provider, **_POSTED))
             routes.append(Route("GET", "/continue", continue_login, by_provider=by_provider, **_FINISH))
     return routes
 
 
-_FINISH: Final[dict[str, Any]] = {"summary": "Finish a login", "status": _SEE_OTHER, "session": True}
+_ERRORS: Final = (400, 401, 403, 409, 429, 502, 503)
+_START: Final = {200: (HTML, JSON), _SEE_OTHER: NO_CONTENT, _TEMPORARY: NO_CONTENT}
+_REDIRECTS: Final[dict[str, Any]] = {"status": _SEE_OTHER, "answers": {_SEE_OTHER: NO_CONTENT}}
+_POSTED: Final = {**_REDIRECTS, "errors": (400, 429, 503)}
+_FINISH: Final = {**_REDIRECTS, "summary": "Finish a login", "session": True, "errors": _ERRORS}
 
 
 async def login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:

@@ -14,7 +14,7 @@ from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.routes.form_body import read_form_body
 from session_core.oidc.routes.leaving import leave, leave_by_form
 from session_core.oidc.routes.limited import count, limited
-from session_core.oidc.routes.route import NoSuchProviderError, Route, party_at
+from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
 from session_core.oidc.verify.claims import optional_sid
 
 if TYPE_CHECKING:
@@ -35,13 +35,16 @@ other tabs and cookies of sibling hosts; the session cookie is deleted by name."
 
 def logout_routes(relying_parties: RelyingParties) -> list[Route]:
     """Return the routes for these providers: without an id, and for a provider with an id also with it."""
-    routes = [Route("POST", "/logout", logout, summary="Log out", status=_SEE_OTHER, session=True)]
+    answers = {200: (HTML, JSON), _SEE_OTHER: NO_CONTENT}
+    routes = [Route("POST", "/logout", logout, "Log out", status=_SEE_OTHER, session=True, answers=answers, errors=(403, 503))]
     named = any(party.provider.id != DEFAULT_ID for party in relying_parties)
     for by_provider, of in ((False, ""), (True, " of a provider")) if named else ((False, ""),):
+        kind: dict[str, Any] = {"by_provider": by_provider, "errors": (400, 429, 503)}
+        frame = {200: (HTML,)}
         routes += [
-            Route("POST", "/backchannel-logout", backchannel_logout, f"Back-channel logout{of}", by_provider=by_provider),
+            Route("POST", "/backchannel-logout", backchannel_logout, f"Back-channel logout{of}", **kind),
             Route("GET", "/backchannel-logout", backchannel_logout_by_get, by_provider=by_provider, status=_NOT_ALLOWED),
-            Route("GET", "/frontchannel-logout", frontchannel_logout, f"Front-channel logout{of}", by_provider=by_provider),
+            Route("GET", "/frontchannel-logout", frontchannel_logout, f"Front-channel logout{of}", answers=frame, **kind),
         ]
     return routes
 

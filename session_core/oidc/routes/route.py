@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from session_core.asgi.web import Response, WebRequest
@@ -14,6 +15,9 @@ __all__ = ("Endpoint", "NoSuchProviderError", "Route", "party_at")
 
 Endpoint: TypeAlias = "Callable[[WebRequest, RelyingParties, str | None], Awaitable[Response]]"
 """Called with the request, the relying parties and the provider's id from the path, if the route has one."""
+
+
+NO_CONTENT: Final[tuple[str, ...]] = ()
 
 
 class NoSuchProviderError(Exception):
@@ -32,6 +36,10 @@ class Route(NamedTuple):
     session: bool = False
     """Whether it uses the session. Other routes read no cookie, so cross-site requests are accepted."""
     by_provider: bool = False
+    answers: Mapping[int, tuple[str, ...]] = MappingProxyType({200: NO_CONTENT})
+    """The media types of each response that is no error, for the schema."""
+    errors: tuple[int, ...] = ()
+    """The statuses of its errors, for the schema: problem+json (RFC 9457), or a page for browsers."""
 
 
 def party_at(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Router
@@ -10,8 +12,10 @@ from litestar.enums import ScopeType
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Schema
 from litestar.params import FromPath
 
+from session_core.litestar.openapi import PublicOperation, problem_responses
 from session_core.litestar.problem import litestar_response
 from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
@@ -79,4 +83,26 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
         opt={"session": True} if route.session else {"session": False, "cross_site": route.method == "POST"},
         summary=route.summary or None,
         include_in_schema=bool(route.summary),
+        operation_class=_operation(route),
+        responses=problem_responses(*route.errors, *([404] if route.by_provider else [])),
     )(handler)
+
+
+def _operation(route: Route) -> type[PublicOperation]:
+    """Return the class of the route's OpenAPI operation, with its responses that are no errors."""
+
+    @dataclass
+    class RouteOperation(PublicOperation):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            answers = {
+                str(status): OpenAPIResponse(
+                    description=HTTPStatus(status).phrase,
+                    content={media.partition(";")[0]: OpenAPIMediaType(schema=Schema()) for media in media_types} or None,
+                )
+                for status, media_types in route.answers.items()
+            }
+            errors = {status: response for status, response in (self.responses or {}).items() if status >= "4"}
+            self.responses = answers | errors
+
+    return RouteOperation

@@ -1,4 +1,4 @@
-"""A place that keeps small values by name and knows nothing of sessions: what a driver without compare-and-swap is."""
+"""The interface of a key-value driver without compare-and-swap. Independent of sessions."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ __all__ = ("DocumentFile", "Documents")
 T = TypeVar("T", bound=Document)
 
 _SLACK_SECONDS: Final = 60
-"""A value stays this much longer than it is good for: the clocks of the nodes and of the place may differ."""
+"""Extra time for which a value is kept, because the clocks of the nodes and of the service may differ."""
 
 
 class Documents(Protocol):
-    """What a driver must do. A name is a kind, a colon, and one word of letters, digits, `-` and `_`, at most 100 characters.
+    """The operations of a driver.
 
-    Every call is bounded in time and size, and raises `StoreUnavailableError` when the place does not answer as it should.
+    A name is a kind, a colon, and one word of letters, digits, `-` and `_`, at most 100 characters.
+    Every call is bounded in time and size, and raises `StoreUnavailableError` when the service fails.
     """
 
     async def open(self) -> None:
-        """Make what calls need; the place itself may still be out."""
+        """Prepare for calls; the service itself may still be down."""
         ...
 
     async def close(self) -> None:
-        """Let go of it. May be opened again."""
+        """Release resources. May be opened again."""
         ...
 
     async def get(self, names: Sequence[str]) -> list[bytes | None]:
-        """Return the values, None for an absent one. What cannot be read as a value is `b""`."""
+        """Return the values, None for an absent one, `b""` for an unreadable one."""
         ...
 
     async def put(self, name: str, value: bytes, *, seconds: int) -> None:
-        """Store a value, whatever was there; it may leave after so many seconds."""
+        """Store a value unconditionally; it may expire after so many seconds."""
         ...
 
     async def delete(self, name: str) -> None:
@@ -47,12 +48,12 @@ class Documents(Protocol):
         ...
 
     def names(self, kind: str) -> AsyncIterator[str]:
-        """Iterate over the names of a kind, without the kind. Only for a driver that can."""
+        """Iterate over the names of a kind, without the kind. Only for drivers that can list."""
         ...
 
 
 class DocumentFile:
-    """Typed documents in such a place."""
+    """Typed documents in a driver."""
 
     def __init__(self, documents: Documents, clock: Clock) -> None:
         self.documents = documents
@@ -63,7 +64,7 @@ class DocumentFile:
         return decode((await self.documents.get([name]))[0], kind)
 
     async def put(self, name: str, document: Document) -> None:
-        """Store a document; it leaves by itself some time after its `until`, where the place can do that."""
+        """Store a document; it expires some time after its `until`, if the driver supports that."""
         seconds = math.ceil((document.until - self.clock.now()) / 1000)
         await self.documents.put(name, encode(document), seconds=max(seconds, 0) + _SLACK_SECONDS)
 

@@ -1,7 +1,7 @@
-"""Finishes what has begun: a call of several writes must not stop half-way because its caller stops waiting.
+"""Runs calls of several writes to their end, even if the caller is cancelled.
 
-The lock of a session is held until its last write is answered. A client that hangs up, or a deadline above, would otherwise let
-the next writer in while a write of this one is still on its way, to arrive after it.
+The lock of a session is held until its last write is answered. Otherwise, after a disconnect or a deadline, the next writer could
+start while a write of this one is still in flight and arrives later.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _PATIENCE_SECONDS: Final = 3.0
 
 
 class CallsInFlight:
-    """The calls of a store that have begun."""
+    """The running calls of a store."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run the call in a task of its own, which goes on when the caller is cancelled."""
+        """Run the call in a separate task, which continues if the caller is cancelled."""
         task = asyncio.create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
     async def drain(self) -> None:
-        """Wait a while for the calls of this event loop, and stop those that take longer."""
+        """Wait a while for the calls of this event loop, then cancel the rest."""
         loop = asyncio.get_running_loop()
         if tasks := {task for task in self._tasks if task.get_loop() is loop}:
             _, late = await asyncio.wait(tasks, timeout=_PATIENCE_SECONDS)
@@ -46,7 +46,7 @@ class CallsInFlight:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # seen: who waited for it may have gone
+            task.exception()  # retrieve the exception: its caller may be gone
 
 
 class _HasCalls(Protocol):
@@ -59,7 +59,7 @@ S = TypeVar("S", bound=_HasCalls)
 def finished(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], CoroutineType[Any, Any, T]]:
-    """Make a method of a store run to its end, even when its caller stops waiting."""
+    """Make a method of a store run to its end, even if its caller is cancelled."""
 
     @wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:

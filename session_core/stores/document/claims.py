@@ -1,4 +1,4 @@
-"""Claims in a place without compare-and-swap: single use in one process, and a check that most others meet."""
+"""Claims without compare-and-swap: exact in one process, best effort between processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MINUTE_MS: Final = 60_000
 
 
 class DocumentClaims:
-    """Names that are taken until a time (Unix milliseconds)."""
+    """Names claimed until a time (Unix milliseconds)."""
 
     def __init__(self, file: DocumentFile, locks: NamedLocks) -> None:
         self._file = file
         self._locks = locks
 
     async def claim(self, name: str, expires_at: int, *, consistent: bool) -> bool:
-        """Return whether the caller has the name, as far as can be known here.
+        """Claim the name; return whether the caller has it, as far as can be known here.
 
-        Of two processes that ask at the same instant both may get yes: the last writer finds its own claim, and the one that
-        looks before that found his own as well. No order of writing and reading can prevent it.
+        Two processes that claim at the same instant may both get True: each may read its own claim before the other overwrites
+        it. No order of reads and writes can prevent that.
         """
         async with self._locks.hold(f"c:{name}"):
             if await self.claimed_until(name) is not None:
@@ -39,7 +39,7 @@ class DocumentClaims:
             return not consistent or await self._file.get(f"c:{name}", Claim) == claim
 
     async def claimed_until(self, name: str) -> int | None:
-        """Return until when the name is taken. A claim that cannot be read holds."""
+        """Return until when the name is taken. An unreadable claim counts as taken."""
         found = await self._file.get(f"c:{name}", Claim)
         if found is None:
             return None

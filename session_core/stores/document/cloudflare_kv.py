@@ -51,7 +51,7 @@ _MIN_TTL: Final = 60
 _PAGE: Final = 1000
 _AT_ONCE: Final = 6
 _OWN_WRITES_SECONDS: Final = 90.0
-"""How long a process believes its own last write rather than the answer of the service."""
+"""How long a process uses its own last write instead of the service's answer."""
 
 
 class CloudflareKvStore(DocumentStore):
@@ -112,7 +112,7 @@ class _KvDocuments:
         self._own: dict[str, tuple[bytes | None, float]] = {}
 
     async def open(self) -> None:
-        """Nothing to connect: each call does."""
+        """Do nothing: each call connects."""
 
     async def close(self) -> None:
         await self._http.close()

@@ -1,4 +1,4 @@
-"""What the documents of a store without compare-and-swap are called, and what is in them; independent of stores.
+"""Names and content of the documents of a store without compare-and-swap. Independent of stores.
 
 Each document is named by its kind and one more word. Every one begins with the same bytes, so that what other software put
 there (a proxy's error page, another program's value) is recognised as foreign.
@@ -35,7 +35,7 @@ _MAGIC: Final = b"\x89sc1"
 
 
 class Document(msgspec.Struct, frozen=True, array_like=True):
-    """What all have in common: when it may leave storage (Unix milliseconds)."""
+    """The base of all documents: `until` is when it may be removed (Unix milliseconds)."""
 
     until: int
 
@@ -53,7 +53,7 @@ class Record(Document, frozen=True, array_like=True):
     life: int
     """The longest time (milliseconds) that a write ever gave it: no write in flight can give it more."""
     nonce: int
-    """Random per write: tells whether what is read back is what was written."""
+    """Random per write, to check that a read returns this write."""
     pending: str | None = None
     """The key this was rotated from, until that rotation is known to be complete. Lives only if the old key's mark says so."""
 
@@ -71,7 +71,7 @@ class Successor(Document, frozen=True, array_like=True):
 
 
 class Claim(Document, frozen=True, array_like=True):
-    """Single use, until then."""
+    """A single-use claim, until its expiry."""
 
     nonce: int
 
@@ -90,7 +90,7 @@ class Generation(Document, frozen=True, array_like=True):
 
 
 class Corrupt:
-    """Something is there, and it was not written here or not whole."""
+    """A foreign or damaged value."""
 
     __slots__ = ()
 
@@ -118,5 +118,5 @@ def decode(raw: bytes | None, kind: type[T]) -> T | Corrupt | None:
 
 
 def nonce() -> int:
-    """Return a random number that no other write has."""
+    """Return a random number, unique to a write."""
     return secrets.randbits(62) + 1

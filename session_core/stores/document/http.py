@@ -1,6 +1,6 @@
-"""Calls to an HTTP service that keeps documents, bounded in time and size; knows HTTP, and no service.
+"""Calls to an HTTP document service, bounded in time and size. Independent of the service.
 
-What answers may be down, slow, or something else altogether: a proxy's page, a login form. So one deadline for the whole call,
+The service may be down or slow, or another server may answer: a proxy's page, a login form. So one deadline for the whole call,
 a limit on the bytes read, no redirects, no compression, no cookies, and nothing from the environment. The address and the
 token are in no message and no repr.
 """
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class HttpAnswer(msgspec.Struct, frozen=True):
-    """What the service answered; `media_type` is lower case, without parameters."""
+    """A response of the service; `media_type` is lower case, without parameters."""
 
     status: int
     media_type: str
@@ -60,7 +60,7 @@ class DocumentHttp:
         body: bytes | None = None,
         max_bytes: int = MAX_VALUE_BYTES,
     ) -> HttpAnswer:
-        """Send one request and return whatever was answered, errors included.
+        """Send one request and return the response, errors included.
 
         Raises `StoreUnavailableError` when nothing is answered in time, or more than `max_bytes`, or something compressed.
         """
@@ -71,7 +71,7 @@ class DocumentHttp:
                     return await self._exchange(method, path, headers, body, max_bytes)
                 except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
                     # A kept connection that the service had closed, after a restart for instance. Each call may be repeated:
-                    # it says what is to be there, not what is to change.
+                    # it is idempotent.
                     return await self._exchange(method, path, headers, body, max_bytes)
         except StoreUnavailableError:
             raise
@@ -126,7 +126,7 @@ class DocumentHttp:
 
 
 async def each(call: Callable[[str], Coroutine[Any, Any, T]], names: Sequence[str], *, at_once: int) -> list[T]:
-    """Call with every name, some at a time; raise what one of them raised when all are over."""
+    """Call with every name, with bounded concurrency; raise an error after all have ended."""
     found: list[T] = []
     for start in range(0, len(names), at_once):
         answers = await asyncio.gather(*(call(name) for name in names[start : start + at_once]), return_exceptions=True)

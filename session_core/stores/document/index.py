@@ -1,8 +1,7 @@
-"""The keys of a user, or of an OP session, in one document each, and how all of them are revoked by one write.
+"""Lists the keys of a user or of an OP session in one document each, and revokes all of them with one write.
 
-Two processes that add a key at the same instant may lose one of the two: the list heals when that session is written or
-touched again. What is revoked does not depend on the list: a revocation is a new generation, and a session of an old one is
-dead, listed or not.
+If two processes add a key at the same instant, one may be lost until that session is written or touched again. A revocation does
+not depend on the list: it is a new generation, and sessions of an old generation are dead, listed or not.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _GENERATION_MS: Final = 31 * 86_400_000
 
 
 def index_name(index: SessionIndex) -> str:
-    """Return the word under which an index value is kept."""
+    """Return the document name of an index value."""
     return next(name for name in index_names(index.user, index.op_session) if name is not None)
 
 
@@ -52,11 +51,11 @@ class DocumentIndex:
             if key in listed.keys and listed.until >= until:
                 return
             keys = {**listed.keys, key: listed.keys.get(key, self._file.clock.now())}
-            # Kept one life longer than asked for, so that not every touch has to write the list again.
+            # Kept for twice the requested time, so that not every touch rewrites the list.
             await self._file.put(f"u:{name}", KeyList(max(listed.until, until + life), keys))
 
     async def discard(self, name: str | None, keys: Collection[str]) -> None:
-        """Strike keys off the list."""
+        """Remove keys from the list."""
         if name is None or not keys:
             return
         async with self._locks.hold(f"u:{name}"):

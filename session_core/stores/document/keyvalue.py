@@ -35,11 +35,11 @@ _CULL_PATIENCE_SECONDS: Final = 2.0
 
 
 class KeyValueStore(DocumentStore):
-    """Sessions in `kv`, which stays its caller's to close.
+    """Sessions in `kv`, which the caller closes.
 
-    What is not told of the backend is what is known of its class, and nothing good of a class that is not known (a wrapper is
-    one): `shared`, `durable`, `native_expiry` (expired values leave by themselves) and `consistent` (what one process has
-    written is what every process reads). Everything is in the collection `collection`.
+    Capabilities that are not given default to those of the backend's class, and to False for an unknown class (also a wrapper):
+    `shared`, `durable`, `native_expiry` (expired values are removed) and `consistent` (a write is visible to every process).
+    Everything is in the collection `collection`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class KeyValueStore(DocumentStore):
 
 
 class _OwnedKeyValueStore(KeyValueStore):
-    """One that makes its backend when it is opened, and closes it."""
+    """A store that creates its backend when opened, and closes it."""
 
     def __init__(self, make: Callable[[], AsyncKeyValue], backend: Backend, clock: Clock | None) -> None:
         DocumentStore.__init__(self, _KeyValueDocuments(make, _COLLECTION, owned=True), _capabilities(backend), clock=clock)
@@ -126,14 +126,14 @@ class _KeyValueDocuments:
         try:
             return [_value(found) for found in await kv.get_many(keys, collection=self._collection)]
         except DeserializationError:
-            return [await self._get(kv, key) for key in keys]  # one of them is corrupt: which is it?
+            return [await self._get(kv, key) for key in keys]  # one of them is damaged: read them one by one
 
     async def put(self, name: str, value: bytes, *, seconds: int) -> None:
         kv = self._kv
         await kv.put(_key(name), {"b": b64encode(value).decode()}, collection=self._collection, ttl=seconds)
         if isinstance(kv, AsyncCullProtocol) and time.monotonic() >= self._next_cull:
             self._next_cull = time.monotonic() + _CULL_SECONDS
-            # Beside the request: no request should wait for the housekeeping.
+            # In the background: no request should wait for cleanup.
             self._culling = asyncio.create_task(_cull(kv))
 
     async def delete(self, name: str) -> None:
@@ -143,7 +143,7 @@ class _KeyValueDocuments:
         del kind
         msg = "this library lists only the first keys of a collection"
         raise StoreUnavailableError(msg)
-        yield  # what makes this an asynchronous generator
+        yield  # makes this an asynchronous generator
 
     @property
     def _kv(self) -> AsyncKeyValue:
@@ -160,7 +160,7 @@ class _KeyValueDocuments:
 
 
 async def _cull(kv: AsyncCullProtocol) -> None:
-    with suppress(Exception):  # it is tried again
+    with suppress(Exception):  # retried later
         await kv.cull()
 
 

@@ -1,4 +1,4 @@
-"""Locks by name, for the tasks of one process; between processes they do nothing."""
+"""Locks by name, for the tasks of one process only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class NamedLocks:
     """One lock for each name that is held or waited for."""
 
     def __init__(self) -> None:
-        # By event loop too: a lock belongs to one, and an application may be started again in another.
+        # By event loop as well: a lock belongs to one, and an application may be restarted in another.
         self._locks: dict[tuple[asyncio.AbstractEventLoop, str], tuple[asyncio.Lock, list[None]]] = {}
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
-        """Wait for the name and keep it to oneself."""
+        """Hold the lock of a name."""
         address = asyncio.get_running_loop(), name
         lock, users = self._locks.setdefault(address, (asyncio.Lock(), []))
         users.append(None)

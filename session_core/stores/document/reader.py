@@ -1,4 +1,4 @@
-"""Which sessions are alive, where a record alone does not say it: marks and generations decide, not what was written last."""
+"""Reads sessions and decides which are alive: by end marks and generations, not by the last write."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _UNREADABLE_MS = 60_000
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is under a key."""
+    """The documents under a key."""
 
     key: str
     record: Record | Corrupt | None
     marked: bool = False
-    """An end mark is there: whatever the record says, the session has ended."""
+    """There is an end mark: the session has ended, whatever the record contains."""
     alive: bool = False
     pending: bool = False
-    """The record waits for a rotation that is not made yet."""
+    """The record belongs to a rotation that is not complete."""
     generations: tuple[int, int] = (0, 0)
-    """Of the record's user and OP session, as read together with all this."""
+    """The generations of the record's user and OP session, as read."""
 
     @property
     def live(self) -> Record | None:
-        """The record of a live session that can be read."""
+        """The record of a live, readable session."""
         return self.record if self.alive and isinstance(self.record, Record) else None
 
     def is_of(self, index: SessionIndex) -> bool:
@@ -44,7 +44,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return index.user == self.record.user if index.user is not None else index.op_session == self.record.op_session
 
     def stored(self, now: int) -> StoredSession | None:
-        """Return the session for the caller; one that cannot be read has no data and a version that no write has."""
+        """Return the stored session; an unreadable one has no data and a version that no write has."""
         if not self.alive:
             return None
         if not isinstance(self.record, Record):
@@ -54,22 +54,22 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def index_names(user: str | None, op_session: str | None) -> list[str | None]:
-    """Return the word under which each index value is kept, None where there is none."""
+    """Return the document names of the index values, None for a missing one."""
     return [None if user is None else f"u{user}", None if op_session is None else f"o{op_session}"]
 
 
 class DocumentReader:
-    """Reads sessions with all that decides about them, many at a time."""
+    """Reads sessions with their marks and generations, many at a time."""
 
     def __init__(self, file: DocumentFile) -> None:
         self._file = file
 
     async def one(self, key: str) -> Found:
-        """Return what is under a key."""
+        """Return the documents under a key."""
         return (await self.many([key]))[0]
 
     async def many(self, keys: Sequence[str]) -> list[Found]:
-        """Return what is under each key."""
+        """Return the documents under each key."""
         raws = await self._file.documents.get([name for key in keys for name in (f"s:{key}", f"e:{key}")])
         now = self._file.clock.now()
         first: list[Found] = []
@@ -85,7 +85,7 @@ class DocumentReader:
         return [_judged(found, dict(zip(also, values, strict=True))) for found in first]
 
     async def generations(self, names: Sequence[str | None]) -> tuple[int, int]:
-        """Return the generation of each index value; 0 where nothing was ever revoked."""
+        """Return the generation of each index value; 0 if never revoked."""
         wanted = [f"g:{name}" for name in names if name is not None]
         values = iter(await self._file.documents.get(wanted) if wanted else [])
         user, op_session = (0 if name is None else _number(_generation(next(values))) for name in names)
@@ -93,7 +93,7 @@ class DocumentReader:
 
 
 def _also(found: Found) -> list[str]:
-    """Return what else must be read to know whether this one is alive."""
+    """Return the further documents that decide whether this one is alive."""
     record = found.live
     if record is None:
         return []
@@ -121,7 +121,7 @@ def _judged(found: Found, values: dict[str, bytes | None]) -> Found:
 
 def _generation(raw: bytes | None) -> Generation | None:
     found = decode(raw, Generation)
-    # One that cannot be read was a revocation, of whom is not known: of everybody so far.
+    # An unreadable generation counts as a revocation of all earlier sessions.
     return Generation(0, -1) if isinstance(found, Corrupt) else found
 
 

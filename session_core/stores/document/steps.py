@@ -1,10 +1,9 @@
-"""The steps that take several writes: moving a session to a new key, and ending it.
+"""The steps of several writes: rotating and ending a session.
 
-No place here can compare and swap, so what must not be undone by a write in flight is kept in documents of their own. A
-session ends by its end mark; a record that is written after it is dead all the same. Code that ends a session first leaves the
-mark and then looks for a successor; code that rotates one first leaves the successor and then looks for a mark: at least one
-of the two sees the other. The end mark that names the new key is the instant of a rotation: before it the old key alone is
-live, after it the new one.
+Without compare-and-swap, state that a concurrent write must not undo is kept in separate documents. A session ends by its end
+mark; a record written later is still dead. Code that ends a session first writes the mark and then looks for a successor; code
+that rotates one first writes the successor and then looks for a mark: at least one of the two sees the other. The end mark that
+names the new key is the instant of a rotation: before it the old key alone is live, after it the new one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MARK_MS: Final = 86_400_000
 
 
 class DocumentSteps:
-    """What `DocumentStore` does in several writes."""
+    """The operations of `DocumentStore` that take several writes."""
 
     def __init__(self, file: DocumentFile, reader: DocumentReader, index: DocumentIndex, locks: NamedLocks) -> None:
         self._file = file
@@ -50,7 +49,7 @@ class DocumentSteps:
             raise SessionConflictError(msg)
         if isinstance(found.record, Record):
             await self.forget_key(key, found.record)
-        for kind in ("s", "n", "e"):  # the mark last: what it holds down must be gone before
+        for kind in ("s", "n", "e"):  # the mark last: the record must be removed before it
             await self._file.delete(f"{kind}:{key}")
 
     async def list_key(self, key: str, record: Record) -> None:
@@ -59,14 +58,14 @@ class DocumentSteps:
             await self._index.add(name, key, until=record.until, life=record.life)
 
     async def forget_key(self, key: str, record: Record, *, unless: Record | None = None) -> None:
-        """Strike the key off the lists of its record, except those that `unless` is on."""
+        """Remove the key from the lists of its record, except those that also have `unless`."""
         stays = index_names(unless.user, unless.op_session) if unless else []
         for name in index_names(record.user, record.op_session):
             if name not in stays:
                 await self._index.discard(name, [key])
 
     async def write_over(self, key: str, record: Record, *, consistent: bool) -> None:
-        """Write the record of a session that was live, and find out whether it still is.
+        """Overwrite the record of a live session, and check whether it is still live.
 
         Raises `SessionGoneError` when it was ended meanwhile, `SessionConflictError` when another process wrote it.
         """
@@ -105,7 +104,7 @@ class DocumentSteps:
             await self._file.delete(f"n:{old.key}")
             raise
         await self._file.put(f"e:{old.key}", EndMark(self._mark_until(before, record), new_key))
-        # From here on the rest is tidying up: if it is left undone, the marks still say what is live.
+        # The rest is cleanup: without it the marks still decide what is live.
         await self._file.put(f"s:{new_key}", record)
         theirs, mine = await self._file.documents.get([f"e:{new_key}", f"e:{old.key}"])
         mark_of_old = decode(mine, EndMark)
@@ -126,7 +125,7 @@ class DocumentSteps:
         if index is not None:
             found = await self._reader.one(key)
             if found.pending and isinstance(found.record, Record):
-                current = found.record.pending  # it is being rotated: the end must be where the rotation looks for it
+                current = found.record.pending  # it is being rotated: write the mark where the rotation looks for it
         while current is not None and current not in seen and current != keep:
             seen.add(current)
             async with self._locks.hold(f"s:{current}"):

@@ -1,12 +1,12 @@
-"""Sessions in a place that can only get, put and delete by name: what can be kept of the contract there, and no more.
+"""Sessions in a key-value service without compare-and-swap, with a weaker contract.
 
 Within one process everything holds. Between processes a session that has ended stays ended and a rotation is one step, as
 long as what one process has written is what the next one reads; but of two processes that write one session at the same
-instant one write may be lost, and a claim may be given to both. So such a store says that it is not atomic, and refuses the
-session limit. `document_steps` has the reasons.
+instant one write may be lost, and a claim may be given to both. So its capabilities say that it is not atomic, and it refuses the
+session limit. See `session_core.stores.document.steps`.
 
-A step is not begun after its deadline, nor is the write that decides it. But that write itself may be under way when the time is
-up, and such a place cannot be told until when it may be made: what was answered 503 may then be there a moment later.
+No step, and no deciding write, begins after its deadline. But a write in flight at the deadline may still be made, because such a
+service has no deadlines: after a 503 the change may appear a moment later.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 __all__ = ("DocumentStore",)
 
 _SETTLED_MS: Final = 60_000
-"""A listed key without a record may be one that is being written; after this long it is not."""
+"""How long a listed key without a record may still be in the course of being written."""
 _PAGE: Final = 50
 
 
 class DocumentStore:
-    """Any `Documents` as a store. `capabilities` must say what the place behind it is."""
+    """Any `Documents` as a store, with the `capabilities` of its driver."""
 
     def __init__(self, documents: Documents, capabilities: StoreCapabilities, *, clock: Clock | None = None) -> None:
         self.capabilities = capabilities
@@ -60,7 +60,7 @@ class DocumentStore:
         self._sweeper = DocumentSweeper(self._file, self._locks)
 
     async def open(self) -> None:
-        """See `SessionStore.open`; a place that does not give back what it is given is found out here."""
+        """See `SessionStore.open`; also checks that a written value can be read back."""
         await self._documents.open()
         await self.ping()
 
@@ -91,7 +91,7 @@ class DocumentStore:
             check_deadline()
             while True:
                 await self._file.put(f"s:{key}", self._record(entry, 1, generations))
-                # A session that was revoked between the reading and the writing stays revoked; this one is new.
+                # Use the current generation: this session is new, and not affected by earlier revocations.
                 if (newest := await self._reader.generations(names)) == generations:
                     return ()
                 generations = newest

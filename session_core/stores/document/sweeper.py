@@ -1,4 +1,4 @@
-"""Removes what is no longer good, where the place does not do that itself; reads each document about once in its life."""
+"""Removes expired documents for drivers without native expiry; reads each document about once in its life."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _TYPES: Final[dict[str, type[Document]]] = {
     "u": KeyList,
 }
 _LATER_MS: Final = 3_600_000
-"""When what cannot be read is looked at again: it is not ours to remove."""
+"""When an unreadable document is read again; it is never removed, because it may be foreign."""
 
 
 class DocumentSweeper:
-    """Sweeps in batches; several may be at work."""
+    """Sweeps in batches; several processes may sweep at once."""
 
     def __init__(self, file: DocumentFile, locks: NamedLocks) -> None:
         self._file = file
         self._locks = locks
         self._due: dict[str, int] = {}
-        """When a document is next worth reading (Unix milliseconds): life only moves forward."""
+        """When a document must be read next (Unix milliseconds): expiries only move forward."""
 
     async def sweep(self, limit: int) -> int:
         """Remove up to `limit` documents that have ended; return how many. Lists of keys go as well, uncounted."""

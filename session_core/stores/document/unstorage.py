@@ -128,7 +128,7 @@ class _UnstorageDocuments:
 
     async def _get(self, name: str) -> bytes | None:
         answer = await self._http.call("GET", _path(name), headers={"accept": _RAW})
-        # Its own words: a 404 of a proxy, or of a wrong address, must not look like a logout.
+        # Only the server's own error body counts: a 404 of a proxy, or of a wrong address, must not look like a logout.
         if answer.status == _NOT_FOUND and answer.media_type == "application/json" and _ABSENT in answer.body:
             return None
         # A raw value has no type, or the one that was asked for. A page is no value, whatever its status.
@@ -138,7 +138,7 @@ class _UnstorageDocuments:
 
 
 class _UnusableAnswerError(StoreUnavailableError):
-    """What answers is not, or not now, an unstorage server; the message tells status and type, never content."""
+    """The response is not of a working unstorage server; the message has status and type, never content."""
 
     def __init__(self, answer: HttpAnswer) -> None:
         super().__init__(f"the unstorage server answered {answer.status} {_plain(answer.media_type)}")

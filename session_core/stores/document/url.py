@@ -1,4 +1,4 @@
-"""What the URLs of stores over HTTP have in common: a token, options after the question mark, and how they are refused.
+"""Parses the URLs of stores over HTTP: a token, options after the question mark, and their errors.
 
 What is refused is never quoted: a malformed URL may have its token anywhere.
 """
@@ -77,6 +77,6 @@ class DocumentUrl:
         return value == "true"
 
     def refuse(self, problem: str) -> NoReturn:
-        """Say what is wrong."""
+        """Return the error."""
         msg = f"the URL of {self._what} is malformed: {problem}; a good example: {self._example}"
         raise ConfigurationError(msg) from None

@@ -1,7 +1,7 @@
-"""How commands reach the nodes of a cluster: by slot, after every move of a slot and through failovers; independent of sessions.
+"""Sends commands to the nodes of a cluster by slot, through slot migrations and failovers. Independent of sessions.
 
-Each primary has one shared connection. A command refused because its slot is elsewhere is sent there; while no node serves a
-slot (a failover takes a second or two) commands wait and try again until `timeout` seconds have passed since they were sent.
+Each primary has one shared connection. A command that is redirected is sent to the new node; while no node serves a slot (a
+failover takes a second or two) commands are retried until `timeout` seconds after they were sent.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ __all__ = ("ClusterLink",)
 _PAUSE_SECONDS: Final = 0.05
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 _MAX_REDIRECTS: Final = 5
-"""In a row; then nodes disagree, and more hurry would only add to it."""
+"""Immediate redirects in a row; after that the nodes disagree, and the next retry waits."""
 _WAIT: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN"})
-"""Not run, and over by itself."""
+"""Errors of commands that were not run and may be retried later."""
 
 
 class _DetourError(Exception):
-    """Not run, or run already by a first attempt that must be repeated to be decided: where to go, after a pause or `at_once`."""
+    """Asks for another attempt, `at_once` or after a pause. The command was not run, or must be repeated to decide."""
 
     def __init__(self, reason: str, *, at_once: bool = False, ask: Address | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.at_once = at_once
         self.ask = ask
-        """Whom to ask this once: the slot is moving there."""
+        """The target of this attempt only (ASK): the slot is moving there."""
 
 
 class ClusterLink:
@@ -73,7 +73,7 @@ class ClusterLink:
         self._opened = False
 
     async def open(self) -> None:
-        """Find out who owns what. Raises `StoreUnavailableError` when no node says so."""
+        """Read the slot map. Raises `StoreUnavailableError` when no node answers."""
         await self.close()
         self._opened = True
         await self._look_around()
@@ -133,7 +133,7 @@ class ClusterLink:
                     break
 
     async def try_write(self, prefix: bytes) -> None:
-        """Write a key to every primary; fails where a slot has no owner."""
+        """Write a key to every primary; fails if a slot has no owner."""
         await self._look_around()
         if not all(self._owners):
             report_outage("some slots have no owner")
@@ -148,7 +148,7 @@ class ClusterLink:
         await gather_all(calls)
 
     async def apart(self) -> AbstractConnection:
-        """Take a primary at random: not all processes of an application on one, nor again the one that has just failed."""
+        """Choose a random primary, to spread processes and to avoid one that has just failed."""
         await self._look_around()
         primaries = {owner for owner in self._owners if owner is not None}
         if not primaries:
@@ -179,7 +179,7 @@ class ClusterLink:
         raise AssertionError  # the loop has no end
 
     async def _attempt(self, slot: int, address: Address | None, command: Command, *, asking: bool) -> Reply:
-        """Return the reply, or raise `_DetourError` when it is worth sending the command again."""
+        """Return the reply, or raise `_DetourError` to send the command again."""
         if not self._opened:
             report_outage("not open")
         reason = "no node answers for the slot"
@@ -229,7 +229,7 @@ class ClusterLink:
         return endpoint
 
     def _one_slot_each(self) -> list[int]:
-        """A slot of each primary."""
+        """Return one slot of each primary."""
         return list({owner: slot for slot, owner in enumerate(self._owners) if owner is not None}.values())
 
     def _look_later(self) -> None:
@@ -238,7 +238,7 @@ class ClusterLink:
             self._looking.add_done_callback(self._looked)
 
     async def _look_around(self, *, avoid: Address | None = None) -> None:
-        """Ask the nodes who owns what; of many callers one asks."""
+        """Read the slot map; concurrent callers share one request."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(avoid))
             self._looking.add_done_callback(self._looked)
@@ -251,7 +251,7 @@ class ClusterLink:
 
     async def _look(self, avoid: Address | None) -> None:
         known = dict.fromkeys((*self._nodes, *self._target.addresses))
-        # The node that has just failed comes last: it may be frozen, and asking it would take all the time there is.
+        # The node that has just failed comes last: it may be frozen and use up the whole timeout.
         for address in sorted(known, key=lambda node: node == avoid):
             try:
                 reply = await self._send(address, self._command((b"CLUSTER", b"SLOTS")), asking=False)
@@ -276,6 +276,6 @@ class ClusterLink:
 
 
 def _forget(future: asyncio.Future[Reply]) -> None:
-    """No caller waits for this one: its error is ignored."""
+    """No caller waits for it, so its error is ignored."""
     if not future.cancelled():
         future.exception()

@@ -1,15 +1,14 @@
 """Logins in several steps: on a cluster, and on one server for a user who has very many sessions.
 
 On a cluster a session and its indexes are in different slots. On one server, a script that looked at thousands of sessions
-would keep all other users waiting. A login (a session that begins or moves with a user or an OP session) takes these steps,
+would block all other users. A login (a session that begins or moves with a user or an OP session) takes these steps,
 each atomic in its slot:
 
 1. RESERVE: a reservation with a random token is put where the record will be. It lives until the deadline of the login.
 2. ENLIST: the key enters its indexes. From here on a revocation or a later login sees it.
-3. Where the user's index has more members than the limit: everything that entered before and is live or reserved counts, and
-   what has the lowest rank above the limit is ended (a reservation becomes a tombstone).
-4. CREATE or ROTATE, which need the reservation. Where a tombstone is in its place, a later login has taken this one's place:
-   it is over as if it had been live for an instant.
+3. If the user's index has more members than the limit: all earlier members that are live or reserved count, and those of the
+lowest rank above the limit are ended (a reservation becomes a tombstone). 4. CREATE or ROTATE, which need the reservation. If it
+was replaced by a tombstone, a later login has displaced this one: it ends as if it had been live for an instant.
 
 **Never one more than the limit.** Count a session once for all the keys that it is rotated through; its place in the user's
 index is that of its login. Of all live sessions of a user take the one, L, that entered last. When L entered, each of the
@@ -54,7 +53,7 @@ _TOKEN_BYTES: Final = 8
 
 
 class SteppedLogins:
-    """Steps 1 to 4. `hold` is how many seconds a login may take that has no deadline."""
+    """Steps 1 to 4. `hold` is the time limit in seconds of a login without a deadline."""
 
     def __init__(self, steps: RedisSteps, *, hold: float) -> None:
         self._steps = steps
@@ -80,7 +79,7 @@ class SteppedLogins:
 
     @asynccontextmanager
     async def _reserved(self, key: str, entry: Entry, old_key: str | None = None, version: int = 0) -> AsyncIterator[bytes]:
-        """Step 1, taken back when a later one fails. Yields the token."""
+        """Step 1, undone when a later step fails. Yields the token."""
         token = secrets.token_bytes(_TOKEN_BYTES)
         try:
             await self._reserve([key] if old_key is None else [key, old_key], entry, token, version=version)
@@ -91,7 +90,7 @@ class SteppedLogins:
             raise
 
     async def _reserve(self, keys: list[str], entry: Entry, token: bytes, *, version: int) -> None:
-        """Step 1. With two keys also sees that the second is still what is to be moved."""
+        """Step 1. With two keys also checks that the second is still the session to move."""
         deadline = step_deadline()
         hold = self._hold if deadline is None else max(deadline - monotonic(), 0)
         names = [self._steps.layout.record(key) for key in keys]
@@ -112,9 +111,9 @@ class SteppedLogins:
         live: dict[bytes, int] = {}
         """The rank of each session, by its member."""
         reserved: dict[bytes, tuple[int, bytes]] = {}
-        """The rank of each login that is under way, and the member of the session that it moves."""
+        """The rank of each login in progress, and the member of the session that it moves."""
         leads: dict[bytes, bytes] = {}
-        """What members were rotated to."""
+        """The successors of members."""
         async for portion in self._steps.values(index, before=before):
             for member, value in portion:
                 if (there := pointed_to(value)) is not None:
@@ -139,6 +138,6 @@ class SteppedLogins:
         return tuple(key for keys in ended for key in keys)
 
     def _half_time(self) -> float:
-        """By when a session must have ended for a login, so that there is as much time left for the login itself."""
+        """The deadline for ending sessions, which leaves half of the remaining time for the login itself."""
         deadline, now = step_deadline(), monotonic()
         return now + (self._hold if deadline is None else deadline - now) / 2

@@ -1,15 +1,15 @@
-"""One connection to one Redis server that all requests share; knows neither sessions nor scripts.
+"""One connection to one Redis server that all requests share. Independent of sessions and scripts.
 
-redis-py makes the connection (addresses, TLS, authentication, the database); then its socket is taken over by a protocol that
-writes the commands of one turn of the event loop in one piece and hands out the replies in order. No request waits for another
-one's reply, nothing is checked out of a pool, and a caller that is cancelled leaves the connection as it is.
+redis-py makes the connection (addresses, TLS, authentication, the database); then a protocol takes over its socket, which writes
+the commands of one turn of the event loop together and returns the replies in order (pipelining). No request waits for the reply
+of another, there is no pool, and cancelling a caller does not break the connection.
 
-A connection that lets its oldest command wait longer than `timeout` seconds is closed: what was sent before cannot be told
-from what comes next, and a frozen server must not hold its clients.
+A connection whose oldest command waits longer than `timeout` seconds is closed: late replies could not be matched to commands,
+and a frozen server must not block its clients.
 
-**Late commands.** What was sent to a frozen server is run when it goes on, long after the caller has given up, and no closed
-connection prevents that. So every script is sent with the time by which it must take effect, in the server's own time
-(`ServerClock`), and compares it itself (`in_time.lua`).
+**Late commands.** A frozen server runs the commands it has received when it resumes, long after the caller's timeout, even if the
+connection was closed. So every script gets the deadline in the server's own time (`ServerClock`) and compares it itself
+(`in_time.lua`).
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = (
 
 T = TypeVar("T")
 Reply: TypeAlias = Any
-"""What a server answers: bytes, an integer, None, a list of these, or a `hiredis.ReplyError`."""
+"""A reply: bytes, an integer, None, a list of these, or a `hiredis.ReplyError`."""
 
 _INCOMPLETE: Final = object()
 _AT_ONCE: Final = 8
 """Commands in one write: a third more increments per second than with all of a turn of the loop, up to 32, in one."""
 _TIME: Final = b"*1\r\n$4\r\nTIME\r\n"
 _CLOCK_SECONDS: Final = 10.0
-"""Between two readings of the server's clock; also how soon an idle connection that leads nowhere is noticed."""
+"""Seconds between two readings of the server's clock; also the time to detect a dead idle connection."""
 _DRIFT: Final = 0.001
-"""Seconds per second by which two clocks move apart at most: NTP corrects each of them by half of that."""
+"""The largest drift between two clocks, in seconds per second: NTP corrects each by half of that."""
 _FOR_THE_REPLY: Final = 1 / 16
-"""The part of its time that a command leaves for the way back: a step that takes effect at the very end is answered in time."""
+"""The part of its time that a command leaves for the reply, so that a step at its deadline is still answered in time."""
 
 
 class ConnectionLostError(Exception):
-    """The connection ended before the reply came. `sent`: the server may have run the command; `late`: it took too long."""
+    """The connection ended before the reply. `sent`: the server may have run the command; `late`: it timed out."""
 
     def __init__(self, *, sent: bool, late: bool) -> None:
         super().__init__("the connection was lost")
@@ -64,17 +64,17 @@ class ConnectionLostError(Exception):
 
 
 def unavailable(reason: str, *, not_applied: bool = False) -> StoreUnavailableError:
-    """Return an outage. `reason` is ours or a server's code, never a server's message: those quote keys and values."""
+    """Return an outage. `reason` is our own or a server's error code, never its message, which quotes keys and values."""
     return StoreUnavailableError(f"the Redis session store is unavailable ({reason})", not_applied=not_applied, kind=reason)
 
 
 def report_outage(reason: str) -> NoReturn:
-    """Raise an outage, without what led to it."""
+    """Raise an outage without its cause."""
     raise unavailable(reason) from None
 
 
 class ServerClock:
-    """The time that a server's clock (`TIME`) shows at an instant of `time.monotonic`: too early by a little, never too late.
+    """Converts `time.monotonic` to the server's time (`TIME`): slightly too early, never too late.
 
     The server read its clock between the sending of TIME and the reply, so it is ahead of ours by `server - received` at least
     and by `server - sent` at most. The lower bound is used. That of an older reading may be closer, and is kept, less what the
@@ -96,24 +96,24 @@ class ServerClock:
         self._read_at = 0.0
 
     def learn(self, sent: float, received: float, server: float) -> None:
-        """Take in a reading: when it was asked for and came (`time.monotonic`), and what it says. All in seconds."""
+        """Record a reading: when it was sent and received (`time.monotonic`), and the server's time. All in seconds."""
         known = self._ahead - (received - self._read_at) * _DRIFT
         least, most = server - received, server - sent
         self._ahead = least if known > most else max(least, known)
         self._read_at = received
 
     def window(self, now: float, deadline: float) -> tuple[int, int]:
-        """Return two server times in milliseconds for what is sent now: not earlier than now, and by when it must take effect."""
+        """Return two server times in milliseconds for a command sent now: the earliest time, and the deadline."""
         ahead = self._ahead - (now - self._read_at) * _DRIFT
         return int((now + ahead) * 1000), int((deadline - (deadline - now) * _FOR_THE_REPLY + ahead) * 1000)
 
 
 class SharedConnection(asyncio.Protocol):
-    """Replies in the order of commands, on a transport that is connected already."""
+    """A pipelining protocol on a connected transport: replies arrive in the order of commands."""
 
     def __init__(self, writer: asyncio.StreamWriter, timeout: float) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self._writer = writer  # a writer that is collected closes its transport
+        self._writer = writer  # a garbage-collected writer closes its transport
         self._transport = writer.transport
         self._timeout = timeout
         self._reader = Reader(notEnoughData=_INCOMPLETE)
@@ -126,7 +126,7 @@ class SharedConnection(asyncio.Protocol):
         """See `ServerClock.window`."""
         self._next_reading = loop.call_later(_CLOCK_SECONDS, self._read_clock_again)
         self.lost = False
-        """Whether it is of no use any more."""
+        """Whether it was closed or lost."""
         self._transport.set_protocol(self)
 
     def send(self, packed: bytes) -> asyncio.Future[Reply]:
@@ -136,8 +136,8 @@ class SharedConnection(asyncio.Protocol):
         if self.lost:
             future.set_exception(ConnectionLostError(sent=False, late=False))
             return future
-        # Not each by itself: a transport writes at once, and each write is a system call here and another there. Nor all of a
-        # turn of the loop, when there are many: the server works on the first while the others are being made.
+        # Not one by one: each write is a system call on both sides. Nor all of a turn at once: the server can work on the first
+        # ones while others are prepared.
         if not unsent:
             loop.call_soon(self._flush)
         unsent.append(packed)
@@ -149,12 +149,12 @@ class SharedConnection(asyncio.Protocol):
         return future
 
     async def read_clock(self) -> None:
-        """Ask the server for its time. Raises `ConnectionLostError`, and `StoreUnavailableError` when it does not say."""
+        """Ask the server for its time. Raises `ConnectionLostError`, and `StoreUnavailableError` for another reply."""
         reply = await self._ask_time()
         if isinstance(reply, ReplyError):
             report_outage(word_of(reply))
         if self.lost:
-            report_outage("no Redis")
+            report_outage("not a Redis server")
 
     def close(self) -> None:
         """Close at once; every waiting caller gets a `ConnectionLostError`."""
@@ -165,7 +165,7 @@ class SharedConnection(asyncio.Protocol):
         self._end()
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the replies."""
+        """Pass the replies to their callers."""
         reader, waiting = self._reader, self._waiting
         reader.feed(data)
         try:
@@ -174,7 +174,7 @@ class SharedConnection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (ProtocolError, IndexError):
-            # No Redis, or one that has sent something unasked: which reply comes next is unknown.
+            # Not a Redis reply, or an unexpected one: replies can no longer be matched.
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -196,7 +196,7 @@ class SharedConnection(asyncio.Protocol):
             case [bytes() as seconds, bytes() as microseconds] if seconds.isdigit() and microseconds.isdigit():
                 self._clock.learn(sent, received, int(seconds) + int(microseconds) / 1_000_000)
             case _:
-                self.close()  # no Redis
+                self.close()  # not a Redis server
 
     def _read_clock_again(self) -> None:
         if not self.lost:
@@ -238,7 +238,7 @@ class SharedConnection(asyncio.Protocol):
 
 
 class Endpoint:
-    """The shared connection to one server, made when it is first needed and again after it was lost.
+    """The shared connection to one server, created on first use and again after it was lost.
 
     `locate` returns a redis-py connection, not yet connected, to where the server is now.
     """
@@ -248,14 +248,14 @@ class Endpoint:
         self._timeout = timeout
         self._connecting: asyncio.Task[SharedConnection] | None = None
         self.latest: SharedConnection | None = None
-        """The connection, where there is one; what is sent on one that was lost is lost as well."""
+        """The connection, if there is one; it may be lost."""
 
     def current(self) -> SharedConnection | None:
-        """The connection, where there is one that was not lost."""
+        """The connection, if there is one that is not lost."""
         return None if self.latest is None or self.latest.lost else self.latest
 
     async def connected(self) -> SharedConnection:
-        """Return the connection; of many callers one connects. Raises `StoreUnavailableError`."""
+        """Return the connection; concurrent callers share one attempt. Raises `StoreUnavailableError`."""
         connection = self.current()
         if connection is not None:
             return connection
@@ -271,7 +271,7 @@ class Endpoint:
         if connecting is not None and not connecting.get_loop().is_closed():
             connecting.cancel()
             await asyncio.wait([connecting])
-        made, self.latest = self.latest, None  # it may have been done already, when it was cancelled
+        made, self.latest = self.latest, None  # it may have finished before the cancellation
         for connection in (known, made):
             if connection is not None:
                 connection.close()
@@ -291,7 +291,7 @@ class Endpoint:
                 except AuthenticationError:
                     raise
                 except (RedisConnectionError, ConnectionLostError):
-                    # The server was restarted, or a proxy moved, between our connecting and our first word.
+                    # The server was restarted, or a proxy moved, between connecting and the first command.
                     return await self._connect_once()
         except (RedisError, OSError, TimeoutError, ConnectionLostError) as error:
             report_outage(type(error).__name__)
@@ -303,7 +303,7 @@ class Endpoint:
                 await connection.connect()  # type: ignore[no-untyped-call] # redis-py's own
             shared = _take_over(connection, self._timeout)
         finally:
-            await connection.disconnect(nowait=True)  # nothing is left of it once it was taken over
+            await connection.disconnect(nowait=True)  # its socket was taken over
         try:
             await shared.read_clock()
         except BaseException:
@@ -321,7 +321,7 @@ def _take_over(connection: AbstractConnection, timeout: float) -> SharedConnecti
 
 
 async def result_of(task: asyncio.Task[T]) -> T:
-    """Return the result of a task that several wait for: one that gives up does not fail the others."""
+    """Return the result of a shared task; a cancelled caller does not cancel it for the others."""
     await asyncio.wait([task])
     if task.cancelled():
         report_outage("closed")

@@ -1,4 +1,4 @@
-"""How a session looks inside Redis: names of keys and bytes of values; independent of connections.
+"""The layout in Redis: names of keys and bytes of values. Independent of connections.
 
     {prefix}{tag}DIGEST   a record, a reservation, or a pointer to the key that followed
     {prefix}uDIGEST       index: the sessions of a user
@@ -17,8 +17,8 @@ The first byte of a value says what it is: 128 and above is a record, `>` a poin
 with numbers of 3+5+5 bytes (times since 2020) or, where they do not fit, 8 each, and index keys of 32 bytes or, where they
 are not the library's digests, as they are. A member is the rest of a record's name after the prefix. An index is a sorted set
 of members whose scores count up in the order of entry; a small one takes hardly more than the members themselves. The names of
-indexes are short digests, too: two users that met in one index would not disturb each other, because every reader compares the
-record. All this is what keeps a session of 300 bytes under 700 with both indexes; hashes, sets or readable names do not.
+indexes are short digests, too: a collision of two users would be harmless, because every reader compares the record. This layout
+keeps a session of 300 bytes under 700 with both indexes; hashes, sets or readable names would not.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ class Layout:
         return self.prefix + b"c" + name.encode("ascii")
 
     def channel(self) -> bytes:
-        """Where scripts announce what ended."""
+        """The channel on which scripts announce ended sessions."""
         return self.prefix + b"ended"
 
     def records_pattern(self) -> bytes:
-        """What SCAN must match to find the records (and what stands in their place)."""
+        """The SCAN pattern of records (and of reservations and pointers)."""
         return self.prefix + b"{*"
 
 
@@ -143,12 +143,12 @@ def key_of(member: bytes) -> str:
 
 
 def pointer_to(key: str, until: int) -> bytes:
-    """The value that remembers what a key was rotated to."""
+    """The value of a pointer to the successor of a key."""
     return b">%b%b" % (max(until, 0).to_bytes(8), member_of(key))
 
 
 def owner_bytes(owner: str | None) -> bytes:
-    """How scripts compare a user or an OP session: kind and bytes; empty for none."""
+    """A user or an OP session as scripts compare it: kind and bytes; empty for none."""
     kind, raw = _owner(owner)
     return b"" if kind == _NONE else b"%d%b" % (kind, raw)
 
@@ -158,7 +158,7 @@ def encode_record(version: int, entry: Entry) -> bytes:
     kinds, owners = _owners(entry.user, entry.op_session)
     flags, expires, rank = _RECORD | kinds, entry.expires_at - EPOCH_MS, entry.rank - EPOCH_MS
     if 0 <= expires < 1 << 40 and 0 <= rank < 1 << 40 and version < 1 << 24:
-        # As one number of 14 bytes: in half the time that Struct takes for numbers of 3 and 5.
+        # As one number of 14 bytes, which takes half the time of a Struct with numbers of 3 and 5.
         return (((flags << 24 | version) << 40 | expires) << 40 | rank).to_bytes(_HEAD_BYTES) + owners + entry.data
     rank_bytes = entry.rank.to_bytes(8, signed=True)
     numbers = b"%c%b%b%b" % (flags | _WIDE, version.to_bytes(8), max(entry.expires_at, 0).to_bytes(8), rank_bytes)
@@ -166,7 +166,7 @@ def encode_record(version: int, entry: Entry) -> bytes:
 
 
 def read_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
-    """Return the session in a value, or None where it holds none that lives `now`."""
+    """Return the live session in a value, or None."""
     if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None
     flags = value[0]
@@ -188,13 +188,13 @@ def read_record(key: str, value: bytes | None, now: int) -> StoredSession | None
         try:
             user, at = _read_owner(value, at, flags >> 1 & 3)
             op_session, at = _read_owner(value, at, flags >> 3 & 3)
-        except UnicodeDecodeError:  # poisoned: a session without data is refused by the layer above
+        except UnicodeDecodeError:  # damaged: the layer above refuses a session without data
             return StoredSession(key, version, Entry(b"", expires_at))
     return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
 
 
 def decode_trace(value: bytes | None, now: int) -> Trace | None:
-    """What the first `TRACE_BYTES` of a value say: a session that lives `now`, what it was rotated to, or nothing."""
+    """Decode the first `TRACE_BYTES` of a value: a live session, a successor, or None."""
     if not value:
         return None
     if value[0] >= _RECORD:
@@ -205,19 +205,19 @@ def decode_trace(value: bytes | None, now: int) -> Trace | None:
 
 
 def decode_reservation(value: bytes | None) -> tuple[int, bytes] | None:
-    """The rank of a login under way, and the member of the session of the same user that it moves (empty for none)."""
+    """Return the rank of a login in progress, and the member of the same user's session that it moves (empty for none)."""
     if not value or value[:1] != b"P":
         return None
     return int.from_bytes(value[9:17], signed=True), value[17:]
 
 
 def pointed_to(value: bytes | None) -> bytes | None:
-    """The member that a pointer leads to; None for what is no pointer."""
+    """Return the member that a pointer leads to; None if the value is no pointer."""
     return value[9:] if value is not None and value[:1] == b">" and len(value) > 9 else None  # noqa: PLR2004 - its head
 
 
 def is_in_use(value: bytes | None) -> bool:
-    """Whether a member with this value has to stay in its indexes: it is, may become, or leads to a session."""
+    """Whether a member with this value stays in its indexes: a record, a reservation or a pointer."""
     return value is not None and (value[:1] >= b"\x80" or value[:1] in {b"P", b">"})
 
 
@@ -227,7 +227,7 @@ def _short(value: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _owners(user: str | None, op_session: str | None) -> tuple[int, bytes]:
-    """The flags and the bytes that say whose a record is; the requests of one session come one after another."""
+    """Return flags and bytes of a record's owners; cached, because requests of one session often follow each other."""
     (user_kind, user_raw), (op_kind, op_raw) = _owner(user), _owner(op_session)
     return user_kind << 1 | op_kind << 3, _sized(user_kind, user_raw) + _sized(op_kind, op_raw)
 
@@ -261,7 +261,7 @@ def _unpack_owners(digests: bytes) -> tuple[str, ...]:
 
 
 def _pack(digest: str) -> bytes | None:
-    """The 32 bytes of a digest in base64url; None for what would not come back the same."""
+    """Return the 32 bytes of a digest in base64url; None if they would not encode back to the same text."""
     try:
         raw = a2b_base64(digest.encode("ascii").translate(_TO_BASE64) + b"=", strict_mode=True)
     except (Base64Error, UnicodeEncodeError):

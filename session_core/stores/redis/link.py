@@ -1,8 +1,8 @@
-"""How commands reach one Redis server, or the primary that Sentinels name, and what its errors mean; independent of sessions.
+"""Sends commands to one Redis server, or to the primary that Sentinels name, and interprets errors. Independent of sessions.
 
 Every command that the store sends may be sent twice: reads by nature, scripts because they know of it
-(`session_core.stores.redis.scripts`). So a command whose connection was lost is sent once more on a new one, and decided there.
-What took too long is not repeated: the time is up.
+(`session_core.stores.redis.scripts`). So a command whose connection was lost is sent again on a new one. A command that timed out
+is not repeated.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = (
 _ATTEMPTS: Final = 3
 SCAN_COUNT: Final = 1000
 AT_ONCE: Final = 100
-"""Keys in one command, and commands that one call sends before others get their turn: a millisecond of the server's time."""
+"""Keys in one command, and commands in one batch before other callers run: a millisecond of the server's time."""
 
 T = TypeVar("T")
 Word: TypeAlias = bytes | str | int
 """A part of a command."""
-_pack = cast("Callable[[tuple[Word, ...]], bytes]", pack_command)  # declared for tuples of one
+_pack = cast("Callable[[tuple[Word, ...]], bytes]", pack_command)  # typed for tuples of one
 
 
 def deadline_within(seconds: float) -> float:
@@ -64,10 +64,10 @@ class Command:
         self.replay = False
         """It may have been run already."""
         self.full = False
-        """The server does not know the script by its digest."""
+        """The server must be sent the script again, because it does not know its digest."""
 
     def packed(self, connection: SharedConnection) -> bytes:
-        """The command as it goes over the wire of a connection."""
+        """Return the encoded command for a connection."""
         if self._script is None:
             return _pack(tuple(self._args))
         name, script = (b"EVAL", self._script.text) if self.full else (b"EVALSHA", self._script.digest)
@@ -79,8 +79,8 @@ class Command:
 async def exchange(connection: SharedConnection, command: Command) -> Reply:
     """Send a command and return the reply. Raises `ConnectionLostError`.
 
-    A script that answers LATE before its deadline has passed is sent once more, by a new reading of the server's clock: the clock
-    was set since it was last read.
+    A script that answers LATE before its deadline has passed is sent again after a new reading of the server's clock, which was
+    set since the last one.
     """
     reply = await connection.send(command.packed(connection))
     if isinstance(reply, ReplyError) and word_of(reply) == "LATE" and monotonic() < command.deadline:
@@ -90,12 +90,12 @@ async def exchange(connection: SharedConnection, command: Command) -> Reply:
 
 
 class RedisLink(Protocol):
-    """Where commands go. Every method raises `StoreUnavailableError` when the servers do not do what they are asked."""
+    """Sends commands. Every method raises `StoreUnavailableError` when the servers fail."""
 
     clustered: bool
     """Whether the keys of one script must be in one slot."""
     keeps_within: float
-    """Seconds in which one `get` or `run` is sure to answer or to raise."""
+    """Seconds within which one `get` or `run` returns or raises."""
 
     async def open(self) -> None:
         """Connect."""
@@ -106,7 +106,7 @@ class RedisLink(Protocol):
         ...
 
     async def call(self, *args: Word) -> Reply:
-        """Return the reply to a command that changes nothing, and whose second word is its key."""
+        """Return the reply to a read-only command whose second word is its key."""
         ...
 
     async def get(self, name: bytes) -> bytes | None:
@@ -121,7 +121,7 @@ class RedisLink(Protocol):
         ...
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of strings. Those of one hash tag are read at one instant, unless they are very many."""
+        """Return the values of strings. Those of one hash tag are read atomically, unless there are very many."""
         ...
 
     def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
@@ -129,11 +129,11 @@ class RedisLink(Protocol):
         ...
 
     async def try_write(self, prefix: bytes) -> None:
-        """Write something to every primary that vanishes by itself."""
+        """Write an expiring key to every primary."""
         ...
 
     async def apart(self) -> AbstractConnection:
-        """Return a connection of its own, not yet connected, to a server that hears what is published on any."""
+        """Return a separate, unconnected connection to a server that receives all published messages."""
         ...
 
 
@@ -164,7 +164,7 @@ class SingleLink:
         return await self._exchange(Command(args, deadline_within(self.keeps_within)))
 
     async def get(self, name: bytes) -> bytes | None:
-        """See `RedisLink.get`. Every request comes here: only what does not go as it should becomes a `Command`."""
+        """See `RedisLink.get`. Used by every request: only failures create a `Command`."""
         connection, deadline = self._endpoint.latest, monotonic() + self.keeps_within
         if connection is not None:
             try:
@@ -178,7 +178,7 @@ class SingleLink:
         return cast("bytes | None", await self._exchange(Command((b"GET", name), deadline)))
 
     async def run(self, script: Script, keys: Sequence[bytes], *args: Word, by: float | None = None) -> Reply:
-        """See `RedisLink.run`. Every write comes here, and is made a `Command` where it must be sent again."""
+        """See `RedisLink.run`. Used by every write: a `Command` is created only to send it again."""
         connection = self._endpoint.latest
         now = monotonic()
         deadline, step = now + self.keeps_within, step_deadline()
@@ -201,7 +201,7 @@ class SingleLink:
                 if not isinstance(reply, ReplyError):
                     return reply
                 command = Command(args, deadline, keys, script)
-                self._refused(reply, command, connection)  # raises unless the script was not run at all
+                self._refused(reply, command, connection)  # raises if the script may have run
         return await self._exchange(command or Command(args, deadline, keys, script))
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
@@ -229,7 +229,7 @@ class SingleLink:
         return await self._locate()
 
     async def _exchange(self, command: Command) -> Reply:
-        """The connection keeps the time of one command, this that of several attempts."""
+        """The connection bounds one command, this bounds several attempts."""
         try:
             async with asyncio.timeout(command.deadline - monotonic()):
                 return await self._attempt(command)
@@ -260,12 +260,12 @@ class SingleLink:
         raise unavailable(reason)
 
     def _refused(self, error: ReplyError, command: Command, connection: SharedConnection) -> str:
-        """Return the reason when the command, which was not run, is worth sending again; raise when it is not."""
+        """Return the reason to send the command, which was not run, again; raise if there is none."""
         word = word_of(error)
         if word == "NOSCRIPT" and not command.full:
             command.full = True
         elif "READONLY" in str(error):
-            # It was the primary once. Who is now is asked anew, with a new connection.
+            # It is no longer the primary: locate the new one with a new connection.
             connection.close()
             return "READONLY"
         elif word in {"MOVED", "CLUSTERDOWN", "CROSSSLOT"}:

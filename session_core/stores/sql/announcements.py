@@ -1,8 +1,8 @@
 """Announces the end of sessions over PostgreSQL's LISTEN and NOTIFY.
 
-A notification is part of the transaction that deletes: it goes out when that commits, or not at all. It needs no rights, and
-every role of the database may listen: hence digests, which open nothing. A pooler by transaction takes LISTEN and forgets it;
-there, and on MySQL, the sessions of open connections are polled.
+A notification is part of the transaction that deletes: it is sent when that commits, or not at all. Every role of the database
+may listen, so it contains digests only. A pooler in transaction mode drops LISTEN; there, and on MySQL, the sessions of open
+connections are polled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMES_AT_ONCE: Final = 7900 // (NAME_CHARS + 1)
 
 
 async def announce(link: Link, keys: Sequence[str]) -> None:
-    """Announce with the transaction under way that these sessions have ended or were rotated."""
+    """Announce in the current transaction that these sessions have ended or were rotated."""
     if link.dialect != "postgresql" or not keys:
         return
     names = [announced_name(key.encode()) for key in keys]

@@ -1,10 +1,9 @@
-"""Sends the calls of one turn of the event loop together, as one statement for all of a kind.
+"""Batches the calls of one turn of the event loop into one statement for each kind.
 
-A call that comes while no other waits is sent at once: the batch is what has come until the turn ends, and no timer makes it
-longer. Calls that come while all senders are busy make up the next batch.
+A batch has the calls made until the end of the turn, without a timer. Calls made while all senders are busy form the next batch.
 
-Each call has its own deadline and its own fate. What a batch could not decide (a row that another transaction holds, a connection
-that was lost) is decided call by call.
+Each call has its own deadline and result. Calls that a batch could not decide (a row locked by another transaction, a lost
+connection) are sent one by one.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ R = TypeVar("R")
 _MOST: Final = 200
 """Calls in one batch, which is then decoded in about a millisecond."""
 _MOST_BYTES: Final = 1024 * 1024
-"""Of data in one batch: some milliseconds. What is larger travels alone, and no server refuses other sessions for its sake."""
+"""The data in one batch: some milliseconds. A larger session is sent alone, so that no server refuses others because of it."""
 
 
 class Undecided:
@@ -38,11 +37,11 @@ class Undecided:
 
 
 UNDECIDED: Final = Undecided()
-"""In place of a result: the batch has not decided this call."""
+"""Instead of a result: the batch has not decided this call."""
 
 
 class Call(Generic[T, R]):
-    """One call that waits: what it asks for, until when, and where its result goes."""
+    """One waiting call: its arguments, deadline and future."""
 
     __slots__ = ("asked", "deadline", "key", "result")
 
@@ -53,7 +52,7 @@ class Call(Generic[T, R]):
         self.result = result
 
     def settle(self, result: R | SessionCoreError) -> None:
-        """Give the result, or the error, to the caller if it still waits."""
+        """Pass the result, or the error, to the caller if it still waits."""
         if self.result.done():
             return
         if isinstance(result, SessionCoreError):
@@ -90,7 +89,7 @@ class Batches(Generic[T, R]):
         self._waiting: list[Call[T, R]] = []
 
     async def call(self, key: str, asked: T) -> R:
-        """Return the result of one call. Raises what it is refused with, and `StoreUnavailableError`."""
+        """Return the result of one call. Raises its refusal, and `StoreUnavailableError`."""
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append(Call(key, asked, self._database.deadline(), result))
         if self._free_senders and not self._starting:
@@ -111,7 +110,7 @@ class Batches(Generic[T, R]):
     async def _send_one(self) -> None:
         batch: list[Call[T, R]] = []
         try:
-            # Until the first of them gives up: the others are then better off on another connection.
+            # Until the earliest deadline: then the others use another connection.
             async with self._database.pool.lend(min(call.deadline for call in self._waiting)) as link:
                 batch = self._take()
                 results = await self._together(link, batch) if batch else ()
@@ -127,7 +126,7 @@ class Batches(Generic[T, R]):
                     call.settle(result)
 
     def _failed(self, error: Exception, batch: Sequence[Call[T, R]]) -> None:
-        """Decide the calls of a batch that got no answer one by one; without a connection there is no batch, and all fail."""
+        """Send the calls of a batch without an answer one by one; without a connection all fail."""
         for call in batch:
             self._database.spawn(self._decide(call, uncertain=True))
         if batch:
@@ -162,7 +161,7 @@ class Batches(Generic[T, R]):
             if call.result.done():
                 continue  # its caller was cancelled
             if call.deadline <= now:
-                msg = "the session store did not come to it in time"
+                msg = "the session store did not reach the step in time"
                 call.settle(StoreUnavailableError(msg, not_applied=True))
                 continue
             more = self._bytes_of(call.asked)

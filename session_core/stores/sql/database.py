@@ -1,12 +1,11 @@
-"""Calls on the database of the SQL store: reads, writes, transactions, and what is run again; independent of sessions.
+"""Runs reads, writes and transactions on the database of the SQL store, with retries. Independent of sessions.
 
-Every call has a deadline, and takes it along to the place where its effect is decided: the server compares it with its own clock
-in a statement that commits itself, or in the same message as the commit. So what was given up here has no effect later, however
-long the server was frozen.
+Every call has a deadline, which the server compares with its own clock in the deciding statement, or in the same message as the
+commit. So a call that timed out here has no effect later, however long the server was frozen.
 
-What the database undid and reports so (a deadlock, a serialization failure) is run again. So is what was under way when the
-connection was lost: nothing of it was done, unless the lost answer was the one to a commit. Then the work runs again knowing
-that (`Earlier`), and decides by what is stored whether the first run was applied.
+Work that the database rolled back (a deadlock, a serialization failure) runs again. So does work on a lost connection: it was
+rolled back, unless the lost answer was that of a commit. Then the work runs again with `Earlier`, and compares what is stored to
+decide whether the first run was applied.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ __all__ = ("Earlier", "SqlDatabase")
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 3
-"""On new connections. Each costs a connection to be set up, and a server that loses three in a row is not well."""
+"""Attempts on new connections; after three lost ones the server counts as unavailable."""
 _MARGIN: Final = 0.02
 _CLOCK_WAS_SET: Final = 0.1
-"""Seconds. If the server says that it is too late with more than that left, its clock is not what was believed."""
+"""Seconds. If the server reports Late with more than that left, its clock was set and is measured again."""
 
 
 class Earlier(Generic[T]):
-    """What is known of runs of the same work whose commit got no answer."""
+    """Earlier runs of the same work whose commit got no answer."""
 
     __slots__ = ("results", "uncertain")
 
@@ -49,7 +48,7 @@ class Earlier(Generic[T]):
         self.uncertain = uncertain
         """Whether one of them may have been applied."""
         self.results: list[T] = []
-        """What they would have returned (nothing for a single statement, whose answer is the commit's)."""
+        """Their results (none for a single statement)."""
 
 
 class SqlDatabase:
@@ -66,7 +65,7 @@ class SqlDatabase:
         self._pool: Pool | None = None
 
     async def open(self, *, with_tables: bool) -> None:
-        """Look at the tables, and make them where they are missing. A second call starts anew.
+        """Check the tables, and create missing ones. May be called again.
 
         Raises `ConfigurationError` when the tables are missing and not to be made, or are those of another version.
         """
@@ -86,7 +85,7 @@ class SqlDatabase:
         self._pool = Pool(self.driver.connect, self._pool_size)
 
     async def close(self) -> None:
-        """Close every connection, when the calls under way have ended; each has a deadline. Idempotent."""
+        """Close every connection after the running calls; each has a deadline. Idempotent."""
         if self._under_way:
             await asyncio.wait(self._under_way)
         pool, self._pool = self._pool, None
@@ -97,7 +96,7 @@ class SqlDatabase:
         """Return when a call that begins now must have taken effect."""
         now = monotonic()
         deadline = step_deadline()
-        # A little before that of the caller, whose timer would not wait for what is known here: that nothing was done.
+        # Slightly before the caller's deadline, so that its timer does not hide that nothing was done.
         return now + self._timeout if deadline is None else deadline - (deadline - now) * _MARGIN
 
     @property
@@ -134,11 +133,11 @@ class SqlDatabase:
         return await self._start(work, deadline, earlier, transaction=True)
 
     async def transact_on(self, link: Link, work: Callable[[Link, Earlier[T]], Awaitable[T]]) -> T:
-        """Run `work` once in one write transaction on a connection that was lent; raises what the driver raises, and `Late`."""
+        """Run `work` once in one write transaction on a given connection; raises the driver's errors, and `Late`."""
         return await _run(link, work, Earlier(), self.driver.failures, transaction=True)
 
     def unavailable(self, error: Exception, *, not_applied: bool) -> StoreUnavailableError:
-        """Return the outage that an error is, by its kind alone: messages of drivers quote values."""
+        """Return the outage for an error, named by its kind only: drivers' messages quote values."""
         kind = "too late" if isinstance(error, Late) else kind_of(error)
         msg = f"the {self.driver.dialect} session store is unavailable ({kind}){advice_for(error)}"
         return StoreUnavailableError(msg, not_applied=not_applied, kind=kind)
@@ -151,14 +150,14 @@ class SqlDatabase:
         *,
         transaction: bool,
     ) -> T:
-        """Run the work in a task of its own: a client that hangs up costs no connection, and the deadline ends the work."""
+        """Run the work in a separate task: a disconnect of the client breaks no connection, and the deadline ends the work."""
         call = self._repeat(
             self.pool, work, self.deadline() if deadline is None else deadline, earlier or Earlier(), transaction=transaction
         )
         return await asyncio.shield(self.spawn(call))
 
     def spawn(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a call in a task of its own; `close` waits for it."""
+        """Run a call in a separate task; `close` waits for it."""
         task = asyncio.get_running_loop().create_task(call)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -198,7 +197,7 @@ class SqlDatabase:
                     lost += 1
                 else:
                     raise self.unavailable(error, not_applied=not earlier.uncertain) from error
-            # At random, or two that met in a deadlock meet there again.
+            # A random pause, so that two deadlocked transactions do not repeat the deadlock.
             await asyncio.sleep(random.uniform(0, 0.001 * 2**undone) if undone else 0)  # noqa: S311 - no secret
 
 
@@ -210,7 +209,7 @@ async def _run(
     *,
     transaction: bool,
 ) -> T:
-    """Run the work once, and note when it cannot be known whether it was applied."""
+    """Run the work once, and note if it is unknown whether it was applied."""
     committing: list[T] = []
     try:
         if transaction:

@@ -1,4 +1,4 @@
-"""Which driver a URL means; imports it only then."""
+"""Selects and imports the driver of a URL."""
 
 from __future__ import annotations
 

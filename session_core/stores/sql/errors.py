@@ -1,4 +1,4 @@
-"""What an error of a database driver means for the call it came from; opens no connection."""
+"""Classifies errors of database drivers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 __all__ = ("advice_for", "is_lock_timeout", "is_lost", "is_read_only", "is_undone", "kind_of")
 
-# The database did nothing, or undid everything, and says so: these, and only these, are safe to run again at once. PostgreSQL's
+# The database did nothing, or rolled back: only after these errors a retry is safe. PostgreSQL's
 # serialization failure and deadlock; MariaDB's and MySQL's deadlock (also a write set that lost on a Galera cluster), lock that
 # was waited for and record that changed under a snapshot.
 _LOCK_TIMEOUT: Final = 1205
 _UNDONE: Final = frozenset({"40001", "40P01", 1213, _LOCK_TIMEOUT, 1020})
-# A transaction, a server or a session that may only read: it was the primary once, or it is about to stop being it.
+# A read-only transaction, server or session: a former primary, or one that is being replaced.
 _READ_ONLY: Final = frozenset({"25006", 1290, 1792, 1836})
-# The server is on its way down or up, has ended this session, or cannot be reached: whatever else may be said of the connection.
+# The server is starting or stopping, has ended this session, or cannot be reached.
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", 1053, 1927, 2006, 2013, 2055, 4031})
 _CONNECTION_EXCEPTION: Final = re.compile("08[0-9A-Z]{3}")
 _NO_TABLE: Final = frozenset({"42P01", "42703", 1146, 1054})
@@ -25,24 +25,24 @@ _NO_LOGIN: Final = frozenset({"28P01", "28000", 1045})
 
 
 def is_undone(error: BaseException) -> bool:
-    """Whether nothing of the transaction was done, and it may simply run again."""
+    """Whether the transaction was rolled back and may run again."""
     return not _signs(error).isdisjoint(_UNDONE)
 
 
 def is_lock_timeout(error: BaseException) -> bool:
-    """Whether a lock was waited for as long as MySQL waits, a second at least."""
+    """Whether MySQL's lock timeout (at least a second) was reached."""
     return _LOCK_TIMEOUT in _signs(error)
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server that was reached takes no writes."""
+    """Whether the server is read-only."""
     return not _signs(error).isdisjoint(_READ_ONLY)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is of no more use; what was sent on it last may have been done."""
+    """Whether the connection is lost; its last statement may have been executed."""
     if isinstance(error, OSError | EOFError) and not isinstance(error, TimeoutError):
-        return True  # drivers let these through when the socket breaks under them
+        return True  # drivers raise these when the socket breaks
     signs = _signs(error)
     return not signs.isdisjoint(_LOST) or any(isinstance(sign, str) and _CONNECTION_EXCEPTION.fullmatch(sign) for sign in signs)
 
@@ -53,7 +53,7 @@ def lacks_tables(error: BaseException) -> bool:
 
 
 def advice_for(error: BaseException) -> str:
-    """Return what an operator should look at, or nothing."""
+    """Return a hint for the operator, or empty text."""
     signs = _signs(error)
     for known, advice in (
         (_NO_TABLE, "its tables are missing or of another version: migrate the database"),

@@ -1,7 +1,7 @@
-"""Removes what has expired, in small steps that do not block other transactions.
+"""Removes expired rows in small steps that do not block other transactions.
 
-A step holds locks, a connection and a core, and requests may have to wait for it. How long it takes is found out by doing it:
-rows are larger here, disks slower there, and the machine has more to do than yesterday.
+A step holds locks, a connection and a core, so requests may wait for it. Its duration depends on rows, disk and load, so it is
+measured, and the next step is adapted.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ("Pace", "remove_expired", "remove_some")
 
 _NAMES: Final = {"sessions": "key", "session_claims": "name"}
 _OTHERS: Final = 100
-"""Rows that another sweeper may be at, and that are looked past."""
+"""Rows that another sweeper may hold, and that are skipped."""
 _FEWEST: Final = 25
-"""Rows. With fewer a step is all overhead."""
+"""The fewest rows of a step; fewer would be mostly overhead."""
 _MOST: Final = 100
-"""Rows, however fast they are: what they leave behind (dirty pages, log, index entries) is written by others, and later."""
+"""The most rows of a step, however fast: their dirty pages, log and index entries are written later."""
 _STEP_SECONDS: Final = 0.005
-"""What a step is to take at most; one that took longer is halved."""
+"""The target duration of a step; after a longer one the size is halved."""
 _LONGEST_REST: Final = 1.0
 """Seconds. A step that waited for a lost server does not count for the next one."""
 _CALL_SECONDS: Final = 10.0
-"""Callers have deadlines of their own; what is left is for the next call."""
+"""Seconds of one call, below the callers' deadlines; the next call continues."""
 
 # By the places of the rows: whatever PostgreSQL knows of the table, it need not plan how to find them. By their names it may read
 # the whole table, and compare each row with all of them, until it has statistics. In the order of the index: without it
@@ -77,15 +77,15 @@ class Pace:
     ) -> None:
         self.timer = timer
         self.rows = _FEWEST
-        """Of the next step."""
+        """The size of the next step."""
         self._sleep = sleep
 
     def is_over(self, began: float) -> bool:
-        """Whether a call that began then has gone on for long enough."""
+        """Whether a call that began at `began` has used up its time."""
         return self.timer() - began >= _CALL_SECONDS
 
     async def rest(self, seconds: float) -> None:
-        """Rest after a step for as long as it took: half of the time nothing is locked, at the least."""
+        """Rest after a step for as long as it took, so that nothing is locked for at least half of the time."""
         if seconds > _STEP_SECONDS:
             self.rows = max(self.rows // 2, _FEWEST)
         elif seconds < _STEP_SECONDS / 2:
@@ -108,13 +108,13 @@ async def remove_expired(database: SqlDatabase, pace: Pace, limit: int, now: Cal
 async def remove_some(link: Link, table: str, most: int, now: int) -> tuple[int, int]:
     """Delete expired rows that no other transaction holds; return how many, and how many were records and not locks."""
     if link.dialect == "postgresql":
-        # Nothing is locked while the event loop is elsewhere: the statement commits itself.
+        # The statement commits itself, so no lock is held while the event loop does other work.
         rows = await link.count(_REMOVE[table], {"now": now, "most": most})
         return rows, rows
     found = [name for (name,) in await link.rows(_FIND[table], {"now": now, "most": most + _OTHERS})]
     if not found:
         return 0, 0
-    # Several sweepers share the work, and none waits for a session that is being used.
+    # Concurrent sweepers share the work, and none waits for a session in use.
     names = [name for (name,) in await link.rows(_TAKE[table], {"names": found, "now": now, "most": most})]
     if names:
         await link.count(_DELETE[table], {"names": names, "now": now})
@@ -127,7 +127,7 @@ async def _step(database: SqlDatabase, pace: Pace, table: str, most: int, now: C
     async def work(link: Link, earlier: Earlier[tuple[int, int]]) -> tuple[int, int]:
         del earlier
         nonlocal began
-        began = pace.timer()  # not before there was a connection: waiting for one blocks nothing
+        began = pace.timer()  # measured from here: waiting for a connection blocks nothing
         return await remove_some(link, table, most, now())
 
     alone = database.driver.dialect == "postgresql"

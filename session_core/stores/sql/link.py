@@ -1,4 +1,4 @@
-"""What the SQL store needs of one connection to a database, whichever driver it is of, and the clock of its server."""
+"""The interface of a database connection for the SQL store, for every driver, and the clock of its server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MEASUREMENTS: Final = 3
 
 
 class Late(Exception):  # noqa: N818 - what is so, not what went wrong
-    """By the server's clock the deadline has passed: it has done nothing, or undone it."""
+    """The deadline has passed by the server's clock: nothing was done, or it was rolled back."""
 
 
 class TakenError(Exception):
-    """A row with this name is there already."""
+    """A row with this key already exists."""
 
 
 class ServerClock:
@@ -40,19 +40,18 @@ class ServerClock:
         return monotonic() - self._measured_at >= _MEASURE_EVERY
 
     def forget(self) -> None:
-        """Measure again before it is used: the server's clock is not what was believed."""
+        """Discard the measurement: the server's clock was set."""
         self._measured_at = -_MEASURE_EVERY
 
     def at(self, instant: float) -> float:
         """Return the server's time, in seconds since 1970, at an instant of this process.
 
-        It is never later than the server's clock shows then, and earlier by one round trip at most: what must not happen after a
-        deadline does not happen after it.
+        It is never later than the server's clock, and at most one round trip earlier, so a deadline is never exceeded.
         """
         return instant + self._offset
 
     async def measure(self, ask: Callable[[], Awaitable[float]]) -> None:
-        """Ask for the server's time until an answer came quickly, three times at most, and believe the quickest."""
+        """Ask for the server's time up to three times, until an answer is fast, and use the fastest."""
         best = float("inf")
         for _ in range(_MEASUREMENTS):
             asked = monotonic()
@@ -74,9 +73,9 @@ class Link(Protocol):
     """In the time of `time.monotonic`, as `deadline`."""
     clock: ServerClock
     deadline: float
-    """When the work on this connection must have taken effect."""
+    """The deadline of the work on this connection."""
     answered_at: float
-    """When the server has last answered."""
+    """The time of the server's last answer."""
 
     @property
     def is_open(self) -> bool:
@@ -100,7 +99,7 @@ class Link(Protocol):
         ...
 
     async def begin(self) -> None:
-        """Begin a transaction in which the server waits no longer than until the deadline."""
+        """Begin a transaction whose server-side waits end at the deadline."""
         ...
 
     async def commit(self) -> None:
@@ -112,11 +111,11 @@ class Link(Protocol):
         ...
 
     async def close(self, seconds: float) -> None:
-        """Say goodbye and close the connection, within so many seconds."""
+        """Close the connection gracefully, within so many seconds."""
         ...
 
     def terminate(self) -> None:
-        """Close the connection at once. Whatever waits for it fails as lost."""
+        """Close the connection at once. Pending calls fail as lost."""
         ...
 
 
@@ -129,7 +128,7 @@ class Driver(Protocol):
 
     @property
     def failures(self) -> tuple[type[Exception], ...]:
-        """Everything that its connections may raise for a database that does not do what it is asked."""
+        """The exceptions of its connections for a failing database."""
         ...
 
     async def connect(self, seconds: float) -> Link:
@@ -137,10 +136,10 @@ class Driver(Protocol):
         ...
 
     async def listen(self, heard: Heard, seconds: float) -> None:
-        """Open a connection and call `heard` with what is announced on it, until it breaks (`RevocationFeed.listen`)."""
+        """Open a connection and call `heard` with announcements, until it breaks (`RevocationFeed.listen`)."""
         ...
 
     @property
     def pushes(self) -> bool:
-        """Whether `listen` hears anything."""
+        """Whether `listen` receives announcements."""
         ...

@@ -31,7 +31,7 @@ _LEAST_MYSQL: Final = (8, 0, 1)
 _TOO_MANY_ROWS: Final = 1242
 _DUPLICATE: Final = 1062
 _LOCK_SECONDS: Final = 1
-"""The shortest that the server knows. What waited that long is undone, and tried again until the deadline."""
+"""The shortest lock timeout of the server; then the work is rolled back and retried until the deadline."""
 _SERVER_FIRST: Final = 0.95
 """The part of the time after which the server gives up: its answer should come before the connection is given up."""
 # The level is no default everywhere, and needed: a snapshot taken before a lock was granted would not show what the lock's last
@@ -98,7 +98,7 @@ class MysqlLink:
         return bool(self.connection.connected)
 
     def refuse_old_server(self) -> None:
-        """Sweepers need SKIP LOCKED: reported at the start instead of by a syntax error in an hour."""
+        """Refuse a server without SKIP LOCKED at start: the sweeper would fail later with a syntax error."""
         text = self.connection.server_version.removeprefix("5.5.5-")
         version = tuple(int(part) for part in text.partition("-")[0].split(".") if part.isdecimal())
         least = _LEAST_MARIADB if self._is_mariadb else _LEAST_MYSQL

@@ -1,8 +1,7 @@
-"""The connections of one process to a database: opened when needed, and given up together when one of them falls silent.
+"""The connection pool of one process: opened on demand, and discarded as a whole when one connection stops answering.
 
-A connection whose other end has vanished looks like any other until its time is up. Its neighbours lead the same way, so all that
-were opened before that moment are given up at once, and what waits for an answer on them is tried again on new ones: an outage
-lasts for one timeout, not for one on each connection.
+A dead connection is noticed only by a timeout. Other connections go to the same server, so all that were opened before are
+discarded at once and their calls are retried on new ones: an outage costs one timeout, not one per connection.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ __all__ = ("Pool",)
 _LEAST_SECONDS: Final = 0.01
 _CLOSE_SECONDS: Final = 1.0
 _SILENCE: Final = 0.25
-"""The part of its time for which a connection may be silent before its neighbours are suspected."""
+"""The part of its time after which a silent connection makes all older ones suspect."""
 
 
 class Pool:
-    """At most `size` connections that `connect` opens; it is given the seconds that it may take."""
+    """At most `size` connections opened by `connect`, which gets a timeout in seconds."""
 
     def __init__(self, connect: Callable[[float], Awaitable[Link]], size: int) -> None:
         self._connect = connect
@@ -39,12 +38,12 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[asyncio.Future[Link], float]] = deque()
         self._trusted_since = 0.0
-        """Connections that were opened before this instant are given up."""
+        """Connections opened before this instant are discarded."""
         self._closed = False
 
     @asynccontextmanager
     async def lend(self, deadline: float) -> AsyncIterator[Link]:
-        """Give a connection to work with until `deadline`; then it is closed, and all others that are open.
+        """Lend a connection until `deadline`; if the work takes longer, it is closed, and all other open ones.
 
         Raises `TimeoutError` when there is none in time, and what the driver raises while it connects.
         """
@@ -59,7 +58,7 @@ class Pool:
             yield link
         except Exception as error:
             if link.opened_at >= self._trusted_since and (not link.is_open or is_lost(error) or is_read_only(error)):
-                # The server was restarted, or another one is the primary now: the other connections lead there, too.
+                # The server was restarted or is no longer the primary: discard the other connections as well.
                 self._distrust()
             raise
         finally:
@@ -81,7 +80,7 @@ class Pool:
         self._fail_the_waiting(ConnectionError("the session store was closed"))
 
     def _end(self, link: Link, silence: float) -> None:
-        """Close a connection whose work did not end in time, and where it was silent for long, all others with it."""
+        """Close a connection whose work did not end in time and, if it was silent for long, all others."""
         link.terminate()
         if monotonic() - link.answered_at > silence:
             self._distrust()
@@ -119,7 +118,7 @@ class Pool:
                 return await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release(waiter.result())  # given in the very turn in which the waiting ended
+                self._release(waiter.result())  # assigned in the same turn in which the wait ended
             raise
 
     def _open_for_the_waiting(self) -> None:
@@ -127,7 +126,7 @@ class Pool:
             self._open_another(self._waiting[-1][1])
 
     def _open_another(self, deadline: float) -> None:
-        """Open a connection, if there may be one more; trying ends with the patience of the one it is for."""
+        """Open a connection if the limit allows; the attempt ends with the waiter's deadline."""
         if len(self._busy) + len(self._idle) + len(self._opening) < self._size:
             task = asyncio.get_running_loop().create_task(self._open(max(deadline - monotonic(), _LEAST_SECONDS)))
             self._opening.add(task)
@@ -140,7 +139,7 @@ class Pool:
             self._open_for_the_waiting()
         except Exception as error:  # noqa: BLE001 - handed to those who wait
             self._done_opening()
-            if not self._busy:  # else the server may have no more to give, and one of these will be free
+            if not self._busy:  # otherwise the server may refuse more connections, and one of these will become free
                 self._fail_the_waiting(error)
         except BaseException:
             self._done_opening()

@@ -1,4 +1,4 @@
-"""Keeps SQLite's write-ahead log short: copies it into the database, so that the next commit starts a new one."""
+"""Keeps SQLite's write-ahead log short by checkpoints, so that the next commit starts a new log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Checkpoints:
     def run(self, writer: sqlite3.Connection) -> None:
         """Copy the log while `writer` holds the write lock, or a very long one by a thread beside the writers first."""
         if self._length() - self._copied > _UNDER_LOCK:
-            # It was kept from being copied for long, by a reader of another program.
+            # A long-running reader of another program has blocked checkpoints.
             self._due_at = inf
             self._beside = Thread(target=self._copy_beside, name="session-checkpoint", daemon=True)
             self._beside.start()
@@ -67,11 +67,11 @@ class Checkpoints:
             self._due_at = self._length() + WAL_BYTES
 
     def _copy(self) -> bool:
-        """Copy as much as readers allow; return whether that was all."""
+        """Copy as much as readers allow; return whether all was copied."""
         length = self._length()
         busy, frames, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if busy or copied < frames:
-            # Looking for what to copy takes longer the longer the log is: not again after each commit.
+            # A checkpoint takes longer with a longer log, so do not repeat it after each commit.
             self._due_at = length + WAL_BYTES
             self._copied = 0 if busy else length * copied // frames
             return False

@@ -1,8 +1,8 @@
 """Sessions in one SQLite file, on the standard library alone: the contract's asynchronous face.
 
-Reads run in the event loop, those of one turn as one statement: microseconds, which no thread would return faster, and without
-waiting for a writer. Writes are made by `Writer`, all that wait in one transaction. What concerns many sessions is done in steps
-of a millisecond or two, with other requests in between. The measurements are in ADR 0022.
+Reads run in the event loop, those of one turn as one statement: they take microseconds, faster than in a thread, and never wait
+for a writer. `Writer` commits all waiting writes in one transaction. Operations on many sessions run in steps of a millisecond or
+two, with other requests in between. The measurements are in ADR 0022.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ T = TypeVar("T")
 _RETRY_SECONDS: Final = 0.002
 _LONGEST_REST: Final = 0.1
 _of_a_parent: Final[list[object]] = []
-"""What a forked process must neither use nor close: SQLite's connections belong to the process that opened them."""
+"""Connections that a forked process must neither use nor close: they belong to the process that opened them."""
 
 
 _NOT_READ: Final = object()
 
 
 class _Turn:
-    """The loads of one turn of an event loop: their keys, and where each row goes."""
+    """The loads of one turn of an event loop: their keys and futures."""
 
     __slots__ = ("loads", "loop")
 
@@ -52,7 +52,7 @@ class _Turn:
 
 
 class SqliteStore:
-    """Sessions in the tables `sessions` and `session_claims` of the file `path`, which is made where it is missing.
+    """Sessions in the tables `sessions` and `session_claims` of the file `path`, which is created if missing.
 
     Several processes of one machine may use the file at once, and other programs may have tables in it; it must be on a local
     disk. `timeout` is in seconds, for a call that has no deadline of its own.
@@ -79,7 +79,7 @@ class SqliteStore:
     async def open(self) -> None:
         """See `SessionStore.open`. A second call begins anew."""
         await self.close()
-        # Not until they are here: a caller that gives up leaves the thread behind.
+        # Wait for the thread even if the caller is cancelled.
         self._use(await asyncio.to_thread(self._connect))
 
     async def close(self) -> None:
@@ -127,7 +127,7 @@ class SqliteStore:
         except (sqlite3.Error, StoreUnavailableError):
             for _, found in loads:
                 if not found.done():
-                    found.set_result(_NOT_READ)  # each tries again by itself, until its deadline
+                    found.set_result(_NOT_READ)  # each load is retried alone until its deadline
             return
         by_key = {row[0]: row for row in rows}
         for key, found in loads:
@@ -222,7 +222,7 @@ class SqliteStore:
         return traces
 
     async def _end_surplus(self, user: str | None, limit: int, *, keep: str) -> tuple[str, ...]:
-        """End in bounded steps what is far above the limit, as a limit that is new finds it; the rest is the atomic step's.
+        """End sessions far above the limit in bounded steps, after a limit was lowered; the atomic step ends the rest.
 
         Expired sessions go as well: that step counts, and must not have to pass thousands of them.
         """
@@ -264,7 +264,7 @@ class SqliteStore:
             try:
                 return self._opened()[0].execute(statement, values).fetchall()
             except sqlite3.Error as error:
-                # Readers wait for nothing but a recovery after a crash, and programs that lock the file exclusively.
+                # Readers only wait for a recovery after a crash, and for programs that lock the file exclusively.
                 deadline = deadline or time.monotonic() + min(remaining(self._timeout), self.keeps_within)
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise unavailable(error) from error

@@ -1,7 +1,7 @@
-"""Group commit: the steps that wait become one transaction, with one sync of the disk for all; independent of sessions.
+"""Group commit: all waiting steps become one transaction with one sync of the disk. Independent of sessions.
 
-Statements run in the event loop, where each takes microseconds: a thread that ran them would fight the event loop for Python's
-lock with every one. The commit, which waits for the disk, runs in a thread; what arrives meanwhile is the next group.
+Statements run in the event loop, where each takes microseconds; a thread would contend for Python's lock at every statement. The
+commit, which waits for the disk, runs in a thread; steps that arrive meanwhile form the next group.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ("Writer",)
 
 T = TypeVar("T")
 
-_LATE: Final = "the session store did not come to it in time"
+_LATE: Final = "the session store did not reach the step in time"
 _LONGEST_PAUSE: Final = 0.005
 _SECONDS_IN_LOOP: Final = 0.005
 """How long the steps of one group may keep the event loop."""
 
 
 class _Step:
-    """A step that waits for its transaction, or is in it."""
+    """A step waiting for its transaction, or part of it."""
 
     __slots__ = ("alone", "answer", "deadline", "error", "result", "work")
 
@@ -43,16 +43,16 @@ class _Step:
         self.deadline = deadline
         self.answer = answer
         self.alone = False
-        """Whether it must have a transaction of its own: one of its group failed as a whole."""
+        """Whether it needs its own transaction, because its group failed."""
         self.result: Any = None
         self.error: Exception | None = None
 
     def is_over(self, now: float) -> bool:
-        """Whether its time is up or its caller is gone: it must not take effect any more."""
+        """Whether its deadline has passed or its caller was cancelled: it must not take effect."""
         return self.deadline <= now or self.answer.done()
 
     def tell(self, error: Exception | None = None) -> None:
-        """Answer the caller, if it still waits: with `error`, or with what the step itself came to."""
+        """Answer the caller if it still waits: with `error`, or with the result of the step."""
         error = error or self.error
         if self.answer.done():
             return
@@ -65,8 +65,7 @@ class _Step:
 class Writer:
     """Runs steps on one connection, which nothing else uses.
 
-    Each step has its deadline (`time.monotonic`): its commit begins before that or never. The same is true of a caller that is
-    cancelled.
+    The commit of a step begins before its deadline (`time.monotonic`) and before its caller is cancelled, or never.
     """
 
     def __init__(self, connection: sqlite3.Connection, checkpoints: Checkpoints) -> None:
@@ -81,11 +80,11 @@ class Writer:
     def write(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> asyncio.Future[T]:
         """Run `work` inside a transaction, perhaps several times until one of them is committed; return its result then.
 
-        The future raises what `work` raises, and `StoreUnavailableError`: then nothing was done, nor will be.
+        The future raises the errors of `work`, and `StoreUnavailableError`: then nothing was done and nothing will be.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # What an event loop before this one left behind has no caller any more.
+            # Steps of an earlier event loop have no caller any more.
             self._loop, self._serving = loop, None
             self._waiting.clear()
         answer: asyncio.Future[T] = loop.create_future()
@@ -110,12 +109,12 @@ class Writer:
         group: list[_Step] = []
         try:
             if self._in_thread is not None:
-                wait([self._in_thread])  # of a task before this one, which was cancelled
+                wait([self._in_thread])  # left by an earlier, cancelled task
             self._roll_back()
             pause = 0.0
             while self._drop_late():
                 if not self._begin():
-                    # Another process writes. Ask often: it may begin its next transaction right after this one.
+                    # Another process writes. Retry often, because it may begin its next transaction at once.
                     pause = min(pause * 2 or _LONGEST_PAUSE / 16, _LONGEST_PAUSE)
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
                     continue
@@ -131,7 +130,7 @@ class Writer:
             self._serving = None
 
     def _drop_late(self) -> bool:
-        """Answer the steps whose time is up, forget those whose caller is gone; return whether any is left."""
+        """Fail the late steps and drop the cancelled ones; return whether any step is left."""
         now = time.monotonic()
         if any(step.is_over(now) for step in self._waiting):
             for step in self._waiting:
@@ -151,7 +150,7 @@ class Writer:
         return True
 
     async def _transact(self, group: list[_Step]) -> None:
-        """Run and commit some of the waiting steps in the transaction that has begun; the others wait for the next one."""
+        """Run and commit waiting steps in the open transaction; the rest wait for the next one."""
         if not self._run(group):
             self._roll_back()
             self._wait_again(group, alone=True)
@@ -173,7 +172,7 @@ class Writer:
                     self._wait_again(group)
 
     def _run(self, group: list[_Step]) -> bool:
-        """Run steps and add them to `group`; return False where one of several has failed after it changed something."""
+        """Run steps and add them to `group`; return False if one of several failed after a change."""
         connection, waiting = self._connection, self._waiting
         until = time.monotonic() + _SECONDS_IN_LOOP
         while waiting and not (group and (waiting[0].alone or time.monotonic() > until)):
@@ -192,7 +191,7 @@ class Writer:
         return True
 
     def _commit(self, group: list[_Step]) -> bool:
-        """Commit and return True, unless one of the steps must not take effect any more: then undo everything."""
+        """Commit and return True, unless a step is late or cancelled: then roll everything back."""
         try:
             if not any(step.is_over(time.monotonic()) for step in group):
                 self._connection.execute("COMMIT")

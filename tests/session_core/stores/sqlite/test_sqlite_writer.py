@@ -241,7 +241,7 @@ async def test_a_lock_held_too_long_is_an_outage_within_the_deadline_and_nothing
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert time.monotonic() - began < 5
     assert {type(result) for result in results} == {StoreUnavailableError}
-    assert {str(result) for result in results} == {"the session store did not come to it in time"}
+    assert {str(result) for result in results} == {"the session store did not reach the step in time"}
     assert all(isinstance(result, StoreUnavailableError) and result.not_applied for result in results)
     assert await data_of(store, "a", "b", "new") == [b"old", None, None]
     other.execute("ROLLBACK")
