@@ -1,4 +1,4 @@
-"""What the demo prints when it is up: where to go, as whom to log in."""
+"""The text that the demo prints at start: addresses and demo users."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _MAX_PORT: Final = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo until interrupted; return the exit code. Anything that prevents it is one clear line."""
+    """Run the demo until interrupted; return the exit code. An error at start is one line."""
     options = _parser().parse_args(arguments)
     refusal = _refusal(options)
     if refusal is not None:
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except StopRequestedError:
-            return 1 if options.smoke else 0  # a walk that was not finished has not worked
+            return 1 if options.smoke else 0  # an unfinished walk counts as failed
 
 
 def _refusal(options: argparse.Namespace) -> str | None:
-    """Return why these options do not go together, or None."""
+    """Return why these options exclude each other, or None."""
     if options.kill_primary and not options.cluster:
         return "--kill-primary needs a cluster to kill one of: uv run demo --cluster --kill-primary"
     if options.cluster and options.store is not None:
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, stop: StopSignal) -> int:
     addresses = Addresses(options.port, options.op_port)
     addresses.refuse_busy()
     if options.smoke:
-        # What it saw is the output; what happened inside would only hide it.
+        # Only its own output is shown, without the log.
         os.environ.setdefault("APP_LOG_LEVEL", "WARNING")
     with ExitStack() as stack:
         from auth_demo.guarantees.page import add_guarantees_page  # noqa: PLC0415 - see main
@@ -115,7 +115,7 @@ async def _serve(
 
 
 async def _walk(options: argparse.Namespace, addresses: Addresses) -> int:
-    """Use the demo as a browser does, and say what was seen; return the exit code."""
+    """Use the demo as a browser does, and print the results; return the exit code."""
     # An HTTP client is needed only here.
     from auth_demo.visitor import SmokeFailure  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ async def _walk(options: argparse.Namespace, addresses: Addresses) -> int:
 
 
 async def _walk_until(stop: StopSignal, options: argparse.Namespace, addresses: Addresses) -> int:
-    """Walk through the demo unless it is asked to stop before; return the exit code, which then says that it did not work."""
+    """Walk through the demo until it is asked to stop; return the exit code, a failure if stopped early."""
     walking = asyncio.create_task(_walk(options, addresses))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([walking, waiting], return_when=asyncio.FIRST_COMPLETED)

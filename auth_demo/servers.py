@@ -39,7 +39,7 @@ class StartError(Exception):
 
 
 class Addresses:
-    """Where the two listen, and what they call each other.
+    """The addresses of the two servers.
 
     The provider is at 127.0.0.1 and the application at localhost: two hosts to a browser, which keeps cookies by host and not by
     port. Browsers may try `localhost` as ::1 first, so the application listens there as well.
@@ -70,7 +70,7 @@ class DemoServers:
     def __init__(self, addresses: Addresses, *, store: str | None, pages: Sequence[Callable[[Litestar], None]]) -> None:
         self.accounts: tuple[Account, ...] = DEMO_ACCOUNTS
         self._addresses = addresses
-        # The one that the application's commands beside the demo find as well.
+        # The same file that the application's commands use.
         generated = _module_of_app("settings.generated_secrets")
         try:
             secret: str = generated.read_or_create(generated.CLIENT_SECRET_FILE)
@@ -92,7 +92,7 @@ class DemoServers:
             try:
                 await stack.enter_async_context(self._app.lifespan())
             except SystemExit as end:
-                # Raised only outside: the provider's lifespan would wrap it in a group.
+                # Raised outside, because the provider's lifespan would wrap it in an exception group.
                 refusal = StartError(str(end).removeprefix("error: "))
             else:
                 for host in self._addresses.app_hosts:
@@ -117,7 +117,7 @@ class DemoServers:
             raise StartError(str(error)) from None
 
     def _make_app(self, secret: str, store: str | None) -> Litestar:
-        # The application is configured as any deployment is, by its settings: nothing in it knows the demo.
+        # The application is configured by its settings like any deployment, and is independent of the demo.
         os.environ |= {
             "PUBLIC_URL": self._addresses.app_url,
             "OIDC_ISSUER": self._addresses.issuer,
@@ -139,9 +139,9 @@ def _module_of_app(name: str) -> Any:  # noqa: ANN401 - a module
 
 
 def end_with_launcher() -> None:
-    """End with `uv run`, however it ends: killed, it could not tell us (Linux; elsewhere nothing).
+    """End with `uv run`, also when that is killed (Linux; elsewhere nothing).
 
-    Only for uv, which waits for us anyway: a shell that started the demo in the background may go.
+    Only for uv, which waits for the demo: a shell that started the demo in the background may end.
     """
     if sys.platform != "linux":
         return
@@ -179,7 +179,7 @@ async def _serving(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
                 await task
-                # The server lets go of requests that it has handed over; they would meet a loop that is being taken down.
+                # Wait for requests that the server no longer tracks, before the event loop ends.
                 while under_way:  # noqa: ASYNC110 - the end of several, not an event
                     await asyncio.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""A walk through the demo over real HTTP: log in, use the session, log out; says what it saw."""
+"""A smoke test of the demo over HTTP: log in, use the session, log out; prints the results."""
 
 # ruff: noqa: T201 - a command prints to its terminal
 
@@ -15,11 +15,11 @@ _UNAUTHORIZED: Final = 401
 
 
 async def smoke(app_url: str, issuer: str, *, user: str = "alice") -> None:
-    """Log `user` in and out. Raises `SmokeFailure` at the first thing that is not as it must be."""
+    """Log `user` in and out. Raises `SmokeFailure` at the first problem."""
     async with new_client() as client:
         page = await client.get(app_url)
         expect(page.status_code == _OK, f"GET / answered {page.status_code}")
-        expect("set-cookie" not in page.headers, "a visitor got a cookie for looking")
+        expect("set-cookie" not in page.headers, "a visitor without a session got a cookie")
         print(f"smoke: GET {app_url}/ answered without a cookie")
 
         await log_in(client, app_url, issuer, user)

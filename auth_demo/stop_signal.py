@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag: the one place where the demo handles signals.
+"""Ctrl-C and SIGTERM as a flag: the only signal handling of the demo.
 
 The default is an exception at any point of the program. Raised inside a finalizer or a callback, Python prints and drops it, and
 the demo would go on.

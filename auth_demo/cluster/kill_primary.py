@@ -1,6 +1,6 @@
-"""Shows a failover by living through it: logs in, kills the primary that holds the session, goes on asking, and says what it saw.
+"""Demonstrates a failover: logs in, kills the primary that holds the session, keeps sending requests, and prints the results.
 
-Everything goes over HTTP, as a browser's requests do; the servers and what became of them are read from the cluster's page.
+All requests go over HTTP, as a browser's do; the state of the servers is read from the cluster's page.
 """
 
 # ruff: noqa: T201 - a command prints to its terminal
@@ -29,7 +29,7 @@ _LOST: Final = "{acknowledged} increments had been acknowledged; the primary die
 
 
 class _Asking:
-    """One address that is asked again and again. Every answer is right, or 503 without a word about the cookie."""
+    """One polled address. Every response must be correct, or a 503 without Set-Cookie."""
 
     def __init__(self, client: httpx2.AsyncClient, request: str, problem_of: Callable[[Any], str]) -> None:
         self._client, self._request, self._problem_of = client, request, problem_of
@@ -38,10 +38,10 @@ class _Asking:
         self.slowest = 0.0
         self.first_refused: float | None = None
         self.last_asked = 0.0
-        """When the newest of the requests that were answered was sent."""
+        """When the newest answered request was sent."""
 
     async def ask(self) -> None:
-        """Ask once. Raises `SmokeFailure` for an answer that would be a logout, or wrong."""
+        """Send one request. Raises `SmokeFailure` for a logout or a wrong response."""
         sent = time.monotonic()
         try:
             method, _, address = self._request.partition(" ")
@@ -63,21 +63,21 @@ class _Asking:
         self.last_asked = sent
 
     async def ask_for_ever(self) -> None:
-        """Ask at a steady pace."""
+        """Send requests at a steady pace."""
         while True:
             await self.ask()
             await asyncio.sleep(_PACE_SECONDS)
 
 
 class _Counter:
-    """The session's counter as one writer sees it: each acknowledged increment is one more than all before."""
+    """The session's counter for a single writer: each acknowledged increment is one more than all before."""
 
     def __init__(self) -> None:
         self.value = 0
         self.acknowledged = 0
 
     def problem_of(self, answer: dict[str, Any]) -> str:
-        """Say what is wrong unless the increment came on top of every acknowledged one."""
+        """Return the problem if the increment is not on top of all acknowledged ones."""
         before, self.value = self.value, int(answer["visits"])
         self.acknowledged += 1
         return "" if self.value > before else _LOST.format(acknowledged=before)
@@ -99,7 +99,7 @@ class _Show:
         self._public = _Asking(client, f"GET {app_url}/health/live", lambda _: "")
 
     async def run(self) -> None:
-        """Go through all of it. Raises `SmokeFailure` at the first thing that does not hold."""
+        """Run the demonstration. Raises `SmokeFailure` at the first problem."""
         while self._counter.acknowledged < _VISITS:
             await self._writer.ask()
         _say(f"logged in as alice, counted {_VISITS} visits")
@@ -119,8 +119,8 @@ class _Show:
         await self._log_out()
 
     async def _live_through(self) -> None:
-        """Kill, and wait until everybody is answered again."""
-        await _until(lambda: self._writer.answered > 2 * _VISITS, "the counter does not get on")
+        """Kill the primary, and wait until all requests are answered again."""
+        await _until(lambda: self._writer.answered > 2 * _VISITS, "the counter does not increase")
         killed = await self._client.post(f"{self._page}/kill", headers=_JSON)
         expect(killed.status_code == _OK, f"killing the primary was answered {killed.status_code}: {killed.text}")
         began = time.monotonic()
@@ -142,10 +142,10 @@ class _Show:
         await _until(lambda: all(each.last_asked > promoted for each in asking), "a request is still refused")
         _say(f"+{time.monotonic() - began:.2f} s  still logged in as alice, reading and counting again")
         before = self._counter.acknowledged
-        await _until(lambda: self._counter.acknowledged >= before + _VISITS, "the counter does not get on")
+        await _until(lambda: self._counter.acknowledged >= before + _VISITS, "the counter does not increase")
 
     async def _count(self) -> None:
-        """Compare what was acknowledged with what is stored."""
+        """Compare the acknowledged increments with the stored counter."""
         asking = (self._writer, *self._readers)
         answered, refused = sum(each.answered for each in asking), sum(each.refused for each in asking)
         _say(f"{answered} requests answered as alice, {refused} answered 503, none 401, none anonymous, no cookie touched")
@@ -157,12 +157,12 @@ class _Show:
         stored, acknowledged = int(session.json()["visits"]), self._counter.acknowledged
         expect(stored >= acknowledged, f"{stored} increments are stored: {_LOST.format(acknowledged=acknowledged)}")
         undecided = stored - acknowledged
-        # The one that was under way when the asking stopped is among them.
+        # These include a request that was in flight at the end.
         expect(undecided <= self._writer.refused + 1, f"{undecided} increments more are stored than were made")
         _say(f"counter: {acknowledged} acknowledged, {stored} stored, none lost ({undecided} stored though not acknowledged)")
 
     async def _log_out(self) -> None:
-        """Log out, bring the dead primary back with all it remembers, and try the old cookie."""
+        """Log out, restart the killed primary with its old data, and try the old cookie."""
         old = {"cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._client.cookies.jar)}
         await follow(self._client, f"{self._url}/auth/logout", method="POST")
         await self._expect_out("after the logout", old)
@@ -193,7 +193,7 @@ class _Show:
 
 
 async def show_failover(app_url: str, issuer: str) -> None:
-    """Live through a failover and say line by line what happens. Raises `SmokeFailure` at the first thing that does not hold."""
+    """Demonstrate a failover and print each step. Raises `SmokeFailure` at the first problem."""
     async with new_client() as client:
         await log_in(client, app_url, issuer, "alice")
         await _Show(client, app_url).run()

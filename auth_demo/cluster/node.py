@@ -20,11 +20,11 @@ __all__ = ("HOST", "NODE_TIMEOUT_MS", "ClusterNode", "NodeFailedError", "free_po
 
 HOST: Final = "127.0.0.1"
 NODE_TIMEOUT_MS: Final = 1000
-"""Silence after which the others take a node for dead. Short, because this network is one machine."""
+"""Milliseconds after which a silent node counts as dead. Short, because all nodes are on one machine."""
 _ANSWER_SECONDS: Final = 5.0
 _START_SECONDS: Final = 20.0
 _PORTS: Final = range(17000, 32000)
-"""Below those that systems give to outgoing connections: a server that was killed must find its port free again."""
+"""Below the ports of outgoing connections: a restarted server must find its port free."""
 
 _SETTINGS: Final = f"""\
 bind {HOST}
@@ -46,11 +46,11 @@ cluster-require-full-coverage no
 
 
 class NodeFailedError(Exception):
-    """A server ended, or said nothing, while it was being started; the message has its last words."""
+    """A server ended, or did not answer, during its start; the message has the end of its log."""
 
 
 class ClusterNode:
-    """A server. Its address, its files and its memory of the cluster outlive a kill."""
+    """A server. Its address and its files, including the cluster state, survive a kill."""
 
     def __init__(self, program: Path, directory: Path, ports: tuple[int, int], password: str) -> None:
         self.port, self.bus_port = ports
@@ -59,7 +59,7 @@ class ClusterNode:
         self._directory.mkdir(mode=0o700)
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
-        # A file, not the command line, which every user of the machine can read: on loopback a port is open to all of them.
+        # The password is in a file, not on the command line, which every user of the machine can read.
         secrets = f"port {self.port}\ncluster-port {self.bus_port}\nrequirepass {password}\nmasterauth {password}\n"
         self._configuration = self._directory / "valkey.conf"
         self._configuration.touch(mode=0o600)

@@ -1,7 +1,7 @@
-"""The page that shows the demo's cluster at work: put into the application by `demo --cluster`, and by nothing else.
+"""The page that shows the demo's cluster; added to the application by `demo --cluster` only.
 
-What it shows of the servers comes from the watch, so it answers while the session store is out. The application's session data
-needs a field `visits`; nothing else of the application is known here.
+Server states come from the watch, so the page answers while the session store is out. It only needs a field `visits` in the
+application's session data.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _OK, _CONFLICT, _UNAVAILABLE = 200, 409, 503
 _MAX_TALLIES: Final = 1000
 _LAYOUT: Final = Layout(b"sc:")
 _NO_SESSION: Final = "there is no session yet that a server could hold: count a visit, or log in"
-_OUT: Final = "503: the session store is out for a moment. You are not logged out; press again shortly."
+_OUT: Final = "503: the session store is not available right now. You are still logged in; press again shortly."
 
 
 class Tally(msgspec.Struct):
     """The increments of one session that this page has acknowledged."""
 
     base: int
-    """What the counter was before the first of them."""
+    """The counter before the first of them."""
     acknowledged: int = 0
 
     def lost(self, stored: int) -> int:
-        """How many of them the store does not have any more. A refused one may have been stored all the same."""
+        """How many of them the store has lost. A refused increment may have been stored."""
         return max(0, self.base + self.acknowledged - stored)
 
 
 class SessionPart(msgspec.Struct, kw_only=True):
-    """What the page shows of the visitor's session."""
+    """The visitor's session on the page."""
 
     user: str | None
     visits: int
@@ -61,14 +61,14 @@ class SessionPart(msgspec.Struct, kw_only=True):
 
 
 class _Page:
-    """What the handlers share: the watch, and what was acknowledged to whom."""
+    """The state that the handlers share: the watch, and the acknowledged increments by session."""
 
     def __init__(self, watch: ClusterWatch) -> None:
         self.watch = watch
         self._tallies: dict[str, Tally] = {}
 
     async def session_part(self, request: PageRequest) -> SessionPart | None:
-        """Return what there is to show, or None when the store is out."""
+        """Return the session part, or None when the store is out."""
         try:
             session = await session_of(request)
         except StoreUnavailableError:
@@ -86,14 +86,14 @@ class _Page:
         )
 
     def acknowledge(self, session: SessionHandle[Any], visits: int) -> None:
-        """Count an increment that is stored and about to be told."""
+        """Count a stored increment before its response is sent."""
         tally = self._tallies.setdefault(session.handle or "", Tally(visits - 1))
         tally.acknowledged += 1
         if len(self._tallies) > _MAX_TALLIES:
             del self._tallies[next(iter(self._tallies))]
 
     async def render(self, request: PageRequest, *, status: int = _OK, notice: str = "") -> PageResponse:
-        """Return the whole page. It says that the store is out rather than fail with it."""
+        """Return the whole page, also while the store is out."""
         part = await self.session_part(request)
         return html_response(
             "cluster.html", status=status, path=PATH, **self._picture(part.slot if part else None), part=part, notice=notice
@@ -110,7 +110,7 @@ class _Page:
 
 
 def add_cluster_page(app: Litestar, watch: ClusterWatch) -> None:
-    """Put the page into an application that has sessions, and count what it refuses."""
+    """Add the page to an application with sessions, and count refused requests."""
     app.state["cluster_page"] = _Page(watch)
     for handler in (page, nodes, session, status, asset, increment, kill, start):
         app.register(handler)
@@ -125,7 +125,7 @@ async def page(request: PageRequest) -> PageResponse:
 
 @get(f"{PATH}/nodes", include_in_schema=False)
 async def nodes(request: PageRequest, slot: FromQuery[int | None] = None) -> PageResponse:
-    """Show the servers and what happened, and which of them holds a slot."""
+    """Show the servers, the log, and the server that holds a slot."""
     return _page_of(request).render_nodes(slot)
 
 
@@ -191,7 +191,7 @@ async def kill(request: PageRequest) -> PageResponse:
 
 @post(f"{PATH}/start", include_in_schema=False)
 async def start(request: PageRequest) -> PageResponse:
-    """Start again what is down."""
+    """Start the servers that are down."""
     return _done(request, {"ports": _page_of(request).watch.start_again()})
 
 
@@ -204,5 +204,5 @@ def _slot_of(session: SessionHandle[Any]) -> int | None:
 
 
 def _done(request: PageRequest, result: dict[str, Any]) -> PageResponse:
-    """Back to the page for a form, the result for a program."""
+    """Redirect to the page after a form, or return the result to a program."""
     return Redirect(PATH, status_code=303) if wants_page(request) else Response(result, status_code=_OK)

@@ -1,4 +1,4 @@
-"""What the servers of a cluster say of themselves, put together into one picture; makes no call."""
+"""Combines the reports of a cluster's servers into one view. Makes no call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REPLICAS, _LINK = 2, 3
 
 
 class NodeReport(msgspec.Struct, frozen=True):
-    """What one server says of itself."""
+    """The report of one server about itself."""
 
     name: str
     primary: str | None
@@ -46,12 +46,12 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ranges(self) -> str:
-        """The slots, as one writes them."""
+        """The slot ranges as text."""
         return ", ".join(f"{first}-{last}" for first, last in self.slots)
 
 
 def report_of(nodes: bytes, role: Sequence[Any]) -> NodeReport | None:
-    """Return what a server says of itself in its replies to CLUSTER NODES and ROLE; None when they cannot be read."""
+    """Parse a server's replies to CLUSTER NODES and ROLE; None if they are malformed."""
     line = next((line.split() for line in nodes.decode().splitlines() if "myself" in line), None)
     if line is None:
         return None
@@ -75,7 +75,7 @@ def _is_in_sync(role: Sequence[Any], *, is_primary: bool) -> bool:
 def picture_of(reports: dict[int, NodeReport | None], *, down: set[int]) -> tuple[NodeView, ...]:
     """Return a view of each server, by port. `down` are those without a process.
 
-    A primary that was dead may still believe in its slots; the server with the higher epoch was elected after it.
+    A restarted primary may still claim its slots; the server with the higher epoch was elected after it.
     """
     ports = {report.name: port for port, report in reports.items() if report}
     return tuple(_view(port, report, reports, ports, is_down=port in down) for port, report in reports.items())

@@ -1,4 +1,4 @@
-"""Watches the demo's cluster, kills a primary when asked, and remembers what happened. Needs no session and no store."""
+"""Polls the demo's cluster, kills a primary on request, and keeps a log. Needs no session and no store."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _UNAVAILABLE: Final = 503
 
 
 class KillRefusedError(Exception):
-    """Killing this primary would show nothing; the message says why."""
+    """This primary cannot be killed now; the message has the reason."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
-    """One thing that happened. `at` is the local time of day."""
+    """One line of the log. `at` is the local time of day."""
 
     at: str
     text: str
@@ -45,7 +45,7 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class Outage(msgspec.Struct, kw_only=True):
-    """What followed the last kill. Durations are seconds since then."""
+    """The effects of the last kill. Durations are seconds since then."""
 
     slot: int
     killed: int
@@ -57,11 +57,11 @@ class Outage(msgspec.Struct, kw_only=True):
     answers_503: int = 0
     """Requests to the application that were refused since."""
     cookies_503: int = 0
-    """How many of these said anything about a cookie. None may."""
+    """How many of these had a Set-Cookie header; must be 0."""
 
 
 class ClusterWatch:
-    """The picture of the cluster: what each server said a tenth of a second ago, or last, while it takes its time to answer."""
+    """The state of the cluster: the latest report of each server, at most a tenth of a second old while it answers."""
 
     def __init__(self, cluster: DemoCluster) -> None:
         self._cluster = cluster
@@ -76,10 +76,10 @@ class ClusterWatch:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Watch for as long as the block lasts."""
+        """Watch inside the block."""
         await asyncio.gather(*map(self._look, self._cluster.nodes))
         self._note("three primaries and their replicas are up", "good")
-        # Each by itself: a server that is silent for a second would hold up what is known of the others.
+        # A task for each server, so that a silent one does not delay the others.
         looking = asyncio.gather(*map(self._look_for_ever, self._cluster.nodes))
         try:
             yield
@@ -95,7 +95,7 @@ class ClusterWatch:
         return next((view for view in self.views if view.role == "primary" and view.holds(slot)), None)
 
     def kill_holder(self, slot: int) -> Outage:
-        """Kill the primary of a slot, and begin to count. Raises `KillRefusedError` when no replica could take over."""
+        """Kill the primary of a slot, and start counting. Raises `KillRefusedError` if no replica could take over."""
         holder = self.holder(slot)
         if holder is None:
             message = f"no node serves slot {slot} now: a failover is under way"
@@ -107,7 +107,7 @@ class ClusterWatch:
         self.outage = Outage(slot=slot, killed=holder.port, began=time.monotonic())
         self._note(f"killed the primary on port {holder.port} (slots {holder.ranges}) with SIGKILL", "bad")
         self._missing.add(holder.port)
-        self._reports[holder.port] = None  # started again at once, it would be shown as what it last said
+        self._reports[holder.port] = None  # otherwise, restarted at once, it would be shown with its last report
         self._draw()
         return self.outage
 
@@ -146,7 +146,7 @@ class ClusterWatch:
         self._draw()
 
     def _draw(self) -> None:
-        # A server that was killed since it was asked is down, whatever it said.
+        # A server killed since its last report is down, whatever it reported.
         self.views = picture_of(self._reports, down={node.port for node in self._cluster.nodes if not node.alive})
 
     async def _ask(self, node: ClusterNode) -> NodeReport | None:
@@ -170,7 +170,7 @@ class ClusterWatch:
             return None
 
     def _tell(self) -> None:
-        """Note what the newest picture shows for the first time."""
+        """Log the changes since the last view."""
         self._tell_promotion()
         for view in self.views:
             if view.role == "down" and view.port not in self._missing:

@@ -1,4 +1,4 @@
-"""Assembles the embedded OpenID provider; independent of servers, command lines and relying parties."""
+"""Builds the embedded OpenID provider. Independent of servers, command lines and relying parties."""
 
 import os
 import time

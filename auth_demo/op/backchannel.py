@@ -1,4 +1,4 @@
-"""Tells clients that a session ended: signed logout tokens by HTTP POST (OIDC Back-Channel Logout 1.0)."""
+"""Sends signed logout tokens to clients by HTTP POST when a session ends (OIDC Back-Channel Logout 1.0)."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How telling one client went: `delivered`, the last HTTP `status` (if any answer came) and `attempts`."""
+    """The result of one delivery: `delivered`, the last HTTP `status` (if any) and `attempts`."""
 
     client_id: str
     sid: str
@@ -68,12 +68,12 @@ class LogoutNotifier:
         return self._keys.sign(claims, typ=LOGOUT_TOKEN_TYPE)
 
     def start(self, session: OpSession) -> list[asyncio.Task[Delivery]]:
-        """Begin telling every client of `session`; needs a running event loop and returns at once."""
+        """Start deliveries to every client of `session`; needs a running event loop and returns at once."""
         tasks: list[asyncio.Task[Delivery]] = []
         for client in self._settings.clients:
             if client.client_id in session.client_ids and client.backchannel_logout_uri:
                 task = asyncio.create_task(self._deliver(client, client.backchannel_logout_uri, session))
-                # The loop holds tasks weakly: without this set a delivery could vanish half-way.
+                # The loop has only weak references to tasks: without this set a delivery could be garbage-collected.
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 tasks.append(task)
@@ -101,7 +101,7 @@ class LogoutNotifier:
             if attempt:
                 await asyncio.sleep(self._settings.logout_retry_seconds)
             attempt += 1
-            # A fresh jti each time: the client may have taken the first token and lost its answer.
+            # A new jti each time: the client may have accepted the first token although its response was lost.
             status = await self._post(uri, self.logout_token(client.client_id, sub=session.sub, sid=session.sid))
             delivered = status in _ACCEPTED
             if status is not None and not delivered and status < _SERVER_ERROR:

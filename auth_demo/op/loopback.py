@@ -1,4 +1,4 @@
-"""Refuses to run the demo provider where strangers could reach it; knows nothing of HTTP."""
+"""Refuses to run the demo provider on an address that other machines can reach."""
 
 import ipaddress
 from typing import Final

@@ -1,4 +1,4 @@
-"""The running provider as one object: what the web handlers work on, and the Python API for demo and tests."""
+"""The running provider as one object, for the web handlers, the demo and tests."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -24,7 +24,7 @@ _FAILURES_PER_ADDRESS: Final = 30
 
 
 class EmbeddedOp:
-    """An embedded OpenID provider; everything it knows is in memory and ends with the process."""
+    """An embedded OpenID provider; all its state is in memory."""
 
     def __init__(self, settings: OpSettings, clock: Clock, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.settings = settings
@@ -62,7 +62,7 @@ class EmbeddedOp:
         return self.sessions.of_subject(self._require(username).sub)
 
     async def end_sessions_of(self, username: str) -> list[Delivery]:
-        """End every provider session of `username` and wait until every client was told, or could not be.
+        """End every provider session of `username` and wait for the deliveries to all clients.
 
         Returns one `Delivery` per client and session. Raises `KeyError` when there is no such user.
         """
@@ -76,7 +76,7 @@ class EmbeddedOp:
         return session
 
     async def sign_out(self, sessions: Sequence[OpSession]) -> None:
-        """End `sessions` and tell their clients, waiting no longer than the settings allow."""
+        """End `sessions` and notify their clients, within the time of the settings."""
         tasks = [task for session in sessions for task in self.notifier.start(self.end(session))]
         await self.notifier.wait(tasks, seconds=self.settings.logout_wait_seconds)
 

@@ -1,4 +1,4 @@
-"""What an embedded provider is configured with: issuer, registered clients, demo accounts, lifetimes."""
+"""The configuration of an embedded provider: issuer, registered clients, demo accounts, lifetimes."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias

@@ -37,7 +37,7 @@ async function keepCurrent(part) {
 async function send(form) {
   const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" } });
   if (answer.ok) return "";
-  if (answer.status === 503) return "503: the store is out for a moment. You are not logged out; press again shortly.";
+  if (answer.status === 503) return "503: the store is out for a moment. You are still logged in; press again shortly.";
   const details = await answer.json().catch(() => ({}));
   return details.detail ?? details.title ?? `The answer was ${answer.status}.`;
 }

@@ -1,1 +1,1 @@
-"""OpenID Connect as the demo provider speaks it; independent of HTTP frameworks."""
+"""The OpenID Connect protocol of the demo provider. Independent of HTTP frameworks."""

@@ -1,4 +1,4 @@
-"""Reads and judges one authorization request; decides nothing about the user and sends nothing."""
+"""Parses and validates one authorization request. Independent of users; sends nothing."""
 
 # ruff: noqa: EM101, EM102 - the first argument of an AuthorizationError is a protocol constant, no message
 
@@ -39,7 +39,7 @@ class AuthorizationError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyAddress:
-    """Where answers of a request may go: only ever a registered redirect URI of a known client."""
+    """Where responses to a request may go: a registered redirect URI of a known client."""
 
     client: RegisteredClient
     redirect_uri: str
@@ -65,7 +65,7 @@ class AuthorizationRequest:
 def find_reply_address(server: OAuthServer, parameters: Parameters) -> ReplyAddress | None:
     """Return where the answer may go, or ``None`` when client and redirect URI are not both right.
 
-    Without it the error stays on a page of ours: an open redirector would deliver codes to any site
+    Without it the error is shown on our own page: an open redirector would deliver codes to any site
     (RFC 6749 4.1.2.1, RFC 9700 4.11).
     """
     client = server.query_client(parameters.get("client_id") or "")
@@ -119,7 +119,7 @@ def _refuse_unsupported(parameters: Parameters) -> None:
 
 
 def _authlib_scope(server: OAuthServer, parameters: Parameters) -> str:
-    """Let Authlib judge client, response type, scope and PKCE; return the granted scope."""
+    """Let Authlib validate client, response type, scope and PKCE; return the granted scope."""
     request = ProtocolRequest("GET", f"{server.settings.issuer}/authorize", parameters.values)
     try:
         grant: Any = server.get_authorization_grant(request)

@@ -144,7 +144,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         self.grants.issue_access_token(token["access_token"], grant, token["scope"])
         self.grants.issue_refresh_token(token["refresh_token"], grant)
         if code is not None:
-            # From here on the client has a login to lose, so it gets the logout token.
+            # From here on the client has a login, so it gets the logout token.
             grant.session.client_ids.add(grant.client_id)
         if "openid" in token["scope"].split():
             nonce = code.nonce if code is not None else None

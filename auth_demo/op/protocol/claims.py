@@ -1,4 +1,4 @@
-"""What the provider says about a user: userinfo by scope, and the ID token."""
+"""The claims about a user: userinfo by scope, and the ID token."""
 
 import hashlib
 from base64 import urlsafe_b64encode

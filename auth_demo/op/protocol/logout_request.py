@@ -1,4 +1,4 @@
-"""Reads and judges one RP-initiated logout request; ends nothing itself."""
+"""Parses and validates one RP-initiated logout request; ends no session."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""The two grants, PKCE and revocation on Authlib's classes, each made as strict as RFC 9700 wants.
+"""The two grants, PKCE and revocation on Authlib's classes, as strict as RFC 9700 requires.
 
 Not used from Authlib 1.9, and why:
 

@@ -1,1 +1,1 @@
-"""What the demo provider remembers."""
+"""The state of the demo provider."""

@@ -1,4 +1,4 @@
-"""What the provider remembers between requests; plain data, no behaviour."""
+"""The records of the provider; plain data without behaviour."""
 
 from dataclasses import dataclass, field
 

@@ -25,7 +25,7 @@ class OpSessions:
         """Sign `sub` in and return the new cookie value with the session.
 
         The cookie value is always new (session fixation). The same user's previous session goes on under its
-        `sid`, so that clients signed in earlier still hear of the logout.
+        `sid`, so that clients signed in earlier still get the logout token.
         """
         cookie = new_secret()
         now = int(self._clock())

@@ -46,7 +46,7 @@ async def authorize(request: OpRequest) -> Response[Any]:
 
 @post("/authorize")
 async def authorize_by_post(request: OpRequest) -> Response[Any]:
-    """Take the request by POST (OIDC Core 3.1.2.1) and go on with GET.
+    """Accept the request by POST (OIDC Core 3.1.2.1) and continue with GET.
 
     A cross-site POST arrives without our Lax cookies, so the user would look signed out; the GET has them.
     """
@@ -121,7 +121,7 @@ def show_sign_in(
 
 
 def _needs_password(wanted: AuthorizationRequest) -> bool:
-    """Tell whether one click would not reach the requested level."""
+    """Whether one click is not enough for the requested level."""
     return needs_step_up(ACR_ONE_CLICK, wanted.acr_values)
 
 

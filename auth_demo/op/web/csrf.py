@@ -1,4 +1,4 @@
-"""Ties the provider's own forms to the browser that was shown them."""
+"""Binds the provider's forms to the browser that requested them."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The end-session endpoint: ends the provider session, tells every client, then sends the user back."""
+"""The end-session endpoint: ends the provider session, notifies every client, then redirects the user back."""
 
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -44,7 +44,7 @@ async def end_session_by_post(request: OpRequest) -> Response[Any]:
 
 @post("/end_session/confirm", status_code=200)
 async def confirm_end_session(request: OpRequest) -> Response[Any]:
-    """End the session after the user said so on our page."""
+    """End the session after the user's confirmation on our page."""
     form = (await read_form(request, limit=MAX_BODY_BYTES)).require_single()
     if not from_own_page(request, form, _LOGOUT_FORM):
         return refused_form(request, "This form is not valid any more", "Go back to the application and sign out again.")
@@ -57,7 +57,7 @@ async def _serve(request: OpRequest, parameters: Parameters) -> Response[Any]:
     op, wanted, session = op_of(request), read_logout_request(op_of(request), parameters), session_of(request)
     hinted = op.sessions.find_sid(wanted.hinted_sid) if wanted.hinted_sid else None
     if session is not None and (wanted.hinted_sub is None or wanted.hinted_sub != session.sub):
-        # Without a hint for this very user any page could sign people out (section 6).
+        # Without a hint for this user any page could sign users out (section 6).
         return _ask(request, op, wanted, parameters, session)
     if wanted.hinted_sid and hinted is None:
         # The session expired here, but tokens issued from it may still live.
@@ -83,7 +83,7 @@ def _ask(request: OpRequest, op: EmbeddedOp, wanted: LogoutRequest, parameters: 
 async def _finish(request: OpRequest, wanted: LogoutRequest, sessions: list[OpSession]) -> Response[Any]:
     op = op_of(request)
     frames = [frame for session in sessions for frame in _front_channel_frames(op, session)]
-    # Ended here first: whatever the clients answer, this browser is signed out.
+    # Ended first: this browser is signed out even if the notifications fail.
     await op.sign_out(sessions)
     if frames or wanted.return_to is None:
         response: Response[Any] = render(

@@ -12,7 +12,7 @@ __all__ = ("auto_submit", "home", "icon", "stylesheet")
 
 @get("/")
 async def home(request: OpRequest) -> Response[Any]:
-    """Say what this is, who is signed in here and at which applications."""
+    """Show who is signed in here and at which applications."""
     op, session = op_of(request), session_of(request)
     account = op.oauth.query_account(session.sub) if session else None
     signed_in_at = [client for client in op.clients if session and client.client_id in session.client_ids]

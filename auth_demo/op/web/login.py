@@ -29,7 +29,7 @@ async def log_in(request: OpRequest) -> Response[Any]:
     op, form = op_of(request), (await read_form(request, limit=MAX_BODY_BYTES)).require_single()
     if not from_own_page(request, form, LOGIN_FORM):
         return refused_form(request, "This sign-in form is not valid any more", "Go back to the application and sign in again.")
-    # The form could have been edited: the request in it is judged again from the beginning.
+    # The form could have been edited: its request is validated again.
     parameters = parse_parameters((form.get("authorization") or "").encode())
     wanted = read_or_reply(op, parameters)
     if isinstance(wanted, Response):
@@ -66,7 +66,7 @@ def from_own_page(request: OpRequest, form: Parameters, purpose: str) -> bool:
 
 
 def refused_form(request: OpRequest, title: str, advice: str) -> Response[Any]:
-    """Answer a form that is not of our own page, and say so where the browser has not kept the cookie that proves it."""
+    """Refuse a form of another page, with a hint if the browser did not keep the form's cookie."""
     if request.cookies.get(BROWSER_COOKIE) is not None:
         return render_error(403, title, advice)
     detail = f"Your browser sent no cookie with this form. Allow cookies for {op_of(request).settings.issuer}. {advice}"
@@ -78,7 +78,7 @@ async def _log_in_by_password(
 ) -> Response[Any]:
     op = op_of(request)
     username, password = form.get("username") or "", form.get("password") or ""
-    # Digest: names of no user must not fill the memory with text of the sender's choice.
+    # A digest, so that unknown names of any length do not fill the memory.
     account_key = digest(username)
     address_key = request.client.host if request.client else "unknown"
     wait = max(op.account_failures.retry_after(account_key), op.address_failures.retry_after(address_key))
@@ -115,7 +115,7 @@ async def _finish(
         return send_error(wanted.reply_to, op.settings.issuer, error)
     cookie, session = op.sessions.begin(account.sub, acr=acr, amr=amr, previous=previous)
     if previous is not None and previous is not session:
-        # One browser, one user: what the former one left open at other applications ends with the switch.
+        # One user per browser: a switch ends the former user's sessions at other applications.
         op.notifier.start(op.end(previous))
     response = grant_code(op, wanted, session)
     lifetime = op.settings.lifetimes.op_session

@@ -1,4 +1,4 @@
-"""Renders the provider's HTML pages under a strict content security policy; knows nothing of the protocol."""
+"""Renders the provider's HTML pages under a strict content security policy. Independent of the protocol."""
 
 from collections.abc import Iterable
 from functools import cache

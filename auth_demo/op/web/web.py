@@ -1,4 +1,4 @@
-"""What every handler shares with HTTP: reading requests strictly, cookies, headers and error answers."""
+"""HTTP code shared by all handlers: strict parsing, cookies, headers and error responses."""
 
 import logging
 from typing import Any, Final, TypeAlias, cast
@@ -88,13 +88,13 @@ def _error(request: OpRequest, status: int, title: str, detail: str) -> Response
 
 
 def on_parameter_error(request: OpRequest, error: ParameterError) -> Response[Any]:
-    """Answer 400 to what cannot be read; the error's text never repeats the input."""
+    """Answer 400 to a malformed request; the error's text never repeats the input."""
     return _error(request, 400, "This request cannot be read", f"{str(error).capitalize()}.")
 
 
 def on_http_error(request: OpRequest, error: HTTPException) -> Response[Any]:
     """Answer Litestar's own errors (404, 405, 413, ...) without its details, which may repeat the input."""
-    details = {404: "There is no such page.", 405: "This address does not take that method.", 413: "Too large."}
+    details = {404: "There is no such page.", 405: "This address does not accept this method.", 413: "Too large."}
     detail = details.get(error.status_code, "The request was refused.")
     response = _error(request, error.status_code, "Not possible", detail)
     for name, value in (error.headers or {}).items():
@@ -105,7 +105,7 @@ def on_http_error(request: OpRequest, error: HTTPException) -> Response[Any]:
 def on_unexpected_error(request: OpRequest, error: Exception) -> Response[Any]:
     """Answer 500 without a trace for the browser; the log gets the place, never the values."""
     _log.error("unexpected %s at %r", type(error).__name__, request.scope["path"], exc_info=error)
-    return _error(request, 500, "Something went wrong", "The provider failed; its log says where.")
+    return _error(request, 500, "Something went wrong", "The provider failed; see its log.")
 
 
 def refuse_foreign_host(request: OpRequest) -> Response[Any] | None:

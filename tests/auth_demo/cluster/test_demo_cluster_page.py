@@ -166,7 +166,7 @@ def test_a_whole_page_is_shown_while_the_store_is_out(client: httpx.Client) -> N
         for form in ("increment", "kill"):
             page = client.post(f"{PAGE}/{form}", headers=HTML)
             assert page.status_code == 503
-            assert "You are not logged out; press again shortly." in page.text
+            assert "You are still logged in; press again shortly." in page.text
             assert "set-cookie" not in page.headers
         shown = client.get(PAGE, headers=HTML)
         assert shown.status_code == 200
