@@ -107,6 +107,19 @@ async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient
     assert "<" not in (await client.get("/schema/openapi.yaml")).text[:200]
 
 
+async def test_every_error_in_the_openapi_document_is_problem_json(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/schema")).json()["paths"]
+    operations = {f"{method} {path}": operation for path, item in paths.items() for method, operation in item.items()}
+    for name, operation in operations.items():
+        errors = {status: response for status, response in operation["responses"].items() if status >= "4"}
+        assert all(list(response["content"]) == ["application/problem+json"] for response in errors.values()), name
+    login = {"200", "303", "307", "400", "401", "403", "409", "429", "502", "503"}
+    assert operations["get /auth/login"]["responses"].keys() == login
+    assert operations["post /auth/logout"]["responses"].keys() == {"200", "303", "403", "409", "503"}
+    assert operations["post /auth/backchannel-logout"]["responses"].keys() == {"200", "400", "429", "503"}
+    assert operations["delete /api/sessions/{handle}"]["responses"].keys() == {"204", "400", "401", "403", "404", "409", "503"}
+
+
 @pytest.mark.attack("60")
 @pytest.mark.attack("asvs-3.4.3")
 @pytest.mark.attack("asvs-3.4.4")
