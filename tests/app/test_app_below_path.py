@@ -80,8 +80,9 @@ def site(request: pytest.FixtureRequest, make_settings: Callable[..., Settings])
         yield Site(url, issuer)
 
 
-async def test_login_sessions_and_logout_work(site: Site) -> None:
+async def test_login_sessions_and_logout_work(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     await smoke(site.url, site.issuer)
+    assert "smoke: logged out" in capsys.readouterr().out
 
 
 async def test_every_address_that_a_browser_gets_is_below_the_path(site: Site) -> None:

@@ -143,7 +143,7 @@ def test_a_misspelt_name_is_refused_wherever_it_stands(
 def test_what_others_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SESSION_MANAGER", "APP_SERVICE_HOST", "APP_PORT", "OIDC_PORT_9000_TCP_ADDR", "HOME_URL", "DATABASE"):
         monkeypatch.setenv(name, "x")
-    load_settings()
+    assert load_settings().app_env == "development"
 
 
 def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from auth_demo.op import (
     create_op,
     refuse_unsafe,
 )
+from auth_demo.op.loopback import is_loopback
 from auth_demo.op.state.expiring import ExpiringMap
 
 CALLBACK = "http://localhost:8000/auth/callback"
@@ -22,6 +23,7 @@ CALLBACK = "http://localhost:8000/auth/callback"
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1", "[::1]"])
 def test_loopback_in_development_is_fine(host: str) -> None:
     refuse_unsafe("development", host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.4", "example.org", "localhost.evil.org", "127.1"])

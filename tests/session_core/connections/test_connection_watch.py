@@ -57,5 +57,6 @@ async def test_what_ends_while_it_is_being_followed_is_noticed_without_waiting_f
         watch.hint([before.key])
         async with asyncio.timeout(30):
             await connection.ended.wait()
+        assert await plugin.store.load(before.key) is None
     finally:
         await watch.close()

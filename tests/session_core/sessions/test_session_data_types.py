@@ -297,7 +297,8 @@ def test_such_a_default_is_found_at_any_depth(kind: Any, name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_default_that_cannot_be_changed_is_accepted(default: Any) -> None:
-    SessionConfig(msgspec.defstruct("Data", [("value", Any, default)]))
+    data_type = msgspec.defstruct("Data", [("value", Any, default)])
+    assert SessionConfig(data_type).codec.fresh is data_type
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_a_factory_that_gives_one_object_twice_is_refused(factory: Any) -> None:
 def test_a_factory_that_makes_new_objects_is_accepted() -> None:
     new = msgspec.field(default_factory=lambda: {"a": [Seat(), FrozenBox((1,))]})
     data_type = msgspec.defstruct("Data", [("value", Any, new)])
-    SessionConfig(data_type, default_factory=lambda: data_type([1]))
+    assert SessionConfig(data_type, default_factory=lambda: data_type([1])).codec.fresh() == data_type([1])
 
 
 def test_a_post_init_that_puts_in_a_shared_object_is_refused() -> None:

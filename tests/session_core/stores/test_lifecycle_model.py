@@ -347,7 +347,7 @@ def place(make_store: MakeStore, anyio_backend: str) -> Iterator[Place]:  # noqa
         runner.run(store.close())
 
 
-def explore(place: Place, examples: int, *phases: Phase) -> None:
+def assert_model_holds(place: Place, examples: int, *phases: Phase) -> None:
     """The same examples each time in CI; others each time elsewhere."""
     chosen = settings(
         max_examples=examples,
@@ -364,7 +364,7 @@ def explore(place: Place, examples: int, *phases: Phase) -> None:
 
 
 def test_the_lifecycle_does_what_the_model_says(place: Place) -> None:
-    explore(place, 100 if place.store.__class__.__name__ == "MemoryStore" else 12)
+    assert_model_holds(place, 100 if place.store.__class__.__name__ == "MemoryStore" else 12)
 
 
 @pytest.mark.parametrize("make_store", ["memory"], indirect=True)
@@ -381,4 +381,4 @@ def test_the_model_notices_a_store_that_brings_sessions_back(place: Place, monke
 
     monkeypatch.setattr(place.store, "delete", delete)
     with pytest.raises(AssertionError):
-        explore(place, 200, Phase.generate)
+        assert_model_holds(place, 200, Phase.generate)

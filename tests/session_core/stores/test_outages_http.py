@@ -70,7 +70,7 @@ class Ride:
             while self.acknowledged < until:
                 await self.visit()
 
-    async def outage(self) -> None:
+    async def assert_outage(self) -> None:
         """Every request that needs the session is answered 503, in time; the others are not disturbed."""
         paths = ("/visit", "/logout", "/regenerate", "/login/alice")
         for method, path in (("GET", "/read"), *(("POST", path) for path in paths), ("GET", "/read")):
@@ -79,7 +79,7 @@ class Ride:
             assert answer.status_code == 503
         assert (await self._timed("GET", "/public")).status_code == 200
 
-    async def back(self) -> None:
+    async def assert_recovery(self) -> None:
         """Wait until the session is there again; it is this user's, with every visit that was acknowledged."""
         async with asyncio.timeout(30):
             while (answer := await self._timed("GET", "/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
@@ -145,19 +145,19 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def test_a_server_that_is_killed_and_started_again(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.kill()
-    await ride.outage()
+    await ride.assert_outage()
     await asyncio.to_thread(server.start)
-    await ride.back()
+    await ride.assert_recovery()
 
 
 async def test_a_server_that_freezes(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.freeze()
     try:
-        await ride.outage()
+        await ride.assert_outage()
     finally:
         server.thaw()
-    await ride.back()
+    await ride.assert_recovery()
 
 
 async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> None:
@@ -165,9 +165,9 @@ async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> N
     proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
     ride = await begin(stack, store_of(server, url_through(server, proxy)))
     proxy.delay = 2 * TIMEOUT
-    await ride.outage()
+    await ride.assert_outage()
     proxy.delay = 0.0
-    await ride.back()
+    await ride.assert_recovery()
 
 
 async def test_a_connection_reset_after_the_command_was_sent(server: Server, stack: AsyncExitStack) -> None:
@@ -179,7 +179,7 @@ async def test_a_connection_reset_after_the_command_was_sent(server: Server, sta
         await ride.visit()
         assert ride.acknowledged == number
         assert not proxy.waiting
-    await ride.back()
+    await ride.assert_recovery()
 
 
 async def administrator(ride: Ride, disturb: Callable[[], object]) -> None:
@@ -194,7 +194,7 @@ async def test_a_script_cache_that_is_flushed(stack: AsyncExitStack) -> None:
         ride = await begin(stack, store_of(server, timeout=CALM), CALM)
         await administrator(ride, lambda: server.admin("SCRIPT", "FLUSH"))
         assert ride.unknown == 0
-        await ride.back()
+        await ride.assert_recovery()
 
 
 async def test_memory_that_is_full(stack: AsyncExitStack) -> None:
@@ -209,7 +209,7 @@ async def test_memory_that_is_full(stack: AsyncExitStack) -> None:
         assert (await ride.client.get("/read")).json()["subject"] == "alice"
         server.admin("CONFIG", "SET", "maxmemory", 0)
         ride.unknown = 0  # refused, not unknown
-        await ride.back()
+        await ride.assert_recovery()
 
 
 async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
@@ -217,7 +217,7 @@ async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
     with running(needed_valkey()) as server:
         ride = await begin(stack, store_of(server))
         server.kill()
-        await ride.outage()
+        await ride.assert_outage()
         await asyncio.to_thread(server.start)
         async with asyncio.timeout(30):
             while (answer := await ride.client.get("/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
@@ -254,7 +254,7 @@ async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> N
             ride.unknown += ride.acknowledged - 3
             ride.acknowledged = 3
         for ride in rides:
-            await ride.back()
+            await ride.assert_recovery()
 
 
 def replicated(servers: RedisCluster) -> bool:

@@ -135,7 +135,7 @@ class Ear:
             self.names += names
             self._news.set()
 
-    async def hears(self, *keys: str) -> None:
+    async def expect(self, *keys: str) -> None:
         async with asyncio.timeout(SOON):
             while not {self._store.announced_name(key) for key in keys} <= set(self.names):
                 self._news.clear()
@@ -166,21 +166,21 @@ async def test_all_that_ends_or_moves_is_heard_by_another_process_and_nothing_el
         await there.replace(keys[0], entry(clock, user="user"), version=1)
         await there.delete("never-there")
         await there.delete(keys[5])
-        await ear.hears(keys[5])
+        await ear.expect(keys[5])
         assert ear.names == [here.announced_name(keys[5])]
         newer = new_key(after=keys[4])
         await there.rotate(keys[4], newer, entry(clock, user="user", rank=10), version=1, successor_until=clock.now() + 60_000)
-        await ear.hears(keys[4])
+        await ear.expect(keys[4])
         last = new_key()
         evicted = await there.create(last, entry(clock, user="user", rank=11), limit=3)
         assert set(evicted) == set(keys[:3])
-        await ear.hears(*evicted)
+        await ear.expect(*evicted)
         await there.delete_by(SessionIndex(user="user"), keep=last)
-        await ear.hears(keys[3], newer)
+        await ear.expect(keys[3], newer)
         assert len(ear.names) == 7
         await there.delete(keys[4])  # what it was rotated to has ended before
         await there.delete(last)
-        await ear.hears(last)
+        await ear.expect(last)
         assert not {*keys, newer, last} & set(ear.names)
 
 
@@ -191,7 +191,7 @@ async def test_many_ends_at_once_are_all_heard(url: str, clock: FakeClock) -> No
         for key in keys:
             await there.create(key, entry(clock, user="crowd"))
         await there.delete_by(SessionIndex(user="crowd"))
-        await ear.hears(*keys)
+        await ear.expect(*keys)
 
 
 async def test_a_silent_channel_stays_open(url: str) -> None:
@@ -200,7 +200,7 @@ async def test_a_silent_channel_stays_open(url: str) -> None:
         assert ear.names == []
         await store.create(key := new_key(), Entry(b"", 2**41))
         await store.delete(key)
-        await ear.hears(key)
+        await ear.expect(key)
 
 
 def ignore(names: Sequence[str] | None) -> None:
@@ -245,7 +245,7 @@ async def test_what_is_undone_is_not_announced(database: str) -> None:
             await announce(link, ["undone"])
             await link.rollback()
             await announce(link, ["done"])
-        await ear.hears("done")
+        await ear.expect("done")
         assert ear.names == [store.announced_name("done")]
 
 

@@ -48,7 +48,7 @@ class PostWorld(World):
         await self.browser.patch("/assign", json={"note": "before"})
         self.planted = self.browser.cookies["__Host-session"]
 
-    async def refused(self, response: httpx.Response, reason: str) -> None:
+    async def assert_refused(self, response: httpx.Response, reason: str) -> None:
         assert 400 <= response.status_code < 500
         assert self.reasons() == [reason]
         assert "__Host-session" not in response.headers.get("set-cookie", "")
@@ -116,7 +116,7 @@ async def test_a_form_that_another_site_sends_for_its_own_login(world: PostWorld
     attackers = await world.answer()
     world.browser = world.new_browser()
     await world.plant()
-    await world.refused(await world.post(attackers), "state_unknown")
+    await world.assert_refused(await world.post(attackers), "state_unknown")
 
 
 @pytest.mark.attack("2")
@@ -145,13 +145,13 @@ async def test_a_continuation_is_good_for_a_minute(world: PostWorld) -> None:
     await world.plant()
     posted = await world.post(await world.answer())
     world.clock.advance(seconds=60)
-    await world.refused(await world.follow(posted), "state_expired")
+    await world.assert_refused(await world.follow(posted), "state_expired")
 
 
 async def test_a_continuation_without_a_form(world: PostWorld) -> None:
     await world.plant()
     _, form = world.op.respond(await world.start())
-    await world.refused(await world.come_back(f"/auth/continue?state={form['state']}"), "response_missing")
+    await world.assert_refused(await world.come_back(f"/auth/continue?state={form['state']}"), "response_missing")
 
 
 async def test_a_code_in_the_address_of_the_continuation_is_not_taken(world: PostWorld) -> None:
@@ -168,7 +168,7 @@ async def test_a_continuation_with_the_reply_of_another_login(world: PostWorld) 
     ((name, value),) = cookies.items()
     own = next(each for each in world.browser.cookies if "post" in each and each[-8:] != name[-8:])
     world.browser.cookies.set(f"__Host-login-reply-{own[-8:]}", value, domain="app.example.org")
-    await world.refused(await world.come_back(f"/auth/continue?state={form['state']}"), "response_missing")
+    await world.assert_refused(await world.come_back(f"/auth/continue?state={form['state']}"), "response_missing")
     assert (await world.follow(first)).status_code == 303
 
 
@@ -189,20 +189,20 @@ async def test_a_continuation_with_the_reply_of_another_login(world: PostWorld) 
 )
 async def test_forms_that_are_no_answer(world: PostWorld, change: Any, reason: str) -> None:
     await world.plant()
-    await world.refused(await world.post(change(await world.answer())), reason)
+    await world.assert_refused(await world.post(change(await world.answer())), reason)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""])
 async def test_other_content_types(world: PostWorld, content_type: str) -> None:
     await world.plant()
-    await world.refused(await world.post(await world.answer(), **{"content-type": content_type}), "content_type")
+    await world.assert_refused(await world.post(await world.answer(), **{"content-type": content_type}), "content_type")
 
 
 @pytest.mark.attack("7")
 async def test_the_issuer_is_checked_as_in_an_address(world: PostWorld) -> None:
     await world.plant()
     world.op.response_params = {"iss": "https://evil.example"}
-    await world.refused(await world.follow(await world.post(await world.answer())), "iss_mismatch")
+    await world.assert_refused(await world.follow(await world.post(await world.answer())), "iss_mismatch")
 
 
 @pytest.mark.attack("10")
@@ -210,13 +210,13 @@ async def test_an_error(world: PostWorld) -> None:
     await world.plant()
     world.op.response_params = {"code": None, "error": "access_denied", "error_description": "<script>"}
     response = await world.follow(await world.post(await world.answer()))
-    await world.refused(response, "access_denied")
+    await world.assert_refused(response, "access_denied")
     assert "script" not in response.text
 
 
 async def test_an_answer_in_the_address_to_a_login_that_awaits_a_form(world: PostWorld) -> None:
     await world.plant()
-    await world.refused(await world.come_back(f"/auth/callback?{await world.answer()}"), "response_mode_mismatch")
+    await world.assert_refused(await world.come_back(f"/auth/callback?{await world.answer()}"), "response_mode_mismatch")
 
 
 async def test_a_form_to_a_login_that_awaits_an_address() -> None:

@@ -23,7 +23,7 @@ def world_of(metadata: dict[str, Any], **provider: Any) -> World:
     return world
 
 
-async def refused(world: World, status: int, reason: str) -> None:
+async def assert_refused(world: World, status: int, reason: str) -> None:
     """Nothing has left, and nothing is left behind."""
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert (response.status_code, world.reasons()) == (status, [reason])
@@ -61,7 +61,7 @@ async def test_a_login_through_the_browser(metadata: dict[str, Any], option: str
     [({}, "required"), ({"require_pushed_authorization_requests": True}, "auto")],
 )
 async def test_a_provider_that_cannot_take_what_is_required(metadata: dict[str, Any], option: str) -> None:
-    await refused(world_of(metadata, pushed_authorization_requests=option), 503, "par_missing")
+    await assert_refused(world_of(metadata, pushed_authorization_requests=option), 503, "par_missing")
 
 
 def answer(**changes: Any) -> httpx2.Response:
@@ -99,7 +99,7 @@ def answer(**changes: Any) -> httpx2.Response:
 async def test_answers_that_are_none(reply: httpx2.Response, reason: str) -> None:
     world = world_of(OFFERED)
     world.op.replies["/par"] = lambda _: reply
-    await refused(world, 502, reason)
+    await assert_refused(world, 502, reason)
 
 
 async def test_a_request_uri_is_encoded_into_the_address() -> None:
@@ -118,17 +118,17 @@ async def test_an_endpoint_that_hangs() -> None:
     world = World(http_timeout_seconds=0.5)
     world.op.metadata = OFFERED
     world.op.replies["/par"] = hang
-    await refused(world, 502, "par_timeout")
+    await assert_refused(world, 502, "par_timeout")
 
 
 @pytest.mark.attack("33")
 async def test_an_endpoint_without_tls() -> None:
     world = world_of({"pushed_authorization_request_endpoint": "http://op.example/par"})
-    await refused(world, 503, "discovery_insecure_endpoint")
+    await assert_refused(world, 503, "discovery_insecure_endpoint")
 
 
 async def test_a_failed_push_is_not_followed_by_a_request_through_the_browser() -> None:
     world = world_of(OFFERED)
     world.op.replies["/par"] = lambda _: httpx2.Response(503)
-    await refused(world, 502, "par_status")
+    await assert_refused(world, 502, "par_status")
     assert world.op.count("/par") == 1

@@ -76,6 +76,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
     await until(lambda: list(nodes.redemptions().values()) == [2])
     go_on.set()
     await asyncio.gather(first, second)
+    assert list(nodes.redemptions().values()) == [2]
 
 
 @on_valkey

@@ -111,6 +111,7 @@ async def test_a_token_comes_from_the_environment(server: UnstorageServer, monke
     monkeypatch.setenv("STORAGE_TOKEN", "open-sesame")
     store = open_store(server.url(_base("locked"), query="token_env=STORAGE_TOKEN"))
     await store.open()
+    assert await store.load("unknown") is None
     await store.close()
 
 

@@ -300,6 +300,7 @@ class TestClock:
         async with opened(valkey.url) as store:
             wrong = clock(store)._ahead = clock(store)._ahead + 3600
             await until(lambda: clock(store)._ahead < wrong - 3500)
+            assert clock(store)._ahead < wrong - 3500
 
     @given(
         ahead=st.floats(-1e9, 2e9),

@@ -213,7 +213,7 @@ def test_what_the_store_itself_is_told() -> None:
     ],
 )
 def test_options_that_ask_for_nothing_else_are_taken(option: str) -> None:
-    parse_postgresql_url(f"{PG}?{option}")
+    assert parse_postgresql_url(f"{PG}?{option}").arguments["host"] == parse_postgresql_url(PG).arguments["host"]
 
 
 @pytest.mark.parametrize(
