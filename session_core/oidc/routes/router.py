@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Schema
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Reference, Schema
 from litestar.params import FromPath
 
 from session_core.litestar.openapi import PublicOperation, problem_responses
@@ -95,7 +95,7 @@ def _operation(route: Route) -> type[PublicOperation]:
     class RouteOperation(PublicOperation):
         def __post_init__(self) -> None:
             super().__post_init__()
-            answers = {
+            answers: dict[str, OpenAPIResponse | Reference] = {
                 str(status): OpenAPIResponse(
                     description=HTTPStatus(status).phrase,
                     content={media.partition(";")[0]: OpenAPIMediaType(schema=Schema()) for media in media_types} or None,
