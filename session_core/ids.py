@@ -22,7 +22,8 @@ from typing import Any, Final
 import msgspec
 
 __all__ = (
-    "DIGEST_CHARS", "MAX_ID_CHARS", "TAG_CHARS", "UncertainId", "handle_of", "is_session_id", "new_session_id", "session_key",
+    "DIGEST_CHARS", "MAX_ID_CHARS", "TAG_CHARS", "SecretStruct", "UncertainId", "handle_of", "is_session_id", "new_session_id",
+    "session_key",
 )  # fmt: skip
 
 DIGEST_CHARS: Final = 43
@@ -53,7 +54,18 @@ def is_session_id(value: str) -> bool:
     return _ID_FORM.match(value) is not None
 
 
-class UncertainId(msgspec.Struct, frozen=True):
+class SecretStruct(msgspec.Struct, frozen=True):
+    """Base of structs that hold ids, tokens, codes or other secrets: reprs, rich's included, end up in logs and tracebacks."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<hidden>)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return nothing: for rich tracebacks msgspec would return every field."""
+        return []
+
+
+class UncertainId(SecretStruct, frozen=True):
     """Ids of which at most one is live: sent to a browser when the store's answer to a change of its id was lost.
 
     `new`: ids that the session may have got, the newest first. `old`: the one before, if there was a session. `begun`: the change
@@ -63,14 +75,6 @@ class UncertainId(msgspec.Struct, frozen=True):
     new: tuple[str, ...]
     old: str | None = None
     begun: tuple[int, int] | None = None
-
-    def __repr__(self) -> str:
-        """Hide the ids: they are bearer secrets, and reprs end up in logs and tracebacks."""
-        return "UncertainId(<hidden>)"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Hide the ids from rich tracebacks too; msgspec would show every field."""
-        return []
 
     @property
     def ids(self) -> tuple[str, ...]:

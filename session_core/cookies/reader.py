@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
-
-import msgspec
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from session_core.cookies.encoding import decode_component
-from session_core.ids import UncertainId, is_session_id
+from session_core.ids import SecretStruct, UncertainId, is_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +34,7 @@ _MAX_REMEMBERED_BYTES: Final = 1024
 """The longest cached line: a client must not control how much memory is used."""
 
 
-class CookieReading(msgspec.Struct, frozen=True):
+class CookieReading(SecretStruct, frozen=True):
     """The result of reading the Cookie headers: an id, or why there is none (both `None`: no such cookie).
 
     `needs_resign`: an older secret signed the cookie; set it again, signed by the first. `several`: different valid ids, from
@@ -47,15 +45,6 @@ class CookieReading(msgspec.Struct, frozen=True):
     needs_resign: bool = False
     rejected: CookieRejection | None = None
     several: tuple[str | UncertainId, ...] = ()
-
-    def __repr__(self) -> str:
-        """Hide the id: it is a bearer secret, and reprs end up in logs and tracebacks."""
-        shown = "None" if self.session_id is None else "<hidden>"
-        return f"CookieReading(session_id={shown}, needs_resign={self.needs_resign}, rejected={self.rejected!r})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Hide the id from rich tracebacks too; msgspec would show every field."""
-        return [("needs_resign", self.needs_resign), ("rejected", self.rejected)]
 
 
 _NO_COOKIE: Final = CookieReading()

@@ -10,13 +10,13 @@ import hmac
 from base64 import b64encode
 from binascii import b2a_base64
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from session_core.errors import ConfigurationError
+from session_core.ids import SecretStruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 _MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
-class Unsigned(msgspec.Struct, frozen=True):
+class Unsigned(SecretStruct, frozen=True):
     """A value with a valid signature.
 
     `by_first_secret` is false when an older secret signed it: sign it again and set the cookie again.
@@ -40,14 +40,6 @@ class Unsigned(msgspec.Struct, frozen=True):
 
     value: str
     by_first_secret: bool
-
-    def __repr__(self) -> str:
-        """Hide the value: it is a bearer secret, and reprs end up in logs and tracebacks."""
-        return f"Unsigned(value=<hidden>, by_first_secret={self.by_first_secret})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Hide the value from rich tracebacks too; msgspec would show every field."""
-        return [("by_first_secret", self.by_first_secret)]
 
 
 def sign_cookie(value: str, secret: str | bytes) -> str:

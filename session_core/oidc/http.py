@@ -18,7 +18,7 @@ import httpx2
 
 from session_core.calls import Calls
 from session_core.errors import ConfigurationError
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from session_core.errors import ConfigurationError, IdTokenError, NativeLoginError
-from session_core.ids import handle_of, new_session_id, session_key
+from session_core.ids import SecretStruct, handle_of, new_session_id, session_key
 from session_core.oidc.login.native_request import NativeRequest
 from session_core.oidc.relying_party import FinishedLogin
-from session_core.oidc.secret_struct import SecretStruct
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import entry_of, snapshot_of
 

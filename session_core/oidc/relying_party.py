@@ -14,6 +14,7 @@ import msgspec
 
 from session_core.errors import AuthorizationResponseError, DiscoveryError
 from session_core.identity import Identity
+from session_core.ids import SecretStruct
 from session_core.oidc.connection import ProviderConnection
 from session_core.oidc.login.authorization_request import AuthorizationRequests
 from session_core.oidc.login.authorization_response import AuthorizationResponse, check_code, read_authorization_response
@@ -24,7 +25,6 @@ from session_core.oidc.login.transaction import LoginTransaction, LoginTransacti
 from session_core.oidc.logout.provider_logout import ProviderLogout
 from session_core.oidc.provider.authlib_client import address_with
 from session_core.oidc.provider.discovery import ProviderMetadata
-from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.tokens.vault import TokenSet
 from session_core.sessions.store_order import Moment
 

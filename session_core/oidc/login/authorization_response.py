@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from session_core.errors import AuthorizationResponseError
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import msgspec
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

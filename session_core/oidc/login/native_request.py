@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from session_core.errors import NativeLoginError
+from session_core.ids import SecretStruct
 from session_core.oidc.login.authorization_response import single_params
-from session_core.oidc.secret_struct import SecretStruct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

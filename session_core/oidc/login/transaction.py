@@ -23,8 +23,8 @@ import msgspec
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.cookies import CookieConfig, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
+from session_core.ids import SecretStruct
 from session_core.oidc.login.native_request import NativeRequest
-from session_core.oidc.secret_struct import SecretStruct
 from session_core.sessions.store_order import Moment
 
 if TYPE_CHECKING:

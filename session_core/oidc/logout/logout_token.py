@@ -6,16 +6,15 @@ Any client can send one, so nothing is stored or fetched (except keys, within th
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from session_core.errors import LogoutTokenError
 from session_core.oidc.verify.claims import (
     MAX_SKEW_SECONDS,
-    SKEW_SECONDS,
+    ExpectedToken,
     check_audience,
     check_issuer,
     check_times,
@@ -38,18 +37,11 @@ REPLAY_SECONDS: Final = _MAX_AGE_SECONDS + 2 * MAX_SKEW_SECONDS
 """How long a `jti` is remembered: as long as its token is valid, with the largest clock tolerance."""
 
 
-class ExpectedLogoutToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The expected values of a logout token. `now` is Unix time in seconds; `issuer_of`, `several_issuers`: as for ID tokens."""
+class ExpectedLogoutToken(ExpectedToken, frozen=True, kw_only=True):
+    """The expected values of a logout token."""
 
-    issuer_of: Callable[[Mapping[str, Any]], str | None]
-    several_issuers: bool = False
-    client_id: str
-    algorithms: frozenset[str]
-    jwks_uri: str
-    now: float
     typ_required: bool
     exp_required: bool
-    skew: int = SKEW_SECONDS
 
 
 class LogoutOrder(msgspec.Struct, frozen=True):

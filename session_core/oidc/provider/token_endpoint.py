@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import IdTokenError, TokenExchangeError
+from session_core.ids import SecretStruct
 from session_core.oidc.provider.openid import OidcProvider
-from session_core.oidc.secret_struct import SecretStruct
 from session_core.oidc.verify.claims import check_audience, check_issuer, optional_text
 from session_core.oidc.verify.jws import MAX_TOKEN_CHARS, parse_jws
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 from session_core.sessions.unknown_fields import Unknown, find_unknown, restore, shape_of
 
 if TYPE_CHECKING:

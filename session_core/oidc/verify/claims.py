@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import IdTokenError
+from session_core.ids import SecretStruct
 from session_core.oidc.claim_path import claim_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from session_core.errors import OidcError
 
 __all__ = (
-    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "check_audience", "check_issuer", "check_times", "check_type", "number",
+    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "ExpectedToken", "check_audience", "check_issuer", "check_times", "check_type", "number",
     "optional_number", "optional_sid", "optional_text", "subject_of", "text",
 )  # fmt: skip
 
@@ -31,6 +32,22 @@ MAX_TEXT: Final = 255
 MAX_SID: Final = 2048
 """The longest `sid`: no specification limits it, and idpyoidc puts its own state into it, encrypted."""
 _MAX_NUMBER: Final = 2**53
+
+
+class ExpectedToken(SecretStruct, frozen=True, kw_only=True):
+    """The expected values of a signed token. `now` is Unix time in seconds.
+
+    `issuer_of` returns the issuer that given claims must name, or None if no issuer is admitted; `several_issuers`: keys of one
+    issuer must not sign for another.
+    """
+
+    issuer_of: Callable[[Mapping[str, Any]], str | None]
+    several_issuers: bool = False
+    client_id: str
+    algorithms: frozenset[str]
+    jwks_uri: str
+    now: float
+    skew: int = SKEW_SECONDS
 
 
 def check_type(typ: str | None, expected: str, *, required: bool, error: type[OidcError]) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import IdTokenError
 from session_core.identity import Identity
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 from session_core.oidc.verify.claims import (
-    SKEW_SECONDS,
+    ExpectedToken,
     check_audience,
     check_issuer,
     check_times,
@@ -43,20 +42,12 @@ _ROUNDING_SECONDS: Final = 2
 _HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
-class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
-    """The expected values of a login's ID token. `now` is Unix time in seconds.
+class ExpectedIdToken(ExpectedToken, frozen=True, kw_only=True):
+    """The expected values of a login's ID token.
 
     `nonce` is None for a refreshed token, which has none (OpenID Connect Core 12.2), and if the configuration disables it.
-    `issuer_of` returns the issuer that given claims must name, or None if no issuer is admitted; `several_issuers`: keys of one
-    issuer must not sign for another.
     """
 
-    issuer_of: Callable[[Mapping[str, Any]], str | None]
-    several_issuers: bool = False
-    client_id: str
-    algorithms: frozenset[str]
-    jwks_uri: str
-    now: float
     nonce: str | None
     access_token: str
     max_age: int | None = None
@@ -65,7 +56,6 @@ class ExpectedIdToken(SecretStruct, frozen=True, kw_only=True):
     """The user must have authenticated at most this many seconds before the token was issued. Both times are by the provider's
     clock, so clock differences do not matter; the seconds are measured here from the start of the login to now."""
     subject_claim: str = "sub"
-    skew: int = SKEW_SECONDS
     timeless: bool = False
     """Skip the time checks: only the identity is needed, and the token is not kept."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 from joserfc.jws import JWSRegistry
 
-from session_core.oidc.secret_struct import SecretStruct
+from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ import msgspec
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import StoreCapabilities
-from session_core.stores.document.http import DocumentHttp, HttpAnswer, each
+from session_core.stores.document.http import DocumentHttp, HttpAnswer, HttpDocuments
 from session_core.stores.document.store import DocumentStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     import httpx2
 
@@ -49,7 +49,6 @@ _NOT_FOUND: Final = 404
 _NO_SUCH_KEY: Final = 10009
 _MIN_TTL: Final = 60
 _PAGE: Final = 1000
-_AT_ONCE: Final = 6
 _OWN_WRITES_SECONDS: Final = 90.0
 """How long a process uses its own last write instead of the service's answer."""
 
@@ -99,26 +98,16 @@ class CloudflareKvStore(DocumentStore):
         )
         super().__init__(_KvDocuments(http, prefix), type(self).capabilities, clock=clock)
 
-    def __repr__(self) -> str:
-        return "<CloudflareKvStore>"
 
-
-class _KvDocuments:
+class _KvDocuments(HttpDocuments):
     """The REST API."""
 
+    at_once = 6
+
     def __init__(self, http: DocumentHttp, prefix: str) -> None:
-        self._http = http
+        super().__init__(http)
         self._prefix = prefix
         self._own: dict[str, tuple[bytes | None, float]] = {}
-
-    async def open(self) -> None:
-        """Do nothing: each call connects."""
-
-    async def close(self) -> None:
-        await self._http.close()
-
-    async def get(self, names: Sequence[str]) -> list[bytes | None]:
-        return await each(self._get, names, at_once=_AT_ONCE)
 
     async def put(self, name: str, value: bytes, *, seconds: int) -> None:
         query = urlencode({"expiration_ttl": max(seconds, _MIN_TTL)})

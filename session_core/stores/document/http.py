@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import httpx2
 import msgspec
@@ -17,14 +17,13 @@ import msgspec
 from session_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ("MAX_VALUE_BYTES", "DocumentHttp", "HttpAnswer", "each")
+__all__ = ("MAX_VALUE_BYTES", "DocumentHttp", "HttpAnswer", "HttpDocuments")
 
 MAX_VALUE_BYTES: Final = 8 * 1024 * 1024
 """The largest document that is read."""
 _MAX_CONNECTIONS: Final = 20
-T = TypeVar("T")
 
 
 class HttpAnswer(msgspec.Struct, frozen=True):
@@ -125,13 +124,32 @@ class DocumentHttp:
         return self._client
 
 
-async def each(call: Callable[[str], Coroutine[Any, Any, T]], names: Sequence[str], *, at_once: int) -> list[T]:
-    """Call with every name, with bounded concurrency; raise an error after all have ended."""
-    found: list[T] = []
-    for start in range(0, len(names), at_once):
-        answers = await asyncio.gather(*(call(name) for name in names[start : start + at_once]), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            found.append(answer)
-    return found
+class HttpDocuments:
+    """Documents that are one HTTP resource each."""
+
+    at_once: ClassVar[int]
+    """Requests of one call at the same time."""
+
+    def __init__(self, http: DocumentHttp) -> None:
+        self._http = http
+
+    async def open(self) -> None:
+        """Do nothing: each call connects."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+    async def get(self, names: Sequence[str]) -> list[bytes | None]:
+        """See `Documents.get`. Raises an error after all requests have ended."""
+        found: list[bytes | None] = []
+        for start in range(0, len(names), self.at_once):
+            answers = await asyncio.gather(*map(self._get, names[start : start + self.at_once]), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+                found.append(answer)
+        return found
+
+    async def _get(self, name: str) -> bytes | None:
+        raise NotImplementedError

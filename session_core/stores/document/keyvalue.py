@@ -71,9 +71,6 @@ class KeyValueStore(DocumentStore):
         make, backend = backend_of_url(url)
         return _OwnedKeyValueStore(make, backend, clock)
 
-    def __repr__(self) -> str:
-        return "<KeyValueStore>"
-
 
 class _OwnedKeyValueStore(KeyValueStore):
     """A store that creates its backend when opened, and closes it."""

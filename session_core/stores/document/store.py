@@ -59,6 +59,9 @@ class DocumentStore:
         self._claims = DocumentClaims(self._file, self._locks)
         self._sweeper = DocumentSweeper(self._file, self._locks)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     async def open(self) -> None:
         """See `SessionStore.open`; also checks that a written value can be read back."""
         await self._documents.open()

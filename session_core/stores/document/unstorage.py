@@ -17,12 +17,12 @@ import msgspec
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import StoreCapabilities
-from session_core.stores.document.http import DocumentHttp, HttpAnswer, each
+from session_core.stores.document.http import DocumentHttp, HttpAnswer, HttpDocuments
 from session_core.stores.document.store import DocumentStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     import httpx2
 
@@ -46,7 +46,6 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _ABSENT: Final = b"KV value not found"
 _MAX_LIST_BYTES: Final = 64 * 1024 * 1024
-_AT_ONCE: Final = 16
 
 
 class UnstorageStore(DocumentStore):
@@ -88,24 +87,11 @@ class UnstorageStore(DocumentStore):
         )
         super().__init__(_UnstorageDocuments(http), capabilities, clock=clock)
 
-    def __repr__(self) -> str:
-        return "<UnstorageStore>"
 
-
-class _UnstorageDocuments:
+class _UnstorageDocuments(HttpDocuments):
     """The protocol."""
 
-    def __init__(self, http: DocumentHttp) -> None:
-        self._http = http
-
-    async def open(self) -> None:
-        """Nothing to connect: each call does."""
-
-    async def close(self) -> None:
-        await self._http.close()
-
-    async def get(self, names: Sequence[str]) -> list[bytes | None]:
-        return await each(self._get, names, at_once=_AT_ONCE)
+    at_once = 16
 
     async def put(self, name: str, value: bytes, *, seconds: int) -> None:
         headers = {"content-type": _RAW, "x-ttl": str(seconds)}

@@ -47,11 +47,6 @@ def is_lost(error: BaseException) -> bool:
     return not signs.isdisjoint(_LOST) or any(isinstance(sign, str) and _CONNECTION_EXCEPTION.fullmatch(sign) for sign in signs)
 
 
-def lacks_tables(error: BaseException) -> bool:
-    """Whether a table or one of its columns is missing."""
-    return not _signs(error).isdisjoint(_NO_TABLE)
-
-
 def advice_for(error: BaseException) -> str:
     """Return a hint for the operator, or empty text."""
     signs = _signs(error)
