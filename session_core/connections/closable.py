@@ -122,7 +122,7 @@ class ClosableConnection:
                 # Granian sends nothing while it waits for a message of the client.
                 await self._released.wait()
                 if not self._sized:  # shorter than declared: the server aborts it when the handler has returned
-                    await self._send(self._farewell())
+                    await self._send(self._close_message())
         # The handler is interrupted only now: servers drop the connection, and an unsent close frame, when it returns.
         self._told.set()
 
@@ -144,7 +144,7 @@ class ClosableConnection:
         # cancelled.
         await asyncio.Event().wait()
 
-    def _farewell(self) -> Message:
+    def _close_message(self) -> Message:
         if self.kind == "websocket":
             return {"type": "websocket.close", "code": self._code, "reason": self._reason}
         return {"type": "http.response.body", "body": b"", "more_body": False}

@@ -126,7 +126,7 @@ def test_too_few_open_files_are_said_at_start(tmp_path: Path) -> None:
     assert result.stderr == "error: the limit of open files is too low to serve; raise it, for example: ulimit -n 4096\n"
 
 
-async def test_the_limit_is_raised_and_a_low_one_is_told(tmp_path: Path) -> None:
+async def test_the_limit_is_raised_and_a_low_one_is_reported(tmp_path: Path) -> None:
     command = (sys.executable, "-c", LIMITED.format(soft=300, hard=2000))
     with serving(tmp_path, command=command) as (process, url):
         assert await answer(url, "/health/live") < PATIENCE

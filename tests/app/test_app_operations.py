@@ -185,7 +185,7 @@ async def test_errors_are_pages_for_browsers_and_problems_for_programs(running: 
         assert problem.json()["status"] == status
 
 
-async def test_an_unexpected_error_says_nothing_about_itself(
+async def test_an_unexpected_error_reveals_no_details(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:

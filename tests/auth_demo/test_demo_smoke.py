@@ -109,7 +109,7 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, option: str) -> None:
     )
 
 
-def test_two_demos_do_not_share_a_port_without_a_word(tmp_path: Path) -> None:
+def test_two_demos_do_not_silently_share_a_port(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         result = run_demo(tmp_path, "--no-browser", "--port", str(demo.port), "--op-port", str(free_ports(1)[0]))
     assert result.returncode == 1

@@ -121,13 +121,13 @@ def test_what_was_measured_in_turns_is_compared_by_them() -> None:
 
 
 @pytest.mark.parametrize(("within", "longest", "before", "reached"), [(30, 70, 60, 30), (10, 70, 30, 40), (10, 20, 30, 10)])
-def test_a_sweep_is_in_the_way_by_what_it_does_or_by_what_it_leaves_to_do(
+def test_the_delay_of_a_sweep_is_its_own_time_or_its_aftermath(
     within: float, longest: float, before: float, reached: float
 ) -> None:
     assert Sweep(1, 1, 1, longest, within, before, 1).in_the_way == reached
 
 
-def test_how_long_others_were_in_the_way() -> None:
+def test_how_long_other_statements_delayed_a_request() -> None:
     steps = [(10, 20), (30, 35), (50, 90)]
     asked = {(0, 5): 0, (0, 10): 0, (0, 100): 55, (12, 15): 3, (15, 32): 7, (20, 30): 0, (34, 60): 11, (90, 99): 0, (95, 99): 0}
     assert {span: longest_overlap([span], steps) for span in asked} == asked

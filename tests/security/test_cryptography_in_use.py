@@ -1,4 +1,4 @@
-"""Which cryptography the shipped packages use, read from their source: nothing weak, nothing guessable, no short cuts."""
+"""Which cryptography the shipped packages use, read from their source: nothing weak, nothing guessable, no weakened checks."""
 
 from __future__ import annotations
 

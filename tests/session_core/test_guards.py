@@ -232,7 +232,7 @@ def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorde
     assert "request.cross_site" in recorder.names
 
 
-async def test_asking_for_the_session_where_there_is_none_is_told() -> None:
+async def test_asking_for_the_session_without_a_plugin_is_an_error() -> None:
     @get("/asks")
     async def asks(request: Request[Any, Any, Any]) -> None:
         await session_of(request)

@@ -24,8 +24,8 @@ place it was to take, and `delete_by` ends sessions one by one. While a slot is 
 in it wait (`TRYAGAIN`), and fail when `timeout` is over.
 
 **Announcements.** The step that ends or moves a session publishes it on the channel `{prefix}ended`; a cluster passes it on to
-every node. The user of the URL needs the right to that channel (`&sc:*` for the usual prefix); without it the steps are made
-all the same.
+every node. The user of the URL needs the right to that channel (`&sc:*` for the usual prefix); without it the steps are still
+made.
 
 **Durability** is the server's: with `appendonly yes` and `appendfsync everysec` a crash loses the last second, with replicas a
 failover loses what the old primary had not passed on yet (usually milliseconds; `WAIT` is not used, and would narrow that, not

@@ -1,6 +1,6 @@
-"""What most requests do: load a session, replace it, extend it, give it a new id, claim a name; many of each as one statement.
+"""The steps of most requests: load, replace, touch and rotate a session, claim a name; batched into one statement each.
 
-PostgreSQL takes all of these together. MySQL cannot return which rows a statement has changed, so there only loads go together.
+PostgreSQL batches all of these. MySQL cannot return the rows that a statement has changed, so it batches only loads.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ("Move", "RequestPath")
 
 _SENDERS: Final = 2
-"""Batches of one kind that are under way at once: more would be smaller, and cost more for each session."""
+"""Concurrent batches of one kind: more would be smaller, and cost more for each session."""
 
 
 class Move(NamedTuple):
-    """What `SessionStore.rotate` is asked for; `limit` is 0 where there is none, or no user."""
+    """The arguments of `SessionStore.rotate`; `limit` is 0 without a limit or a user."""
 
     old_key: str
     new_key: str
@@ -163,7 +163,8 @@ class RequestPath:
 
         async def work(link: Link, earlier: Earlier[set[str]]) -> set[str]:
             del earlier
-            # In a statement before the one that counts a user's sessions: that has to see what the lock's last owner wrote.
+            # In a separate statement before the one that counts a user's sessions, which must see the writes of the lock's last
+            # owner.
             rows = await link.rows(statements.TRY_LOCK, {"numbers": sorted(set().union(*wanted.values()))})
             locked = {row[0] for row in rows}
             free = [call for call in batch if wanted[call.key] <= locked]
@@ -195,7 +196,7 @@ class RequestPath:
 
     async def _move(self, move: Move, link: Link, earlier: Earlier[tuple[str, ...]]) -> tuple[str, ...]:
         entry, now = move.entry, self._clock.now()
-        # Both indexes: who ends the sessions of a user, or of the OP's session, must meet the new key or the old one.
+        # Both indexes: code that ends the sessions of a user, or of an OP session, must find the new key or the old one.
         await steps.lock(link, _indexes_of(move), now)
         moved = await steps.move(
             link,
@@ -271,7 +272,7 @@ def _indexes_of(move: Move) -> list[str]:
 
 
 def _refusal(found: int | None, expected: int) -> SessionCoreError | Undecided:
-    """Why a session was not written: it has ended, or is of another version; else it is locked, or it was too late."""
+    """Return why a session was not written: ended or of another version; None if it was locked or late."""
     if found is None:
         return SessionGoneError()
     return UNDECIDED if found == expected else SessionConflictError()

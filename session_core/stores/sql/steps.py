@@ -1,8 +1,8 @@
-"""The writing steps of the SQL store, each run within one transaction or as one statement, and decided when it runs again.
+"""The writing steps of the SQL store, each in one transaction or statement, and safe to run again.
 
-`Earlier` says that the answer to a first run was lost. Such a step looks whether what is stored is what it was to write, by the
-caller's own random bytes in it, and never guesses: where that cannot be decided any more, it is an outage. A step is never
-applied twice, and never takes its own first run for that of another caller.
+`Earlier` means that the answer to a first run was lost. Then a step compares what is stored with its own write, by random bytes
+in it; if that is no longer possible, it is an outage. A step is never applied twice, and never mistakes its own first run for
+that of another caller.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = (
 )  # fmt: skip
 
 LOCK_PREFIX: Final = "lock:"
-"""Of the claims that are MySQL's locks; the colon keeps them apart from real claims."""
+"""The prefix of claims that are MySQL's locks; real claims have no colon."""
 _LOCK_ROW_MS: Final = 3_600_000
 _AT_ONCE: Final = 500
 """Keys in one statement, which takes a few milliseconds."""
@@ -57,13 +57,13 @@ async def overwrite(link: Link, earlier: Earlier[int], key: str, entry: Entry, v
     if found is None:
         raise SessionGoneError
     if found.version == version:
-        raise Late  # nothing else keeps it from being written
+        raise Late  # no other reason remains
     if earlier.uncertain:
         if _is(found, entry, version + 1):
             return version + 1
         if found.version > version + 1:
-            # Written upon by others, perhaps after this write was made: a conflict would be answered by doing it again.
-            msg = "the session store cannot tell whether the write was made"
+            # Overwritten by others, perhaps after this write: a conflict would make the caller apply it again.
+            msg = "it is unknown whether the write was made"
             raise StoreUnavailableError(msg)
     raise SessionConflictError
 
@@ -119,7 +119,7 @@ async def end(link: Link, earlier: Earlier[tuple[str, ...]], key: str, now: int)
     deleted: list[str] = []
     following: str | None = key
     while following is not None and following not in seen:
-        # One after another: each look waits for a rotation of that very key in flight, then sees what it became.
+        # One after another: each lookup waits for a concurrent rotation of its key, and then sees the result.
         held = await link.rows(statements.HOLD, {"key": following})
         if not held:
             break
@@ -166,7 +166,7 @@ async def claim(link: Link, earlier: Earlier[bool], name: str, expires_at: int, 
 async def lock(link: Link, names: Iterable[str | None], now: int) -> None:
     """Hold locks on these names until the transaction ends, in one order for all: no deadlock among them.
 
-    Row locks do not help where a row that another transaction is about to insert must be seen: a limit, an index.
+    Row locks do not cover rows that another transaction is about to insert: for a limit or an index.
     """
     wanted = sorted({name for name in names if name is not None})
     if link.dialect != "postgresql":
@@ -183,7 +183,7 @@ def lock_number(name: str) -> str:
 
 
 def stored(row: Sequence[Any]) -> StoredSession:
-    """Return what a row of `LOAD`, `FIND` or `PAGE` says."""
+    """Return the session in a row of `LOAD`, `FIND` or `PAGE`."""
     key, version, data, expires_at, user, op_session, rank = row
     return StoredSession(key, version, Entry(data, expires_at, user, op_session, rank))
 
@@ -240,12 +240,12 @@ async def _delete(link: Link, keys: Sequence[str]) -> None:
 
 
 def _is(found: StoredSession, entry: Entry, version: int) -> bool:
-    """Whether this is what was written; a touch may have moved its expiry since."""
+    """Whether this is the written record; a touch may have moved its expiry since."""
     theirs = found.entry
     mine = (version, entry.data, entry.user, entry.op_session, entry.rank)
     return (found.version, theirs.data, theirs.user, theirs.op_session, theirs.rank) == mine
 
 
 def _together(earlier: Earlier[tuple[str, ...]], keys: Sequence[str]) -> tuple[str, ...]:
-    """What was ended by this run, or by a first one: reported once more rather than never."""
+    """Return the keys ended by this run or by an earlier one: better reported twice than never."""
     return tuple(dict.fromkeys((*(key for result in earlier.results for key in result), *keys)))

@@ -57,7 +57,7 @@ class SqlStore:
         self._database = SqlDatabase(driver, pool_size=driver.pool_size or pool_size, timeout=timeout)
         self._requests = RequestPath(self._database, self._clock)
         self._is_postgresql = driver.dialect == "postgresql"
-        """There an insertion is one statement, and a long result is read in pieces."""
+        """On PostgreSQL an insertion is one statement, and a long result is read in pieces."""
 
     async def open(self) -> None:
         """See `SessionStore.open`."""
@@ -188,7 +188,7 @@ class SqlStore:
             raise self._database.unavailable(error, not_applied=True) from error
 
     async def _read_pages(self, statement: Statement, values: Mapping[str, object]) -> AsyncIterator[StoredSession]:
-        """Give what a statement selects after one key, page by page."""
+        """Iterate over the rows of a statement after one key, page by page."""
         after = ""
         while rows := await self._database.read(statement, {**values, "after": after, "now": self._clock.now()}):
             for row in rows:

@@ -1,4 +1,4 @@
-"""Looks at the tables of the SQL store, and creates what is missing, however many processes start at once."""
+"""Checks the tables of the SQL store, and creates missing ones, also with concurrent processes."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _INDEXES: Final = Statement(
 async def prepare_tables(link: Link, *, create: bool) -> None:
     """Create tables, indexes, and columns that a version before this one did not have (they are empty).
 
-    What is there stays as it is: changing it is the work of migrations. Raises `ConfigurationError` when a table or a column is
+    Existing tables are not changed: that is for migrations. Raises `ConfigurationError` when a table or a column is
     missing afterwards.
     """
     missing = await _missing(link) if create else ()
     if missing and link.dialect == "postgresql":
-        # Of several processes one creates them, and the others find nothing left to do.
+        # Of several processes one creates them, and the others find them complete.
         await link.script(f"SELECT pg_advisory_xact_lock({_LOCK})")
         missing = await _missing(link)
     for statement in missing:

@@ -87,7 +87,7 @@ def test_a_visitor_sees_the_six_servers_and_is_not_remembered(client: httpx.Clie
     assert not re.search(r"<script(?![^>]*\bsrc=)|\bon\w+=|\bstyle=|https?://", page.text)
 
 
-def test_who_has_no_session_kills_nothing(client: httpx.Client) -> None:
+def test_a_visitor_without_a_session_cannot_kill_a_server(client: httpx.Client) -> None:
     refused = client.post(f"{PAGE}/kill")
     assert (refused.status_code, refused.headers["content-type"]) == (409, "application/problem+json")
     assert "no session yet" in client.post(f"{PAGE}/kill", headers=HTML).text
@@ -95,7 +95,7 @@ def test_who_has_no_session_kills_nothing(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("form", ["increment", "kill", "start"])
-def test_another_site_can_press_no_button(client: httpx.Client, form: str) -> None:
+def test_another_site_cannot_use_the_buttons(client: httpx.Client, form: str) -> None:
     client.post(f"{PAGE}/increment")
     for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}):
         assert client.post(f"{PAGE}/{form}", headers=foreign).status_code == 403

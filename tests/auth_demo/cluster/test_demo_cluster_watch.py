@@ -70,7 +70,7 @@ async def watch(cluster: Cluster) -> AsyncIterator[ClusterWatch]:
         yield watch
 
 
-async def test_a_silent_server_holds_up_nothing_that_is_known_of_the_others(cluster: Cluster, watch: ClusterWatch) -> None:
+async def test_a_silent_server_does_not_delay_the_view_of_the_others(cluster: Cluster, watch: ClusterWatch) -> None:
     primary, elected, frozen = cluster.nodes
     frozen.answers.clear()
     outage = watch.kill_holder(SLOT)
@@ -83,7 +83,7 @@ async def test_a_silent_server_holds_up_nothing_that_is_known_of_the_others(clus
     assert "was promoted" in watch.log[-1].text
 
 
-async def test_who_was_promoted_is_told_with_the_picture_that_shows_it(cluster: Cluster, watch: ClusterWatch) -> None:
+async def test_a_promotion_is_logged_with_the_view_that_shows_it(cluster: Cluster, watch: ClusterWatch) -> None:
     _, elected, _ = cluster.nodes
     outage = watch.kill_holder(SLOT)
     assert watch.holder(SLOT) is None

@@ -52,7 +52,7 @@ def test_back_channel_logout_token_is_what_the_specification_says(flow: Any, htt
     }
 
 
-def test_only_clients_of_the_session_are_told(flow: Any, http: Any, back_channel: Any) -> None:
+def test_only_clients_of_the_session_are_notified(flow: Any, http: Any, back_channel: Any) -> None:
     hint = flow.tokens()["id_token"]
     code = flow.reply(flow.authorize(client_id="post"))["code"]
     end(http, id_token_hint=hint)
@@ -61,7 +61,7 @@ def test_only_clients_of_the_session_are_told(flow: Any, http: Any, back_channel
     assert late.json()["error"] == "invalid_grant", "a code from before the logout must not start a login"
 
 
-def test_every_client_of_the_session_is_told(flow: Any, http: Any, back_channel: Any) -> None:
+def test_every_client_of_the_session_is_notified(flow: Any, http: Any, back_channel: Any) -> None:
     hint = flow.tokens()["id_token"]
     code = flow.reply(flow.authorize(client_id="post"))["code"]
     flow.redeem(code, auth=None, client_id="post", client_secret="another-secret")

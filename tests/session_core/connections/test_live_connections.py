@@ -100,7 +100,7 @@ async def test_every_way_of_ending_a_session_closes_its_connections_and_no_other
 REQUEST: ContextVar[str] = ContextVar("request", default="")
 
 
-async def test_the_end_of_a_connection_is_told_in_its_own_request_and_not_in_the_first_one() -> None:
+async def test_the_end_of_a_connection_is_reported_in_its_own_request() -> None:
     told: list[str] = []
 
     def listen(event: Event) -> None:

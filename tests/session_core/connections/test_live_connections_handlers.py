@@ -25,7 +25,7 @@ from tests.support.sessions import AppSession, client_of, make_app, make_config,
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_handler_that_only_sends_is_told_by_its_next_send() -> None:
+async def test_a_handler_that_only_sends_gets_an_error_from_its_next_send() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/login/alice")

@@ -80,7 +80,7 @@ def app(recorder: Recorder) -> Litestar:
 
 
 @pytest.mark.parametrize("path", ["/background", "/stream", "/after"])
-async def test_a_visitor_without_a_session_loses_it_and_it_is_told(path: str, app: Litestar, recorder: Recorder) -> None:
+async def test_a_late_change_of_a_visitor_is_lost_and_reported(path: str, app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         assert (await client.get(path)).status_code == 200
         assert told(recorder) == ["no_session"]
@@ -97,14 +97,14 @@ async def test_a_session_that_is_stored_is_saved(path: str, app: Litestar, recor
 
 
 @pytest.mark.parametrize("note", ["invalid", "surrogate", "number"])
-async def test_a_value_that_cannot_be_stored_is_told(note: str, app: Litestar, recorder: Recorder) -> None:
+async def test_a_late_value_that_cannot_be_stored_is_reported(note: str, app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/visit")
         assert (await client.get(f"/background?note={note}")).text == "sent"
     assert told(recorder) == ["session_data"]
 
 
-async def test_a_conflict_an_end_and_an_outage_are_told(
+async def test_a_late_conflict_end_or_outage_is_reported(
     app: Litestar, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -120,14 +120,14 @@ async def test_a_conflict_an_end_and_an_outage_are_told(
     assert told(recorder) == ["session_conflict", "session_gone", "store_unavailable"]
 
 
-async def test_a_stream_that_breaks_off_is_told(app: Litestar, recorder: Recorder) -> None:
+async def test_a_stream_that_breaks_off_is_reported(app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/visit")
         await client.get("/stream?fails=true")
     assert told(recorder) == ["handler_failed"]
 
 
-async def test_a_stream_whose_client_leaves_is_told(app: Litestar, recorder: Recorder) -> None:
+async def test_a_stream_whose_client_disconnects_is_reported(app: Litestar, recorder: Recorder) -> None:
     scope: Any = {
         "type": "http", "method": "GET", "path": "/stream", "raw_path": b"/stream", "query_string": b"", "headers": [],
         "client": ("127.0.0.1", 1), "server": ("localhost", 8000), "scheme": "http", "http_version": "1.1", "root_path": "",

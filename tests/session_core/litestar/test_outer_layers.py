@@ -162,7 +162,7 @@ async def test_middleware_and_handler_have_one_session_that_is_loaded_once(monke
     assert len(loads) == 1
 
 
-async def test_a_request_that_does_not_ask_calls_no_store_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_does_not_ask_calls_no_store_and_adds_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
     app = build(middleware=[PassesOn()], exception_handlers={404: lambda _, __: Response("none", status_code=404)})
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -343,7 +343,7 @@ async def test_what_goes_into_the_cache_gets_no_session_any_more() -> None:
     assert "response cache" in str(raised[0])
 
 
-async def test_what_outer_middleware_assigns_after_the_response_is_told() -> None:
+async def test_assignments_of_outer_middleware_after_the_response_are_reported() -> None:
     recorder = Recorder()
     asks = Asks(after="too late")
     app = build(config=make_config(on_event=[recorder]), middleware=[asks])
@@ -360,7 +360,7 @@ async def test_what_outer_middleware_assigns_after_the_response_is_told() -> Non
             ], path
 
 
-async def test_a_handler_that_does_not_say_that_it_uses_the_session_is_told_so() -> None:
+async def test_a_handler_that_does_not_declare_the_session_gets_an_error() -> None:
     @get("/silent")
     async def silent(request: Request[Any, Any, Any]) -> str:
         return (await session_of(request)).data.theme

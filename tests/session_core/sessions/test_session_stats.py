@@ -16,7 +16,7 @@ from tests.support.sessions import ALICE, BOB, client_of, make_app, plugin_in
 MINUTE = 60_000
 
 
-def test_states_issuers_and_last_use_are_told_apart() -> None:
+def test_states_issuers_and_last_use_are_counted_separately() -> None:
     other = Identity(issuer="https://other.example", subject="alice")
     counter = StatsCounter(now=10**9)
     for identity, minutes in ((ALICE, 0), (ALICE, 5), (BOB, 60), (other, 1440), (None, 1441), (None, 6)):

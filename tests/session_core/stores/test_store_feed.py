@@ -74,7 +74,7 @@ def entry(clock: FakeClock, seconds: int = 60, user: str | None = None, rank: in
     return Entry(b"data", clock.now() + seconds * 1000, user, None, rank)
 
 
-async def test_every_key_is_told_as_it_is(store: Any, clock: FakeClock) -> None:
+async def test_trace_returns_the_state_of_every_key(store: Any, clock: FakeClock) -> None:
     live, expired, absent, old = (new_key() for _ in range(4))
     new = new_key(after=old)
     await store.create(live, entry(clock))
@@ -222,7 +222,7 @@ async def test_a_channel_that_falls_silent_for_ever_is_noticed(valkey: RedisServ
             valkey.thaw()
 
 
-async def test_who_may_not_publish_still_logs_out_and_who_may_not_subscribe_is_told(valkey: RedisServer) -> None:
+async def test_missing_rights_to_publish_or_subscribe(valkey: RedisServer) -> None:
     valkey.admin("ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "resetchannels")
     try:
         async with opened(f"redis://mute:secret@127.0.0.1:{valkey.port}") as store:

@@ -1,4 +1,4 @@
-"""What the URL of a MySQL or MariaDB means, in the several dialects that hosters write it in.
+"""Parses the URL of a MySQL or MariaDB, in the dialects of several hosters.
 
     mysql://user:password@host:3306/database?ssl-mode=VERIFY_IDENTITY
 
@@ -36,12 +36,12 @@ _ADVICE: Final = {
 
 
 class MysqlAddress(msgspec.Struct, frozen=True):
-    """Where a MySQL or MariaDB is."""
+    """The address and connection options of a MySQL or MariaDB."""
 
     arguments: dict[str, Any]
-    """Of the driver's `connect`."""
+    """The arguments of the driver's `connect`."""
     timeout: float
-    """Seconds for connecting, if the store does not say less."""
+    """Seconds for connecting, unless the store's timeout is shorter."""
     pool_size: int | None
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ def _tls(options: Options) -> ssl.SSLContext | None:
     certificate = options.take("ssl_cert") or options.take("ssl-cert")
     key = options.take("ssl_key") or options.take("ssl-key")
     levels = [*_levels(options)]
-    # The strictest of what is asked for; authorities alone mean that they are to be used.
+    # The strictest of the given options; authorities alone mean that certificates are verified.
     level = max(levels) if levels else (VERIFIED_HOST if authorities or certificate else None)
     if level is None:
         return None

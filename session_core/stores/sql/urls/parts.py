@@ -1,4 +1,4 @@
-"""The parts of a database's URL; connects to nothing, and is independent of drivers."""
+"""Splits the URL of a database. Independent of drivers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def malformed(example: str) -> ConfigurationError:
 
 
 class Options:
-    """What stands after `?`. Each option is taken once, by name; what is left over is refused.
+    """The options after `?`. Each is taken once, by name; options left over are refused.
 
     Raises `ConfigurationError` with the name of an option, never its value: that may be a password.
     """
@@ -85,14 +85,14 @@ class Options:
         raise ConfigurationError(msg)
 
     def end(self, advice: dict[str, str]) -> None:
-        """Refuse the first option that nothing has taken."""
+        """Refuse the first option that was not taken."""
         for name in self._given:
             known = name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name, re.ASCII) else "with an unreadable name"
             self.refuse(known, advice.get(name, "is not known"))
 
 
 class UrlParts(msgspec.Struct, frozen=True):
-    """A URL, taken apart and percent-decoded."""
+    """A split and percent-decoded URL."""
 
     scheme: str
     driver: str
@@ -109,7 +109,7 @@ class UrlParts(msgspec.Struct, frozen=True):
 
 
 def split_url(text: str, *, example: str) -> UrlParts:
-    """Take a URL apart. Raises `ConfigurationError` for one that is malformed."""
+    """Split a URL. Raises `ConfigurationError` if it is malformed."""
     found = _URL.match(text)
     if found is None:
         raise malformed(example)

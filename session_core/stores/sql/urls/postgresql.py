@@ -1,4 +1,4 @@
-"""What the URL of a PostgreSQL means: the options of libpq in the words of asyncpg, or refused by name.
+"""Parses the URL of a PostgreSQL: options of libpq are translated for asyncpg, or refused by name.
 
     postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=system
 
@@ -62,12 +62,12 @@ _ADVICE: Final = {
 
 
 class PostgresqlAddress(msgspec.Struct, frozen=True):
-    """Where a PostgreSQL is, and how to talk to it."""
+    """The address and connection options of a PostgreSQL."""
 
     arguments: dict[str, Any]
-    """Of the driver's `connect`."""
+    """The arguments of the driver's `connect`."""
     timeout: float
-    """Seconds for connecting, if the store does not say less."""
+    """Seconds for connecting, unless the store's timeout is shorter."""
     socket_options: dict[int, int]
     named_statements: bool | None
     """Whether the server is to keep prepared statements; None: where no pooler is between."""
@@ -87,7 +87,7 @@ def parse_postgresql_url(text: str) -> PostgresqlAddress:
     options = Options(url.options, _DATABASE, repeatable="host")
     arguments: dict[str, Any] = {name: value for name in _PASSED_ON if (value := options.take(name)) is not None}
     arguments |= _place(url, options) | _tls(options)
-    # What was the primary may be a standby when it is back: it would answer reads, and not know the newest logouts.
+    # A former primary may return as a standby: it would answer reads without the newest logouts.
     arguments["target_session_attrs"] = options.take_one_of("target_session_attrs", *_TARGETS) or "primary"
     arguments["server_settings"] = _settings(options)
     for name, (values, why) in _AS_IT_IS.items():

@@ -1,4 +1,4 @@
-"""TLS towards a database, from the names of files; the files are read when the store is made, not with each connection."""
+"""TLS to a database, from the names of files, which are read once when the store is created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("ENCRYPTED", "VERIFIED_CA", "VERIFIED_HOST", "client_context")
 
 ENCRYPTED: Final = 0
-"""Any server: protects against eavesdropping, not against another server in place of this one."""
+"""Accepts any server: protects against eavesdropping, not against impersonation."""
 VERIFIED_CA: Final = 1
 VERIFIED_HOST: Final = 2
 
@@ -28,7 +28,7 @@ def client_context(
     password: str | None = None,
     revoked: str | None = None,
 ) -> ssl.SSLContext:
-    """Return a context of TLS 1.2 or later. Without `authorities` those of the system are believed.
+    """Return a context of TLS 1.2 or later. Without `authorities` those of the system are trusted.
 
     Raises `ConfigurationError` for a file that cannot be read, by what the file is for.
     """

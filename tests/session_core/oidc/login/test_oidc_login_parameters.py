@@ -144,7 +144,7 @@ class TestSilentLogin:
         assert (response.status_code, response.headers["location"]) == (303, "/account")
         assert len(world.reasons("login.silent_failed")) == 1
 
-    async def test_the_provider_is_told_who_is_logged_in(self) -> None:
+    async def test_the_provider_gets_a_hint_of_the_logged_in_user(self) -> None:
         world = World()
         await world.login()
         (hint,) = asked(await world.start(prompt="none"))["id_token_hint"]

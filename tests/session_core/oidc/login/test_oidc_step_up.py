@@ -128,7 +128,7 @@ async def test_both_at_once_end_after_two_logins(world: StepUpWorld) -> None:
 
 
 class TestForms:
-    async def test_the_page_it_was_on_is_told_that_it_was_not_sent(self, world: StepUpWorld) -> None:
+    async def test_the_page_of_the_form_learns_that_it_was_not_sent(self, world: StepUpWorld) -> None:
         await world.log_in_long_ago()
         headers = {**PAGE, "referer": f"{PUBLIC_URL}/read?tab=2"}
         response = await world.browser.post("/recent", data={"amount": "5"}, headers=headers)
@@ -176,7 +176,7 @@ async def test_what_the_guard_writes_the_login_accepts(world: StepUpWorld, asked
 
 
 class TestPrograms:
-    async def test_are_told_what_is_needed(self, world: StepUpWorld) -> None:
+    async def test_get_the_required_step_up(self, world: StepUpWorld) -> None:
         await world.log_in_long_ago()
         response = await world.browser.post("/recent", headers={"accept": "application/json"})
         assert (response.status_code, response.json()["code"], response.json()["max_age"]) == (401, "step_up_required", 300)

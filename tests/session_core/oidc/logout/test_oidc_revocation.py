@@ -52,7 +52,7 @@ async def test_without_a_refresh_token_the_access_token_is_revoked() -> None:
     assert revoked(world) == [{"token": "at-1", "token_type_hint": "access_token"}]
 
 
-async def test_the_session_has_ended_before_the_provider_is_told() -> None:
+async def test_the_session_ends_before_the_revocation_at_the_provider() -> None:
     world = await logged_in()
     seen: list[object] = []
 

@@ -83,7 +83,7 @@ class TestOneProcess(OneProcessContract):
             yield store
 
 
-async def test_the_time_to_live_is_told_to_the_server(server: UnstorageServer) -> None:
+async def test_the_time_to_live_is_sent_to_the_server(server: UnstorageServer) -> None:
     clock, base = FakeClock(), _base("ttl")
     async for store in _opened(server.url(base, query="ttl=true"), clock):
         await store.create("key", Entry(b"data", clock.now() + 600_000))

@@ -225,7 +225,7 @@ VERBS: dict[str, Callable[[SessionHandle[AppSession]], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("seconds", [0.5, 20])
-async def test_what_a_browser_was_told_has_failed_does_not_happen_later(verb: str, seconds: float) -> None:
+async def test_a_step_answered_503_does_not_happen_later(verb: str, seconds: float) -> None:
     """Whichever is the shorter: the store's own timeout, or that of the requests."""
     with running(needed_valkey()) as server:
 
@@ -250,7 +250,7 @@ async def test_what_a_browser_was_told_has_failed_does_not_happen_later(verb: st
             assert cookie_of(browser) == cookie
 
 
-async def test_a_login_that_was_told_to_have_failed_ends_no_other_session() -> None:
+async def test_a_login_answered_503_ends_no_other_session() -> None:
     with running(needed_valkey()) as server:
         load_scripts([server])
         app = make_app(store=RedisStore(server.url), store_timeout=SECONDS, max_sessions_per_user=1)

@@ -159,7 +159,7 @@ async def test_a_claim_held_by_another_process_is_not_won(place: Place) -> None:
     assert await place.cut_off.claim("claimed", FOREVER) is False
 
 
-async def test_an_end_is_told_also_when_its_answer_was_lost(place: Place) -> None:
+async def test_an_end_is_reported_also_when_its_answer_was_lost(place: Place) -> None:
     await place.other.create("k", entry())
     await place.other.rotate("k", "n", entry(), version=1, successor_until=FOREVER)
     place.proxy.cut_after(COMMIT)

@@ -190,7 +190,7 @@ def test_who_keeps_prepared_statements(option: str, named: bool | None) -> None:
     assert parse_postgresql_url(f"{PG}?{option}").named_statements is named
 
 
-def test_what_the_store_itself_is_told() -> None:
+def test_the_options_of_the_store_itself() -> None:
     assert parse_postgresql_url(f"{PG}?connect_timeout=3&pool_size=4").timeout == 3
     assert parse_postgresql_url(f"{PG}?connect_timeout=0").timeout > 1000
     assert SqlStore(f"{PG}?pool_size=4")._database._pool_size == 4

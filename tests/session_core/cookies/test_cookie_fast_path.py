@@ -1,4 +1,4 @@
-"""The short cut of reading a session cookie says exactly what the long way says, whatever is sent."""
+"""The fast path of reading a session cookie gives exactly what the general path gives, for any request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ["session", "s", "3A", "aa", "a-a", "s.s"]
 
 
 @contextmanager
-def the_long_way() -> Iterator[None]:
+def the_general_path() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transport, "_plain_id", lambda *_: None)
         yield
@@ -71,9 +71,9 @@ def read(public_url: str, name: str, headers: list[tuple[bytes, bytes]]) -> Cook
 @pytest.mark.attack("53")
 @given(requests())
 @settings(deadline=None, max_examples=500)
-def test_the_short_cut_says_what_the_long_way_says(request: tuple[str, str, list[tuple[bytes, bytes]]]) -> None:
+def test_the_fast_path_reads_what_the_general_path_reads(request: tuple[str, str, list[tuple[bytes, bytes]]]) -> None:
     short = read(*request)
-    with the_long_way():
+    with the_general_path():
         assert read(*request) == short
 
 
@@ -84,7 +84,7 @@ def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url
     pairs = pairs_of(CookieConfig(name=base).resolve(public_url).name)
     lines = [*pairs, *(b"; ".join(two) for first in pairs[:3] for other in pairs for two in ((first, other), (other, first)))]
     short = [read(public_url, base, [(b"cookie", line)]) for line in lines]
-    with the_long_way():
+    with the_general_path():
         assert [read(public_url, base, [(b"cookie", line)]) for line in lines] == short
     assert short[0].session_id == IDS[0]
 
@@ -92,9 +92,7 @@ def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url
 @pytest.mark.attack("53")
 @given(requests(), st.integers(1, 3))
 @settings(deadline=None, max_examples=300)
-def test_what_is_remembered_of_a_line_is_what_reading_it_says(
-    request: tuple[str, str, list[tuple[bytes, bytes]]], times: int
-) -> None:
+def test_a_cached_line_gives_what_reading_it_gives(request: tuple[str, str, list[tuple[bytes, bytes]]], times: int) -> None:
     public_url, base, headers = request
     cookie = CookieConfig(name=base).resolve(public_url)
     reader = SessionCookieReader(cookie, SIGNER)
@@ -119,7 +117,7 @@ def test_a_line_is_verified_once_and_a_long_one_is_not_kept(monkeypatch: pytest.
     assert "Zk3v" not in repr(vars(reader))
 
 
-def test_the_comparison_bites_on_a_short_cut_that_ignores_a_second_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_fails_for_a_fast_path_that_ignores_a_second_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(headers: list[tuple[bytes, bytes]], name: str, signer: CookieSigner) -> str | None:
         found = transport._plain_form(name)[0].search(headers[0][1])
         return None if found is None else signer.unsign_id(found[1], found[2])
