@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from session_core.errors import ConfigurationError
 
 __all__ = (
-    "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "is_loopback", "normalised_origin", "origin_of", "party_origin",
+    "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "ip_of", "is_loopback", "network_of", "normalised_origin",
+    "origin_of", "party_origin",
 )  # fmt: skip
 
 QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
@@ -22,6 +23,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 _MAX_HOST: Final = 253
 _MAX_URL: Final = 2048
+_IPV6_PREFIX: Final = 64
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\]"
 _ORIGIN: Final = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?\Z")
@@ -169,24 +171,31 @@ def normalised_origin(origin: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether a host, in lower case and without brackets, is a loopback host."""
-    address = _address(host)
+    address = ip_of(host)
     return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
 def _is_host(host: str) -> bool:
     if host.startswith("["):
-        return isinstance(_address(host[1:-1]), IPv6Address)
+        return isinstance(ip_of(host[1:-1]), IPv6Address)
     # A browser reads every host that ends in a number as an IPv4 address (WHATWG URL 3.5): `127.1`, `0x7f.1`, `2130706433`.
     if _NUMERIC.match(host.rpartition(".")[2]):
-        return isinstance(_address(host), IPv4Address)
+        return isinstance(ip_of(host), IPv4Address)
     return len(host) <= _MAX_HOST
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address in a text, or None."""
     try:
-        return ip_address(host)
+        return ip_address(text)
     except ValueError:
         return None
+
+
+def network_of(client: str) -> str:
+    """Return a client's address, of IPv6 the network of one subscriber, who could otherwise use another for each request."""
+    address = ip_of(client) if ":" in client else None
+    return str(ip_network((address, _IPV6_PREFIX), strict=False)) if isinstance(address, IPv6Address) else client
 
 
 def encoded_query(query: str) -> str:

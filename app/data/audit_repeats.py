@@ -6,10 +6,11 @@ first one is kept; the repetitions of a minute become one entry with their numbe
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
+
+from session_core.urls import network_of
 
 if TYPE_CHECKING:
     from app.data.audit import AuditEntry
@@ -19,8 +20,6 @@ __all__ = ("Repeats",)
 _MINUTE_MS: Final = 60_000
 _MOST: Final = 30
 """Distinct entries in a minute; further ones are only counted by event, because an attacker may have many addresses."""
-_IPV6_PREFIX: Final = 64
-"""The IPv6 network of one subscriber."""
 _Key: TypeAlias = tuple[str, str | None, str | None]
 
 
@@ -36,7 +35,7 @@ class Repeats:
     def admit(self, entry: AuditEntry, now: int) -> list[AuditEntry]:
         """Return the entries to write at once: the repetitions of the last minute, and this entry if it is the first."""
         due = self.due(now)
-        key = (entry.event, entry.reason, _network(entry.ip))
+        key = (entry.event, entry.reason, entry.ip and network_of(entry.ip))
         if key not in self._first and len(self._first) >= _MOST:
             key = (entry.event, None, None)
             entry = msgspec.structs.replace(entry, reason=None, ip=None)
@@ -64,9 +63,3 @@ class Repeats:
         if minute is not None:
             self._minute = minute
         return taken
-
-
-def _network(ip: str | None) -> str | None:
-    if ip is None or ":" not in ip:
-        return ip
-    return str(ip_network((ip_address(ip), _IPV6_PREFIX), strict=False))

@@ -11,7 +11,7 @@ An outage of the store is `StoreUnavailableError`: the limited requests need the
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
 from session_core.concurrency import back_off
@@ -19,6 +19,7 @@ from session_core.errors import SessionConflictError, SessionGoneError, StoreUna
 from session_core.recent import Recent
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.stores.base import Entry
+from session_core.urls import ip_of, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ("RateLimits",)
 
-_IPV6_PREFIX: Final = 64
-"""The network of one subscriber, who could otherwise use another address for each request."""
 _MAX_CLIENTS: Final = 4096
 _MAX_ATTEMPTS: Final = 10
 
@@ -71,7 +70,7 @@ class RateLimits:
         """
         if limit <= 0 or self._is_exempt(client):
             return
-        name = f"{what} {_network(client)}"
+        name = f"{what} {network_of(client)}"
         now = self._clock.now()
         window = self._windows.get(name)
         if window is None:
@@ -146,24 +145,9 @@ class RateLimits:
         raise TooManyRequestsError(max(1, -(-milliseconds // 1000)))
 
     def _is_exempt(self, client: str) -> bool:
-        if not self._exempt:
-            return False
-        try:
-            address = ip_address(client)
-        except ValueError:
-            return False
-        return any(address in network for network in self._exempt)
+        address = ip_of(client) if self._exempt else None
+        return address is not None and any(address in network for network in self._exempt)
 
 
 def _is_full(window: _Window, limit: int) -> bool:
     return window.count >= limit and not window.allowed
-
-
-def _network(client: str) -> str:
-    if ":" not in client:
-        return client
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return client
-    return str(ip_network((address, _IPV6_PREFIX), strict=False)) if isinstance(address, IPv6Address) else client

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
@@ -18,7 +17,7 @@ import msgspec
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
 from session_core.ids import MAX_ID_CHARS
-from session_core.urls import base_url_of, is_loopback
+from session_core.urls import base_url_of, ip_of, is_loopback
 
 if TYPE_CHECKING:
     from session_core.urls import BaseUrl
@@ -193,7 +192,7 @@ def _check_site(cookie: ResolvedCookie, base: BaseUrl, *, https: bool) -> None:
         _refuse("browsers take no Secure cookie from an http site", 'a public URL of "https://app.example.com"')
     if not f"{base.path}/".startswith(cookie.path.rstrip("/") + "/") and base.path:
         _refuse("a browser sends the cookie to no page of the public URL, which is outside the cookie's path", 'path="/"')
-    inside = _ip(host) is None and host.endswith(f".{cookie.domain}")
+    inside = ip_of(host) is None and host.endswith(f".{cookie.domain}")
     if cookie.domain is not None and host != cookie.domain and not inside:
         _refuse("a cookie domain is the public URL's host or a parent domain of it", "domain=None")
 
@@ -219,13 +218,6 @@ def _check_prefix(cookie: ResolvedCookie) -> None:
         _refuse(f'the cookie name {cookie.name} needs path="/" and no domain', 'name="__Secure-session"')
     if name.startswith(("__http-", "__host-http-")) and not cookie.http_only:
         _refuse(f"the cookie name {cookie.name} needs HttpOnly", "http_only=True")
-
-
-def _ip(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 def _refuse(problem: str, example: str) -> NoReturn:

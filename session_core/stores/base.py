@@ -55,6 +55,11 @@ class SessionIndex(msgspec.Struct, frozen=True):
             msg = "exactly one of user and op_session is needed"
             raise ValueError(msg)
 
+    @property
+    def column(self) -> tuple[str, str]:
+        """The column of the SQL tables, and its value."""
+        return ("user_key", self.user) if self.user is not None else ("op_session_key", self.op_session or "")
+
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """The data written for one session.

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from session_core.oidc.verify.jws import VerificationKey
+from session_core.oidc.verify.jws import VerificationKey, optional_text
 
 __all__ = ("MAX_KEYS", "parse_jwk_set")
 
@@ -18,7 +18,6 @@ _RSA_BITS: Final = range(2048, 8193)
 _MAX_EXPONENT_BITS: Final = 32
 """Real keys use 65537 or less. A large exponent makes verification slow: 20 ms per token for 3,070 bits."""
 _MAX_MEMBER_CHARS: Final = 2048
-_MAX_KID: Final = 512
 _USED: Final = ("kty", "crv", "x", "y", "n", "e")
 
 
@@ -39,7 +38,7 @@ def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
 def _parse(entry: object) -> VerificationKey | None:
     if not isinstance(entry, dict) or any(entry.get(name) for name in _PRIVATE):
         return None
-    kid, alg, use, issuer = (_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
+    kid, alg, use, issuer = (optional_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
     operations = entry.get("key_ops")
     if use not in {None, "sig"} or (isinstance(operations, list) and operations and "verify" not in operations):
         return None
@@ -53,10 +52,6 @@ def _parse(entry: object) -> VerificationKey | None:
     except Exception:  # noqa: BLE001 - whatever a malformed key provokes, it is a key we cannot use
         return None
     return None if key is None else VerificationKey(members["kty"], curve, kid, alg, key, issuer)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= _MAX_KID else None
 
 
 def _import(members: dict[str, str], curve: str) -> RSAKey | ECKey | OKPKey | None:

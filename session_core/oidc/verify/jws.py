@@ -89,7 +89,7 @@ def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcEr
     # Critical extensions are not supported (RFC 7515 4.1.11); `b64` changes the signed bytes (RFC 7797).
     if "crit" in header or "b64" in header:
         raise error("crit_header")
-    kid, typ = _optional_text(header.get("kid")), _optional_text(header.get("typ"))
+    kid, typ = optional_text(header.get("kid")), optional_text(header.get("typ"))
     return Jws(alg, kid, typ, claims, token.rpartition(".")[0].encode("ascii"), parts[2] or b"")
 
 
@@ -127,5 +127,6 @@ def _is_encrypted(header: bytes | None) -> bool:
         return False
 
 
-def _optional_text(value: object) -> str | None:
+def optional_text(value: object) -> str | None:
+    """Return a text of sane length, or None."""
     return value if isinstance(value, str) and 0 < len(value) <= _MAX_KID else None

@@ -124,7 +124,7 @@ class SqlStore:
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         """See `SessionStore.find`."""
-        name, value = _named(index)
+        name, value = index.column
         now = self._clock.now()
         if not self._is_postgresql:
             return [stored async for stored in self._read_pages(statements.FIND[name], {"value": value})]
@@ -137,7 +137,7 @@ class SqlStore:
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         """See `SessionStore.delete_by`."""
-        name, value = _named(index)
+        name, value = index.column
 
         async def work(link: Link, earlier: Earlier[tuple[str, ...]]) -> tuple[str, ...]:
             return await steps.end_index(link, earlier, name, value, keep=keep or "", now=self._clock.now())
@@ -195,7 +195,3 @@ class SqlStore:
                 yield steps.stored(row)
             after = rows[-1][0]
             await asyncio.sleep(0)  # other requests are served between
-
-
-def _named(index: SessionIndex) -> tuple[str, str]:
-    return ("user_key", index.user) if index.user is not None else ("op_session_key", index.op_session or "")

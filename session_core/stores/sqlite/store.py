@@ -172,7 +172,7 @@ class SqliteStore:
         more = True
         try:
             while more:
-                keys, more = await self._write(steps.delete_some, *_column(index), keep or "")
+                keys, more = await self._write(steps.delete_some, *index.column, keep or "")
                 deleted += keys
         except StoreUnavailableError as error:
             error.not_applied = not deleted
@@ -247,7 +247,7 @@ class SqliteStore:
 
         A session that is rotated meanwhile is not missed: its new row comes last.
         """
-        column, value = _column(index)
+        column, value = index.column
         after, more = 0, True
         while more:
             rows = await self._read(steps.PAGE_OF_INDEX[column], value, after)
@@ -302,7 +302,3 @@ class SqliteStore:
         self._reader, writer, checkpoints = connections
         self._writer = Writer(writer, Checkpoints(self._path, checkpoints))
         self._process = os.getpid()
-
-
-def _column(index: SessionIndex) -> tuple[str, str]:
-    return ("user_key", index.user) if index.user is not None else ("op_session_key", index.op_session or "")
