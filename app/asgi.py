@@ -26,6 +26,7 @@ from app import NAME
 from app.application import Application
 from app.data.audit import COMMAND_LINE, acting
 from app.data.database import DatabaseUnavailableError, migrate, newest_revision
+from app.data.users import AccountDisabledError
 from app.ops.access_log import AccessLog
 from app.ops.live_sessions import count_sessions
 from app.ops.log import configure_logging
@@ -40,6 +41,7 @@ from app.settings.settings import Settings, load_settings
 from app.user_commands import UserCommands
 from app.web.errors import exception_handlers
 from app.web.form_limit import limit_forms
+from app.web.messages import announce_logout
 from app.web.public_address import PublicAddress
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
@@ -53,7 +55,7 @@ from session_core import (
     SystemClock,
     Timeouts,
 )
-from session_core.errors import ForbiddenError, OidcError
+from session_core.errors import OidcError
 from session_core.identity import Identity
 from session_core.litestar.online import OnlineCheck
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
@@ -129,6 +131,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         plugins=[kept, login, UserCommands()],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=exception_handlers(),
+        before_send=[announce_logout],
         lifespan=[lambda _: _running(services, login, kept.sessions)],
         openapi_config=_openapi(settings),
         request_max_body_size=_MAX_BODY,
@@ -205,7 +208,7 @@ def _oidc_config(services: Services) -> OidcConfig:
         roles_claim = roles_claims[provider.id] if provider is not None else "roles"
         user = await services.users.remember(identity, claims, roles_claim=roles_claim)
         if user.disabled:
-            raise ForbiddenError
+            raise AccountDisabledError
 
     # Missing only in `litestar check`: development generates them, and production is refused.
     keys = [key.get_secret_value() for key in settings.session_encryption_keys] or [generate_key()]

@@ -13,15 +13,21 @@ from app.data.database import Database
 from app.data.users import Users
 from app.ops.metrics import Metrics
 from app.settings.report import Problem, SettingsError
+from app.web.messages import Messages
 from app.web.pages import Pages
+from app.web.wording import activities
 from session_core.errors import LoginRequiredError
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.data.audit import AuditEntry
     from app.data.users import User
     from app.ops.traces import Traces
     from app.session_data import AppSession
     from app.settings.settings import Settings
+    from app.web.wording import Activity
     from session_core import Clock, Identity, SessionHandle
 
 __all__ = ("Injected", "Services")
@@ -39,12 +45,17 @@ class Services:
         self.audit = AuditTrail(self.database, clock, days=settings.app_audit_days, watch=self.metrics)
         self.audit_search = AuditSearch(self.database)
         self.traces = _traces() if settings.app_traces else None
-        self.pages = Pages(clock, base_url_of(settings.public_url))
+        self.messages = Messages(settings.public_url)
+        self.pages = Pages(clock, base_url_of(settings.public_url), self.messages)
 
     async def user_of(self, session: SessionHandle[AppSession]) -> User | None:
         """Return the logged-in, active user."""
         user = await self.users.find(session.identity.user_key) if session.identity else None
         return None if user is None or user.disabled else user
+
+    async def activity(self, entries: Sequence[AuditEntry]) -> list[Activity]:
+        """Return entries of the audit trail as a person reads them, one for each thing that happened."""
+        return activities(entries, await self.audit.user_agents(entries))
 
     async def require_user(self, session: SessionHandle[AppSession]) -> User:
         """Return the logged-in user; raise `LoginRequiredError` if the login ended after the guard's check."""

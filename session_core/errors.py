@@ -160,10 +160,14 @@ class StepUpRequiredError(AccessDeniedError):
 
 
 class ForbiddenError(AccessDeniedError):
-    """Logged in, but refused by a guard."""
+    """Logged in, but refused by a guard. `roles`: one of them would have been needed, where that was the rule."""
 
     code = "forbidden"
     title = "You are not allowed to do this"
+
+    def __init__(self, *args: object, roles: tuple[str, ...] = ()) -> None:
+        super().__init__(*args)
+        self.roles = roles
 
 
 class ImpersonationForbiddenError(ForbiddenError):

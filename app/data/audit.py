@@ -50,6 +50,8 @@ _NOT_KEPT: Final = frozenset(
     | {"login.started", "logout.frontchannel", "request.cross_site", "request.limited"}
 )
 """Events only for logs and metrics: they are frequent and name no user."""
+_BEGINNINGS: Final = ("login.succeeded", "session.created", "session.regenerated")
+"""Events of a session under a new handle, in a request of its own device."""
 _BY_PROVIDER: Final = frozenset({"session.revoked", "logout.backchannel"})
 """Events of a verified message of the identity provider; they may name no user."""
 
@@ -206,6 +208,14 @@ class AuditTrail:
     async def latest(self, *, limit: int = 50) -> list[AuditEntry]:
         """Return the entries of all users, the latest first."""
         return await self._read(limit=limit)
+
+    async def user_agents(self, entries: Sequence[AuditEntry]) -> dict[str, str]:
+        """Return the user agents of the sessions that entries are about, by public handle, as at the last login or new id."""
+        handles = {entry.session for entry in entries if entry.session}
+        wanted = table.c.session.in_(handles), table.c.event.in_(_BEGINNINGS), table.c.user_agent.is_not(None)
+        statement = select(table.c.session, table.c.user_agent).where(*wanted).order_by(table.c.id)
+        async with self._database.connect() as connection:
+            return {row.session: row.user_agent for row in await connection.execute(statement)}
 
     async def _read(self, *, limit: int, user_key: str | None = None, session: str | None = None) -> list[AuditEntry]:
         columns = [table.c[name] for name in AuditEntry.__struct_fields__]

@@ -9,7 +9,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
-from session_core.errors import LoginRefusedError
+from session_core.errors import ForbiddenError, LoginRefusedError
 from session_core.oidc import claim_at, names_at
 
 if TYPE_CHECKING:
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from app.data.database import Database
     from session_core import Clock, Identity
 
-__all__ = ("User", "Users")
+__all__ = ("AccountDisabledError", "User", "Users")
 
 _MAX_ROLES: Final = 1000
 _MAX_ROLE: Final = 64
+
+
+class AccountDisabledError(ForbiddenError):
+    """An administrator has disabled this account."""
+
+    code = "account_disabled"
+    title = "This account is disabled"
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):

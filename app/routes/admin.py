@@ -14,12 +14,14 @@ from litestar.response import Redirect, Response
 from app.data.audit import acting
 from app.data.audit_search import AuditFilter, as_csv
 from app.data.users import User
-from app.routes.account import MOST_SHOWN, RECENT_MINUTES, is_recent
+from app.routes.account import MOST_SHOWN, RECENT_MINUTES, find_session, is_recent
 from app.services import Injected, Services
 from app.session_data import AppSession
+from app.web.explanations import OwnAccountError
 from app.web.public_address import see_other
+from app.web.wording import device
 from session_core import Session, Sessions
-from session_core.errors import ForbiddenError, LoginRequiredError
+from session_core.errors import LoginRequiredError
 from session_core.guards import forbids_impersonation, requires_recent_login, requires_role
 from session_core.identity import Identity
 
@@ -28,6 +30,7 @@ __all__ = ("handlers",)
 _PAGE: Final = 50
 _EXPORT: Final = 10_000
 _Text: TypeAlias = Annotated[str, QueryParameter(max_length=100)]
+_SIGNED_OUT: Final = "Ended sessions do not come back, and what was kept in them alone is lost. This cannot be undone."
 _ADMIN = [requires_role("admin"), forbids_impersonation]
 _CHANGE = [*_ADMIN, requires_recent_login(minutes=RECENT_MINUTES)]
 
@@ -84,7 +87,7 @@ async def show_user(
         person=person,
         summaries=summaries[:MOST_SHOWN],
         hidden=len(summaries[MOST_SHOWN:]),
-        events=await services.audit.of_user(key, limit=20),
+        activity=await services.activity(await services.audit.of_user(key, limit=20)),
         recent=is_recent(session.identity, services.clock.now()),
         recent_minutes=RECENT_MINUTES,
         may_act_as=await _may_act_as(person, session, services),
@@ -109,7 +112,33 @@ async def end_impersonation(request: Request[Any, Any, Any], session: Session[Ap
     """Give the administrator the own session back; open to every request: it can only end what the browser has."""
     acted_as = session.identity if session.actor is not None else None
     await session.end_impersonation()
-    return see_other(request, f"/admin/users/{acted_as.user_key}" if acted_as is not None else "/")
+    if acted_as is None:
+        return see_other(request, "/")
+    return see_other(request, f"/admin/users/{acted_as.user_key}", say="acting-ended")
+
+
+@get("/admin/users/{key:str}/sessions/{handle:str}/end", guards=_CHANGE, include_in_schema=False)
+async def ask_end_session(
+    request: Request[Any, Any, Any],
+    key: FromPath[str],
+    handle: FromPath[str],
+    session: Session[AppSession],
+    sessions: Sessions,
+    services: Injected,
+) -> Response[str]:
+    """Ask before a session of a user is ended."""
+    person = await _another_user(key, session, services)
+    name = device(find_session(await sessions.list_for(_identity(person)), handle).device.user_agent).name
+    return services.pages.confirm(
+        request,
+        session,
+        await services.require_user(session),
+        question=f"Sign {person.name} out on {name}?",
+        consequence=_SIGNED_OUT,
+        action=f"/admin/users/{key}/sessions/{handle}/end",
+        button="End the session",
+        back=f"/admin/users/{key}",
+    )
 
 
 @post("/admin/users/{key:str}/sessions/{handle:str}/end", guards=_CHANGE, include_in_schema=False)
@@ -126,7 +155,7 @@ async def end_session_of_user(
     with _recorded(session):
         if not await sessions.revoke(handle, identity=_identity(user), reason="administrator"):
             raise NotFoundException
-    return see_other(request, f"/admin/users/{key}")
+    return see_other(request, f"/admin/users/{key}", say="session-ended")
 
 
 @get("/admin/audit", guards=_ADMIN, include_in_schema=False)
@@ -167,6 +196,42 @@ async def export_audit(services: Injected, event: _Text = "", user: _Text = "", 
     return Response(as_csv(page.entries), media_type="text/csv", headers=headers)
 
 
+@get("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
+async def ask_disable(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
+) -> Response[str]:
+    """Ask before a user is disabled."""
+    person = await _another_user(key, session, services)
+    return services.pages.confirm(
+        request,
+        session,
+        await services.require_user(session),
+        question=f"Disable {person.name}?",
+        consequence=f"The account can be enabled again. {_SIGNED_OUT}",
+        action=f"/admin/users/{key}/disable",
+        button="Disable the account",
+        back="/admin",
+    )
+
+
+@get("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
+async def ask_sign_out(
+    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
+) -> Response[str]:
+    """Ask before all sessions of a user are ended."""
+    person = await _another_user(key, session, services)
+    return services.pages.confirm(
+        request,
+        session,
+        await services.require_user(session),
+        question=f"Sign {person.name} out everywhere?",
+        consequence=_SIGNED_OUT,
+        action=f"/admin/users/{key}/sign-out",
+        button="Sign out everywhere",
+        back="/admin",
+    )
+
+
 @post("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
 async def disable_user(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], sessions: Sessions, services: Injected
@@ -177,7 +242,7 @@ async def disable_user(
         await services.users.set_disabled(key, disabled=True)
         services.audit.add("user.disabled", user_key=key)
         await sessions.revoke_all(_identity(user), reason="disabled")
-    return see_other(request, "/admin")
+    return see_other(request, "/admin", say="user-disabled")
 
 
 @post("/admin/users/{key:str}/enable", guards=_CHANGE, include_in_schema=False)
@@ -189,7 +254,7 @@ async def enable_user(
     with _recorded(session):
         await services.users.set_disabled(key, disabled=False)
         services.audit.add("user.enabled", user_key=key)
-    return see_other(request, "/admin")
+    return see_other(request, "/admin", say="user-enabled")
 
 
 @post("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
@@ -201,7 +266,7 @@ async def sign_out_user(
     with _recorded(session):
         services.audit.add("user.signed_out", user_key=key)
         await sessions.revoke_all(_identity(user), reason="administrator")
-    return see_other(request, "/admin")
+    return see_other(request, "/admin", say="user-signed-out")
 
 
 def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:
@@ -214,7 +279,7 @@ def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:
 async def _another_user(key: str, session: Session[AppSession], services: Services) -> User:
     """Return the named user, but never the acting administrator, who could otherwise lock out all administrators."""
     if session.identity is not None and session.identity.user_key == key:
-        raise ForbiddenError
+        raise OwnAccountError
     return await _user(key, services)
 
 
@@ -237,6 +302,17 @@ def _identity(user: User) -> Identity:
 
 
 handlers = [
-    admin, show_user, act_as_user, end_impersonation, end_session_of_user, audit_page, export_audit, disable_user, enable_user,
+    admin,
+    show_user,
+    act_as_user,
+    end_impersonation,
+    ask_end_session,
+    end_session_of_user,
+    audit_page,
+    export_audit,
+    ask_disable,
+    disable_user,
+    enable_user,
+    ask_sign_out,
     sign_out_user,
-]  # fmt: skip
+]

@@ -124,6 +124,10 @@ class ProviderSettings(BaseModel):
     """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
     oidc_end_session_endpoint: str | None = setting(None, example="https://login.example.org/logout", otherwise="of the metadata")
     """The end-session endpoint."""
+    oidc_account_url: str | None = setting(
+        None, example="https://login.example.org/account", otherwise="of the metadata (`account_management_uri`)"
+    )
+    """Where users manage their account at the provider; the page "Account" links to it."""
     oidc_logout_params: Params = setting({}, example="federated=", otherwise="none, `post_logout_redirect_uri`")
     """Further parameters of a logout, and the name of the one that says where the browser comes back."""
     oidc_logout_return_param: str = setting("post_logout_redirect_uri", example="logout_uri")
@@ -162,6 +166,14 @@ class ProviderSettings(BaseModel):
         if (parts := urlsplit(check_address(value))).scheme == "http" and not is_loopback(parts.hostname or ""):
             message = "must be https; http is for a provider on a loopback host"
             raise ValueError(message)
+        return value
+
+    @field_validator("oidc_account_url")
+    @classmethod
+    def _is_link(cls, value: str | None) -> str | None:
+        # The query is taken off: other than an endpoint, such a page may have one.
+        if value is not None:
+            check_address(value.partition("#")[0].partition("?")[0])
         return value
 
     @field_validator("oidc_scopes")

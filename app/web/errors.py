@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -9,45 +11,42 @@ from urllib.parse import urlencode
 import structlog
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.response import Response
+from litestar.response.base import ASGIResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import DatabaseUnavailableError
+from app.data.users import AccountDisabledError
+from app.web.explanations import explain
 from app.web.request_context import current_request
-from session_core import SessionPlugin
-from session_core.errors import OidcError, SessionCoreError, SessionDataError
-from session_core.litestar.problem import error_headers, login_redirect, problem, wants_page
+from session_core import SessionPlugin, loaded_session_of, session_of
+from session_core.errors import (
+    CrossSiteRequestError,
+    ForbiddenError,
+    OidcError,
+    SessionCoreError,
+    SessionDataError,
+    SessionGoneError,
+    StoreUnavailableError,
+)
+from session_core.litestar.problem import error_headers, login_redirect, problem, return_to, wants_page
 
 if TYPE_CHECKING:
     from litestar import Request
-    from litestar.types import ExceptionHandlersMap
+    from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
+    from app.data.users import User
     from app.services import Services
+    from app.session_data import AppSession
+    from session_core import SessionHandle
 
 __all__ = ("exception_handlers",)
 
 _SERVER_ERROR: Final = 500
 _CLIENT_LEFT: Final = "client disconnected"
-_ADVICE: Final = {
-    400: "The request was not understood. Nothing was changed.",
-    401: "Please log in, then try again.",
-    403: "You do not have permission, or the request came from another site. Nothing was changed.",
-    404: "This page does not exist, or no longer exists.",
-    405: "This address does not accept this kind of request.",
-    409: (
-        "The change was not saved: another request, perhaps from another tab, changed the same value first. "
-        "Load the page again to see the newest state."
-    ),
-    413: "The request was too large.",
-    429: "There were too many requests. Please wait a moment.",
-    502: "The identity provider did not answer correctly. Your session is unchanged.",
-    503: "A service that this page needs is not available right now. You are still logged in; please try again shortly.",
-    504: "The identity provider did not answer in time. Your session is unchanged.",
-}
-_UNKNOWN: Final = "An error occurred on our side. It has been logged."
-_LOGIN_FAILED: Final = (
-    "Nothing was changed, and an earlier session still exists. A login needs cookies: if your browser blocks them, please allow "
-    "them for this site. Then start again in the same window, at {url}."
-)
+_SECRET: Final = re.compile("pass|secret|token|code", re.IGNORECASE)
+"""Names of fields that are not shown again."""
+_PATIENCE: Final = 1.0
+"""Seconds for what an error page shows besides the error."""
 
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app.web.errors")
 
@@ -75,36 +74,29 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
     details = {**problem(error), "status": status}
     if isinstance(error, SessionDataError) and str(error):
         details["detail"] = str(error)
-    headers = error_headers(error, request, config)
-    if not isinstance(error, OidcError):
-        return _answer(request, details, headers=headers)
-    base = config.base.at(request.scope)
-    again = base.of("/auth/login")
-    if error.return_to not in {None, base.of("/")}:
-        again += f"?{urlencode({'next': error.return_to})}"
-    return _answer(request, details, advice=_LOGIN_FAILED.format(url=base.url), again=again, headers=headers)
+    return _answer(request, error, details, headers=error_headers(error, request, config))
 
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Answer 503: users and audit trail are unavailable. No session ends."""
     _log.error("database unavailable", error=type(error).__name__)
     details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
-    return _answer(request, details, headers={"retry-after": "1"})
+    return _answer(request, error, details, headers={"retry-after": "1"})
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Answer Litestar's own errors (400, 404, 405, 413, ...)."""
     status = error.status_code
     if status >= _SERVER_ERROR:
-        if _CLIENT_LEFT in error.detail:  # Litestar has no separate class for it
-            return _answer(request, {"type": "about:blank", "title": HTTPStatus.BAD_REQUEST.phrase, "status": 400})
-        return on_unexpected_error(request, error)
+        if _CLIENT_LEFT not in error.detail:  # Litestar has no separate class for it
+            return on_unexpected_error(request, error)
+        status = 400
     details: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if isinstance(error, ValidationException):
         # The invalid fields and their errors; Litestar's `detail` would repeat the address.
         details["detail"] = "The request does not match what this address accepts."
         details["errors"] = error.extra
-    return _answer(request, details, headers=dict(error.headers or {}))
+    return _answer(request, error, details, headers=dict(error.headers or {}))
 
 
 def on_deep_nesting(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
@@ -112,38 +104,115 @@ def on_deep_nesting(request: Request[Any, Any, Any], error: RecursionError) -> R
     if "deserializing" not in str(error):
         return on_unexpected_error(request, error)
     details = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "The body is nested too deeply."}
-    return _answer(request, details)
+    return _answer(request, error, details)
 
 
 def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Answer 500 without the reason, which is logged."""
     _log.error("unexpected error", error=type(error).__name__, exc_info=error)
     details = {"type": "about:blank", "title": "Internal server error", "status": _SERVER_ERROR}
-    return _answer(request, details)
+    return _answer(request, error, details)
 
 
 def _answer(
-    request: Request[Any, Any, Any],
-    details: dict[str, Any],
-    *,
-    advice: str | None = None,
-    again: str | None = None,
-    headers: dict[str, str] | None = None,
+    request: Request[Any, Any, Any], error: Exception, details: dict[str, Any], *, headers: dict[str, str] | None = None
 ) -> Response[Any]:
-    status, request_id = details["status"], current_request.get().request_id
+    # Under the id that the page shows.
+    _log.info("error answered", status=details["status"], error=details.get("code", type(error).__name__))
+    response: Response[Any]
     if wants_page(request):
-        services: Services = request.app.state["services"]
-        response: Response[Any] = services.pages.render(
-            request,
-            "error.html",
-            status=status,
-            title=details["title"],
-            advice=advice or _ADVICE.get(status, _UNKNOWN),
-            code=status,
-            again=again,
-            request_id=request_id,
-        )
+        response = _ErrorPage(error, details)
     else:
-        response = Response({**details, "request_id": request_id}, status_code=status, media_type="application/problem+json")
+        content = {**details, "request_id": current_request.get().request_id}
+        response = Response(content, status_code=details["status"], media_type="application/problem+json")
     response.headers.update({"cache-control": "no-store", **(headers or {})})
     return response
+
+
+class _ErrorPage(Response[str]):
+    """The page of an error. It is rendered when it is sent: an exception handler cannot wait for session and user."""
+
+    def __init__(self, error: Exception, details: dict[str, Any]) -> None:
+        super().__init__("", status_code=details["status"])
+        self._error = error
+        self._details = details
+
+    def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **given: Any) -> ASGIResponse:  # noqa: ANN401
+        """Return what renders the page and sends it."""
+        del app
+
+        async def send_page(scope: Scope, receive: Receive, send: Send) -> None:
+            page = await _page(request, self._error, self._details)
+            page.headers.update(self.headers)
+            await page.to_asgi_response(app=None, request=request, **given)(scope, receive, send)
+
+        return _Later(send_page)
+
+
+class _Later(ASGIResponse):
+    """A response that another application sends."""
+
+    def __init__(self, send_page: Any) -> None:  # noqa: ANN401 - an ASGI application
+        super().__init__()
+        self._send_page = send_page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await self._send_page(scope, receive, send)
+
+
+async def _page(request: Request[Any, Any, Any], error: Exception, details: dict[str, Any]) -> Response[str]:
+    services: Services = request.app.state["services"]
+    base = request.app.plugins.get(SessionPlugin).config.base.at(request.scope)
+    session, user = await _visitor(request, services, error)
+    if isinstance(error, ForbiddenError) and user is not None and user.disabled:
+        error = AccountDisabledError()
+        details = {**details, "title": error.title}
+    explanation = explain(error, details["status"], url=base.url)
+    again = base.of("/auth/login")
+    if isinstance(error, OidcError) and error.return_to not in {None, base.of("/")}:
+        again += f"?{urlencode({'next': error.return_to})}"
+    return services.pages.render(
+        request,
+        "error.html",
+        status=details["status"],
+        session=session,
+        user=user,
+        code=details["status"],
+        title=details["title"],
+        advice=explanation.advice,
+        step=explanation.step,
+        again=again,
+        sent=await _sent_form(request, error),
+        back_to=return_to(request, base),
+        request_id=current_request.get().request_id,
+    )
+
+
+async def _visitor(
+    request: Request[Any, Any, Any], services: Services, error: Exception
+) -> tuple[SessionHandle[AppSession] | None, User | None]:
+    """Return session and user as far as they can be known: what has failed is not asked again."""
+    session = loaded_session_of(request)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            if session is None and not isinstance(error, StoreUnavailableError | CrossSiteRequestError):
+                session = await session_of(request)
+            identity = session.identity if session is not None else None
+            if identity is None or isinstance(error, SessionGoneError | SQLAlchemyError | DatabaseUnavailableError):
+                return session, None
+            return session, await services.users.find(identity.user_key)
+    except Exception:  # noqa: BLE001 - whatever it is, the page of the first error is what is asked for
+        return session, None
+
+
+async def _sent_form(request: Request[Any, Any, Any], error: Exception) -> list[tuple[str, str]]:
+    """Return what a person sent with a form that was not carried out, so that nothing typed is lost."""
+    if request.method != "POST" or request.url.path.startswith("/auth/") or isinstance(error, CrossSiteRequestError):
+        return []
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            items = (await request.form()).multi_items()
+            return [(name, value) for name, value in items if isinstance(value, str) and value and not _SECRET.search(name)]
+    except Exception:  # noqa: BLE001 - the form may be what was wrong
+        return []

@@ -6,6 +6,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar.enums import MediaType
@@ -15,6 +16,7 @@ from app import NAME
 from app.web.public_address import COOKIE_CHECK
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
 from session_core import loaded_session_of
+from session_core.litestar.problem import return_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from app.data.users import User
     from app.session_data import AppSession
+    from app.web.messages import Messages
     from session_core import Clock, SessionHandle
     from session_core.oidc.config import ProviderChoice
     from session_core.urls import BaseUrl
@@ -37,9 +40,10 @@ _JUST_NOW_MS: Final = 5000
 class Pages:
     """The templates of one application."""
 
-    def __init__(self, clock: Clock, base: BaseUrl) -> None:
+    def __init__(self, clock: Clock, base: BaseUrl, messages: Messages) -> None:
         self._clock = clock
         self._base = base
+        self._messages = messages
         environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -57,6 +61,7 @@ class Pages:
             "device": device,
             "host": lambda url: url.partition("://")[2] or url,
             "iso": iso,
+            "site": lambda url: urlsplit(url).netloc,
             "origin": origin,
             "place": place,
             "stamp": stamp,
@@ -74,13 +79,16 @@ class Pages:
         status: int = 200,
         **values: object,
     ) -> Response[str]:
-        """Return a page. Without a session it has no theme and no login button, as an error page."""
+        """Return a page. Without a known session it has no theme and no login button."""
         navigation = [("/", "Home")]
-        if user is not None:
+        if user is not None and not user.disabled:
             navigation += [("/account", "Account"), ("/account/sessions", "Devices")]
             navigation += [("/admin", "Admin")] if user.is_administrator else []
         loaded = session or loaded_session_of(request)  # an error page is bare, and says so all the same
         base = self._base.at(request.scope)
+        path = base.local(request.scope["path"])
+        # After a form the page that it was on. The address of a callback holds a code, which must not go on.
+        here = base.of("/") if path.startswith("/auth/") else return_to(request, base)
         html = self._environment.get_template(name).render(
             bare=session is None,
             theme=session.data.theme if session is not None and session.data.theme_chosen else None,
@@ -88,7 +96,9 @@ class Pages:
             user=user,
             acting=loaded if loaded is not None and loaded.actor is not None else None,
             navigation=navigation,
-            path=base.local(request.scope["path"]),
+            path=path if request.method == "GET" else base.local(here.partition("?")[0]),
+            here=here,
+            message=self._messages.read(request),
             base=base.path,
             fetched=request.method == "GET",
             unsent=request.query_params.get("unsent") == "1",
@@ -96,7 +106,36 @@ class Pages:
             public_url=self._base.url,
             **values,
         )
-        return Response(html, status_code=status, media_type=MediaType.HTML)
+        response = Response(html, status_code=status, media_type=MediaType.HTML)
+        if self._messages.waiting(request):
+            response.cookies.append(self._messages.deletion())
+            response.headers["cache-control"] = "private, no-store"
+        return response
+
+    def confirm(
+        self,
+        request: Request[Any, Any, Any],
+        session: SessionHandle[AppSession],
+        user: User,
+        *,
+        question: str,
+        consequence: str,
+        action: str,
+        button: str,
+        back: str,
+    ) -> Response[str]:
+        """Return the page that asks before something that cannot be undone: its form posts to `action`, its link leads `back`."""
+        return self.render(
+            request,
+            "confirm.html",
+            session=session,
+            user=user,
+            question=question,
+            consequence=consequence,
+            action=action,
+            button=button,
+            back=back,
+        )
 
     def choice(self, choices: Sequence[ProviderChoice]) -> str:
         """Return the page on which users choose a provider."""
@@ -108,6 +147,8 @@ class Pages:
             acting=None,
             navigation=[("/", "Home")],
             path="/auth/login",
+            here=self._base.of("/"),
+            message=None,
             base=self._base.path,
             cookie_lost=False,
             fetched=True,

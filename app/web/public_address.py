@@ -8,7 +8,7 @@ from litestar.enums import ScopeType
 from litestar.response import Redirect
 
 from session_core import SessionPlugin
-from session_core.litestar.problem import is_browser_navigation
+from session_core.litestar.problem import is_browser_navigation, wants_page
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
@@ -48,12 +48,16 @@ class PublicAddress:
         await self._app(scope, receive, send)
 
 
-def see_other(request: Request[Any, Any, Any], path: str, *, first: bool = False) -> Redirect:
-    """Return the redirect after a form, to a page of the application.
+def see_other(
+    request: Request[Any, Any, Any], path: str, *, say: str = "", count: int | None = None, first: bool = False
+) -> Redirect:
+    """Return the redirect after a form, to a page of the application, which shows the message `say` of `MESSAGES`.
 
     `first`: the form has begun the session. Then the page reports if the browser has not kept the cookie.
     """
     if first and is_browser_navigation(request):
         path += f"{'&' if '?' in path else '?'}{COOKIE_CHECK}=1"
     base = request.app.plugins.get(SessionPlugin).config.base.at(request.scope)
-    return Redirect(base.of(path), status_code=303)
+    messages = request.app.state["services"].messages
+    cookies = [messages.cookie(say, count)] if say and wants_page(request) else []
+    return Redirect(base.of(path), status_code=303, cookies=cookies)

@@ -8,9 +8,25 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from app.data.audit import COMMAND_LINE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from app.data.audit import AuditEntry
 
-__all__ = ("LANGUAGES", "DeviceName", "address", "device", "duration", "greeting", "iso", "origin", "place", "stamp", "story")
+__all__ = (
+    "LANGUAGES",
+    "Activity",
+    "DeviceName",
+    "activities",
+    "address",
+    "device",
+    "duration",
+    "greeting",
+    "iso",
+    "origin",
+    "place",
+    "stamp",
+    "story",
+)
 
 LANGUAGES: Final = (
     ("en", "English"),
@@ -34,27 +50,35 @@ _GREETINGS: Final = {
 }
 _STORIES: Final = {
     "login.started": ("Went to the identity provider to log in", ""),
-    "login.succeeded": ("Logged in; the session got a new id", "good"),
+    "login.succeeded": ("Logged in", "good"),
+    "login.new_device": ("Logged in on a new device", ""),
     "login.failed": ("A login was refused", "bad"),
-    "logout.local": ("Logged out here", ""),
+    "login.silent_failed": ("A login without a question was not possible", ""),
+    "logout.local": ("Logged out", ""),
     "logout.backchannel": ("The identity provider ended the login", ""),
     "logout.rejected": ("A logout message was refused", "bad"),
     "session.created": ("A session began", "good"),
-    "session.regenerated": ("The session got a new id; the old one is invalid", "good"),
+    "session.regenerated": ("The session got a new id", "good"),
     "session.destroyed": ("The session was ended", ""),
-    "session.revoked": ("A session was signed out on another device", "bad"),
-    "session.evicted": ("The oldest session was ended by a new login", "bad"),
+    "session.revoked": ("Signed out from elsewhere", "bad"),
+    "session.evicted": ("Signed out, because too many devices were logged in", "bad"),
     "session.gone": ("A request came too late: its session had ended", ""),
-    "session.conflict": ("Two requests changed the same field; the later was refused", "bad"),
+    "session.conflict": ("Two tabs changed the same value; the later change was refused", "bad"),
     "session.undecodable": ("A stored session could not be read and was ignored", "bad"),
+    "session.unsaved": ("A change came too late and was not saved", "bad"),
+    "connection.closed": ("An open connection was closed with its session", ""),
     "request.cross_site": ("A request from another site was refused", "bad"),
     "access.denied": ("A page was refused", "bad"),
     "impersonation.started": ("An administrator logged in as this user", "bad"),
     "impersonation.ended": ("The administrator who was logged in as this user left", ""),
-    "user.disabled": ("An administrator disabled the account", "bad"),
-    "user.enabled": ("An administrator enabled the account", "good"),
-    "user.signed_out": ("An administrator signed the account out everywhere", "bad"),
+    "tokens.refreshed": ("The access to the provider was renewed", ""),
+    "tokens.refresh_failed": ("The access to the provider could not be renewed", "bad"),
+    "tokens.revocation_failed": ("The provider did not end its access tokens", "bad"),
+    "user.disabled": ("The account was disabled", "bad"),
+    "user.enabled": ("The account was enabled", "good"),
+    "user.signed_out": ("The account was signed out everywhere", "bad"),
 }
+_ENDED: Final = frozenset({"session.revoked", "session.evicted"})
 _BROWSERS: Final = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -80,6 +104,32 @@ class DeviceName(NamedTuple):
 
     name: str
     icon: str
+
+
+class Activity(NamedTuple):
+    """One thing that happened, in one line. `at` is Unix milliseconds."""
+
+    at: int
+    text: str
+    tone: str
+    place: str
+
+
+def activities(entries: Sequence[AuditEntry], user_agents: Mapping[str, str]) -> list[Activity]:
+    """Return what entries mean: one line each, a logout one, and of a session that was ended the device.
+
+    `user_agents` are those of the sessions, by handle.
+    """
+    logouts = {entry.session for entry in entries if entry.event == "logout.local"}
+    lines: list[Activity] = []
+    for entry in entries:
+        if entry.event == "session.destroyed" and entry.session in logouts:
+            continue
+        text, tone = story(entry)
+        if entry.event in _ENDED and (user_agent := user_agents.get(entry.session or "")):
+            text = f"{text}: {device(user_agent).name}"
+        lines.append(Activity(entry.at, text, tone, place(entry)))
+    return lines
 
 
 def greeting(language: str) -> tuple[str, str]:
@@ -142,5 +192,6 @@ def iso(milliseconds: int) -> str:
 
 
 def stamp(milliseconds: int) -> str:
-    """Return a Unix time in full, in UTC."""
-    return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%d %B %Y, %H:%M:%S} UTC"
+    """Return a Unix time as a date and a time of day, in UTC."""
+    when = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+    return f"{when.day} {when:%b %Y, %H:%M} UTC"

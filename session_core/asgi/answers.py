@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from session_core.config import SessionConfig
     from session_core.urls import BaseUrl
 
-__all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "wants_page")
+__all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "return_to", "wants_page")
 
 _SKEW_SECONDS = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -112,7 +112,7 @@ def login_redirect(connection: HasHeaders, error: SessionCoreError, config: Sess
     if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
         return None
     base = config.base.at(connection.scope)
-    query: dict[str, str] = {"next": _return_to(connection, base)}
+    query: dict[str, str] = {"next": return_to(connection, base)}
     if isinstance(error, StepUpRequiredError):
         if error.max_age is not None:
             # Less than the guard will require: if the clocks differ a little, the provider would accept the login as recent,
@@ -146,8 +146,8 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
     return Response(problem(error), status_code=error.status_code, media_type=PROBLEM, headers=headers)
 
 
-def _return_to(connection: HasHeaders, base: BaseUrl) -> str:
-    """Where the login should lead back: this page or, for a form post, the page the form was on."""
+def return_to(connection: HasHeaders, base: BaseUrl) -> str:
+    """Return where to lead a person back: to this page or, after a form post, to the page that the form was on."""
     if connection.scope.get("method", "GET") in _SAFE_METHODS:
         return base.page(connection.scope)
     try:

@@ -81,7 +81,7 @@ def role_rule(roles: tuple[str, ...]) -> Rule:
         del identity
         has = await _result(config.roles(session))
         if not set(roles) & set(has):
-            raise ForbiddenError
+            raise ForbiddenError(roles=roles)
 
     return rule
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from litestar.response import Response
 
 from session_core.asgi import answers
-from session_core.asgi.answers import error_headers, is_browser_navigation, problem, wants_page
+from session_core.asgi.answers import error_headers, is_browser_navigation, problem, return_to, wants_page
 
 if TYPE_CHECKING:
     from session_core.asgi import web
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from session_core.errors import SessionCoreError
 
 __all__ = (
-    "error_headers", "error_response", "is_browser_navigation", "litestar_response", "login_redirect", "problem", "wants_page",
+    "error_headers", "error_response", "is_browser_navigation", "litestar_response", "login_redirect", "problem", "return_to",
+    "wants_page",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ async def test_sessions_of_a_user_are_listed_and_ended_one_by_one(running: Runni
         await running.log_in(laptop)
         address = f"/admin/users/{alice.user_key}"
         page = await admin.get(address)
-        ends = re.findall(rf'action="({address}/sessions/[^"]+/end)"', page.text)
+        ends = re.findall(rf'href="({address}/sessions/[^"]+/end)"', page.text)
         assert len(ends) == 2
         assert (await admin.post(ends[0])).headers["location"] == address
         assert (await admin.post(ends[0])).status_code == 404

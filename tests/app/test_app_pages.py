@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import httpx
 import pytest
 
+from app.data.tables import audit as table
 from app.routes import account, admin
 from app.session_data import AppSession
+from app.settings.settings import Settings
 from session_core.errors import LoginRefusedError
-from tests.app.conftest import Running
+from tests.app.conftest import Running, Start
+from tests.app.processes import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -109,8 +113,8 @@ async def test_devices_are_signed_out_after_a_recent_login_only(running: Running
         assert (await phone.get("/account")).status_code == 200
 
         done = await phone.post("/account/sessions/end-others")
-        assert (done.status_code, done.headers["location"]) == (303, "/account/sessions?ended=1")
-        assert "One device is signed out." in (await phone.get(done.headers["location"])).text
+        assert (done.status_code, done.headers["location"]) == (303, "/account/sessions")
+        assert "The device is signed out." in (await phone.get(done.headers["location"])).text
         assert (await laptop.get("/api/me", headers=JSON)).status_code == 401
 
 
@@ -118,7 +122,7 @@ async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
     async with running.browser() as laptop, running.browser() as phone:
         await running.log_in(laptop)
         await running.log_in(phone)
-        actions = re.findall(r'action="(/account/sessions/[^"]+/end)"', (await laptop.get("/account/sessions")).text)
+        actions = re.findall(r'href="(/account/sessions/[^"]+/end)"', (await laptop.get("/account/sessions")).text)
         assert len(actions) == 1
         assert (await laptop.post(actions[0])).status_code == 303
         assert (await phone.get("/api/me", headers=JSON)).status_code == 401
@@ -237,3 +241,77 @@ async def test_every_role_counts_and_more_than_a_thousand_are_refused(running: R
         assert (await browser.get("/api/me")).json()["roles"] == list(roles)
         with pytest.raises(LoginRefusedError, match="too_many_roles"):
             await running.log_in(browser, roles=(*roles, "one-more"))
+
+
+LINE = re.compile(
+    r'<li(?: class="\w*")?><span>([^<]*)</span> <span class="muted">([^<]*)</span> <time class="moment" datetime="([^"]+)">'
+)
+
+
+def activity(page: str) -> list[tuple[str, str]]:
+    return [(text, place) for text, place, _ in LINE.findall(page)]
+
+
+async def test_security_activity_has_one_line_for_each_event_and_names_the_ended_device(running: Running) -> None:
+    agents = {"laptop": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0", "phone": "Mozilla/5.0 (iPhone) Safari/605.1"}
+    async with running.browser() as laptop, running.browser() as admin:
+        alice = await running.log_in(laptop)
+        await running.log_in(admin, "admin", roles=("admin",))
+        for name, agent in agents.items():
+            running.services.audit.add("login.succeeded", user_key=alice.user_key, session=f"handle-of-{name}")
+            await running.services.audit.flush()
+            async with running.services.database.begin() as connection:
+                await connection.execute(table.update().where(table.c.session == f"handle-of-{name}").values(user_agent=agent))
+        running.services.audit.add("session.revoked", user_key=alice.user_key, session="handle-of-phone", reason="revoked")
+        running.services.audit.add("session.destroyed", user_key=alice.user_key, session="handle-of-laptop")
+        running.services.audit.add("logout.local", user_key=alice.user_key, session="handle-of-laptop")
+        page = (await laptop.get("/account")).text
+        assert '<h2 id="activity">Security activity</h2>' in page
+        assert [text for text, _ in activity(page)][:4] == [
+            "Logged out",
+            "Signed out from elsewhere: Safari on iPhone",
+            "Logged in",
+            "Logged in",
+        ]
+        shown = (await admin.get(f"/admin/users/{alice.user_key}")).text
+        assert "Signed out from elsewhere: Safari on iPhone" in shown
+
+
+async def test_times_are_written_in_full_beside_how_long_ago(running: Running) -> None:
+    async with running.browser() as browser:
+        await running.log_in(browser, "admin", roles=("admin",))
+        for path in ("/", "/account", "/account/sessions", "/admin", "/admin/audit"):
+            page = (await browser.get(path)).text
+            times = re.findall(r"<time.*?</time>", page)
+            assert times, path
+            assert all(re.search(r'<span class="exact">\d+ [A-Z][a-z]{2} \d{4}, \d\d:\d\d UTC</span>', time) for time in times), (
+                path
+            )
+
+
+@pytest.mark.parametrize("given", [None, "https://id.example.org/me?tab=security"])
+async def test_the_account_page_links_to_the_account_at_the_provider(start: Start, given: str | None) -> None:
+    async with start(oidc_account_url=given) as running, running.browser() as browser:
+        await running.log_in(browser)
+        page = (await browser.get("/account")).text
+        if given is None:
+            assert "Manage your account" not in page
+        else:
+            assert f'<a class="button slim" href="{given}" rel="noreferrer">Manage your account at id.example.org</a>' in page
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "ftp://id.example.org", "//id.example.org", "https://", "me"])
+def test_an_account_url_that_is_no_address_is_refused(make_settings: Callable[..., Settings], url: str) -> None:
+    with pytest.raises(ValueError, match="oidc_account_url"):
+        make_settings(oidc_account_url=url)
+
+
+PHYSICAL = re.compile(r"[\w-]*\b(?:left|right)\b[\w-]*")
+
+
+def test_style_sheets_follow_the_direction_of_the_text() -> None:
+    sheets = [*ROOT.glob("app/static/*.css")]
+    sheets += ROOT.glob("auth_demo/**/static/*.css")  # demo:line
+    assert sheets
+    for sheet in sheets:
+        assert PHYSICAL.findall(sheet.read_text(encoding="utf-8")) == [], sheet

@@ -43,7 +43,7 @@ def test_log_in_use_the_session_log_out(open_page: OpenPage, demo: Demo, scripts
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".kicker")).to_have_text("Guten Tag")
     expect(page.get_by_label("Note to self")).to_have_value("<b>milk</b>")
-    expect(page.locator(".timeline")).to_contain_text("Logged in; the session got a new id")
+    expect(page.locator(".timeline")).to_contain_text("Logged in")
 
     before = next(cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == demo.cookie)["value"]
     page.get_by_role("button", name="Give it a new id").click()
@@ -53,6 +53,7 @@ def test_log_in_use_the_session_log_out(open_page: OpenPage, demo: Demo, scripts
 
     log_out(page)
     assert page.url.partition("?")[0] == f"{demo.app_url}/"
+    expect(page.get_by_role("status")).to_have_text("You are logged out.")
     assert [cookie for cookie in page.context.cookies(demo.app_url) if cookie["name"] == demo.cookie] == []
 
 
@@ -120,7 +121,8 @@ def test_one_device_signs_the_other_out(open_page: OpenPage) -> None:
     log_in(laptop, "bob")
     log_in(phone, "bob")
     laptop.goto("/account/sessions")
-    laptop.get_by_role("button", name="Sign out everywhere else").click()
+    laptop.get_by_role("link", name="Sign out everywhere else").click()
+    laptop.get_by_role("button", name="Sign out all other devices").click()
     expect(laptop.get_by_role("status")).to_contain_text("signed out")
     expect(laptop.locator("main")).to_contain_text("This is the only one.")
     phone.goto("/")
@@ -132,7 +134,11 @@ def test_an_administrator_disables_a_user_who_is_out_at_once(open_page: OpenPage
     log_in(user, "bob")
     log_in(admin, "admin")
     admin.get_by_role("link", name="Admin").click()
-    admin.get_by_role("button", name="Disable Bob").click()
+    admin.get_by_role("link", name="Disable Bob").click()
+    admin.get_by_role("link", name="Cancel").click()
+    admin.get_by_role("link", name="Disable Bob").click()
+    admin.get_by_role("button", name="Disable the account").click()
+    expect(admin.get_by_role("status")).to_have_text("The account is disabled, and signed out everywhere.")
     expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob"))).to_contain_text("disabled")
     user.goto("/")
     expect(user.get_by_role("banner").get_by_role("link", name="Log in")).to_be_visible()

@@ -29,6 +29,7 @@ def metadata_document(settings: OpSettings) -> dict[str, Any]:
         "jwks_uri": f"{issuer}/jwks.json",
         "revocation_endpoint": f"{issuer}/revoke",
         "end_session_endpoint": f"{issuer}/end_session",
+        "account_management_uri": f"{issuer}/",
         "scopes_supported": list(SUPPORTED_SCOPES),
         "claims_supported": [*user_claims, *_ID_TOKEN_CLAIMS],
         "claim_types_supported": ["normal"],

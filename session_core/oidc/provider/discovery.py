@@ -52,6 +52,8 @@ class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
     response_modes_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
+    account_management_uri: str | None = None
+    """Where users manage their account; not of a published specification, but of several providers."""
 
 
 class MetadataSource(Protocol):
@@ -166,10 +168,14 @@ def parse_metadata(document: Mapping[str, Any], provider: OidcProvider) -> Provi
     algorithms, modes = document.get("id_token_signing_alg_values_supported") or [], document.get("response_modes_supported")
     if not _is_texts(algorithms):
         raise DiscoveryError(_MALFORMED)
+    # For a link alone: what is unfit for it is left out.
+    account = document.get("account_management_uri")
+    shown = isinstance(account, str) and not _is_malformed(account) and is_provider_url(account, allow_http=provider.allow_http)
     known: dict[str, Any] = {**required, **optional, **{name: document.get(name) is True for name in _FLAGS}}
     return ProviderMetadata(
         **known,
         id_token_signing_alg_values_supported=tuple(algorithms),
+        account_management_uri=account if shown else None,
         response_modes_supported=tuple(modes) if _is_texts(modes) else (),
     )
 

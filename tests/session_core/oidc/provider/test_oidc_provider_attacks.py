@@ -241,6 +241,24 @@ async def test_no_address_of_the_provider_adds_to_a_header(host: str) -> None:
     assert (left.status_code, left.headers["location"]) == (303, "/")
 
 
+@pytest.mark.attack("33")
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "http://op.example/me", "//op.example/me", "", 7, None])
+async def test_a_link_to_the_account_that_is_unfit_is_left_out_and_logins_go_on(url: object) -> None:
+    world = World()
+    world.op.metadata = {"account_management_uri": url}
+    assert (await world.login()).status_code == 303
+    metadata = await world.oidc.relying_party.connection.discovery.metadata()
+    assert metadata.account_management_uri is None
+
+
+async def test_the_link_to_the_account_is_known() -> None:
+    world = World()
+    world.op.metadata = {"account_management_uri": "https://id.example/me?tab=1"}
+    await world.login()
+    metadata = await world.oidc.relying_party.connection.discovery.metadata()
+    assert metadata.account_management_uri == "https://id.example/me?tab=1"
+
+
 async def test_the_query_of_an_endpoint_stays_as_it_is() -> None:
     world = World()
     query = "p=$b2c'x'&q=%2F"

@@ -1,0 +1,121 @@
+"""What an error page says to a person: what happened, and the next step. Knows errors, no request."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.data.database import DatabaseUnavailableError
+from app.data.users import AccountDisabledError
+from session_core.errors import (
+    CrossSiteRequestError,
+    DiscoveryError,
+    ForbiddenError,
+    ImpersonationForbiddenError,
+    LoginRefusedError,
+    OidcError,
+    SessionConflictError,
+    SessionGoneError,
+    SessionLimitError,
+    StoreUnavailableError,
+    TokenExchangeError,
+    TooManyRequestsError,
+)
+
+__all__ = ("Explanation", "OwnAccountError", "Step", "explain")
+
+Step: TypeAlias = Literal["", "back", "login", "login again", "log out"]
+"""What helps: back to the page and try again, log in, begin the failed login again, log out of this account."""
+
+
+class OwnAccountError(ForbiddenError):
+    """An administrator asked to do to the own account what could leave no administrator."""
+
+    title = "You cannot do this to your own account"
+
+
+class Explanation(NamedTuple):
+    """One case."""
+
+    advice: str
+    step: Step = ""
+
+
+_OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
+_NEEDS_COOKIES: Final = (
+    "Nothing was changed: an earlier session is as it was. A login needs cookies: if your browser blocks them, please allow them "
+    "for this site. It has to be finished within ten minutes, in the window where it began. Start again from here, at {url}."
+)
+# The first that fits. After a failed login it is the same for every check, and must not show which of them has failed.
+_CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
+    (
+        AccountDisabledError,
+        Explanation("An administrator has disabled it. Please ask one of them to enable it again.", "log out"),
+    ),
+    (ImpersonationForbiddenError, Explanation("You are logged in as another user. End that first, by the button above.", "back")),
+    (OwnAccountError, Explanation("Another administrator has to do it, so that one is always left.", "back")),
+    (ForbiddenError, Explanation("Your account does not have the right that this page needs.", "log out")),
+    (
+        CrossSiteRequestError,
+        Explanation(
+            "The request came from a page of another site, or of another address of this one. It was not carried out. If you "
+            "wanted it, open the page here and do it again."
+        ),
+    ),
+    (
+        SessionGoneError,
+        Explanation(
+            "It ran out, or was ended on another device, while your request was under way. Nothing was changed. Log in to go on.",
+            "login",
+        ),
+    ),
+    (
+        SessionConflictError,
+        Explanation(
+            "The change was not saved: another tab or device changed the same value first. Go back to see the newest state.",
+            "back",
+        ),
+    ),
+    (SessionLimitError, Explanation("Sign one of them out, then log in here again.", "login again")),
+    (TooManyRequestsError, Explanation("That was a little too often. Nothing was changed.", "back")),
+    (StoreUnavailableError, Explanation(f"The place where sessions are kept does not answer. {_OUTAGE}", "back")),
+    (SQLAlchemyError, Explanation(f"The place where users are kept does not answer. {_OUTAGE}", "back")),
+    (DatabaseUnavailableError, Explanation(f"The place where users are kept does not answer. {_OUTAGE}", "back")),
+    (
+        LoginRefusedError,
+        Explanation("The identity provider knows you, but this application does not let you in. Nothing was changed.", "log out"),
+    ),
+    (
+        DiscoveryError,
+        Explanation("It does not answer as it should. An earlier session is as it was. Please try again.", "login again"),
+    ),
+    (
+        TokenExchangeError,
+        Explanation("It did not answer as it should. An earlier session is as it was. Please try again.", "login again"),
+    ),
+    (OidcError, Explanation(_NEEDS_COOKIES, "login again")),
+)
+_BY_STATUS: Final = {
+    400: Explanation("The request was not understood. Nothing was changed.", "back"),
+    404: Explanation("This page does not exist, or no longer exists."),
+    405: Explanation("This address does not accept this kind of request.", "back"),
+    408: Explanation("The request did not arrive completely. Nothing was changed.", "back"),
+    413: Explanation("That was too large. Nothing was changed.", "back"),
+    502: Explanation("The identity provider did not answer as it should. Your session is as it was.", "back"),
+    503: Explanation(f"Something that this page needs does not answer. {_OUTAGE}", "back"),
+    504: Explanation("The identity provider took too long. Your session is as it was.", "back"),
+}
+_UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "back")
+
+
+def explain(error: Exception, status: int, *, url: str) -> Explanation:
+    """Return the explanation of an error. `url` is where the application is."""
+    found = next((case for kind, case in _CASES if isinstance(error, kind)), None) or _BY_STATUS.get(status, _UNKNOWN)
+    advice = found.advice.format(url=url) if "{url}" in found.advice else found.advice
+    if isinstance(error, ForbiddenError) and error.roles:
+        roles = " or ".join(f"“{role}”" for role in error.roles)
+        advice = f"This page needs the role {roles}, which your account does not have."
+    if isinstance(error, TooManyRequestsError):
+        advice += f" Please wait {error.retry_after} seconds."
+    return found._replace(advice=advice)

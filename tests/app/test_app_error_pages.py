@@ -1,0 +1,211 @@
+"""Error pages: they keep user, theme and navigation, say which case it was and what to do, and lose nothing that was typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import httpx
+import pytest
+
+from app.ops.log import configure_logging
+from app.session_data import AppSession
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
+from session_core.sessions.handle import SessionHandle
+from tests.app.conftest import Running, Start
+
+pytestmark = pytest.mark.anyio
+
+
+async def dark(running: Running, browser: httpx.AsyncClient, subject: str = "alice", *roles: str) -> str:
+    """Log in, with a theme that shows whether the session was read."""
+    data = AppSession(theme="dark", theme_chosen=True)
+    return (await running.log_in(browser, subject, roles=roles or ("user",), data=data)).user_key
+
+
+def is_whole(page: str, name: str = "Alice") -> bool:
+    return f'<bdi class="who">{name}</bdi>' in page and 'data-theme="dark"' in page and "Log out" in page
+
+
+async def test_a_page_that_does_not_exist_keeps_user_theme_and_navigation(running: Running) -> None:
+    async with running.browser() as browser, running.browser() as visitor:
+        await dark(running, browser)
+        page = (await browser.get("/nowhere")).text
+        assert is_whole(page)
+        assert 'href="/account"' in page
+        bare = (await visitor.get("/nowhere")).text
+        assert 'href="/auth/login?next=/nowhere"' in bare
+        assert (await running.plugin.sessions.stats()).total == 1
+
+
+async def test_a_missing_role_is_named_and_another_login_is_offered(running: Running) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+        answer = await browser.get("/admin")
+        assert answer.status_code == 403
+        assert is_whole(answer.text)
+        assert "needs the role “admin”" in answer.text
+        assert re.search(r'action="/auth/logout"><button class="primary">Log out', answer.text)
+
+
+async def test_a_disabled_account_is_said_to_be_disabled(running: Running) -> None:
+    async with running.browser() as browser:
+        key = await dark(running, browser)
+        await running.services.users.set_disabled(key, disabled=True)
+        answer = await browser.get("/account")
+        assert answer.status_code == 403
+        assert "<h1>This account is disabled</h1>" in answer.text
+        assert is_whole(answer.text)
+        assert 'href="/account"' not in answer.text
+
+
+async def test_an_administrator_reads_why_the_own_account_is_left_alone(running: Running) -> None:
+    async with running.browser() as browser:
+        key = await dark(running, browser, "root", "admin")
+        answer = await browser.get(f"/admin/users/{key}/disable")
+        assert answer.status_code == 403
+        assert "You cannot do this to your own account" in answer.text
+        assert is_whole(answer.text, "Root")
+
+
+async def test_a_form_of_another_site_is_said_to_be_one(running: Running) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+        foreign = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+        answer = await browser.post("/session/preferences", data={"language": "de", "note": "planted"}, headers=foreign)
+        assert answer.status_code == 403
+        assert "came from a page of another site" in answer.text
+        assert "planted" not in answer.text
+
+
+async def test_a_session_that_ended_meanwhile_leads_to_the_login_and_keeps_the_text(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+        fail(monkeypatch, SessionGoneError())
+        page = await save(browser, "milk and bread", referer="http://localhost:8000/?x=1")
+        assert page.status_code == 401
+        assert "milk and bread" in page.text
+        assert 'href="/auth/login?next=/%3Fx%3D1">Log in' in page.text
+        assert "Log out" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (StoreUnavailableError(), 503, "You are not logged out"),
+        (TooManyRequestsError(7), 429, "Please wait 7 seconds"),
+        (RuntimeError("broken"), 500, "An error occurred on our side"),
+    ],
+)
+async def test_what_was_typed_is_kept(
+    running: Running, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+        fail(monkeypatch, error)
+        page = await save(browser, "<b>milk</b> and bread")
+        assert page.status_code == status
+        assert words in page.text
+        assert "&lt;b&gt;milk&lt;/b&gt; and bread" in page.text
+        assert is_whole(page.text)
+
+
+async def test_an_outage_leaves_a_bare_page_and_no_word_of_a_logout(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+
+        async def out(*_: object) -> None:
+            raise StoreUnavailableError
+
+        monkeypatch.setattr(type(running.plugin.store), "load", out)
+        for path in ("/account", "/"):
+            answer = await browser.get(path)
+            assert answer.status_code == 503
+            assert "You are not logged out" in answer.text
+            assert f'href="{path}">Try again' in answer.text
+            assert 'href="/auth/login' not in answer.text
+            assert "set-cookie" not in answer.headers
+
+
+async def test_a_slow_database_does_not_keep_an_error_page_waiting(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def frozen(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("app.web.errors._PATIENCE", 0.01)
+    async with running.browser() as browser:
+        await dark(running, browser)
+        monkeypatch.setattr(type(running.services.users), "find", frozen)
+        answer = await browser.get("/nowhere")
+        assert answer.status_code == 404
+        assert 'data-theme="dark"' in answer.text
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/admin", "/auth/callback?state=unknown&code=secret-code"])
+async def test_the_reference_on_the_page_is_in_the_log(start: Start, capsys: pytest.CaptureFixture[str], path: str) -> None:
+    async with start() as running, running.browser() as browser:
+        configure_logging(level="INFO", as_json=True)
+        await running.log_in(browser)
+        capsys.readouterr()
+        page = (await browser.get(path)).text
+        entries = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    reference = re.search(r"reference: <code>([^<]+)</code>", page)
+    assert reference is not None
+    said = [entry for entry in entries if entry["event"] == "error answered"]
+    assert [entry["request_id"] for entry in said] == [reference[1]]
+    assert said[0]["error"] in {"NotFoundException", "forbidden", "authorization_response"}
+    assert "secret-code" not in page
+
+
+async def test_two_tabs_that_change_different_fields_both_win(running: Running) -> None:
+    async with running.browser() as browser:
+        await browser.post("/session/preferences", data={"language": "en", "note": "old"})
+        seen = {"seen_language": "en", "seen_note": "old"}
+        await browser.post("/session/preferences", data={**seen, "language": "de", "note": "old"})
+        await browser.post("/session/preferences", data={**seen, "language": "en", "note": "new"})
+        data = (await browser.get("/api/session")).json()
+        assert (data["language"], data["note"]) == ("de", "new")
+
+
+async def test_two_tabs_that_change_the_same_note_are_a_conflict_with_both_texts(running: Running) -> None:
+    async with running.browser() as browser:
+        await browser.post("/session/preferences", data={"language": "en", "note": "one\r\ntwo"})
+        seen = {"language": "en", "seen_language": "en", "seen_note": "one\r\ntwo"}
+        assert (await browser.post("/session/preferences", data={**seen, "note": "first tab"})).status_code == 303
+        answer = await browser.post("/session/preferences", data={**seen, "note": "second tab"})
+        assert answer.status_code == 409
+        assert "The change was not saved: another tab changed the same value first" in answer.text
+        assert ">second tab</textarea>" in answer.text
+        assert "“first tab”" in answer.text
+        assert (await browser.get("/api/session")).json()["note"] == "first tab"
+        again = {**seen, "seen_note": "first tab", "note": "second tab"}
+        assert (await browser.post("/session/preferences", data=again)).status_code == 303
+        assert (await browser.get("/api/session")).json()["note"] == "second tab"
+
+
+async def test_two_requests_that_change_the_note_at_once_are_a_conflict_with_the_text_kept(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running.browser() as browser:
+        await running.log_in(browser)
+        fail(monkeypatch, SessionConflictError(fields=("note",)))
+        answer = await save(browser, "mine")
+        assert answer.status_code == 409
+        assert ">mine</textarea>" in answer.text
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Have the next save of a session fail."""
+
+    async def save(self: SessionHandle[AppSession]) -> None:
+        del self
+        raise error
+
+    monkeypatch.setattr(SessionHandle, "save", save)
+
+
+async def save(browser: httpx.AsyncClient, note: str, referer: str = "http://localhost:8000/") -> httpx.Response:
+    form = {"language": "en", "note": note}
+    return await browser.post("/session/preferences", data=form, headers={"referer": referer})
