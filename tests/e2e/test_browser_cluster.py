@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.auth_demo.demo_process import Demo, running_demo
+from tests.support.browsers.accessibility import findings
 from tests.support.browsers.chromium import find_chromium
 from tests.support.redis_servers import needed_valkey
 
@@ -67,6 +68,8 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     killed = mine.get_attribute("data-port")
     before = [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == demo.cookie]
     first.screenshot(path=tmp_path / f"before-{scheme}.png", full_page=True)
+    if scheme == "light":  # which looks at both
+        assert findings(second) == []
 
     first.get_by_role("button", name="Kill the primary that holds my session").click()
     for page in (first, second):

@@ -20,7 +20,7 @@ _SEE_OTHER: Final = 303
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="0;url={url}"><title>One moment</title></head>
-<body><main><p><a href="{url}">Continue</a></p></main></body></html>
+<body><main><h1>One moment</h1><p><a href="{url}">Continue</a></p></main></body></html>
 """
 _SCRIPT: Final = "document.forms[0].submit()"
 _SCRIPT_HASH: Final = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
@@ -32,7 +32,7 @@ _SANDBOX: Final = (
 """Browsers follow a refresh only with `allow-scripts`, and one to a private-use scheme only with the others."""
 _FORM: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>One moment</title></head>
-<body><main><form method="post" action="{action}">{fields}<button>Continue</button></form></main>
+<body><main><h1>One moment</h1><form method="post" action="{action}">{fields}<button>Continue</button></form></main>
 <script>{script}</script></body></html>
 """
 

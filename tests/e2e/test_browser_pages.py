@@ -1,0 +1,165 @@
+"""Every page in a real Chromium, at three widths and in both themes: nothing that axe-core finds, nothing to scroll sideways.
+
+With `PAGE_SHOTS=folder` the pages are photographed there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from session_core.asgi import answers
+from session_core.oidc.routes import provider_choice
+from session_core.oidc.routes.leaving import leave, leave_by_form
+from tests.auth_demo.demo_process import Demo, running_demo
+from tests.support.browsers.accessibility import findings
+from tests.support.browsers.chromium import find_chromium
+
+pytestmark = pytest.mark.e2e
+
+LONG = "Wolfeschlegelsteinhausenbergerdorff" * 7
+SHOTS = Path(shots) if (shots := os.environ.get("PAGE_SHOTS")) else None
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(directory: Path) -> Iterator[Demo]:
+    find_chromium()
+    with running_demo(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, demo: Demo) -> Iterator[Page]:
+    context = browser.new_context(base_url=demo.app_url)
+    context.set_default_timeout(30_000)
+    yield context.new_page()
+    context.close()
+
+
+def log_in(page: Page, user: str) -> None:
+    page.goto("/auth/login")
+    page.get_by_role("button", name=re.compile(user)).click()
+    expect(page.get_by_role("banner").get_by_role("button", name="Log out")).to_be_visible()
+
+
+def look(page: Page, *addresses: str) -> list[str]:
+    """Return the findings of some pages."""
+    found: list[str] = []
+    for address in addresses:
+        page.goto(address)
+        found += findings(page, shots=SHOTS)
+    return found
+
+
+def change(directory: Path, statement: str, *values: object) -> None:
+    """Change the demo's database behind its back."""
+    with closing(sqlite3.connect(directory / "var" / "app.db", timeout=30)) as connection, connection:
+        connection.execute(statement, values)
+
+
+def test_the_start_page_and_an_error_page_have_no_finding(page: Page) -> None:
+    page.goto("/")
+    assert findings(page, ((320, 640),)) == []
+    page.goto("/nowhere")
+    assert findings(page, ((320, 640),)) == []
+
+
+def test_pages_of_a_visitor_have_no_finding(page: Page, demo: Demo) -> None:
+    found = look(page, "/", "/?unsent=1", "/?cookies=1", "/nowhere", "/auth/callback?state=unknown", "/demo/guarantees")
+    found += look(page, "/auth/login", f"{demo.issuer}/", f"{demo.issuer}/nowhere", f"{demo.issuer}/authorize?client_id=unknown")
+    page.goto("/auth/login")
+    page.get_by_label("User name").fill("alice")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").last.click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    found += findings(page, shots=SHOTS)
+    assert found == []
+
+
+def test_pages_of_a_user_have_no_finding(page: Page, demo: Demo, directory: Path) -> None:
+    log_in(page, "alice")
+    second = page.context.new_page()
+    second.goto("/")
+    page.goto("/")
+    page.get_by_label("Note to self").fill("The first tab writes this, and " + "it is rather long, " * 20)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_have_text("Your changes are saved.")
+    found = findings(page, shots=SHOTS)
+    second.get_by_label("Note to self").fill(LONG)
+    second.get_by_role("button", name="Save").click()
+    expect(second.get_by_role("alert")).to_contain_text("was not saved")
+    found += findings(second, shots=SHOTS)
+    found += look(page, "/demo/guarantees", "/account", "/account/sessions", "/account/sessions/end-others", "/admin")
+    handle = page.request.get("/api/sessions").json()[0]["handle"]
+    found += look(page, f"/account/sessions/{handle}/end", f"{demo.issuer}/", f"{demo.issuer}/end_session")
+    found += post_from_another_site(page, demo)
+    change(directory, "update users set disabled = true where subject like '%alice%' or name like '%Alice%'")
+    page.goto("/account")
+    expect(page.get_by_role("heading", level=1)).to_have_text("This account is disabled")
+    found += findings(page, shots=SHOTS)
+    change(directory, "update users set disabled = false")
+    page.goto(f"{demo.issuer}/end_session")
+    page.get_by_role("button", name="Sign out everywhere").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out")
+    found += findings(page, shots=SHOTS)
+    assert found == []
+
+
+def post_from_another_site(page: Page, demo: Demo) -> list[str]:
+    form = f'<form method="post" action="{demo.app_url}/session/visits"><button>Win</button></form>'
+    page.route("http://another.test/", lambda route: route.fulfill(body=form, content_type="text/html"))
+    page.goto("http://another.test/")
+    page.get_by_role("button", name="Win").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cross-site request refused")
+    return findings(page, shots=SHOTS)
+
+
+def test_pages_of_an_administrator_with_a_long_name_have_no_finding(page: Page, directory: Path) -> None:
+    log_in(page, "admin")
+    page.goto("/admin")
+    key = re.findall(r'/admin/users/([^"]+)"', page.content())[0]
+    roles = f'["admin","{LONG[:64]}"]'
+    change(
+        directory, "update users set name = ?, email = ?, roles = ? where user_key = ?", LONG, f"{LONG}@example.org", roles, key
+    )
+    change(
+        directory, "insert into users values ('other', 'https://op.example', ?, ?, null, '[]', true, 1, 2)", LONG, f"{LONG} שלום"
+    )
+    found = look(page, "/", "/account", "/account/sessions", "/admin", "/admin/audit", f"/admin/users/{key}")
+    found += look(page, "/admin/users/other", "/admin/users/other/disable", "/admin/users/other/sign-out")
+    found += look(page, f"/admin/users/{key}/disable")
+    assert found == []
+
+
+@pytest.mark.parametrize("path", ["/", "/account", "/account/sessions", "/admin", "/admin/audit", "/nowhere"])
+def test_from_right_to_left_there_is_nothing_to_scroll(page: Page, path: str) -> None:
+    log_in(page, "admin")
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(path)
+    page.evaluate("document.documentElement.dir = 'rtl'")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_the_librarys_own_pages_have_no_finding(page: Page) -> None:
+    leaving = leave("https://op.example/", by_page=True).body.decode()
+    pages = [re.sub("<meta http-equiv=[^>]*>", "", leaving)]  # which would leave at once
+    pages.append(leave_by_form("https://op.example/", {"a": "b"}).body.decode().replace("<script>", '<script type="text/plain">'))
+    pages.append(answers._PAGE.format(title="Access denied", status=403, advice="", start="/"))
+    pages.append(provider_choice._PAGE.format(items='<li><a href="/auth/login/partner">Partner</a></li>', start="/"))
+    found: list[str] = []
+    for html in pages:
+        page.set_content(html)
+        found += findings(page, shots=SHOTS)
+    assert found == []
