@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from functools import cached_property
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 
 __all__ = ("Identity", "op_session_key", "user_key")
 
 
-def _digest(kind: str, *parts: str) -> str:
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+
+def _digest(kind: bytes, issuer: str, name: str) -> str:
     # Each part is length-prefixed: ("a", "bc") and ("ab", "c") must have different digests.
-    material = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in (kind, *parts)))
-    return urlsafe_b64encode(sha256(material).digest()).rstrip(b"=").decode()
+    first, second = issuer.encode(), name.encode()
+    sizes = len(kind).to_bytes(4), len(first).to_bytes(4), len(second).to_bytes(4)
+    material = b"%b%b%b%b%b%b" % (sizes[0], kind, sizes[1], first, sizes[2], second)
+    return b2a_base64(sha256(material).digest(), newline=False).translate(_URL_SAFE)[:-1].decode("ascii")
 
 
 def user_key(issuer: str, subject: str) -> str:
     """Opaque index key of a user: the pair issuer+subject, the only stable one (OpenID Connect Core 5.7)."""
-    return _digest("user", issuer, subject)
+    return _digest(b"user", issuer, subject)
 
 
 def op_session_key(issuer: str, sid: str) -> str:
     """Opaque index key of an OP session: `sid` is unique only within its issuer (Back-Channel Logout 1.0, 2.1)."""
-    return _digest("op_session", issuer, sid)
+    return _digest(b"op_session", issuer, sid)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):

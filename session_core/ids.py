@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from functools import lru_cache
 from hashlib import sha256
@@ -112,4 +111,5 @@ def session_key(session_id: str) -> str:
 
 def handle_of(key: str) -> str:
     """Return the public handle of a session key: safe to print, log, and put into a URL (22 characters)."""
-    return urlsafe_b64encode(sha256(b"handle:" + key.encode("ascii")).digest()[:16]).rstrip(b"=").decode("ascii")
+    digest = sha256(b"handle:" + key.encode("ascii")).digest()
+    return b2a_base64(digest[:16], newline=False).translate(_URL_SAFE)[:-2].decode("ascii")

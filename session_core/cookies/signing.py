@@ -102,7 +102,10 @@ class CookieSigner:
 
     def sign(self, value: str) -> str:
         """Return the signed form, made with the first secret. Raises `ValueError` for lone surrogates."""
-        return sign_cookie(value, self._keys[0])
+        message = _utf8(value)
+        return (
+            f"{_PREFIX}{value}.{self._mac(message).decode('ascii')}" if message is not None else sign_cookie(value, self._keys[0])
+        )
 
     def unsign(self, cookie: str) -> Unsigned | None:
         """Return the value when one of the secrets signed it, else `None`; never raises."""
@@ -113,11 +116,15 @@ class CookieSigner:
 
         For ids only: ASCII without a dot.
         """
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(session_id)
-        outer.update(inner.digest())
-        expected = b2a_base64(outer.digest(), newline=False)[:-1].replace(b"+", b"%2B").replace(b"/", b"%2F")
+        expected = self._mac(session_id).replace(b"+", b"%2B").replace(b"/", b"%2F")
         return session_id.decode("ascii") if hmac.compare_digest(expected, signature) else None
+
+    def _mac(self, message: bytes) -> bytes:
+        """Return the signature by the first secret, in base64 without padding."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False)[:-1]
 
     def __repr__(self) -> str:
         """Show how many secrets there are, never one of them."""

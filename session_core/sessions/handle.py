@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -24,7 +23,7 @@ from session_core.sessions.lifecycle import NewId, NewLogin
 from session_core.sessions.record import SessionRecord, UndecodableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from session_core.identity import Identity
     from session_core.sessions.lifecycle import SessionLifecycle
@@ -71,6 +70,23 @@ class SessionSource(Protocol):
     def token_of(self, text: str) -> str | None:
         """Return the bearer token of what the response gives to the client; None where that is a cookie."""
         ...
+
+
+class _GivesNewId:
+    """Gives a call its `NewId`; `failed` is called with that and with what the call raises."""
+
+    __slots__ = ("_failed", "_new_id")
+
+    def __init__(self, failed: Callable[[NewId, BaseException], None]) -> None:
+        self._failed = failed
+        self._new_id = NewId()
+
+    def __enter__(self) -> NewId:
+        return self._new_id
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._failed(self._new_id, error)
 
 
 class SessionHandle(Generic[D]):
@@ -579,20 +595,18 @@ class SessionHandle(Generic[D]):
             self.session_id, snapshot = found
             self.follow(snapshot)
 
-    @contextmanager
-    def _new_id(self, draft: Draft[D]) -> Iterator[NewId]:
-        """Run a step that gives the session a new id; if its result is unknown, the browser gets both ids."""
-        new_id = NewId()
-        try:
-            yield new_id
-        except BaseException as error:
-            if new_id.session_id is not None:
-                begun = None if new_id.begun is None else (new_id.begun.count, new_id.begun.number)
-                self.uncertain = (self.uncertain or UncertainId((), self.session_id)).after(new_id.session_id, begun)
-                self.cookie_action = "set"
-            if isinstance(error, SessionDataError):
-                self._roll_back(draft)
-            raise
+    def _new_id(self, draft: Draft[D]) -> _GivesNewId:
+        """Return a context for a step that gives the session a new id."""
+        return _GivesNewId(partial(self._failed_to_move, draft))
+
+    def _failed_to_move(self, draft: Draft[D], new_id: NewId, error: BaseException) -> None:
+        """Give the browser both ids if the result of the step is unknown."""
+        if new_id.session_id is not None:
+            begun = None if new_id.begun is None else (new_id.begun.count, new_id.begun.number)
+            self.uncertain = (self.uncertain or UncertainId((), self.session_id)).after(new_id.session_id, begun)
+            self.cookie_action = "set"
+        if isinstance(error, SessionDataError):
+            self._roll_back(draft)
 
     def cookie(self) -> tuple[str, int, bool | None] | None:
         """Return the cookie's content, its expiry (Unix milliseconds), whether it outlives the browser (None: as configured)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -389,17 +390,13 @@ class SessionLifecycle(Generic[D]):
         """
         await self._refuse_ended(login.identity, login.begun)  # before anything of the session the browser has is touched
         new_id = new_id or NewId()
+        log_in = partial(
+            self._log_in, snapshot, login, change=change, data=data, first=first, unreadable=unreadable, new_id=new_id
+        )
+        if (fixed := self._limits.fixed) is not None:
+            return await log_in(limit=fixed)
         async with self._limited(login, snapshot, new_id) as limit:
-            return await self._log_in(
-                snapshot,
-                login,
-                change=change,
-                data=data,
-                first=first,
-                unreadable=unreadable,
-                new_id=new_id,
-                limit=limit,
-            )
+            return await log_in(limit=limit)
 
     @asynccontextmanager
     async def _limited(self, login: NewLogin, snapshot: Snapshot | None, new_id: NewId) -> AsyncIterator[int]:
@@ -647,6 +644,8 @@ class SessionLifecycle(Generic[D]):
         return self.clock.now() - record.logged_in_at >= CERTAIN_MS or await was_ended_since(self.store, record.identity, begun)
 
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
+        if not evicted:
+            return
         await mark_revoked(self.store, evicted, self.timeouts, self.clock.now())
         async for key in in_turns(evicted):
             await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

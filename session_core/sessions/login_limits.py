@@ -60,6 +60,14 @@ class LoginLimits:
         self._new_device_events = new_device_events
         self._patience = patience
 
+    @property
+    def fixed(self) -> int | None:
+        """What `admitted` gives to every login where it has nothing else to do, else None."""
+        limit = self._limit
+        if not isinstance(limit, int) or self._new_device_events or (limit > 0 and self._on_limit == "refuse"):
+            return None
+        return max(0, limit) or self._most
+
     @asynccontextmanager
     async def admitted(self, login: NewLogin, replaced: Snapshot | None) -> AsyncIterator[int]:
         """Run a login inside the block; yields the limit above which the store ends the oldest session, 0 for none.

@@ -15,9 +15,9 @@ _LONGEST = 10 * 366 * 86400
 class Timeouts(msgspec.Struct, frozen=True):
     """How long a session lives; all three in seconds.
 
-    `idle`: ends after this long without a request, never later than `absolute`. `absolute`: ends this long after it began, even
-    if used. `touch_interval`: a read extends the idle timeout only when it moves the expiry by at least this much, so that most
-    reads write nothing.
+    `idle`: ends after this long without a request, never later than `absolute`. `absolute`: ends this long after it began,
+    even if used. `touch_interval`: a request extends the idle timeout only when it moves the expiry by at least this much, so
+    that most reads write nothing and most writes leave the index of the expiries alone.
     """
 
     idle: int = 3600

@@ -127,8 +127,9 @@ class SessionWriter:
         self._timeouts = timeouts
         self._clock = clock
         self._patience = patience
-        # By event loop as well: a task must not resolve a future of another loop (test clients, threads).
-        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue] = {}
+        # By event loop as well: a task must not resolve a future of another loop (test clients, threads). None while a session is
+        # written without another writer waiting.
+        self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, base: Snapshot, change: Change) -> Snapshot:
@@ -141,13 +142,13 @@ class SessionWriter:
         When the caller is cancelled, its write may or may not have been made; others continue.
         """
         loop, key = asyncio.get_running_loop(), base.key
-        address = (loop, key)
-        queue = self._queues.get(address)
+        queues, address = self._queues, (loop, key)
         try:
-            if queue is not None:
+            if address in queues:
+                queue = queues[address] = queues[address] or _Queue(loop)
                 return await self._wait(queue, change)
             # No other writer: write in this task, without an extra turn of the event loop.
-            queue = self._queues[address] = _Queue(loop)
+            queues[address] = None
             known: Snapshot | None = None
             try:
                 record = _changed(base, change)
@@ -163,13 +164,13 @@ class SessionWriter:
                     known = await self._write_newest(key, change)
                 return known
             finally:
-                if queue.waiting:
+                if (others := queues[address]) is not None and others.waiting:
                     # In a separate task: this request continues, or was cancelled, while others wait.
-                    task = asyncio.create_task(self._drain(address, known))
+                    task = asyncio.create_task(self._drain(address, others, known))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 else:
-                    del self._queues[address]
+                    del queues[address]
         except (SessionGoneError, SessionConflictError) as error:
             await self._on_refused(key, error)
             raise
@@ -195,8 +196,7 @@ class SessionWriter:
             await self._commit(key, [pending], None)
         return pending.future.result()
 
-    async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], known: Snapshot | None) -> None:
-        queue = self._queues[address]
+    async def _drain(self, address: tuple[asyncio.AbstractEventLoop, str], queue: _Queue, known: Snapshot | None) -> None:
         try:
             while queue.waiting:
                 if batch := queue.take(self._patience * _LEAST):
@@ -246,8 +246,10 @@ class SessionWriter:
         raise SessionConflictError(msg)
 
     def _entry(self, before: Snapshot, record: SessionRecord) -> Entry:
-        """Return the entry to store for a changed copy."""
-        expires_at = max(before.expires_at, _expiry(self._timeouts, self._clock.now(), record))
+        """Return the entry to store for a changed copy. A write moves the expiry as rarely as a read: databases index it."""
+        now, expires_at, timeouts = self._clock.now(), before.expires_at, self._timeouts.with_idle(record.idle)
+        if timeouts.touch_due(now, expires_at, record.absolute_expires_at):
+            expires_at = timeouts.expiry(now, record.absolute_expires_at)
         return entry_of(record, expires_at, before=before)
 
     def _saved(self, key: str, version: int, record: SessionRecord, entry: Entry) -> Snapshot:
@@ -264,10 +266,6 @@ class SessionWriter:
             return snapshot_of(stored)
         except UndecodableError as error:
             raise SessionGoneError from error
-
-
-def _expiry(timeouts: Timeouts, now: int, record: SessionRecord) -> int:
-    return timeouts.with_idle(record.idle).expiry(now, record.absolute_expires_at)
 
 
 def _changed(base: Snapshot, change: Change) -> SessionRecord | None:

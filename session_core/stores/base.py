@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def keeps_time(method: F) -> F:
-    """Mark a `load` or `replace` that returns or raises within its store's `keeps_within` seconds and needs no timer."""
+    """Mark a `load`, `replace` or `rotate` that ends within its store's `keeps_within` seconds and needs no timer."""
     method.keeps_time = True  # type: ignore[attr-defined]
     return method
 

@@ -106,7 +106,8 @@ class RequestTime:
     def end_alone(self, timeout: float) -> None:
         """Count the finished step with the deadline `until`."""
         began, self.until = self.until - timeout, 0.0
-        self._count(began, timeout)
+        if monotonic() - began > timeout * _FREE:
+            self._count(began, timeout)
 
     def _count(self, began: float, timeout: float) -> None:
         now = monotonic()

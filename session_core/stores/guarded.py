@@ -47,6 +47,7 @@ class GuardedStore:
         self._deadlines = Deadlines()
         self._loads_in_time = self._keeps_time("load")
         self._replaces_in_time = self._keeps_time("replace")
+        self._rotates_in_time = self._keeps_time("rotate")
         self._on_outage = on_outage
         self.on_ended: Callable[[Collection[str]], None] | None = None
         self._opened = False
@@ -80,10 +81,7 @@ class GuardedStore:
 
     def load(self, key: str) -> Coroutine[Any, Any, StoredSession | None]:
         """See `SessionStore.load`."""
-        call = self.inner.load(key)
-        if self._loads_in_time and self._opened and (request := lone_request()) is not None:
-            return self._calls.observed("store.load", self._unwatched(call, request))
-        return self._calls.observed("store.load", self._bounded(call, keeps_time=self._loads_in_time))
+        return self._called("store.load", self.inner.load(key), keeps_time=self._loads_in_time)
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         """See `SessionStore.create`."""
@@ -91,10 +89,7 @@ class GuardedStore:
 
     def replace(self, key: str, entry: Entry, *, version: int) -> Coroutine[Any, Any, int]:
         """See `SessionStore.replace`."""
-        call = self.inner.replace(key, entry, version=version)
-        if self._replaces_in_time and self._opened and (request := lone_request()) is not None:
-            return self._calls.observed("store.replace", self._unwatched(call, request))
-        return self._calls.observed("store.replace", self._bounded(call, keeps_time=self._replaces_in_time))
+        return self._called("store.replace", self.inner.replace(key, entry, version=version), keeps_time=self._replaces_in_time)
 
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -105,6 +100,7 @@ class GuardedStore:
                 await self._called(
                     "store.rotate",
                     self.inner.rotate(old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit),
+                    keeps_time=self._rotates_in_time,
                 )
             )
         finally:
@@ -170,8 +166,10 @@ class GuardedStore:
             msg = f"the session store announces nothing: {type(error).__name__}"
             raise StoreUnavailableError(msg) from error
 
-    def _called(self, name: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        return self._calls.observed(name, self._bounded(call))
+    def _called(self, name: str, call: Coroutine[Any, Any, T], *, keeps_time: bool = False) -> Coroutine[Any, Any, T]:
+        if keeps_time and self._opened and (request := lone_request()) is not None:
+            return self._calls.observed(name, self._unwatched(call, request))
+        return self._calls.observed(name, self._bounded(call, keeps_time=keeps_time))
 
     def _ended(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         if self.on_ended is not None and keys:

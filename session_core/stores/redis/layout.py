@@ -61,9 +61,12 @@ _WIDE: Final = 0x01
 _NONE, _PACKED, _PLAIN = 0, 1, 2
 _BOTH_PACKED: Final = _PACKED | _PACKED << 2
 """The kinds of both index keys, where both are the library's digests."""
+_USUAL: Final = _RECORD | _BOTH_PACKED << 1
+"""The first byte of a record with both index keys, digests of the library, and short numbers."""
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES: Final = 14
+_USUAL_BYTES: Final = _HEAD_BYTES + 2 * 32
 _FIVE_BYTES: Final = 0xFF_FFFF_FFFF
 _NAME_BYTES: Final = 9
 _MAX_KEY_CHARS: Final = 250
@@ -167,6 +170,14 @@ def encode_record(version: int, entry: Entry) -> bytes:
 
 def read_record(key: str, value: bytes | None, now: int) -> StoredSession | None:
     """Return the live session in a value, or None."""
+    if value and value[0] == _USUAL and len(value) >= _USUAL_BYTES:  # fast path: a login with a `sid`
+        numbers = int.from_bytes(value[1:_HEAD_BYTES])
+        expires_at = (numbers >> 40 & _FIVE_BYTES) + EPOCH_MS
+        if expires_at <= now:
+            return None
+        user, op_session = _unpack_owners(value[_HEAD_BYTES:_USUAL_BYTES])
+        rank = (numbers & _FIVE_BYTES) + EPOCH_MS
+        return StoredSession(key, numbers >> 80, Entry(value[_USUAL_BYTES:], expires_at, user, op_session, rank))
     if not value or value[0] < _RECORD or len(value) < _HEAD_BYTES:
         return None
     flags = value[0]
@@ -179,18 +190,12 @@ def read_record(key: str, value: bytes | None, now: int) -> StoredSession | None
         rank, at = (numbers & _FIVE_BYTES) + EPOCH_MS, _HEAD_BYTES
     if expires_at <= now:
         return None
-    if flags >> 1 & 15 == _BOTH_PACKED and len(value) >= at + 64:
-        user: str | None
-        op_session: str | None
-        user, op_session = _unpack_owners(value[at : at + 64])
-        at += 64
-    else:
-        try:
-            user, at = _read_owner(value, at, flags >> 1 & 3)
-            op_session, at = _read_owner(value, at, flags >> 3 & 3)
-        except UnicodeDecodeError:  # damaged: the layer above refuses a session without data
-            return StoredSession(key, version, Entry(b"", expires_at))
-    return StoredSession(key, version, Entry(value[at:], expires_at, user, op_session, rank))
+    try:
+        owner, at = _read_owner(value, at, flags >> 1 & 3)
+        op_owner, at = _read_owner(value, at, flags >> 3 & 3)
+    except UnicodeDecodeError:  # damaged: the layer above refuses a session without data
+        return StoredSession(key, version, Entry(b"", expires_at))
+    return StoredSession(key, version, Entry(value[at:], expires_at, owner, op_owner, rank))
 
 
 def decode_trace(value: bytes | None, now: int) -> Trace | None:

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
@@ -123,6 +124,7 @@ class RedisStore:
         """See `SessionStore.replace`."""
         return self._steps.replace(key, entry, version)
 
+    @keeps_time
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
     ) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ class RedisStore:
         Raises `ConfigurationError` on a cluster for keys that do not end in the same slot tag, as those of the library do.
         """
         limit = max(limit, 0) if entry.user is not None else 0
-        ended = None
+        ended, by = None, monotonic() + self.keeps_within
         if self._link.clustered:
             self._layout.check_one_slot(old_key, new_key)
         if not (self._link.clustered and self._layout.indexes(entry)):
@@ -139,9 +141,13 @@ class RedisStore:
                 old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit
             )
         if ended is None:
-            ended = await self._stepped_logins.rotate(
-                old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit
-            )
+            try:  # within the time of one step, though it takes several
+                async with asyncio.timeout(by - monotonic()):
+                    ended = await self._stepped_logins.rotate(
+                        old_key, new_key, entry, version=version, successor_until=successor_until, limit=limit
+                    )
+            except TimeoutError:
+                report_outage("timeout")
         return ended
 
     async def touch(self, key: str, expires_at: int) -> bool:

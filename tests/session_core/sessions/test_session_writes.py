@@ -69,6 +69,23 @@ async def test_a_hundred_parallel_increments_all_count() -> None:
         assert (await client.get("/read")).json()["data"]["visits"] == 101
 
 
+async def test_a_write_moves_the_expiry_as_seldom_as_a_read() -> None:
+    """Databases index the expiry: a write that moves it costs them several times as much."""
+    clock = FakeClock()
+    app = make_app(clock=clock, store=MemoryStore(clock=clock))
+    store = plugin_in(app).store
+    async with client_of(app) as client:
+        await client.post("/visit")
+        (first,) = [stored async for stored in store.scan()]
+        clock.advance(seconds=59)
+        await client.post("/visit")
+        assert [stored.entry.expires_at async for stored in store.scan()] == [first.entry.expires_at]
+        clock.advance(seconds=1)
+        await client.post("/visit")
+        assert [stored.entry.expires_at async for stored in store.scan()] == [first.entry.expires_at + 60_000]
+        assert (await client.get("/read")).json()["data"]["visits"] == 3
+
+
 async def test_waiting_updates_become_few_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     store = plugin_in(app).store.inner

@@ -1,0 +1,88 @@
+"""A process that is killed between the statements of a batch and its commit, on either side of the connection, leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from session_core.errors import StoreUnavailableError
+from session_core.stores.base import Entry
+from session_core.stores.sql.postgresql import PostgresqlLink
+from session_core.stores.sql.store import SqlStore
+from tests.session_core.stores.sql import sql_process
+from tests.support.postgres_server import postgres_server
+
+pytestmark = pytest.mark.anyio
+FOREVER = 2**52
+KEYS = [str(number) for number in range(8)]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def opened(url: str, *, seconds: float) -> AsyncIterator[SqlStore]:
+    """A store with a session under each of the keys."""
+    store = SqlStore(url, timeout=seconds)
+    await store.open()
+    await asyncio.gather(*(store.create(key, Entry(b"old", FOREVER)) for key in KEYS))
+    yield store
+    await store.close()
+
+
+async def rotate(store: SqlStore, key: str) -> tuple[str, ...]:
+    return await store.rotate(key, f"{key} new", Entry(b"new", FOREVER, "user", "op"), version=1, successor_until=FOREVER)
+
+
+async def stored(store: SqlStore) -> list[tuple[str, int, bytes]]:
+    """What is under the old keys and the new ones."""
+    found = [await store.load(key) for key in [*KEYS, *(f"{key} new" for key in KEYS)]]
+    return [(each.key, each.version, each.entry.data) for each in found if each is not None]
+
+
+BEFORE = [(key, 1, b"old") for key in KEYS]
+AFTER = [(f"{key} new", 1, b"new") for key in KEYS]
+
+
+async def test_a_process_killed_before_its_commit_leaves_all_sessions_as_they_were(database: str) -> None:
+    async with opened(database, seconds=60) as store:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, sql_process.__file__, database, str(len(KEYS)), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"at the commit\n"
+        assert await stored(store) == BEFORE
+        process.kill()
+        await process.wait()
+        assert await stored(store) == BEFORE
+        # Another process is not kept waiting: its locks ended with the connection.
+        assert await asyncio.gather(*(rotate(store, key) for key in KEYS)) == [()] * len(KEYS)
+        assert await stored(store) == AFTER
+
+
+async def test_a_server_killed_before_a_commit_answers_503_to_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    with postgres_server() as server:
+        async with opened(server.url, seconds=5) as store:
+            commit = PostgresqlLink.commit
+            later: list[asyncio.Task[tuple[str, ...]]] = []
+
+            async def kill(link: PostgresqlLink) -> None:
+                monkeypatch.setattr(PostgresqlLink, "commit", commit)
+                later.extend(asyncio.create_task(rotate(store, key)) for key in KEYS[4:])
+                await asyncio.to_thread(server.kill)
+                await commit(link)
+
+            monkeypatch.setattr(PostgresqlLink, "commit", kill)
+            results = await asyncio.gather(*(rotate(store, key) for key in KEYS[:4]), return_exceptions=True)
+            results += await asyncio.gather(*later, return_exceptions=True)
+            assert [type(result) for result in results] == [StoreUnavailableError] * len(KEYS)
+            await asyncio.to_thread(server.start)
+            assert await stored(store) == BEFORE
+            assert await asyncio.gather(*(rotate(store, key) for key in KEYS)) == [()] * len(KEYS)
+            assert await stored(store) == AFTER
