@@ -1,24 +1,27 @@
 """Carries out the answers given to copier, on the copy that it has made. Run by copier.yml, in the copy.
 
-python scripts/from_copier.py TITLE demo|no-demo SESSION_STORE DATABASE_URL
+python scripts/from_copier.py TITLE demo|no-demo folder|dependency SESSION_STORE DATABASE_URL
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
 from eject import eject
 from rename import rename
+from use_release import use_release
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DEFAULT: Final = "sqlite+aiosqlite:///var/app.db"
 
 
 def main() -> int:
-    """Rename, eject, and note where the data is in `.env`, unless there is one; return the exit code."""
-    title, demo, store, database = sys.argv[1:]
+    """Rename, eject, depend on the release, and note where the data is in `.env`, unless there is one; return the exit code."""
+    title, demo, library, store, database = sys.argv[1:]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     try:
         rename(ROOT, title)
     except ValueError as error:
@@ -26,6 +29,8 @@ def main() -> int:
         return 1
     if demo == "no-demo":
         eject(ROOT)
+    if library == "dependency":
+        use_release(ROOT, version)  # the first `uv run` brings uv.lock up to date
     # It is about the template, which the copy is not.
     (ROOT / "tests" / "app" / "test_template.py").unlink(missing_ok=True)
     chosen = {"SESSION_STORE": store, "DATABASE_URL": database}

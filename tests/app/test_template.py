@@ -159,18 +159,26 @@ def copier(directory: Path, *arguments: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("demo", [True, False])
-def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(copy: Path, tmp_path: Path, demo: bool) -> None:
+@pytest.mark.parametrize(("demo", "library"), [(True, "folder"), (False, "folder"), (False, "dependency")])
+def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(
+    copy: Path, tmp_path: Path, demo: bool, library: str
+) -> None:
     git(copy, "init", "-q")
     git(copy, "add", "-A")
     git(copy, "commit", "-qm", "one")
     git(copy, "tag", "1.0.0")
     mine = tmp_path / "my-app"
-    answers = ["--data", "title=Web Shop", "--data", f"demo={str(demo).lower()}", "--data", "store=redis://127.0.0.1:6379/0"]
-    copier(tmp_path, "copy", "--trust", "--defaults", *answers, str(copy), str(mine))
+    answers = ("title=Web Shop", f"demo={str(demo).lower()}", f"library={library}", "store=redis://127.0.0.1:6379/0")
+    given = [word for answer in answers for word in ("--data", answer)]
+    copier(tmp_path, "copy", "--trust", "--defaults", *given, str(copy), str(mine))
     assert (mine / "README.md").read_text().startswith("# Web Shop\n")
-    assert tomllib.loads((mine / "pyproject.toml").read_text())["project"]["name"] == "web-shop"
+    project = tomllib.loads((mine / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "web-shop"
     assert (mine / "auth_demo").exists() is demo
+    assert (mine / "session_core").exists() is (library == "folder")
+    asked = [each for group in project["dependency-groups"].values() for each in group if str(each).startswith("session-core[")]
+    assert all(">=" in each for each in asked)
+    assert bool(asked) is (library == "dependency")
     assert (mine / ".env").read_text() == "SESSION_STORE=redis://127.0.0.1:6379/0\n"
     assert not (mine / "copier.yml").exists()
     assert not (mine / "tests" / "app" / "test_template.py").exists()
@@ -192,3 +200,6 @@ def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(copy: Path
     assert "<<<<<<<" not in merged
     assert (mine / "README.md").read_text().startswith("# Web Shop\n")
     assert (mine / "auth_demo").exists() is demo
+    assert (mine / "session_core").exists() is (library == "folder")
+    built = run(mine, sys.executable, "-c", "from app.asgi import create_app; create_app(); print('built')")
+    assert built.stdout == "built\n", built.stderr
