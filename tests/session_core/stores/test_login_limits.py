@@ -21,17 +21,19 @@ from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionStore
 from session_core.stores.opening import open_store
 from session_core.testing import FakeClock
-from tests.session_core.stores.contract.every_store import MakeStore, make_store
+from tests.session_core.stores.conditional.engines import memcached, moto
+from tests.session_core.stores.contract.every_store import CONDITIONAL, STORES, MakeStore, make_store
 from tests.session_core.stores.test_store_processes import Workers, workers
 from tests.support.presented import PresentedId
 from tests.support.sessions import AppSession
 
-__all__ = ("make_store", "workers")
+__all__ = ("make_store", "memcached", "moto", "workers")
 pytestmark = pytest.mark.anyio
 
 ALICE = Identity(issuer="https://op.example", subject="alice")
 TIMEOUTS = Timeouts()
 LIMIT = 3
+on_every_store = pytest.mark.parametrize("make_store", [*STORES, *CONDITIONAL], indirect=True)
 
 
 class Node:
@@ -57,6 +59,7 @@ class Node:
         return handle
 
 
+@on_every_store
 async def test_twelve_logins_at_two_nodes_give_exactly_three_sessions(make_store: MakeStore) -> None:
     clock = FakeClock()
     nodes = [Node(make_store(clock), clock) for _ in range(2)]
@@ -69,6 +72,7 @@ async def test_twelve_logins_at_two_nodes_give_exactly_three_sessions(make_store
         await node.store.close()
 
 
+@on_every_store
 async def test_a_login_that_was_stopped_while_others_came_is_refused(make_store: MakeStore) -> None:
     """Between its look and its session: by then its note is over, for a node whose clock is ahead at once."""
     behind, ahead = FakeClock(), FakeClock()
