@@ -12,7 +12,7 @@ from session_core.concurrency import in_turns
 from session_core.sessions import manager
 from session_core.sessions.manager import SessionSummary
 from session_core.sessions.record import Device
-from session_core.stores import MemoryStore, StoreCapabilities
+from session_core.stores import MemoryStore, StoreCapabilities, memory
 from tests.support.sessions import ALICE, AppSession, Recorder, make_config
 
 pytestmark = pytest.mark.anyio
@@ -111,11 +111,12 @@ async def test_a_long_list_is_not_sorted_in_one_go(monkeypatch: pytest.MonkeyPat
     await plugin.store.close()
 
 
-async def test_sessions_in_memory_are_ended_in_steps() -> None:
+async def test_sessions_in_memory_are_ended_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_AT_ONCE", 10)
     store = MemoryStore()
-    plugin = SessionPlugin(make_config(store=store, max_sessions_per_user=3000))
+    plugin = SessionPlugin(make_config(store=store))
     await plugin.store.open()
-    await log_in(plugin, 2500)
+    await log_in(plugin, 25)
     left: list[int] = []
 
     async def others() -> None:
@@ -124,7 +125,7 @@ async def test_sessions_in_memory_are_ended_in_steps() -> None:
             await asyncio.sleep(0)
 
     other = asyncio.create_task(others())
-    assert await plugin.sessions.revoke_all(ALICE) == 2500
+    assert await plugin.sessions.revoke_all(ALICE) == 25
     other.cancel()
-    assert {1500, 500} < {*left}
+    assert {15, 5} < {*left}
     await plugin.store.close()
