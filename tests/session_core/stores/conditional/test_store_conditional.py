@@ -73,10 +73,10 @@ async def _found(store: ConditionalStore, index: SessionIndex = USER) -> list[st
 async def test_what_another_process_writes_meanwhile_brings_nothing_back(end: str, write: str) -> None:
     """Nor when that process is killed between any two of its steps."""
     for seed in range(ORDERS):
-        await _a_write_meets_an_end(seed, end, write)
+        await _assert_the_end_wins(seed, end, write)
 
 
-async def _a_write_meets_an_end(seed: int, end: str, write: str) -> None:
+async def _assert_the_end_wins(seed: int, end: str, write: str) -> None:
     clock = FakeClock()
     (first, second, third), turns, _ = processes(3, clock)
     await first.create("old", _entry(clock))
