@@ -230,7 +230,7 @@ async def test_an_administrators_act_is_recorded_as_such(running: Running, act: 
         assert told
         assert {entry.actor for entry in told} == {boss.user_key}
         page = (await admin.get("/admin")).text
-        assert "by Boss" in page
+        assert "by <bdi>Boss</bdi>" in page
         if act == "enable":
             page = (await alice.get("/account")).text
             assert "by an administrator" in page

@@ -13,7 +13,9 @@ _ASSERTING = ("assert", "expect", "raises", "warns")
 def asserts(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     called = (node.func for node in ast.walk(test) if isinstance(node, ast.Call))
     names = (each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in called)
-    return any(isinstance(node, ast.Assert) for node in ast.walk(test)) or any(name.lstrip("_").startswith(_ASSERTING) for name in names)
+    return any(isinstance(node, ast.Assert) for node in ast.walk(test)) or any(
+        name.lstrip("_").startswith(_ASSERTING) for name in names
+    )
 
 
 def functions_of(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
