@@ -20,7 +20,9 @@ __all__ = ("open_store", "redacted")
 
 _GOOD: Final = (
     "memory://, file:///var/sessions, sqlite:///var/app.db, postgresql+asyncpg://user@host/db, redis://localhost, "
-    "unix:///run/redis.sock (Redis), dynamodb://table?region=name, memcached://host, https://host/base (unstorage), "
+    "unix:///run/redis.sock (Redis), dynamodb://table?region=name, s3://bucket?region=name, azure-tables://table, "
+    "mongodb://host/database, "
+    "memcached://host, https://host/base (unstorage), "
     "cloudflare-kv://account/namespace, keyvalue+disk:///var/sessions"
 )
 _EXTRAS: Final = {
@@ -33,7 +35,7 @@ _EXTRAS: Final = {
     "https": "http",
     "cloudflare-kv": "http",
     "keyvalue": "keyvalue",
-    **{scheme: scheme for scheme in ("dynamodb", "memcached")},
+    **{scheme: scheme for scheme in ("azure-tables", "dynamodb", "memcached", "mongodb", "s3")},
 }
 """The extra of this package that installs the driver of a scheme."""
 _USER_SCHEMES: Final = frozenset({"postgresql", "postgres", "mysql", "mariadb"})
@@ -170,6 +172,24 @@ def _dynamodb(url: str, clock: Clock) -> SessionStore:
     return DynamoDbStore(url, clock=clock)
 
 
+def _s3(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.conditional.s3 import S3Store  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return S3Store(url, clock=clock)
+
+
+def _azure_tables(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.conditional.azure_tables import AzureTablesStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return AzureTablesStore(url, clock=clock)
+
+
+def _mongodb(url: str, clock: Clock) -> SessionStore:
+    from session_core.stores.conditional.mongodb import MongoDbStore  # noqa: PLC0415 - a driver is imported only when asked for
+
+    return MongoDbStore(url, clock=clock)
+
+
 def _memcached(url: str, clock: Clock) -> SessionStore:
     from session_core.stores.conditional.memcached import MemcachedStore  # noqa: PLC0415 - a driver is imported only when asked for
 
@@ -191,4 +211,7 @@ _OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
     "keyvalue": _keyvalue,
     "dynamodb": _dynamodb,
     "memcached": _memcached,
+    "s3": _s3,
+    "azure-tables": _azure_tables,
+    "mongodb": _mongodb,
 }

@@ -19,13 +19,13 @@ from secrets import token_urlsafe
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from session_core.concurrency import back_off
+from session_core.concurrency import back_off, together
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.conditional.format import FOREVER, Corrupt, Decision, Document, Held, Intent, decode, encode, nonce
 from session_core.stores.deadlines import Step, check_deadline, remaining
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from session_core.clock import Clock
     from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
@@ -104,7 +104,7 @@ class Transactions:
         until = max(self._clock.now(), *(max(found.until, new.until if new else 0) for found, new in changes)) + _DECISION_MS
         committed = decides = False
         try:
-            intended = await _all(self._intend(found, document, transaction, due) for found, document in changes)
+            intended = await together(*(self._intend(found, document, transaction, due) for found, document in changes))
             if all(intended):
                 check_deadline()
                 decides = True
@@ -214,7 +214,7 @@ class Transactions:
                 return True  # another process was first, or the intent never came to be
             return await self._settle(name, mine, mine.intent, stored.version, committed=committed)
 
-        settled = await _all(settle(name, stored) for name, stored in zip(names, held, strict=True))
+        settled = await together(*(settle(name, stored) for name, stored in zip(names, held, strict=True)))
         if all(settled) and decision is not None:
             await self._delete(f"t:{transaction}", decision.version)
 
@@ -290,13 +290,3 @@ def _perhaps_applied() -> Iterator[StoreUnavailableError]:
 
 def _held(document: Document) -> Held:
     return Held(document.until, nonce(), encode(document))
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all, and raise what one of them raised when all are over."""
-    results: list[T] = []
-    for result in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results

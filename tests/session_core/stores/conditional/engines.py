@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.freezing import freeze
+from tests.support.node_packages import node_command
 from tests.support.ports import free_port
 from tests.support.redis_servers import end_with_parent
 
@@ -51,9 +52,23 @@ def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen
             process.kill()
 
 
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Return when the port takes connections."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, "the server has ended"
+        assert time.monotonic() < deadline, "the server takes no connections"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+
+
 @contextmanager
 def memcached_server(*options: str) -> Iterator[EngineProcess]:
-    """Run Debian's memcached, which says nothing when it listens: on a Unix socket that is there from then on."""
+    """Run Debian's memcached."""
     program = shutil.which("memcached", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/sbin")))
     if program is None:
         message = "memcached is not installed: apt-get install memcached"
@@ -65,15 +80,7 @@ def memcached_server(*options: str) -> Iterator[EngineProcess]:
     if os.geteuid() == 0:
         command += ["-u", "nobody"]
     with _started(command) as process:
-        deadline = time.monotonic() + 30
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.01)
+        _wait_for(process, port)
         yield EngineProcess(process, f"127.0.0.1:{port}")
 
 
@@ -95,3 +102,20 @@ def moto() -> Iterator[EngineProcess]:
             log.seek(0)
             pytest.fail(log.read().decode(errors="replace")[-2000:])
         yield EngineProcess(process, f"http://127.0.0.1:{int(line)}")
+
+
+_AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account of every Azurite, which its documentation names."""
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[EngineProcess]:
+    """Azure Table Storage of Azurite; its address is a connection string."""
+    node, server = node_command(Path(__file__).with_name("azurite_server"))
+    port = free_port()
+    program = Path(server).parent / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"
+    options = ["--tableHost", "127.0.0.1", "--tablePort", str(port), "--inMemoryPersistence", "--silent"]
+    with _started([node, str(program), *options], stdout=subprocess.DEVNULL) as process:
+        _wait_for(process, port)
+        address = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_AZURITE_KEY};"
+        yield EngineProcess(process, f"{address}TableEndpoint=http://127.0.0.1:{port}/devstoreaccount1;")

@@ -81,6 +81,16 @@ async def test_a_full_memcached_is_an_outage_and_loses_nothing() -> None:
         "dynamodb://table?secret=hunter2",
         "dynamodb://table/hunter2",
         "dynamodb://table?prefix=a/hunter2",
+        "s3://",
+        "s3://key:hunter2@bucket",
+        "s3://bucket?token=hunter2",
+        "azure-tables://",
+        "azure-tables://account:hunter2@table",
+        "azure-tables://sessions?key=hunter2",
+        "mongodb://",
+        "mongodb://user:hunter2@host/a/b",
+        "mongodb://user:hunter2@host:port/db",
+        "mongodb://user:hunter2@host/db?collection=a$b",
         "memcached://",
         "memcached://user:hunter2@",
         "memcached://:hunter2@host",
@@ -95,6 +105,12 @@ def test_a_url_that_means_nothing_is_refused_without_its_secrets(url: str) -> No
         open_store(url)
     assert "hunter2" not in str(refused.value)
     assert "hunter2" not in repr(refused.value.__cause__)
+
+
+async def test_an_azure_table_without_a_connection_string_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
+    with pytest.raises(ConfigurationError, match="holds no connection string"):
+        await open_store("azure-tables://sessions").open()
 
 
 async def test_an_engine_that_is_not_there_is_an_outage() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
 
 from session_core.stores.base import SessionStore
 from session_core.stores.opening import open_store
 from session_core.testing import FakeClock, SessionStoreContract
-from tests.session_core.stores.conditional.engines import EngineProcess, memcached, moto  # noqa: F401 - fixtures
+from tests.session_core.stores.conditional.engines import EngineProcess, azurite, memcached, moto  # noqa: F401 - fixtures
+from tests.session_core.stores.conditional.mongodb_standin import MongoDbStandin
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +68,45 @@ class TestDynamoDb(_EngineContract):
     @pytest.fixture
     def url(self, engine: EngineProcess) -> str:
         return f"dynamodb://sessions?prefix={engine.name()}:&region=eu-central-1&endpoint={engine.address}"
+
+
+class TestS3(_EngineContract):
+    rounds = 4
+
+    @pytest.fixture
+    def engine(self, moto: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:  # noqa: F811
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        httpx2.put(f"{moto.address}/sessions", headers={"host": "s3.amazonaws.com"}).raise_for_status()
+        return moto
+
+    @pytest.fixture
+    def url(self, engine: EngineProcess) -> str:
+        return f"s3://sessions/{engine.name()}?region=us-east-1&endpoint={engine.address}"
+
+
+class TestAzureTables(_EngineContract):
+    rounds = 4
+
+    @pytest.fixture
+    def engine(self, azurite: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:  # noqa: F811
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.address)
+        return azurite
+
+    @pytest.fixture
+    def url(self, engine: EngineProcess) -> str:
+        return f"azure-tables://sessions?prefix={engine.name()}:"
+
+
+class TestMongoDb(SessionStoreContract):
+    """On a stand-in: there is no MongoDB to install by a package's name."""
+
+    rounds = 8
+
+    @pytest.fixture
+    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+        async with MongoDbStandin().running() as standin:
+            store = open_store(f"mongodb://127.0.0.1:{standin.port}/app?collection=logins", clock=clock)
+            await store.open()
+            yield store
+            await store.close()
