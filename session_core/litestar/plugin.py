@@ -18,7 +18,6 @@ from session_core.asgi.exchange import SessionServices
 from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.litestar.access import KeepsSessions
 from session_core.litestar.checks import check_handler
-from session_core.litestar.cors import cors_disagreements
 from session_core.litestar.dependency import provide_session
 from session_core.litestar.idioms import ConnectionIdioms
 from session_core.litestar.internals import inject_directly
@@ -32,6 +31,7 @@ from session_core.litestar.online import OnlineCheck
 from session_core.litestar.openapi import describe, describe_application
 from session_core.litestar.outer_layers import keep_out_of_cache, may_ask_outside
 from session_core.litestar.outside import TOUCH, OutsideSessions
+from session_core.litestar.posture import cors_disagreements
 from session_core.litestar.problem import error_response
 from session_core.litestar.routes import forbid_cache, is_state_changing, knows_layers, resolved, uses_session
 

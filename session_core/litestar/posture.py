@@ -1,4 +1,4 @@
-"""Reports invalid settings for production, and every route with its guards."""
+"""Reports invalid settings for production, differences between CORS and trusted origins, and every route with its guards."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from litestar import Controller, Litestar, Router
 from litestar.routes import HTTPRoute, WebSocketRoute
 
 from session_core.litestar.routes import is_public, is_session_guard, resolved
+from session_core.trusted_origins import native_origin
+from session_core.urls import normalised_origin
 
 if TYPE_CHECKING:
+    from litestar.config.cors import CORSConfig
+
     from session_core.config import SessionConfig
     from session_core.stores.base import StoreCapabilities
 
-__all__ = ("routes_posture", "session_problems")
+__all__ = ("cors_disagreements", "routes_posture", "session_problems")
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_ANY_SITE: Final = "https://any.site.invalid"
 
 # An application is a router, too.
 _LAYERS: Final = ((Litestar, "application"), (Controller, "controller"), (Router, "router"))
@@ -35,6 +42,36 @@ def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities
     if not capabilities.consistent:
         problems.append("store: eventually consistent, an ended session may be accepted for a while; use another store")
     return problems
+
+
+def cors_disagreements(cors: CORSConfig, config: SessionConfig[Any]) -> list[str]:
+    """Return one line for each origin that one of the two accepts and the other refuses.
+
+    Regular expressions and functions are tried only with the origins listed by the other.
+    """
+    found: list[str] = []
+    if not set(cors.allow_methods) <= _SAFE:
+        for allowed in cors.allow_origins:
+            sample = _ANY_SITE if allowed == "*" else allowed.replace("*", "any")
+            origin = normalised_origin(sample.removesuffix("/")) or native_origin(sample)
+            if origin is not None and origin != config.base.origin and origin not in config.trusted:
+                found.append(
+                    f"CORSConfig.allow_origins has {allowed}, but its POST, PUT, PATCH and DELETE get 403: add it to "
+                    'SessionConfig.trusted_origins, or give the routes opt={"cross_site": True}'
+                )
+    for origin in config.trusted.samples:
+        if not cors.is_origin_allowed(origin):
+            shown = origin.replace("://any.", "://*.")
+            found.append(
+                f"SessionConfig.trusted_origins has {shown}, but browsers show its scripts no response: add it to "
+                "CORSConfig.allow_origins"
+            )
+        elif not cors.allow_credentials and not config.bearer:  # a bearer token is no credential in this sense
+            found.append(
+                f"SessionConfig.trusted_origins has {origin}, but browsers send its requests without the session cookie: "
+                "CORSConfig(allow_credentials=True)"
+            )
+    return found
 
 
 def routes_posture(app: Litestar) -> list[str]:

@@ -18,7 +18,7 @@ from session_core.cookies import CookieSigner, sign_cookie
 from session_core.events import Event
 from session_core.guards import requires, requires_login
 from session_core.ids import new_session_id
-from session_core.litestar.cors import cors_disagreements
+from session_core.litestar.posture import cors_disagreements
 from session_core.testing import FakeClock
 from tests.support.sessions import HANDLERS, ISSUER, SECRET, AppSession, make_config, plugin_in
 
