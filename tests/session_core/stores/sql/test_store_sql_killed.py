@@ -56,10 +56,12 @@ async def test_a_process_killed_before_its_commit_leaves_all_sessions_as_they_we
             sys.executable, sql_process.__file__, database, str(len(KEYS)), stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"at the commit\n"
-        assert await stored(store) == BEFORE
-        process.kill()
-        await process.wait()
+        try:
+            assert await process.stdout.readline() == b"at the commit\n"
+            assert await stored(store) == BEFORE
+        finally:
+            process.kill()
+            await process.wait()
         assert await stored(store) == BEFORE
         # Another process is not kept waiting: its locks ended with the connection.
         assert await asyncio.gather(*(rotate(store, key) for key in KEYS)) == [()] * len(KEYS)
