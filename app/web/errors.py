@@ -120,7 +120,7 @@ def _answer(
     # Under the id that the page shows.
     _log.info("error answered", status=details["status"], error=details.get("code", type(error).__name__))
     response: Response[Any]
-    if wants_page(request):
+    if wants_page(request, bearer=request.app.plugins.get(SessionPlugin).config.bearer):
         response = _ErrorPage(error, details)
     else:
         content = {**details, "request_id": current_request.get().request_id}

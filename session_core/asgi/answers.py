@@ -41,15 +41,15 @@ _PAGE = """<!doctype html>
 """
 
 
-def wants_page(connection: HasHeaders) -> bool:
+def wants_page(connection: HasHeaders, *, bearer: bool = False) -> bool:
     """Whether the client is a browser that shows the response to a person, not a program that reads it.
 
-    No page that a person opens has a bearer token.
+    `bearer`: the application takes bearer tokens, and no page that a person opens has one. Elsewhere the header is a proxy's.
     """
     mode = connection.headers.get("sec-fetch-mode")
     if "text/html" not in connection.headers.get("accept", "") or mode not in {None, "navigate"}:
         return False
-    return not presents_bearer(connection.scope["headers"])
+    return not (bearer and presents_bearer(connection.scope["headers"]))
 
 
 def is_browser_navigation(connection: HasHeaders) -> bool:
@@ -109,7 +109,7 @@ def _challenge(error: SessionCoreError, connection: HasHeaders) -> str | None:
 
 def login_redirect(connection: HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response | None:
     """Return the redirect that sends a person to the login and back here, or None when another response is due."""
-    if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection):
+    if not isinstance(error, LoginRequiredError | StepUpRequiredError) or not wants_page(connection, bearer=config.bearer):
         return None
     base = config.base.at(connection.scope)
     query: dict[str, str] = {"next": return_to(connection, base)}
@@ -138,7 +138,7 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
     if redirect is not None:
         return redirect
     headers = {"cache-control": "no-store", **error_headers(error, connection, config)}
-    if wants_page(connection):
+    if wants_page(connection, bearer=config.bearer):
         advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
         start = escape(config.base.at(connection.scope).of("/"))
         page = _PAGE.format(title=error.title, status=error.status_code, start=start, advice=advice)

@@ -363,6 +363,8 @@ async def test_without_the_setting_the_header_means_nothing() -> None:
     refused = await site.new_client().get("/me", headers={**JSON, "authorization": "Bearer x"})
     assert (refused.status_code, "www-authenticate" in refused.headers) == (401, False)
     assert (await site.new_client().post("/native/alice")).status_code == 500
+    page = {"accept": "text/html", "authorization": "Bearer x"}  # of a browser, behind a proxy with a token of its own
+    assert (await site.new_client().get("/me", headers=page)).headers["location"] == "/auth/login?next=%2Fme"
 
 
 @pytest.mark.attack("90")
