@@ -158,7 +158,7 @@ async def begin_login(
         party = chosen_party(relying_parties, asked, path_id)
         if party is None:
             party = usual_party(relying_parties, session.identity if len(relying_parties) > 1 else None)
-        if party is None and asked.prompt == "none":
+        if party is None and (asked.prompt == "none" or native is not None):
             raise AuthorizationResponseError("provider_not_chosen")
         if party is None:
             return choice_response(request, relying_parties, carried_params(query, also))
@@ -168,7 +168,7 @@ async def begin_login(
             asked, list(headers), begun, base=base, id_token_hint=hint, reauthenticate=revoked, native=native
         )
     except OidcError as error:
-        if asked is not None and asked.prompt == "none":  # a silent login always leads to its page
+        if asked is not None and asked.prompt == "none" and native is None:  # a silent login always leads to its page
             await events.emit("login.silent_failed", reason=error.reason)
             return Redirect(return_to_of(asked, base), status_code=_SEE_OTHER)
         await events.emit("login.failed", reason=error.reason)

@@ -138,6 +138,23 @@ async def test_a_failed_login_is_told_to_the_client_without_details(world: World
     assert await stored(world) == []
 
 
+async def test_a_login_that_cannot_begin_is_told_to_the_client(world: World) -> None:
+    await world.login()
+    for session in [each async for each in world.sessions.sessions.all()]:
+        await world.sessions.sessions.revoke_any(session.handle)
+    left = await Native(world, prompt="none").agree()
+    assert left.headers["location"] == f"{LOOPBACK}?error=invalid_request&state=native%20state"
+    assert world.reasons() == ["reauthentication_required"]
+
+
+async def test_a_form_without_a_provider_is_told_to_the_client() -> None:
+    world = world_of(beside=lambda _: [(plain_provider(), PlainOp())])
+    given = {**GET_PAGE, "sec-fetch-site": "same-origin", "accept": "*/*"}
+    left = await world.browser.post("/auth/authorize", data=Native(world).params, headers=given)
+    assert left.headers["location"] == f"{LOOPBACK}?error=invalid_request&state=native%20state"
+    assert world.reasons() == ["provider_not_chosen"]
+
+
 async def test_a_browser_is_led_back_by_a_page(world: World) -> None:
     """Not by a redirect, which `form-action` of the provider's page would block."""
     native = Native(world)
