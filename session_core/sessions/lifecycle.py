@@ -358,7 +358,13 @@ class SessionLifecycle(Generic[D]):
                 acting_as=ActingAs(user, now, until, change(record).data),
             )
 
-        session_id, new, _ = await self._rotate(snapshot, begin, limit=0, new_id=new_id)
+        try:
+            session_id, new, _ = await self._rotate(snapshot, begin, limit=0, new_id=new_id)
+        except StoreUnavailableError:
+            if new_id.session_id is not None:  # it may have begun, and no later request emits an event for that
+                handle = handle_of(session_key(new_id.session_id))
+                await self.events.emit("impersonation.started", handle=handle, identity=user, actor=owner, reason="unanswered")
+            raise
         await self.events.emit("impersonation.started", handle=handle_of(new.key), identity=user, actor=owner)
         return session_id, new
 

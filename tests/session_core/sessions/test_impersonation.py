@@ -505,6 +505,9 @@ async def test_a_lost_answer_leaves_one_identity(verb: str, fault: Fault) -> Non
     with pytest.raises(StoreUnavailableError):
         await handle.impersonate(BOB) if verb == "impersonate" else await handle.end_impersonation()
     assert handle.uncertain is not None
+    if verb == "impersonate":  # on the record, whether it has begun or not
+        last = world.events[-1]
+        assert (last.name, last.reason, last.identity, last.actor) == ("impersonation.started", "unanswered", USER, world.admin)
     store.recover()
     text, _, _ = handle.cookie()
     settled = await handle_on(world.plugin, UncertainId.parse(text)).load()
