@@ -22,6 +22,7 @@ from session_core import SessionPlugin, loaded_session_of, session_of
 from session_core.errors import (
     CrossSiteRequestError,
     ForbiddenError,
+    ImpersonationForbiddenError,
     OidcError,
     SessionCoreError,
     SessionDataError,
@@ -167,6 +168,9 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
     session, user = await _visitor(request, services, error)
     if isinstance(error, ForbiddenError) and user is not None and user.disabled:
         error = AccountDisabledError()
+        details = {**details, "title": error.title}
+    elif isinstance(error, ForbiddenError) and session is not None and session.actor is not None:
+        error = ImpersonationForbiddenError()  # the administrator may have the right that the user lacks
         details = {**details, "title": error.title}
     explanation = explain(error, details["status"], url=base.url)
     again = base.of("/auth/login")

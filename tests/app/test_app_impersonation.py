@@ -43,11 +43,14 @@ async def test_from_the_button_to_the_end(running: Running) -> None:
         for path in PAGES:
             page = (await admin.get(path)).text
             assert BANNER in page
-            assert "<strong>Alice</strong>, on the record, for another 15 min" in page
+            assert "<strong>Alice</strong> for another 15 min" in page
             assert BANNER not in (await browser.get(path)).text
         assert (await admin.get("/api/me")).json()["subject"] == "alice"
         refused = await admin.get("/admin")
         assert (refused.status_code, BANNER in refused.text) == (403, True)  # error pages too
+        assert "End that first, by the button above." in refused.text
+        assert "You logged in through" not in (await admin.get("/")).text
+        assert "Log in again" not in (await admin.get("/account")).text
         await admin.post("/session/visits")
         ended = await admin.post("/impersonation/end")
         assert ended.headers["location"] == address

@@ -32,13 +32,13 @@ def test_log_in_as_a_user_and_be_oneself_again(open_page: OpenPage, demo: Demo) 
     banner = page.get_by_role("complementary", name="Logged in as another user")
     for path in ("/", "/account", "/account/sessions"):
         page.goto(path)
-        expect(banner).to_contain_text("You are logged in as Bob, on the record")
+        expect(banner).to_contain_text("You are logged in as Bob for another ")
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
     # Not as pages: the browser would complain of each refusal.
     assert page.request.get("/admin").status == 403
     assert page.request.post("/account/sessions/end-others").status == 403
 
-    banner.get_by_role("button", name="Stop and be yourself again").click()
+    banner.get_by_role("button", name="Return to your own account").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Bob")  # the page of the user, in the administration
     assert page.url.startswith(f"{demo.app_url}/admin/users/")
     expect(banner).to_have_count(0)
