@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from session_core.errors import NativeLoginError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.authorization_response import single_params
+from session_core.urls import party_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,9 +59,9 @@ class TokenRequest(SecretStruct, frozen=True):
 
 
 def read_native_request(
-    query: bytes, clients: Iterable[NativeClient]
+    query: bytes, clients: Iterable[NativeClient], *, origin: str
 ) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:
-    """Return the request, its client, and what is wrong with the rest of it.
+    """Return the request, its client, and what is wrong with the rest of it. `origin` is the application's own.
 
     Raises `NativeLoginError` where there is no registered place to answer at: the browser must be led nowhere then.
     """
@@ -69,7 +70,8 @@ def read_native_request(
     if client is None:
         raise NativeLoginError("unknown_client")
     redirect_uri = params.get("redirect_uri", "")
-    if not client.allows(redirect_uri):
+    # On loopback any port is allowed, except that of an application there, whose scripts could read the code.
+    if not client.allows(redirect_uri) or party_origin(redirect_uri) == origin:
         raise NativeLoginError("redirect_uri_mismatch")
     state, challenge = params.get("state"), params.get("code_challenge", "")
     fit_state = state if state is not None and _STATE.match(state) else None

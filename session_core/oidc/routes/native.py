@@ -166,7 +166,8 @@ async def _redeem(request: WebRequest, relying_parties: RelyingParties, session:
 async def _read(relying_parties: RelyingParties, params: bytes) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:
     """Read the request of a native client; what is wrong with it is an event."""
     try:
-        native, client, problem = read_native_request(params, relying_parties.config.native_clients)
+        origin = relying_parties.config.base.origin
+        native, client, problem = read_native_request(params, relying_parties.config.native_clients, origin=origin)
         if problem is None:
             try:
                 chosen_party(relying_parties, read_login_request(params, relying_parties.link_params))

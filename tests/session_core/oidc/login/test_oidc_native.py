@@ -272,6 +272,7 @@ async def test_a_login_without_pkce_is_refused_before_it_begins(world: World, pa
         "com.example.app://login", "https://app.example.com/login", "https://app.example.com:444/login",
         "https://app.example.com/login/", "https://app.example.com.evil.example/login", "http://app.example.com/login",
         "http://127.0.0.1:51004/callback,http://evil.example", "http://127.0.0.1:51004/callback http://evil.example",
+        "http://127.0.0.1:8000/callback",  # of the application itself
     ],
 )  # fmt: skip
 async def test_a_redirect_uri_that_is_not_registered_leads_nowhere(world: World, redirect_uri: str) -> None:
