@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ("handlers",)
 
-_PAGE: Final = re.compile(r"/(account(/sessions)?|admin(/audit|/users/[\w-]+)?)?")
-"""Where the theme button leads back to."""
+_PAGE: Final = re.compile(r"/(?!auth(/|$))([\w-]+(/[\w-]+)*)?", re.ASCII)
+"""Where the theme button leads back to: a page here, also one that a clone has added, but no login and no logout."""
 
 
 class ThemeForm(msgspec.Struct):

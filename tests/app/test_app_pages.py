@@ -52,6 +52,13 @@ async def test_the_theme_is_chosen_through_a_plain_form_and_leads_back(running: 
 
 @pytest.mark.attack("56")
 @pytest.mark.attack("asvs-3.7.2")
+@pytest.mark.parametrize("back", ["/account/sessions", "/orders", "/orders/2026/my-order_7"])
+async def test_the_theme_button_leads_back_to_the_page_it_was_on(running: Running, back: str) -> None:
+    async with running.browser() as browser:
+        response = await browser.post("/session/theme", data={"theme": "dark", "back": back})
+        assert response.headers["location"].partition("?")[0] == back
+
+
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "/auth/logout", "/\r\nx: y"])
 async def test_a_form_does_not_lead_anywhere_else(running: Running, back: str) -> None:
     async with running.browser() as browser:
