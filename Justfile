@@ -1,5 +1,8 @@
 # uv run just RECIPE
 
+# with the packages that tests and checks need; `uv run demo` needs fewer
+run := "uv run --group dev"
+
 # list the recipes
 default:
     @just --list
@@ -16,61 +19,61 @@ serve *ARGS:
 
 # a test of every promise in some minutes, or the tests named
 test *ARGS:
-    uv run pytest {{ARGS}}
+    {{run}} pytest {{ARGS}}
 
 # all tests: every engine, browser and moment
 test-all *ARGS:
-    uv run pytest --all {{ARGS}}
+    {{run}} pytest --all {{ARGS}}
 
 # style, formatting, and who may import whom
 lint:
-    uv run ruff check .
-    uv run ruff format --check .
-    uv run lint-imports
+    {{run}} ruff check .
+    {{run}} ruff format --check .
+    {{run}} lint-imports
 
 # both type checkers
 types:
-    uv run mypy
-    uv run pyright
+    {{run}} mypy
+    {{run}} pyright
 
 # demo:begin
 # the tests in a real browser
 e2e *ARGS:
-    uv run pytest tests/e2e {{ARGS}}
+    {{run}} pytest tests/e2e {{ARGS}}
 
 # the pictures of README and documentation, and the animation, taken from the running demo
 screenshots *ARGS:
-    uv run python scripts/screenshots.py {{ARGS}}
+    {{run}} python scripts/screenshots.py {{ARGS}}
 # demo:end
 
 # library:begin
 # the tables of docs/security.md, from a run of the tests that carry a requirement's id
 security:
-    uv run python scripts/security_table.py
+    {{run}} python scripts/security_table.py
 
 # small faults in the modules that promises rest on: each must make a test fail
 mutants *ARGS:
-    uv run --group mutants python scripts/mutants.py {{ARGS}}
+    {{run}} --group mutants python scripts/mutants.py {{ARGS}}
 
 # every order of a few requests with faults at every store call; with a seed, that schedule again
 simulate *SEEDS:
-    uv run python -m tests.simulation.explore {{ if SEEDS == "" { "--all" } else { SEEDS } }}
+    {{run}} python -m tests.simulation.explore {{ if SEEDS == "" { "--all" } else { SEEDS } }}
 
 # measure the sessions beside their peers; a full run writes docs/benchmarks.md
 bench *ARGS:
-    uv run python -m benchmarks {{ARGS}}
+    {{run}} python -m benchmarks {{ARGS}}
 
 # build the documentation
 docs:
-    uv run zensical build --strict --clean
+    {{run}} zensical build --strict --clean
 
 # a release: checks, changelog, version, files in dist/; publishing them is left to you
 release VERSION:
-    uv run python scripts/release.py {{VERSION}}
+    {{run}} python scripts/release.py {{VERSION}}
 
 # depend on a released version of the library instead of the folder session_core
 use-release VERSION:
-    uv run python scripts/use_release.py {{VERSION}}
+    {{run}} python scripts/use_release.py {{VERSION}}
 # library:end
 
 # .env.example and the reference, from the settings as they are declared

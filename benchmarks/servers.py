@@ -142,7 +142,7 @@ def node_program() -> Path | None:
 def _node() -> list[str]:
     program = node_program()
     if program is None:
-        msg = "node is not installed: uv sync"
+        msg = "node is not installed: uv sync --group dev"
         raise MissingProgramError(msg)
     return [str(program)]
 

@@ -158,7 +158,7 @@ def test_a_table() -> None:
 
 def test_the_page_hides_no_miss() -> None:
     found = results()
-    found.left_out.append("Express: node is not installed: uv sync")
+    found.left_out.append("Express: node is not installed: uv sync --group dev")
     text = page(found, "assets/benchmarks.svg")
     assert text.startswith("# Benchmarks\n")
     assert "![Requests per second of each stack](assets/benchmarks.svg)" in text
@@ -167,7 +167,7 @@ def test_the_page_hides_no_miss() -> None:
     assert "15,000 (10,000 to 16,000)" in text
     assert "| session_core, Redis | 1.00 / 2.00 |  |  |  |  | 1.00 / 2.00 |" in text
     assert "| 1,000,000 | 5 | 110 / 170 | 60 / 90 |" in text
-    assert "- Express: node is not installed: uv sync" in text
+    assert "- Express: node is not installed: uv sync --group dev" in text
     assert text.endswith("\n")
     assert "\n\n\n" not in text
 
@@ -308,8 +308,8 @@ def test_every_python_stack_answers_rightly_in_a_real_run(tmp_path: Path) -> Non
     """Status and body of each of the requests are checked by the client; here, that all stacks took part."""
     for stack in STACKS:
         if package := missing_package(stack):
-            assert not os.environ.get("CI"), f"{package} is not installed: uv sync"
-            pytest.skip(f"{package} is not installed: uv sync")
+            assert not os.environ.get("CI"), f"{package} is not installed: uv sync --group dev"
+            pytest.skip(f"{package} is not installed: uv sync --group dev")
     only = [stack.name for stack in STACKS if not stack.program.endswith(".js")]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(tmp_path), "--only", *only]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)

@@ -60,7 +60,7 @@ def test_the_container_is_not_root_and_copies_what_exists() -> None:
 
 def test_the_compose_file_is_valid_and_complete() -> None:
     path = DEPLOY / "compose" / "compose.yaml"
-    result = run(program("check-jsonschema", "uv sync"), "--builtin-schema", "vendor.compose-spec", str(path))
+    result = run(program("check-jsonschema", "uv sync --group dev"), "--builtin-schema", "vendor.compose-spec", str(path))
     assert result.returncode == 0, result.stdout
     compose = documents(path)[0]
     example = (DEPLOY / "compose" / "settings.env.example").read_text()
@@ -111,7 +111,7 @@ def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
 def test_the_nginx_file_is_valid(tmp_path: Path) -> None:
     main = tmp_path / "nginx.conf"
     main.write_text(f"events {{}}\nhttp {{\n  include {DEPLOY}/nginx/app.conf;\n}}\n")
-    result = run(program("crossplane", "uv sync"), "parse", str(main))
+    result = run(program("crossplane", "uv sync --group dev"), "parse", str(main))
     parsed = json.loads(result.stdout)
     assert (parsed["status"], parsed["errors"]) == ("ok", [])
 

@@ -23,8 +23,11 @@ from tests.support.application_state import global_state_is_restored  # noqa: F4
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 BIN = Path(sys.executable).parent
-WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-SCRIPTS: dict[str, str] = WHEEL["hooks"]["custom"]["commands"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS: dict[str, list[object]] = PROJECT["dependency-groups"]
+SCRIPTS: dict[str, str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]
+# Programs that `uv run` alone does not install.
+_NEEDS_DEV = {"pytest", "ruff", "mypy", "pyright", "lint-imports", "zensical"}
 _SHIPPED = {f"app.routes.{name}" for name in ("account", "admin", "health", "home", "session_api", "static", "user_api")}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -77,7 +80,16 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_a_wrong_command_is_found() -> None:
-    for wrong in ("serve --prot 1", "just nothing", "litestar sessions lsit", "litestar sessions revoke", "nothing", "alembic x"):
+    for wrong in (
+        "serve --prot 1",
+        "just nothing",
+        "litestar sessions lsit",
+        "litestar sessions revoke",
+        "nothing",
+        "alembic x",
+        "pytest",
+        "--group x serve",
+    ):
         assert _problem(wrong.split()), wrong
 
 
@@ -139,18 +151,27 @@ def test_a_page_loads_nothing_from_another_host(page: Path) -> None:
 
 def _problem(words: list[str]) -> str | None:
     """Why a command cannot be one, or None. Nothing is run but `just --summary`."""
+    groups: set[str] = set()
+    while words[0] == "--group":
+        groups.add(words[1])
+        words = words[2:]
     name, *arguments = words
-    if name in SCRIPTS:
-        return _refused(importlib.import_module(SCRIPTS[name].partition(":")[0])._parser(), arguments)
-    if not (BIN / name).exists():
-        return "no such program"
+    if groups - GROUPS.keys() or (name in _NEEDS_DEV and "dev" not in groups) or not (BIN / name).exists():
+        return "no such program, or not by these groups"
     match name:
+        case _ if name in SCRIPTS:
+            return _refused(importlib.import_module(SCRIPTS[name].partition(":")[0])._parser(), arguments)
         case "just":
             return _refused_by_just(arguments)
         case "litestar":
             return _refused_by_litestar(arguments)
         case "alembic":
             return _refused(importlib.import_module("alembic.config").CommandLine().parser, arguments)
+        case _:
+            return _missing_files(arguments)
+
+
+def _missing_files(arguments: list[str]) -> str | None:
     files = [word for word in arguments if word.endswith(".py") or word.startswith(("tests", "examples/"))]
     missing = [file for file in files if not (ROOT / file.partition("::")[0]).exists()]
     return f"no such file: {', '.join(missing)}" if missing else None

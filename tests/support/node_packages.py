@@ -61,7 +61,7 @@ def _node() -> tuple[str, list[str]]:
         found = re.match(r"v(\d+)\.", version)
         if found and int(found[1]) >= _OLDEST_NODE:
             return node, [npm]
-    message = f"Node {_OLDEST_NODE} or newer is not installed: uv sync"
+    message = f"Node {_OLDEST_NODE} or newer is not installed: uv sync --group dev"
     raise NpmError(message)
 
 

