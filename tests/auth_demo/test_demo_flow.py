@@ -152,7 +152,7 @@ def test_a_disabled_user_cannot_log_in(client: httpx.Client, demo: Demo) -> None
         log_in(client, demo, "bob")
         log_in(admin, demo, "admin")
         page = admin.get("/admin?q=bob", headers=HTML).text
-        disable = re.findall(r'action="(/admin/users/[^"]+/disable)"', page)
+        disable = re.findall(r'href="(/admin/users/[^"]+/disable)"', page)
         assert admin.post(disable[0]).status_code == 303
         assert client.get("/api/me").status_code == 401
         refused = client.get(callback_of(client, demo, "bob"), headers=HTML)

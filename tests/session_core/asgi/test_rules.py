@@ -21,6 +21,7 @@ class LoggedIn:
     """As much of a session as a rule looks at."""
 
     handle = "handle"
+    actor = None
 
     def __init__(self, auth_time: int | None = None) -> None:
         self.identity = Identity(issuer=ISSUER, subject="alice", auth_time=auth_time)
