@@ -1,6 +1,6 @@
 # uv run just RECIPE
 
-# with the packages that tests and checks need; `uv run demo` needs fewer
+# with the packages that tests and checks need
 run := "uv run --group dev"
 
 # list the recipes

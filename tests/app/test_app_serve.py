@@ -88,6 +88,11 @@ def run(directory: Path, *command: str, **environment: str) -> subprocess.Comple
     )
 
 
+def metrics_of(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        return str(response.read().decode())
+
+
 def test_two_workers_share_sessions_secrets_and_metrics_and_stop_together(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as (process, url):
         cookie = ""
@@ -98,10 +103,11 @@ def test_two_workers_share_sessions_secrets_and_metrics_and_stop_together(tmp_pa
                 counts.append(json.load(response)["visits"])
                 cookie = (response.headers["set-cookie"] or cookie).partition(";")[0]
         assert counts == list(range(1, 21))
-        for _ in range(5):
-            with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
-                text = response.read().decode()
-            assert 'http_requests_total{method="POST",route="/api/session/visits",status="200"} 20.0' in text
+        counted = 'http_requests_total{method="POST",route="/api/session/visits",status="200"} 20.0'
+        deadline = time.monotonic() + 10
+        while counted not in metrics_of(url):  # a request is counted when its response has been sent
+            assert time.monotonic() < deadline
+        assert all(counted in metrics_of(url) for _ in range(5))
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0

@@ -23,7 +23,9 @@ def test_the_recipe_takes_the_pictures(tmp_path: Path) -> None:
     recipe = subprocess.run(
         [Path(sys.executable).parent / "just", "--show", "screenshots"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "uv run python scripts/screenshots.py {{ ARGS }}" in recipe.stdout.replace("{{ARGS}}", "{{ ARGS }}")
+    assert "{{ run }} python scripts/screenshots.py {{ ARGS }}" in recipe.stdout.replace("{{ARGS}}", "{{ ARGS }}").replace(
+        "{{run}}", "{{ run }}"
+    )
     done = subprocess.run(
         [sys.executable, "scripts/screenshots.py", "--any-port", "--to", str(tmp_path)],
         cwd=ROOT,

@@ -64,7 +64,7 @@ async def main(port: int, op_port: int, front_port: int, certificate: str, key: 
             if each is not None:
                 each.close()
 
-    async with DemoServers(addresses, store=None).running():
+    async with DemoServers(addresses, store=None, pages=()).running():
         server = await asyncio.start_server(connect, "127.0.0.1", front_port, ssl=tls)
         async with server:
             await server.serve_forever()

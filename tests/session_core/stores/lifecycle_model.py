@@ -61,7 +61,7 @@ class Model:
 
     def write(self, each: Expected, now: int) -> None:
         each.version += 1
-        each.expires = max(each.expires, self.timeouts.expiry(now, each.absolute))
+        self.use(each, now)
 
     def use(self, each: Expected, now: int) -> None:
         if self.timeouts.touch_due(now, each.expires, each.absolute):

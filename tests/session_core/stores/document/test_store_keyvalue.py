@@ -77,8 +77,9 @@ async def test_a_backend_of_ones_own_stays_open_and_nothing_good_is_assumed_of_i
     kv = MemoryStore()
     store = KeyValueStore(PrefixKeysWrapper(kv, prefix="a"))
     assert store.capabilities == StoreCapabilities(
-        atomic=False, indexed=True, shared=False, durable=False, native_expiry=False, consistent=False, listable=False
-    )
+        atomic=False, indexed=True, shared=False, durable=False, native_expiry=False, consistent=False, listable=False,
+        keeps_deadlines=False,
+    )  # fmt: skip
     told = KeyValueStore(kv, shared=True, durable=True)
     assert (told.capabilities.shared, told.capabilities.durable, told.capabilities.native_expiry) == (True, True, True)
     await store.open()
