@@ -47,6 +47,7 @@ class MariadbServer:
         self._run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"],
             "--auth-root-authentication-method=normal",
+            f"--tmpdir={self.directory}",  # a server that starts removes all temporary tables in its directory, others' too
             "--skip-name-resolve",
         )
 
@@ -68,6 +69,7 @@ class MariadbServer:
             f"--datadir={self.directory / 'data'}",
             f"--socket={self.directory / 'socket'}",
             f"--pid-file={self.directory / 'pid'}",
+            f"--tmpdir={self.directory}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",

@@ -22,6 +22,10 @@ import redis
 from tests.support.freezing import freeze
 from tests.support.ports import free_port
 
+_FAILOVER_MS = 1000
+"""After which the nodes of a cluster count one of them as failed, and refuse commands until it answers or is replaced."""
+_STEADY_MS = 60_000
+"""The same where no test wants that: longer than any test stops a node, however busy the machine is."""
 _BUS = 10_000
 """How far above a node's port the others of its cluster speak to it."""
 
@@ -145,12 +149,13 @@ class RedisCluster:
 
 
 @contextmanager
-def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iterator[RedisCluster]:
-    """Run a cluster in which a dead primary is replaced after about a second."""
+def cluster(program: Path, *, primaries: int = 3, replicas: bool = True, failover: bool = False) -> Iterator[RedisCluster]:
+    """Run a cluster. With `failover`, the replica of a primary that does not answer takes over after about a second."""
+    timeout = _FAILOVER_MS if failover else _STEADY_MS
     with ExitStack() as stack:
         servers = []
         for _ in range(primaries * (2 if replicas else 1)):
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf")
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout), "--cluster-config-file", "nodes.conf")
             servers.append(stack.enter_context(running(program, *options, port=free_port(beside=_BUS))))
         for number, server in enumerate(servers[:primaries]):
             first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
@@ -175,6 +180,12 @@ def _nodes(server: RedisServer) -> list[bytes]:
 def info(server: RedisServer, section: str) -> bytes:
     """What a server says of itself."""
     return _bytes(server.admin("INFO", section))
+
+
+def statistics(server: RedisServer, section: str) -> dict[str, dict[str, float]]:
+    """A section of what a server says of itself, of which each line has several figures."""
+    with redis.Redis(port=server.port, protocol=2) as client:
+        return client.info(section)  # type: ignore[no-any-return]
 
 
 def replication(server: RedisServer) -> tuple[int, int]:
@@ -249,16 +260,6 @@ def old_redis(_old_redis: RedisServer) -> RedisServer:
     """An empty Redis of the system's version."""
     _old_redis.admin("FLUSHALL")
     return _old_redis
-
-
-@pytest.fixture
-def steady_cluster(valkey_cluster: RedisCluster) -> Iterator[RedisCluster]:
-    """An empty cluster whose replicas take over from no primary, however long a test freezes it."""
-    for server in valkey_cluster.servers:
-        server.admin("CONFIG", "SET", "cluster-replica-no-failover", "yes")
-    yield valkey_cluster
-    for server in valkey_cluster.servers:
-        server.admin("CONFIG", "SET", "cluster-replica-no-failover", "no")
 
 
 @pytest.fixture

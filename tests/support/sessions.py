@@ -101,6 +101,7 @@ HANDLERS = [public, read, visit, assign, login, regenerate, logout, end_all, fai
 def make_config(**options: Any) -> SessionConfig[AppSession]:
     options.setdefault("secrets", (SECRET,))
     options.setdefault("sweep_interval", 0)
+    options.setdefault("store_timeout", 20)  # however busy the machine is
     return SessionConfig(AppSession, **options)
 
 

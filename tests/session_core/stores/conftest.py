@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.postgres_server import PostgresServer, postgres_server
-from tests.support.redis_servers import _old_redis, _valkey, _valkey_cluster, old_redis, steady_cluster, valkey, valkey_cluster  # noqa: F401 - fixtures
+from tests.support.redis_servers import _old_redis, _valkey, _valkey_cluster, old_redis, valkey, valkey_cluster  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

@@ -233,7 +233,7 @@ async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> N
 
     Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
     """
-    with cluster(needed_valkey()) as servers:
+    with cluster(needed_valkey(), failover=True) as servers:
         store = store_of(servers)
         assert isinstance(store, RedisStore)
         app = make_app(store=store, store_timeout=TIMEOUT)

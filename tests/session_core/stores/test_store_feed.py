@@ -20,6 +20,7 @@ from session_core.stores.redis.store import RedisStore
 from session_core.stores.sql.announcements import announce
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
+from tests.support.opened_store import opened_store
 from tests.support.redis_servers import RedisCluster, RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -61,9 +62,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Any]:
     store = open_store(url)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 def new_key(after: str | None = None) -> str:

@@ -190,7 +190,7 @@ async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisClu
 
 async def test_a_killed_primary_takes_no_session_with_it_that_its_replica_had() -> None:
     """Under load. Replication is asynchronous: what was acknowledged, and had not been passed on yet, may be lost."""
-    with cluster(needed_valkey()) as servers:
+    with cluster(needed_valkey(), failover=True) as servers:
         store = RedisStore(servers.url, timeout=2)
         await store.open()
         acknowledged: dict[str, float] = {}

@@ -14,6 +14,7 @@ from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.redis_faults import CuttingProxy, answering
+from tests.support.opened_store import opened_store
 from tests.support.redis_servers import RedisServer, needed_valkey, running
 
 pytestmark = pytest.mark.anyio
@@ -29,9 +30,8 @@ def entry(data: bytes = b"data", user: str | None = "user", rank: int = 0) -> En
 @asynccontextmanager
 async def opened(url: str, **options: float) -> AsyncIterator[RedisStore]:
     store = RedisStore(url, **options)  # type: ignore[arg-type]
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 @pytest.fixture

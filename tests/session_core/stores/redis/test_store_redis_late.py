@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from litestar import post
@@ -23,7 +22,8 @@ from session_core.stores.redis import scripts
 from session_core.stores.redis.connection import ServerClock
 from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.stepped_commands import Stepped
-from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running
+from tests.support.opened_store import opened_store
+from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running, statistics
 from tests.support.sessions import ALICE, BOB, AppSession, client_of, cookie_of, make_app
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +35,8 @@ SECONDS = 0.6
 @asynccontextmanager
 async def opened(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore]:
     store = RedisStore(url, timeout=seconds)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 @pytest.fixture(params=["valkey", "redis", "cluster"])
@@ -69,8 +68,8 @@ def content(servers: list[RedisServer]) -> dict[bytes, object]:
 
 
 def refused_as_late(servers: list[RedisServer]) -> int:
-    stats = [redis.Redis(port=server.port, protocol=2).info("errorstats") for server in servers]
-    return sum(each.get("errorstat_LATE", {}).get("count", 0) for each in stats)
+    stats = [statistics(server, "errorstats") for server in servers]
+    return int(sum(each.get("errorstat_LATE", {}).get("count", 0) for each in stats))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -150,18 +149,18 @@ async def test_a_stall_that_ends_in_time_is_no_outage(servers: list[RedisServer]
         assert await call == 2
 
 
-async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(steady_cluster: RedisCluster) -> None:
+async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(valkey_cluster: RedisCluster) -> None:
     """Nor does it count: the next login at the limit ends one session, not two."""
     async with AsyncExitStack() as stack:
-        plain, stepped = [await stack.enter_async_context(opened(steady_cluster.url)) for _ in range(2)]
-        load_scripts(steady_cluster.primaries)
+        plain, stepped = [await stack.enter_async_context(opened(valkey_cluster.url)) for _ in range(2)]
+        load_scripts(valkey_cluster.primaries)
         stepped._stepped_logins._hold = SECONDS
         user, key = new_key(), new_key()
         others = [await begin(plain, user, rank) for rank in (1, 2)]
         call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 3), limit=3))
         for _ in range(2):
             await call.step()  # reserved, and in the index
-        frozen = node_of(steady_cluster, plain._layout.record(key))
+        frozen = node_of(valkey_cluster, plain._layout.record(key))
         before = refused_as_late([frozen])
         frozen.freeze()
         try:
@@ -176,17 +175,17 @@ async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins
         assert sorted(stored.key for stored in await plain.find(SessionIndex(user=user))) == sorted([others[1], last])
 
 
-async def test_a_login_that_has_too_little_time_left_ends_no_session(steady_cluster: RedisCluster) -> None:
+async def test_a_login_that_has_too_little_time_left_ends_no_session(valkey_cluster: RedisCluster) -> None:
     """The node of the session that has to go stands still until half of the time of the login is over."""
     async with AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(opened(steady_cluster.url))
+        plain = await stack.enter_async_context(opened(valkey_cluster.url))
         user, old = new_key(), new_key()
         await plain.create(old, Entry(b"", FOREVER, user, None, 1))
-        frozen = node_of(steady_cluster, plain._layout.record(old))
+        frozen = node_of(valkey_cluster, plain._layout.record(old))
         key = new_key()
-        while node_of(steady_cluster, plain._layout.record(key)) is frozen:
+        while node_of(valkey_cluster, plain._layout.record(key)) is frozen:
             key = new_key()
-        stepped = await stack.enter_async_context(opened(steady_cluster.url, seconds=5))
+        stepped = await stack.enter_async_context(opened(valkey_cluster.url, seconds=5))
         stepped._stepped_logins._hold = 2 * SECONDS
         call = Stepped(stepped, stepped.create(key, Entry(b"", FOREVER, user, None, 2), limit=1))
         for _ in range(4):

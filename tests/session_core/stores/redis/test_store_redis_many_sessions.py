@@ -16,7 +16,7 @@ from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import encode_record, member_of
 from session_core.stores.redis.store import RedisStore
-from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running
+from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running, statistics
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
@@ -81,7 +81,7 @@ async def on_the_side(server: RedisServer, call: Coroutine[Any, Any, Any]) -> An
         done = True
         gc.enable()
     assert longest * 1000 < MOST_MS, "the event loop"
-    stats = redis.Redis(port=server.port, protocol=2).info("commandstats")
+    stats = statistics(server, "commandstats")
     # The mean of each command: a machine that is busy with other things makes single ones longer.
     slow = {
         name: each for name, each in stats.items() if name.startswith("cmdstat") and each["usec_per_call"] > MOST_MS * 1000 / 4

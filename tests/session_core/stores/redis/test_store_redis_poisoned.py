@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import redis
 
 from session_core.errors import StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry
 from session_core.stores.redis.layout import encode_record, member_of
 from session_core.stores.redis.store import RedisStore
-from tests.support.redis_servers import RedisServer, needed_valkey, running
+from tests.support.redis_servers import RedisServer, needed_valkey, running, statistics
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
@@ -71,5 +70,5 @@ async def test_a_full_server_is_asked_once(store: RedisStore, own_server: RedisS
     own_server.admin("CONFIG", "SET", "maxmemory", "1mb")
     with pytest.raises(StoreUnavailableError):
         await store.replace(KEY, Entry(b"22", FOREVER, None, None, 0), version=1)
-    refused = redis.Redis(port=own_server.port, protocol=2).info("errorstats")
+    refused = statistics(own_server, "errorstats")
     assert refused["errorstat_OOM"]["count"] == 1

@@ -15,6 +15,7 @@ from session_core.stores.base import Entry, SessionIndex, SessionStore
 from session_core.stores.redis.store import RedisStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.redis.redis_sentinels import Sentinels, sentinels
+from tests.support.opened_store import opened_store
 from tests.support.redis_servers import info, needed_redis, needed_valkey
 
 FOREVER = 2**41
@@ -108,9 +109,8 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[RedisStore]:
     store = RedisStore(url, timeout=1)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 async def until(condition: Callable[[], bool]) -> None:

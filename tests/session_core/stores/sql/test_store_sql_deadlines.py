@@ -16,6 +16,7 @@ from session_core.stores.sql.link import Late
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.sql.sql_faults import HoldingProxy, Server, frozen, until_alone
 from tests.support.mariadb_server import mariadb_server
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import postgres_server
 
 pytestmark = pytest.mark.anyio
@@ -67,9 +68,8 @@ async def opened(url: str, timeout: float = PATIENCE) -> AsyncIterator[GuardedSt
 @asynccontextmanager
 async def directly(server: Server) -> AsyncIterator[SqlStore]:
     store = SqlStore(server.url, timeout=20)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 async def begin(store: SqlStore) -> None:

@@ -20,6 +20,7 @@ from session_core.stores.sql.link import Link
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
 from tests.support.mariadb_server import MariadbServer, mariadb_server
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer, postgres_server
 
 pytestmark = pytest.mark.anyio
@@ -29,10 +30,9 @@ Server = PostgresServer | MariadbServer
 
 @asynccontextmanager
 async def opened(url: str, **options: float) -> AsyncIterator[SqlStore]:
-    store = SqlStore(url, **options)  # type: ignore[arg-type]
-    await store.open()
-    yield store
-    await store.close()
+    store = SqlStore(url, **{"timeout": 30, **options})  # type: ignore[arg-type]
+    async with opened_store(store):
+        yield store
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -320,15 +320,13 @@ async def test_connections_to_a_server_that_takes_no_writes_any_more_are_replace
     async with opened(url) as store:
         await store.create("k", Entry(b"", FOREVER))
     await execute(own_server.url, begin)
-    store = SqlStore(url, create_tables=False)
-    await store.open()
-    assert await store.load("k") is not None
-    for call in (store.replace("k", Entry(b"", FOREVER), version=1), store.claim("name", FOREVER), store.ping()):
-        with pytest.raises(StoreUnavailableError, match=r"25006|1290"):
-            await call
-    await execute(own_server.url, *end.split("; "))
-    assert await store.replace("k", Entry(b"", FOREVER), version=1) == 2
-    await store.close()
+    async with opened(url, create_tables=False) as store:
+        assert await store.load("k") is not None
+        for call in (store.replace("k", Entry(b"", FOREVER), version=1), store.claim("name", FOREVER), store.ping()):
+            with pytest.raises(StoreUnavailableError, match=r"25006|1290"):
+                await call
+        await execute(own_server.url, *end.split("; "))
+        assert await store.replace("k", Entry(b"", FOREVER), version=1) == 2
 
 
 async def test_an_increment_without_the_version_is_lost() -> None:

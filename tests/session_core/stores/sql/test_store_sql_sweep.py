@@ -21,6 +21,7 @@ from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.statements import Statement
 from session_core.stores.sql.store import SqlStore
 from tests.support.mariadb_server import MariadbServer
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -32,9 +33,8 @@ MOST = 100
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[SqlStore]:
     store = SqlStore(url)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 async def fill(store: SqlStore, rows: int) -> None:

@@ -16,6 +16,7 @@ from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.redis.redis_faults import CuttingProxy
 from tests.support.mariadb_server import MariadbServer
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -40,9 +41,8 @@ class Place(NamedTuple):
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[SqlStore]:
     store = SqlStore(url)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(store):
+        yield store
 
 
 @pytest.fixture
