@@ -1,4 +1,4 @@
-"""What all tests share: one event loop, a clock that stands still, an application to try sessions in."""
+"""Shared by all tests: one event loop, a frozen clock, a test application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_THE_LIBRARY = {
 
 @pytest.fixture(autouse=True)
 def no_settings_and_no_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start each test of the application in an empty directory, without settings: `.env` and `var/app.db` stay what they are."""
+    """Run application tests in an empty directory without settings, so that `.env` and `var/app.db` stay unchanged."""
     if request.path.relative_to(_TESTS).parts[0] in _OF_THE_LIBRARY:
         return
     for name in [name for name in os.environ if name.startswith(OUR_SETTINGS)]:
@@ -43,5 +43,5 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that only moves when a test says so."""
+    """A clock that moves only when a test moves it."""
     return FakeClock()

@@ -1,4 +1,4 @@
-"""The reference application over a database of its own, with a clock that stands still, and a way to be logged in."""
+"""The reference application with its own database, a frozen clock and a way to log in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ISSUER = "http://127.0.0.1:9000"
 
 
 class Running:
-    """An application that runs, and clients for it."""
+    """A running application, and clients for it."""
 
     def __init__(self, app: Litestar, clock: FakeClock) -> None:
         self.app = app
@@ -38,7 +38,7 @@ class Running:
         return httpx.AsyncClient(transport=transport, base_url="http://localhost:8000", headers=headers)
 
     def browser(self) -> httpx.AsyncClient:
-        """A client that looks like a browser showing pages."""
+        """A client with the headers of a browser that navigates to pages."""
         agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
         return self.client(**{"accept": "text/html,*/*;q=0.8", "sec-fetch-site": "same-origin", "user-agent": agent})
 
@@ -51,7 +51,7 @@ class Running:
         minutes_ago: int = 0,
         data: AppSession | None = None,
     ) -> Identity:
-        """Give the client a session of a user, as a login does."""
+        """Give the client a session of a user, as a login would."""
         auth_time = self.clock.now() // 1000 - minutes_ago * 60
         identity = Identity(issuer=ISSUER, subject=subject, sid=f"op-{subject}", auth_time=auth_time)
         claims = {"name": subject.title(), "email": f"{subject}@example.org", "roles": list(roles)}
@@ -89,7 +89,7 @@ def make_settings(database: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def start(make_settings: Callable[..., Settings], clock: FakeClock) -> Start:
-    """Start an application with some settings; use it as `async with start(...) as running`."""
+    """Start an application with these settings: `async with start(...) as running`."""
 
     @asynccontextmanager
     async def running(**overrides: Any) -> AsyncIterator[Running]:
@@ -109,6 +109,6 @@ async def running(start: Start) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def client(running: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """A program that talks to the application, not logged in."""
+    """An API client that is not logged in."""
     async with running.client() as http:
         yield http

@@ -1,4 +1,4 @@
-"""What tests need that start programs of this tree: an environment without any user's settings."""
+"""The environment for tests that start processes of this tree."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ OUR_SETTINGS = ("SESSION_", "OIDC_", "APP_", "DATABASE_", "TRUSTED_", "PUBLIC_",
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without our settings; imports come from this tree."""
+    """The environment without settings of this project; imports come from this tree."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OUR_SETTINGS)}
     return {**kept, "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""The administration: one user's sessions, the audit trail in pages, filtered and exported, the chart."""
+"""The administration pages: a user's sessions, the audit trail (pages, filters, export), the chart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_sessions_of_a_user_are_listed_and_ended_one_by_one(running: Runni
         assert entry.actor is not None
 
 
-async def test_only_administrators_with_a_recent_login_end_sessions(running: Running) -> None:
+async def test_ending_a_session_needs_the_admin_role_and_a_recent_login(running: Running) -> None:
     async with running.client() as user, running.client() as stale, running.client() as admin:
         alice = await running.log_in(user)
         root = await running.log_in(stale, "root", roles=("admin",), minutes_ago=30)
@@ -56,7 +56,7 @@ async def test_only_administrators_with_a_recent_login_end_sessions(running: Run
         assert (await admin.get("/admin/users/unknown")).status_code == 404
 
 
-async def test_the_trail_is_filtered_and_paged(running: Running) -> None:
+async def test_the_audit_trail_is_filtered_and_paged(running: Running) -> None:
     async with running.browser() as admin:
         root = await administrator(running, admin)
         for number in range(120):
@@ -76,7 +76,7 @@ async def test_the_trail_is_filtered_and_paged(running: Running) -> None:
         assert (await admin.get("/admin/audit?before=0")).status_code == 400
 
 
-async def test_the_export_is_csv_that_no_spreadsheet_runs(running: Running) -> None:
+async def test_the_csv_export_contains_no_spreadsheet_formula(running: Running) -> None:
     async with running.client(**{"user-agent": "=cmd|' /C calc'!A0"}) as admin:
         await administrator(running, admin)
         await admin.get("/auth/callback?state=invented")
@@ -89,7 +89,7 @@ async def test_the_export_is_csv_that_no_spreadsheet_runs(running: Running) -> N
         assert row["ip"] == "127.0.0.1"
 
 
-async def test_the_chart_counts_by_the_hour(start: Start) -> None:
+async def test_the_chart_counts_events_per_hour(start: Start) -> None:
     async with start() as running, running.browser() as admin:
         await administrator(running, admin)
         running.services.audit.add("login.succeeded", user_key="one")

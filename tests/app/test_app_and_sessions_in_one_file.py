@@ -1,4 +1,4 @@
-"""One SQLite file holds the sessions and the application's own tables, by default and in databases of the version before."""
+"""One SQLite file holds the sessions and the application's tables, also in databases of the previous version."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("revision", ["0001", "head"])
-async def test_a_database_of_the_version_before_keeps_its_sessions(path: Path, revision: str) -> None:
-    """The tables are the ones that migrations and the SQL store made."""
+async def test_a_database_of_the_previous_version_keeps_its_sessions(path: Path, revision: str) -> None:
+    """Application tables come from migrations, session tables from the SQL store."""
     url = f"sqlite+aiosqlite:///{path}"
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
@@ -51,12 +51,12 @@ async def test_a_database_of_the_version_before_keeps_its_sessions(path: Path, r
     assert await store.claim("claimed", FOREVER) is False
     assert await store.claim("new", FOREVER) is True
     assert await store.replace("kept", stored.entry, version=7) == 8
-    await asyncio.to_thread(migrate, url)  # the store is open meanwhile
+    await asyncio.to_thread(migrate, url)  # while the store is open
     assert await store.delete_by(SessionIndex(user="u")) == ("kept",)
     await store.close()
 
 
-async def test_both_are_migrated_and_written_side_by_side(path: Path) -> None:
+async def test_application_and_sessions_migrate_and_write_side_by_side(path: Path) -> None:
     url = f"sqlite+aiosqlite:///{path}"
     store = open_store(url)
     await store.open()
@@ -74,7 +74,7 @@ async def test_both_are_migrated_and_written_side_by_side(path: Path) -> None:
 
 
 async def test_migrating_keeps_the_locks_of_the_open_store(path: Path) -> None:
-    """POSIX drops every lock of a process on a file when the process closes it anywhere; another one would delete the log."""
+    """POSIX drops a process's locks on a file when it closes any descriptor of it; another process could then delete the WAL."""
     url = f"sqlite+aiosqlite:///{path}"
     store = open_store(url)
     await store.open()

@@ -1,4 +1,4 @@
-"""The audit trail: complete after a clean shutdown, without secrets, never blocking a login."""
+"""The audit trail is complete after a clean shutdown, holds no secrets and never blocks a login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 ALICE = Identity(issuer=ISSUER, subject="alice")
 
 
-async def test_what_happens_to_a_user_is_written_and_shown(running: Running) -> None:
+async def test_events_of_a_user_are_written_and_shown(running: Running) -> None:
     async with running.browser() as browser:
         identity = await running.log_in(browser)
         await browser.post("/session/regenerate")
@@ -33,7 +33,7 @@ async def test_what_happens_to_a_user_is_written_and_shown(running: Running) -> 
 
 
 @pytest.mark.attack("asvs-14.2.4")
-async def test_the_trail_holds_no_id_key_or_cookie(running: Running) -> None:
+async def test_the_trail_contains_no_id_key_or_cookie(running: Running) -> None:
     async with running.browser() as browser:
         await running.log_in(browser)
         await browser.post("/session/regenerate")
@@ -45,7 +45,7 @@ async def test_the_trail_holds_no_id_key_or_cookie(running: Running) -> None:
             assert stored.key not in written
 
 
-async def test_nothing_is_lost_at_a_clean_shutdown(start: Start) -> None:
+async def test_a_clean_shutdown_loses_no_entry(start: Start) -> None:
     async with start() as running:
         for number in range(500):
             running.services.audit.record(Event(name="login.succeeded", at=number, identity=ALICE))
@@ -54,22 +54,24 @@ async def test_nothing_is_lost_at_a_clean_shutdown(start: Start) -> None:
 
 
 async def first_entry(running: Running) -> None:
-    """Once it is written, the writer has forgotten what is old, and waits for entries."""
+    """Return the first entry; by then the writer has deleted old entries and waits for new ones."""
     running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
     await running.services.audit.flush(30)
 
 
-async def test_a_database_that_is_out_delays_nothing_and_catches_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_outage_delays_no_login_and_entries_are_written_later(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(audit_module, "_RETRY", 0.01)
     await first_entry(running)
     database, tried = running.services.database, asyncio.Event()
     begin = database.begin
 
-    def begin_in_vain() -> Any:
+    def failing_begin() -> Any:
         tried.set()
         return begin()
 
-    monkeypatch.setattr(database, "begin", begin_in_vain)
+    monkeypatch.setattr(database, "begin", failing_begin)
     await database.close()
     started = time.process_time()
     for _ in range(100):
@@ -82,7 +84,7 @@ async def test_a_database_that_is_out_delays_nothing_and_catches_up(running: Run
     assert running.services.audit.lost == 0
 
 
-async def test_a_flood_is_bounded_and_what_is_lost_is_counted(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_queue_is_bounded_and_dropped_entries_are_counted(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     trail = running.services.audit
     monkeypatch.setattr(audit_module, "_RETRY", 0.01)
     await first_entry(running)
@@ -97,7 +99,7 @@ async def test_a_flood_is_bounded_and_what_is_lost_is_counted(running: Running, 
     await running.services.database.open()
 
 
-async def test_events_that_anonymous_clients_cause_are_not_kept(running: Running) -> None:
+async def test_events_caused_by_anonymous_clients_are_not_kept(running: Running) -> None:
     async with running.client() as client:
         for _ in range(3):
             await client.get("/api/session", headers={"cookie": "session-8000=s%3Aforged.signature"})
@@ -106,7 +108,7 @@ async def test_events_that_anonymous_clients_cause_are_not_kept(running: Running
 
 
 @pytest.mark.attack("asvs-14.2.7")
-async def test_old_entries_are_forgotten(start: Start) -> None:
+async def test_old_entries_are_deleted(start: Start) -> None:
     async with start() as running:
         now = running.clock.now()
         running.services.audit.record(Event(name="login.succeeded", at=now - 91 * 86_400_000, identity=ALICE))
@@ -118,7 +120,7 @@ async def test_old_entries_are_forgotten(start: Start) -> None:
 
 
 async def trimmed(running: Running) -> None:
-    """Once what is too old is gone; the writer looks whenever it has written."""
+    """Wait until old entries are deleted; the writer deletes after each write."""
     trail = running.services.audit
     trail.record(Event(name="logout.local", at=running.clock.now(), identity=ALICE))
     async with asyncio.timeout(30):
@@ -127,9 +129,7 @@ async def trimmed(running: Running) -> None:
 
 
 @pytest.mark.attack("asvs-14.2.7")
-async def test_old_entries_are_forgotten_by_a_process_that_runs_for_a_year(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_running_process_deletes_old_entries(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "_TRIM_BATCH", 10)
     monkeypatch.setattr(audit_module, "_TRIM_PAUSE", 0)
     trail, batches = running.services.audit, 0
@@ -148,15 +148,15 @@ async def test_old_entries_are_forgotten_by_a_process_that_runs_for_a_year(
         await trail.flush(30)
         running.clock.advance(days=30)
         await trimmed(running)
-        kept = min(month + 1, 3)  # of a month's entries the last are 90 days old, and not older
+        kept = min(month + 1, 3)  # the oldest entries of a month are exactly 90 days old
         events = [entry.event for entry in await trail.latest(limit=1000)]
         assert events.count("login.succeeded") == 35 * kept
-    assert batches >= 9 * 4  # small steps: 35 entries in tens
+    assert batches >= 9 * 4  # small batches: 35 entries, ten at a time
 
 
 @pytest.mark.attack("69")
 @pytest.mark.parametrize("event", ["login.failed", "logout.rejected"])
-async def test_what_strangers_repeat_is_counted_in_two_rows(running: Running, event: str) -> None:
+async def test_repeated_events_of_anonymous_clients_are_two_rows(running: Running, event: str) -> None:
     trail = running.services.audit
     async with running.client() as client:
         for number in range(50):
@@ -165,8 +165,8 @@ async def test_what_strangers_repeat_is_counted_in_two_rows(running: Running, ev
             else:
                 await client.post("/auth/backchannel-logout", data={"logout_token": f"a.b.{number}"})
     await trail.flush(30)
-    assert 1 <= len(await trail.latest()) <= 2  # one for each reason
-    # The minute is over: the next entry, or a moment of quiet, writes what it has left.
+    assert 1 <= len(await trail.latest()) <= 2  # one row for each reason
+    # After a minute, the next entry or an idle writer writes the remaining count.
     running.clock.advance(minutes=1)
     trail.record(Event(name="logout.local", at=1, identity=ALICE))
     await trail.flush(30)
@@ -178,7 +178,7 @@ async def test_what_strangers_repeat_is_counted_in_two_rows(running: Running, ev
 
 
 @pytest.mark.attack("69")
-async def test_the_sessions_of_a_stranger_are_few_rows(running: Running) -> None:
+async def test_sessions_of_an_anonymous_client_are_few_rows(running: Running) -> None:
     async with running.client() as client:
         for _ in range(100):
             assert (await client.post("/api/session/visits")).status_code == 200
@@ -189,7 +189,7 @@ async def test_the_sessions_of_a_stranger_are_few_rows(running: Running) -> None
 
 
 @pytest.mark.attack("69")
-async def test_many_addresses_add_no_more_rows_than_a_few(running: Running) -> None:
+async def test_the_number_of_rows_is_bounded_for_many_addresses(running: Running) -> None:
     trail = running.services.audit
     for number in range(1000):
         current_request.set(RequestContext(ip=f"2001:db8:{number:x}::1" if number % 2 else f"192.0.2.{number % 250}"))
@@ -200,7 +200,7 @@ async def test_many_addresses_add_no_more_rows_than_a_few(running: Running) -> N
     assert sum(entry.count for entry in told) == 1000
 
 
-async def test_one_subscriber_of_ipv6_has_one_address(running: Running) -> None:
+async def test_an_ipv6_prefix_counts_as_one_address(running: Running) -> None:
     trail = running.services.audit
     for number in range(1000):
         current_request.set(RequestContext(ip=f"2001:db8::{number:x}"))
@@ -209,7 +209,7 @@ async def test_one_subscriber_of_ipv6_has_one_address(running: Running) -> None:
     assert [entry.count for entry in await trail.latest()] == [999, 1]
 
 
-async def test_each_entry_of_a_user_is_kept(running: Running) -> None:
+async def test_every_entry_of_a_user_is_kept(running: Running) -> None:
     for _ in range(50):
         running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
     await running.services.audit.finish(30)
@@ -217,7 +217,7 @@ async def test_each_entry_of_a_user_is_kept(running: Running) -> None:
 
 
 @pytest.mark.parametrize("act", ["disable", "enable", "sign-out"])
-async def test_an_administrators_act_is_recorded_as_such(running: Running, act: str) -> None:
+async def test_an_administrators_action_names_the_administrator(running: Running, act: str) -> None:
     async with running.browser() as alice, running.browser() as admin:
         user = await running.log_in(alice)
         boss = await running.log_in(admin, "boss", roles=("admin",))
@@ -239,7 +239,7 @@ async def test_an_administrators_act_is_recorded_as_such(running: Running, act: 
         assert {entry.actor for entry in own} == {None}
 
 
-async def test_what_is_done_to_oneself_names_no_actor(running: Running) -> None:
+async def test_an_action_on_the_own_account_names_no_actor(running: Running) -> None:
     with acting(ALICE.user_key):
         running.services.audit.record(Event(name="session.revoked", at=1, identity=ALICE))
     with acting(COMMAND_LINE):

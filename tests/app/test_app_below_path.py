@@ -1,4 +1,4 @@
-"""The whole application below a path, over real HTTP; and pages that are opened at another name of this machine."""
+"""The application below a path, over real HTTP, and pages requested under another name of this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHROMIUM = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9"}
 
 
 class Site:
-    """An application that is served, and its provider."""
+    """A served application and its provider."""
 
     def __init__(self, url: str, issuer: str) -> None:
         self.url = url
@@ -36,7 +36,7 @@ class Site:
 
 
 def stripping_proxy(prefix: str, upstream: str) -> Any:
-    """A proxy in its plainest configuration: it takes the path off, changes `Host`, and sends no header about either."""
+    """A proxy with a minimal configuration: it strips the path, changes `Host` and sends no forwarding header."""
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -85,7 +85,7 @@ async def test_login_sessions_and_logout_work(site: Site, capsys: pytest.Capture
     assert "smoke: logged out" in capsys.readouterr().out
 
 
-async def test_every_address_that_a_browser_gets_is_below_the_path(site: Site) -> None:
+async def test_every_address_sent_to_a_browser_is_below_the_path(site: Site) -> None:
     async with new_client() as client:
         client.headers.update(CHROMIUM)
         counted = await client.post(f"{site.url}/session/visits")
@@ -123,7 +123,7 @@ async def test_every_address_that_a_browser_gets_is_below_the_path(site: Site) -
 
 
 @pytest.mark.parametrize("path", ["/a b", "/a?b", "/a#b", "/../a", "/a//b", "/%2e", "/ä"])
-def test_a_public_url_that_browsers_read_otherwise_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_url_that_browsers_parse_differently_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBLIC_URL", f"http://localhost:8000{path}")
     with pytest.raises(SettingsError, match="PUBLIC_URL"):
         load_settings(None)
@@ -143,7 +143,7 @@ def test_a_public_url_that_browsers_read_otherwise_is_refused(path: str, monkeyp
         ("https://localhost:8443", "https://127.0.0.1:8443"),
     ],
 )
-async def test_a_page_and_a_login_are_sent_to_the_public_url_first(start: Start, public: str, opened: str) -> None:
+async def test_pages_and_logins_redirect_to_the_public_url_first(start: Start, public: str, opened: str) -> None:
     async with start(public_url=public) as running, running.client() as client:
         for path in ("/", "/account?x=1&y=%20", "/auth/login?next=/account", "/nothing-here"):
             for method in ("GET",) if "login" in path else ("GET", "HEAD"):
@@ -163,22 +163,22 @@ async def test_a_page_and_a_login_are_sent_to_the_public_url_first(start: Start,
     [
         ("http://localhost:8000", "http://localhost:8000"),
         ("http://localhost:8000", "http://LOCALHOST:8000"),
-        # A proxy may have changed `Host` to where it sends requests, and would send the browser round and round.
+        # A proxy may have changed `Host`; a redirect would then loop.
         ("http://localhost:8080", "http://127.0.0.1:8000"),
         ("http://localhost:8000", "http://app:8000"),
         ("https://app.example.org", "http://127.0.0.1:8000"),
         ("https://app.example.org", "https://www.example.org"),
     ],
 )
-async def test_what_a_proxy_may_have_changed_is_not_redirected(start: Start, public: str, opened: str) -> None:
+async def test_a_request_with_a_rewritten_host_is_not_redirected(start: Start, public: str, opened: str) -> None:
     async with start(public_url=public) as running, running.client() as client:
         assert (await client.get(f"{opened}/")).status_code == 200
 
 
-# -- cookies that do not come back
+# -- cookies that the browser does not send back
 
 
-async def test_a_page_says_when_the_browser_has_not_kept_the_cookie(running: Any, start: Start) -> None:
+async def test_a_page_reports_that_the_browser_did_not_keep_the_cookie(running: Any, start: Start) -> None:
     async with running.client(**CHROMIUM) as browser:
         counted = await browser.post("/session/visits")
         assert counted.headers["location"] == "/?cookies=1"
@@ -201,7 +201,7 @@ async def test_a_page_says_when_the_browser_has_not_kept_the_cookie(running: Any
         assert "over plain http" in lost.text
 
 
-async def test_a_failed_login_says_that_cookies_are_needed_and_where_to_begin(running: Any) -> None:
+async def test_a_failed_login_says_that_cookies_are_needed_and_where_to_start(running: Any) -> None:
     async with running.browser() as browser:
         page = await browser.get(f"/auth/callback?code=x&state={'s' * 43}")
         assert page.status_code == 400
@@ -209,7 +209,7 @@ async def test_a_failed_login_says_that_cookies_are_needed_and_where_to_begin(ru
         assert "http://localhost:8000" in page.text
 
 
-async def test_a_form_over_plain_http_says_where_the_site_is(start: Start) -> None:
+async def test_a_form_over_plain_http_names_the_https_address(start: Start) -> None:
     async with start(public_url="https://app.example.org") as running, running.browser() as browser:
         del browser.headers["sec-fetch-site"]
         page = await browser.post("http://app.example.org/session/visits", headers={"origin": "http://app.example.org"})
@@ -219,7 +219,7 @@ async def test_a_form_over_plain_http_says_where_the_site_is(start: Start) -> No
         assert "plain http" not in other.text
 
 
-def test_the_provider_says_when_a_form_comes_back_without_its_cookie() -> None:
+def test_the_provider_reports_a_form_without_its_cookie() -> None:
     listening, port = listen()
     issuer = f"http://127.0.0.1:{port}"
     client = RegisteredClient(

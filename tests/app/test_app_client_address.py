@@ -1,4 +1,4 @@
-"""Whose address counts: the peer's, unless a trusted proxy vouches for another."""
+"""The client's address is the peer's, unless a trusted proxy forwards another one."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def scope(peer: str, *forwarded: str) -> Any:
         ("unix:", (), ""),
     ],
 )
-def test_forwarded_addresses_are_believed_hop_by_hop_from_the_right(peer: str, forwarded: tuple[str, ...], expected: str) -> None:
+def test_forwarded_addresses_are_trusted_hop_by_hop_from_the_right(peer: str, forwarded: tuple[str, ...], expected: str) -> None:
     assert client_address(scope(peer, *forwarded), TRUSTED) == expected
 
 
-def test_without_trusted_proxies_nothing_is_believed() -> None:
+def test_without_trusted_proxies_forwarding_headers_are_ignored() -> None:
     assert client_address(scope("10.0.0.1", "198.51.100.9"), ()) == "10.0.0.1"
 
 
-def test_a_user_agent_is_short_and_printable() -> None:
+def test_a_user_agent_is_shortened_and_printable() -> None:
     given = cast("Any", {"headers": [(b"user-agent", b"Mo\x1b[31mzilla\r\n" + b"x" * 999)]})
     assert user_agent(given).startswith("Mo[31mzilla")
     assert len(user_agent(given)) <= 256

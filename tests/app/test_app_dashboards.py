@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules: valid PromQL, of metrics and labels that exist, and of runbooks that exist."""
+"""The dashboard and the alert rules are valid PromQL over existing metrics and labels, and link existing runbooks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_metric_label_and_event_exists(expression: str) -> None:
                 assert all(any(re.fullmatch(name, event) for event in events) for name in names), matcher.value
 
 
-def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert() -> None:
+def test_every_metric_is_on_the_dashboard_or_in_an_alert() -> None:
     parsed = [promql_parser.parse(expression) for expression in expressions()]
     used = {base(selector.name) for expression in parsed for selector in selectors(expression)}
     assert {base(name) for name in series() if not name.startswith(("process_", "python_"))} - used == set()
@@ -74,7 +74,7 @@ def base(name: str) -> str:
     return re.sub(r"_(bucket|count|sum|created|total)$", "", name)
 
 
-def test_every_alert_says_what_it_means_and_leads_to_a_runbook() -> None:
+def test_every_alert_has_a_description_and_a_runbook() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "how-to" / "runbooks.md").read_text(), re.MULTILINE)
     anchors = {re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-")) for heading in headings}
     for group in yaml.safe_load(ALERTS.read_text())["groups"]:

@@ -1,4 +1,4 @@
-"""Migrations and users: the tables are what the code expects, in every way they can come about."""
+"""Migrations and users: every way to create the tables gives the tables that the code expects."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_the_newest_revision_is_found_without_alembic() -> None:
         ("ALTER TABLE audit_trail RENAME TO trail", "table audit_trail is missing"),
     ],
 )
-async def test_a_newer_database_is_ready_while_it_only_adds(database: Path, statement: str, problem: str | None) -> None:
-    # A rolling deployment: the new version has migrated, the old one still runs and does not have that revision.
+async def test_a_newer_database_with_added_columns_only_is_ready(database: Path, statement: str, problem: str | None) -> None:
+    # A rolling deployment: the new version has migrated, the old one still runs and does not know that revision.
     opened = Database(f"sqlite+aiosqlite:///{database}")
     await opened.open()
     await opened.ping()
@@ -122,7 +122,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_processes_that_migrate_together_do_it_once(tmp_path: Path) -> None:
+def test_concurrent_migrations_run_once(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
     code = f"from app.data.database import migrate; migrate({url!r})"
     with ThreadPoolExecutor(3) as pool:
@@ -131,7 +131,7 @@ def test_processes_that_migrate_together_do_it_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_store_that_was_opened_first_is_no_obstacle(tmp_path: Path, clock: FakeClock) -> None:
+async def test_migrations_work_after_the_store_has_created_its_tables(tmp_path: Path, clock: FakeClock) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
     store = open_store(url, clock=clock)
     await store.open()
@@ -140,7 +140,7 @@ async def test_a_store_that_was_opened_first_is_no_obstacle(tmp_path: Path, cloc
     await store.close()
 
 
-def test_alembic_migrates_the_database_of_the_settings_and_back(tmp_path: Path) -> None:
+def test_alembic_upgrades_and_downgrades_the_configured_database(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'b.db'}"}
     for arguments in (["upgrade", "head"], ["check"], ["downgrade", "base"], ["upgrade", "head"]):
         command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments]
@@ -150,7 +150,7 @@ def test_alembic_migrates_the_database_of_the_settings_and_back(tmp_path: Path) 
 
 
 @pytest.mark.anyio
-async def test_a_database_without_tables_is_not_ready_and_says_what_to_do(tmp_path: Path) -> None:
+async def test_a_database_without_tables_is_not_ready_and_the_error_gives_the_command(tmp_path: Path) -> None:
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
     await database.open()
     with pytest.raises(DatabaseUnavailableError, match="alembic upgrade head"):
@@ -159,7 +159,7 @@ async def test_a_database_without_tables_is_not_ready_and_says_what_to_do(tmp_pa
 
 
 @pytest.mark.anyio
-async def test_a_server_that_is_killed_or_frozen_is_an_outage_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_killed_or_frozen_server_is_an_outage_until_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     with postgres_server() as server:
         database = Database(server.url_through(server.port))
         await database.open()
@@ -170,7 +170,7 @@ async def test_a_server_that_is_killed_or_frozen_is_an_outage_until_it_is_back(m
 
         assert await ask() == 1
         server.kill()
-        for _ in range(2):  # with the connection of before, and with a new one
+        for _ in range(2):  # once with the old connection, once with a new one
             with pytest.raises((DatabaseUnavailableError, SQLAlchemyError)):
                 await ask()
         with pytest.raises(DatabaseUnavailableError):
@@ -188,7 +188,7 @@ async def test_a_server_that_is_killed_or_frozen_is_an_outage_until_it_is_back(m
 
 
 @pytest.mark.anyio
-async def test_first_logins_at_the_same_time_make_one_user(running: Running) -> None:
+async def test_concurrent_first_logins_create_one_user(running: Running) -> None:
     identity = Identity(issuer=ISSUER, subject="new")
     users = running.services.users
     await asyncio.gather(*(users.remember(identity, {"name": f"Name {number}"}) for number in range(10)))
@@ -196,7 +196,7 @@ async def test_first_logins_at_the_same_time_make_one_user(running: Running) -> 
 
 
 @pytest.mark.anyio
-async def test_claims_are_taken_for_what_they_are_and_no_more(running: Running) -> None:
+async def test_claims_of_a_wrong_type_are_ignored(running: Running) -> None:
     users: Users = running.services.users
     identity = Identity(issuer=ISSUER, subject="odd")
     odd = {"name": ["no", "text"], "email": 7, "roles": ["ok", 1, "", "x" * 65, "\x00", {"a": 1}], "disabled": True}
@@ -220,13 +220,13 @@ async def test_a_login_does_not_enable_a_disabled_user(running: Running) -> None
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("query", ["%", "_", "'; DROP TABLE users; --", "A\x00%", "é" * 50])
-async def test_a_search_takes_its_words_literally(running: Running, query: str) -> None:
+async def test_a_search_treats_its_input_literally(running: Running, query: str) -> None:
     await running.services.users.remember(Identity(issuer=ISSUER, subject="alice"), {"name": "Alice"})
     assert await running.services.users.search(query) == []
     assert len(await running.services.users.search("LIC")) == 1
 
 
-def test_entries_of_before_were_done_by_the_user_once(tmp_path: Path) -> None:
+def test_entries_of_older_versions_are_attributed_to_the_user_once(tmp_path: Path) -> None:
     file = tmp_path / "old.db"
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite+aiosqlite:///{file}"}
 

@@ -1,4 +1,4 @@
-"""Error pages: they keep user, theme and navigation, say which case it was and what to do, and lose nothing that was typed."""
+"""Error pages keep user, theme and navigation, explain the error and what to do, and preserve typed text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def dark(running: Running, browser: httpx.AsyncClient, subject: str = "alice", *roles: str) -> str:
-    """Log in, with a theme that shows whether the session was read."""
+    """Log in and choose a theme that shows whether the session was read."""
     data = AppSession(theme="dark", theme_chosen=True)
     return (await running.log_in(browser, subject, roles=roles or ("user",), data=data)).user_key
 
@@ -39,7 +39,7 @@ async def test_a_page_that_does_not_exist_keeps_user_theme_and_navigation(runnin
         assert (await running.plugin.sessions.stats()).total == 1
 
 
-async def test_a_missing_role_is_named_and_another_login_is_offered(running: Running) -> None:
+async def test_a_missing_role_is_named_with_a_link_to_log_in_as_another_user(running: Running) -> None:
     async with running.browser() as browser:
         await dark(running, browser)
         answer = await browser.get("/admin")
@@ -49,7 +49,7 @@ async def test_a_missing_role_is_named_and_another_login_is_offered(running: Run
         assert re.search(r'action="/auth/logout"><button class="primary">Log out', answer.text)
 
 
-async def test_a_disabled_account_is_said_to_be_disabled(running: Running) -> None:
+async def test_a_disabled_account_is_named_as_the_reason(running: Running) -> None:
     async with running.browser() as browser:
         key = await dark(running, browser)
         await running.services.users.set_disabled(key, disabled=True)
@@ -60,7 +60,7 @@ async def test_a_disabled_account_is_said_to_be_disabled(running: Running) -> No
         assert 'href="/account"' not in answer.text
 
 
-async def test_an_administrator_reads_why_the_own_account_is_left_alone(running: Running) -> None:
+async def test_an_administrator_cannot_change_the_own_account_and_reads_why(running: Running) -> None:
     async with running.browser() as browser:
         key = await dark(running, browser, "root", "admin")
         answer = await browser.get(f"/admin/users/{key}/disable")
@@ -69,7 +69,7 @@ async def test_an_administrator_reads_why_the_own_account_is_left_alone(running:
         assert is_whole(answer.text, "Root")
 
 
-async def test_a_form_of_another_site_is_said_to_be_one(running: Running) -> None:
+async def test_a_cross_site_form_is_refused_and_explained(running: Running) -> None:
     async with running.browser() as browser:
         await dark(running, browser)
         foreign = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
@@ -79,7 +79,7 @@ async def test_a_form_of_another_site_is_said_to_be_one(running: Running) -> Non
         assert "planted" not in answer.text
 
 
-async def test_a_session_that_ended_meanwhile_leads_to_the_login_and_keeps_the_text(
+async def test_an_expired_session_leads_to_the_login_and_keeps_the_text(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running.browser() as browser:
@@ -100,7 +100,7 @@ async def test_a_session_that_ended_meanwhile_leads_to_the_login_and_keeps_the_t
         (RuntimeError("broken"), 500, "An error occurred on our side"),
     ],
 )
-async def test_what_was_typed_is_kept(
+async def test_typed_text_is_kept(
     running: Running, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
 ) -> None:
     async with running.browser() as browser:
@@ -113,7 +113,7 @@ async def test_what_was_typed_is_kept(
         assert is_whole(page.text)
 
 
-async def test_an_outage_leaves_a_bare_page_and_no_word_of_a_logout(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_page_is_minimal_and_mentions_no_logout(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running.browser() as browser:
         await dark(running, browser)
 
@@ -130,7 +130,7 @@ async def test_an_outage_leaves_a_bare_page_and_no_word_of_a_logout(running: Run
             assert "set-cookie" not in answer.headers
 
 
-async def test_a_slow_database_does_not_keep_an_error_page_waiting(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_database_does_not_delay_an_error_page(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def frozen(*_: object) -> None:
         await asyncio.Event().wait()
 
@@ -144,7 +144,7 @@ async def test_a_slow_database_does_not_keep_an_error_page_waiting(running: Runn
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/admin", "/auth/callback?state=unknown&code=secret-code"])
-async def test_the_reference_on_the_page_is_in_the_log(start: Start, capsys: pytest.CaptureFixture[str], path: str) -> None:
+async def test_the_error_reference_on_the_page_is_in_the_log(start: Start, capsys: pytest.CaptureFixture[str], path: str) -> None:
     async with start() as running, running.browser() as browser:
         configure_logging(level="INFO", as_json=True)
         await running.log_in(browser)
@@ -159,7 +159,7 @@ async def test_the_reference_on_the_page_is_in_the_log(start: Start, capsys: pyt
     assert "secret-code" not in page
 
 
-async def test_two_tabs_that_change_different_fields_both_win(running: Running) -> None:
+async def test_two_tabs_that_change_different_fields_both_succeed(running: Running) -> None:
     async with running.browser() as browser:
         await browser.post("/session/preferences", data={"language": "en", "note": "old"})
         seen = {"seen_language": "en", "seen_note": "old"}
@@ -169,7 +169,7 @@ async def test_two_tabs_that_change_different_fields_both_win(running: Running) 
         assert (data["language"], data["note"]) == ("de", "new")
 
 
-async def test_two_tabs_that_change_the_same_note_are_a_conflict_with_both_texts(running: Running) -> None:
+async def test_two_tabs_that_change_the_same_note_conflict_and_see_both_texts(running: Running) -> None:
     async with running.browser() as browser:
         await browser.post("/session/preferences", data={"language": "en", "note": "one\r\ntwo"})
         seen = {"language": "en", "seen_language": "en", "seen_note": "one\r\ntwo"}
@@ -185,7 +185,7 @@ async def test_two_tabs_that_change_the_same_note_are_a_conflict_with_both_texts
         assert (await browser.get("/api/session")).json()["note"] == "second tab"
 
 
-async def test_two_requests_that_change_the_note_at_once_are_a_conflict_with_the_text_kept(
+async def test_concurrent_changes_of_the_note_conflict_and_keep_the_text(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running.browser() as browser:
@@ -197,7 +197,7 @@ async def test_two_requests_that_change_the_note_at_once_are_a_conflict_with_the
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Have the next save of a session fail."""
+    """Make the next save of a session fail."""
 
     async def save(self: SessionHandle[AppSession]) -> None:
         del self

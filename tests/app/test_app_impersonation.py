@@ -1,4 +1,4 @@
-"""An administrator logs in as a user: the button, the banner, what is closed, the trail, the end."""
+"""An administrator logs in as a user: button, banner, closed routes, audit trail, end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def act_as(admin: httpx.AsyncClient, who: Identity) -> httpx.Response:
 
 
 @pytest.mark.attack("85")
-async def test_from_the_button_to_the_end(running: Running) -> None:
+async def test_impersonation_from_start_to_end(running: Running) -> None:
     async with running.browser() as admin, running.browser() as browser:
         root = await administrator(running, admin)
         alice = await running.log_in(browser)
@@ -47,7 +47,7 @@ async def test_from_the_button_to_the_end(running: Running) -> None:
             assert BANNER not in (await browser.get(path)).text
         assert (await admin.get("/api/me")).json()["subject"] == "alice"
         refused = await admin.get("/admin")
-        assert (refused.status_code, BANNER in refused.text) == (403, True)  # error pages too
+        assert (refused.status_code, BANNER in refused.text) == (403, True)  # error pages show the banner too
         assert "End that first, by the button above." in refused.text
         assert "You logged in through" not in (await admin.get("/")).text
         assert "Log in again" not in (await admin.get("/account")).text
@@ -68,7 +68,7 @@ async def test_from_the_button_to_the_end(running: Running) -> None:
 
 
 @pytest.mark.attack("85")
-async def test_every_entry_made_meanwhile_names_the_administrator(running: Running) -> None:
+async def test_every_entry_during_impersonation_names_the_administrator(running: Running) -> None:
     async with running.browser() as admin:
         root = await administrator(running, admin)
         alice = await user(running)
@@ -84,7 +84,7 @@ async def test_every_entry_made_meanwhile_names_the_administrator(running: Runni
 
 
 @pytest.mark.attack("84")
-async def test_what_is_for_the_user_alone_is_closed(running: Running) -> None:
+async def test_routes_for_the_user_alone_are_closed_during_impersonation(running: Running) -> None:
     async with running.browser() as admin, running.client() as phone:
         await administrator(running, admin)
         alice = await running.log_in(phone)
@@ -105,7 +105,7 @@ async def test_what_is_for_the_user_alone_is_closed(running: Running) -> None:
 
 
 @pytest.mark.attack("81")
-async def test_who_may_not(running: Running) -> None:
+async def test_refused_impersonations(running: Running) -> None:
     async with running.browser() as admin, running.browser() as stale, running.client() as plain:
         root = await administrator(running, admin)
         await running.log_in(stale, "later", roles=("admin",), minutes_ago=30)
@@ -126,7 +126,7 @@ async def test_who_may_not(running: Running) -> None:
 
 @pytest.mark.attack("82")
 @pytest.mark.parametrize("loses", ["role", "account", "sessions", "user"])
-async def test_the_next_request_is_refused_when_the_administrator_loses(running: Running, loses: str) -> None:
+async def test_the_next_request_is_refused_when_the_administrator_loses_the_role(running: Running, loses: str) -> None:
     users = running.services.users
     async with running.browser() as admin:
         root = await administrator(running, admin)
@@ -148,7 +148,7 @@ async def test_the_next_request_is_refused_when_the_administrator_loses(running:
 
 
 @pytest.mark.attack("80")
-async def test_it_is_over_after_its_time(start: Start) -> None:
+async def test_impersonation_ends_after_its_time_limit(start: Start) -> None:
     async with start(app_impersonation_seconds=120) as running, running.browser() as admin:
         await administrator(running, admin)
         await act_as(admin, await user(running))
@@ -158,7 +158,7 @@ async def test_it_is_over_after_its_time(start: Start) -> None:
         assert (await admin.get("/api/me", headers=PROGRAM)).status_code == 401
 
 
-async def test_it_can_be_switched_off(start: Start) -> None:
+async def test_impersonation_can_be_switched_off(start: Start) -> None:
     async with start(app_impersonation_seconds=0) as running, running.browser() as admin:
         await administrator(running, admin)
         alice = await user(running)
@@ -166,7 +166,7 @@ async def test_it_can_be_switched_off(start: Start) -> None:
         assert (await act_as(admin, alice)).status_code == 404
 
 
-async def test_the_administrators_list_of_devices_says_so(running: Running) -> None:
+async def test_the_administrators_device_list_shows_the_impersonation(running: Running) -> None:
     async with running.browser() as admin, running.browser() as laptop:
         root = await administrator(running, admin)
         await running.log_in(laptop, "root", roles=("admin",))
@@ -175,7 +175,7 @@ async def test_the_administrators_list_of_devices_says_so(running: Running) -> N
         assert (await laptop.get(f"/admin/users/{root.user_key}")).text.count("logged in as another user") == 1
 
 
-async def test_pages_of_the_trail_show_both_names(running: Running) -> None:
+async def test_audit_pages_show_both_names(running: Running) -> None:
     async with running.browser() as admin:
         await administrator(running, admin)
         await act_as(admin, await user(running))

@@ -1,4 +1,4 @@
-"""More than the limit of logins, callbacks, logout tokens, forms or new sessions of one client is 429, over all workers."""
+"""Above the limit, a client's logins, callbacks, logout tokens, forms and new sessions get 429, across all workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def statuses(http: httpx.AsyncClient, request: tuple[str, str, dict[str, A
 
 @pytest.mark.attack("69")
 @pytest.mark.parametrize("request_", [LOGIN, CALLBACK, LOGOUT_TOKEN], ids=["login", "callback", "logout token"])
-async def test_a_flood_of_one_address_is_429(running: Running, request_: tuple[str, str, dict[str, Any]]) -> None:
+async def test_a_flood_from_one_address_is_429(running: Running, request_: tuple[str, str, dict[str, Any]]) -> None:
     async with running.client() as http:
         assert 429 not in await statuses(http, request_, 60)
         method, path, options = request_
@@ -39,7 +39,7 @@ async def test_a_flood_of_one_address_is_429(running: Running, request_: tuple[s
         assert 429 not in await statuses(http, request_, 2)
 
 
-async def test_kinds_and_addresses_are_counted_apart(start: Start) -> None:
+async def test_kinds_and_addresses_are_counted_separately(start: Start) -> None:
     async with (
         start(limit_logins=2, trusted_proxies="127.0.0.1") as running,
         running.client(**{"x-forwarded-for": "192.0.2.1"}) as one,
@@ -69,7 +69,7 @@ async def test_all_workers_count_together(start: Start, tmp_path: Path) -> None:
     assert answers == [400] * 6 + [429] * 2
 
 
-async def test_a_person_gets_a_page(start: Start) -> None:
+async def test_a_browser_gets_a_page(start: Start) -> None:
     async with start(limit_logins=1) as running, running.browser() as http:
         assert (await http.get(CALLBACK[1])).status_code == 400
         refused = await http.get(CALLBACK[1])
@@ -78,7 +78,7 @@ async def test_a_person_gets_a_page(start: Start) -> None:
         assert refused.headers["content-type"].startswith("text/html")
 
 
-async def test_forms_have_a_limit_and_other_requests_and_logouts_none(start: Start) -> None:
+async def test_forms_are_limited_but_other_requests_and_logouts_are_not(start: Start) -> None:
     async with start(limit_forms=30) as running, running.browser() as http:
         assert await statuses(http, FORM, 31) == [303] * 30 + [429]
         assert await statuses(http, ("POST", "/api/session/visits", {}), 2) == [200, 200]
@@ -86,7 +86,7 @@ async def test_forms_have_a_limit_and_other_requests_and_logouts_none(start: Sta
         assert await statuses(http, ("POST", "/auth/logout", {}), 2) == [303, 303]
 
 
-async def test_a_client_begins_a_bounded_number_of_anonymous_sessions(start: Start) -> None:
+async def test_a_client_creates_a_bounded_number_of_anonymous_sessions(start: Start) -> None:
     async with start(limit_anonymous=5) as running:
         answers = []
         for _ in range(7):
@@ -94,14 +94,14 @@ async def test_a_client_begins_a_bounded_number_of_anonymous_sessions(start: Sta
                 answers += await statuses(visitor, ("POST", "/api/session/visits", {}), 1)
         assert answers == [200] * 5 + [429] * 2
         async with running.client() as user:
-            await running.log_in(user)  # a login begins a session all the same
+            await running.log_in(user)  # a login still creates a session
             assert await statuses(user, ("POST", "/api/session/visits", {}), 1) == [200]
         running.clock.advance(hours=1)
         async with running.client() as visitor:
             assert await statuses(visitor, ("POST", "/api/session/visits", {}), 1) == [200]
 
 
-async def test_zero_is_no_limit(start: Start) -> None:
+async def test_zero_means_no_limit(start: Start) -> None:
     async with start(limit_logins=0, limit_forms=0, limit_anonymous=0) as running, running.browser() as http:
         assert set(await statuses(http, CALLBACK, 70)) == {400}
         assert set(await statuses(http, FORM, 70)) == {303}

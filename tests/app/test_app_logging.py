@@ -1,4 +1,4 @@
-"""The log: structured, about every request, and without a single secret, from every logger."""
+"""The log is structured, covers every request and contains no secret, whichever logger wrote it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
         "encryption_key",
     ],
 )
-def test_fields_with_telling_names_are_hidden(name: str) -> None:
+def test_fields_with_secret_names_are_redacted(name: str) -> None:
     for value in (CANARY, [CANARY], {"x": CANARY}, CANARY.encode()):
         assert CANARY not in str(redact(None, "info", {"event": "x", "nested": {name: value}, name: value}))
 
@@ -66,18 +66,18 @@ def test_fields_with_telling_names_are_hidden(name: str) -> None:
         f"id_token_hint={CANARY}",
     ],
 )
-def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
+def test_values_that_look_like_secrets_are_redacted_anywhere(text: str) -> None:
     assert CANARY not in redact_text(text)
     assert CANARY not in str(redact(None, "info", {"event": text, "error": ValueError(text), "list": [text]}))
 
 
-def test_what_is_harmless_stays() -> None:
+def test_harmless_values_are_kept() -> None:
     entry = {"event": "request", "status": 200, "status_code": 404, "path": "/account", "user_key": "k", "ok": True, "none": None}
     assert redact(None, "info", dict(entry)) == entry
     assert redact_text("the status code was 404") == "the status code was 404"
 
 
-def test_the_standard_librarys_loggers_pass_the_same_redaction(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_library_loggers_are_redacted_too(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(level="INFO", as_json=True)
     logging.getLogger("some.library").warning("sent %s", f"Bearer {CANARY}", extra={"token": CANARY})
     logging.getLogger("httpx2").info("GET https://op/token?code=%s", CANARY)
@@ -93,12 +93,10 @@ def test_the_standard_librarys_loggers_pass_the_same_redaction(capsys: pytest.Ca
 
 @pytest.mark.attack("asvs-14.2.4")
 @pytest.mark.anyio
-async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
-    start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_access_log_describes_requests_without_their_content(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     async with start() as running:
         configure_logging(level="DEBUG", as_json=True)
-        capsys.readouterr()  # what the start said, in the form of before
+        capsys.readouterr()  # a start-up message in the old format
         cast("Any", running.app.asgi_handler)._loud = True
         async with running.client(**{"user-agent": "test", "authorization": f"Bearer {CANARY}"}) as client:
             await running.log_in(client)
@@ -125,7 +123,7 @@ async def test_the_access_log_tells_about_requests_and_not_what_they_carry(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/auth/backchannel-logout", "/auth/login", "/session/preferences", "/api/session/visits"])
-async def test_a_client_that_leaves_in_the_middle_of_a_form_is_no_error(
+async def test_a_client_that_disconnects_during_a_form_is_no_error(
     start: Start, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     messages = [{"type": "http.request", "body": b"note=ha", "more_body": True}, {"type": "http.disconnect"}]

@@ -1,4 +1,4 @@
-"""Thousands of connections that say nothing, or are idle, keep no request of others waiting."""
+"""Thousands of silent or idle connections do not delay other requests."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from app.cli import serve
 sys.exit(serve())
 """
 PATIENCE = 30.0
-"""For one answer on a machine that is busy; a server that is full answers never."""
+"""For one response on a busy machine; a full server never responds."""
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(autouse=True)
 def many_files() -> None:
-    """This process holds the other end of each connection."""
+    """This process holds the client side of each connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 8192:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
@@ -39,7 +39,7 @@ def many_files() -> None:
 
 @asynccontextmanager
 async def connections(url: str, number: int, request: bytes = b"") -> AsyncIterator[list[Connection]]:
-    """Open connections, each of which has sent this and, where it is a request, got the head of its response."""
+    """Open connections that have each sent `request`; a complete request has received the head of its response."""
     port = int(url.rpartition(":")[2])
     gate = asyncio.Semaphore(200)
 
@@ -67,14 +67,14 @@ def get(path: str) -> bytes:
 
 
 async def answer(url: str, path: str) -> float:
-    """The seconds until a new connection has its answer."""
+    """The seconds until a new connection receives its response."""
     began = time.monotonic()
     async with asyncio.timeout(PATIENCE), connections(url, 1, get(path)):
         return time.monotonic() - began
 
 
 @pytest.mark.attack("68")
-async def test_idle_streams_and_kept_connections_do_not_slow_others(tmp_path: Path) -> None:
+async def test_idle_streams_and_kept_alive_connections_do_not_slow_others(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", command=EXTENDED) as (_, url):
         alone = sorted([await answer(url, "/") for _ in range(20)])[10]
         async with (
@@ -92,7 +92,7 @@ async def test_idle_streams_and_kept_connections_do_not_slow_others(tmp_path: Pa
 
 
 @pytest.mark.attack("68")
-async def test_silent_connections_keep_none_waiting_and_are_closed(tmp_path: Path) -> None:
+async def test_silent_connections_delay_no_request_and_are_closed(tmp_path: Path) -> None:
     silent = {
         "nothing": b"",
         "half a head": b"GET / HTTP/1.1\r\nHost: loc",
@@ -108,19 +108,19 @@ async def test_silent_connections_keep_none_waiting_and_are_closed(tmp_path: Pat
 
 
 @pytest.mark.attack("68")
-async def test_a_body_that_does_not_come_is_a_408(tmp_path: Path) -> None:
+async def test_a_body_that_never_arrives_is_a_408(tmp_path: Path) -> None:
     head = b"PATCH /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     with serving(tmp_path, command=EXTENDED, TEST_SILENT_SECONDS="1") as (_, url):
         port = int(url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head + b'{"theme"')
         async with asyncio.timeout(PATIENCE):
-            whole = await reader.read()  # to the end: the connection is closed
+            whole = await reader.read()  # read to the end: the server closes the connection
         writer.close()
     assert whole.startswith(b"HTTP/1.1 408 "), whole
 
 
-def test_too_few_open_files_are_said_at_start(tmp_path: Path) -> None:
+def test_a_low_limit_of_open_files_is_reported_at_start(tmp_path: Path) -> None:
     result = run(tmp_path, sys.executable, "-c", LIMITED.format(soft=200, hard=200), "--port", "1")
     assert result.returncode == 1
     assert result.stderr == "error: the limit of open files is too low to serve; raise it, for example: ulimit -n 4096\n"
@@ -136,5 +136,5 @@ async def test_the_limit_is_raised_and_a_low_one_is_reported(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("files", "connections"), [(256, 0), (1024, 768), (20_000, 19_744), (10**9, 100_000)])
-def test_a_worker_keeps_some_files_for_itself(files: int, connections: int) -> None:
+def test_a_worker_reserves_some_files_for_itself(files: int, connections: int) -> None:
     assert connections_per_worker(files) == connections

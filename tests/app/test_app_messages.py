@@ -1,4 +1,4 @@
-"""After an act the next page says so, once; before what cannot be undone a page asks. Nothing of it comes from an address."""
+"""After an action the next page confirms it once; before an irreversible action a page asks. No message comes from a URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUS = re.compile(r'<div class="notice done" role="status"><span>([^<]*)</span
 
 
 async def said(browser: httpx.AsyncClient, answer: httpx.Response) -> list[str]:
-    """What the page says to which an answer leads, and what it says when it is loaded again."""
+    """The messages on the page after a response, and on the same page when it is loaded again."""
     assert answer.status_code == 303, answer.text
     address = answer.headers["location"]
     assert MESSAGES.keys() & set(re.findall(r"[\w-]+", address)) == set()
@@ -36,13 +36,13 @@ async def said(browser: httpx.AsyncClient, answer: httpx.Response) -> list[str]:
         ("/auth/logout", {}, "You are logged out."),
     ],
 )
-async def test_each_act_of_a_user_is_confirmed_once(running: Running, path: str, form: dict[str, str], message: str) -> None:
+async def test_each_action_of_a_user_is_confirmed_once(running: Running, path: str, form: dict[str, str], message: str) -> None:
     async with running.browser() as browser:
         await running.log_in(browser)
         assert await said(browser, await browser.post(path, data=form)) == [message]
 
 
-async def test_devices_are_counted(running: Running) -> None:
+async def test_signed_out_devices_are_counted(running: Running) -> None:
     async with running.browser() as browser, running.browser() as phone, running.browser() as tablet:
         for device in (browser, phone, tablet):
             await running.log_in(device)
@@ -55,7 +55,7 @@ async def test_devices_are_counted(running: Running) -> None:
         assert await said(tablet, await tablet.post(f"/account/sessions/{handle}/end")) == ["You are logged out."]
 
 
-async def test_each_act_of_an_administrator_is_confirmed_once(running: Running) -> None:
+async def test_each_action_of_an_administrator_is_confirmed_once(running: Running) -> None:
     async with running.browser() as admin, running.browser() as user:
         await running.log_in(admin, "admin", roles=("admin",))
         bob = await running.log_in(user, "bob")
@@ -75,7 +75,7 @@ async def test_each_act_of_an_administrator_is_confirmed_once(running: Running) 
 @pytest.mark.parametrize(
     "value", ["<b>x</b>", "unknown", "saved.7", "devices-signed-out", "devices-signed-out.x", "devices-signed-out.12345678"]
 )
-async def test_a_message_cookie_that_was_planted_says_nothing_and_goes(running: Running, value: str) -> None:
+async def test_a_forged_message_cookie_is_ignored_and_deleted(running: Running, value: str) -> None:
     async with running.browser() as browser:
         answer = await browser.get("/?done=saved", headers={"cookie": f"message-8000={value}"})
         assert STATUS.findall(answer.text) == []
@@ -83,7 +83,7 @@ async def test_a_message_cookie_that_was_planted_says_nothing_and_goes(running: 
         assert answer.headers["set-cookie"].startswith('message-8000=""; ')
 
 
-async def test_over_https_no_other_host_can_plant_a_message(start: Start) -> None:
+async def test_over_https_no_other_host_can_set_the_message_cookie(start: Start) -> None:
     async with start(public_url="https://app.example.org") as running, running.browser() as browser:
         answer = await browser.post("https://app.example.org/session/theme", data={"theme": "dark"})
         cookie = next(value for value in answer.headers.get_list("set-cookie") if "message" in value)
@@ -91,7 +91,7 @@ async def test_over_https_no_other_host_can_plant_a_message(start: Start) -> Non
         assert {"HttpOnly", "Secure", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
 
 
-async def test_programs_get_no_message(running: Running) -> None:
+async def test_api_clients_get_no_message(running: Running) -> None:
     async with running.client() as program:
         await running.log_in(program)
         for path in ("/session/visits", "/auth/logout"):
@@ -99,14 +99,14 @@ async def test_programs_get_no_message(running: Running) -> None:
             assert not any("message" in value for value in answer.headers.get_list("set-cookie"))
 
 
-async def test_a_page_with_a_message_is_kept_by_no_cache(running: Running) -> None:
+async def test_a_page_with_a_message_is_not_cached(running: Running) -> None:
     async with running.browser() as browser:
         answer = await browser.get("/", headers={"cookie": "message-8000=logged-out"})
         assert STATUS.findall(answer.text) == ["You are logged out."]
         assert "no-store" in answer.headers["cache-control"]
 
 
-async def test_a_page_asks_before_what_cannot_be_undone(running: Running) -> None:
+async def test_a_page_asks_before_irreversible_actions(running: Running) -> None:
     async with running.browser() as admin, running.browser() as laptop, running.browser() as phone:
         await running.log_in(admin, "admin", roles=("admin",))
         bob = await running.log_in(laptop, "bob")
@@ -126,13 +126,13 @@ async def test_a_page_asks_before_what_cannot_be_undone(running: Running) -> Non
         assert (await admin.get(f"/admin/users/{bob.user_key}/sessions/unknown/end")).status_code == 404
 
 
-async def test_the_question_needs_the_same_right_as_the_act(running: Running) -> None:
+async def test_the_question_needs_the_same_permission_as_the_action(running: Running) -> None:
     async with running.browser() as stale, running.browser() as user:
         await running.log_in(stale, "admin", roles=("admin",), minutes_ago=30)
         bob = await running.log_in(user, "bob")
         address = f"/admin/users/{bob.user_key}/disable"
         assert (await user.get(address)).status_code == 403
         led = (await stale.get(address)).headers["location"]
-        # After the login the page asks; nothing that was sent before is lost.
+        # After the login the page asks again; an earlier submission is not replayed.
         assert led.startswith(f"/auth/login?next=%2Fadmin%2Fusers%2F{bob.user_key}%2Fdisable&max_age=240")
         assert "unsent" not in led

@@ -1,4 +1,4 @@
-"""The example of a native client, the reference application, one of Starlette's and the embedded provider: real servers."""
+"""The example native client with the reference application, a Starlette application and the embedded provider."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def reference_app(url: str, provider: OidcProvider, folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Each application's address."""
+    """The address of each application."""
     (at_op, op_port), (one, one_port), (two, two_port) = listen(), listen(), listen()
     issuer, secret = f"http://127.0.0.1:{op_port}", secrets.token_urlsafe(32)
     found = {"reference": f"http://127.0.0.1:{one_port}", "starlette": f"http://127.0.0.1:{two_port}"}
@@ -93,7 +93,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 async def agree(browser: httpx2.AsyncClient, address: str) -> httpx2.Response:
-    """Press the button of our page, and that of alice at the provider."""
+    """Press the button on the application's page, then log in as alice at the provider."""
     page = await follow(browser, address)
     form = Fields(page.text)
     data = {**form.fields, "provider": form.buttons[0]}
@@ -133,8 +133,8 @@ async def test_the_example_logs_in_by_browser_and_loopback(urls: dict[str, str],
 
 
 @pytest.mark.attack("95")
-async def test_the_reference_application_serves_a_token_everywhere(urls: dict[str, str]) -> None:
-    """Its own routes: user, devices, regeneration, a change, sign-out of this device."""
+async def test_the_reference_application_accepts_a_token_on_every_route(urls: dict[str, str]) -> None:
+    """Its routes: user, devices, regeneration, a change, sign-out of this device."""
     url = urls["reference"]
     async with new_client() as browser, new_client() as client:
         token = await _token(browser, client, url)
@@ -167,7 +167,7 @@ async def test_the_reference_application_serves_a_token_everywhere(urls: dict[st
 
 
 class _AnsweredError(Exception):
-    """The browser would go to the native client now."""
+    """Raised where the browser would open the native client."""
 
 
 async def _stop_at(redirect_uri: str, response: httpx2.Response) -> None:
@@ -186,7 +186,7 @@ async def _token(browser: httpx2.AsyncClient, client: httpx2.AsyncClient, url: s
         code_challenge_method="S256",
     )
     browser.event_hooks = {"response": [partial(_stop_at, redirect_uri)]}
-    with pytest.raises(_AnsweredError) as answered:  # nothing listens there
+    with pytest.raises(_AnsweredError) as answered:  # nothing listens on that port
         await agree(browser, f"{url}/auth/authorize?{query}")
     code = httpx2.URL(str(answered.value)).params["code"]
     form = {"grant_type": "authorization_code", "code": code, "client_id": "example", "redirect_uri": redirect_uri}

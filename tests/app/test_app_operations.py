@@ -1,4 +1,4 @@
-"""Health, metrics, the schema, error answers and security headers."""
+"""Health, metrics, the OpenAPI schema, error responses and security headers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_live_and_ready(client: httpx.AsyncClient) -> None:
     assert ready.json() == {"status": "ok", "checks": {"session_store": "ok", "database": "ok"}}
 
 
-async def test_ready_names_the_store_that_is_out(
+async def test_ready_names_the_store_that_is_down(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def down() -> None:
@@ -42,7 +42,7 @@ async def test_ready_names_the_store_that_is_out(
     assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_ready_names_the_database_that_is_out(
+async def test_ready_names_the_database_that_is_down(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def down() -> None:
@@ -76,7 +76,7 @@ async def test_a_database_outage_is_a_503_and_ends_no_session(running: Running, 
     assert (await client.get("/api/me")).status_code == 200
 
 
-async def test_metrics_count_by_route_and_hold_no_identifiers(running: Running, client: httpx.AsyncClient) -> None:
+async def test_metrics_count_by_route_and_contain_no_identifiers(running: Running, client: httpx.AsyncClient) -> None:
     await running.log_in(client)
     await client.post("/api/session/visits")
     handle = (await client.get("/api/sessions")).json()[0]["handle"]
@@ -103,7 +103,7 @@ async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient
         "description": "The session cookie; GET /auth/login begins the login that sets it.",
     }
     assert {"/api/me", "/api/session", "/api/sessions", "/api/session/visits"} <= schema["paths"].keys()
-    # What is injected is no parameter.
+    # An injected value is not a parameter.
     assert "parameters" not in schema["paths"]["/api/session"]["get"]
     assert "<" not in (await client.get("/schema/openapi.yaml")).text[:200]
 
@@ -132,7 +132,7 @@ async def test_every_error_in_the_openapi_document_is_problem_json(client: httpx
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/", 405), ("GET", "/api/me", 401), ("GET", "/", 200)]
 )
-async def test_security_headers_are_on_every_answer(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+async def test_every_response_has_security_headers(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
     response = await client.request(method, path)
     assert response.status_code == status
     policy = response.headers["content-security-policy"]
@@ -150,7 +150,7 @@ async def test_security_headers_are_on_every_answer(client: httpx.AsyncClient, m
 @pytest.mark.attack("asvs-3.4.1")
 @pytest.mark.attack("asvs-3.3.1")
 @pytest.mark.attack("asvs-3.3.3")
-async def test_https_brings_hsts_and_the_host_cookie(start: Start) -> None:
+async def test_https_sets_hsts_and_the_host_cookie(start: Start) -> None:
     async with start(public_url="https://app.example.org") as running, running.client() as client:
         response = await client.post("/api/session/visits")
         assert response.headers["strict-transport-security"].startswith("max-age=63072000")
@@ -160,14 +160,14 @@ async def test_https_brings_hsts_and_the_host_cookie(start: Start) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health/live", "/api/session", "/schema", "/static/app.css"])
-async def test_head_answers_as_get_does_without_the_content(client: httpx.AsyncClient, path: str) -> None:
+async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
     got, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     for name in ("content-type", "content-length", "cache-control", "vary", "content-security-policy"):
         assert head.headers.get(name) == got.headers.get(name)
 
 
-async def test_a_head_begins_no_login(client: httpx.AsyncClient) -> None:
+async def test_a_head_request_starts_no_login(client: httpx.AsyncClient) -> None:
     answer = await client.head("/auth/login")
     assert answer.status_code == 405
     assert "set-cookie" not in answer.headers
@@ -175,7 +175,7 @@ async def test_a_head_begins_no_login(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-async def test_errors_are_pages_for_browsers_and_problems_for_programs(running: Running, status: int) -> None:
+async def test_errors_are_pages_for_browsers_and_problem_json_for_programs(running: Running, status: int) -> None:
     method, path = ("GET", "/nowhere") if status == 404 else ("POST", "/")
     async with running.browser() as browser, running.client() as program:
         page = await browser.request(method, path)
@@ -216,7 +216,7 @@ async def test_hostile_requests_are_never_a_500(client: httpx.AsyncClient) -> No
 
 
 async def test_check_online_asks_database_and_provider(make_settings: Callable[..., Settings], database: Path) -> None:
-    app = create_app(make_settings())  # as for the command, which runs no application
+    app = create_app(make_settings())  # as the command runs it, without an application
 
     async def asked() -> dict[str, OnlineCheck]:
         return {check.what: check for check in await app.opt["online_check"]()}

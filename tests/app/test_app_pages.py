@@ -1,4 +1,4 @@
-"""The pages: what a visitor, a user and an administrator see, and forms that work without a script."""
+"""The pages for visitors, users and administrators, with forms that work without JavaScript."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_home_for_a_visitor_loads_and_creates_nothing(running: Running) ->
         assert (await running.plugin.sessions.stats()).total == 0
 
 
-async def test_the_counter_works_through_a_plain_form(running: Running) -> None:
+async def test_the_counter_works_with_a_plain_form(running: Running) -> None:
     async with running.browser() as browser:
         for expected in (1, 2):
             response = await browser.post("/session/visits")
@@ -40,7 +40,7 @@ async def test_the_counter_works_through_a_plain_form(running: Running) -> None:
             assert f"<strong>{expected}</strong>" in (await browser.get("/")).text
 
 
-async def test_the_theme_is_chosen_through_a_plain_form_and_leads_back(running: Running) -> None:
+async def test_the_theme_form_works_without_a_script_and_returns_to_the_page(running: Running) -> None:
     async with running.browser() as browser:
         assert "data-theme" not in (await browser.get("/")).text
         response = await browser.post("/session/theme", data={"theme": "dark", "back": "/account"})
@@ -53,14 +53,14 @@ async def test_the_theme_is_chosen_through_a_plain_form_and_leads_back(running: 
 @pytest.mark.attack("56")
 @pytest.mark.attack("asvs-3.7.2")
 @pytest.mark.parametrize("back", ["/account/sessions", "/orders", "/orders/2026/my-order_7"])
-async def test_the_theme_button_leads_back_to_the_page_it_was_on(running: Running, back: str) -> None:
+async def test_the_theme_button_returns_to_the_current_page(running: Running, back: str) -> None:
     async with running.browser() as browser:
         response = await browser.post("/session/theme", data={"theme": "dark", "back": back})
         assert response.headers["location"].partition("?")[0] == back
 
 
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "/auth/logout", "/\r\nx: y"])
-async def test_a_form_does_not_lead_anywhere_else(running: Running, back: str) -> None:
+async def test_a_form_does_not_redirect_to_another_site(running: Running, back: str) -> None:
     async with running.browser() as browser:
         response = await browser.post("/session/theme", data={"theme": "dark", "back": back})
         assert response.headers["location"] == "/"
@@ -75,7 +75,7 @@ async def test_user_input_is_escaped(running: Running) -> None:
         assert "&lt;script&gt;" in page
 
 
-async def test_a_bad_form_value_is_a_page_and_changes_nothing(running: Running) -> None:
+async def test_an_invalid_form_value_gives_a_page_and_changes_nothing(running: Running) -> None:
     async with running.browser() as browser:
         response = await browser.post("/session/theme", data={"theme": "purple"})
         assert response.status_code == 400
@@ -84,7 +84,7 @@ async def test_a_bad_form_value_is_a_page_and_changes_nothing(running: Running) 
 
 
 @pytest.mark.parametrize("path", ["/account", "/account/sessions", "/admin"])
-async def test_a_browser_is_sent_to_the_login_and_comes_back(running: Running, path: str) -> None:
+async def test_a_browser_is_sent_to_the_login_and_returns(running: Running, path: str) -> None:
     async with running.browser() as browser:
         response = await browser.get(path)
         assert response.status_code == 303
@@ -106,7 +106,7 @@ async def test_admin_is_for_administrators(running: Running) -> None:
 @pytest.mark.attack("asvs-7.5.2")
 @pytest.mark.attack("asvs-7.5.3")
 @pytest.mark.attack("asvs-7.4.3")
-async def test_devices_are_signed_out_after_a_recent_login_only(running: Running) -> None:
+async def test_signing_out_devices_needs_a_recent_login(running: Running) -> None:
     async with running.browser() as laptop, running.browser() as phone:
         await running.log_in(laptop, minutes_ago=30)
         await running.log_in(phone)
@@ -125,7 +125,7 @@ async def test_devices_are_signed_out_after_a_recent_login_only(running: Running
         assert (await laptop.get("/api/me", headers=JSON)).status_code == 401
 
 
-async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
+async def test_a_button_signs_one_device_out(running: Running) -> None:
     async with running.browser() as laptop, running.browser() as phone:
         await running.log_in(laptop)
         await running.log_in(phone)
@@ -136,8 +136,10 @@ async def test_one_device_is_signed_out_by_its_button(running: Running) -> None:
         assert (await laptop.post(actions[0])).status_code == 404
 
 
-async def test_a_page_shows_the_devices_used_last_and_always_this_one(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page with thousands of devices would keep all other requests waiting while it is made."""
+async def test_a_page_lists_the_most_recent_devices_and_always_the_current_one(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rendering thousands of devices would block all other requests."""
     for module in (account, admin):
         monkeypatch.setattr(module, "MOST_SHOWN", 2)
     async with running.browser() as laptop, running.browser() as other, running.browser() as root:
@@ -146,7 +148,7 @@ async def test_a_page_shows_the_devices_used_last_and_always_this_one(running: R
             running.clock.advance(seconds=60)
             await running.log_in(other)
         page = (await laptop.get("/account/sessions")).text
-        assert (page.count("/end"), page.count("this device")) == (2, 1)  # one other device, and all others
+        assert (page.count("/end"), page.count("this device")) == (2, 1)  # one other device, then all others
         assert "2 more, used longer ago, are not shown." in page
         assert "are not shown" not in (await other.get("/account")).text
         await running.log_in(root, "admin", roles=("admin",))
@@ -158,7 +160,7 @@ async def test_a_page_shows_the_devices_used_last_and_always_this_one(running: R
 @pytest.mark.attack("63")
 @pytest.mark.attack("asvs-7.4.2")
 @pytest.mark.attack("asvs-7.4.5")
-async def test_an_administrator_disables_a_user_and_ends_its_sessions(running: Running) -> None:
+async def test_disabling_a_user_ends_the_sessions(running: Running) -> None:
     async with running.browser() as admin, running.browser() as user:
         await running.log_in(admin, "admin", roles=("admin",))
         identity = await running.log_in(user, "bob")
@@ -182,7 +184,7 @@ async def test_an_administrator_cannot_lock_themselves_out(running: Running) -> 
 
 
 @pytest.mark.attack("asvs-7.5.3")
-async def test_an_administrator_with_an_old_login_changes_nothing(running: Running) -> None:
+async def test_an_administrator_with_an_old_login_cannot_change_anything(running: Running) -> None:
     async with running.browser() as admin, running.browser() as user:
         await running.log_in(admin, "admin", roles=("admin",), minutes_ago=6)
         identity = await running.log_in(user, "bob")
@@ -192,7 +194,7 @@ async def test_an_administrator_with_an_old_login_changes_nothing(running: Runni
 
 
 class _Outline(HTMLParser):
-    """Collects what a page loads and what could run."""
+    """Collects what a page loads and which scripts it could run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +219,7 @@ class _Outline(HTMLParser):
 
 
 @pytest.mark.parametrize("path", ["/", "/account", "/account/sessions", "/admin", "/nowhere"])
-async def test_pages_load_from_here_only_and_need_no_script(running: Running, path: str) -> None:
+async def test_pages_load_only_own_resources_and_need_no_script(running: Running, path: str) -> None:
     async with running.browser() as browser:
         await running.log_in(browser, "admin", roles=("admin",), data=AppSession(note="x"))
         outline = _Outline()
@@ -236,12 +238,12 @@ async def test_pages_load_from_here_only_and_need_no_script(running: Running, pa
 
 @pytest.mark.attack("59")
 @pytest.mark.attack("asvs-14.2.5")
-async def test_no_path_below_a_page_is_taken_for_a_file(client: httpx.AsyncClient) -> None:
+async def test_no_path_below_a_page_is_served_as_a_file(client: httpx.AsyncClient) -> None:
     for path in ("/account/x.css", "/account.css", "/api/me/x.js", "/static/../session_data.py", "/static/%2e%2e/asgi.py"):
         assert (await client.get(path)).status_code == 404
 
 
-async def test_every_role_counts_and_more_than_a_thousand_are_refused(running: Running) -> None:
+async def test_all_roles_count_and_more_than_a_thousand_are_refused(running: Running) -> None:
     roles = tuple(f"role-{number:04d}" for number in range(1000))
     async with running.browser() as browser:
         await running.log_in(browser, roles=roles)
@@ -259,7 +261,7 @@ def activity(page: str) -> list[tuple[str, str]]:
     return [(text, place) for text, place, _ in LINE.findall(page)]
 
 
-async def test_security_activity_has_one_line_for_each_event_and_names_the_ended_device(running: Running) -> None:
+async def test_security_activity_lists_each_event_once_and_names_the_ended_device(running: Running) -> None:
     agents = {"laptop": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0", "phone": "Mozilla/5.0 (iPhone) Safari/605.1"}
     async with running.browser() as laptop, running.browser() as admin:
         alice = await running.log_in(laptop)
@@ -284,7 +286,7 @@ async def test_security_activity_has_one_line_for_each_event_and_names_the_ended
         assert "Signed out from elsewhere: Safari on iPhone" in shown
 
 
-async def test_times_are_written_in_full_beside_how_long_ago(running: Running) -> None:
+async def test_times_are_shown_in_full_beside_the_relative_time(running: Running) -> None:
     async with running.browser() as browser:
         await running.log_in(browser, "admin", roles=("admin",))
         for path in ("/", "/account", "/account/sessions", "/admin", "/admin/audit"):
@@ -308,7 +310,7 @@ async def test_the_account_page_links_to_the_account_at_the_provider(start: Star
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "ftp://id.example.org", "//id.example.org", "https://", "me"])
-def test_an_account_url_that_is_no_address_is_refused(make_settings: Callable[..., Settings], url: str) -> None:
+def test_an_account_url_that_is_no_url_is_refused(make_settings: Callable[..., Settings], url: str) -> None:
     with pytest.raises(ValueError, match="oidc_account_url"):
         make_settings(oidc_account_url=url)
 
@@ -316,7 +318,7 @@ def test_an_account_url_that_is_no_address_is_refused(make_settings: Callable[..
 PHYSICAL = re.compile(r"[\w-]*\b(?:left|right)\b[\w-]*")
 
 
-def test_style_sheets_follow_the_direction_of_the_text() -> None:
+def test_style_sheets_use_logical_directions() -> None:
     sheets = [*ROOT.glob("app/static/*.css")]
     sheets += ROOT.glob("auth_demo/**/static/*.css")  # demo:line
     assert sheets

@@ -1,4 +1,4 @@
-"""Any identity provider by settings: one or several, by variables or by a file, up to a login over HTTP."""
+"""Any identity provider by settings, one or several, from variables or a file, up to a login over HTTP."""
 
 from __future__ import annotations
 
@@ -83,33 +83,33 @@ def key_file(tmp_path: Path) -> Path:
 
 
 class TestNumberedVariables:
-    def test_take_the_place_of_the_embedded_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_numbered_variables_replace_the_embedded_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = loaded(monkeypatch, **PARTNER)
         assert [each.oidc_id for each in settings.providers] == ["partner"]
         assert not settings.uses_embedded_op
 
-    def test_stand_beside_the_one_that_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_numbered_variables_add_to_the_unnumbered_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         own = {"OIDC_ISSUER": "https://login.example.org", "OIDC_CLIENT_ID": "shop", "OIDC_CLIENT_SECRET": GOOD}
         second = {name.replace("_1_", "_10_"): value for name, value in PARTNER.items()} | {"OIDC_10_ID": "later"}
         second["OIDC_10_ISSUER"] = "https://later.example"
         settings = loaded(monkeypatch, **own, **second, **PARTNER)
         assert [each.oidc_id for each in settings.providers] == ["default", "partner", "later"]
 
-    def test_are_read_from_the_env_file_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_numbered_variables_are_read_from_the_env_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(".env").write_text("".join(f"{name}={value}\n" for name, value in PARTNER.items()))
         settings = loaded(monkeypatch, OIDC_1_TITLE="Partner", OIDC_1_CLIENT_ID="from-the-environment")
         (partner,) = settings.providers
         assert (partner.oidc_title, partner.oidc_client_id) == ("Partner", "from-the-environment")
 
     @pytest.mark.parametrize("name", ["ID", "ISSUER", "CLIENT_ID", "CLIENT_SECRET"])
-    def test_need_a_registration(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_numbered_variables_need_a_registration(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         given = {key: value for key, value in PARTNER.items() if key != f"OIDC_1_{name}"}
         problems = refused(monkeypatch, **given)
         assert list(problems) == [f"OIDC_1_{name}"]
         assert re.search(r"for example OIDC_1_|the secret that the provider issued", problems[f"OIDC_1_{name}"])
 
     @pytest.mark.parametrize(("name", "meant"), [("OIDC_1_ISUER", "OIDC_1_ISSUER"), ("OIDC_1_SECRET", "OIDC_1_CLIENT_SECRET")])
-    def test_a_misspelt_one_is_refused(self, monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    def test_a_misspelt_variable_is_refused(self, monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
         assert f"did you mean {meant}?" in refused(monkeypatch, **PARTNER, **{name: "x"})[name]
 
     @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ class TestNumberedVariables:
             ("CLIENT_SECRET_FILE", "/no/such/file", "cannot be read"),
         ],
     )
-    def test_an_invalid_value_is_refused_by_name(
+    def test_an_invalid_value_of_a_provider_is_refused_by_name(
         self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
     ) -> None:
         problems = refused(monkeypatch, **{**PARTNER, f"OIDC_1_{name}": value})
@@ -133,14 +133,14 @@ class TestNumberedVariables:
         assert words in problems[f"OIDC_1_{name}"]
         assert f"for example OIDC_1_{name}=" in problems[f"OIDC_1_{name}"]
 
-    def test_settings_of_a_provider_that_is_not_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settings_without_the_provider_they_belong_to_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(refused(monkeypatch, **PARTNER, OIDC_ROLES_CLAIM="groups")) == ["OIDC_ROLES_CLAIM"]
 
-    def test_what_the_library_refuses_names_the_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_errors_of_the_library_name_the_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         problems = refused(monkeypatch, **PARTNER, OIDC_1_LINK_PARAMS="state")
         assert "link_params" in problems["OIDC_1_*"]
 
-    def test_production_judges_each(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_production_checks_each_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = loaded(
             monkeypatch, **{**PARTNER, "OIDC_1_CLIENT_SECRET": "change-me-please-now", "OIDC_1_ISSUER": "http://127.0.0.1:9"}
         )
@@ -157,7 +157,7 @@ class TestFile:
         file.write_text(FILE)
         return file
 
-    def test_holds_providers_of_both_kinds(self, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def test_a_file_holds_providers_of_both_kinds(self, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
         settings = loaded(monkeypatch, OIDC_PROVIDERS_FILE=str(file))
         partner, github = built(settings, 0), built(settings, 1)
         assert isinstance(partner, OidcProvider)
@@ -180,11 +180,13 @@ class TestFile:
             (("[[provider]]", "[[provider"), "OIDC_PROVIDERS_FILE"),
         ],
     )
-    def test_a_mistake_is_named(self, monkeypatch: pytest.MonkeyPatch, file: Path, change: tuple[str, str], name: str) -> None:
+    def test_a_mistake_in_the_providers_file_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, file: Path, change: tuple[str, str], name: str
+    ) -> None:
         file.write_text(FILE.replace(*change))
         assert name in refused(monkeypatch, OIDC_PROVIDERS_FILE=str(file))
 
-    def test_one_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_missing_file_is_refused(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert list(refused(monkeypatch, OIDC_PROVIDERS_FILE=str(tmp_path / "none.toml"))) == ["OIDC_PROVIDERS_FILE"]
 
 
@@ -201,33 +203,33 @@ class TestTheOneProvider:
         file.write_text("the next one\n")
         assert provider.client_secret() == "the next one"
 
-    def test_a_key_file(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+    def test_a_key_file_is_accepted(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
         provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_KEY_FILE=str(key_file), OIDC_CLIENT_KEY_ID="2026-11"))
         assert (provider.token_endpoint_auth_method, provider.client_key.kid) == ("private_key_jwt", "2026-11")
 
-    def test_a_public_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_public_client_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_AUTH_METHOD="none")).client_secret is None
 
-    def test_apple(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+    def test_apple_is_accepted(self, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
         options = {"OIDC_APPLE_TEAM_ID": "ABCDE12345", "OIDC_CLIENT_KEY_FILE": str(key_file), "OIDC_CLIENT_KEY_ID": "KEY1",
                    "OIDC_RESPONSE_MODE": "form_post", "OIDC_POSTED_USER": "true"}  # fmt: skip
         provider = built(loaded(monkeypatch, **self.BASE, **options))
         assert provider.client_secret().count(".") == 2
         assert (provider.token_endpoint_auth_method, provider.posted_user) == ("client_secret_post", True)
 
-    def test_metadata_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_metadata_can_be_set_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
         names = ("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "JWKS_URI")
         endpoints = {f"OIDC_{name}": f"https://login.example.org/{name}" for name in names}
         provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **endpoints))
         assert provider.given_metadata().jwks_uri == "https://login.example.org/JWKS_URI"
 
-    def test_an_audience_and_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_audience_and_parameters_can_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         options = {"OIDC_AUDIENCE": "https://api.example.org", "OIDC_AUTHORIZATION_PARAMS": "prompt=consent&a=%26"}
         provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **options))
         assert provider.authorization_params == {"audience": "https://api.example.org", "prompt": "consent", "a": "&"}
 
 
-def test_every_setting_of_a_provider_has_a_good_example() -> None:
+def test_every_provider_setting_has_a_valid_example() -> None:
     for name in ProviderSettings.model_fields:
         match = re.match(rf"for example {name.upper()}=(.+)", example_of(name, Settings.model_fields))
         if name == "oidc_client_secret":
@@ -257,7 +259,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.mark.anyio
-async def test_a_person_chooses_and_has_the_roles_that_this_provider_gives(
+async def test_a_user_chooses_a_provider_and_gets_the_roles_of_that_provider(
     clock: FakeClock, database: Path, stack: AsyncExitStack
 ) -> None:
     site, other = await of_two_providers(clock, database, stack, roles_claim="realm_access.roles")
@@ -275,7 +277,7 @@ async def test_a_person_chooses_and_has_the_roles_that_this_provider_gives(
 
 
 @pytest.mark.anyio
-async def test_the_first_keeps_the_plain_addresses_and_its_own_claim(
+async def test_the_first_provider_keeps_the_plain_paths_and_its_own_claim(
     clock: FakeClock, database: Path, stack: AsyncExitStack
 ) -> None:
     site, _ = await of_two_providers(clock, database, stack, roles_claim="realm_access.roles")
@@ -297,7 +299,7 @@ async def test_the_first_keeps_the_plain_addresses_and_its_own_claim(
         ({"user": "x"}, "alice"),
     ],
 )
-async def test_names_of_users_where_providers_put_them(
+async def test_names_of_users_are_found_where_providers_put_them(
     clock: FakeClock, database: Path, claims: dict[str, Any], name: str
 ) -> None:
     async with running_site(database, clock, oidc_userinfo=False) as site:

@@ -1,4 +1,4 @@
-"""Roles as providers give them: from a login over HTTP to `/api/me` and the administrator's page."""
+"""Roles in the forms that providers use, from a login over HTTP to `/api/me` and the administrator's page."""
 
 from __future__ import annotations
 

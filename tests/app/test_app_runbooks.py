@@ -1,4 +1,4 @@
-"""The runbooks, followed as they are written, with a real Valkey and a real PostgreSQL."""
+"""The runbooks, followed step by step with a real Valkey and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def settings(valkey: RedisServer, postgres: PostgresServer) -> dict[str, str]:
 
 
 def litestar(directory: Path, settings: dict[str, str], *words: str) -> tuple[int, str]:
-    """Run a command of a runbook; return its exit code and what it says."""
+    """Run a command of a runbook; return its exit code and output."""
     command = [BIN / "litestar", "--app", "app:create_app", *words]
     environment = {**clean_environment(), **settings, "APP_LOG_LEVEL": "ERROR"}
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60)
@@ -54,7 +54,7 @@ def until_ready(client: httpx.Client) -> None:
         time.sleep(0.05)
 
 
-def test_store_and_database_are_out_and_come_back(
+def test_store_and_database_fail_and_recover(
     tmp_path: Path, settings: dict[str, str], valkey: RedisServer, postgres: PostgresServer
 ) -> None:
     with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
@@ -81,7 +81,7 @@ def test_store_and_database_are_out_and_come_back(
         until_ready(client)
 
 
-def test_a_restored_backup_opens_no_session_that_has_ended(tmp_path: Path, settings: dict[str, str], valkey: RedisServer) -> None:
+def test_a_restored_backup_revives_no_ended_session(tmp_path: Path, settings: dict[str, str], valkey: RedisServer) -> None:
     files = valkey.directory / "appendonlydir"
     with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
         client.post("/api/session/visits")
@@ -99,7 +99,7 @@ def test_a_restored_backup_opens_no_session_that_has_ended(tmp_path: Path, setti
         assert httpx.get(f"{url}/api/session", headers=cookie, trust_env=False).json()["visits"] == 0
 
 
-def test_a_leaked_secret_opens_nothing_after_a_restart(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_a_leaked_secret_is_useless_after_the_rotation(tmp_path: Path, settings: dict[str, str]) -> None:
     with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
         client.post("/api/session/visits")
         cookie = {"cookie": f"{next(iter(client.cookies.jar)).name}={next(iter(client.cookies.jar)).value}"}

@@ -1,4 +1,4 @@
-"""`serve` and the `litestar` commands as an operator types them, in processes of their own."""
+"""`serve` and the `litestar` commands as an operator runs them, each in its own process."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_killing_the_server_leaves_no_worker_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.attack("asvs-14.2.1")
-def test_a_query_is_in_no_log(tmp_path: Path) -> None:
+def test_no_log_contains_a_query_string(tmp_path: Path) -> None:
     with serving(tmp_path, APP_LOG_LEVEL="DEBUG") as (process, url):
         urllib.request.urlopen(f"{url}/api/session?code=canary-code&state=canary-state", timeout=10).close()
         process.send_signal(signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_a_query_is_in_no_log(tmp_path: Path) -> None:
     assert "canary" not in out
 
 
-def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -146,22 +146,22 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
     )
 
 
-def test_several_workers_refuse_a_store_that_they_cannot_share(tmp_path: Path) -> None:
+def test_several_workers_refuse_a_store_they_cannot_share(tmp_path: Path) -> None:
     result = run(tmp_path, *SERVE, "--workers", "2", SESSION_STORE="memory://")
     assert result.returncode == 1
     assert result.stderr.startswith("error: SESSION_STORE: sessions in memory")
 
 
 @pytest.mark.parametrize("arguments", [("--port", "http"), ("--workers", "0"), ("--workers", "many")])
-def test_a_bad_option_is_refused_with_a_good_example(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_bad_option_is_refused_with_a_valid_example(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = run(tmp_path, *SERVE, *arguments)
     assert result.returncode == 2
     assert "a good example" in result.stderr
 
 
-def test_the_command_line_finds_the_application_without_being_told(tmp_path: Path) -> None:
+def test_the_command_line_finds_the_application_by_itself(tmp_path: Path) -> None:
     litestar = str(Path(sys.executable).parent / "litestar")
-    # The settings name where things are kept: the tree itself stays as it is.
+    # The settings say where files go, so the tree stays unchanged.
     keep = {
         "SESSION_STORE": f"sqlite+aiosqlite:///{tmp_path}/app.db",
         "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/app.db",
@@ -182,7 +182,7 @@ def test_the_command_line_finds_the_application_without_being_told(tmp_path: Pat
     assert run(ROOT, litestar, "run", "--help", **keep).returncode == 0
 
 
-def test_what_the_command_line_ends_is_in_the_audit_trail(tmp_path: Path) -> None:
+def test_sessions_ended_by_the_command_line_are_in_the_audit_trail(tmp_path: Path) -> None:
     litestar = (str(Path(sys.executable).parent / "litestar"), "--app", "app:create_app", "sessions")
     identity = ("--issuer", "https://op.example", "--subject", "alice")
     begin = """
@@ -212,7 +212,7 @@ asyncio.run(begin())
     assert rows == expected
 
 
-def test_check_names_each_setting_that_is_not_fit_for_production(tmp_path: Path) -> None:
+def test_check_names_each_setting_unfit_for_production(tmp_path: Path) -> None:
     litestar = str(Path(sys.executable).parent / "litestar")
     result = run(tmp_path, litestar, "--app", "app:create_app", "check", APP_ENV="production", SESSION_STORE="memory://")
     assert result.returncode == 1
@@ -221,5 +221,5 @@ def test_check_names_each_setting_that_is_not_fit_for_production(tmp_path: Path)
     assert not (tmp_path / "var").exists()
 
 
-def test_the_environment_of_this_test_is_clean() -> None:
+def test_the_environment_of_these_tests_has_no_settings() -> None:
     assert os.environ.get("APP_ENV") is None

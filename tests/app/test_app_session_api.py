@@ -1,4 +1,4 @@
-"""`/api/session...`: the typed data of one session over HTTP, row by row of the contract."""
+"""`/api/session...`: the typed data of one session over HTTP, as the reference of the interface lists it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 HOUR, DAY = 3600, 86_400
 
 
-async def test_a_visitor_sees_defaults_and_leaves_no_trace(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_visitor_gets_defaults_and_no_session(running: Running, client: httpx.AsyncClient) -> None:
     response = await client.get("/api/session")
     assert response.status_code == 200
     assert (
@@ -39,7 +39,7 @@ async def test_a_visitor_sees_defaults_and_leaves_no_trace(running: Running, cli
     assert (await running.plugin.sessions.stats()).total == 0
 
 
-async def test_a_patch_stores_the_fields_it_names_and_begins_a_session(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_patch_stores_the_given_fields_and_starts_a_session(running: Running, client: httpx.AsyncClient) -> None:
     response = await client.patch("/api/session", json={"theme": "dark", "note": "milk"})
     assert response.status_code == 200
     assert (response.json()["theme"], response.json()["note"], response.json()["language"]) == ("dark", "milk", "en")
@@ -65,7 +65,7 @@ async def test_a_patch_stores_the_fields_it_names_and_begins_a_session(running: 
         ({"authenticated": True}, "authenticated"),
     ],
 )
-async def test_a_bad_value_is_refused_with_the_name_of_its_field(
+async def test_an_invalid_value_is_refused_with_the_name_of_its_field(
     running: Running, client: httpx.AsyncClient, body: dict[str, object], field: str
 ) -> None:
     response = await client.patch("/api/session", json=body)
@@ -76,13 +76,13 @@ async def test_a_bad_value_is_refused_with_the_name_of_its_field(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null", b'{"theme":' + b"[" * 5000])
-async def test_a_body_that_is_no_object_is_a_400(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_a_400(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.patch("/api/session", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
     assert response.json()["status"] == 400
 
 
-async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fields_merge(
+async def test_concurrent_writes_of_one_field_conflict_and_of_different_fields_merge(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, both_have_read, reading = running.plugin.store.inner, asyncio.Barrier(2), 0
@@ -91,7 +91,7 @@ async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fiel
     async def load_together(key: str) -> StoredSession | None:
         nonlocal reading
         stored, reading = await load(key), reading + 1
-        if reading <= 2:  # not when the one that came second reads again
+        if reading <= 2:  # wait only the first time: the retry reads again
             await both_have_read.wait()
         return stored
 
@@ -118,7 +118,7 @@ async def test_overlapping_writes_of_one_field_are_a_conflict_and_different_fiel
         assert refused.json()["fields"] == ["note"]
 
 
-async def test_visits_are_counted_one_by_one_however_many_come_at_once(client: httpx.AsyncClient) -> None:
+async def test_concurrent_visits_are_all_counted(client: httpx.AsyncClient) -> None:
     first = await client.post("/api/session/visits")
     assert (first.status_code, first.json()) == (200, {"visits": 1})
     assert "session-8000=" in first.headers["set-cookie"]
@@ -126,7 +126,7 @@ async def test_visits_are_counted_one_by_one_however_many_come_at_once(client: h
     assert (await client.get("/api/session")).json()["visits"] == 50
 
 
-async def test_regenerate_gives_a_new_cookie_and_the_old_one_is_dead(running: Running, client: httpx.AsyncClient) -> None:
+async def test_regenerate_sets_a_new_cookie_and_invalidates_the_old_one(running: Running, client: httpx.AsyncClient) -> None:
     await client.post("/api/session/visits")
     old = client.cookies.get("session-8000")
     response = await client.post("/api/session/regenerate")
@@ -138,7 +138,7 @@ async def test_regenerate_gives_a_new_cookie_and_the_old_one_is_dead(running: Ru
         assert (await thief.get("/api/session")).json()["visits"] == 0
 
 
-async def test_a_session_ends_when_idle_and_in_any_case_after_a_day(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_session_ends_when_idle_and_after_a_day_at_the_latest(running: Running, client: httpx.AsyncClient) -> None:
     await client.post("/api/session/visits")
     running.clock.advance(minutes=59)
     assert (await client.get("/api/session")).json()["visits"] == 1
@@ -154,7 +154,7 @@ async def test_a_session_ends_when_idle_and_in_any_case_after_a_day(running: Run
 
 
 @pytest.mark.attack("62")
-async def test_a_store_outage_is_a_503_with_the_cookie_untouched(
+async def test_a_store_outage_is_a_503_and_leaves_the_cookie(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.post("/api/session/visits")
@@ -184,7 +184,7 @@ async def test_a_change_from_another_site_is_refused(client: httpx.AsyncClient) 
 
 @pytest.mark.attack("59")
 @pytest.mark.attack("asvs-14.3.2")
-async def test_answers_that_depend_on_a_session_are_not_cacheable(running: Running, client: httpx.AsyncClient) -> None:
+async def test_responses_that_depend_on_a_session_are_not_cacheable(running: Running, client: httpx.AsyncClient) -> None:
     await running.log_in(client, data=AppSession(note="private"))
     response = await client.get("/api/session")
     assert response.json()["note"] == "private"

@@ -1,4 +1,4 @@
-"""Settings: every variable of the contract, refusals that name the variable and never the value, generated secrets."""
+"""Settings: every variable of the contract, errors that name the variable but not its value, generated secrets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PRODUCTION = {
 
 
 def problems_of(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, str]:
-    """The refusal of these variables, by name."""
+    """The error for these variables, by name."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
@@ -59,13 +59,13 @@ def problems_of(monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str
     return {problem.name: str(problem) for problem in caught.value.problems}
 
 
-def test_defaults_are_those_of_the_contract() -> None:
+def test_defaults_are_as_documented() -> None:
     settings = load_settings()
     assert {name: getattr(settings, name.lower()) for name in CONTRACT} == CONTRACT
     assert settings.session_cookie is None
 
 
-def test_env_example_and_the_reference_are_written_from_the_settings() -> None:
+def test_env_example_and_the_reference_are_generated_from_the_settings() -> None:
     text = env_example()
     assert (ROOT / ".env.example").read_text(encoding="utf-8") == text, "run: uv run just settings"
     page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def test_env_example_and_the_reference_are_written_from_the_settings() -> None:
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy", "addresses or networks"),
     ],
 )
-def test_an_invalid_value_is_refused_by_name_with_a_good_example(
+def test_an_invalid_value_is_refused_by_name_with_a_valid_example(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     refused = problems_of(monkeypatch, **{name: value})
@@ -127,7 +127,7 @@ def test_an_invalid_value_is_refused_by_name_with_a_good_example(
     ],
 )
 @pytest.mark.parametrize("place", ["environment", ".env"])
-def test_a_misspelt_name_is_refused_wherever_it_stands(
+def test_a_misspelt_name_is_refused_in_environment_and_file(
     monkeypatch: pytest.MonkeyPatch, name: str, meant: str, place: str
 ) -> None:
     if place == ".env":
@@ -140,13 +140,13 @@ def test_a_misspelt_name_is_refused_wherever_it_stands(
     assert "value-of-the-setting" not in refused[name]
 
 
-def test_what_others_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SESSION_MANAGER", "APP_SERVICE_HOST", "APP_PORT", "OIDC_PORT_9000_TCP_ADDR", "HOME_URL", "DATABASE"):
         monkeypatch.setenv(name, "x")
     assert load_settings().app_env == "development"
 
 
-def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_is_read_and_the_environment_has_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("SESSION_MAX_PER_USER=3\nPUBLIC_URL=http://localhost:8001\n")
     monkeypatch.setenv("SESSION_MAX_PER_USER", "5")
     settings = load_settings()
@@ -154,18 +154,18 @@ def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"PUBLIC_URL\n"])
-def test_an_unreadable_env_file_is_one_clear_line(content: bytes) -> None:
+def test_an_unreadable_env_file_is_reported_in_one_line(content: bytes) -> None:
     Path(".env").write_bytes(content)
     with pytest.raises(SettingsError):
         load_settings()
 
 
-def test_a_provider_of_ones_own_needs_a_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_provider_needs_a_registration(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = problems_of(monkeypatch, OIDC_ISSUER="https://login.example.org")
     assert list(refused) == ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"]
 
 
-def test_secrets_are_made_once_and_kept_private() -> None:
+def test_secrets_are_generated_once_and_kept_private() -> None:
     first, second = load_settings(), load_settings()
     assert first.session_secrets == second.session_secrets
     assert first.session_encryption_keys == second.session_encryption_keys
@@ -176,7 +176,7 @@ def test_secrets_are_made_once_and_kept_private() -> None:
     assert first.session_secrets[0].get_secret_value() not in shown
 
 
-def test_workers_that_start_together_agree_on_one_secret(tmp_path: Path) -> None:
+def test_workers_that_start_together_share_one_secret(tmp_path: Path) -> None:
     file = tmp_path / "var" / "secret"
     with ThreadPoolExecutor(16) as pool:
         secrets = set(pool.map(lambda _: read_or_create(file), range(64)))
@@ -184,7 +184,7 @@ def test_workers_that_start_together_agree_on_one_secret(tmp_path: Path) -> None
     assert [entry.name for entry in file.parent.iterdir()] == ["secret"]
 
 
-def test_fit_production_settings_pass_and_nothing_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_production_settings_pass_and_generate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in PRODUCTION.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
@@ -219,7 +219,7 @@ def test_fit_production_settings_pass_and_nothing_is_generated(monkeypatch: pyte
         ("LITESTAR_DEBUG", "1", "switch it off"),
     ],
 )
-def test_production_refuses(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+def test_unfit_settings_are_refused_in_production(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
     refused = problems_of(monkeypatch, **{**PRODUCTION, name: value})
     expected = "APP_DEBUG" if name == "LITESTAR_DEBUG" else name
     assert list(refused) == [expected]
@@ -234,7 +234,7 @@ WEAK = [
 
 
 @pytest.mark.parametrize("store", WEAK)
-def test_a_weak_store_in_development_must_be_accepted(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+def test_a_weak_store_in_development_must_be_accepted_explicitly(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     refused = problems_of(monkeypatch, SESSION_STORE=store)
     assert list(refused) == ["SESSION_STORE"]
     assert "SESSION_ACCEPT_WEAK_STORE=true" in refused["SESSION_STORE"]
@@ -243,7 +243,7 @@ def test_a_weak_store_in_development_must_be_accepted(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("store", WEAK)
-def test_production_refuses_it_all_the_same(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+def test_production_refuses_a_weak_store_even_when_accepted(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     given = {**PRODUCTION, "SESSION_STORE": store, "SESSION_ACCEPT_WEAK_STORE": "true"}
     assert list(problems_of(monkeypatch, **given)) == ["SESSION_STORE", "SESSION_ACCEPT_WEAK_STORE"]
 
@@ -252,7 +252,7 @@ SERVE = ["-c", "from app.cli import serve; raise SystemExit(serve([]))"]
 
 
 @pytest.mark.parametrize("command", [["-m", "litestar", "--app", "app:create_app", "routes"], SERVE])
-def test_a_refusal_is_one_line_and_no_traceback(tmp_path: Path, command: list[str]) -> None:
+def test_a_refused_setting_is_one_line_without_traceback(tmp_path: Path, command: list[str]) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "SESSION_IDEL_SECONDS": "60"}
     result = subprocess.run(
         [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60

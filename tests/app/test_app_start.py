@@ -1,4 +1,4 @@
-"""A start that must not happen, or cannot, ends with one line, under every command that starts the application."""
+"""A start that is refused or fails ends with one line, under every command that starts the application."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_DATABASE = "postgresql+asyncpg://app:canary-password@127.0.0.1:1/app"
         "alembic",
     ],
 )
-def test_a_database_that_is_down_is_one_line_in_development(tmp_path: Path, command: str) -> None:
+def test_a_database_that_is_down_is_reported_in_one_line_in_development(tmp_path: Path, command: str) -> None:
     port = str(free_port())
     commands = {
         "serve": (*SERVE, "--port", port),
@@ -53,7 +53,7 @@ def test_an_application_built_for_check_cannot_serve(tmp_path: Path, program: tu
 
 @pytest.mark.attack("75")
 @pytest.mark.parametrize("options", [(), ("--lifespan", "off")], ids=["with lifespan", "without lifespan"])
-def test_it_cannot_serve_under_another_server_either(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_an_application_built_for_check_cannot_serve_under_another_server(tmp_path: Path, options: tuple[str, ...]) -> None:
     port = free_port()
     code = f"""
 import sys, threading, urllib.request, urllib.error
@@ -80,7 +80,7 @@ server.run()
     assert "built for `litestar check`" in told
 
 
-def test_check_itself_still_shows_what_is_unfit(tmp_path: Path) -> None:
+def test_check_itself_still_reports_unfit_settings(tmp_path: Path) -> None:
     result = run(tmp_path, LITESTAR, "--app", "app:create_app", "check", APP_ENV="production")
     assert result.returncode == 1
     assert "NOT FIT for production" in result.stderr

@@ -1,4 +1,4 @@
-"""SIGTERM while connections are open: they are closed, requests finish, store and audit trail are left in order, in time."""
+"""SIGTERM with open connections: they are closed, requests finish, store and audit trail stay consistent, all in time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.websocket_client import WebSocketClient
 pytestmark = pytest.mark.anyio
 EXTENDED = (sys.executable, "-m", "tests.support.extended_serve")
 SUPERVISOR_SECONDS = 10.0
-"""What Docker waits before it kills; a machine that is busy is no excuse."""
+"""Docker's grace period before SIGKILL, which holds on a busy machine too."""
 
 
 class Server:
-    """`serve` with more routes, in a process group of its own."""
+    """`serve` with additional routes, in its own process group."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, directory: Path) -> None:
         self.process = process
@@ -62,7 +62,7 @@ def server(directory: Path, *arguments: str, **environment: str) -> Iterator[Ser
 
 
 async def slow_request(served: Server, client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
-    """A request that is under way."""
+    """A request in progress."""
     task = asyncio.create_task(client.get("/test/slow"))
     async with asyncio.timeout(30):
         while not (served.directory / "slow").exists():  # noqa: ASYNC110 - of another process
@@ -71,7 +71,7 @@ async def slow_request(served: Server, client: httpx.AsyncClient) -> asyncio.Tas
 
 
 class Stream:
-    """A streaming response that is read as it comes."""
+    """A streaming response, read as it arrives."""
 
     def __init__(self, client: httpx.AsyncClient, response: httpx.Response) -> None:
         self.response = response
@@ -87,7 +87,7 @@ class Stream:
         return stream
 
     async def end(self) -> str:
-        """How the response ends: `complete`, or the error."""
+        """How the response ended: `complete`, or the error."""
         try:
             async for _ in self._chunks:
                 pass
@@ -100,7 +100,7 @@ class Stream:
 
 
 async def next_code(socket: WebSocketClient) -> int:
-    """The code that the server closes with."""
+    """The close code that the server sends."""
     while isinstance(received := await socket.receive(), str):
         pass
     await socket.close()
@@ -113,7 +113,7 @@ async def test_live_connections_are_closed_first_and_requests_finish(tmp_path: P
         streams = [await Stream.open(f"{served.url}/test/{name}") for name in ("events", "session-events", "flood")]
         sockets = [await WebSocketClient.connect(f"{served.url}/test/socket/{kind}", "") for kind in ("echo", "deaf", "ticks")]
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
-            assert (await client.get("/health/live")).status_code == 200  # and its connection stays open, idle
+            assert (await client.get("/health/live")).status_code == 200  # the connection stays open, idle
             visits = [client.post("/test/visit") for _ in range(20)]
             assert {(await answer).status_code for answer in asyncio.as_completed(visits)} == {201}
             slow = await slow_request(served, client)
@@ -128,12 +128,12 @@ async def test_live_connections_are_closed_first_and_requests_finish(tmp_path: P
     assert served.audited("session.created") == 20
 
 
-async def test_what_does_not_end_is_cut_off_in_time(tmp_path: Path) -> None:
+async def test_responses_that_never_end_are_aborted_in_time(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         lines = await Stream.open(f"{served.url}/test/lines")
         reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
         writer.write(b"GET /test/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await reader.readexactly(12)  # and no more: the server waits for this client
+        await reader.readexactly(12)  # read no more: the server waits for this client
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
             stuck = asyncio.create_task(client.get("/test/stuck"))
             await client.post("/test/visit")
@@ -146,7 +146,7 @@ async def test_what_does_not_end_is_cut_off_in_time(tmp_path: Path) -> None:
     assert served.audited("session.created") == 1
 
 
-async def test_any_number_of_signals_stops_it_once(tmp_path: Path) -> None:
+async def test_several_signals_stop_it_once(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         stream = await Stream.open(f"{served.url}/test/events")
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
@@ -161,7 +161,7 @@ async def test_any_number_of_signals_stops_it_once(tmp_path: Path) -> None:
     assert served.audited("session.created") == 1
 
 
-async def test_a_store_that_is_frozen_does_not_keep_it(tmp_path: Path) -> None:
+async def test_a_frozen_store_does_not_delay_the_stop(tmp_path: Path) -> None:
     with running_redis(needed_valkey()) as store, server(tmp_path, SESSION_STORE=store.url) as served:
         stream = await Stream.open(f"{served.url}/test/session-events")
         async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
@@ -180,7 +180,7 @@ async def test_a_store_that_is_frozen_does_not_keep_it(tmp_path: Path) -> None:
     assert served.audited("session.created") == 1
 
 
-async def test_a_database_that_is_frozen_does_not_keep_it_and_its_entries_are_logged(tmp_path: Path) -> None:
+async def test_a_frozen_database_does_not_delay_the_stop_and_its_entries_are_logged(tmp_path: Path) -> None:
     with ExitStack() as stack:
         database = stack.enter_context(postgres_server())
         await asyncio.to_thread(migrate, database.url)

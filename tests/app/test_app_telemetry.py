@@ -1,4 +1,4 @@
-"""What an operator sees of the application: request ids, latencies, counts and traces, and never an id, a token or a user."""
+"""Telemetry of the application: request ids, latencies, counts and traces, without ids, tokens or user names."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ KEY = "k" * 32
 
 
 @pytest.mark.parametrize("given", ["a", "3fa85f64-5717-4562-b3fc-2c963f66afa6", "web.7_x-" + "0" * 56])
-async def test_a_request_id_is_taken_over(client: httpx.AsyncClient, given: str) -> None:
+async def test_a_request_id_from_the_client_is_used(client: httpx.AsyncClient, given: str) -> None:
     for path in ("/api/session", "/nothing", "/health/live", "/auth/session"):
         assert (await client.get(path, headers={"x-request-id": given})).headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "-a", "a\tb", "ä".encode(), "a" * 65, 'a"b', "a,b", "../x", "a\x7f", "a;b", "<b>"])
-async def test_what_has_not_the_form_of_a_request_id_is_replaced(client: httpx.AsyncClient, given: Any) -> None:
+async def test_a_malformed_request_id_is_replaced(client: httpx.AsyncClient, given: Any) -> None:
     own = (await client.get("/health/live", headers={"x-request-id": given})).headers["x-request-id"]
     assert own != given
     assert len(own) == 16
 
 
-async def test_two_request_ids_are_none(client: httpx.AsyncClient) -> None:
+async def test_two_request_ids_are_ignored(client: httpx.AsyncClient) -> None:
     answer = await client.get("/health/live", headers=[("x-request-id", "one"), ("x-request-id", "two")])
     assert answer.headers.get_list("x-request-id") == [answer.headers["x-request-id"]]
     assert answer.headers["x-request-id"] not in {"one", "two", "one, two"}
@@ -53,7 +53,7 @@ async def test_the_request_id_is_in_problems_pages_and_logs(
     assert any("in-the-log" in line and "login.failed" in line for line in capfd.readouterr().err.splitlines())
 
 
-async def test_metrics_behind_a_key(start: Start) -> None:
+async def test_metrics_need_the_configured_key(start: Start) -> None:
     async with start(app_metrics_key=KEY) as running, running.client() as client:
         for authorization in (None, "", KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer ä".encode()):
             answer = await client.get("/metrics", headers={} if authorization is None else {"authorization": authorization})
@@ -62,12 +62,12 @@ async def test_metrics_behind_a_key(start: Start) -> None:
         assert (await client.get("/metrics", headers={"authorization": f"Bearer {KEY}"})).status_code == 200
 
 
-async def test_metrics_on_an_address_of_their_own_are_not_on_this_one(start: Start) -> None:
+async def test_metrics_on_their_own_address_are_not_on_the_main_one(start: Start) -> None:
     async with start(app_metrics_address="127.0.0.1:9464") as running, running.client() as client:
         assert (await client.get("/metrics")).status_code == 404
 
 
-async def test_latencies_and_failures_of_the_store(
+async def test_store_latencies_and_failures_are_measured(
     running: Running, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.post("/api/session/visits")
@@ -85,8 +85,8 @@ async def test_latencies_and_failures_of_the_store(
     assert 'store_failures_total{call="load"} 1.0' in (await client.get("/metrics")).text
 
 
-async def test_latencies_and_failures_of_the_provider(client: httpx.AsyncClient) -> None:
-    await client.get("/auth/login")  # there is no provider in this test
+async def test_provider_latencies_and_failures_are_measured(client: httpx.AsyncClient) -> None:
+    await client.get("/auth/login")  # no provider runs in this test
     text = (await client.get("/metrics")).text
     assert 'provider_call_seconds_count{call="discovery"}' in text
     assert 'provider_failures_total{call="discovery"}' in text
@@ -115,7 +115,7 @@ async def test_live_sessions_are_counted_by_one_process(
     assert "store_call_seconds_count" in text
 
 
-async def test_the_audit_queue_is_shown(running: Running, client: httpx.AsyncClient) -> None:
+async def test_the_length_of_the_audit_queue_is_a_metric(running: Running, client: httpx.AsyncClient) -> None:
     for _ in range(3):
         running.services.audit.add("test.event", user_key="u")
     assert "audit_queue_entries 3.0" in running.services.metrics.render().decode()
@@ -159,7 +159,9 @@ async def test_a_request_and_its_calls_are_one_trace(start: Start, spans: InMemo
             assert leak not in text
 
 
-async def test_a_call_that_failed_is_marked(start: Start, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_call_is_marked_in_the_trace(
+    start: Start, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def out(*_: object) -> Any:
         raise StoreUnavailableError
 

@@ -1,4 +1,4 @@
-"""`/api/me` and `/api/sessions`: who is logged in, and where else."""
+"""`/api/me` and `/api/sessions`: the logged-in user and the user's other sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_me_needs_a_login(client: httpx.AsyncClient) -> None:
     assert problem == {"type": "about:blank", "title": "Login required", "status": 401, "code": "login_required"}
 
 
-async def test_me_says_who_is_logged_in(running: Running, client: httpx.AsyncClient) -> None:
+async def test_me_returns_the_logged_in_user(running: Running, client: httpx.AsyncClient) -> None:
     identity = await running.log_in(client, "admin", roles=("user", "admin"))
     response = await client.get("/api/me")
     assert response.status_code == 200
@@ -36,7 +36,7 @@ async def test_me_says_who_is_logged_in(running: Running, client: httpx.AsyncCli
 @pytest.mark.attack("63")
 @pytest.mark.attack("asvs-7.4.2")
 @pytest.mark.parametrize("path", ["/api/me", "/api/sessions", "/account", "/account/sessions"])
-async def test_a_disabled_user_is_refused_with_the_next_request(running: Running, client: httpx.AsyncClient, path: str) -> None:
+async def test_a_disabled_user_is_refused_on_the_next_request(running: Running, client: httpx.AsyncClient, path: str) -> None:
     identity = await running.log_in(client)
     assert (await client.get(path)).status_code == 200
     await running.services.users.set_disabled(identity.user_key, disabled=True)
@@ -45,7 +45,7 @@ async def test_a_disabled_user_is_refused_with_the_next_request(running: Running
 
 
 @pytest.mark.attack("63")
-async def test_a_role_that_was_taken_away_is_gone_with_the_next_request(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_removed_role_is_gone_on_the_next_request(running: Running, client: httpx.AsyncClient) -> None:
     identity = await running.log_in(client, "admin", roles=("user", "admin"))
     assert (await client.get("/admin")).status_code == 200
     await running.services.users.set_roles(identity.user_key, ["user"])
@@ -81,7 +81,7 @@ async def test_sessions_are_listed_without_ids_or_keys(running: Running, client:
 
 
 @pytest.mark.attack("asvs-7.5.2")
-async def test_a_handle_ends_one_session_of_the_user_and_none_of_other_users(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_handle_ends_one_session_of_the_own_user_only(running: Running, client: httpx.AsyncClient) -> None:
     async with running.client() as phone, running.client() as stranger:
         await running.log_in(client)
         await running.log_in(phone)
@@ -119,7 +119,7 @@ async def test_signing_out_everywhere_ends_the_current_session_too(running: Runn
 
 @pytest.mark.attack("43")
 @pytest.mark.attack("asvs-7.1.2")
-async def test_the_oldest_session_gives_way_above_the_limit(start: object) -> None:
+async def test_a_login_above_the_limit_ends_the_oldest_session(start: object) -> None:
     async with start(session_max_per_user=2) as running:  # type: ignore[operator]
         clients = [running.client() for _ in range(3)]
         sessions = running.plugin.lifecycle

@@ -1,4 +1,4 @@
-"""`litestar users`: finds, disables and enables users, and the audit trail says that the command line did it."""
+"""`litestar users` finds, disables and enables users; the audit trail names the command line as the actor."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def trail(app: Litestar) -> list[Any]:
     return asyncio.run(read())
 
 
-def test_find(run: Callable[..., Result]) -> None:
+def test_find_lists_matching_users(run: Callable[..., Result]) -> None:
     assert "alice@example.org" in run("find", "ALICE@example").output
     assert "\x1b" not in run("find").output
     users = json.loads(run("find", "--json").output.splitlines()[-1])
@@ -78,7 +78,7 @@ def test_disable_and_enable_by_email_are_audited(run: Callable[..., Result], app
     ]
 
 
-def test_half_a_name_or_an_ambiguous_one_disables_no_user(run: Callable[..., Result], app: Litestar) -> None:
+def test_a_partial_or_ambiguous_name_disables_no_user(run: Callable[..., Result], app: Litestar) -> None:
     for who in ("ali", "same", "unknown@example.org", ""):
         assert run("disable", who).exit_code == 2
     assert trail(app) == []

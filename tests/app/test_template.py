@@ -1,4 +1,4 @@
-"""`just rename` and `just eject`, each on a copy of the repository: what is left still works."""
+"""`just rename` and `just eject` on a copy of the repository: what remains still works."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(directory: Path, *arguments: str, seconds: float = 120) -> subprocess.Co
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
 
 
-def test_rename_gives_the_project_a_name_and_it_still_starts(copy: Path) -> None:
+def test_a_renamed_project_still_starts(copy: Path) -> None:
     result = run(copy, "scripts/rename.py", "Web", "Shop")
     assert result.returncode == 0, result.stderr
     project = tomllib.loads((copy / "pyproject.toml").read_text())
@@ -75,7 +75,7 @@ def test_rename_gives_the_project_a_name_and_it_still_starts(copy: Path) -> None
 @pytest.mark.parametrize(
     ("title", "name"), [("Café Österreich & Co.", "cafe-osterreich-co"), ("O'Neill", "o-neill"), ("web_shop", "web-shop")]
 )
-def test_a_display_name_is_written_as_it_is(copy: Path, title: str, name: str) -> None:
+def test_a_display_name_is_written_verbatim(copy: Path, title: str, name: str) -> None:
     assert run(copy, "scripts/rename.py", title).returncode == 0
     assert tomllib.loads((copy / "pyproject.toml").read_text())["project"]["name"] == name
     assert run(copy, sys.executable, "-c", "from app import NAME; print(NAME)").stdout == f"{title}\n"
@@ -83,7 +83,7 @@ def test_a_display_name_is_written_as_it_is(copy: Path, title: str, name: str) -
 
 
 @pytest.mark.parametrize("name", ["", " ", "1shop", "shop;rm", "../x", 'a"b', "a\nb", "<b>", "{{ x }}", "x" * 61])
-def test_rename_refuses_what_is_no_name(copy: Path, name: str) -> None:
+def test_rename_refuses_an_invalid_name(copy: Path, name: str) -> None:
     before = (copy / "pyproject.toml").read_bytes()
     result = run(copy, "scripts/rename.py", name)
     assert result.returncode == 1
@@ -91,7 +91,7 @@ def test_rename_refuses_what_is_no_name(copy: Path, name: str) -> None:
     assert (copy / "pyproject.toml").read_bytes() == before
 
 
-def test_eject_drops_the_demo_and_every_mention_of_it(copy: Path) -> None:
+def test_eject_removes_the_demo_and_every_mention_of_it(copy: Path) -> None:
     result = run(copy, "scripts/eject.py")
     assert result.returncode == 0, result.stderr
     for name in ("auth_demo", "tests/e2e", "tests/auth_demo", "scripts/eject.py"):
@@ -112,7 +112,7 @@ def test_eject_drops_the_demo_and_every_mention_of_it(copy: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("steps", ["tutorial", "rename", "eject", "tutorial rename eject", "eject rename tutorial"])
-def test_a_clone_stays_green(copy: Path, steps: str) -> None:
+def test_the_tests_of_a_renamed_clone_pass(copy: Path, steps: str) -> None:
     for step in steps.split():
         if step == "tutorial":
             follow_tutorial(copy)
@@ -142,7 +142,7 @@ def test_a_clone_stays_green(copy: Path, steps: str) -> None:
 
 
 def _tests(root: Path) -> list[str]:
-    """The tests that know the application: its own, those of the documentation, and whatever the owner has added."""
+    """The tests of the application: its own, those of the documentation, and tests added by the owner."""
     return ["tests/app", "tests/docs", "tests/security/test_security_table.py", *map(str, (root / "tests").glob("test_*.py"))]
 
 

@@ -1,4 +1,4 @@
-"""Runs the real `demo` command in a directory of its own, on free ports, and ends it as Ctrl-C does."""
+"""Runs the real `demo` command in its own directory, on free ports, and stops it with SIGINT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEMO = (sys.executable, "-c", "import sys; from auth_demo.demo import main; sys.
 
 
 class Demo:
-    """A demo that runs."""
+    """A running demo."""
 
     def __init__(self, process: subprocess.Popen[str], port: int, op_port: int) -> None:
         self.process = process
@@ -38,7 +38,7 @@ class Demo:
 def run_demo(
     directory: Path, *arguments: str, timeout: float = 60, launcher: Sequence[str] = DEMO, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command until it exits."""
     return subprocess.run(
         [*launcher, *arguments],
         cwd=directory,
@@ -53,7 +53,7 @@ def run_demo(
 def start_demo(
     directory: Path, arguments: Sequence[str] = (), launcher: Sequence[str] = DEMO, ports: tuple[int, int] | None = None
 ) -> Demo:
-    """Start the command and return when its first page is there."""
+    """Start the command and return when its first page responds."""
     port, op_port = ports or free_ports()
     process = subprocess.Popen(
         [*launcher, "--no-browser", "--port", str(port), "--op-port", str(op_port), *arguments],
@@ -64,7 +64,7 @@ def start_demo(
         text=True,
     )
     demo = Demo(process, port, op_port)
-    deadline = time.monotonic() + 120  # six servers, on a machine that is busy
+    deadline = time.monotonic() + 120  # six servers on a busy machine
     while process.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{demo.app_url}/health/live", timeout=5):
@@ -79,7 +79,7 @@ def start_demo(
 
 @contextmanager
 def running_demo(directory: Path, *arguments: str, ports: tuple[int, int] | None = None) -> Iterator[Demo]:
-    """A demo for as long as the block lasts."""
+    """A demo that runs during the block."""
     demo = start_demo(directory, arguments, ports=ports)
     try:
         yield demo

@@ -1,4 +1,4 @@
-"""The addresses under /auth, and what stands behind them, over HTTP between two real servers."""
+"""The routes under /auth, over HTTP between two real servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def client(demo: Demo) -> Iterator[httpx.Client]:
 
 
 def callback_of(client: httpx.Client, demo: Demo, user: str = "alice", start: str = "/auth/login") -> str:
-    """Go through the provider's pages up to the address that leads back, and return that address."""
+    """Go through the provider's pages up to the redirect to the callback, and return its URL."""
     page = client.get(client.get(start).headers["location"])
     while page.has_redirect_location and page.headers["location"].startswith("/"):
         page = client.get(urljoin(demo.issuer, page.headers["location"]))
@@ -43,7 +43,7 @@ def log_in(client: httpx.Client, demo: Demo, user: str = "alice", start: str = "
     return client.get(callback_of(client, demo, user, start))
 
 
-def test_login_sends_everything_that_protects_it(client: httpx.Client, demo: Demo) -> None:
+def test_login_sends_every_protection_parameter(client: httpx.Client, demo: Demo) -> None:
     response = client.get("/auth/login?next=/account")
     assert response.status_code in {302, 303}
     query = parse_qs(urlsplit(response.headers["location"]).query)
@@ -54,7 +54,7 @@ def test_login_sends_everything_that_protects_it(client: httpx.Client, demo: Dem
     assert client.cookies.get(demo.cookie) is None
 
 
-def test_a_login_ends_where_it_should_and_shows_who_it_is(client: httpx.Client, demo: Demo) -> None:
+def test_a_login_redirects_to_its_page_which_shows_the_user(client: httpx.Client, demo: Demo) -> None:
     client.post("/api/session/visits")
     before = client.cookies.get(demo.cookie)
     response = log_in(client, demo, "admin", "/auth/login?next=/account/sessions")
@@ -68,11 +68,11 @@ def test_a_login_ends_where_it_should_and_shows_who_it_is(client: httpx.Client, 
 
 
 @pytest.mark.parametrize("next_page", ["//evil.example", "https://evil.example", "/\\evil.example", "/%09/evil.example"])
-def test_a_login_leads_nowhere_else(client: httpx.Client, demo: Demo, next_page: str) -> None:
+def test_a_login_redirects_to_no_other_site(client: httpx.Client, demo: Demo, next_page: str) -> None:
     assert log_in(client, demo, start=f"/auth/login?next={next_page}").headers["location"] == "/"
 
 
-def test_userinfo_comes_from_the_provider(client: httpx.Client, demo: Demo) -> None:
+def test_userinfo_is_fetched_from_the_provider(client: httpx.Client, demo: Demo) -> None:
     assert client.get("/api/userinfo").status_code == 401
     log_in(client, demo)
     response = client.get("/api/userinfo")
@@ -102,14 +102,14 @@ def test_a_callback_works_once(client: httpx.Client, demo: Demo) -> None:
     assert client.get("/api/me").status_code == 200
 
 
-def test_a_callback_is_worthless_in_another_browser(client: httpx.Client, demo: Demo) -> None:
+def test_a_callback_in_another_browser_is_refused(client: httpx.Client, demo: Demo) -> None:
     callback = callback_of(client, demo)
     with httpx.Client(trust_env=False) as victim:
         assert victim.get(callback).status_code == 400
         assert victim.get(f"{demo.app_url}/api/me").status_code == 401
 
 
-def test_logout_ends_the_session_and_leads_to_the_provider(client: httpx.Client, demo: Demo) -> None:
+def test_logout_ends_the_session_and_redirects_to_the_provider(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     response = client.post("/auth/logout")
     assert response.status_code == 303
@@ -130,7 +130,7 @@ def test_logout_is_refused_from_another_site_and_by_get(client: httpx.Client, de
     assert client.get("/api/me").status_code == 200
 
 
-def test_a_logout_at_the_provider_reaches_every_session_of_that_login(client: httpx.Client, demo: Demo) -> None:
+def test_a_logout_at_the_provider_ends_every_session_of_that_login(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     with httpx.Client(base_url=demo.app_url, trust_env=False) as tab:
         tab.cookies.set(demo.cookie, client.cookies.get(demo.cookie) or "", domain="localhost.local")
@@ -179,7 +179,7 @@ def asks_the_user(client: httpx.Client, demo: Demo) -> bool:
 def test_signing_another_browser_out_lasts_until_its_user_signs_in_there(client: httpx.Client, demo: Demo, by: str) -> None:
     with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as other:
         log_in(other, demo)
-        # The provider's session is still there: without "sign out" the next login needs no click.
+        # The provider's session still exists: without "sign out" the next login needs no click.
         other.cookies.delete(demo.cookie)
         assert not asks_the_user(other, demo)
         handle = next(each["handle"] for each in other.get("/api/sessions").json() if each["current"])

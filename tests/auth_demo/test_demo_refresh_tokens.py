@@ -1,4 +1,4 @@
-"""`litestar sessions refresh-tokens` beside the running application, at the embedded provider: as a scheduler runs it."""
+"""`litestar sessions refresh-tokens`, run by a scheduler beside the application and the embedded provider."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ uvicorn.run(create_op(OpSettings(issuer=issuer, clients=(client,))), port=int(po
 
 
 class Site:
-    """The application and the provider as processes, and the settings that the command shares with the application."""
+    """The application and the provider as processes, and the settings shared with the command."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -101,7 +101,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_it_refreshes_what_is_due_and_an_outage_ends_nothing(site: Site) -> None:
+def test_the_command_refreshes_due_tokens_and_an_outage_ends_no_session(site: Site) -> None:
     with site.running() as provider, httpx.Client(base_url=site.app_url, trust_env=False, timeout=10) as browser:
         demo = Demo.__new__(Demo)
         demo.issuer = site.issuer

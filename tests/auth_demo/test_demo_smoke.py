@@ -1,4 +1,4 @@
-"""The `demo` command as a new user runs it: it works, it ends, and what prevents it is one clear line."""
+"""The `demo` command as a new user runs it: it works, it stops, and an obstacle is reported in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_free(port: int) -> bool:
 
 
 def ends_up_free(demo: Demo) -> bool:
-    """Whether both ports are given back within a few seconds."""
+    """Whether both ports are free again within a few seconds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if is_free(demo.port) and is_free(demo.op_port):
@@ -42,7 +42,7 @@ def test_smoke_logs_in_and_out_over_real_http(tmp_path: Path, store: str | None)
     extra = [] if store is None else ["--store", store]
     result = run_demo(tmp_path, "--smoke", "--port", str(port), "--op-port", str(op_port), *extra)
     assert result.returncode == 0, result.stdout + result.stderr
-    # A store in memory says at start what it cannot do; nothing else is said.
+    # A memory store warns of its limits at start; there is no other output.
     assert all(store is not None and "store.weak" in line for line in result.stderr.splitlines()), result.stderr
     assert "logged in as Alice (user)" in result.stdout
     assert result.stdout.endswith("smoke: everything worked\n")
@@ -62,14 +62,14 @@ def test_ctrl_c_stops_both_and_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_any_other_end_leaves_nothing_running_either(tmp_path: Path, number: signal.Signals) -> None:
+def test_any_other_exit_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     demo = start_demo(tmp_path)
     demo.stop(number)
     assert ends_up_free(demo)
 
 
 @pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs Linux: the kernel ends the demo with uv")
-def test_the_demo_ends_with_uv_however_that_ends(tmp_path: Path) -> None:
+def test_the_demo_ends_when_uv_ends(tmp_path: Path) -> None:
     uv = shutil.which("uv")
     if uv is None:
         if os.environ.get("CI") == "true":
@@ -81,7 +81,7 @@ def test_the_demo_ends_with_uv_however_that_ends(tmp_path: Path) -> None:
     assert ends_up_free(demo)
 
 
-def test_a_client_that_stays_connected_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+def test_a_connected_client_does_not_prevent_the_stop(tmp_path: Path) -> None:
     demo = start_demo(tmp_path)
     with socket.create_connection(("127.0.0.1", demo.port)) as idle, socket.create_connection(("127.0.0.1", demo.port)) as half:
         idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -93,7 +93,7 @@ def test_a_client_that_stays_connected_does_not_keep_it_from_stopping(tmp_path: 
 
 
 @pytest.mark.parametrize("option", ["--port", "--op-port"])
-def test_a_busy_port_is_one_clear_line(tmp_path: Path, option: str) -> None:
+def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path, option: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -109,14 +109,14 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, option: str) -> None:
     )
 
 
-def test_two_demos_do_not_silently_share_a_port(tmp_path: Path) -> None:
+def test_two_demos_do_not_share_a_port(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         result = run_demo(tmp_path, "--no-browser", "--port", str(demo.port), "--op-port", str(free_ports(1)[0]))
     assert result.returncode == 1
     assert f"port {demo.port}" in result.stderr
 
 
-def test_it_does_not_run_in_production(tmp_path: Path) -> None:
+def test_the_demo_does_not_run_in_production(tmp_path: Path) -> None:
     port, op_port = free_ports()
     result = run_demo(tmp_path, "--no-browser", "--port", str(port), "--op-port", str(op_port), APP_ENV="production")
     assert result.returncode == 1
@@ -137,7 +137,7 @@ def test_a_bad_option_is_refused_with_a_reason(tmp_path: Path, arguments: tuple[
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_a_store_without_atomic_writes_runs_when_it_is_accepted(tmp_path: Path, *, accepted: bool) -> None:
+def test_a_store_without_atomic_writes_runs_when_accepted(tmp_path: Path, *, accepted: bool) -> None:
     port, op_port = free_ports()
     arguments = ("--smoke", "--port", str(port), "--op-port", str(op_port), "--store", f"keyvalue+filetree://{tmp_path}/sessions")
     result = run_demo(tmp_path, *arguments, **({"SESSION_ACCEPT_WEAK_STORE": "true"} if accepted else {}))

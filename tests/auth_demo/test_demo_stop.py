@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end the demo at whatever instant they come, also where an exception would be dropped."""
+"""Ctrl-C and SIGTERM end the demo at any moment, also inside a finalizer, where Python drops exceptions."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_a_signal_inside_a_finalizer_is_not_lost(
     launcher = (sys.executable, "-c", LAUNCHER.format(patch=patch, number=number))
     arguments = ("--smoke", "--port", str(port), "--op-port", str(op_port), *more)
     result = run_demo(tmp_path, *arguments, launcher=launcher)
-    # It was asked to walk through the demo, and did not.
+    # The smoke test was requested and did not run.
     assert (result.returncode, result.stderr) == (1, "")
     assert "everything worked" not in result.stdout
     assert not [*servers.iterdir()]
 
 
-def test_the_handlers_of_the_caller_come_back() -> None:
+def test_the_callers_signal_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
     with handling_signals():
         assert signal.getsignal(signal.SIGINT) is not before

@@ -1,6 +1,6 @@
-"""The benchmark: its client refuses wrong answers, its tables and ratios say what was found, a miss included.
+"""The benchmark: its client refuses wrong responses; its tables and ratios report what was measured, misses included.
 
-How fast anything is, is not looked at here.
+Speed is not tested here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def cell(*rates: float, acknowledged: int = 0, kept: int = 0) -> Cell:
 
 
 def results() -> Results:
-    """A run of three rounds in which the machine was slower each time."""
+    """Three rounds; the machine is slower in each."""
     found = Results("2026-11-23", 3, 0.4, {"cores": "2"}, [BARE, LITESTAR, OURS_REDIS])
     found.cells = {
         ("read", "bare"): cell(32000, 30000, 20000),
@@ -65,7 +65,7 @@ def results() -> Results:
 # -- what is compared ----------------------------------------------------------------------------------------
 
 
-def test_the_session_holds_300_bytes() -> None:
+def test_the_session_contains_300_bytes() -> None:
     assert len(msgspec.msgpack.encode(AppSession(**FIELDS))) == MESSAGEPACK_BYTES
     assert [field.name for field in msgspec.structs.fields(AppSession)] == list(FIELDS)
 
@@ -79,19 +79,19 @@ def test_every_stack_of_a_target_exists() -> None:
 # -- figures -------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_the_median_between_its_worst_and_best_round() -> None:
+def test_a_cell_is_the_median_with_its_worst_and_best_round() -> None:
     found = cell(5, 100, 7)
     assert (found.rate, found.slowest, found.fastest) == (7, 5, 100)
 
 
-def test_a_percentile_of_few_and_of_none() -> None:
+def test_percentiles_of_few_and_of_no_values() -> None:
     assert percentile(list(range(100)), 0.99) == 99
     assert percentile([3], 0.5) == 3
     assert percentile([], 0.5) == 0
 
 
-def test_a_ratio_is_taken_within_each_round() -> None:
-    """A machine that slows down for both does not change it."""
+def test_a_ratio_is_computed_within_each_round() -> None:
+    """A machine that slows down for both sides does not change it."""
     assert ratio(cell(20, 2, 6), cell(10, 1, 2)) == 2
     with pytest.raises(ValueError, match="zip"):
         ratio(cell(1, 2), cell(1))
@@ -112,7 +112,7 @@ def test_targets_that_are_reached_missed_and_not_measured() -> None:
     assert words["the longest that a sweep of 100,000 expired SQL rows delayed a request"] == ("31.5 ms", "yes")
 
 
-def test_what_was_measured_in_turns_is_compared_by_them() -> None:
+def test_interleaved_measurements_are_compared_within_each_turn() -> None:
     found = results()
     found.turns = {("read", "litestar"): cell(10, 20, 40), ("read", "redis"): cell(21, 40, 100)}
     reached = {verdict.name: verdict.reached for verdict in verdicts(found)}
@@ -121,13 +121,13 @@ def test_what_was_measured_in_turns_is_compared_by_them() -> None:
 
 
 @pytest.mark.parametrize(("within", "longest", "before", "reached"), [(30, 70, 60, 30), (10, 70, 30, 40), (10, 20, 30, 10)])
-def test_the_delay_of_a_sweep_is_its_own_time_or_its_aftermath(
+def test_the_delay_of_a_sweep_is_its_own_time_or_the_time_after_it(
     within: float, longest: float, before: float, reached: float
 ) -> None:
     assert Sweep(1, 1, 1, longest, within, before, 1).in_the_way == reached
 
 
-def test_how_long_other_statements_delayed_a_request() -> None:
+def test_the_delay_caused_by_other_statements() -> None:
     steps = [(10, 20), (30, 35), (50, 90)]
     asked = {(0, 5): 0, (0, 10): 0, (0, 100): 55, (12, 15): 3, (15, 32): 7, (20, 30): 0, (34, 60): 11, (90, 99): 0, (95, 99): 0}
     assert {span: longest_overlap([span], steps) for span in asked} == asked
@@ -141,7 +141,7 @@ def test_one_lost_increment_is_a_miss() -> None:
     assert [verdict.reached for verdict in verdicts(found) if verdict.word == "no" and "kept" in verdict.name] == ["3199 of 3200"]
 
 
-def test_nothing_measured_is_nothing_reached() -> None:
+def test_a_target_without_a_measurement_is_not_reached() -> None:
     empty = Results("2026-11-23", 1, 0.1, {}, [])
     assert {verdict.word for verdict in verdicts(empty)} == {"not measured"}
 
@@ -149,14 +149,14 @@ def test_nothing_measured_is_nothing_reached() -> None:
 # -- what is written -----------------------------------------------------------------------------------------
 
 
-def test_a_table() -> None:
+def test_a_table_is_aligned_markdown() -> None:
     assert (
         table(("Stack", "rate"), [("ours", "1"), ("theirs", "2")])
         == "| Stack | rate |\n| --- | ---: |\n| ours | 1 |\n| theirs | 2 |\n"
     )
 
 
-def test_the_page_hides_no_miss() -> None:
+def test_the_page_shows_every_miss() -> None:
     found = results()
     found.left_out.append("Express: node is not installed: uv sync --group dev")
     text = page(found, "assets/benchmarks.svg")
@@ -172,11 +172,11 @@ def test_the_page_hides_no_miss() -> None:
     assert "\n\n\n" not in text
 
 
-def test_the_summary_of_nothing() -> None:
+def test_the_summary_without_measurements() -> None:
     assert "not measured" in summary(Results("2026-11-23", 1, 0.1, {}, [BARE]))
 
 
-def test_the_chart_shows_reads_writes_and_what_is_kept() -> None:
+def test_the_chart_shows_reads_writes_and_kept_increments() -> None:
     found = results()
     found.cells["increment", "litestar"] = cell(4000)
     tree = ET.fromstring(draw(found))
@@ -203,7 +203,7 @@ def test_the_chart_shows_reads_writes_and_what_is_kept() -> None:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[int]:
-    """A server that gives these answers in turn, each in two pieces, on every connection."""
+    """A server that sends these responses in order, each in two pieces, on every connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
@@ -239,7 +239,7 @@ def answer(body: bytes, status: bytes = b"200 OK", *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def test_the_client_counts_answers() -> None:
+def test_the_client_counts_responses() -> None:
     with answering(answer(b"yes")) as port:
         lanes = [Fixed([request("GET", "/", port)], exactly(b"yes")) for _ in range(8)]
         outcome = drive(lanes, [port], answers=100)
@@ -248,7 +248,7 @@ def test_the_client_counts_answers() -> None:
         assert drive(lanes, [port], seconds=0.05).answers >= 8
 
 
-def test_the_client_goes_on_over_the_same_connections() -> None:
+def test_the_client_reuses_its_connections() -> None:
     with answering(answer(b"yes")) as port:
         connections = Connections([Fixed([request("GET", "/", port)], exactly(b"yes")) for _ in range(4)], [port])
         before = time.perf_counter_ns()
@@ -271,12 +271,12 @@ def test_the_client_goes_on_over_the_same_connections() -> None:
         b"",
     ],
 )
-def test_one_wrong_answer_fails_the_run(wrong: bytes) -> None:
+def test_one_wrong_response_fails_the_run(wrong: bytes) -> None:
     with answering(*[answer(b"yes")] * 5, wrong) as port, pytest.raises(BrokenPromiseError):
         drive([Fixed([request("GET", "/", port)], exactly(b"yes"))], [port], answers=6)
 
 
-def test_a_jar_follows_the_cookie() -> None:
+def test_a_cookie_jar_keeps_the_newest_cookie() -> None:
     cookies = [answer(b"yes", b"200 OK", b"Set-Cookie: session=%d; Path=/" % number) for number in range(3)]
     with answering(*cookies) as port:
         jar = Jar("POST", "/login", port, exactly(b"yes"), must_change=True)
@@ -285,18 +285,18 @@ def test_a_jar_follows_the_cookie() -> None:
         assert b"\r\ncookie: session=2\r\n" in jar.next()
 
 
-def test_an_id_that_stays_after_a_login_fails_the_run() -> None:
+def test_an_id_unchanged_by_a_login_fails_the_run() -> None:
     with answering(answer(b"yes", b"200 OK", b"set-cookie: session=1")) as port, pytest.raises(BrokenPromiseError):
         drive([Jar("POST", "/login", port, exactly(b"yes"), must_change=True)], [port], answers=2)
 
 
-def test_no_session_is_with_two_lanes() -> None:
+def test_a_request_without_a_session_uses_two_lanes() -> None:
     items = [b"%d" % number for number in range(10)]
     dealt = round_robin(items, 4)
     assert sorted(item for lane in dealt for item in lane) == sorted(items)
 
 
-def test_what_an_increment_answers() -> None:
+def test_the_response_of_an_increment_is_checked() -> None:
     assert counted(b'{"visits":12}')
     assert not counted(b'{"visits":null}')
 
@@ -304,8 +304,8 @@ def test_what_an_increment_answers() -> None:
 # -- a short real run ----------------------------------------------------------------------------------------
 
 
-def test_every_python_stack_answers_rightly_in_a_real_run(tmp_path: Path) -> None:
-    """Status and body of each of the requests are checked by the client; here, that all stacks took part."""
+def test_every_python_stack_responds_correctly_in_a_real_run(tmp_path: Path) -> None:
+    """The client checks status and body of each response; this test checks that all stacks ran."""
     for stack in STACKS:
         if package := missing_package(stack):
             assert not os.environ.get("CI"), f"{package} is not installed: uv sync --group dev"

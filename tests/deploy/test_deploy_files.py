@@ -1,4 +1,4 @@
-"""The files in `deploy/`: each is valid by a linter or a parser of its own, and names only settings and commands that exist."""
+"""The files in `deploy/`: each passes a linter or parser and names only existing settings and commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
 def program(name: str, install: str) -> str:
-    """The path of a program of this environment or the system; without it the test is skipped, in CI it fails."""
+    """The path of a program of this environment or the system; if it is missing, the test is skipped, in CI it fails."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         message = f"{name} is not installed: {install}"
@@ -48,7 +48,7 @@ def test_the_container_file_passes_its_linter() -> None:
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_the_container_is_not_root_and_copies_what_exists() -> None:
+def test_the_container_runs_unprivileged_and_copies_existing_files() -> None:
     lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()
     assert "USER 10001:10001" in lines
     copied = [part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]]
@@ -70,7 +70,7 @@ def test_the_compose_file_is_valid_and_complete() -> None:
     address = compose["services"]["proxy"]["networks"]["inside"]["ipv4_address"]
     assert compose["services"]["app"]["environment"]["TRUSTED_PROXIES"] == address
     common = set(compose["services"]["proxy"]["networks"]) & set(compose["services"]["app"]["networks"])
-    assert common == {"inside"}  # by another network the proxy would have another address
+    assert common == {"inside"}  # on another network the proxy has another address
 
 
 def test_the_kubernetes_manifests_are_valid() -> None:
@@ -80,13 +80,13 @@ def test_the_kubernetes_manifests_are_valid() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_kubernetes_manifests_fit_the_application() -> None:
+def test_the_kubernetes_manifests_match_the_application() -> None:
     found = {each["kind"]: each for path in (DEPLOY / "kubernetes").glob("*.yaml") for each in documents(path)}
     assert set(found["ConfigMap"]["data"]) <= SETTINGS
     for kind in ("Deployment", "Job"):
         pod = found[kind]["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
-        # Kubernetes would set APP_PORT and the like, which look like settings.
+        # Kubernetes service variables such as APP_PORT would look like settings.
         assert pod["enableServiceLinks"] is False
     stop = found["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert stop > 5 + 8
@@ -125,13 +125,13 @@ def test_the_caddyfile_is_valid() -> None:
     assert run(caddy, "fmt", "--diff", file).stdout.count("\n-") == 0
 
 
-def test_the_proxies_replace_what_clients_say_of_their_address() -> None:
+def test_the_proxies_replace_forwarding_headers_of_clients() -> None:
     assert "proxy_set_header X-Forwarded-For $remote_addr;" in (DEPLOY / "nginx" / "app.conf").read_text()
     assert "trusted_proxies" not in (DEPLOY / "caddy" / "Caddyfile").read_text()
 
 
-def test_a_served_application_behind_caddy(tmp_path: Path) -> None:
-    """The container's health check, `/metrics` on its own address, and what reaches the application through the proxy."""
+def test_the_application_is_served_behind_caddy(tmp_path: Path) -> None:
+    """The container's health check, `/metrics` on its own address, and requests through the proxy."""
     caddy = program("caddy", "uv sync --group deploy")
     metrics_port, proxy_port, admin_port = free_ports(3)
     environment = {
@@ -157,7 +157,7 @@ def test_a_served_application_behind_caddy(tmp_path: Path) -> None:
             with httpx.Client(base_url=f"http://127.0.0.1:{proxy_port}", transport=httpx.HTTPTransport(retries=8)) as http:
                 assert http.get("/health/live", headers={"x-request-id": "invented"}).headers["x-request-id"] != "invented"
                 assert http.get("/metrics").status_code == 404
-                # What a client says of its address is replaced: the limit holds, over both workers.
+                # The proxy replaces a client's forwarding headers: the limit holds, over both workers.
                 answers = [
                     http.get("/auth/callback?state=x", headers={"x-forwarded-for": f"192.0.2.{number}"}).status_code
                     for number in range(4)

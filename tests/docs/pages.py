@@ -22,7 +22,7 @@ _SHELL = frozenset({"console", "sh", "bash", "shell"})
 
 
 class Fence(NamedTuple):
-    """What stands between two lines of backticks. A mark is a comment on the lines before it."""
+    """The text between two lines of backticks. A mark is a comment on the lines before it."""
 
     line: int
     language: str
@@ -32,7 +32,7 @@ class Fence(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One example of a page: the code of a Python fence, with that of those which it continues."""
+    """One example of a page: the code of a Python fence, preceded by that of the fences it continues."""
 
     page: Path
     line: int
@@ -53,7 +53,7 @@ def fences(page: Path) -> Iterator[Fence]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The examples of a page. `<!-- continues -->` joins a block to the one before; others stand alone.
+    """The examples of a page. `<!-- continues -->` joins a block to the previous one; other blocks are independent.
 
     Without those that have a file's name as their title: they are steps of the tutorial, which is run as a whole.
     """
@@ -70,23 +70,23 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """The page without what stands in fences."""
+    """The page without its fences."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def links(page: Path) -> list[str]:
-    """The targets of the links and images that lead to files of the repository."""
+    """The targets of the links and images to files of the repository."""
     found = (match["target"] for match in _LINK.finditer(prose(page)))
     return [target for target in found if not re.match(r"[a-z]+:", target)]
 
 
 def anchors(page: Path) -> set[str]:
-    """The names under which the headings of a page can be linked to."""
+    """The link anchors of the page's headings."""
     return {match["id"] or _slug(match["text"]) for match in _HEADING.finditer(prose(page))}
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Every `uv run ...` of a page, in a shell block or in running text, as words after `uv run`."""
+    """Every `uv run ...` of a page, in a shell block or in running text, as the words after `uv run`."""
     found = [match["code"] for match in _INLINE.finditer(prose(page))]
     for fence in fences(page):
         if fence.language in _SHELL:

@@ -25,7 +25,7 @@ def defined(file: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=lambda part: part)
-def test_a_function_on_a_walk_exists(file: str, name: str) -> None:
+def test_each_function_of_a_walk_exists(file: str, name: str) -> None:
     assert name in defined(file)
 
 

@@ -1,4 +1,4 @@
-"""What the README and the documentation say is so: blocks run, links lead somewhere, commands and settings exist."""
+"""The statements of README and documentation hold: blocks run, link targets, commands and settings exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS: dict[str, list[object]] = PROJECT["dependency-groups"]
 SCRIPTS: dict[str, str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]
-# Programs that `uv run` alone does not install.
+# Programs that `uv run` does not install.
 _NEEDS_DEV = {"pytest", "ruff", "mypy", "pyright", "lint-imports", "zensical"}
 _SHIPPED = {f"app.routes.{name}" for name in ("account", "admin", "health", "home", "session_api", "static", "user_api")}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -47,7 +47,7 @@ def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Litestar and msgspec look annotations up in the module by its name.
+    # Litestar and msgspec resolve annotations in the module by its name.
     monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     app = getattr(module, "app", None)
@@ -57,13 +57,13 @@ def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.same_as], ids=str)
-def test_a_block_is_what_the_file_says(block: Block) -> None:
+def test_a_block_equals_the_file_it_names(block: Block) -> None:
     assert block.same_as is not None
     assert block.code.strip() in (ROOT / block.same_as).read_text(encoding="utf-8")
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     broken = []
     for target in links(page):
         path, _, anchor = target.partition("#")
@@ -79,7 +79,7 @@ def test_commands_exist(page: Path) -> None:
     assert problems == []
 
 
-def test_a_wrong_command_is_found() -> None:
+def test_an_invalid_command_is_reported() -> None:
     for wrong in (
         "serve --prot 1",
         "just nothing",
@@ -93,14 +93,14 @@ def test_a_wrong_command_is_found() -> None:
         assert _problem(wrong.split()), wrong
 
 
-def test_the_reference_tells_every_setting() -> None:
+def test_the_reference_lists_every_setting() -> None:
     settings = set(re.findall(r"^#?([A-Z][A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert settings
     page = ROOT / "docs" / "reference" / "settings.md"
     assert settings - set(re.findall(r"`([A-Z][A-Z_]+)`", page.read_text())) == set()
 
 
-def test_the_reference_tells_every_error_event_and_option() -> None:
+def test_the_reference_lists_every_error_event_and_option() -> None:
     errors = importlib.import_module("session_core.errors")
     events = importlib.import_module("session_core.events")
     config = importlib.import_module("session_core.config").SessionConfig
@@ -117,7 +117,7 @@ def test_the_reference_tells_every_error_event_and_option() -> None:
     assert {name for name in options if f"`{name}`" not in pages["config"]} == set()
 
 
-def test_the_reference_tells_every_verb() -> None:
+def test_the_reference_lists_every_verb() -> None:
     session = importlib.import_module("session_core.sessions.handle").SessionHandle
     manager = importlib.import_module("session_core.sessions.manager").SessionManager
     page = (ROOT / "docs" / "reference" / "session.md").read_text()
@@ -125,7 +125,7 @@ def test_the_reference_tells_every_verb() -> None:
     assert [name for name in verbs if f"`{name}" not in page] == []
 
 
-def test_the_reference_tells_every_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_lists_every_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "reference" / "routes.md").read_text()
     app: Litestar = importlib.import_module("app.asgi").create_app()
@@ -134,23 +134,23 @@ def test_the_reference_tells_every_route(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def _is_shipped(route: object) -> bool:
-    """Whether a route came with the template: what an owner adds need not be in the table."""
+    """Whether a route belongs to the template; the owner's additions need not be in the table."""
     modules = {handler.fn.__module__ for handler in getattr(route, "route_handlers", ())}
     return any(module in _SHIPPED or module.startswith("session_core.") for module in modules)
 
 
 @each_page
-def test_a_page_names_no_machine_and_no_unfinished_work(page: Path) -> None:
+def test_pages_contain_no_machine_paths_and_no_todo_marks(page: Path) -> None:
     assert re.findall(r"/home/\w+|/Users/\w+|TODO|FIXME|lorem", page.read_text()) == []
 
 
 @each_page
-def test_a_page_loads_nothing_from_another_host(page: Path) -> None:
+def test_a_page_loads_no_file_from_another_host(page: Path) -> None:
     assert re.findall(r"!\[[^\]]*\]\(https?:|<(?:script|img|link|iframe)\b[^>]*https?:", prose(page)) == []
 
 
 def _problem(words: list[str]) -> str | None:
-    """Why a command cannot be one, or None. Nothing is run but `just --summary`."""
+    """Why a command is invalid, or None. Nothing runs except `just --summary`."""
     groups: set[str] = set()
     while words[0] == "--group":
         groups.add(words[1])
@@ -191,7 +191,7 @@ def _refused_by_just(arguments: list[str]) -> str | None:
 
 
 class _Group(click.Group):
-    """As Litestar's: what is added to it is of its own kind."""
+    """A Litestar command group whose subgroups have the same type."""
 
     group_class = click.Group
 
@@ -222,5 +222,5 @@ def _resolve(group: click.Group, arguments: list[str]) -> str | None:
     return None
 
 
-def test_blocks_are_found_at_all() -> None:
+def test_blocks_are_found() -> None:
     assert len(BLOCKS) > 10

@@ -1,4 +1,4 @@
-"""The examples do what they say: each is loaded as it stands and used over HTTP."""
+"""The examples work: each file is loaded unchanged and used over HTTP."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def client_of(name: str) -> Iterator[TestClient]:
         yield client
 
 
-def test_every_example_is_tried_here() -> None:
+def test_every_example_is_tested() -> None:
     tried = Path(__file__).read_text()
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in tried] == []
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_an_example_stands_on_the_library_alone(path: Path) -> None:
+def test_examples_import_the_library_only(path: Path) -> None:
     imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -70,7 +70,7 @@ def test_quickstart_counts() -> None:
         assert client.post("/visit").json() == {"visits": 2}
 
 
-def test_guards_say_who_may_pass() -> None:
+def test_guards_protect_their_routes() -> None:
     with client_of("guards") as client:
         assert client.get("/profile").status_code == 401
         client.post("/login", json={"subject": "alice", "seconds_ago": 600})
@@ -85,7 +85,7 @@ def test_guards_say_who_may_pass() -> None:
         assert [client.get(path).status_code for path in ("/admin", "/password", "/transfer")] == [200, 200, 200]
 
 
-def test_guards_refuse_a_disabled_user_at_once() -> None:
+def test_guards_refuse_a_disabled_user_immediately() -> None:
     module = load("guards")
     with TestClient(module.app) as client:
         client.post("/login", json={"subject": "alice"})
@@ -97,7 +97,7 @@ def test_guards_refuse_a_disabled_user_at_once() -> None:
 def test_oidc_login_logs_in_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
         monkeypatch.setenv(f"OIDC_{name}", value)
-    # The provider of the tests; its clock is the real time here, as the example's is.
+    # The provider of the tests, with the real clock, as in the example.
     provider = FakeOp(FakeClock(SystemClock().now()))
     app = load("oidc_login").create_app(httpx2.MockTransport(provider.handle))
     with TestClient(app) as client:
@@ -112,7 +112,7 @@ def test_oidc_login_logs_in_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fastapi_login_asks_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, over HTTP and without Litestar: `tests/session_core/starlette/test_fastapi.py`."""
+    """Everything else over HTTP without Litestar: `tests/session_core/starlette/test_fastapi.py`."""
     for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
         monkeypatch.setenv(f"OIDC_{name}", value)
     with StarletteClient(load("fastapi_login").create_app(), follow_redirects=False) as client:
@@ -122,7 +122,7 @@ def test_fastapi_login_asks_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None
         assert client.get("/auth/session").status_code == 401
 
 
-def test_two_providers_log_in_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_providers_both_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
         monkeypatch.setenv(f"OIDC_{name}", value)
     monkeypatch.setenv("GITHUB_CLIENT_ID", "git-app")
@@ -158,7 +158,7 @@ def test_two_providers_log_in_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.get(back).json()["code"] == "login_refused"
 
 
-def test_call_an_api_refreshes_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_an_api_refreshes_the_token_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ISSUER", ISSUER), ("CLIENT_ID", CLIENT_ID), ("CLIENT_SECRET", CLIENT_SECRET)):
         monkeypatch.setenv(f"OIDC_{name}", value)
     provider = FakeOp(FakeClock(SystemClock().now()))
@@ -194,7 +194,7 @@ def test_own_login_logs_in_and_out() -> None:
         assert client.get("/account").status_code == 401
 
 
-def test_own_login_leads_nowhere_else() -> None:
+def test_own_login_redirects_to_no_other_site() -> None:
     with client_of("own_login") as client:
         client.get("/login?next=https://evil.example/")
         account = {"user": "alice", "password": "correct horse battery staple"}
@@ -249,8 +249,8 @@ def test_live_connections_end_with_the_session(path: str) -> None:
             assert time.monotonic() < deadline
 
 
-def test_own_store_keeps_the_whole_contract() -> None:
-    # A process of its own: the file is a test module, which the command in its first line runs.
+def test_own_store_keeps_the_store_contract() -> None:
+    # In its own process: the file is a test module that the command in its first line runs.
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "examples/own_store.py"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout

@@ -1,4 +1,4 @@
-"""The tutorial, done as it is written: its files and lines put into a copy of the application, its test run there."""
+"""The tutorial, followed step by step in a copy of the application, with its test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT
 from tests.support.tutorial import follow_tutorial
 
 
-def test_the_tutorial_works_and_leaves_the_database_alone(tmp_path: Path) -> None:
+def test_the_tutorial_works_and_leaves_the_database_unchanged(tmp_path: Path) -> None:
     for name in ("app", "docs", "migrations", "session_core", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

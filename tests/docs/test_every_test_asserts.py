@@ -1,4 +1,4 @@
-"""Every test has an assertion in its body: `assert`, `pytest.raises` or a function that is named assert_... or expect..."""
+"""Every test has an assertion in its body: `assert`, `pytest.raises` or a function named assert_... or expect_..."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that other programs read from the repository are what their schemas want."""
+"""Configuration files of other programs are valid by those programs' schemas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_a_file_fits_its_schema(schema: str) -> None:
+def test_a_file_is_valid_by_its_schema(schema: str) -> None:
     done = run("check-jsonschema", "--builtin-schema", schema, *SCHEMAS[schema])
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -35,16 +35,16 @@ def test_every_file_for_github_is_checked() -> None:
     assert files == {file for listed in SCHEMAS.values() for file in listed}
 
 
-def test_the_workflow_calls_what_a_developer_calls() -> None:
+def test_the_workflow_runs_the_same_script_as_developers() -> None:
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
 
 
-def test_the_hooks_are_valid() -> None:
+def test_the_hook_configuration_is_valid() -> None:
     done = run("prek", "validate-config", ".pre-commit-config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_container_for_development_has_the_oldest_python_and_both_ports() -> None:
+def test_the_dev_container_has_the_oldest_python_and_both_ports() -> None:
     container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
     assert container["image"].endswith(":3.11")
     assert "uv sync --locked" in container["postCreateCommand"]

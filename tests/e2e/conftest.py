@@ -1,4 +1,4 @@
-"""Real browsers on a real demo; every page is watched for errors and for requests to other hosts."""
+"""Real browsers on a real demo; every page is checked for console errors and for requests to other hosts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module", params=["Chromium", "Firefox", "WebKit"])
 def any_browser(request: pytest.FixtureRequest) -> Iterator[AnyBrowser]:
-    """Each of the three engines in turn; one that is missing is skipped by its name."""
+    """Each of the three engines in turn; a missing engine is skipped by name."""
     match request.param:
         case "Chromium":
             yield Chromium(request.getfixturevalue("browser"))
@@ -55,7 +55,7 @@ OpenPage = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser, demo: Demo) -> Iterator[OpenPage]:
-    """Opens pages in windows of their own; at the end none of them may have complained or looked elsewhere."""
+    """Opens pages in separate windows; at the end none may have logged an error or requested another host."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
     hosts: set[str] = set()

@@ -1,4 +1,4 @@
-"""The cluster's page in a real Chromium: two tabs count, the primary of their session dies, no user is logged out."""
+"""The cluster's page in Chromium: two tabs count, the primary of their session is killed, no user is logged out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 _PATH = "/demo/cluster"
 _FAILOVER_MS = 20_000
 _REFUSED = "the server responded with a status of 503"
-"""What the browser itself says of the answers that the page is about."""
+"""The browser's own console message about such a response."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def log_in(page: Page) -> None:
 
 
 def press(page: Page) -> int:
-    """Count once; return the status of the answer."""
+    """Count once; return the status of the response."""
     with page.expect_response(re.compile(f"{_PATH}/increment")) as answer:
         page.get_by_role("button", name="Count a visit").click()
     return answer.value.status
@@ -68,7 +68,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     killed = mine.get_attribute("data-port")
     before = [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == demo.cookie]
     first.screenshot(path=tmp_path / f"before-{scheme}.png", full_page=True)
-    if scheme == "light":  # which looks at both
+    if scheme == "light":  # wait until both have polled
         assert findings(second) == []
 
     first.get_by_role("button", name="Kill the primary that holds my session").click()

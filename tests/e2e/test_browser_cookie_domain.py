@@ -1,4 +1,4 @@
-"""A change of the session cookie's domain or path, and a cookie from a sibling host, in a real Chromium."""
+"""A change of the session cookie's domain or path, and a cookie from a sibling host, in Chromium."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Switched:
-    """Applications on one store and one address, of which one answers."""
+    """Applications with one store and one address, of which one is active."""
 
     def __init__(self, public_url: str) -> None:
         self.url = public_url
@@ -60,7 +60,7 @@ def subject(page: Page, path: str = "/read") -> Any:
 
 
 def kept(page: Page) -> list[tuple[str, str]]:
-    """Where the session cookies of this browser belong."""
+    """Domain and path of the session cookies in this browser."""
     cookies = page.context.cookies()
     return sorted((cookie["domain"], cookie["path"]) for cookie in cookies if cookie["name"] == "session")
 
@@ -74,7 +74,7 @@ def kept(page: Page) -> list[tuple[str, str]]:
         ({"path": "/read"}, {"former_paths": ["/read"]}),
     ],
 )
-def test_a_user_stays_logged_in_and_one_cookie_is_left(
+def test_a_user_stays_logged_in_and_one_cookie_remains(
     page: Page, switched: Switched, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     switched.use(**before)
@@ -83,7 +83,7 @@ def test_a_user_stays_logged_in_and_one_cookie_is_left(
     switched.use(**after)
     assert subject(page) == "alice"
     log_in(page, "bob")
-    # Where the settings name the former cookie, the login deletes it; else the first request that sends both.
+    # With the former cookie in the settings, the login deletes it; otherwise the first request that sends both does.
     assert len(kept(page)) == (1 if switched.names_former else 2)
     assert subject(page) == "bob"
     assert len(kept(page)) == 1
@@ -91,7 +91,7 @@ def test_a_user_stays_logged_in_and_one_cookie_is_left(
 
 
 @pytest.mark.attack("53")
-def test_a_sibling_host_cannot_put_its_own_session_in_the_place_of_one_that_lives(page: Page, switched: Switched) -> None:
+def test_a_sibling_host_cannot_replace_a_live_session(page: Page, switched: Switched) -> None:
     switched.use()
     log_in(page, "attacker")
     planted = next(cookie for cookie in page.context.cookies() if cookie["name"] == "session")
@@ -101,7 +101,7 @@ def test_a_sibling_host_cannot_put_its_own_session_in_the_place_of_one_that_live
     page.evaluate(f"document.cookie = 'session={planted['value']}; domain=example.test; path=/'")
     assert len(kept(page)) == 2
     assert subject(page) is None
-    # The login of the victim ends what was planted, so it locks no one out.
+    # The victim's login deletes the planted cookie, so it cannot lock the user out.
     log_in(page, "victim")
     assert len(kept(page)) == 2
     assert subject(page) == "victim"

@@ -1,4 +1,4 @@
-"""Requests that pages of other sites send in every way that Chromium, Firefox and WebKit know; none may change anything.
+"""Cross-site requests in every way that Chromium, Firefox and WebKit support; none may change anything.
 
 What the browsers send is compared with the table of docs/explanation/cross-site.md: a combination of headers that is accepted
 must be in it, and must have been seen.
@@ -25,7 +25,7 @@ from tests.support.thread_server import listen, served
 pytestmark = pytest.mark.e2e
 
 _PLAIN: Final = "http://app.example.test"
-"""Stands for a host that is not on loopback: browsers send it no Sec-Fetch header over plain http. WebKit cannot be given one."""
+"""A host that is not loopback: browsers send it no Sec-Fetch headers over plain http. WebKit cannot be configured for one."""
 _NO_PING: Final = "Firefox"
 _NO_REFERRER: Final = frozenset(
     {"form", "clicked form", "text/plain form", "fetch with cors", "fetch without cors", "beacon", "WebSocket"}
@@ -45,7 +45,7 @@ _OWN: Final = (
 
 @dataclass
 class Seen:
-    """What the application got of one page, and what it answered."""
+    """A request of a page as the application received it, and its response."""
 
     fetch_site: str | None
     origin: str | None
@@ -63,7 +63,7 @@ async def talk(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 
 
 class Watched:
-    """Our application with pages of its own, which notes what it is sent under which tag."""
+    """The application with test pages; records the requests by tag."""
 
     def __init__(self, public_url: str, trusted: tuple[str, ...]) -> None:
         self.seen: dict[str, list[Seen]] = {}
@@ -101,7 +101,7 @@ class Watched:
 
 @dataclass
 class Sites:
-    """Who is who: two applications of ours, and a server of pages under trusted and other origins."""
+    """The sites: two applications, and a server of pages under trusted and other origins."""
 
     app: Watched
     plain: Watched
@@ -110,7 +110,7 @@ class Sites:
     pages_port: int
     trusted_port: int
     origins: dict[str, str] = field(default_factory=dict)
-    """Origins as the table names them; all others are `other`."""
+    """Origins by their names in the table; all others are `other`."""
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def sites() -> Iterator[Sites]:
 
 
 class Visits:
-    """One browser goes from page to page; everything that the pages send is kept with who sent it."""
+    """One browser visits page after page; every request is recorded with its sender."""
 
     def __init__(self, window: Window, sites: Sites) -> None:
         self.window = window
@@ -149,7 +149,8 @@ class Visits:
             assert time.monotonic() < deadline, f"nothing was sent: {tag}"
             time.sleep(0.01)
         if "frame" not in kind and "form" in kind and "opened" not in kind:
-            # The next page is opened only when this navigation is over: browsers drop one that comes in between.
+            # The next page is opened after this navigation has finished: browsers drop a navigation that starts during another
+            # one.
             self.window.wait_for("return location.pathname === '/visit' && document.readyState === 'complete'")
         elif kind == "ping":
             self.window.wait_for("return location.pathname === '/left' && document.readyState === 'complete'")
@@ -229,13 +230,13 @@ def test_no_page_of_another_site_changes_anything(any_browser: Browser, sites: S
     accepted = [(tag, seen) for tag, seen in visits.sent if seen.accepted]
     assert [tag for tag, seen in accepted if tag.startswith("hostile")] == []
     assert [tag for tag, seen in visits.sent if tag.startswith("hostile") and seen.sets_cookie] == []
-    # The attacks are real: from a sibling origin the cookie goes along.
+    # The attacks are real: a sibling origin's request carries the cookie.
     assert any(seen.cookie for tag, seen in visits.sent if tag.startswith("hostile"))
     unknown = {visits.combination(seen): tag for tag, seen in visits.sent if visits.combination(seen) not in table}
     assert unknown == {}
     judged = {(visits.combination(seen), seen.accepted) for _, seen in visits.sent}
     assert judged == {(combination, table[combination].accepted) for combination, _ in judged}
-    # What is accepted must have been seen: a rule is no wider than the browsers need.
+    # Every accepted combination must have been observed, so that the rule is no wider than browsers need.
     named = {combination for combination, row in table.items() if row.accepted and any_browser.name in row.senders}
     assert {visits.combination(seen) for _, seen in accepted} == named
     refused = {tag for tag, seen in visits.sent if tag.startswith(("own", "trusted")) and not seen.accepted}

@@ -1,4 +1,4 @@
-"""The whole way of a user through the demo in Chromium, Firefox and WebKit, over http and behind https."""
+"""A user's complete visit to the demo in Chromium, Firefox and WebKit, over http and behind https."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tests.support.thread_server import listen, served
 
 pytestmark = pytest.mark.e2e
 _LOADED = "return document.readyState === 'complete' && location.hostname === 'localhost'"
-# Chromium drops a kept page to which an event is still sent, such as a late message of its driver: seen in up to one of five.
+# Chromium drops a page from its back-forward cache on any later event, such as a late driver message: seen in up to one of
+# five.
 _CACHE_ATTEMPTS = 20
 _LOG_OUT = "form[action='/auth/logout'] button"
 
@@ -39,7 +40,7 @@ def https_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[dict[str, str]]:
-    """Pages of another origin: over http a sibling's; behind https, which the host has asked for (HSTS), another site's."""
+    """Pages of another origin: over http on a sibling host; behind https, with HSTS, on another site."""
     listening, port = listen()
     with served(Pages(), listening):
         yield {"http": f"http://localhost:{port}", "https": f"http://127.0.0.1:{port}"}
@@ -62,7 +63,7 @@ def log_in(window: Window, user: str) -> None:
 @pytest.mark.attack("49")
 @pytest.mark.attack("asvs-7.4.1")
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_log_in_use_the_session_log_out_go_back(
+def test_login_use_logout_and_back(
     any_browser: Browser, request: pytest.FixtureRequest, hostile: dict[str, str], tmp_path: Path, scheme: str
 ) -> None:
     url = request.getfixturevalue("https_url") if scheme == "https" else request.getfixturevalue("plain_demo").app_url
@@ -106,7 +107,7 @@ def test_log_in_use_the_session_log_out_go_back(
 
 
 def comes_back_from_the_cache(window: Window, url: str) -> bool:
-    """Whether this browser keeps pages for Back as they were: without that, the rest would prove nothing."""
+    """Whether this browser restores pages on Back from its cache; without that the test would prove nothing."""
     window.open(f"{url}/")
     window.run("window.kept = true")
     window.open(f"{url}/health/live")
@@ -116,13 +117,13 @@ def comes_back_from_the_cache(window: Window, url: str) -> bool:
 
 
 @pytest.mark.attack("49")
-def test_back_shows_nothing_when_the_session_was_ended_elsewhere(any_browser: Browser, plain_demo: Demo) -> None:
+def test_back_shows_nothing_after_the_session_was_ended_elsewhere(any_browser: Browser, plain_demo: Demo) -> None:
     url = plain_demo.app_url
     with any_browser.window() as window:
         window.open(f"{url}/")
         log_in(window, "bob")
         window.open(f"{url}/health/live")
-        with ThreadPoolExecutor(1) as other_device:  # Playwright's own loop runs in this thread
+        with ThreadPoolExecutor(1) as other_device:  # Playwright's event loop runs in this thread
             other_device.submit(asyncio.run, sign_out_everywhere(plain_demo, "bob")).result()
         window.back()
         wait_for_page(window, f"location.pathname === '/' && {shows('a.button.primary')}")

@@ -1,4 +1,4 @@
-"""A login whose answer the provider's page posts, in a real Chromium: which cookies go with that, and which come after it."""
+"""A login whose response is posted by the provider's page, in Chromium: which cookies the POST and the next request carry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Site:
-    """The application at localhost, the provider at 127.0.0.1: two sites to a browser."""
+    """The application at localhost, the provider at 127.0.0.1: two sites for a browser."""
 
     def __init__(self, application_port: int, provider_port: int) -> None:
         self.url = f"http://localhost:{application_port}"
@@ -73,7 +73,7 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def test_the_session_that_the_browser_has_goes_on_after_a_posted_answer(browser: Browser, site: Site) -> None:
+def test_an_existing_session_survives_a_posted_response(browser: Browser, site: Site) -> None:
     context = browser.new_context(base_url=site.url)
     try:
         page = context.new_page()
@@ -89,7 +89,7 @@ def test_the_session_that_the_browser_has_goes_on_after_a_posted_answer(browser:
         after = {each.get("name"): each.get("value") for each in context.cookies(site.url)}
     finally:
         context.close()
-    # The Lax session cookie does not come with the cross-site POST, and comes with our own GET after it.
+    # The Lax session cookie is not sent with the cross-site POST, but with the GET after it.
     assert site.seen == [
         "GET /auth/login session",
         "POST /auth/callback login-post",

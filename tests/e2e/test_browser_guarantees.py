@@ -1,4 +1,4 @@
-"""The page of the guarantees in a real Chromium: every button, with scripts and without, on a desktop and on phones."""
+"""The page of the guarantees in Chromium: every button, with and without scripts, on desktop and phone screens."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def value(card: Locator, label: str) -> str:
 
 
 def press_all(page: Page) -> None:
-    """Press each button and read what was measured."""
+    """Press each button and read the measurement."""
     for button, name in BUTTONS.items():
         page.get_by_role("button", name=button).click()
         card = page.locator(f"#{name}")
@@ -56,7 +56,7 @@ def press_all(page: Page) -> None:
             assert int(value(card, "Kept where the last write wins").split()[0]) < 200
 
 
-def test_every_button_measures_what_it_says(open_page: OpenPage, demo: Demo) -> None:
+def test_every_button_measures_its_guarantee(open_page: OpenPage, demo: Demo) -> None:
     page = open_page()
     log_in(page, "alice")
     page.goto("/")
@@ -74,7 +74,7 @@ def test_every_button_measures_what_it_says(open_page: OpenPage, demo: Demo) -> 
     expect(page.get_by_role("banner").get_by_role("button", name="Log out")).to_be_visible()
 
 
-def test_an_outage_ends_by_itself_in_the_eyes_of_its_user(open_page: OpenPage) -> None:
+def test_the_user_sees_an_outage_end_by_itself(open_page: OpenPage) -> None:
     page = open_page()
     page.goto(PAGE)
     page.get_by_role("button", name="Take the store from me").click()

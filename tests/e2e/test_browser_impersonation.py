@@ -1,4 +1,4 @@
-"""An administrator logs in as a user, in a real Chromium: the button, the banner on every page, what is closed, the end."""
+"""An administrator logs in as a user, in Chromium: the button, the banner on every page, closed routes, the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def log_in(page: Page, user: str) -> None:
 
 @pytest.mark.attack("84")
 @pytest.mark.attack("85")
-def test_log_in_as_a_user_and_be_oneself_again(open_page: OpenPage, demo: Demo) -> None:
+def test_log_in_as_a_user_and_return_to_the_own_account(open_page: OpenPage, demo: Demo) -> None:
     user = open_page()
     log_in(user, "bob")
     page = open_page(java_script_enabled=False)
@@ -34,15 +34,15 @@ def test_log_in_as_a_user_and_be_oneself_again(open_page: OpenPage, demo: Demo) 
         page.goto(path)
         expect(banner).to_contain_text("You are logged in as Bob for another ")
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
-    # Not as pages: the browser would complain of each refusal.
+    # By fetch, because the browser would log an error for each refused page.
     assert page.request.get("/admin").status == 403
     assert page.request.post("/account/sessions/end-others").status == 403
 
     banner.get_by_role("button", name="Return to your own account").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Bob")  # the page of the user, in the administration
+    expect(page.get_by_role("heading", level=1)).to_have_text("Bob")  # the user's page in the administration
     assert page.url.startswith(f"{demo.app_url}/admin/users/")
     expect(banner).to_have_count(0)
 
-    user.goto("/account")  # the user was never logged out, and sees what happened
+    user.goto("/account")  # the user was not logged out, and sees the entry
     expect(user.locator(".timeline")).to_contain_text("An administrator logged in as this user")
     expect(user.get_by_role("complementary")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""Forms whose redirects leave for a provider that redirects on to yet another origin, under `form-action 'self'`, in Chromium."""
+"""Forms whose redirects reach a provider that redirects to a further origin, under `form-action 'self'`, in Chromium."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.sessions import AppSession, make_config
 
 pytestmark = pytest.mark.e2e
 LONG = "x" * 9000
-"""An ID token that does not fit into an address everywhere."""
+"""An ID token too long for some URL limits."""
 STRICT = {"content-security-policy": "default-src 'self'; form-action 'self'"}
 
 
@@ -51,7 +51,7 @@ def site() -> Iterator[str]:
     (application, application_port), (provider, provider_port) = listen(), listen()
     issuer, url = f"http://127.0.0.1:{provider_port}", f"http://localhost:{application_port}"
     op = FakeOp(FakeClock(SystemClock().now()), issuer)
-    # The provider hands over to another origin, as a broker or a federated logout does.
+    # The provider redirects to another origin, as a broker or a federated logout does.
     beyond = f"http://localhost:{provider_port}/beyond"
 
     @get(["/authorize", "/end"])
@@ -92,7 +92,7 @@ def site() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("button", ["Send", "Search"])
-def test_a_form_that_needs_a_login_reaches_the_provider_behind_the_provider(browser: Browser, site: str, button: str) -> None:
+def test_a_form_that_needs_a_login_reaches_the_provider_behind_a_broker(browser: Browser, site: str, button: str) -> None:
     context = browser.new_context(base_url=site)
     try:
         page = context.new_page()
@@ -105,7 +105,7 @@ def test_a_form_that_needs_a_login_reaches_the_provider_behind_the_provider(brow
 
 
 @pytest.mark.parametrize("long", ["false", "true"], ids=["by address", "by form"])
-def test_a_logout_reaches_the_provider_behind_the_provider(browser: Browser, site: str, long: str) -> None:
+def test_a_logout_reaches_the_provider_behind_a_broker(browser: Browser, site: str, long: str) -> None:
     context = browser.new_context(base_url=site)
     try:
         page = context.new_page()

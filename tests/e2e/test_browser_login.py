@@ -1,4 +1,4 @@
-"""What a person does with the demo, in a real Chromium: log in, use the session, look around, log out."""
+"""A user in Chromium: log in, use the session, visit pages, log out."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_back_after_logout_shows_nothing(open_page: OpenPage) -> None:
         assert "Log out" not in page.content()
 
 
-def test_a_page_that_needs_a_login_is_where_the_login_leads(open_page: OpenPage, demo: Demo) -> None:
+def test_a_login_returns_to_the_page_that_needed_it(open_page: OpenPage, demo: Demo) -> None:
     page = open_page()
     page.goto("/account/sessions")
     page.get_by_role("button", name=re.compile("bob")).click()
@@ -80,7 +80,7 @@ def test_a_page_that_needs_a_login_is_where_the_login_leads(open_page: OpenPage,
     assert page.url == f"{demo.app_url}/account/sessions"
 
 
-def test_what_a_visitor_did_is_still_there_after_the_login(open_page: OpenPage) -> None:
+def test_a_visitors_data_is_kept_after_the_login(open_page: OpenPage) -> None:
     page = open_page()
     page.goto("/")
     page.get_by_role("button", name="Count a visit without logging in").click()
@@ -89,7 +89,7 @@ def test_what_a_visitor_did_is_still_there_after_the_login(open_page: OpenPage) 
     expect(page.locator(".counter strong")).to_have_text("1")
 
 
-def test_with_the_keyboard_alone(open_page: OpenPage, demo: Demo) -> None:
+def test_all_controls_work_with_the_keyboard_alone(open_page: OpenPage, demo: Demo) -> None:
     page = open_page()
     page.goto("/")
     page.keyboard.press("Tab")
@@ -116,7 +116,7 @@ def test_with_the_keyboard_alone(open_page: OpenPage, demo: Demo) -> None:
     expect(page.get_by_role("banner").get_by_role("link", name="Log in")).to_be_visible()
 
 
-def test_one_device_signs_the_other_out(open_page: OpenPage) -> None:
+def test_one_device_signs_another_out(open_page: OpenPage) -> None:
     laptop, phone = open_page(), open_page(viewport={"width": 390, "height": 800})
     log_in(laptop, "bob")
     log_in(phone, "bob")
@@ -129,7 +129,7 @@ def test_one_device_signs_the_other_out(open_page: OpenPage) -> None:
     expect(phone.get_by_role("banner").get_by_role("link", name="Log in")).to_be_visible()
 
 
-def test_an_administrator_disables_a_user_who_is_out_at_once(open_page: OpenPage) -> None:
+def test_a_user_disabled_by_an_administrator_is_logged_out_at_once(open_page: OpenPage) -> None:
     admin, user = open_page(), open_page()
     log_in(user, "bob")
     log_in(admin, "admin")
@@ -144,7 +144,7 @@ def test_an_administrator_disables_a_user_who_is_out_at_once(open_page: OpenPage
     expect(user.get_by_role("banner").get_by_role("link", name="Log in")).to_be_visible()
     admin.get_by_role("button", name="Enable Bob").click()
     expect(admin.get_by_role("region", name="Users").get_by_role("row", name=re.compile("Bob"))).not_to_contain_text("disabled")
-    # The session was ended from elsewhere: the provider must ask who this is, although it still knows.
+    # The session was ended elsewhere: the provider must ask for the user, although its own session still exists.
     log_in(user, "bob")
     expect(user.get_by_role("banner").get_by_role("button", name="Log out")).to_be_visible()
 
@@ -176,7 +176,7 @@ def test_pages_are_readable_in_both_themes_and_on_a_phone(open_page: OpenPage, t
             assert dark == (scheme == "dark")
 
 
-def test_the_chosen_theme_wins_over_the_browsers(open_page: OpenPage) -> None:
+def test_the_chosen_theme_overrides_the_browsers_preference(open_page: OpenPage) -> None:
     page = open_page(color_scheme="dark")
     page.goto("/")
     page.get_by_role("button", name="Use the light theme").click()

@@ -1,4 +1,4 @@
-"""The login of a native client in real browsers: the button, the provider, the way to loopback; and a script that looks on."""
+"""The login of a native client in real browsers: button, provider, loopback redirect; a script that tries to read the code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 class Site(NamedTuple):
     url: str
     client: str
-    """Where the native client listens."""
+    """The native client's loopback address."""
 
     def address(self, redirect_uri: str) -> str:
         asked = {
@@ -84,8 +84,8 @@ def test_the_code_arrives_on_loopback(any_browser: AnyBrowser, site: Site) -> No
 
 
 @pytest.mark.attack("91")
-def test_a_script_in_a_page_of_ours_cannot_read_the_code(browser: Browser, site: Site) -> None:
-    """It opens the login in a window of its own, presses the button there, and reads the page that leads to the client."""
+def test_a_script_in_an_own_page_cannot_read_the_code(browser: Browser, site: Site) -> None:
+    """The script opens the login in a new window, presses the button there, and reads the page that redirects to the client."""
     context = browser.new_context()
     try:
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""Every page in a real Chromium, at three widths and in both themes: nothing that axe-core finds, nothing to scroll sideways.
+"""Every page in Chromium, at three widths and in both themes: no finding of axe-core, no horizontal scrolling.
 
 With `PAGE_SHOTS=folder` the pages are photographed there.
 """
@@ -55,7 +55,7 @@ def log_in(page: Page, user: str) -> None:
 
 
 def look(page: Page, *addresses: str) -> list[str]:
-    """Return the findings of some pages."""
+    """Return the findings for these pages."""
     found: list[str] = []
     for address in addresses:
         page.goto(address)
@@ -64,7 +64,7 @@ def look(page: Page, *addresses: str) -> list[str]:
 
 
 def change(directory: Path, statement: str, *values: object) -> None:
-    """Change the demo's database behind its back."""
+    """Change the demo's database from outside the process."""
     with closing(sqlite3.connect(directory / "var" / "app.db", timeout=30)) as connection, connection:
         connection.execute(statement, values)
 
@@ -144,7 +144,7 @@ def test_pages_of_an_administrator_with_a_long_name_have_no_finding(page: Page, 
 
 
 @pytest.mark.parametrize("path", ["/", "/account", "/account/sessions", "/admin", "/admin/audit", "/nowhere"])
-def test_from_right_to_left_there_is_nothing_to_scroll(page: Page, path: str) -> None:
+def test_right_to_left_pages_do_not_scroll_sideways(page: Page, path: str) -> None:
     log_in(page, "admin")
     page.set_viewport_size({"width": 320, "height": 640})
     page.goto(path)
@@ -154,7 +154,7 @@ def test_from_right_to_left_there_is_nothing_to_scroll(page: Page, path: str) ->
 
 def test_the_librarys_own_pages_have_no_finding(page: Page) -> None:
     leaving = leave("https://op.example/", by_page=True).body.decode()
-    pages = [re.sub("<meta http-equiv=[^>]*>", "", leaving)]  # which would leave at once
+    pages = [re.sub("<meta http-equiv=[^>]*>", "", leaving)]  # which would redirect at once
     pages.append(leave_by_form("https://op.example/", {"a": "b"}).body.decode().replace("<script>", '<script type="text/plain">'))
     pages.append(answers._PAGE.format(title="Access denied", status=403, advice="", start="/"))
     pages.append(provider_choice._PAGE.format(items='<li><a href="/auth/login/partner">Partner</a></li>', start="/"))

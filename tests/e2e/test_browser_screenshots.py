@@ -1,4 +1,4 @@
-"""The recipe that takes the pictures of README and documentation runs, and the pictures that stand there are what it makes."""
+"""The command that takes the pictures of README and documentation runs, and the committed pictures match its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES = {"demo.webp": (960, 640), "demo.png": (1800, 1590), "guarantees.png":
 _MOST_BYTES = 1_500_000
 
 
-def test_the_recipe_takes_the_pictures(tmp_path: Path) -> None:
+def test_the_command_takes_the_pictures(tmp_path: Path) -> None:
     find_chromium()
     recipe = subprocess.run(
         [Path(sys.executable).parent / "just", "--show", "screenshots"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -40,7 +40,7 @@ def test_the_recipe_takes_the_pictures(tmp_path: Path) -> None:
         check(tmp_path / name)
 
 
-def test_the_pictures_that_stand_in_the_docs_are_of_this_kind() -> None:
+def test_the_committed_pictures_match_the_command() -> None:
     for name in PICTURES:
         check(ASSETS / name)
     assert "(docs/assets/demo.webp)" in (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The single-page example in a real Chromium: login by navigation and popup, notice of the session's end, logout by fetch."""
+"""The single-page example in Chromium: login by navigation and popup, detection of the session's end, logout by fetch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Site:
-    """The application at localhost, the provider at 127.0.0.1: two sites to a browser."""
+    """The application at localhost, the provider at 127.0.0.1: two sites for a browser."""
 
     def __init__(self, application_port: int, provider_port: int) -> None:
         self.url = f"http://localhost:{application_port}"
@@ -92,7 +92,7 @@ def test_log_in_by_popup(page: Page) -> None:
         opened.value.wait_for_event("close")
 
 
-def test_the_page_learns_that_the_session_has_ended(page: Page, site: Site) -> None:
+def test_the_page_detects_the_end_of_the_session(page: Page, site: Site) -> None:
     page.click("#login")
     expect(page.locator("#status")).to_contain_text("Logged in as alice")
     ended = page.request.post("/auth/backchannel-logout", form={"logout_token": site.op.logout_token()})

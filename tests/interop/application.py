@@ -1,4 +1,4 @@
-"""A small application that logs in at the real provider, served over real HTTP: the provider calls it, too."""
+"""A small application that logs in at a real provider, served over real HTTP so that the provider can call it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "a secret: 100% of the client's"
 KEY = ECKey.generate_key("P-256", {"kid": "2026-11"})
 OFFLINE: Mapping[str, Any] = {
     "scopes": ("openid", "profile", "email", "offline_access"),
-    # It gives refresh tokens to a web application only with the user's consent in this very login (Core 11).
+    # It issues refresh tokens to a web application only after consent in the same login (OpenID Connect Core 11).
     "authorization_params": {"prompt": "consent"},
 }
 
@@ -37,7 +37,7 @@ PUBLIC: Mapping[str, Any] = {"client_secret": None, "token_endpoint_auth_method"
 
 
 class AheadClock(SystemClock):
-    """The wall clock, and how far the application is ahead of it: a token's life passes at once."""
+    """The wall clock plus an offset, so that tokens expire without waiting."""
 
     ahead_seconds = 0
 
@@ -72,7 +72,7 @@ async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, An
 
 
 class Application:
-    """The application, and what can be seen of it."""
+    """The application and its observable state."""
 
     def __init__(self, url: str, provider: Provider, client_id: str, **options: Any) -> None:
         self.url, self.provider, self.client_id = url, provider, client_id
@@ -108,14 +108,14 @@ class Application:
             await browser.close()
 
     async def login(self, browser: Browser, query: str = "") -> Page:
-        """Click "Log in", and follow to wherever that ends."""
+        """Click "Log in" and follow all redirects."""
         return await self.home(browser).follow(f"/auth/login?next=/me{query}")
 
     def home(self, browser: Browser) -> Tab:
         return browser.tab(f"{self.url}/public")
 
     async def who(self, browser: Browser) -> str | None:
-        """Who the application says is logged in, asked with every cookie that the browser has."""
+        """The logged-in user by the application's response, requested with all cookies of the browser."""
         page = await self.home(browser).fetch("/me")
         assert page.status in {200, 401}, page.text
         return str(page.json()["subject"]) if page.status == 200 else None
@@ -145,7 +145,7 @@ class Application:
 
 @asynccontextmanager
 async def serve(application: Application, listening: socket.socket) -> AsyncIterator[Application]:
-    """Serve it on a copy of the socket, which stays open for the next."""
+    """Serve on a duplicate of the socket, which stays open for the next application."""
     config = uvicorn.Config(application.app, log_config=None, access_log=False, ws="none", lifespan="on")
     try:
         async with _Server(config).running(listening.dup()):

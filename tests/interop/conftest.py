@@ -1,4 +1,4 @@
-"""The provider, once for all tests, and the application that logs in there, one for each test."""
+"""The provider, once for all tests, and an application for each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.interop.application import KEY, SECRET, Application, serve
 from tests.interop.provider_process import Provider, running_provider
 
 ALGORITHMS = ("PS256", "ES256", "EdDSA", "Ed25519")
-# Their packages are in a group of their own: uv run --group dev --group interop pytest tests/interop
+# Their packages are in a separate group: uv run --group dev --group interop pytest tests/interop
 _PACKAGES = {"oauth2_provider": "test_django_oauth_toolkit.py", "idpyoidc": "test_idpyoidc.py"}
 collect_ignore = [test for package, test in _PACKAGES.items() if not find_spec(package)]
 StartApplication = Callable[..., AbstractAsyncContextManager[Application]]
@@ -22,8 +22,8 @@ StartApplication = Callable[..., AbstractAsyncContextManager[Application]]
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[socket.socket]:
-    """Where the application is: the provider must know it before anything starts."""
-    # With the protocol by name: without it asyncio leaves Nagle's algorithm on, and every second answer waits for an ACK.
+    """The application's address, which the provider must know before anything starts."""
+    # The protocol is named: otherwise asyncio leaves Nagle's algorithm on, and every second response waits for an ACK.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         yield listening
@@ -66,7 +66,7 @@ def provider(address: socket.socket) -> Iterator[Provider]:
 
 @pytest.fixture
 def start(provider: Provider, address: socket.socket) -> StartApplication:
-    """Start an application that is this client; use it as `async with start("by-secret") as application`."""
+    """Start an application that is this client: `async with start("by-secret") as application`."""
 
     def started(client_id: str = "by-secret", **options: Any) -> AbstractAsyncContextManager[Application]:
         return serve(Application(url_of(address), provider, client_id, **options), address)

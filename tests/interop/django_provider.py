@@ -1,4 +1,4 @@
-"""django-oauth-toolkit as a provider, run as a program: `python django_provider.py CLIENTS` prints `ready PORT`."""
+"""django-oauth-toolkit as a provider process: `python django_provider.py CLIENTS` prints `ready PORT`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django.core.management import call_command
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-        """Say nothing: addresses hold codes."""
+        """Log nothing: URLs contain codes."""
 
 
 def _configure(issuer: str) -> None:
@@ -66,7 +66,7 @@ def _register(clients: list[dict[str, Any]]) -> None:
 
 
 def sign_in(request: Any) -> Any:
-    """Sign a user in who need not say anything."""
+    """Sign a user in without asking for a password."""
     from django.contrib.auth import login
     from django.contrib.auth.models import User
     from django.http import HttpResponseRedirect
@@ -76,7 +76,7 @@ def sign_in(request: Any) -> Any:
 
 
 def signed_in(request: Any) -> Any:
-    """Say whether the browser has a session here."""
+    """Report whether the browser has a session here."""
     from django.http import HttpResponse
 
     return HttpResponse(request.user.get_username())

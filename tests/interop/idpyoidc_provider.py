@@ -1,4 +1,4 @@
-"""idpyoidc as a provider, run as a program: `python idpyoidc_provider.py CLIENTS` prints `ready PORT`."""
+"""idpyoidc as a provider process: `python idpyoidc_provider.py CLIENTS` prints `ready PORT`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MINTS = {"supports_minting": ["access_token", "refresh_token", "id_token"]}
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-        """Print nothing: addresses hold codes."""
+        """Log nothing: URLs contain codes."""
 
 
 class _EndSession(Session):
-    """Its logout authenticates no client (RP-Initiated Logout 2); the package's own fails at such a request."""
+    """A logout endpoint without client authentication (RP-Initiated Logout 2); the package's own fails at such a request."""
 
     def client_authentication(self, request: Any, http_info: Any = None, **_: Any) -> dict[str, Any]:
         return {}
@@ -87,7 +87,7 @@ def _server(issuer: str, clients: list[dict[str, Any]]) -> Server:
         },
     }
     keys = build_keyjar(_KEYS)
-    keys.import_jwks(keys.export_jwks(private=True), issuer)  # it looks up its own tokens by their issuer
+    keys.import_jwks(keys.export_jwks(private=True), issuer)  # it looks up its own tokens by issuer
     cookies = CookieHandler(sign_key=secrets.token_urlsafe(32), enc_key=secrets.token_urlsafe(24))
     server = Server(conf, keyjar=keys, cookie_handler=cookies)
     for client in clients:
@@ -97,7 +97,7 @@ def _server(issuer: str, clients: list[dict[str, Any]]) -> Server:
 
 
 class _Application:
-    """Its endpoints by WSGI, and the page on which the user confirms a logout."""
+    """Its endpoints by WSGI, and the page that confirms a logout."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""Real OpenID providers from npm and PyPI, on loopback, ended with their parent; they know nothing of the application."""
+"""Real OpenID providers from npm and PyPI on loopback, which end with their parent process."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from tests.support.node_packages import node_command
 from tests.support.redis_servers import end_with_parent
 
 API = "https://api.example.org"
-"""The one API for which it issues access tokens of their own (RFC 8707)."""
+"""The one API for which it issues separate access tokens (RFC 8707)."""
 _SOURCE = Path(__file__).parent / "oidc_provider"
 
 
 class Provider:
-    """A running provider, and what it says of itself."""
+    """A running provider and its event log."""
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
 
     async def events(self, name: str, **members: Any) -> list[dict[str, Any]]:
-        """Return what has happened there, by the names that it gives its events."""
+        """The provider's events, by its own names."""
         async with _client() as client:
             events = (await client.get(f"{self.issuer}/test/events")).json()
         return [event for event in events if {"name": name, **members}.items() <= event.items()]
 
     async def post(self, path: str, form: dict[str, str], client_id: str, secret: str) -> httpx.Response:
-        """Call it as a client that authenticates by its secret: what a thief of everything can do."""
-        # Form-encoded first (RFC 6749 2.3.1).
+        """Send a request authenticated by the client's secret, as an attacker with all secrets can."""
+        # The credentials are form-encoded first (RFC 6749 2.3.1).
         async with _client() as client:
             return await client.post(f"{self.issuer}{path}", data=form, auth=(quote_plus(client_id), quote_plus(secret)))
 
 
 def _client() -> httpx.AsyncClient:
-    # Plain http to loopback only: reading the certificates of all authorities would cost more than the tests.
+    # Plain http to loopback only: loading all CA certificates would take longer than the tests.
     return httpx.AsyncClient(trust_env=False, verify=False)
 
 
@@ -52,7 +52,7 @@ def running_provider(clients: list[dict[str, Any]]) -> AbstractContextManager[Pr
 
 
 def running_program(name: str, clients: list[dict[str, Any]], path: str = "") -> AbstractContextManager[Provider]:
-    """Run a program of this folder, which prints `ready PORT`; its issuer is at this path."""
+    """Run a program of this folder that prints `ready PORT`; its issuer has this path."""
     return _running([sys.executable, str(Path(__file__).with_name(name)), json.dumps(clients)], path)
 
 
@@ -61,7 +61,7 @@ def _running(command: list[str], path: str = "") -> Iterator[Provider]:
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        # Without settings of this machine: a proxy, say, through which it would deliver logouts.
+        # Without environment variables of this machine, such as a proxy for the provider's logout requests.
         env={**{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}, "OAUTHLIB_INSECURE_TRANSPORT": "1"},
         preexec_fn=end_with_parent,  # noqa: PLW1509
     )

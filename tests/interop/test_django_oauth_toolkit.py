@@ -1,4 +1,4 @@
-"""Login, refresh, step-up and logout at django-oauth-toolkit, which has no back-channel and no front-channel logout."""
+"""Login, refresh, step-up and logout at django-oauth-toolkit, which supports neither back-channel nor front-channel logout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(django: Provider, address: socket.socket) -> Start:
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-async def test_a_login(start: Start, method: str) -> None:
+async def test_a_login_sets_the_users_claims(start: Start, method: str) -> None:
     async with start(token_endpoint_auth_method=method) as application:
         browser = application.browser()
         page = await application.login(browser)
@@ -49,12 +49,12 @@ async def test_a_login(start: Start, method: str) -> None:
         assert (await application.home(browser).fetch("/userinfo")).json()["sub"] == page.json()["subject"]
 
 
-async def test_a_refresh_and_one_after_the_user_has_logged_in_elsewhere(start: Start) -> None:
+async def test_a_refresh_works_before_and_after_a_login_in_another_browser(start: Start) -> None:
     async with start() as application:
         browser, other = application.browser(), application.browser()
         await application.login(browser)
         first = await application.held(browser)
-        # A new login moves the `auth_time` that it puts into refreshed ID tokens of every session of the user.
+        # A new login changes the `auth_time` in refreshed ID tokens of every session of the user.
         await application.login(other)
         application.clock.ahead_seconds += (first.lifetime or 0) + 1
         token = await application.home(browser).fetch("/token")
@@ -75,7 +75,7 @@ async def test_a_step_up_asks_for_the_password_again(start: Start) -> None:
         assert "/sign-in" in page.url
 
 
-async def test_a_logout_here_ends_the_session_there(start: Start) -> None:
+async def test_a_local_logout_ends_the_providers_session(start: Start) -> None:
     async with start() as application:
         browser = application.browser()
         await application.login(browser)

@@ -18,7 +18,7 @@ from tests.interop.provider_process import Provider, running_program
 from tests.support.hostile_op.browser import Browser, Page
 
 pytestmark = pytest.mark.anyio
-# It compares the client's secret as it came, without the form decoding of RFC 6749 2.3.1.
+# It compares the client's secret without the form decoding of RFC 6749 2.3.1.
 SECRET = "a-secret-without-any-character-to-encode"
 Start = Callable[..., AbstractAsyncContextManager[Application]]
 
@@ -63,7 +63,7 @@ def start(idpyoidc: Provider, address: socket.socket) -> Start:
 
 
 async def log_out_at_the_provider(application: Application, browser: Browser, hint: str | None) -> Page:
-    """Log out on the provider's own pages; the application is not asked."""
+    """Log out on the provider's own pages, without a request to the application."""
     tab = browser.tab()
     page = await tab.open(f"{application.provider.issuer}/session?id_token_hint={hint}")
     jwt = re.search(r'name="sjwt" value="([^"]*)"', page.text)
@@ -72,7 +72,7 @@ async def log_out_at_the_provider(application: Application, browser: Browser, hi
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-async def test_a_login(start: Start, method: str) -> None:
+async def test_a_login_sets_the_users_claims(start: Start, method: str) -> None:
     async with start("back", token_endpoint_auth_method=method) as application:
         browser = application.browser()
         page = await application.login(browser)
@@ -95,7 +95,7 @@ async def test_refresh_tokens_are_used_once(start: Start) -> None:
         assert application.reasons("tokens.refresh_failed") == []
 
 
-async def test_the_provider_ends_its_session_by_the_back_channel(start: Start) -> None:
+async def test_a_back_channel_logout_of_the_provider_ends_the_session(start: Start) -> None:
     async with start("back") as application:
         browser, other = application.browser(), application.browser()
         await application.login(browser)
@@ -108,7 +108,7 @@ async def test_the_provider_ends_its_session_by_the_back_channel(start: Start) -
         assert await application.who(other) is not None
 
 
-async def test_the_provider_ends_its_session_by_a_frame(start: Start) -> None:
+async def test_a_front_channel_logout_of_the_provider_ends_the_session(start: Start) -> None:
     async with start("front") as application:
         browser = application.browser()
         await application.login(browser)
@@ -122,7 +122,7 @@ async def test_the_provider_ends_its_session_by_a_frame(start: Start) -> None:
         assert await application.who(browser) is None
 
 
-async def test_a_logout_here_leads_to_the_provider_and_back(start: Start) -> None:
+async def test_a_local_logout_redirects_to_the_provider_and_back(start: Start) -> None:
     async with start("back") as application:
         browser = application.browser()
         await application.login(browser)

@@ -1,4 +1,4 @@
-"""Every kind of login with a certified provider from outside this project: npm `oidc-provider`."""
+"""Every kind of login at a certified provider: `oidc-provider` from npm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
         *((f"signs-{name}", {"signing_algorithms": (name,)}) for name in ALGORITHMS),
     ],
 )
-async def test_a_login(start: StartApplication, client_id: str, options: dict[str, Any]) -> None:
+async def test_a_login_sets_the_users_claims(start: StartApplication, client_id: str, options: dict[str, Any]) -> None:
     async with start(client_id, **options) as application:
         browser = application.browser()
         tab = application.home(browser)
@@ -38,7 +38,7 @@ async def test_a_login(start: StartApplication, client_id: str, options: dict[st
         assert (page.url, page.status) == (f"{application.url}/me", 200), page.text
         assert page.json()["subject"] == "bob"
         assert page.json()["sid"]
-        # From the userinfo endpoint alone: its ID tokens have none of these.
+        # Only the userinfo endpoint has these claims; ID tokens do not.
         assert application.claims["email"] == "bob@example.org"
         assert application.claims["name"] == "bob of the provider"
         asked = await tab.fetch("/userinfo")
@@ -50,9 +50,7 @@ async def test_a_login(start: StartApplication, client_id: str, options: dict[st
         }
 
 
-async def test_the_logins_parameters_are_pushed_and_only_a_reference_is_in_the_address(
-    start: StartApplication, provider: Provider
-) -> None:
+async def test_pushed_login_parameters_leave_only_a_reference_in_the_url(start: StartApplication, provider: Provider) -> None:
     async with start() as application:
         browser = application.browser()
         browser.stop_at = provider.issuer
@@ -64,7 +62,7 @@ async def test_the_logins_parameters_are_pushed_and_only_a_reference_is_in_the_a
 
 
 @pytest.mark.attack("8")
-async def test_an_answer_without_the_providers_name_is_refused(start: StartApplication, provider: Provider) -> None:
+async def test_a_response_without_the_providers_issuer_is_refused(start: StartApplication, provider: Provider) -> None:
     async with start() as application:
         browser = application.browser()
         browser.stop_at = f"{application.url}/auth/callback"
@@ -79,7 +77,7 @@ async def test_an_answer_without_the_providers_name_is_refused(start: StartAppli
 
 
 async def test_an_access_token_for_an_api(start: StartApplication) -> None:
-    # The provider's userinfo endpoint does not take what is meant for another resource server (RFC 8707).
+    # The provider's userinfo endpoint refuses a token for another resource server (RFC 8707).
     options = {"scopes": ("openid", "read"), "authorization_params": {"resource": API}, "use_userinfo": False}
     async with start(**options) as application:
         browser = application.browser()
@@ -89,21 +87,21 @@ async def test_an_access_token_for_an_api(start: StartApplication) -> None:
         assert page.text.count(".") == 2
 
 
-async def test_a_fresh_login_is_asked_for_where_one_is_needed(start: StartApplication, provider: Provider) -> None:
+async def test_a_fresh_login_is_requested_where_needed(start: StartApplication, provider: Provider) -> None:
     async with start("says-when") as application:
         browser = application.browser()
         tab = application.home(browser)
-        # Who logged in there an hour ago.
+        # The provider's session is an hour old.
         assert (await tab.follow("/auth/login?next=/me&login_hint=alice%203600")).status == 200
         asked = len(await provider.events("interaction.started"))
         page = await tab.follow("/recent")
         assert (page.url, page.text) == (f"{application.url}/recent", "recent")
         assert len(await provider.events("interaction.started")) == asked + 1
-        # And no second time.
+        # The second request is not asked again.
         assert (await tab.follow("/recent")).hops == (f"{application.url}/recent",)
 
 
-async def test_a_stronger_login_is_asked_for_where_one_is_needed(start: StartApplication, provider: Provider) -> None:
+async def test_a_stronger_login_is_requested_where_needed(start: StartApplication, provider: Provider) -> None:
     async with start() as application:
         browser = application.browser()
         page = await application.login(browser)
@@ -114,7 +112,7 @@ async def test_a_stronger_login_is_asked_for_where_one_is_needed(start: StartApp
         assert (await tab.fetch("/me")).json()["acr"] == "phr"
 
 
-async def test_a_silent_login(start: StartApplication, provider: Provider) -> None:
+async def test_a_silent_login_needs_no_user_interaction(start: StartApplication, provider: Provider) -> None:
     async with start() as application:
         browser = application.browser()
         page = await application.home(browser).follow("/auth/login?prompt=none&next=/public?tried=1")

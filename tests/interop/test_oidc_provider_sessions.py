@@ -1,4 +1,4 @@
-"""What follows a login at a certified provider: tokens that are refreshed, stolen and revoked, and every logout."""
+"""After a login at a certified provider: refreshed, stolen and revoked tokens, and every kind of logout."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.support.hostile_op.browser import Browser, Page, Tab
 pytestmark = pytest.mark.anyio
 
 LIFE = 20
-"""Seconds that the provider lets an access token live."""
+"""Lifetime of the provider's access tokens in seconds."""
 
 
 async def confirm_logout(tab: Tab, page: Page) -> Page:
-    """Press the button of the provider's page that asks whether to log out there."""
+    """Press the button of the provider's page that confirms the logout there."""
     form = re.search(r'action="([^"]*)".*?name="xsrf" value="([^"]*)"', page.text)
     assert form is not None, page.text
     return await tab.submit(form[1], {"xsrf": form[2], "logout": "yes"})
 
 
 async def log_out_at_the_provider(application: Application, browser: Browser) -> Page:
-    """Log out on a page of the provider's own; the application is not asked."""
+    """Log out on the provider's own page, without a request to the application."""
     tab = browser.tab()
     page = await confirm_logout(tab, await tab.open(f"{application.provider.issuer}/session/end"))
     assert page.status == 200
@@ -38,12 +38,12 @@ async def log_out_at_the_provider(application: Application, browser: Browser) ->
 
 
 async def refresh_after_a_logout(application: Application) -> httpx.Response:
-    """What the provider says to the refresh token of a session that has ended here, and here only."""
+    """The provider's response to the refresh token of a session that has ended in the application only."""
     browser = application.browser()
     await application.login(browser)
     token = (await application.held(browser)).refresh_token
     assert token is not None
-    # Never reaches the provider's own logout, which would revoke it as well.
+    # The browser does not follow to the provider's logout, which would revoke the token too.
     browser.stop_at = application.provider.issuer
     await application.home(browser).submit("/auth/logout")
     form = {"grant_type": "refresh_token", "refresh_token": token}
@@ -68,18 +68,20 @@ async def test_access_tokens_are_refreshed_and_each_refresh_token_is_used_once(
             answers = {(page.status, page.text) for page in await asyncio.gather(*tabs)}
             held.append(await application.held(browser))
             assert answers == {(200, held[-1].access_token)}
-            # The fresh token is good at the provider.
+            # The provider accepts the fresh token.
             assert (await application.home(browser).fetch("/userinfo")).json()["sub"] == "alice"
         assert len({tokens.access_token for tokens in held}) == 3
         assert len({tokens.refresh_token for tokens in held}) == 3
-        # Each came with an ID token, which passed.
+        # Each came with an ID token that was valid.
         assert len({tokens.id_token for tokens in held}) == 3
         assert await refreshes(provider) == before + 2
         assert application.reasons("tokens.refresh_failed") == []
 
 
 @pytest.mark.parametrize(("client_id", "options"), [("by-key", {**BY_KEY, **OFFLINE}), ("public", {**PUBLIC, **OFFLINE})])
-async def test_a_refresh_without_a_secret(start: StartApplication, client_id: str, options: dict[str, Any]) -> None:
+async def test_a_public_client_refreshes_without_a_secret(
+    start: StartApplication, client_id: str, options: dict[str, Any]
+) -> None:
     async with start(client_id, **options) as application:
         browser = application.browser()
         assert (await application.login(browser)).status == 200
@@ -90,14 +92,14 @@ async def test_a_refresh_without_a_secret(start: StartApplication, client_id: st
         assert page.text != first
 
 
-async def test_a_stolen_refresh_token_used_by_two_ends_the_login(start: StartApplication, provider: Provider) -> None:
+async def test_refresh_token_reuse_by_a_thief_ends_the_login(start: StartApplication, provider: Provider) -> None:
     async with start(**OFFLINE) as application:
         browser = application.browser()
         await application.login(browser)
         stolen = (await application.held(browser)).refresh_token
         application.clock.ahead_seconds += LIFE
         assert (await application.home(browser).fetch("/token")).status == 200
-        # The thief comes second: the provider now trusts neither, and revokes what it gave to the first.
+        # The thief uses it second: the provider revokes both tokens.
         form = {"grant_type": "refresh_token", "refresh_token": stolen or ""}
         answer = await provider.post("/token", form, "by-secret", SECRET)
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
@@ -108,7 +110,7 @@ async def test_a_stolen_refresh_token_used_by_two_ends_the_login(start: StartApp
         assert application.reasons("login.failed") == ["refresh_invalid_grant"]
 
 
-async def test_logging_out_here_and_at_the_provider(start: StartApplication, provider: Provider) -> None:
+async def test_a_logout_ends_both_the_local_and_the_providers_session(start: StartApplication, provider: Provider) -> None:
     async with start() as application:
         browser = application.browser()
         await application.login(browser)
@@ -117,12 +119,12 @@ async def test_logging_out_here_and_at_the_provider(start: StartApplication, pro
         params = parse_qs(urlsplit(page.url).query)
         assert page.url.startswith(f"{provider.issuer}/session/end?")
         assert {"client_id", "id_token_hint", "post_logout_redirect_uri", "state"} == set(params)
-        # Before the provider has asked anything.
+        # Before the provider has asked for confirmation.
         assert await application.who(browser) is None
         back = await confirm_logout(tab, page)
         assert back.url == f"{application.url}/public?state={params['state'][0]}"
         assert back.status == 200
-        # The provider's session is gone, too: it would have to ask.
+        # The provider's session has ended too: it would have to ask for the user.
         await application.login(browser, "&prompt=none")
         assert application.reasons("login.silent_failed") == ["login_required"]
 
@@ -147,7 +149,7 @@ async def test_tokens_are_revoked_at_a_logout(start: StartApplication) -> None:
         assert application.reasons("tokens.revocation_failed") == []
 
 
-async def test_a_logout_that_revokes_nothing_is_found(start: StartApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_logout_that_revokes_nothing_is_detected(start: StartApplication, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*args: Any, **options: Any) -> None:
         pass
 
@@ -157,13 +159,13 @@ async def test_a_logout_that_revokes_nothing_is_found(start: StartApplication, m
 
 
 @pytest.mark.parametrize(("client_id", "by"), [("by-secret", "sid"), ("logouts-by-user", "sub")])
-async def test_the_provider_ends_its_session_and_ours_go_with_it(
+async def test_a_logout_at_the_provider_ends_its_local_sessions(
     start: StartApplication, provider: Provider, client_id: str, by: str
 ) -> None:
     async with start(client_id) as application:
         browser, copied, other = application.browser(), application.browser(), application.browser()
         await application.login(browser)
-        # A second session here from the same session there, and one that has nothing to do with it.
+        # Another local session of the same provider session, and an unrelated one.
         host = urlsplit(provider.issuer).hostname
         for cookie in browser.jar._live():
             if cookie.host == host:

@@ -1,4 +1,4 @@
-"""The application under attack, one for each test."""
+"""The application under attack, a new one for each test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ StartSite = Callable[..., AbstractAsyncContextManager[Site]]
 
 @pytest.fixture
 def start_site(database: Path, clock: FakeClock) -> StartSite:
-    """Start an application with some settings; use it as `async with start_site(...) as site`."""
+    """Start an application with these settings: `async with start_site(...) as site`."""
 
     def start(**overrides: Any) -> AbstractAsyncContextManager[Site]:
         return running_site(database, clock, **overrides)

@@ -1,4 +1,4 @@
-"""What "rejected" means, as one assertion: a generic answer, no login, nothing changed, one event."""
+"""What a rejection means, as one assertion: a generic response, no login, no change, one event."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.hostile_op.misbehaviour import Misbehaviour
 Attempt = Callable[[Browser], Awaitable[Page]]
 
 BEFORE: Final = ("no session", "an anonymous session", "another user's session")
-"""What a browser may have had before the attempt."""
+"""The browser's session before the attempt."""
 _LEAST_SECRET: Final = 8
-"""Shorter values are found anywhere."""
+"""Shorter values occur by chance."""
 
 
 class Before(NamedTuple):
-    """How everything was."""
+    """The state before the attempt."""
 
     sessions: dict[str, StoredSession]
     cookies: list[str]
@@ -32,7 +32,7 @@ class Before(NamedTuple):
 
 
 async def prepare(site: Site, browser: Browser, state: str) -> Before:
-    """Give the browser the session that it is to have, and remember how everything is."""
+    """Give the browser the required session and record the state."""
     if state == BEFORE[1]:
         await site.begin_anonymous(browser)
     elif state == BEFORE[2]:
@@ -54,21 +54,21 @@ async def assert_rejected(
     session in the store is what it was, version and data, and the browser is who it was. One event, no secret anywhere.
     """
     events, lines = site.events[before.events :], site.log.lines[before.lines :]
-    # The answer.
+    # The response.
     assert 400 <= page.status < 600, f"answered {page.status} at {page.url}"
     assert status is None or page.status == status
     assert "no-store" in page.headers["cache-control"]
     answered = page.text + repr(page.headers.multi_items())
-    assert MARK not in answered, "the answer repeats what the provider or the attacker said"
-    assert reason not in page.text, "the answer tells the reason"
-    assert not (leaked := _secrets_in(site, browser, answered)), f"in the answer: {leaked}"
+    assert MARK not in answered, "the response repeats text of the provider or the attacker"
+    assert reason not in page.text, "the response reveals the reason"
+    assert not (leaked := _secrets_in(site, browser, answered)), f"in the response: {leaked}"
     # The sessions.
     assert await site.stored() == before.sessions, "the sessions in the store have changed"
     cookie = site.plugin.config.resolved_cookie.name
     assert browser.jar.values(cookie) == before.cookies, "the session cookie has changed"
     assert await site.who(browser) == before.subject, "a user is logged in"
     tab = browser.tab(f"{site.url}/")
-    assert (await tab.fetch("/api/session")).json() == before.shown, "the session shows something else"
+    assert (await tab.fetch("/api/session")).json() == before.shown, "the session's data has changed"
     # The event.
     told = [(event.name, event.reason) for event in events if event.name != "login.started"]
     assert told == [("login.failed", reason)], f"told: {told}"
@@ -76,12 +76,12 @@ async def assert_rejected(
     assert len(warned) == 1, f"{len(warned)} lines in the log"
     assert reason in warned[0]
     logged = repr(events) + "\n".join(lines)
-    assert MARK not in logged, "the log repeats what the provider or the attacker said"
+    assert MARK not in logged, "the log repeats text of the provider or the attacker"
     assert not (leaked := _secrets_in(site, browser, logged)), f"in the log: {leaked}"
-    # Last, since it is one more failure: what a callback without parameters is answered.
+    # Last, because it is another failed login: the response to a callback without parameters.
     if page.status == 400:
         empty = await browser.tab(f"{site.op.issuer}/").follow(site.callback)
-        assert _plain(empty) == _plain(page), "the answer is not the generic one"
+        assert _plain(empty) == _plain(page), "the response is not the generic one"
 
 
 async def assert_all_rejected(

@@ -1,4 +1,4 @@
-"""The reference application over real HTTP beside a hostile provider, and everything it tells: events, log, store."""
+"""The reference application over real HTTP with a hostile provider, and its output: events, log, store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLBACK = "/auth/callback"
 
 
 class LogLines(logging.Handler):
-    """Keeps what is logged, before anything is redacted."""
+    """Collects log records before redaction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class LogLines(logging.Handler):
 
 
 class Site:
-    """The application, its provider, and what can be seen of both."""
+    """The application, its provider and their observable state."""
 
     def __init__(self, url: str, settings: Settings, op: HostileOp, clock: FakeClock) -> None:
         self.url, self.op, self.clock, self.settings = url, op, clock, settings
@@ -72,7 +72,7 @@ class Site:
             await browser.close()
 
     async def login(self, browser: Browser, misbehaviour: Misbehaviour | None = None, path: str = "/auth/login") -> Page:
-        """Click "Log in" on the start page, and follow to wherever that ends."""
+        """Click "Log in" on the start page and follow all redirects."""
         if misbehaviour is not None:
             self.op.next_login(misbehaviour)
         return await browser.tab(f"{self.url}/").follow(path)
@@ -80,7 +80,7 @@ class Site:
     async def response_address(
         self, browser: Browser, misbehaviour: Misbehaviour | None = None, path: str = "/auth/login"
     ) -> str:
-        """Go as far as the provider, and return where it would send the browser, which has not gone there yet."""
+        """Follow the login up to the provider and return the redirect back, which the browser has not followed yet."""
         if misbehaviour is not None:
             self.op.next_login(misbehaviour)
         tab = browser.tab(f"{self.url}/")
@@ -95,7 +95,7 @@ class Site:
         return await browser.tab(f"{self.op.issuer}/").follow(address)
 
     async def who(self, browser: Browser) -> str | None:
-        """Who the application says is logged in, asked with every cookie that the browser has."""
+        """The logged-in user by the application's response, requested with all cookies of the browser."""
         page = await browser.tab(f"{self.url}/").fetch("/api/me")
         assert page.status in {200, 401, 403}, page.status
         return str(page.json()["subject"]) if page.status == 200 else None
@@ -105,7 +105,7 @@ class Site:
         assert page.status == 200, page.text
 
     async def enter(self, browser: Browser, subject: str) -> None:
-        """Log a user in without asking the provider for anything."""
+        """Log a user in without a request to the provider."""
         identity = Identity(issuer=self.op.issuer, subject=subject, sid=f"sid-of-{subject}", auth_time=self.clock.now() // 1000)
         await self.services.users.remember(identity, {"name": subject.title(), "email": f"{subject}@example.org"})
         name, value = await logged_in_cookie(self.app, identity)
@@ -113,7 +113,7 @@ class Site:
         browser.jar.ever.add(value)
 
     async def stored(self) -> dict[str, StoredSession]:
-        """Every session in the store, by key; not what else is noted there."""
+        """Every session in the store by key, without the store's other entries."""
         return {each.key: each async for each in self.plugin.store.scan() if not is_note(each.entry.data)}
 
     def reasons(self, name: str = "login.failed") -> list[str | None]:
@@ -121,7 +121,7 @@ class Site:
 
 
 class _Server(uvicorn.Server):
-    """Without the loop that looks for a signal every tenth of a second."""
+    """Without the loop that polls for a signal every 100 ms."""
 
     @asynccontextmanager
     async def running(self, listening: socket.socket) -> AsyncIterator[None]:
@@ -133,7 +133,7 @@ class _Server(uvicorn.Server):
         finally:
             self.force_exit = True
             await self.shutdown(sockets=[listening])
-            # What `force_exit` leaves out.
+            # `force_exit` skips these.
             await self.lifespan.shutdown()
 
 
@@ -158,12 +158,12 @@ def settings_for(url: str, op: HostileOp, database: Path, **overrides: Any) -> S
 
 @asynccontextmanager
 async def running_site(database: Path, clock: FakeClock, *, op: HostileOp | None = None, **overrides: Any) -> AsyncIterator[Site]:
-    """Start a provider (unless there is one) and the application that logs in there."""
+    """Start the application and, unless one is given, a provider."""
     if op is None:
         async with HostileOp(lambda: clock.now() / 1000) as own, running_site(database, clock, op=own, **overrides) as site:
             yield site
         return
-    # With the protocol by name: without it asyncio leaves Nagle's algorithm on, and every second answer waits for an ACK.
+    # The protocol is named: otherwise asyncio leaves Nagle's algorithm on, and every second response waits for an ACK.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         url = f"http://localhost:{listening.getsockname()[1]}"

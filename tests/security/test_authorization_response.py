@@ -1,4 +1,4 @@
-"""Hostile authorization responses, over real HTTP, in browsers that had no session, an anonymous one, and another user's."""
+"""Hostile authorization responses over real HTTP, in browsers without a session, with an anonymous and with another user's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def changed_address(address: str, **changes: Any) -> str:
 
 
 def with_changes(site: Site, change: Callable[[str], str]) -> Callable[[Browser], Awaitable[Page]]:
-    """Log in up to the provider, and come back to a changed address."""
+    """Log in up to the provider, then return to a modified callback URL."""
 
     async def attempt(browser: Browser) -> Page:
         return await site.come_back(browser, change(await site.response_address(browser)))
@@ -51,14 +51,14 @@ def with_changes(site: Site, change: Callable[[str], str]) -> Callable[[Browser]
     ],
     ids=["missing", "empty", "unknown", "malformed", "huge"],
 )
-async def test_a_state_of_no_login(site: Site, state: Any, reason: str) -> None:
+async def test_a_state_without_a_login_is_rejected(site: Site, state: Any, reason: str) -> None:
     await assert_all_rejected(site, with_changes(site, lambda address: changed_address(address, state=state)), reason, status=400)
     assert site.op.count("/token") == 0
 
 
 @pytest.mark.attack("2")
 @pytest.mark.parametrize("state", BEFORE)
-async def test_a_replayed_state(site: Site, state: str) -> None:
+async def test_a_replayed_state_is_rejected(site: Site, state: str) -> None:
     browser, thief = site.browser(), site.browser()
     address = await site.response_address(browser)
     browser.jar.copy_to(thief.jar)
@@ -71,7 +71,7 @@ async def test_a_replayed_state(site: Site, state: str) -> None:
 
 @pytest.mark.attack("3")
 @pytest.mark.parametrize("open_login", [False, True], ids=["no login open", "a login open"])
-async def test_login_csrf(site: Site, open_login: bool) -> None:
+async def test_login_csrf_is_rejected(site: Site, open_login: bool) -> None:
     """The attacker's response, state and code, in the victim's browser."""
     address = await site.response_address(site.browser())
 
@@ -86,7 +86,7 @@ async def test_login_csrf(site: Site, open_login: bool) -> None:
 
 @pytest.mark.attack("4")
 @pytest.mark.parametrize("order", [1, -1], ids=["in order", "in reverse"])
-async def test_ten_tabs_complete(site: Site, order: int) -> None:
+async def test_logins_in_ten_tabs_all_complete(site: Site, order: int) -> None:
     browser = site.browser()
     addresses = [await site.response_address(browser, path=f"/auth/login?next=/%3Ftab={number}") for number in range(10)]
     for number in range(10)[::order]:
@@ -96,7 +96,7 @@ async def test_ten_tabs_complete(site: Site, order: int) -> None:
 
 
 @pytest.mark.attack("4")
-async def test_two_tabs_interleaved_with_two_users(site: Site) -> None:
+async def test_interleaved_logins_of_two_users_in_two_tabs_complete(site: Site) -> None:
     browser = site.browser()
     first = await site.response_address(browser)
     site.op.user = "bob"
@@ -109,7 +109,7 @@ async def test_two_tabs_interleaved_with_two_users(site: Site) -> None:
 
 
 @pytest.mark.attack("5")
-async def test_the_state_of_one_tab_with_the_code_of_another(site: Site) -> None:
+async def test_the_state_of_one_tab_with_the_code_of_another_is_rejected(site: Site) -> None:
     async def attempt(browser: Browser) -> Page:
         first, second = await site.response_address(browser), await site.response_address(browser)
         return await site.come_back(browser, changed_address(first, code=params_of(second)["code"]))
@@ -119,7 +119,7 @@ async def test_the_state_of_one_tab_with_the_code_of_another(site: Site) -> None
 
 @pytest.mark.attack("6")
 @pytest.mark.parametrize("name", ["code", "state", "iss", "error"])
-async def test_a_parameter_twice(site: Site, name: str) -> None:
+async def test_a_repeated_parameter_is_rejected(site: Site, name: str) -> None:
     def twice(address: str) -> str:
         extra = urlencode([(name, params_of(address).get(name, MARK)), (name, MARK)])
         return f"{address}&{extra}"
@@ -130,22 +130,22 @@ async def test_a_parameter_twice(site: Site, name: str) -> None:
 
 @pytest.mark.attack("7")
 @pytest.mark.parametrize("issuer", [f"https://{MARK}.example", "", "slash", "upper"])
-async def test_the_issuer_of_another_provider(site: Site, issuer: str) -> None:
+async def test_the_issuer_of_another_provider_is_rejected(site: Site, issuer: str) -> None:
     said = {"slash": f"{site.op.issuer}/", "upper": site.op.issuer.upper()}.get(issuer, issuer)
     await assert_all_rejected(site, Misbehaviour(response={"iss": said}), "iss_mismatch", status=400)
     assert site.op.count("/token") == 0
 
 
 @pytest.mark.attack("8")
-async def test_no_issuer_from_a_provider_that_sends_one(site: Site) -> None:
+async def test_a_missing_issuer_is_rejected_when_the_provider_always_sends_it(site: Site) -> None:
     await assert_all_rejected(site, Misbehaviour(response={"iss": GONE}), "iss_missing", status=400)
     assert site.op.count("/token") == 0
 
 
 @pytest.mark.attack("9")
 @pytest.mark.attack("asvs-10.2.2")
-async def test_mix_up_a_response_of_one_provider_for_a_login_at_another(site: Site, clock: FakeClock) -> None:
-    """RFC 9700 4.4: neither provider gets to see the other's code."""
+async def test_mix_up_between_two_providers_is_rejected(site: Site, clock: FakeClock) -> None:
+    """RFC 9700 4.4: neither provider receives the other's code."""
     async with HostileOp(lambda: clock.now() / 1000) as other:
         response = {"iss": other.issuer, "code": "code-of-the-other-provider"}
         await assert_all_rejected(site, Misbehaviour(response=response), "iss_mismatch")
@@ -154,7 +154,7 @@ async def test_mix_up_a_response_of_one_provider_for_a_login_at_another(site: Si
 
 
 @pytest.mark.attack("10")
-async def test_an_error_with_a_bad_state_leaves_the_login_open(site: Site) -> None:
+async def test_an_error_with_a_wrong_state_leaves_the_login_open(site: Site) -> None:
     for state in BEFORE:
         browser = site.browser()
         address = await site.response_address(browser)
@@ -166,7 +166,7 @@ async def test_an_error_with_a_bad_state_leaves_the_login_open(site: Site) -> No
 
 
 @pytest.mark.attack("10")
-async def test_an_error_with_a_good_state_uses_the_login_up(site: Site) -> None:
+async def test_an_error_with_the_right_state_consumes_the_login(site: Site) -> None:
     async def denied(browser: Browser) -> Page:
         thief = site.browser()
         address = await site.response_address(browser, Misbehaviour(response={"error": "access_denied", "code": GONE}))
@@ -196,14 +196,14 @@ async def test_an_error_with_a_good_state_uses_the_login_up(site: Site) -> None:
     ],
     ids=["html", "crlf", "bidi", "template", "long"],
 )
-async def test_what_the_error_says_is_nowhere_repeated(site: Site, text: str) -> None:
+async def test_the_error_text_is_not_repeated_anywhere(site: Site, text: str) -> None:
     said = {"error": text, "error_description": text, "error_uri": f"https://evil.example/{text}", "code": GONE}
     await assert_all_rejected(site, Misbehaviour(response=said), "provider_error", status=400)
 
 
 @pytest.mark.attack("12")
 @pytest.mark.attack("asvs-7.6.2")
-async def test_another_site_starts_logins(site: Site) -> None:
+async def test_logins_started_by_another_site_do_not_affect_the_users_own(site: Site) -> None:
     browser = site.browser()
     evil = browser.tab("https://evil.example/")
     for load in (evil.frame, evil.image, evil.fetch):
@@ -215,14 +215,14 @@ async def test_another_site_starts_logins(site: Site) -> None:
         site.clock.advance(seconds=1)
     assert len(browser.jar.names()) == 10
     assert await site.stored() == {}
-    # The user's own login goes on all the same.
+    # The user's own login still completes.
     browser.stop_at = None
     assert (await site.login(browser)).status == 200
     assert await site.who(browser) == "alice"
 
 
 @pytest.mark.attack("13")
-async def test_the_same_response_fifty_times_at_once(site: Site) -> None:
+async def test_the_same_response_fifty_times_at_once_logs_in_once(site: Site) -> None:
     browser = site.browser()
     address = await site.response_address(browser)
     copies = [site.browser() for _ in range(50)]
@@ -237,13 +237,13 @@ async def test_the_same_response_fifty_times_at_once(site: Site) -> None:
 
 @pytest.mark.attack("14")
 @pytest.mark.parametrize("state", BEFORE)
-async def test_a_login_begun_ten_minutes_ago(site: Site, state: str) -> None:
+async def test_a_login_started_ten_minutes_ago_is_rejected(site: Site, state: str) -> None:
     browser = site.browser()
     address = await site.response_address(browser)
     kept = site.browser()
     browser.jar.copy_to(kept.jar)
     for cookie in kept.jar._cookies.values():
-        cookie.expires_at = None  # a client that does not forget cookies when it should
+        cookie.expires_at = None  # a client that keeps expired cookies
     site.clock.advance(seconds=600)
     before = await prepare(site, kept, state)
     await assert_rejected(site, kept, await site.come_back(kept, address), before, "state_expired", status=400)
@@ -253,8 +253,8 @@ async def test_a_login_begun_ten_minutes_ago(site: Site, state: str) -> None:
 @pytest.mark.attack("16")
 @pytest.mark.attack("asvs-10.1.2")
 @pytest.mark.attack("asvs-10.2.1")
-async def test_a_stolen_code_in_another_browser(site: Site) -> None:
-    """The thief has the code, and a login of their own; the verifier of the code's login is in the victim's browser alone."""
+async def test_a_stolen_code_in_another_browser_is_rejected(site: Site) -> None:
+    """The attacker has the code and a login of their own; only the victim's browser has the code's PKCE verifier."""
 
     async def attempt(thief: Browser) -> Page:
         stolen = params_of(await site.response_address(site.browser()))["code"]
@@ -264,7 +264,7 @@ async def test_a_stolen_code_in_another_browser(site: Site) -> None:
 
 
 @pytest.mark.attack("57")
-async def test_spoofed_hosts_do_not_lead_elsewhere(site: Site) -> None:
+async def test_forged_host_headers_do_not_change_redirects(site: Site) -> None:
     spoofed = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https", "forwarded": "host=evil.example;proto=https"}
     browser = site.browser()
     browser.stop_at = site.callback

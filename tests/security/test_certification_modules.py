@@ -1,4 +1,4 @@
-"""The OpenID Foundation's relying-party modules, by their names, against our own provider."""
+"""The OpenID Foundation's relying-party test modules, by name, against the hostile provider."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ REJECTED = [
 
 
 @pytest.mark.parametrize(("misbehaviour", "reason"), REJECTED)
-async def test_a_module_that_must_be_rejected(site: Site, misbehaviour: Misbehaviour, reason: str) -> None:
+async def test_a_module_that_must_be_rejected_is_rejected(site: Site, misbehaviour: Misbehaviour, reason: str) -> None:
     await assert_all_rejected(site, misbehaviour, reason)
 
 
 @pytest.mark.attack("oidcc-client-test-invalid-sig-es256")
-async def test_an_es256_signature_of_another_key_and_of_zeros(site: Site) -> None:
+async def test_an_es256_signature_of_another_key_or_of_zeros_is_rejected(site: Site) -> None:
     key = signing_key("ES256")
     site.op.rotate(key)
     zeros = Misbehaviour(forge=lambda header, claims: compact(header, claims, lambda _: bytes(64)))
@@ -88,7 +88,7 @@ PASSED = [
 
 
 @pytest.mark.parametrize("prepare", PASSED)
-async def test_a_module_that_must_pass(start_site: StartSite, op: HostileOp, prepare: Callable[[HostileOp], None]) -> None:
+async def test_a_module_that_must_pass_passes(start_site: StartSite, op: HostileOp, prepare: Callable[[HostileOp], None]) -> None:
     prepare(op)
     async with start_site(op=op) as site:
         browser = site.browser()
@@ -107,7 +107,7 @@ async def test_claims_come_from_userinfo(site: Site) -> None:
 
 
 @pytest.mark.attack("oidcc-client-test-client-secret-basic")
-async def test_the_secret_is_sent_in_the_header_and_form_encoded(site: Site) -> None:
+async def test_the_client_secret_is_sent_form_encoded_in_the_header(site: Site) -> None:
     await site.login(site.browser())
     call = site.op.last("/token")
     name, _, secret = base64.b64decode(call.headers["authorization"].removeprefix("Basic ")).decode().partition(":")
@@ -116,7 +116,7 @@ async def test_the_secret_is_sent_in_the_header_and_form_encoded(site: Site) -> 
 
 
 @pytest.mark.attack("oidcc-client-test-userinfo-signed")
-async def test_signed_userinfo_is_read(site: Site) -> None:
+async def test_signed_userinfo_is_accepted(site: Site) -> None:
     browser = site.browser()
     key = site.op.key
     good = Misbehaviour(signed_userinfo=lambda header, claims: compact(header, {**claims, "name": "Signed"}, key.sign))
@@ -125,7 +125,7 @@ async def test_signed_userinfo_is_read(site: Site) -> None:
 
 
 @pytest.mark.attack("oidcc-client-test-mtls-endpoint-aliases")
-async def test_aliases_for_certificates_are_not_used(site: Site) -> None:
+async def test_mtls_endpoint_aliases_are_not_used(site: Site) -> None:
     await site.login(site.browser())
     assert site.op.count("/mtls") == 0
     assert site.op.count("/token") == 1
@@ -141,7 +141,7 @@ async def test_endpoints_and_keys_come_from_discovery(start_site: StartSite, op:
 
 
 @pytest.mark.attack("oidcc-client-test-discovery-issuer-mismatch")
-async def test_metadata_of_another_issuer_stop_the_login_before_it_begins(start_site: StartSite, op: HostileOp) -> None:
+async def test_metadata_of_another_issuer_stops_the_login_before_the_redirect(start_site: StartSite, op: HostileOp) -> None:
     op.metadata = {"issuer": f"https://{MARK}.example"}
     async with start_site(op=op) as site:
         await assert_all_rejected(site, Misbehaviour(), "discovery_issuer_mismatch", status=503)
@@ -149,7 +149,7 @@ async def test_metadata_of_another_issuer_stop_the_login_before_it_begins(start_
 
 
 @pytest.mark.attack("oidcc-client-test-signing-key-rotation")
-async def test_the_login_right_after_a_rotation(site: Site) -> None:
+async def test_a_login_right_after_a_key_rotation_succeeds(site: Site) -> None:
     for number in range(1, 4):
         assert (await site.login(site.browser())).status == 200
         site.op.rotate(signing_key("RS256", number, kid=f"rotated-{number}"))
@@ -160,7 +160,7 @@ async def test_the_login_right_after_a_rotation(site: Site) -> None:
 
 @pytest.mark.attack("oidcc-client-test-signing-key-rotation-just-before-signing")
 @pytest.mark.parametrize("kid", ["new", "key-1", None], ids=["new kid", "the same kid", "no kid"])
-async def test_a_rotation_between_the_two_halves_of_a_login(site: Site, kid: str | None) -> None:
+async def test_a_login_with_a_key_rotation_in_between_succeeds(site: Site, kid: str | None) -> None:
     await site.login(site.browser())
     browser = site.browser()
     address = await site.response_address(browser)
@@ -181,7 +181,7 @@ BACKCHANNEL = [
 
 
 @pytest.mark.parametrize(("changes", "reason"), BACKCHANNEL)
-async def test_a_bad_logout_token_is_exactly_400_and_ends_nothing(site: Site, changes: dict[str, Any], reason: str) -> None:
+async def test_a_bad_logout_token_is_a_400_and_ends_no_session(site: Site, changes: dict[str, Any], reason: str) -> None:
     browser = site.browser()
     await site.login(browser)
     before, lines = await site.stored(), len(site.log.lines)
@@ -199,7 +199,7 @@ async def test_a_bad_logout_token_is_exactly_400_and_ends_nothing(site: Site, ch
 
 
 @pytest.mark.attack("oidcc-client-test-rp-backchannel-rpinitlogout")
-async def test_a_logout_at_the_provider_ends_the_sessions_here(site: Site) -> None:
+async def test_a_logout_at_the_provider_ends_the_local_sessions(site: Site) -> None:
     first, second, other = (site.browser() for _ in range(3))
     await site.login(first)
     await site.login(second)
@@ -211,7 +211,7 @@ async def test_a_logout_at_the_provider_ends_the_sessions_here(site: Site) -> No
 
 
 @pytest.mark.attack("oidcc-client-test-rp-frontchannel-rpinitlogout")
-async def test_a_frame_of_the_provider_ends_the_session_although_no_cookie_comes_with_it(site: Site) -> None:
+async def test_front_channel_logout_ends_the_session_without_its_cookie(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     site.op.frontchannel_uri = f"{site.url}/auth/frontchannel-logout"
@@ -226,7 +226,7 @@ async def test_a_frame_of_the_provider_ends_the_session_although_no_cookie_comes
 @pytest.mark.attack("oidcc-client-test-rp-init-logout-other-state")
 @pytest.mark.attack("oidcc-client-test-rp-init-logout-no-state")
 @pytest.mark.parametrize("state", [None, "state=other", ""], ids=["its state", "another state", "no state"])
-async def test_a_logout_goes_to_the_provider_and_comes_back(site: Site, state: str | None) -> None:
+async def test_a_logout_redirects_to_the_provider_and_back(site: Site, state: str | None) -> None:
     browser = site.browser()
     await site.login(browser)
     tab = browser.tab(f"{site.url}/")
@@ -247,7 +247,7 @@ async def test_a_logout_goes_to_the_provider_and_comes_back(site: Site, state: s
 
 
 @pytest.mark.attack("oidcc-client-test-3rd-party-init-login")
-async def test_a_login_that_a_third_party_initiates(site: Site) -> None:
+async def test_a_login_initiated_by_a_third_party_succeeds(site: Site) -> None:
     tab = site.browser().tab("https://portal.example/")
     inside = f"{site.url}/account"
     page = await tab.follow(f"{site.url}/auth/login?iss={site.op.issuer}&target_link_uri={inside}")
@@ -305,8 +305,8 @@ async def test_a_refreshed_id_token_for_another_user_ends_the_session(site: Site
     assert site.reasons() == [reason]
 
 
-async def test_the_provider_refuses_what_a_careful_provider_refuses(site: Site) -> None:
-    """That it can be trusted in the tests above: PKCE, single use and client authentication are really checked."""
+async def test_the_hostile_provider_enforces_pkce_single_use_and_client_authentication(site: Site) -> None:
+    """Otherwise the tests above would prove nothing."""
     browser = site.browser()
     good = dict(parse_qsl(urlsplit(await site.response_address(browser)).query))
     form = {"grant_type": "authorization_code", "code": good["code"], "redirect_uri": site.callback, "code_verifier": "x" * 43}

@@ -1,4 +1,4 @@
-"""Which cryptography the shipped packages use, read from their source: nothing weak, nothing guessable, no weakened checks."""
+"""The packages' use of cryptography, read from their source: no weak algorithms, no predictable secrets, no disabled checks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 WEAK = {"md5", "sha1", "blake2s", "MD5", "SHA1", "ECB", "CBC", "ARC4", "TripleDES", "DES", "Blowfish"}
 NO_CHOICE = {"sha1"}
-"""Redis names its scripts by it. A call must say that it protects nothing (`usedforsecurity=False`)."""
+"""Redis identifies scripts by it. The call must set `usedforsecurity=False`."""
 SPREAD = {"random", "uniform", "choice", "SystemRandom"}
-"""From the module `random`: how long to wait before another attempt, and whom to ask; and the operating system's own."""
+"""Allowed from the module `random`: jitter and the choice of a server, and the generator of the operating system."""
 _SECRETS = {"signature", "digest", "mac", "tag", "secret", "password", "nonce", "verifier", "code_verifier"}
 
 
@@ -63,7 +63,7 @@ def guessable(tree: ast.AST) -> set[str]:
 
 
 def compared(tree: ast.AST) -> set[str]:
-    """Names of secrets that are compared by `==`, which ends at the first byte that differs."""
+    """Names of secrets compared by `==`, which stops at the first differing byte and so leaks timing."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and any(isinstance(operator, ast.Eq | ast.NotEq) for operator in node.ops):
@@ -76,21 +76,21 @@ def compared(tree: ast.AST) -> set[str]:
 @pytest.mark.attack("asvs-11.3.1")
 @pytest.mark.attack("asvs-11.4.1")
 @pytest.mark.attack("asvs-11.4.3")
-def test_no_weak_hash_function_or_mode() -> None:
+def test_no_weak_hash_function_or_cipher_mode_is_used() -> None:
     assert {file: found for file, tree in sources() if (found := weak(tree))} == {}
 
 
 @pytest.mark.attack("asvs-11.5.1")
-def test_nothing_guessable_makes_a_secret() -> None:
+def test_secrets_come_from_a_secure_generator() -> None:
     assert {file: found for file, tree in sources() if (found := guessable(tree))} == {}
 
 
 @pytest.mark.attack("asvs-11.2.4")
-def test_secrets_are_not_compared_byte_by_byte() -> None:
+def test_secrets_are_compared_in_constant_time() -> None:
     assert {file: found for file, tree in sources() if (found := compared(tree))} == {}
 
 
-def test_the_checks_bite() -> None:
+def test_each_check_detects_its_violation() -> None:
     for source in ("hashlib.md5(b'')", "sha1(b'')", "hashlib.sha1(b'', usedforsecurity=True)", "from x import CBC"):
         assert weak(ast.parse(source)), source
     for source in ("from uuid import uuid4", "import uuid", "import random as r\nr.randbytes(16)", "from random import randint"):

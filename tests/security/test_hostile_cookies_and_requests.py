@@ -1,4 +1,4 @@
-"""Planted ids and cookies, other sites' pages, and return addresses, as a browser meets them."""
+"""Planted ids and cookies, pages of other sites, and open redirects, tested with a simulated browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "localhost"
 @pytest.mark.attack("38")
 @pytest.mark.attack("asvs-7.2.4")
 @pytest.mark.parametrize("planted", ["made up", "an anonymous session of the attacker", "a login of the attacker"])
-async def test_a_planted_session_is_not_the_session_after_the_login(site: Site, planted: str) -> None:
+async def test_session_fixation_a_planted_session_is_replaced_at_login(site: Site, planted: str) -> None:
     attacker, victim = site.browser(), site.browser()
     if planted == "made up":
         attacker.jar.toss(site.cookie, "s:" + "A" * 43 + "." + "B" * 43, HOST, host_only=True)
@@ -34,12 +34,12 @@ async def test_a_planted_session_is_not_the_session_after_the_login(site: Site, 
     assert await site.who(victim) == "alice"
     assert await site.who(attacker) is None
     shown = (await victim.tab(f"{site.url}/").fetch("/api/session")).json()
-    # What an anonymous visitor did goes along; what another user did never does.
+    # An anonymous visitor's data is kept at login; another user's data never is.
     assert shown["note"] == ("before" if planted.startswith("an anonymous") else "")
 
 
 @pytest.mark.attack("39")
-async def test_the_old_id_is_dead_after_a_regeneration(site: Site) -> None:
+async def test_the_old_id_is_invalid_after_a_regeneration(site: Site) -> None:
     browser, thief = site.browser(), site.browser()
     await site.login(browser)
     browser.jar.copy_to(thief.jar)
@@ -64,7 +64,7 @@ async def test_tossed_cookies_are_never_adopted(site: Site) -> None:
     ):
         victim.jar.toss(name, value, HOST, path=path, host_only=name != site.cookie)
         shown = await site.who(victim)
-        # A second genuine id, from wherever, is refused together with the first: no login as the attacker.
+        # A second valid id makes both invalid, so the victim is not logged in as the attacker.
         assert shown == ("alice" if name else None), name
         victim.jar._cookies = {key: each for key, each in victim.jar._cookies.items() if each.value == own}
     for path in ("/api", "/"):
@@ -84,12 +84,12 @@ HOSTILE_NEXT = [
 
 @pytest.mark.attack("56")
 @pytest.mark.attack("asvs-3.7.2")
-async def test_a_login_leads_nowhere_else(site: Site) -> None:
+async def test_a_login_redirects_to_no_other_site(site: Site) -> None:
     for hostile in HOSTILE_NEXT:
         browser = site.browser()
         page = await site.login(browser, path=f"/auth/login?next={quote(hostile, safe='')}")
         if len(hostile) > 5000:
-            # Too much for the line of parameters: refused or ignored, and in no case followed.
+            # Too long for the query string: refused or ignored, but never followed.
             assert page.url.startswith(site.url)
             continue
         assert (page.status, page.url) == (200, f"{site.url}/"), hostile
@@ -106,7 +106,7 @@ async def test_a_login_leads_nowhere_else(site: Site) -> None:
 async def test_another_sites_page_reads_and_changes_nothing(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
-    # As if the browser knew nothing of SameSite: what stays is what the server decides.
+    # As if the browser did not support SameSite, so that only the server decides.
     for cookie in browser.jar._cookies.values():
         cookie.same_site = "none"
     before = await site.stored()
@@ -120,7 +120,7 @@ async def test_another_sites_page_reads_and_changes_nothing(site: Site) -> None:
     for page in (await browser.tab("https://evil.example/").fetch(f"{site.url}/api/me"),
                  await browser.tab("https://evil.example/").frame(f"{site.url}/account"),
                  await browser.tab("https://evil.example/").image(f"{site.url}/api/me")):  # fmt: skip
-        # What comes back all the same, the browser keeps from the page that asked.
+        # The browser withholds the response from the requesting page.
         assert "access-control-allow-origin" not in page.headers
         assert page.headers["cross-origin-resource-policy"] == "same-origin"
         assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
@@ -131,7 +131,7 @@ async def test_another_sites_page_reads_and_changes_nothing(site: Site) -> None:
 @pytest.mark.attack("asvs-14.2.2")
 @pytest.mark.attack("asvs-14.2.5")
 @pytest.mark.attack("asvs-14.3.2")
-async def test_no_cache_keeps_what_is_for_one_visitor(site: Site) -> None:
+async def test_responses_for_one_visitor_are_not_cached(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     tab = browser.tab(f"{site.url}/")
@@ -149,7 +149,7 @@ async def test_no_cache_keeps_what_is_for_one_visitor(site: Site) -> None:
 
 @pytest.mark.attack("asvs-10.1.1")
 @pytest.mark.attack("asvs-14.3.3")
-async def test_the_browser_gets_no_token_and_keeps_nothing_readable(site: Site) -> None:
+async def test_the_browser_gets_no_token_and_no_readable_data(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     answers = [
@@ -161,14 +161,14 @@ async def test_the_browser_gets_no_token_and_keeps_nothing_readable(site: Site) 
     assert len(tokens) == 3
     assert not [token for token in tokens if token in seen]
     assert "<script>" not in seen
-    # The session's id, and while a login is under way its sealed transaction: nothing with a meaning of its own.
+    # The session's id and, during a login, its sealed transaction: neither is readable.
     await site.response_address(browser)
     assert {name.partition("-")[0] for name in browser.jar.names()} == {"session", "login", "last"}
     assert "alice" not in repr(browser.jar.ever)
 
 
 @pytest.mark.attack("asvs-7.4.4")
-async def test_every_page_that_needs_a_login_offers_the_logout(site: Site) -> None:
+async def test_every_page_that_needs_a_login_has_a_logout_button(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     for path in ("/", "/account", "/account/sessions"):
@@ -194,7 +194,7 @@ async def test_the_same_subject_of_another_issuer_is_another_user(site: Site) ->
 
 @pytest.mark.attack("63")
 @pytest.mark.attack("asvs-7.4.2")
-async def test_a_disabled_user_is_out_with_the_next_request_and_does_not_come_back(site: Site) -> None:
+async def test_a_disabled_user_is_refused_on_the_next_request_and_cannot_log_in(site: Site) -> None:
     browser = site.browser()
     await site.login(browser, Misbehaviour(userinfo={"roles": ["admin"]}))
     (stored,) = (await site.stored()).values()

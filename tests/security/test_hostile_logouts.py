@@ -1,4 +1,4 @@
-"""Orders to leave, forged and genuine, and what a logout leaves behind."""
+"""Forged and genuine logout requests, and what remains after a logout."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.attack("44")
 @pytest.mark.attack("asvs-10.5.5")
-async def test_a_bad_logout_token_ends_nothing(site: Site) -> None:
+async def test_a_bad_logout_token_ends_no_session(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     before = await site.stored()
@@ -63,7 +63,7 @@ async def test_a_bad_logout_token_ends_nothing(site: Site) -> None:
 
 
 @pytest.mark.attack("44")
-async def test_a_replayed_logout_token(site: Site) -> None:
+async def test_a_replayed_logout_token_is_rejected(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     token = logout_token(site.op)
@@ -76,7 +76,7 @@ async def test_a_replayed_logout_token(site: Site) -> None:
 
 
 @pytest.mark.attack("45")
-async def test_whose_sessions_a_logout_token_ends(site: Site, clock: FakeClock) -> None:
+async def test_a_logout_token_ends_the_sessions_it_names(site: Site, clock: FakeClock) -> None:
     first, second, bob = (site.browser() for _ in range(3))
     await site.login(first)
     site.op.sid = "op-session-2"
@@ -99,7 +99,7 @@ async def test_whose_sessions_a_logout_token_ends(site: Site, clock: FakeClock) 
 
 
 @pytest.mark.attack("46")
-async def test_a_request_that_is_no_logout_request(site: Site) -> None:
+async def test_a_malformed_logout_request_is_rejected(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     token = logout_token(site.op)
@@ -132,7 +132,7 @@ async def test_another_site_cannot_log_a_user_out(site: Site) -> None:
     assert (await evil.submit(f"{site.url}/auth/logout", user=False)).status == 403
     assert (await evil.follow(f"{site.url}/auth/logout")).status == 405
     assert (await browser.tab("https://evil.example/").image(f"{site.url}/auth/logout")).status == 405
-    # A cookie that came along in spite of SameSite changes nothing about that.
+    # A cookie sent in spite of SameSite does not change this.
     for cookie in browser.jar._cookies.values():
         cookie.same_site = "none"
     assert (await browser.tab("https://evil.example/").submit(f"{site.url}/auth/logout")).status == 403
@@ -141,7 +141,7 @@ async def test_another_site_cannot_log_a_user_out(site: Site) -> None:
 
 @pytest.mark.attack("48")
 @pytest.mark.parametrize("known", [True, False], ids=["known before", "never reached"])
-async def test_the_provider_is_out_at_logout(start_site: StartSite, op: HostileOp, known: bool) -> None:
+async def test_a_logout_succeeds_while_the_provider_is_down(start_site: StartSite, op: HostileOp, known: bool) -> None:
     if not known:
         op.faults[CONFIGURATION] = faults.hang_up
     async with start_site(op=op) as site:
@@ -177,8 +177,8 @@ async def test_back_after_logout_shows_nothing(site: Site) -> None:
 
 
 @pytest.mark.attack("49")
-async def test_a_page_that_may_be_kept_is_shown_again_by_this_browser() -> None:
-    """What the test above rests on: a page without no-store, and without Clear-Site-Data, comes back unasked."""
+async def test_a_cacheable_page_is_restored_by_the_simulated_browser() -> None:
+    """The premise of the test above: without no-store and Clear-Site-Data, Back restores the page without a request."""
     async with HostileOp(lambda: float(NOW)) as op:
         browser = Browser(lambda: float(NOW))
         op.faults = {"/first": faults.answers(200, "first"), "/second": faults.answers(200, "second")}

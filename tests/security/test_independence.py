@@ -1,4 +1,4 @@
-"""The hostile provider shares nothing with what it tests, and the browser behaves as browsers do."""
+"""The hostile provider shares no code with the library, and the simulated browser follows the cookie specification."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def imported(source: str) -> set[str]:
     return found
 
 
-def test_the_provider_imports_nothing_of_what_it_tests() -> None:
+def test_the_provider_imports_nothing_of_the_library() -> None:
     files = list(HERE.glob("*.py"))
     assert len(files) > 5
     names = {name for file in files for name in imported(file.read_text())}
     assert not {name.partition(".")[0] for name in names} & FORBIDDEN
-    # Nor by way of another helper of the tests.
+    # Also not through other modules of the tests.
     assert all(name.startswith("tests.support.hostile_op.") for name in names if name.startswith("tests"))
 
 
-def test_the_check_finds_an_import_anywhere() -> None:
+def test_the_check_finds_nested_imports() -> None:
     assert imported("def f():\n    from session_core.oidc import jws\n") == {"session_core.oidc"}
 
 
-def test_the_provider_hashes_as_the_specification_says() -> None:
-    """OpenID Connect Core A.3, so that `at_hash` is not checked against the same mistake twice."""
+def test_the_providers_half_hash_follows_the_specification() -> None:
+    """The example of OpenID Connect Core A.3, so that a shared mistake in `at_hash` is detected."""
     assert half_hash("RS256", "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y") == "77QmUPtjPfzWtF2AnpK9RQ"
 
 
@@ -71,7 +71,7 @@ class TestCookieJar:
             (f"a={'x' * 5000}", "https://app.example/", False),
         ],
     )
-    def test_what_is_taken(self, header: str, url: str, taken: bool) -> None:
+    def test_set_cookie_is_accepted_by_the_rules_of_browsers(self, header: str, url: str, taken: bool) -> None:
         jar = CookieJar(lambda: NOW)
         jar.set(header, url, TOP)
         assert bool(jar.names()) is taken
@@ -87,12 +87,12 @@ class TestCookieJar:
             ("None; Secure", Context(same_site=False, top_level=False, safe=False), True),
         ],
     )
-    def test_what_goes_along(self, same_site: str, context: Context, sent: bool) -> None:
+    def test_cookies_are_sent_by_the_rules_of_browsers(self, same_site: str, context: Context, sent: bool) -> None:
         jar = CookieJar(lambda: NOW)
         jar.set(f"a=1; SameSite={same_site}", "https://app.example/", TOP)
         assert bool(jar.header("https://app.example/", context)) is sent
 
-    def test_domain_path_age_and_order(self) -> None:
+    def test_domain_path_max_age_and_order(self) -> None:
         time = [NOW]
         jar = CookieJar(lambda: time[0])
         for header in ("a=1", "b=2; Path=/x", "c=3; Domain=app.example", "d=4; Max-Age=10", "e=5; Secure"):
@@ -106,7 +106,7 @@ class TestCookieJar:
         assert jar.header("https://www.app.example/", TOP) == "c=3; e=5"
 
 
-async def test_the_headers_that_say_who_asked() -> None:
+async def test_sec_fetch_and_origin_headers() -> None:
     async with HostileOp(lambda: NOW) as op, HostileOp(lambda: NOW) as other:
         browser = Browser(lambda: NOW)
         tab = browser.tab()
@@ -116,7 +116,7 @@ async def test_the_headers_that_say_who_asked() -> None:
         assert op.calls[-1].headers["sec-fetch-site"] == "same-origin"
         await tab.submit("/jwks", {"a": "b"})
         assert (op.calls[-1].headers["origin"], op.calls[-1].form) == (op.issuer, {"a": "b"})
-        # Another port of the same host is another origin of the same site; a page elsewhere is another site.
+        # Another port of a host is another origin of the same site; another host is another site.
         await tab.fetch(f"{other.issuer}/jwks")
         assert (other.calls[-1].headers["sec-fetch-site"], other.calls[-1].headers["sec-fetch-mode"]) == ("same-site", "cors")
         evil = browser.tab("https://evil.example/")

@@ -1,4 +1,4 @@
-"""A provider whose servers are slow, huge, wrong or down: bounded in time, rejected, without an effect on other users."""
+"""A provider whose servers are slow, oversized, wrong or down: bounded in time, rejected, no effect on other users."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.hostile_op.signing import GONE, signing_key
 pytestmark = pytest.mark.anyio
 
 SECONDS = 0.4
-"""How long the application waits where a provider lets it wait; everywhere else the setting's own five seconds hold."""
+"""The timeout for endpoints that hang; all others keep the default of five seconds."""
 OTHER = signing_key("RS256", 2, kid="key-2")
 
 FAULTS: dict[str, tuple[Fault, str]] = {
@@ -50,7 +50,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """The timeout of single endpoints, in seconds: a busy machine must not make the others time out as well."""
+    """The timeout of single endpoints in seconds, so that a busy machine does not time out the other endpoints."""
     seconds: dict[str, float] = {}
     send = OpHttp.send
 
@@ -70,7 +70,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 def each_fault(patience: dict[str, float], endpoint: str) -> Iterator[tuple[Fault, str]]:
-    """Every fault with the reason of its event; the application is impatient with those that never end."""
+    """Every fault with the reason of its event; faults that never end get a short timeout."""
     for fault, reason in FAULTS.values():
         patience[endpoint] = SECONDS if reason == "timeout" else 5
         yield fault, f"{endpoint}_{reason}"
@@ -81,31 +81,31 @@ def each_fault(patience: dict[str, float], endpoint: str) -> Iterator[tuple[Faul
 async def within(seconds: float) -> AsyncIterator[None]:
     started = time.monotonic()
     yield
-    # Much longer than the timeout when the machine is busy, much less than a peer that never ends would take.
+    # Far above the timeout for a busy machine, far below the time of a peer that never ends.
     assert time.monotonic() - started < seconds + 10
 
 
 async def assert_fault_is_rejected(site: Site, attempt: Any, reason: str, status: int) -> None:
-    """One state is enough here, and it is the hardest: a user is logged in, and stays so."""
+    """The strictest of the browser's states is enough here: a user is logged in and stays logged in."""
     async with within(SECONDS):
         await assert_all_rejected(site, attempt, reason, status=status, states=[BEFORE[2]])
 
 
 @pytest.mark.attack("32")
-async def test_discovery_misbehaves(start_site: StartSite, op: HostileOp, patience: dict[str, float]) -> None:
+async def test_a_faulty_discovery_is_rejected(start_site: StartSite, op: HostileOp, patience: dict[str, float]) -> None:
     op.faults[CONFIGURATION] = faults.SERVER_ERROR
     async with start_site(op=op) as site:
         for fault, reason in each_fault(patience, "discovery"):
             op.faults[CONFIGURATION] = fault
             await assert_fault_is_rejected(site, Misbehaviour(), reason, 503)
         assert op.count("/authorize") == 0
-        # It recovers at once, and without a restart.
+        # The next login succeeds at once, without a restart.
         op.faults.clear()
         assert (await site.login(site.browser())).status == 200
 
 
 @pytest.mark.attack("32")
-async def test_the_key_set_misbehaves(site: Site, patience: dict[str, float]) -> None:
+async def test_a_faulty_key_set_is_rejected(site: Site, patience: dict[str, float]) -> None:
     for fault, reason in each_fault(patience, "jwks"):
         site.op.faults["/jwks"] = fault
         browser = site.browser()
@@ -118,7 +118,7 @@ async def test_the_key_set_misbehaves(site: Site, patience: dict[str, float]) ->
 
 
 @pytest.mark.attack("32")
-async def test_a_key_set_of_a_hundred_thousand_keys(site: Site) -> None:
+async def test_a_key_set_of_a_hundred_thousand_keys_is_rejected(site: Site) -> None:
     entry = {"kty": "RSA", "n": "x", "e": "AQAB"}
     site.op.jwks = [site.op.key.jwk(), *([entry] * 100_000)]
     await assert_fault_is_rejected(site, Misbehaviour(), "jwks_too_large", 503)
@@ -128,7 +128,7 @@ async def test_a_key_set_of_a_hundred_thousand_keys(site: Site) -> None:
 
 
 @pytest.mark.attack("32")
-async def test_sessions_go_on_while_the_provider_is_out(site: Site) -> None:
+async def test_sessions_continue_while_the_provider_is_down(site: Site) -> None:
     browser = site.browser()
     await site.login(browser)
     site.op.faults = dict.fromkeys((CONFIGURATION, "/jwks", "/token", "/userinfo"), faults.hang)
@@ -153,7 +153,7 @@ METADATA: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.attack("33")
 @pytest.mark.attack("asvs-10.5.3")
-async def test_metadata_that_must_not_be_believed(start_site: StartSite, op: HostileOp) -> None:
+async def test_metadata_with_untrusted_values_is_rejected(start_site: StartSite, op: HostileOp) -> None:
     op.faults[CONFIGURATION] = faults.SERVER_ERROR
     async with start_site(op=op) as site:
         op.faults.clear()
@@ -166,25 +166,25 @@ async def test_metadata_that_must_not_be_believed(start_site: StartSite, op: Hos
 
 
 @pytest.mark.attack("34")
-async def test_the_token_endpoint_misbehaves(site: Site, patience: dict[str, float]) -> None:
+async def test_a_faulty_token_endpoint_is_rejected(site: Site, patience: dict[str, float]) -> None:
     for number, (fault, reason) in enumerate(each_fault(patience, "token"), start=1):
         for _ in range(5):
             await assert_fault_is_rejected(site, Misbehaviour(token_fault=fault), reason, 502)
             if site.op.count("/token") == number:
-                break  # otherwise the machine was so busy that we gave up before the provider had looked
-    # A code is sent once, whatever became of it.
+                break  # otherwise a busy machine hit the timeout before the provider read the request
+    # A code is sent once, whatever the outcome.
     codes = [call.form["code"] for call in site.op.calls if call.path == "/token"]
     assert len(set(codes)) == len(codes) == len(FAULTS)
 
 
 @pytest.mark.attack("34")
-async def test_the_userinfo_endpoint_misbehaves(site: Site, patience: dict[str, float]) -> None:
+async def test_a_faulty_userinfo_endpoint_is_rejected(site: Site, patience: dict[str, float]) -> None:
     for fault, reason in each_fault(patience, "userinfo"):
         await assert_fault_is_rejected(site, Misbehaviour(userinfo_fault=fault), reason, 502)
 
 
 @pytest.mark.attack("31")
-async def test_forged_kids_cost_one_fetch_and_hinder_no_rotation(site: Site) -> None:
+async def test_forged_kids_cost_one_fetch_and_do_not_delay_a_rotation(site: Site) -> None:
     await site.login(site.browser())
     tokens = [logout_token(site.op, header={"kid": f"forged-{number}"}) for number in range(100)]
     statuses = {response.status_code for response in await asyncio.gather(*(deliver(site.op, token) for token in tokens))}
@@ -199,7 +199,7 @@ async def test_forged_kids_cost_one_fetch_and_hinder_no_rotation(site: Site) -> 
 
 
 @pytest.mark.attack("31")
-async def test_id_tokens_of_unknown_kids_cost_one_fetch_for_each_cooldown(site: Site) -> None:
+async def test_id_tokens_with_unknown_kids_cost_one_fetch_per_cooldown(site: Site) -> None:
     await site.login(site.browser())
     forged = Misbehaviour(key=OTHER, header={"kid": "unknown"})
     await assert_all_rejected(site, forged, "unknown_key")
@@ -223,14 +223,14 @@ async def test_a_refused_refresh_ends_the_login(site: Site) -> None:
 
 
 @pytest.mark.attack("37")
-async def test_an_outage_ends_nothing(site: Site, patience: dict[str, float]) -> None:
+async def test_an_outage_ends_no_session(site: Site, patience: dict[str, float]) -> None:
     browser = site.browser()
     await site.login(browser)
     tab = browser.tab(f"{site.url}/")
     for fault in (faults.UNAVAILABLE, faults.SERVER_ERROR, faults.hang, faults.hang_up, faults.HTML):
         patience["token"] = SECONDS if fault is faults.hang else 5
         site.op.grants.all[-1].after = Misbehaviour(token_fault=fault)
-        site.clock.advance(seconds=275)  # due for a refresh; not expired yet
+        site.clock.advance(seconds=275)  # due for a refresh, not expired yet
         assert (await tab.fetch("/api/userinfo")).status == 200
         site.clock.advance(seconds=30)
         async with within(3 * SECONDS):
@@ -245,7 +245,7 @@ async def test_an_outage_ends_nothing(site: Site, patience: dict[str, float]) ->
 
 @pytest.mark.attack("42")
 @pytest.mark.parametrize("by", ["sid", "sub"])
-async def test_a_login_that_its_provider_ends_while_it_is_under_way(site: Site, by: str) -> None:
+async def test_a_login_that_the_provider_ends_meanwhile_is_rejected(site: Site, by: str) -> None:
     inside, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(writer: asyncio.StreamWriter) -> None:
@@ -269,7 +269,7 @@ async def test_a_login_that_its_provider_ends_while_it_is_under_way(site: Site, 
 
 @pytest.mark.attack("42")
 @pytest.mark.parametrize("how", ["logout", "revoke all"])
-async def test_a_login_under_way_does_not_keep_the_session_before_it_alive(site: Site, how: str) -> None:
+async def test_a_login_in_progress_does_not_extend_the_previous_session(site: Site, how: str) -> None:
     inside, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(writer: asyncio.StreamWriter) -> None:

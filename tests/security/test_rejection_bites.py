@@ -1,4 +1,4 @@
-"""The assertion of a rejection can fail: an application with one mistake built in is found out by it."""
+"""The assertion of a rejection can fail: it detects each mistake built into an application."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 WRONG_ISSUER = Misbehaviour(claims={"iss": f"https://{MARK}.example"})
 
 
-async def test_a_sound_application_passes(site: Site) -> None:
+async def test_a_correct_application_passes(site: Site) -> None:
     await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch", status=400)
     for _ in range(2):
         browser = site.browser()
@@ -31,7 +31,7 @@ async def test_a_sound_application_passes(site: Site) -> None:
         assert await site.who(browser) == "alice"
 
 
-async def test_an_accepted_token_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_accepted_token_is_detected(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_token, "check_issuer", lambda claims, *_: claims["iss"])
     for state in BEFORE:
         with pytest.raises(AssertionError, match="answered 200"):
@@ -39,7 +39,7 @@ async def test_an_accepted_token_is_found(site: Site, monkeypatch: pytest.Monkey
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, site: Site, how: str) -> None:
-    """Build one mistake into what follows a refused login."""
+    """Build one mistake into the handling of a refused login."""
     party: Any = relying_party.RelyingParty
     finish = party.finish_login
     emit = type(site.plugin.sessions.events).emit
@@ -81,16 +81,16 @@ def breaking(monkeypatch: pytest.MonkeyPatch, site: Site, how: str) -> None:
         ("talkative", "in the log: "),
     ],
 )
-async def test_a_mistake_is_found(site: Site, monkeypatch: pytest.MonkeyPatch, how: str, found: str) -> None:
+async def test_a_mistake_is_detected(site: Site, monkeypatch: pytest.MonkeyPatch, how: str, found: str) -> None:
     breaking(monkeypatch, site, how)
     with pytest.raises(AssertionError, match=found):
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch", states=[BEFORE[2]])
 
 
 @pytest.mark.parametrize("text", [MARK, "iss_mismatch", "is not the generic one"])
-async def test_an_answer_that_tells_too_much_is_found(site: Site, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+async def test_a_response_that_reveals_too_much_is_detected(site: Site, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     said = "somewhat more than usual" if text.startswith("is not") else text
-    found = {MARK: "repeats what", "iss_mismatch": "tells the reason"}.get(text, text)
+    found = {MARK: "repeats text of", "iss_mismatch": "reveals the reason"}.get(text, text)
 
     def talkative(error: Any) -> dict[str, Any]:
         reason = getattr(error, "reason", None)
@@ -101,7 +101,7 @@ async def test_an_answer_that_tells_too_much_is_found(site: Site, monkeypatch: p
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch")
 
 
-async def test_a_login_that_stays_although_the_answer_is_an_error_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_behind_an_error_response_is_detected(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     login: Callable[..., Any] = SessionHandle.login
 
     async def log_in_and_refuse(*arguments: Any, **options: Any) -> None:
@@ -115,7 +115,7 @@ async def test_a_login_that_stays_although_the_answer_is_an_error_is_found(site:
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch")
 
 
-async def test_a_new_cookie_for_an_old_session_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_cookie_for_an_old_session_is_detected(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def changes_cookie(browser: Browser) -> Page:
         page = await site.login(browser, WRONG_ISSUER)
         browser.jar.toss(site.cookie, "another", "localhost", host_only=True)

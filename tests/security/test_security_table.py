@@ -1,4 +1,4 @@
-"""docs/security.md says what the tests show: its tables are those that the marks make, and a gap fails a run."""
+"""The tables of docs/security.md equal those generated from the marks, and a requirement without a passed test fails a run."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_every_requirement_is_proved_or_explained(collected: list[Seen]) -> None
     assert problems(collected, sections) == []
 
 
-def test_the_page_is_what_the_tests_make(collected: list[Seen]) -> None:
-    """The run that this belongs to fails when any of these tests fails, or none of an id ran: so "passed" is no promise."""
+def test_the_page_equals_the_generated_page(collected: list[Seen]) -> None:
+    """The run fails when any of these tests fails, or when no test of an id ran, so "passed" is reliable."""
     if not (ROOT / "tests" / "e2e").exists():
-        return  # a clone that dropped these tests makes a page of its own
+        return  # a clone that removed these tests generates its own page
     page = PAGE.read_text(encoding="utf-8")
     assert page == with_tables(page, tables(collected, requirements())), "run: uv run just security"
 
 
-def test_what_the_page_documents_is_there() -> None:
+def test_links_of_the_page_exist() -> None:
     page = PAGE.read_text(encoding="utf-8")
     headings = {re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-")) for heading in re.findall(r"(?m)^#+ (.+)$", page)}
     for section in requirements().values():
@@ -50,7 +50,7 @@ def test_what_the_page_documents_is_there() -> None:
                 assert anchor in headings
 
 
-def test_a_gap_a_failure_and_a_skip_are_found() -> None:
+def test_a_gap_a_failure_and_a_skip_are_detected() -> None:
     known = {"1": "x", "2": "x", "3": "x", "4": {"what": "x", "setting": "y"}}
     seen = {
         "a": {"ids": ["1"], "outcome": "passed"},
@@ -85,12 +85,12 @@ def run_project(directory: Path, *options: str, second: str = "2", body: str = "
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_run_of_everything_fails_when_an_id_is_not_proved(tmp_path: Path, workers: str) -> None:
+def test_a_complete_run_fails_when_a_requirement_is_not_proved(tmp_path: Path, workers: str) -> None:
     assert run_project(tmp_path, "-n", workers).returncode == 0
     skipped = run_project(tmp_path, "-n", workers, body="pytest.skip('no such program')")
     assert skipped.returncode == 1
     assert "security requirement 2: no test passed" in skipped.stdout
-    # Who runs some of the tests is not told about the others.
+    # A partial run does not report requirements of other tests.
     assert run_project(tmp_path, "-n", workers, "checks/test_it.py", body="pytest.skip('no such program')").returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Hostile tokens, over real HTTP: each list is a line of the yardstick, each entry differs from a good login in one thing."""
+"""Hostile tokens over real HTTP: each list is one requirement; each entry differs from a valid login in one respect."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def honest(head: Header, said: Claims) -> str:
 
 
 def damaged(change: Any) -> Misbehaviour:
-    """A good token, changed as text."""
+    """A valid token, modified as text."""
     return forged(lambda head, said: change(honest(head, said)))
 
 
@@ -161,7 +161,7 @@ ALSO = {
     "26": ("asvs-9.2.2",),
     "27": ("asvs-6.8.2", "asvs-9.1.1"),
 }
-"""Requirements of other lists that a line proves as well."""
+"""Requirements that an entry proves in addition."""
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ ALSO = {
 async def test_a_login_with_a_bad_token_is_rejected(site: Site, line: str) -> None:
     for misbehaviour, reason in LINES[line]:
         await assert_all_rejected(site, misbehaviour, reason)
-    # What proves that all of these were rejected for what was wrong with them.
+    # The unmodified token passes, so each case above was rejected for its one difference.
     browser = site.browser()
     assert (await site.login(browser)).status == 200
     assert await site.who(browser) == "alice"
@@ -189,7 +189,7 @@ GOOD = {
 }
 
 
-async def test_what_must_pass_passes(site: Site) -> None:
+async def test_a_valid_variation_is_accepted(site: Site) -> None:
     for name, misbehaviour in GOOD.items():
         browser = site.browser()
         assert (await site.login(browser, misbehaviour)).status == 200, (name, site.reasons())
@@ -198,7 +198,7 @@ async def test_what_must_pass_passes(site: Site) -> None:
 
 @pytest.mark.attack("15")
 @pytest.mark.attack("asvs-11.5.1")
-async def test_every_login_has_its_own_verifier_that_stays_secret(site: Site) -> None:
+async def test_every_login_has_its_own_secret_verifier(site: Site) -> None:
     browser = site.browser()
     for _ in range(3):
         assert (await site.login(browser)).status == 200
@@ -214,7 +214,7 @@ async def test_every_login_has_its_own_verifier_that_stays_secret(site: Site) ->
 
 @pytest.mark.attack("17")
 @pytest.mark.attack("asvs-10.5.1")
-async def test_a_nonce_of_an_earlier_login(site: Site) -> None:
+async def test_a_nonce_of_an_earlier_login_is_rejected(site: Site) -> None:
     async def attempt(browser: Browser) -> Page:
         await site.response_address(browser)
         return await site.login(browser, claims(nonce=site.op.last("/authorize").query["nonce"]))
@@ -224,7 +224,7 @@ async def test_a_nonce_of_an_earlier_login(site: Site) -> None:
 
 @pytest.mark.attack("19")
 @pytest.mark.attack("asvs-9.1.2")
-async def test_a_signature_by_a_secret_that_everybody_knows(site: Site) -> None:
+async def test_a_signature_with_a_public_value_as_secret_is_rejected(site: Site) -> None:
     published = b"published-symmetric-key-0123456789"
     site.op.jwks.append({"kty": "oct", "k": b64(published), "kid": "key-1", "alg": "HS256", "use": "sig"})
     for secret in (signing_key().public_pem(), published, b"", b"client-secret:with%odd+chars-0123456789"):
@@ -233,7 +233,7 @@ async def test_a_signature_by_a_secret_that_everybody_knows(site: Site) -> None:
 
 @pytest.mark.attack("20")
 @pytest.mark.attack("asvs-9.1.3")
-async def test_no_address_in_a_token_is_followed(site: Site, op: HostileOp) -> None:
+async def test_no_url_in_a_token_is_fetched(site: Site, op: HostileOp) -> None:
     async with HostileOp(op.now) as attacker:
         attacker.rotate(OTHER)
         for name in ("jku", "x5u"):
@@ -243,7 +243,7 @@ async def test_no_address_in_a_token_is_followed(site: Site, op: HostileOp) -> N
 
 
 @pytest.mark.attack("23")
-async def test_the_issuer_of_metadata_is_the_issuer_of_tokens(site: Site) -> None:
+async def test_the_issuer_of_metadata_must_match_the_issuer_of_tokens(site: Site) -> None:
     await assert_all_rejected(site, claims(iss=f"{site.op.issuer}/"), "iss_mismatch")
 
 
@@ -256,7 +256,7 @@ async def test_metadata_without_issuer_allows_no_login(start_site: StartSite, op
 
 
 @pytest.mark.attack("29")
-async def test_signed_userinfo_that_is_not_genuine(site: Site) -> None:
+async def test_invalid_signed_userinfo_is_rejected(site: Site) -> None:
     def signed(key: Any, **changes: Any) -> Misbehaviour:
         return Misbehaviour(signed_userinfo=lambda head, said: compact(head, {**said, **changes}, key.sign))
 

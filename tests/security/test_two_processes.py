@@ -1,4 +1,4 @@
-"""The application as two real processes on one store, and a provider that counts what they ask of it."""
+"""The application as two real processes on one store, with a provider that counts their requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVE = (sys.executable, "-c", "import sys; from app.cli import serve; sys.exit(
 
 
 class Processes:
-    """Two servers; `urls` are where they listen, the first being the public one."""
+    """Two servers; `urls` are their addresses, the first being the public one."""
 
     def __init__(self, directory: Path, op: HostileOp) -> None:
         ports = free_ports(2)
@@ -60,7 +60,7 @@ class Processes:
             while True:
                 assert server.poll() is None
                 assert time.monotonic() < deadline
-                # Refused until the server listens.
+                # Connections are refused until the server listens.
                 with suppress(httpx.TransportError):
                     if (await browser.tab().open(f"{url}/health/ready")).status == 200:
                         break
@@ -84,7 +84,7 @@ def redemptions(op: HostileOp) -> list[str]:
 
 
 async def expired(op: HostileOp) -> None:
-    """Wait until the token of the newest login, which lives for a second, is no good any more."""
+    """Wait until the token of the newest login, which is valid for one second, has expired."""
     until = op.grants.all[-1].auth_time + 2.1
     while time.time() < until:  # noqa: ASYNC110 - the processes have real clocks
         await asyncio.sleep(0.05)
@@ -95,7 +95,7 @@ async def userinfo(browser: Browser, url: str) -> Page:
 
 
 @pytest.mark.attack("35")
-async def test_one_redemption_in_two_processes_and_none_is_stuck_when_one_is_killed(tmp_path: Path) -> None:
+async def test_two_processes_redeem_once_and_recover_when_one_is_killed(tmp_path: Path) -> None:
     async with two_processes(tmp_path) as (op, processes, browser):
         first, second = processes.urls
         op.expires_in = 1
@@ -109,7 +109,7 @@ async def test_one_redemption_in_two_processes_and_none_is_stuck_when_one_is_kil
         used = {call.headers["authorization"] for call in op.calls[-20:] if call.path == "/userinfo"}
         assert len(used) == 1
 
-        # Once more, with a provider that does not answer; the process that asked is killed while it waits.
+        # Again, with a provider that does not respond; the requesting process is killed while it waits.
         op.expires_in = 1
         again = Browser(time.time)
         assert (await again.tab(f"{first}/").follow("/auth/login")).status == 200
@@ -127,11 +127,11 @@ async def test_one_redemption_in_two_processes_and_none_is_stuck_when_one_is_kil
             await waiting
         deadline = time.monotonic() + 60
         while (page := await userinfo(again, second)).status not in {200, 401}:
-            # Until the lease of the dead process ends: an answer in time, and the session stays.
+            # Until the dead process's lease ends: a response in time, and the session is kept.
             assert page.status in {502, 503, 504}
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-        # Tokens, or at worst a new login: never stuck.
+        # New tokens, or at worst a new login, but never stuck.
         if page.status == 401:
             assert (await again.tab(f"{second}/").fetch("/api/me")).status == 401
         await again.close()
@@ -168,13 +168,13 @@ async def raw(port: int, request: bytes) -> bytes:
 @pytest.mark.attack("1")
 @pytest.mark.attack("54")
 @pytest.mark.attack("58")
-async def test_bytes_that_no_browser_sends(tmp_path: Path) -> None:
-    """Over the server that runs in production: refused or anonymous, no 500, and no header of the attacker's."""
+async def test_raw_bytes_that_no_browser_sends_are_refused(tmp_path: Path) -> None:
+    """Against the production server: refused or anonymous, no 500, no header chosen by the attacker."""
     async with two_processes(tmp_path) as (op, processes, browser):
         port = int(processes.urls[0].rpartition(":")[2])
         for name, request in RAW.items():
             answer = await raw(port, request.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
-            # A server may also hang up on what is no HTTP.
+            # A server may also close the connection when the bytes are not HTTP.
             status = int(answer.split(b" ")[1]) if answer else 400
             assert 300 <= status < 500, name
             assert b"x=1" not in answer.lower().replace(b"%0aset-cookie:x=1", b""), name

@@ -163,7 +163,7 @@ async def test_a_role_that_is_taken_away_is_gone_with_the_next_request() -> None
 
 
 @pytest.mark.attack("63")
-async def test_a_disabled_user_is_refused_with_the_next_request() -> None:
+async def test_a_disabled_user_is_refused_on_the_next_request() -> None:
     active = True
 
     async def is_active(identity: Identity) -> bool:

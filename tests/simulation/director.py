@@ -1,4 +1,4 @@
-"""Runs several coroutines one store call at a time, in the order that a plan says, with the faults that it says.
+"""Runs several coroutines one store call at a time, in the order and with the faults of a plan.
 
 A plan is a text, so that a failure is replayed by it: `0>1,7>0;3=lost` starts with actor 1, switches to actor 0 at decision 7,
 and loses the answer of the fourth store call. Without a switch an actor goes on until it is done.
@@ -30,7 +30,7 @@ _current: ContextVar[Actor | None] = ContextVar("tests.simulation.actor", defaul
 
 @dataclass(frozen=True)
 class Plan:
-    """When to go on with which actor, and which calls fail."""
+    """The context switches, and the store calls that fail."""
 
     switches: dict[int, int] = field(default_factory=dict)
     faults: dict[int, Fault] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Plan:
 
     @staticmethod
     def parse(text: str) -> Plan:
-        """Read what `str` gave."""
+        """Parse the result of `str`."""
         switches, _, faults = text.partition(";")
         switched = (part.split(">") for part in switches.split(",") if part)
         failed = (part.split("=") for part in faults.split(",") if part)
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass(eq=False)
 class Actor:
-    """One request, or a step of one that is still on its way to the store."""
+    """A request, or a step of one that has not reached the store yet."""
 
     number: int
     task: asyncio.Task[None] | None = None
@@ -59,7 +59,7 @@ class Actor:
 
 
 class Director:
-    """Lets one of the waiting actors go on at a time. `after_call` is awaited after every store call."""
+    """Lets one waiting actor continue at a time; awaits `after_call` after every store call."""
 
     def __init__(self, plan: Plan, after_call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.plan = plan
@@ -73,7 +73,7 @@ class Director:
         self._last = 0
 
     def add(self, work: Coroutine[Any, Any, None]) -> Actor:
-        """Let a coroutine take part."""
+        """Add a coroutine as an actor."""
         actor = Actor(len(self.actors))
 
         async def act() -> None:
@@ -86,7 +86,7 @@ class Director:
         return actor
 
     async def run(self) -> None:
-        """Go on until everything is done, or gone; what is late stays late until `apply_late`."""
+        """Run until every actor is done or gone; late steps wait for `apply_late`."""
         while True:
             await self._quiet()
             waiting = [(actor, future) for actor, future in self._waiting if not actor.gone]
@@ -100,7 +100,7 @@ class Director:
             chosen[1].set_result(None)
 
     async def apply_late(self) -> None:
-        """Make the steps that are still on their way; they have no caller any more."""
+        """Run the steps that are still pending; their callers have ended."""
         late, self._late = self._late, []
         for step in late:
             try:
@@ -109,7 +109,7 @@ class Director:
                 continue
 
     async def call(self, step: Callable[[], Coroutine[Any, Any, object]]) -> object:
-        """Make one store call of the running actor, with the fault that the plan has for it."""
+        """Run one store call of the current actor, with the plan's fault for it."""
         actor = _current.get()
         if actor is None:  # a request after the simulation
             return await step()
@@ -139,7 +139,7 @@ class Director:
             try:
                 return await step()
             finally:
-                _current.set(None)  # what looks at the store is no step
+                _current.set(None)  # what inspects the store is not a step
                 try:
                     await self._after_call()
                 finally:
@@ -158,7 +158,7 @@ class Director:
         await asyncio.get_running_loop().create_future()
 
     async def _quiet(self) -> None:
-        """Wait until every actor waits for its turn, for another one, or is done."""
+        """Wait until every actor waits for its turn or for another one, or is done."""
         loop: Any = asyncio.get_running_loop()
         while True:
             while loop._ready:  # noqa: ASYNC110 - there is no event for "nothing else is ready"
@@ -166,7 +166,7 @@ class Director:
             pending = [actor for actor in self.actors if actor.task and not actor.task.done() and not actor.gone]
             if not self._busy and (self._waiting or not pending):
                 return
-            await asyncio.sleep(0.0005)  # an engine is at work, or a pause between two attempts
+            await asyncio.sleep(0.0005)  # a store is working, or an actor pauses between two attempts
 
 
 class SteppedStore:
@@ -190,7 +190,7 @@ class SteppedStore:
 
 
 class SteppedCluster(SteppedStore):
-    """A cluster store of which every single command is a step: what takes it several of them may be interrupted in between.
+    """A cluster store whose every command is a step, so that multi-command operations can be interrupted.
 
     The server refuses a command after its deadline, so there is no `later` here (`test_store_redis_late.py`).
     """

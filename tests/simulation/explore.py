@@ -44,7 +44,7 @@ ON_A_CLUSTER: Final = (
 
 @dataclass
 class Engine:
-    """Where schedules run: `url` is the address of an empty store, by a number. `faults` can happen to each of its steps."""
+    """Where schedules run: `url` returns the address of an empty store for a number; `faults` can occur at each step."""
 
     name: str
     url: Callable[[int], str]
@@ -66,16 +66,16 @@ MEMORY: Final = Engine("memory", lambda _: "memory://")
 
 
 def on_a_server(name: str, url: str) -> Engine:
-    """A Redis server or cluster. A cluster refuses a command after its deadline: there is no `later` for one."""
+    """A Redis server or cluster. A cluster refuses a command after its deadline, so `later` does not occur there."""
     in_time = [fault for fault in FAULTS if fault != "later_down"] if name == "cluster" else FAULTS
-    # Each engine and each store of it with names of its own.
+    # Each engine and each of its stores has a separate prefix.
     mark = f"{random.getrandbits(32):x}"
     return Engine(name, lambda number: f"{url}?prefix=s{mark}.{number}:", in_time)
 
 
 @contextmanager
 def engine(name: str) -> Iterator[Engine]:
-    """Start what a schedule needs."""
+    """Start the servers of a schedule."""
     match name:
         case "memory":
             yield MEMORY
@@ -127,7 +127,7 @@ async def run(name: str, plan: Plan, on: Engine) -> Outcome:
 
 
 async def explore(name: str, on: Engine, *, sample: int | None = None, levels: int = 7) -> tuple[int, list[str]]:
-    """Return how many schedules were run, and the seeds of the first that broke a promise with what they broke.
+    """Return the number of schedules run, and the seeds of the first failures with the violated guarantee.
 
     `sample`: how many of each level, chosen in the same way each time; when None all of them, or a thousand of the endless ones.
     """
@@ -156,7 +156,7 @@ async def replay(seed: str, on: Engine) -> Outcome:
 
 
 def main(arguments: list[str]) -> int:
-    """Replay what the command line says, or go through everything."""
+    """Replay the seed of the command line, or explore all schedules."""
     if arguments != ["--all"]:
         for seed in arguments:
             with engine(seed.partition("|")[0]) as on, capture_logs():

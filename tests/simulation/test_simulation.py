@@ -1,4 +1,4 @@
-"""What two requests may do to each other and to their session, in every order, with a fault at every store call."""
+"""Two requests that act on each other's session in every order, with a fault at every store call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.redis_servers import _valkey, valkey
 __all__ = ("_valkey", "valkey")
 
 SAMPLE = 16
-"""Schedules of each kind in the default run; `just simulate` goes through all."""
+"""Schedules of each kind in the default run; `just simulate` runs all."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def on_cluster() -> Iterator[Engine]:
-    """One node: its slots are as far apart as those of several."""
+    """One node: its slots are as independent as those of several nodes."""
     with engine("cluster") as on:
         yield on
 
@@ -46,13 +46,13 @@ def found_in(name: str, *, sample: int = SAMPLE) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_every_promise_is_kept_in_every_order(name: str) -> None:
+def test_every_guarantee_holds_in_every_order(name: str) -> None:
     assert found_in(name) == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "valkey"])
 @pytest.mark.parametrize("name", ["update+regenerate", "login+op_logout", "login+login", "tabs", "read+destroy", "login+expire"])
-def test_the_same_on_an_engine(kind: str, name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_every_guarantee_holds_on_each_engine(kind: str, name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if kind == "sqlite":
         on = Engine(kind, lambda number: f"sqlite:///{tmp_path}/sessions{number}.db")
     else:
@@ -66,10 +66,10 @@ def test_every_command_of_a_cluster_is_a_step(name: str, on_cluster: Engine) -> 
 
 
 @pytest.mark.parametrize("name", ["login+regenerate", "login+regenerate+regenerate"])
-def test_a_login_that_overlooks_a_session_between_two_slots_is_found_out(
+def test_a_login_that_misses_a_session_between_two_slots_is_detected(
     name: str, on_cluster: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that takes for ended what was rotated since it read the index."""
+    """A login that treats a session as ended when it was rotated after the index was read."""
     for module in (steps, cluster_login):
         monkeypatch.setattr(module, "pointed_to", lambda value: None)
     found = asyncio.run(explore(name, on_cluster, sample=40))[1]
@@ -92,20 +92,20 @@ def test_a_seed_replays_its_schedule(capsys: pytest.CaptureFixture[str]) -> None
 
 @contextmanager
 def _tells_the_browser_nothing(self: SessionHandle[Any], draft: object) -> Iterator[NewId]:
-    """A lost answer: the browser keeps the id of before, whatever the store has made of it."""
+    """A lost response: the browser keeps the old id, whatever the store did."""
     del self, draft
     yield NewId()
 
 
 async def _ends_what_the_id_leads_to(self: SessionLifecycle[Any], session_ids: tuple[str, ...]) -> list[Snapshot]:
-    """A login ends the session of another tab, whose id the store remembers as the successor."""
+    """A login ends the session of another tab, whose id the store records as the successor."""
     for session_id in session_ids:
         await self.store.delete(session_key(session_id))
     return []
 
 
 async def _does_not_look(*_: object) -> None:
-    """A login whose provider has ended it meanwhile."""
+    """A login that does not check whether the provider has ended it meanwhile."""
 
 
 async def _writes_without_looking(self: SessionWriter, base: Snapshot, change: Any) -> Snapshot:
@@ -117,7 +117,7 @@ async def _writes_without_looking(self: SessionWriter, base: Snapshot, change: A
 
 
 async def _extends_without_looking(self: SessionLifecycle[Any], snapshot: Snapshot) -> Snapshot:
-    """A read that writes the whole session back, whether it is still there or not."""
+    """A read that writes the complete session back without checking that it still exists."""
     expires_at = self.expiry_after_use(snapshot)
     entry = entry_of(snapshot.record, expires_at, before=snapshot)
     if await self.store.load(snapshot.key) is None:
@@ -132,7 +132,7 @@ async def _never_extends(self: SessionLifecycle[Any], snapshot: Snapshot) -> Sna
 
 
 async def _begins_anew(self: SessionLifecycle[Any], session_ids: object) -> bool:
-    """A write with the id of before a regeneration starts a session, whose cookie takes the place of the new id."""
+    """A write with the old id after a regeneration starts a session whose cookie replaces the new id."""
     del self, session_ids
     return False
 
@@ -152,7 +152,7 @@ BUGS: dict[str, tuple[type, str, Any, str]] = {
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_lifecycle_with_a_bug_is_found_out(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lifecycle_with_a_bug_is_detected(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, method, broken, name = BUGS[bug]
     monkeypatch.setattr(owner, method, broken)
     found = found_in(name, sample=200)
@@ -164,8 +164,8 @@ def test_a_lifecycle_with_a_bug_is_found_out(bug: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", ["regenerate", "login"])
-def test_a_change_of_id_that_is_made_later_is_found_out(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next request must make sure that a change under way never arrives: without that write it does."""
+def test_a_rotation_applied_late_is_detected(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request must write, so that a pending rotation can no longer apply; without that write it would."""
 
     async def settle(self: SessionLifecycle[Any], presented: Any) -> Any:
         for session_id in presented.ids:

@@ -1,4 +1,4 @@
-"""Browsers, the requests they send, and what must be true afterwards."""
+"""Browsers, the requests they send, and the invariants checked afterwards."""
 
 from __future__ import annotations
 
@@ -48,37 +48,37 @@ CODEC = DataCodec(Data)
 
 
 class BrokenPromiseError(AssertionError):
-    """What a schedule has shown."""
+    """What a schedule violated."""
 
 
 @dataclass
 class Browser:
-    """`cookie` is what it sends: one id, several of which one is live, or none."""
+    """`cookie` is what it sends: one id, several of which one is valid, or none."""
 
     user: str
     cookie: str | UncertainId | None = None
     acknowledged: list[str] = field(default_factory=list)
     maybe: list[str] = field(default_factory=list)
     ended: bool = False
-    """It was told that it is logged out, or another request may have ended its session."""
+    """A response logged it out, or another request may have ended its session."""
     lost: bool = False
-    """The process that served it is gone, and with it the answer."""
+    """The process that served it has ended without a response."""
     logins: int = 0
     logged_in: bool = False
     """Its login was acknowledged, and no other request may have ended that session."""
     used_at: int = 0
-    """When its last acknowledged request was served."""
+    """The time of its last acknowledged request."""
     acted: bool = False
-    """It may have acted as another user, whose sessions end sooner."""
+    """It may have impersonated another user, whose sessions end sooner."""
     as_self: set[str] = field(default_factory=set)
     as_other: set[str] = field(default_factory=set)
-    """What it has written, or may have: for itself, and as another user."""
+    """Values that it wrote or may have written: as itself, and as another user."""
     expired: set[str] = field(default_factory=set)
-    """What its session held when that expired."""
+    """The data of its session at expiry."""
 
 
 class World:
-    """Every request is served by a process of its own: what several share is the store."""
+    """Each request runs in its own simulated process; the processes share only the store."""
 
     def __init__(self, store: SteppedStore, clock: FakeClock) -> None:
         self.store = store
@@ -87,9 +87,9 @@ class World:
         self.given = 0
         self.stale = False
         self.begun: set[str] = set()
-        """Whose login has begun."""
+        """Users whose login has begun."""
         self.logged_out: set[str] = set()
-        """Whose login had begun when the provider ended it, and said so to the provider."""
+        """Users whose login had begun when the provider's logout was acknowledged."""
 
     def lifecycle(self) -> SessionLifecycle[Data]:
         lifecycle = SessionLifecycle(
@@ -108,7 +108,7 @@ class World:
         return Identity(issuer=ISSUER, subject=user, sid=f"sid-{name}", auth_time=self.clock.now() // 1000)
 
     async def request(self, name: str, work: Callable[[SessionHandle[Data]], Awaitable[object]]) -> str:
-        """Serve one request of a browser; what its response says of the cookie takes effect when it is over."""
+        """Serve one request of a browser; the response's cookie takes effect when the request ends."""
         browser = self.browsers[name]
         sent = browser.cookie
         handle: SessionHandle[Data] = SessionHandle(self.lifecycle(), PresentedId(sent))
@@ -169,7 +169,7 @@ class World:
         self.browsers[name].acted = True
         try:
             await self.request(name, lambda handle: handle.impersonate(VICTIM))
-        except AccessDeniedError:  # it acts as the user already, or is logged out
+        except AccessDeniedError:  # it already acts as the user, or is logged out
             return
 
     async def end_impersonation(self, name: str) -> None:
@@ -186,12 +186,12 @@ class World:
         self.browsers[name].logged_in = answer == "200" and self.stale
 
     async def pause(self, name: str) -> None:
-        """So long that the next use of the session is noted."""
+        """Wait long enough that the next use of the session is recorded."""
         del name
         self.clock.advance(seconds=2 * TIMEOUTS.touch_interval)
 
     async def expire(self, name: str) -> None:
-        """So long that the session of a browser has expired, unless a request that is under way has used it since."""
+        """Wait until the browser's session has expired, unless a running request has used it since."""
         browser = self.browsers[name]
         self.clock.advance(seconds=TIMEOUTS.idle + 1)
         browser.ended = True
@@ -210,7 +210,7 @@ class World:
             return
 
     async def op_logout(self, name: str) -> None:
-        """The provider ends the login of a browser, which may be under way."""
+        """The provider ends the browser's login, which may be in progress."""
         self.browsers[name].ended = True
         identity, begun = self.identity(name), name in self.begun
         try:
@@ -220,7 +220,7 @@ class World:
         if begun:
             self.logged_out.add(name)
 
-    # -- what must be true --------------------------------------------------------------------------------------
+    # -- invariants ---------------------------------------------------------------------------------------------
 
     async def check_limit(self) -> None:
         for user in {browser.user for browser in self.browsers.values()}:
@@ -250,7 +250,7 @@ class World:
             _must(not wrong & set(handle.data.tokens), f"{name} has data of the other identity")
             own = browser.as_self & set(browser.acknowledged)
             kept = handle.identity is None or handle.actor is not None or self.stale or own <= set(handle.data.tokens)
-            _must(kept or not browser.acted, f"{name} has not got back what it had before it acted as another user")
+            _must(kept or not browser.acted, f"{name} did not get back its data from before the impersonation")
             if browser.logins == 0 and handle.exists:
                 tokens = handle.data.tokens
                 for token in browser.acknowledged:
@@ -259,7 +259,7 @@ class World:
                 _must(set(tokens) <= set(browser.maybe), f"{name} has data of another session")
         victims = await self.store.inner.find(SessionIndex(user=VICTIM.user_key))
         _must(not victims, "there is a session of the user who is acted as")
-        # A visitor's first data beside a logout is in no list and ends by itself; a user's session must have a browser.
+        # A visitor's first data beside a logout is in no index and expires; a user's session must have a browser.
         users_only = any(browser.ended for browser in self.browsers.values())
         live = {
             stored.key
@@ -270,7 +270,7 @@ class World:
             _must(live <= opened, f"{len(live - opened)} sessions are live that no browser can open")
 
     async def check_expiry(self, *, extended: bool) -> None:
-        """Look at the ends of the sessions: not too early after the last use (`extended`), and none later."""
+        """Check when sessions end: not too early after the last use (`extended`), and none later than allowed."""
         for name, browser in self.browsers.items():
             if not extended or browser.ended or browser.acted or browser.cookie is None or not isinstance(browser.cookie, str):
                 continue
@@ -284,7 +284,7 @@ class World:
                 _must(await self.store.inner.load(session_key(session_id)) is None, f"the session of {name} did not expire")
 
     async def check_old_ids(self, name: str, before: str | UncertainId | None) -> None:
-        """An id from before a change of id is worthless."""
+        """An id from before a rotation is invalid."""
         browser = self.browsers[name]
         if not isinstance(before, str) or browser.cookie == before:
             return
@@ -298,18 +298,18 @@ def _must(holds: bool, problem: str) -> None:
 
 
 Operation: TypeAlias = tuple[str, str]
-"""What, and which browser."""
+"""The action, and the number of the browser."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What has happened before, and the requests that meet."""
+    """The preceding steps, and the requests that overlap."""
 
     before: tuple[Operation, ...]
     meet: tuple[Operation, ...]
     users: tuple[tuple[str, str], ...] = (("a", "alice"),)
     stale: bool = False
-    """The second browser sends the cookie that the first had before the last step: two tabs of one browser."""
+    """The second browser sends the first one's cookie from before the last step: two tabs of one browser."""
 
 
 _ALICE = ("update", "a"), ("login", "a")
@@ -353,7 +353,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 @dataclass
 class Outcome:
-    """What one schedule has shown."""
+    """The result of one schedule."""
 
     problem: str | None
     decisions: int
@@ -361,7 +361,7 @@ class Outcome:
 
 
 async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock) -> Outcome:
-    """Run one schedule on an empty store and look at what it leaves."""
+    """Run one schedule on an empty store and check the invariants."""
     clustered = isinstance(inner, RedisStore) and inner._link.clustered
     store = SteppedCluster(inner) if clustered else SteppedStore(inner)
     world = World(store, clock)
@@ -400,7 +400,7 @@ async def play(scenario: Scenario, plan: Plan, inner: Any, clock: FakeClock) -> 
 
 
 async def _look(world: World, director: Director, before: dict[str, str | UncertainId | None]) -> None:
-    """Let every browser come back, before and after what is still on its way has arrived."""
+    """Let every browser send a request, before and after pending steps have been applied."""
     for _ in range(2):
         await world.check_end()
         await world.check_limit()

@@ -1,4 +1,4 @@
-"""What tests of the reference application start from: default settings, an empty database, and a process left as it was."""
+"""The start state of application tests: default settings, an empty database, restored global state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def global_state_is_restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    # Those of the HTTP client are quieted: a later test listens to them in vain.
+    # The application silences the HTTP client's loggers; a later test needs their records.
     for name, earlier in levels.items():
         logging.getLogger(name).setLevel(earlier)
     structlog.configure(**configuration)
@@ -34,7 +34,7 @@ def global_state_is_restored() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty, migrated database, made once: a copy costs nothing."""
+    """An empty, migrated database, created once and copied."""
     file = tmp_path_factory.mktemp("database") / "empty.db"
     migrate(f"sqlite+aiosqlite:///{file}")
     return file.read_bytes()

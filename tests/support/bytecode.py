@@ -1,4 +1,4 @@
-"""Lets this run and the programs it starts keep compiled modules in the environment, also under PYTHONDONTWRITEBYTECODE.
+"""Lets this run and its child processes cache compiled modules in the environment, also under PYTHONDONTWRITEBYTECODE.
 
 Without them each of the many processes of the tests compiles every library anew: seconds of work for a start.
 """

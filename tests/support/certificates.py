@@ -1,4 +1,4 @@
-"""Makes a certificate authority and a certificate of one host that it signed."""
+"""Creates a certificate authority and a certificate of one host signed by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("make_certificate",)
 
 
 def make_certificate(directory: Path, host: str = "localhost") -> tuple[Path, Path]:
-    """Return the files of the certificate chain and of its key, made anew for a week."""
+    """Return the files of the certificate chain and of its key, valid for a week."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _sign("Authority of the tests", authority_key, "Authority of the tests", authority_key)
     certificate = _sign(host, key, "Authority of the tests", authority_key)

@@ -1,4 +1,4 @@
-"""Pages that send a request to another address in every way browsers know; a server for hostile, trusted and own pages."""
+"""Pages that send a request to another URL in every way browsers support; a server for hostile, trusted and own pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUBMIT: Final = "<script>document.forms[0].submit()</script>"
 
 
 def page_address(origin: str, kind: str, target: str, policy: str = "", redirect_policy: str = "") -> str:
-    """The address of a page of `origin` that sends a request to `target`; the policies are values of Referrer-Policy."""
+    """The URL of a page of `origin` that sends a request to `target`; the policies are values of Referrer-Policy."""
     query = {"kind": kind, "to": target, "policy": policy, "redirect_policy": redirect_policy}
     return f"{origin}/page?{urlencode(query)}"
 
@@ -119,4 +119,4 @@ _CONTENT: Final[dict[str, Callable[[str], str]]] = {
 
 KINDS: Final = tuple(_CONTENT)
 CLICKED: Final = frozenset({"clicked form", "form redirected by 307", "form in a window that was opened", "ping"})
-"""Where the user has to click: Firefox distinguishes what a user did from what a script did."""
+"""Ways that need a click: Firefox distinguishes user actions from scripts."""

@@ -1,4 +1,4 @@
-"""Reads the table of docs/explanation/cross-site.md: which headers browsers send, and how the request is answered."""
+"""Reads the table of docs/explanation/cross-site.md: which headers browsers send, and the response to them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _PAGE: Final = Path(__file__).parents[2] / "docs" / "explanation" / "cross-site.
 
 
 class Combination(NamedTuple):
-    """`Sec-Fetch-Site` and whose the `Origin` is; `absent` where the header is not sent."""
+    """`Sec-Fetch-Site` and the owner of the `Origin`; `absent` where the header is not sent."""
 
     fetch_site: str
     origin: str
 
 
 class Row(NamedTuple):
-    """How such a request is answered, and what sends it."""
+    """The response to such a request, and the senders."""
 
     accepted: bool
     senders: str
 
 
 def read_table() -> dict[Combination, Row]:
-    """The rows of the table, by their combination of headers."""
+    """The rows of the table by their combination of headers."""
     rows: dict[Combination, Row] = {}
     for line in _PAGE.read_text().splitlines():
         cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]

@@ -1,4 +1,4 @@
-"""Scripted providers that behave as the documentation of real ones says, where that differs from one to the next.
+"""Scripted providers that follow the documentation of real ones where these differ.
 
 Each row is what a provider documents: its addresses, how clients authenticate, what an authorization request must and must not
 hold, what its tokens and its userinfo say. `docs/how-to/providers.md` has the settings that are tested against it.
@@ -23,34 +23,34 @@ __all__ = ("DOCUMENTED", "Documented", "DocumentedOp")
 
 @dataclass(frozen=True, kw_only=True)
 class Documented:
-    """What one provider documents."""
+    """The documented behaviour of one provider."""
 
     issuer: str
-    """As its metadata write it."""
+    """As in its metadata."""
     metadata: str
     authorization: str
     token: str
     jwks: str
     client_id: str
     client_auth: str
-    """`basic`, `post`, `key` or `apple`: the one method that it takes."""
+    """`basic`, `post`, `key` or `apple`: the only accepted method."""
     userinfo: str | None = None
     end_session: str | None = None
     revocation: str | None = None
     names_itself: bool = False
     """Whether it sends `iss` with its responses (RFC 9207) and says so."""
     asked: dict[str, str] = field(default_factory=dict)
-    """What an authorization request must hold."""
+    """Required parameters of an authorization request."""
     refuses: frozenset[str] = frozenset()
-    """Parameters that it refuses."""
+    """Refused parameters."""
     claims: dict[str, Any] = field(default_factory=dict)
     userinfo_claims: dict[str, Any] = field(default_factory=dict)
     key: dict[str, Any] = field(default_factory=dict)
-    """Members of its keys beside the usual ones."""
+    """Additional members of its keys."""
     logout: frozenset[str] = frozenset({"client_id", "post_logout_redirect_uri", "id_token_hint"})
-    """What a logout must hold."""
+    """Required parameters of a logout."""
     logout_token: dict[str, Any] | None = None
-    """The header of its logout tokens, None where it sends none."""
+    """The header of its logout tokens; None without back-channel logout."""
     roles: str = "roles"
     """The path of the claim with the roles."""
 

@@ -1,4 +1,4 @@
-"""An environment of some installed distributions and what they require, and nothing else: without Litestar, for example."""
+"""An environment with some installed distributions and their requirements only: without Litestar, for example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_environment(folder: Path, *names: str) -> Path:
-    """Fill a folder with links to these distributions and all that they require; `name[extra]` as for pip."""
+    """Fill a folder with links to these distributions and their requirements; `name[extra]` as for pip."""
     pending = [Requirement(name) for name in names]
     seen: set[tuple[str, str]] = set()
     while pending:
@@ -34,8 +34,8 @@ def make_environment(folder: Path, *names: str) -> Path:
 
 
 def run_in(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run Python with this environment and the project's own packages, and without any other."""
+    """Run Python with this environment and the project's own packages only."""
     paths = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]"
-    # Isolated and without `site`: neither the virtual environment nor the user's packages are found.
+    # Isolated and without `site`, so neither the virtual environment nor the user's packages are found.
     command = [sys.executable, "-I", "-S", "-c", f"{paths}; {arguments[0]}", *arguments[1:]]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=folder)

@@ -1,4 +1,4 @@
-"""`serve`, with routes that stay open: run as a module, it takes the options of the command.
+"""`serve` with additional routes that stay open; run as a module, with the options of the command.
 
 `TEST_SILENT_SECONDS` replaces the time for which a silent connection is kept.
 """
@@ -28,7 +28,7 @@ FOREVER = 3600
 
 @get("/test/events")
 async def events() -> ServerSentEvent:
-    """Say one thing, then nothing."""
+    """Send one event, then nothing."""
 
     async def generate() -> AsyncIterator[str]:
         yield "open"
@@ -39,7 +39,7 @@ async def events() -> ServerSentEvent:
 
 @get("/test/session-events")
 async def session_events(session: Session[AppSession]) -> ServerSentEvent:
-    """The same, with the session, which is watched."""
+    """The same with the session, so that the stream is watched."""
 
     async def generate() -> AsyncIterator[str]:
         yield "open"
@@ -50,7 +50,7 @@ async def session_events(session: Session[AppSession]) -> ServerSentEvent:
 
 @get("/test/flood")
 async def flood() -> ServerSentEvent:
-    """Never stop talking."""
+    """Send without end."""
 
     async def generate() -> AsyncIterator[str]:
         while True:
@@ -62,7 +62,7 @@ async def flood() -> ServerSentEvent:
 
 @get("/test/lines")
 async def lines() -> Stream:
-    """A stream of another kind, which is not announced as one."""
+    """A stream whose content type does not announce an event stream."""
 
     async def generate() -> AsyncIterator[bytes]:
         yield b"{}\n"
@@ -73,7 +73,7 @@ async def lines() -> Stream:
 
 @get("/test/slow")
 async def slow() -> str:
-    """A request that takes a while; it says in a file that it is under way."""
+    """A slow request; writes a file when it has started."""
     Path("slow").touch()  # noqa: ASYNC240 - a moment
     await asyncio.sleep(1)
     return "done"
@@ -93,13 +93,13 @@ async def large() -> bytes:
 
 @post("/test/visit")
 async def visit(session: Session[AppSession]) -> None:
-    """Use the session; each one leaves a line in the audit trail."""
+    """Use the session; each call adds a line to the audit trail."""
     await session.update(visits=session.data.visits + 1)
 
 
 @websocket("/test/socket/{kind:str}")
 async def socket(socket: WebSocket[Any, Any, Any], kind: FromPath[str]) -> None:
-    """Echo, or neither listen nor speak, or speak without end."""
+    """Echo; or ignore messages and send none; or send without end."""
     await socket.accept()
     await socket.send_text("open")
     if kind == "deaf":
@@ -112,14 +112,14 @@ async def socket(socket: WebSocket[Any, Any, Any], kind: FromPath[str]) -> None:
 
 
 def create_extended_app(*arguments: Any, **options: Any) -> Any:
-    """The application, with these routes."""
+    """The application with these routes."""
     made = create_app(*arguments, **options)
     for handler in (events, session_events, flood, lines, slow, stuck, large, visit, socket):
         made.register(handler)
     return made
 
 
-# When imported, not when run: a worker that is spawned imports this module, too.
+# On import, not on run, because a spawned worker imports this module too.
 app.asgi.create_app = create_extended_app
 if silent := os.environ.get("TEST_SILENT_SECONDS"):
     app.cli.SILENT_SECONDS = int(silent)  # type: ignore[misc, attr-defined]

@@ -1,4 +1,4 @@
-"""The demo behind https, as a process of its own: both servers as ever, and a TLS front that passes bytes on to the application.
+"""The demo behind https as a separate process: both servers, and a TLS proxy in front of the application.
 
 Arguments: port of the application, port of the provider, port of the front, files of the certificate and its key.
 """
@@ -25,7 +25,7 @@ _START_SECONDS = 120
 
 @contextmanager
 def running_https_demo(directory: Path) -> Iterator[str]:
-    """The address of such a demo, for as long as the block lasts."""
+    """The address of such a demo, running during the block."""
     ports = free_ports(3)
     chain, key = make_certificate(directory)
     process = subprocess.Popen(

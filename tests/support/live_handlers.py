@@ -1,4 +1,4 @@
-"""Handlers of open connections: those that listen, that speak, that do neither, and streams of every kind."""
+"""Handlers of open connections: receiving, sending, neither, and streams of every kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def echo(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 
 @websocket("/ticks")
 async def ticks(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
-    """Speaks, and never listens."""
+    """Sends and never receives."""
     await socket.accept()
     try:
         while True:
@@ -42,7 +42,7 @@ async def ticks(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) 
 
 @websocket("/late", opt={"session": True})
 async def late(socket: WebSocket[Any, Any, Any]) -> None:
-    """Asks for the session after it was accepted."""
+    """Asks for the session after the connection was accepted."""
     await socket.accept()
     await session_of(socket)
     async for text in socket.iter_data("text"):
@@ -51,7 +51,7 @@ async def late(socket: WebSocket[Any, Any, Any]) -> None:
 
 @websocket("/deaf")
 async def deaf(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
-    """Neither speaks nor listens."""
+    """Neither sends nor receives."""
     await socket.accept()
     try:
         await asyncio.Event().wait()
@@ -110,7 +110,7 @@ async def short(session: Session[AppSession]) -> Stream:
 
 @asgi("/raw", opt={"session": True}, copy_scope=True)
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
-    """Streams without ever asking whether the client is there."""
+    """Streams without checking for a disconnect."""
     await session_of(cast("Any", type("Connection", (), {"scope": scope})))
     await send({"type": "http.response.start", "status": 200, "headers": []})
     while True:

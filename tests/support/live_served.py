@@ -1,4 +1,4 @@
-"""An application with WebSockets and streams as a process of its own; the environment says over which store."""
+"""An application with WebSockets and streams as a separate process; the environment names the store."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ app = make_app(
     poll_interval=float(os.environ.get("TEST_POLL", "0.5")),
 )
 
-if "TEST_DEAF" in os.environ:  # the announcements are made, and not listened to
+if "TEST_DEAF" in os.environ:  # announcements are sent, but not received
     store: Any = plugin_in(app).store.inner
 
     async def listen(heard: Heard, *, patience: float) -> None:

@@ -1,4 +1,4 @@
-"""A connection as a server would hold it, an application of such connections, and how each of them ends."""
+"""A connection as a server holds it, a test application for it, and the ways it ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from session_core.stores.base import SessionIndex, SessionStore
 from tests.support.live_handlers import HANDLERS
 from tests.support.sessions import ALICE, make_app, plugin_in
 
-DEADLINE = 30.0  # generous: a loaded machine is no defect
+DEADLINE = 30.0  # long: a loaded machine must not fail a test
 BEAT = 0.02
 CLOSED = {"type": "websocket.close", "code": 4401, "reason": "session ended"}
 FINISHED = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Wire:
-    """One connection, as a server would hold it."""
+    """One connection as a server holds it."""
 
     def __init__(self, app: Litestar, path: str, client: httpx.AsyncClient, *, kind: str = "http") -> None:
         self.sent: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Wire:
         return self
 
     async def closed(self) -> dict[str, Any]:
-        """The last message, once the handler has ended too."""
+        """The last message, after the handler has ended too."""
         async with asyncio.timeout(DEADLINE):
             await self.task
         return self.sent[-1]
@@ -83,7 +83,7 @@ def answered(wire: Wire, text: str) -> bool:
 
 
 def live_app(**options: Any) -> Litestar:
-    options.setdefault("poll_interval", 60.0)  # announcements arrive long before the poll
+    options.setdefault("poll_interval", 60.0)  # announcements arrive long before the next poll
     return make_app(*HANDLERS, **options)
 
 
@@ -100,6 +100,6 @@ def user_index(subject: str) -> SessionIndex:
 
 
 async def behind(app: Litestar, subject: str = "alice") -> None:
-    """End a user's sessions as another process would, without an announcement here."""
+    """End a user's sessions as another process would, without a local announcement."""
     store: SessionStore = plugin_in(app).store.inner
     await store.delete_by(user_index(subject))

@@ -12,7 +12,7 @@ LIST: Final = Path(__file__).parent.parent / "long_run.txt"
 
 
 def prefixes() -> tuple[str, ...]:
-    """What the names of long tests begin with, as listed."""
+    """The prefixes of long tests' names, as listed."""
     lines = LIST.read_text(encoding="utf-8").splitlines()
     return tuple(f"tests/{line.strip()}" for line in lines if line.strip() and not line.startswith("#"))
 
@@ -22,13 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_default_run(config: pytest.Config) -> bool:
-    """Whether long tests are left out: neither `--all` nor a choice of tests was given."""
+    """Whether long tests are excluded: neither `--all` nor a selection of tests was given."""
     chosen = config.option.run_all or config.option.keyword or config.option.markexpr or config.option.collectonly
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """A default run takes three processes for two processors: a third of the time its tests wait."""
+    """A default run uses three processes for two processors, because its tests wait for a third of the time."""
     return (os.cpu_count() or 1) * 3 // 2 if is_default_run(config) else None
 
 

@@ -1,4 +1,4 @@
-"""A store whose answers can be lost, and whose steps can be made later than they were answered."""
+"""A store whose responses can be lost, and whose steps can be applied after an error was returned."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ("Fault", "LosingStore")
 _STEPS = ("load", "create", "replace", "rotate", "touch", "delete", "find", "delete_by", "claim", "claimed_until")
 
 Fault: TypeAlias = Literal["applied", "not applied", "applied later", "refused"]
-"""What became of a step whose caller got no answer. `refused`: the caller knows that it was not made."""
+"""The fate of a step whose caller got no response. `refused`: the caller knows that it was not applied."""
 
 
 class LosingStore:
-    """`fail(name, fault)`: what happens to the next call of that name. Everything after it fails until `recover` is called."""
+    """`fail(name, fault)` sets the fault of the next call of that name. All later calls fail until `recover`."""
 
     def __init__(self, *, clock: Clock) -> None:
         self.inner = MemoryStore(clock=clock)
@@ -39,15 +39,15 @@ class LosingStore:
         return call
 
     def fail(self, name: str, fault: Fault, *, after: int = 0) -> None:
-        """Let the call of this name fail, after so many that do not."""
+        """Let the call of this name fail after `after` successful ones."""
         self.faults[name] = [*[None] * after, fault]
 
     def recover(self) -> None:
-        """Answer again."""
+        """Respond again."""
         self.down = False
 
     async def apply_what_is_late(self) -> None:
-        """Make the steps that were answered with an error and are still under way; each as its store would: by its conditions."""
+        """Apply the steps that returned an error and are still pending, each under the store's conditions."""
         for step in self._later:
             try:
                 await step

@@ -1,4 +1,4 @@
-"""A real MariaDB for a test run: the system's mariadbd on a directory and a port of its own, ended with its parent."""
+"""A real MariaDB for a test run: the system's mariadbd with its own directory and port, ended with its parent."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sb
 
 
 def installed() -> Path | None:
-    """Return where the server program is, or None. Debian keeps it outside a user's PATH."""
+    """Return the path of the server program, or None. Debian keeps it outside a user's PATH."""
     found = shutil.which("mariadbd", path=_PATH)
     return Path(found) if found else None
 
 
 class MariadbServer:
-    """One server process; `kill` and `start` keep its port and its data."""
+    """One server process; `kill` and `start` keep its port and data."""
 
     def __init__(self, program: Path, *options: str) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="mariadb-"))
-        self._user = "nobody" if os.geteuid() == 0 else None  # as PostgreSQL's; the server refuses to run as root
+        self._user = "nobody" if os.geteuid() == 0 else None  # as for PostgreSQL: the server refuses to run as root
         if self._user is not None:
             os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
         self._program = program
@@ -47,7 +47,7 @@ class MariadbServer:
         self._run(
             ["mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"],
             "--auth-root-authentication-method=normal",
-            f"--tmpdir={self.directory}",  # a server that starts removes all temporary tables in its directory, others' too
+            f"--tmpdir={self.directory}",  # a starting server removes the temporary tables of all servers in its directory
             "--skip-name-resolve",
         )
 
@@ -56,11 +56,11 @@ class MariadbServer:
         return self.url_through(self.port)
 
     def url_through(self, port: int, database: str = "sessions") -> str:
-        """The URL of a database by way of a port, of the server or of a proxy."""
+        """The URL of a database through a port of the server or of a proxy."""
         return f"mysql+asyncmy://root@127.0.0.1:{port}/{database}"
 
     def start(self) -> None:
-        """Return when it takes connections."""
+        """Return when it accepts connections."""
         log = self.directory / "log"
         seen = log.stat().st_size if log.exists() else 0
         command = [
@@ -73,7 +73,7 @@ class MariadbServer:
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
-            # Commits are written, but not synced: a server that is killed keeps them, only a power cut would not.
+            # Commits are written without fsync: they survive a killed server, but not a power failure.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-buffer-pool-size=32M",
             "--innodb-log-file-size=16M",
@@ -109,7 +109,7 @@ class MariadbServer:
             self._process = None
 
     def stop(self) -> None:
-        """End it as an administrator does."""
+        """Shut it down cleanly."""
         self._running.terminate()
         self._running.wait(timeout=60)
         self._process = None
@@ -134,7 +134,7 @@ class MariadbServer:
 
 @contextmanager
 def mariadb_server() -> Iterator[MariadbServer]:
-    """Run a server, or skip the test where there is none."""
+    """Run a server; skips the test if the program is missing."""
     program = installed()
     if program is None:
         assert not os.environ.get("CI"), f"mariadbd is not installed: {INSTALL}"

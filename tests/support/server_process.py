@@ -1,4 +1,4 @@
-"""An ASGI application of these tests on a real server, in a process of its own."""
+"""An ASGI application of these tests on a real server, in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVERS: Final = {"granian": ("granian", "--interface", "asgi", "--no-access-log
 
 @contextmanager
 def serving(target: str, server: str = "granian", **environment: str) -> Iterator[str]:
-    """Serve the application named by `module:name` inside the block; yields its address. It must answer `/public`."""
+    """Serve the application `module:name` during the block; yields its address. It must respond to `/public`."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", *SERVERS[server], "--host", "127.0.0.1", "--port", str(port), target],

@@ -1,4 +1,4 @@
-"""A small application over real sessions, and what tests look at in its answers."""
+"""A small application with real sessions, and inspection of its responses."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ HANDLERS = [public, read, visit, assign, login, regenerate, logout, end_all, fai
 def make_config(**options: Any) -> SessionConfig[AppSession]:
     options.setdefault("secrets", (SECRET,))
     options.setdefault("sweep_interval", 0)
-    options.setdefault("store_timeout", 20)  # however busy the machine is
+    options.setdefault("store_timeout", 20)  # also on a busy machine
     return SessionConfig(AppSession, **options)
 
 
 def make_app(*handlers: Any, config: SessionConfig[AppSession] | None = None, **options: Any) -> Litestar:
     """An application with the usual handlers and those given."""
     plugin = SessionPlugin(config or make_config(**options))
-    # The framework's default starts a thread for each application, which writes to what was sys.stderr then: a test's own stream.
+    # The framework's default starts a thread for each application, which would keep a test's own sys.stderr.
     return Litestar([*HANDLERS, *handlers], plugins=[plugin], openapi_config=None, logging_config=None)
 
 
@@ -122,7 +122,7 @@ def handle_on(plugin: SessionPlugin, session_id: str | None = None) -> Any:
 
 
 def client_of(app: Litestar, **options: Any) -> httpx.AsyncClient:
-    """A client whose requests run in the test's own event loop, so that they really overlap."""
+    """A client whose requests run in the test's event loop, so that they really overlap."""
     options.setdefault("base_url", "http://127.0.0.1:8000")
     transport = httpx.ASGITransport(cast("Any", app), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, **options)
@@ -134,7 +134,7 @@ def cookie_of(client: httpx.AsyncClient) -> str | None:
 
 
 class Recorder:
-    """An event listener that remembers."""
+    """An event listener that records events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

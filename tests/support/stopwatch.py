@@ -1,4 +1,4 @@
-"""Measures what a call waited for, without the time in which a busy machine let this process stand still."""
+"""Measures how long a call waited, without the time in which a busy machine suspended this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TICK: Final = 0.01
 
 
 class Stopwatch:
-    """Seconds since it was started, less those by which the event loop ran late: other programs had the processor then."""
+    """Seconds since the start, minus the delay of the event loop, during which other programs had the processor."""
 
     def __init__(self) -> None:
         self._began = monotonic()
@@ -31,7 +31,7 @@ class Stopwatch:
 
 @asynccontextmanager
 async def stopwatch() -> AsyncIterator[Stopwatch]:
-    """Start a stopwatch. A call that blocks the event loop hides its own time: measure such a call in another way."""
+    """Start a stopwatch. It hides the time of a call that blocks the event loop; measure such a call differently."""
     watch = Stopwatch()
     ticking = asyncio.create_task(watch.tick())
     try:

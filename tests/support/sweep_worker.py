@@ -1,4 +1,4 @@
-"""Four workers of one node that sweep a store; says which turns were won and what was removed."""
+"""Four workers of one node that sweep a store; prints the claimed turns and the removed rows."""
 
 from __future__ import annotations
 

@@ -13,5 +13,5 @@ _PATHS: Final = (
 
 
 def is_of_the_template(path: str) -> bool:
-    """Whether the template documents what this path answers; an added route may leave that to Litestar."""
+    """Whether the template documents the responses of this path; an added route may leave that to Litestar."""
     return path in _PATHS or path.startswith(("/auth/", "/health/"))

@@ -1,4 +1,4 @@
-"""Serves an ASGI application from a thread of this process, so that a test sees what the application saw."""
+"""Serves an ASGI application from a thread of this process, so that a test can inspect the application's state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("listen", "served")
 
 
 def listen() -> tuple[socket.socket, int]:
-    """A socket that listens on loopback, and its port: known before there is an application."""
+    """A listening loopback socket and its port, available before the application exists."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen()
@@ -23,7 +23,7 @@ def listen() -> tuple[socket.socket, int]:
 
 @contextmanager
 def served(app: Any, *listening: socket.socket) -> Iterator[None]:
-    """Serve on these sockets for as long as the block lasts."""
+    """Serve on these sockets during the block."""
     config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": list(listening)}, daemon=True)

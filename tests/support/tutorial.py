@@ -1,4 +1,4 @@
-"""The steps of docs/tutorial.md, carried out on a copy of the repository as they are written."""
+"""Applies the steps of docs/tutorial.md to a copy of the repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("follow_tutorial",)
 
 
 def follow_tutorial(root: Path) -> None:
-    """Do what the tutorial says, in the repository below `root`. A step that is done already is left as it is."""
+    """Follow the tutorial in the repository below `root`. A step that is already done is left unchanged."""
     steps = {fence.title: fence for fence in fences(root / "docs" / "tutorial.md") if fence.title}
     for title, fence in steps.items():
         file = root / title

@@ -1,4 +1,4 @@
-"""Just enough of a WebSocket client (RFC 6455) to talk to a server in text and to see how it closes."""
+"""A minimal WebSocket client (RFC 6455) for text messages and close codes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WebSocketClient:
         self._send(0x1, text.encode())
 
     async def receive(self) -> str | int:
-        """The next text, or the code that the server closes with (0 when it closed without a word)."""
+        """The next text, or the server's close code (0 when the connection ended without a close frame)."""
         while True:
             try:
                 first, size = await self._reader.readexactly(2)

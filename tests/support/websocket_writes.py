@@ -1,4 +1,4 @@
-"""WebSockets that begin, renew or change a session before they accept, as an application of a process of its own."""
+"""WebSockets that start, renew or change a session before they accept, as an application in a separate process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.sessions import ALICE, AppSession, make_app
 
 @websocket("/try/{what:str}")
 async def attempt(socket: WebSocket[Any, Any, Any], session: Session[AppSession], what: FromPath[str]) -> None:
-    """Do it, accept, and say what became of it."""
+    """Do the action, accept, and send its result."""
     answer = "done"
     try:
         match what:

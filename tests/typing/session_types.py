@@ -1,4 +1,4 @@
-"""Checked by mypy and pyright, never run: what the types of the public API promise."""
+"""Checked by mypy and pyright, never run: the types of the public API."""
 
 from __future__ import annotations
 

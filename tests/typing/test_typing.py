@@ -1,4 +1,4 @@
-"""The types of the public API hold under both checkers, and a wrong use is refused."""
+"""The types of the public API hold under both type checkers, and a wrong use is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SessionConfig(dict)
 """
 
 
-def test_mypy_accepts_the_promised_types_and_refuses_wrong_ones(tmp_path: Path) -> None:
+def test_mypy_accepts_correct_types_and_refuses_wrong_ones(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG)
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={tmp_path / 'cache'}"]
@@ -36,5 +36,5 @@ def test_mypy_accepts_the_promised_types_and_refuses_wrong_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["session_core"])
-def test_the_package_says_that_it_is_typed(name: str) -> None:
+def test_the_package_is_marked_as_typed(name: str) -> None:
     assert (ROOT / name / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""`demo --cluster` and `--kill-primary` as a new user runs them: what they show is so, and nothing is left of them."""
+"""`demo --cluster` and `--kill-primary` as a new user runs them: the output is true, and no process or file remains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("servers_files")
 
 @pytest.fixture
 def servers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the six servers keep their files."""
+    """The directory of the six servers' files."""
     needed_valkey()
     directory = tmp_path / "servers"
     directory.mkdir()
@@ -46,7 +46,7 @@ def answers(port: int) -> bool:
 
 
 def processes_in(directory: Path) -> list[str]:
-    """Those that work in the directory, or were started with its name: the servers and their guard."""
+    """Processes that work in the directory or have its name in their arguments: the servers and their guard."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -152,7 +152,7 @@ RedisStore.delete = RedisStore.delete_by = end_nothing
         pytest.param(ENDS_NOTHING, "GET /api/me answered 200 after the logout", id="a logout that is none"),
     ],
 )
-def test_the_show_fails_when_a_promise_is_broken(tmp_path: Path, servers_files: Path, fault: str, words: str) -> None:
+def test_the_demo_fails_when_a_guarantee_is_broken(tmp_path: Path, servers_files: Path, fault: str, words: str) -> None:
     imports = (
         "import asyncio, sys, time",
         "from auth_demo.demo import main",
@@ -171,7 +171,7 @@ def test_the_show_fails_when_a_promise_is_broken(tmp_path: Path, servers_files: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_end_of_the_demo_leaves_a_server_behind(tmp_path: Path, servers_files: Path, number: signal.Signals) -> None:
+def test_stopping_the_demo_leaves_no_server_behind(tmp_path: Path, servers_files: Path, number: signal.Signals) -> None:
     demo = start_demo(tmp_path, ["--cluster"])
     ports = ports_of(servers_files)
     assert len(ports) == 6
@@ -192,7 +192,9 @@ def test_no_end_of_the_demo_leaves_a_server_behind(tmp_path: Path, servers_files
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_neither_does_an_end_while_it_starts(tmp_path: Path, servers_files: Path, number: signal.Signals) -> None:
+def test_stopping_the_demo_during_its_start_leaves_no_server_behind(
+    tmp_path: Path, servers_files: Path, number: signal.Signals
+) -> None:
     port, op_port = free_ports()
     command = [*DEMO, "--cluster", "--no-browser", "--port", str(port), "--op-port", str(op_port)]
     process = subprocess.Popen(
@@ -208,7 +210,7 @@ def test_neither_does_an_end_while_it_starts(tmp_path: Path, servers_files: Path
     assert nothing_is_left(servers_files, ports_of(servers_files))
 
 
-def test_a_demo_that_shows_the_failover_goes_on_afterwards(tmp_path: Path, servers_files: Path) -> None:
+def test_the_demo_continues_after_the_failover(tmp_path: Path, servers_files: Path) -> None:
     with running_demo(tmp_path, "--cluster", "--kill-primary") as demo:
         assert demo.process.stdout is not None
         shown = next((line for line in demo.process.stdout if re.search("everything held|FAILED", line)), None)
@@ -221,7 +223,7 @@ def test_a_demo_that_shows_the_failover_goes_on_afterwards(tmp_path: Path, serve
     assert nothing_is_left(servers_files, ports)
 
 
-def test_ctrl_c_ends_the_show_too(tmp_path: Path, servers_files: Path) -> None:
+def test_ctrl_c_ends_the_failover_demo(tmp_path: Path, servers_files: Path) -> None:
     demo = start_demo(tmp_path, ["--cluster", "--kill-primary"])
     ports = ports_of(servers_files)
     code, out, err = demo.stop()
@@ -238,12 +240,12 @@ def test_ctrl_c_ends_the_show_too(tmp_path: Path, servers_files: Path) -> None:
         (("--cluster", "--store", "memory://"), "--cluster brings its own store; leave --store out"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+def test_contradictory_options_are_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
     result = run_demo(tmp_path, *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {line}\n")
 
 
-def test_without_the_wheel_one_clear_line_says_what_to_install(tmp_path: Path) -> None:
+def test_without_the_wheel_one_line_says_what_to_install(tmp_path: Path) -> None:
     without = (
         sys.executable,
         "-c",
@@ -256,7 +258,7 @@ def test_without_the_wheel_one_clear_line_says_what_to_install(tmp_path: Path) -
     )
 
 
-def test_it_does_not_run_in_production(tmp_path: Path, servers_files: Path) -> None:
+def test_the_cluster_demo_does_not_run_in_production(tmp_path: Path, servers_files: Path) -> None:
     result = run_demo(tmp_path, *smoke_arguments(), APP_ENV="production")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")

@@ -1,4 +1,4 @@
-"""The cluster's page over real HTTP: what it shows, what it does, what it refuses, and that it answers during a failover."""
+"""The cluster's page over real HTTP: its content, its buttons, its refusals, and its responses during a failover."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 @pytest.fixture
 def client(demo: Demo) -> Iterator[httpx.Client]:
-    """A visitor, to a cluster of which all servers are up."""
+    """A visitor of a cluster whose servers are all up."""
     with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as http:
         http.post(f"{PAGE}/start")
         until(lambda: all(node["in_sync"] for node in status(http)["nodes"]))
@@ -48,7 +48,7 @@ def status(client: httpx.Client) -> dict[str, Any]:
 
 @contextmanager
 def no_replica_for_failover(client: httpx.Client) -> Iterator[None]:
-    """Freeze the replica of the client's session: an outage lasts as long as the block."""
+    """Freeze the replica of the client's session, so that the outage lasts as long as the block."""
     found = re.search(r'data-slot="(\d+)"', client.get(f"{PAGE}/session").text)
     assert found is not None
     nodes = status(client)["nodes"]
@@ -76,7 +76,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_visitor_sees_the_six_servers_and_is_not_remembered(client: httpx.Client) -> None:
+def test_a_visitor_sees_the_six_servers_and_gets_no_session(client: httpx.Client) -> None:
     page = client.get(PAGE, headers=HTML)
     assert page.status_code == 200
     assert "set-cookie" not in page.headers
@@ -118,7 +118,7 @@ def test_the_forms_work_without_a_script(client: httpx.Client, demo: Demo) -> No
     assert client.post(f"{PAGE}/start", headers=HTML).status_code == 303
 
 
-def test_the_page_answers_while_the_store_is_out_and_sessions_survive(client: httpx.Client, demo: Demo) -> None:
+def test_the_page_responds_while_the_store_is_down_and_sessions_survive(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     client.post(f"{PAGE}/increment")
     cookie = client.cookies[demo.cookie]
@@ -140,7 +140,7 @@ def test_the_page_answers_while_the_store_is_out_and_sessions_survive(client: ht
         assert not any("set-cookie" in answer.headers for answer in out)
 
     until(lambda: client.get("/api/me").status_code == 200)
-    # The watch asks the servers at its own pace: the application may be answered before it has seen who was promoted.
+    # The watch polls at its own interval, so the application may respond before the watch has seen the promotion.
     until(lambda: status(client)["outage"]["promoted"] is not None)
     refused = client.post(f"{PAGE}/kill")
     assert refused.status_code == 409, "a second kill would leave no replica to take over"
@@ -159,7 +159,7 @@ def test_the_page_answers_while_the_store_is_out_and_sessions_survive(client: ht
     assert client.post(f"{PAGE}/start").json() == {"ports": []}
 
 
-def test_a_whole_page_is_shown_while_the_store_is_out(client: httpx.Client) -> None:
+def test_a_complete_page_is_shown_while_the_store_is_down(client: httpx.Client) -> None:
     client.post(f"{PAGE}/increment")
     with no_replica_for_failover(client):
         client.post(f"{PAGE}/kill", headers=HTML)
@@ -174,19 +174,19 @@ def test_a_whole_page_is_shown_while_the_store_is_out(client: httpx.Client) -> N
         assert "You are still logged in as soon as it is back" in shown.text
 
 
-def test_a_number_that_is_no_slot_has_no_node(client: httpx.Client) -> None:
+def test_an_invalid_slot_number_has_no_node(client: httpx.Client) -> None:
     assert "holds your session" not in client.get(f"{PAGE}/nodes", params={"slot": 99999}).text
     assert client.get(f"{PAGE}/nodes", params={"slot": "x"}).status_code == 400
 
 
-def test_the_files_of_the_page_are_there(client: httpx.Client) -> None:
+def test_the_files_of_the_page_are_served(client: httpx.Client) -> None:
     page = client.get(PAGE, headers=HTML).text
     files = re.findall(r'(?:href|src)="(/[^"]+\.(?:css|js|svg))"', page)
     assert len(set(files)) == 4
     assert all(client.get(file).status_code == 200 for file in files)
 
 
-def test_without_cluster_there_is_no_such_page(tmp_path: Path) -> None:
+def test_without_cluster_the_page_does_not_exist(tmp_path: Path) -> None:
     with running_demo(tmp_path) as plain, httpx.Client(base_url=plain.app_url, trust_env=False) as http:
         assert [http.get(f"{PAGE}{path}").status_code for path in ("", "/nodes", "/session", "/status")] == [404] * 4
         assert [http.post(f"{PAGE}{path}").status_code for path in ("/increment", "/kill", "/start")] == [404] * 3

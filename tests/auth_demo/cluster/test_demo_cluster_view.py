@@ -1,4 +1,4 @@
-"""The picture of the cluster, also in moments that are too short to be met with real servers."""
+"""The view of the cluster, also in states too short to observe on real servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ bbb 127.0.0.1:7002@8002 myself,slave aaa 0 0 3 connected
 """
 
 
-def test_what_a_server_says_of_itself_is_read() -> None:
+def test_the_reply_of_a_server_is_parsed() -> None:
     followed = [b"master", 14, [[b"127.0.0.1", b"7002", b"14"]]]
     assert report_of(PRIMARY, followed) == NodeReport("aaa", None, 3, ((0, 99), (200, 200)), in_sync=True)
     assert report_of(PRIMARY, [b"master", 14, []]) == NodeReport("aaa", None, 3, ((0, 99), (200, 200)), in_sync=False)
@@ -29,7 +29,7 @@ def test_a_server_promoted_between_two_replies_has_no_replica_in_sync() -> None:
     )
 
 
-def test_a_primary_that_was_dead_does_not_count_against_the_one_elected_after_it() -> None:
+def test_a_dead_primary_does_not_count_against_its_successor() -> None:
     old = NodeReport("aaa", None, 3, ((0, 99),), in_sync=False)
     new = NodeReport("bbb", None, 7, ((0, 99),), in_sync=False)
     first, second = picture_of({7001: old, 7002: new}, down=set())
@@ -37,7 +37,7 @@ def test_a_primary_that_was_dead_does_not_count_against_the_one_elected_after_it
     assert (second.role, second.holds(5), second.holds(100), second.ranges) == ("primary", True, False, "0-99")
 
 
-def test_a_dead_server_is_down_whatever_it_said_last() -> None:
+def test_a_dead_server_is_down_regardless_of_its_last_reply() -> None:
     report = NodeReport("aaa", None, 3, ((0, 99),), in_sync=True)
     replica = NodeReport("bbb", "aaa", 3, (), in_sync=True)
     first, second, third = picture_of({7001: report, 7002: replica, 7003: None}, down={7001})

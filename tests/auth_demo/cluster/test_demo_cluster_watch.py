@@ -1,4 +1,4 @@
-"""The watch over the cluster, with servers that answer when a test lets them."""
+"""The watch over the cluster, with servers whose replies the test controls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLOT = 7
 
 
 class Server:
-    """A server of the cluster and the connection to it: answers as set, unless it is frozen."""
+    """A server of the cluster and the connection to it; replies as configured unless it is frozen."""
 
     def __init__(self, port: int, *, primary: Server | None = None) -> None:
         self.port = port

@@ -1,4 +1,4 @@
-"""Each demonstration with a library that keeps its promise, and with one that breaks it: it says which."""
+"""Each demonstration against a library that keeps the guarantee and against one that breaks it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def few_increments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def served_lab(store: SessionStore, clock: FakeClock) -> AsyncIterator[tuple[Lab, str]]:
-    """The laboratory in this event loop, as the demo has it."""
+    """The laboratory in this event loop, as in the demo."""
 
     async def nothing_else(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError(scope["path"])
@@ -68,7 +68,7 @@ async def outcome_of(name: str, store: SessionStore, clock: FakeClock) -> Outcom
 
 
 @pytest.mark.parametrize("name", RUNS)
-async def test_a_promise_that_is_kept_is_seen_to_hold(name: str, clock: FakeClock) -> None:
+async def test_a_kept_guarantee_is_reported_as_kept(name: str, clock: FakeClock) -> None:
     store = MemoryStore(clock=clock)
     outcome = await outcome_of(name, store, clock)
     assert outcome.held, outcome.rows
@@ -100,9 +100,7 @@ BROKEN: dict[str, tuple[type, str, Any]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_library_that_breaks_its_promise_is_found_out(
-    name: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broken_guarantee_is_reported_as_broken(name: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*BROKEN[name])
     monkeypatch.setattr(demonstrations, "_CLOSE_SECONDS", 0.2)
     outcome = await outcome_of(name, MemoryStore(clock=clock), clock)
@@ -110,35 +108,35 @@ async def test_a_library_that_breaks_its_promise_is_found_out(
 
 
 @pytest.mark.parametrize(("name", "store"), [("logout", ReplaceIsAnUpsert), ("regeneration", RotateLeavesTheOldKeyAlive)])
-async def test_so_is_a_store(name: str, store: type[MemoryStore], clock: FakeClock) -> None:
+async def test_a_broken_store_is_reported_as_broken(name: str, store: type[MemoryStore], clock: FakeClock) -> None:
     outcome = await outcome_of(name, store(clock=clock), clock)
     assert not outcome.held, outcome.rows
 
 
-async def test_the_increments_are_counted_and_not_written_down(clock: FakeClock) -> None:
+async def test_increments_are_counted_not_hard_coded(clock: FakeClock) -> None:
     ours, theirs = (await outcome_of("increments", MemoryStore(clock=clock), clock)).rows
     assert (ours.part, ours.of) == (20, 20)
     assert 1 <= theirs.part < theirs.of == 20
 
 
 @pytest.mark.parametrize("place", sorted({place for each in GUARANTEES for place in each.code} | set(CLUSTER_CODE)))
-async def test_the_responsible_code_exists(place: str) -> None:
+async def test_the_named_source_code_exists(place: str) -> None:
     file, _, name = place.partition("::")
     assert name in defined(file)
 
 
-async def test_each_demonstration_is_on_the_page() -> None:
+async def test_every_demonstration_is_on_the_page() -> None:
     assert [each.name for each in GUARANTEES] == list(RUNS)
     assert all(each.sentence.endswith(".") and each.sentence.count(". ") == 0 for each in GUARANTEES)
 
 
-async def test_without_the_demo_there_is_no_such_page(make_settings) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, F811
+async def test_without_the_demo_the_page_does_not_exist(make_settings) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, F811
     app = create_app(make_settings())
     assert not [route.path for route in app.routes if route.path.startswith("/demo")]
     assert "demo_pages" not in app.state
 
 
-async def test_an_outage_ends_by_itself_and_concerns_one_session(clock: FakeClock) -> None:
+async def test_an_outage_ends_by_itself_and_affects_one_session(clock: FakeClock) -> None:
     async def report(reason: str) -> None:
         del reason
 
@@ -153,7 +151,7 @@ async def test_an_outage_ends_by_itself_and_concerns_one_session(clock: FakeCloc
             await call
     assert await store.load("theirs") is not None
     clock.advance(seconds=OUTAGE_SECONDS - 1)
-    outages.begin("mine")  # does not prolong it
+    outages.begin("mine")  # a second press does not prolong it
     clock.advance(seconds=1)
     assert await store.load("mine") is not None
     outages.begin("mine")

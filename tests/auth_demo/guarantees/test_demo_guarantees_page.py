@@ -1,4 +1,4 @@
-"""The page of the guarantees over real HTTP: what it measures, whom the outage concerns, and what it refuses."""
+"""The page of the guarantees over real HTTP: its measurements, the scope of an outage, and its refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def client(demo: Demo) -> Iterator[httpx.Client]:
         yield http
 
 
-def test_the_start_page_leads_to_it_and_a_visitor_is_not_remembered(client: httpx.Client) -> None:
+def test_the_start_page_links_to_it_and_a_visitor_gets_no_session(client: httpx.Client) -> None:
     assert f'href="{PAGE}"' in client.get("/", headers=HTML).text
     page = client.get(PAGE, headers=HTML)
     assert page.status_code == 200
@@ -56,7 +56,7 @@ def test_a_demonstration_touches_no_other_session(name: str, client: httpx.Clien
     assert [each["current"] for each in client.get("/api/sessions").json()].count(True) == 1
 
 
-def test_the_switch_takes_the_store_from_the_one_who_presses_it_alone(client: httpx.Client, demo: Demo) -> None:
+def test_the_switch_cuts_the_store_off_for_its_own_session_only(client: httpx.Client, demo: Demo) -> None:
     log_in(client, demo)
     cookie = client.cookies[demo.cookie]
     with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=60) as other:
@@ -80,14 +80,14 @@ def test_the_switch_takes_the_store_from_the_one_who_presses_it_alone(client: ht
     assert client.cookies[demo.cookie] == cookie
 
 
-def test_a_visitor_gets_a_session_that_can_be_cut_off(client: httpx.Client, demo: Demo) -> None:
+def test_a_visitor_gets_a_session_whose_store_can_be_cut_off(client: httpx.Client, demo: Demo) -> None:
     client.post(f"{PAGE}/store/take")
     assert client.get("/api/session").status_code == 503
     client.post(f"{PAGE}/store/give")
     assert client.get("/api/session").json()["visits"] == 1
 
 
-def test_another_site_can_press_no_button(client: httpx.Client) -> None:
+def test_another_site_cannot_press_the_buttons(client: httpx.Client) -> None:
     client.post("/api/session/visits")
     for form in [f"run/{name}" for name in RUNS] + ["store/take", "store/give"]:
         for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}):
@@ -98,13 +98,13 @@ def test_another_site_can_press_no_button(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("key", [{}, {"x-lab-key": ""}, {"x-lab-key": "guessed"}])
-def test_the_laboratory_is_there_for_the_demo_alone(client: httpx.Client, key: dict[str, str]) -> None:
+def test_the_laboratory_exists_in_the_demo_only(client: httpx.Client, key: dict[str, str]) -> None:
     answers = [client.get(f"{PREFIX}/data", headers=key), client.post(f"{PREFIX}/login?user=alice", headers=key)]
     assert [answer.status_code for answer in answers] == [404, 404]
 
 
-def test_who_presses_too_often_has_to_wait(demo: Demo) -> None:
-    # Of an address of its own: the other tests press as well.
+def test_too_many_presses_are_rate_limited(demo: Demo) -> None:
+    # From its own address, because the other tests press buttons too.
     transport = httpx.HTTPTransport(local_address="127.0.0.9")
     with httpx.Client(base_url=f"http://127.0.0.1:{demo.port}", transport=transport, timeout=60) as pressing:
         answers = [pressing.post(f"{PAGE}/store/take") for _ in range(70)]

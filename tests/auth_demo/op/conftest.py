@@ -1,4 +1,4 @@
-"""A provider with a fake clock, a recording back-channel and a small driver of the code flow."""
+"""A provider with a fake clock, recorded back-channel requests and a driver for the code flow."""
 
 import base64
 import hashlib
@@ -26,12 +26,12 @@ VERIFIER = "v3rifier-" * 6
 
 
 def s256(verifier: str) -> str:
-    """Return the S256 challenge, written here independently of the provider."""
+    """The S256 challenge, computed independently of the provider."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 class FakeClock:
-    """Time that moves only when told."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -44,7 +44,7 @@ class FakeClock:
 
 
 class Recorder(httpx2.AsyncBaseTransport):
-    """Stands for the clients' back-channel endpoints: answers from `answers`, then 200."""
+    """Replaces the clients' back-channel endpoints: responses from `answers`, then 200."""
 
     def __init__(self) -> None:
         self.answers: list[int | Exception] = []
@@ -61,7 +61,7 @@ class Recorder(httpx2.AsyncBaseTransport):
 
 @dataclass
 class Flow:
-    """Drives the code flow the way a relying party and a browser do."""
+    """Drives the code flow as a relying party and a browser do."""
 
     http: TestClient[Litestar]
     op: EmbeddedOp
@@ -79,13 +79,13 @@ class Flow:
     )
 
     def authorize(self, **changes: str | None) -> Any:
-        """GET /authorize; a change to None leaves the parameter out."""
+        """GET /authorize; a value of None omits the parameter."""
         query = {name: value for name, value in (self.parameters | changes).items() if value is not None}
         return self.http.get("/authorize", params=query)
 
     @staticmethod
     def hidden(page: Any) -> dict[str, str]:
-        """Return the hidden fields of a page."""
+        """The hidden fields of a page."""
         return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', page.text)}
 
     def submit(self, page: Any, **fields: str) -> Any:
@@ -94,13 +94,13 @@ class Flow:
         return self.http.post("/login", data={**own, **fields})
 
     def sign_in(self, username: str = "alice", **changes: str | None) -> Any:
-        """Click a demo user if the page is shown; returns the answer that goes to the client."""
+        """Click a demo user if the page is shown; return the response that goes to the client."""
         page = self.authorize(**changes)
         return self.submit(page, account=username) if page.status_code == 200 else page
 
     @staticmethod
     def reply(response: Any) -> dict[str, str]:
-        """Return the parameters sent to the client, each exactly once."""
+        """The parameters sent to the client, each exactly once."""
         assert response.status_code == 303, response.text
         query = parse_qs(urlsplit(response.headers["location"]).query, strict_parsing=True)
         assert all(len(values) == 1 for values in query.values())

@@ -1,4 +1,4 @@
-"""The authorization code flow: what a correct client gets, and what a near miss does not."""
+"""The authorization code flow: responses to a correct client, and refusals of slightly wrong requests."""
 
 import base64
 import hashlib
@@ -54,7 +54,7 @@ def test_userinfo_follows_scope_and_takes_post(flow: Any, http: Any) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nope"}, {"Authorization": "Basic YTpi"}])
-def test_userinfo_without_good_token_is_challenged(http: Any, headers: dict[str, str]) -> None:
+def test_userinfo_without_a_valid_token_is_challenged(http: Any, headers: dict[str, str]) -> None:
     answer = http.get("/userinfo", headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -66,19 +66,19 @@ def test_userinfo_ignores_tokens_in_query_and_body(flow: Any, http: Any) -> None
     assert http.post("/userinfo", data={"access_token": token}).status_code == 401
 
 
-def test_signed_in_user_is_not_asked_again(flow: Any) -> None:
+def test_signed_in_user_is_not_prompted_again(flow: Any) -> None:
     flow.code("bob")
     assert "code" in flow.reply(flow.authorize(prompt="none"))
 
 
-def test_authorize_by_post_ends_like_get(flow: Any, http: Any) -> None:
+def test_authorize_by_post_redirects_like_get(flow: Any, http: Any) -> None:
     flow.code()
     moved = http.post("/authorize", data=flow.parameters)
     assert moved.status_code == 303
     assert "code" in flow.reply(http.get(moved.headers["location"]))
 
 
-def test_form_post_page_carries_the_answer(flow: Any) -> None:
+def test_form_post_page_carries_the_response(flow: Any) -> None:
     flow.code()
     page = flow.authorize(response_mode="form_post", state='"><script>')
     assert page.status_code == 200
@@ -113,7 +113,7 @@ def test_pkce_missing_or_plain_is_refused_for_every_client(flow: Any, client_id:
 
 
 @pytest.mark.parametrize("verifier", [None, "x" * 43, "short", "ü" * 43])
-def test_pkce_wrong_verifier_gets_nothing_and_spends_the_code(flow: Any, verifier: str | None) -> None:
+def test_pkce_wrong_verifier_is_refused_and_consumes_the_code(flow: Any, verifier: str | None) -> None:
     code = flow.code()
     assert flow.redeem(code, code_verifier=verifier).status_code == 400
     assert flow.redeem(code).json()["error"] == "invalid_grant"
@@ -139,14 +139,14 @@ def test_pkce_wrong_verifier_gets_nothing_and_spends_the_code(flow: Any, verifie
         "javascript:alert(1)",
     ],
 )
-def test_redirect_uri_near_miss_stays_on_a_local_page(flow: Any, redirect_uri: str | None) -> None:
+def test_similar_redirect_uri_gives_a_local_error_page(flow: Any, redirect_uri: str | None) -> None:
     answer = flow.authorize(redirect_uri=redirect_uri)
     assert answer.status_code == 400
     assert "location" not in answer.headers
     assert "evil" not in answer.text
 
 
-def test_unknown_client_stays_on_a_local_page(flow: Any) -> None:
+def test_unknown_client_gives_a_local_error_page(flow: Any) -> None:
     answer = flow.authorize(client_id="unknown")
     assert answer.status_code == 400
     assert "location" not in answer.headers
@@ -168,7 +168,7 @@ def test_unknown_client_stays_on_a_local_page(flow: Any) -> None:
         ({"nonce": "n" * 600}, "invalid_request"),
     ],
 )
-def test_unsupported_request_is_answered_at_the_client(flow: Any, changes: Any, error: str) -> None:
+def test_unsupported_request_is_reported_to_the_client(flow: Any, changes: Any, error: str) -> None:
     reply = flow.reply(flow.authorize(**changes))
     assert reply["error"] == error
     assert reply["state"] == "state-1"
@@ -189,7 +189,7 @@ def test_code_is_bound_to_redirect_uri_and_client(flow: Any) -> None:
     assert flow.redeem(code).status_code == 200, "another client must not be able to spend the code"
 
 
-def test_code_replay_revokes_what_it_gave(flow: Any) -> None:
+def test_code_replay_revokes_the_issued_tokens(flow: Any) -> None:
     code = flow.code()
     tokens = flow.redeem(code).json()
     assert flow.userinfo(tokens["access_token"]).status_code == 200
@@ -198,7 +198,7 @@ def test_code_replay_revokes_what_it_gave(flow: Any) -> None:
     assert flow.refresh(tokens["refresh_token"]).json()["error"] == "invalid_grant"
 
 
-def test_late_code_replay_still_revokes(flow: Any, clock: Any) -> None:
+def test_late_code_replay_still_revokes_the_tokens(flow: Any, clock: Any) -> None:
     code = flow.code()
     tokens = flow.redeem(code).json()
     clock.advance(3600)

@@ -1,4 +1,4 @@
-"""Anything a browser can send gets a clear 4xx, never a 500, and every answer carries the security headers."""
+"""Malformed input from a browser gets a clear 4xx, never a 500, and every response has the security headers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ RAW = {
     "c1-control": b"client_id=app&state=%c2%85",
     "lone-surrogate": b"client_id=app&state=%ED%A0%80",
     "not-utf8": b"client_id=app&state=%ff%fe",
-    # The test client itself refuses longer addresses; bodies of 2 MB are tried below.
+    # The test client refuses longer URLs; bodies of 2 MB are tested below.
     "long": b"client_id=app&state=" + b"a" * 60_000,
     "many-fields": b"&".join(b"a%d=1" % i for i in range(1000)),
 }
@@ -44,7 +44,7 @@ def test_other_content_type_is_a_400(http: Any, path: str, content_type: str) ->
 
 
 @pytest.mark.parametrize("name", ["state", "nonce", "scope", "code_challenge", "prompt", "unheard-of"])
-def test_repeated_parameter_is_answered_at_the_client(flow: Any, http: Any, name: str) -> None:
+def test_repeated_parameter_is_reported_to_the_client(flow: Any, http: Any, name: str) -> None:
     query = [*flow.parameters.items(), (name, "one"), (name, "two")]
     reply = flow.reply(http.get("/authorize", params=query))
     assert reply["error"] == "invalid_request"
@@ -52,7 +52,7 @@ def test_repeated_parameter_is_answered_at_the_client(flow: Any, http: Any, name
 
 
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
-def test_repeated_address_stays_on_a_local_page(flow: Any, http: Any, name: str) -> None:
+def test_repeated_client_or_redirect_uri_gives_a_local_error_page(flow: Any, http: Any, name: str) -> None:
     query = [*flow.parameters.items(), (name, flow.parameters[name])]
     answer = http.get("/authorize", params=query)
     assert (answer.status_code, "location" in answer.headers) == (400, False)
@@ -64,12 +64,12 @@ def test_repeated_token_parameter_is_refused(http: Any, name: str) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-def test_state_comes_back_exactly(flow: Any) -> None:
+def test_state_is_returned_unchanged(flow: Any) -> None:
     state = "ü\u202e%0d%0a &=#?/+\U0001f600'\"<>" + "a" * 3000
     assert flow.reply(flow.sign_in(state=state))["state"] == state
 
 
-def test_nested_header_in_hint_is_no_crash(flow: Any) -> None:
+def test_deeply_nested_header_in_a_hint_is_a_4xx(flow: Any) -> None:
     import base64
 
     bomb = base64.urlsafe_b64encode(b"[" * 8000).decode().rstrip("=")
@@ -85,7 +85,7 @@ def test_malformed_cookies_are_anonymous(flow: Any, http: Any, cookie: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/", "/authorize", "/nope", "/token", "/static/op.css", "/jwks.json", "/static/../app.py"])
-def test_every_answer_has_the_security_headers(http: Any, path: str) -> None:
+def test_every_response_has_the_security_headers(http: Any, path: str) -> None:
     answer = http.get(path)
     policy = answer.headers["content-security-policy"]
     for part in ("default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", "style-src 'self'"):
@@ -96,22 +96,22 @@ def test_every_answer_has_the_security_headers(http: Any, path: str) -> None:
     assert answer.headers["cache-control"] == ("public, max-age=300" if "op.css" in path else "no-store")
 
 
-def test_static_files_are_served_with_their_type(http: Any) -> None:
+def test_static_files_have_their_content_type(http: Any) -> None:
     assert http.get("/static/op.css").headers["content-type"].startswith("text/css")
     assert http.get("/static/op.svg").headers["content-type"].startswith("image/svg+xml")
     assert http.get("/static/form_post.js").headers["content-type"].startswith("text/javascript")
 
 
-def test_sign_in_page_may_post_to_the_client_only(flow: Any) -> None:
+def test_sign_in_page_allows_form_posts_to_the_client_only(flow: Any) -> None:
     assert "form-action 'self' http://localhost:8000;" in flow.authorize().headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:9001", "localhost:9000", ""])
-def test_dns_rebinding_foreign_host_is_refused(http: Any, host: str) -> None:
+def test_unknown_host_is_refused_against_dns_rebinding(http: Any, host: str) -> None:
     assert http.get("/.well-known/openid-configuration", headers={"Host": host}).status_code == 421
 
 
-def test_unknown_page_and_method(http: Any) -> None:
+def test_unknown_page_and_wrong_method(http: Any) -> None:
     missing = http.get("/<script>")
     assert missing.status_code == 404
     assert "<script>" not in missing.text

@@ -18,7 +18,7 @@ def end(http: Any, **query: str) -> Any:
     return http.get("/end_session", params=query)
 
 
-def test_logout_with_hint_ends_everything_and_returns(flow: Any, http: Any, op: Any) -> None:
+def test_logout_with_hint_ends_all_sessions_and_redirects_back(flow: Any, http: Any, op: Any) -> None:
     tokens = flow.tokens()
     answer = end(http, id_token_hint=tokens["id_token"], post_logout_redirect_uri=HOME, state="s&1")
     assert answer.status_code == 303
@@ -30,7 +30,7 @@ def test_logout_with_hint_ends_everything_and_returns(flow: Any, http: Any, op: 
     assert flow.reply(flow.authorize(prompt="none"))["error"] == "login_required"
 
 
-def test_back_channel_logout_token_is_what_the_specification_says(flow: Any, http: Any, back_channel: Any, clock: Any) -> None:
+def test_back_channel_logout_token_follows_the_specification(flow: Any, http: Any, back_channel: Any, clock: Any) -> None:
     tokens = flow.tokens()
     _, id_claims = flow.verify(tokens["id_token"])
     end(http, id_token_hint=tokens["id_token"], post_logout_redirect_uri=HOME)
@@ -100,14 +100,14 @@ def test_logout_after_the_session_expired_still_revokes_tokens(flow: Any, http: 
     assert flow.refresh(tokens["refresh_token"]).status_code == 400
 
 
-def test_offline_access_outlives_logout(flow: Any, http: Any) -> None:
+def test_offline_access_survives_logout(flow: Any, http: Any) -> None:
     tokens = flow.tokens(scope="openid offline_access")
     end(http, id_token_hint=tokens["id_token"])
     assert flow.refresh(tokens["refresh_token"]).status_code == 200
 
 
 @pytest.mark.parametrize("query", [{}, {"client_id": "app", "post_logout_redirect_uri": HOME}])
-def test_without_hint_the_user_is_asked_first(flow: Any, http: Any, op: Any, query: dict[str, str]) -> None:
+def test_without_hint_the_user_confirms_first(flow: Any, http: Any, op: Any, query: dict[str, str]) -> None:
     flow.tokens()
     page = end(http, **query)
     assert page.status_code == 200
@@ -135,7 +135,7 @@ def test_forged_confirmation_is_refused(flow: Any, http: Any, op: Any) -> None:
     assert len(op.sessions_of("alice")) == 1
 
 
-def test_hint_of_another_user_asks_first(flow: Any, http: Any, op: Any) -> None:
+def test_hint_of_another_user_needs_confirmation(flow: Any, http: Any, op: Any) -> None:
     hint = flow.tokens("alice")["id_token"]
     flow.sign_in("bob", prompt="login")
     page = end(http, id_token_hint=hint, post_logout_redirect_uri=HOME)
@@ -143,7 +143,7 @@ def test_hint_of_another_user_asks_first(flow: Any, http: Any, op: Any) -> None:
     assert len(op.sessions_of("bob")) == 1
 
 
-def test_foreign_or_logout_token_as_hint_is_no_hint(flow: Any, http: Any, op: Any) -> None:
+def test_foreign_token_or_logout_token_as_hint_is_ignored(flow: Any, http: Any, op: Any) -> None:
     flow.tokens()
     token = op.notifier.logout_token("app", sub="alice", sid=op.sessions_of("alice")[0].sid)
     for hint in (token, "garbage", "a.b.c"):
@@ -153,7 +153,7 @@ def test_foreign_or_logout_token_as_hint_is_no_hint(flow: Any, http: Any, op: An
 @pytest.mark.parametrize(
     "uri", [HOME + "x", "http://localhost:8000", HOME + "?a=b", "http://LOCALHOST:8000/", "https://evil.example/"]
 )
-def test_unregistered_return_address_is_refused(flow: Any, http: Any, uri: str) -> None:
+def test_unregistered_post_logout_uri_is_refused(flow: Any, http: Any, uri: str) -> None:
     hint = flow.tokens()["id_token"]
     answer = end(http, id_token_hint=hint, post_logout_redirect_uri=uri)
     assert answer.status_code == 400
@@ -168,7 +168,7 @@ def test_contradictory_or_unknown_client_is_refused(flow: Any, http: Any, op: An
     assert len(op.sessions_of("alice")) == 1
 
 
-def test_return_address_without_client_is_not_followed(http: Any) -> None:
+def test_post_logout_uri_without_client_is_not_followed(http: Any) -> None:
     answer = end(http, post_logout_redirect_uri=HOME)
     assert (answer.status_code, "location" in answer.headers) == (200, False)
 
@@ -187,14 +187,14 @@ def test_front_channel_client_gets_an_iframe(flow: Any, http: Any, op: Any) -> N
 
 
 @pytest.mark.parametrize("first", [httpx2.ConnectError("down"), httpx2.ReadTimeout("slow"), 503])
-def test_delivery_is_tried_twice_with_a_fresh_token(flow: Any, http: Any, back_channel: Any, first: Any) -> None:
+def test_logout_token_is_sent_twice_with_a_fresh_token(flow: Any, http: Any, back_channel: Any, first: Any) -> None:
     back_channel.answers = [first]
     end(http, id_token_hint=flow.tokens()["id_token"])
     first_claims, second_claims = (flow.verify(form["logout_token"])[1] for _, form in back_channel.requests)
     assert first_claims["jti"] != second_claims["jti"]
 
 
-def test_refusal_is_not_repeated_and_logout_goes_on(flow: Any, http: Any, back_channel: Any) -> None:
+def test_refused_logout_token_is_not_resent_and_logout_continues(flow: Any, http: Any, back_channel: Any) -> None:
     back_channel.answers = [400]
     hint = flow.tokens()["id_token"]
     assert end(http, id_token_hint=hint, post_logout_redirect_uri=HOME).status_code == 303
@@ -215,14 +215,14 @@ def test_signing_in_as_another_user_ends_the_first_session(flow: Any, op: Any, b
 
 
 class Hanging(httpx2.AsyncBaseTransport):
-    """A client that never answers."""
+    """A client that never responds."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await asyncio.Event().wait()
         raise AssertionError(request)
 
 
-def test_hanging_client_does_not_hold_the_user(flow: Any, settings: Any, clock: Any) -> None:
+def test_hanging_client_does_not_delay_the_user(flow: Any, settings: Any, clock: Any) -> None:
     from dataclasses import replace
 
     quick = replace(settings, logout_wait_seconds=0.01, logout_attempt_seconds=0.02)

@@ -1,4 +1,4 @@
-"""Refusing unsafe places, refusing unusable settings, discovery, keys and bounded memory."""
+"""Refusal of unsafe addresses and unusable settings; discovery, keys and bounded memory."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ CALLBACK = "http://localhost:8000/auth/callback"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1", "[::1]"])
-def test_loopback_in_development_is_fine(host: str) -> None:
+def test_loopback_in_development_is_accepted(host: str) -> None:
     refuse_unsafe("development", host)
     assert is_loopback(host)
 
@@ -144,7 +144,7 @@ def test_rotation_signs_with_the_new_key_and_keeps_the_old(flow: Any, http: Any,
     assert len(http.get("/jwks.json").json()["keys"]) == 5
 
 
-def test_memory_is_bounded_and_forgets(clock: Any) -> None:
+def test_memory_is_bounded_and_expired_entries_are_deleted(clock: Any) -> None:
     entries = ExpiringMap[int](clock, lifetime=10, capacity=3)
     for number in range(5):
         entries.put(str(number), number)
@@ -158,7 +158,7 @@ def test_memory_is_bounded_and_forgets(clock: Any) -> None:
     assert len(entries) == 0
 
 
-def test_import_is_silent_and_independent() -> None:
+def test_import_prints_nothing_and_loads_no_other_package() -> None:
     program = (
         "import sys; import auth_demo.op; "
         "bad = [n for n in sys.modules if n.split('.')[0] in {'session_core', 'app'} or n.startswith('authlib.jose')]; "
@@ -168,7 +168,7 @@ def test_import_is_silent_and_independent() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_home_page_tells_who_is_signed_in(flow: Any, http: Any) -> None:
+def test_home_page_shows_the_signed_in_user(flow: Any, http: Any) -> None:
     assert "You are not signed in" in http.get("/").text
     flow.tokens()
     page = http.get("/").text
@@ -176,7 +176,7 @@ def test_home_page_tells_who_is_signed_in(flow: Any, http: Any) -> None:
     assert "Reference application" in page
 
 
-def test_claims_may_be_put_into_the_id_token(settings: OpSettings) -> None:
+def test_claims_can_be_put_into_the_id_token(settings: OpSettings) -> None:
     from dataclasses import replace
 
     from auth_demo.op import EmbeddedOp

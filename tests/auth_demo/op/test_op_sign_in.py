@@ -104,7 +104,7 @@ def test_wrong_password_is_refused_and_guessing_is_limited(flow: Any, clock: Any
     assert flow.submit(page, username="alice", password="demo").status_code == 303
 
 
-def test_guessing_over_many_names_is_limited(flow: Any) -> None:
+def test_guessing_across_many_names_is_limited(flow: Any) -> None:
     page = flow.authorize()
     statuses = [flow.submit(page, username=f"name{i}", password="x").status_code for i in range(32)]
     assert statuses[0] == 400
@@ -143,7 +143,7 @@ def test_login_form_from_another_browser_or_site_is_refused(flow: Any, http: Any
         ([("sec-fetch-site", "Same-Origin")], 403),
     ],
 )
-def test_a_login_form_counts_only_when_our_own_page_sent_it(
+def test_a_login_form_without_the_cookie_of_its_page_is_refused(
     flow: Any, http: Any, op: Any, sent: list[tuple[str, str]], status: int
 ) -> None:
     page = flow.authorize()
@@ -154,7 +154,7 @@ def test_a_login_form_counts_only_when_our_own_page_sent_it(
     assert ("op_session" in http.cookies) == (status == 303)
 
 
-def test_edited_login_form_is_judged_again(flow: Any) -> None:
+def test_edited_login_form_is_validated_again(flow: Any) -> None:
     page = flow.authorize()
     edited = flow.hidden(page)["authorization"].replace("localhost%3A8000", "evil.example")
     answer = flow.submit(page, account="alice", authorization=edited)
@@ -167,7 +167,7 @@ def test_unknown_account_button_is_refused(flow: Any) -> None:
     assert flow.submit(flow.authorize(), account="mallory").status_code == 400
 
 
-def test_session_fixation_planted_cookie_is_not_adopted(flow: Any, http: Any) -> None:
+def test_planted_session_cookie_is_not_adopted(flow: Any, http: Any) -> None:
     planted = "p" * 43
     http.cookies.set("op_session", planted, domain="127.0.0.1")
     answer = flow.sign_in()
@@ -194,7 +194,7 @@ def test_op_session_ends_after_its_lifetime(flow: Any, clock: Any) -> None:
     assert flow.reply(flow.authorize(prompt="none"))["error"] == "login_required"
 
 
-def test_page_says_who_asks_and_what_it_is(flow: Any) -> None:
+def test_page_names_the_client_and_says_it_is_a_demo(flow: Any) -> None:
     page = flow.authorize()
     for text in ("Reference application", "http://localhost:8000", "Demo identity provider", "not for production"):
         assert text in page.text

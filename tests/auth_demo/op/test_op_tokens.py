@@ -43,7 +43,7 @@ def test_refresh_token_reuse_by_another_client_ends_no_grant(flow: Any) -> None:
     assert flow.refresh(second["refresh_token"]).status_code == 200
 
 
-def test_refresh_ends_absolutely_however_often_rotated(flow: Any, clock: Any) -> None:
+def test_refresh_tokens_have_an_absolute_lifetime_across_rotations(flow: Any, clock: Any) -> None:
     tokens = flow.tokens()
     for _ in range(3):
         clock.advance(9 * 24 * 3600)
@@ -105,13 +105,13 @@ def test_unreadable_authorization_header_is_invalid_client(flow: Any, http: Any,
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_two_ways_of_authentication_are_refused(flow: Any) -> None:
+def test_two_authentication_methods_at_once_are_refused(flow: Any) -> None:
     assert flow.redeem("x", client_secret=SECRET).json()["error"] == "invalid_request"
     assert flow.redeem("x", client_id="post").json()["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize("grant_type", ["password", "client_credentials", "implicit", '"\\ü', ""])
-def test_other_grants_do_not_exist(flow: Any, grant_type: str) -> None:
+def test_other_grant_types_are_refused(flow: Any, grant_type: str) -> None:
     assert flow.redeem("x", grant_type=grant_type).json()["error"] == "unsupported_grant_type"
 
 
@@ -130,7 +130,7 @@ def test_revoking_an_access_token_leaves_the_refresh_token(flow: Any, http: Any)
     assert flow.refresh(tokens["refresh_token"]).status_code == 200
 
 
-def test_revocation_needs_the_right_client(flow: Any, http: Any) -> None:
+def test_revocation_needs_the_client_of_the_token(flow: Any, http: Any) -> None:
     tokens = flow.tokens()
     form = {"token": tokens["access_token"]}
     assert http.post("/revoke", data=form, auth=("app", "wrong")).status_code == 401

@@ -1,4 +1,4 @@
-"""Looks at the page of a browser as axe-core does, and at its width, on every screen and in both themes."""
+"""Checks a page with axe-core and for its width, on every screen size and in both themes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _axe() -> str:
 
 
 def findings(page: Page, screens: tuple[tuple[int, int], ...] = SCREENS, shots: Path | None = None) -> list[str]:
-    """Return what is wrong with the page that is shown: rules of axe-core that it breaks, and where it is wider than the screen.
+    """Return the problems of the current page: violated axe-core rules, and elements wider than the screen.
 
     It is not loaded again. With `shots`, a folder, each screen is photographed.
     """

@@ -21,26 +21,26 @@ _QUIET: Final = (
     "--disable-domain-reliability",
     "--disable-sync",
     "--no-first-run",
-    # Names below .test stand for hosts that are not on loopback: to those no Sec-Fetch header is sent over plain http.
+    # Names below .test stand for hosts that are not loopback: browsers send these no Sec-Fetch headers over plain http.
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
 
 
 def find_chromium() -> str:
-    """Where Chromium is; skips when there is none, and fails where nothing may be skipped."""
+    """The path of Chromium; skips the test if missing, fails it with CI=true."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return find_program(names, label="Chromium", package="chromium")
 
 
 def launch_chromium(playwright: Playwright) -> PlaywrightBrowser:
-    """Start it with the back-forward cache that users have, and that Playwright switches off."""
+    """Start it with the back-forward cache that users have and Playwright disables."""
     return playwright.chromium.launch(
         executable_path=find_chromium(), args=list(_QUIET), ignore_default_args=["--disable-back-forward-cache"]
     )
 
 
 class Chromium(Browser):
-    """One Chromium."""
+    """A Chromium process."""
 
     name = "Chromium"
 
@@ -54,7 +54,7 @@ class Chromium(Browser):
         window.context.close()
 
     def close(self) -> None:
-        """The fixture that started it ends it."""
+        """The fixture that started it closes it."""
 
 
 class ChromiumWindow(Window):

@@ -1,4 +1,4 @@
-"""Firefox, driven by WebDriver BiDi, which it speaks itself: commands in JSON over one WebSocket."""
+"""Firefox, driven by WebDriver BiDi: commands in JSON over one WebSocket."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PREFERENCES: Final[dict[str, object]] = {
     "browser.shell.checkDefaultBrowser": False,
     "browser.startup.homepage_override.mstone": "ignore",
     "datareporting.policy.dataSubmissionEnabled": False,
-    "dom.confirm_repost.testing.always_accept": True,  # the question cannot be answered over BiDi
+    "dom.confirm_repost.testing.always_accept": True,  # BiDi cannot answer the prompt to resend a form
     "dom.disable_open_during_load": False,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
-    # Stand for hosts that are not on loopback: to those no Sec-Fetch header is sent over plain http.
+    # Stand for hosts that are not loopback: browsers send these no Sec-Fetch headers over plain http.
     "network.dns.localDomains": "app.example.test,sibling.example.test,other.test",
     "toolkit.telemetry.enabled": False,
 }
@@ -36,7 +36,7 @@ _INTERRUPTED: Final = re.compile(r"NS_BINDING_ABORTED|actor .* destroyed|Browsin
 
 
 class Firefox(Browser):
-    """One Firefox; each window is a tab in a user context of its own."""
+    """A Firefox process; each window is a tab in its own user context."""
 
     name = "Firefox"
 
@@ -60,7 +60,7 @@ class Firefox(Browser):
         self.command("session.new", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
 
     def command(self, method: str, **params: Any) -> Any:
-        """Return the result of a command; events are passed over."""
+        """Return the result of a command; events are skipped."""
         self._sent += 1
         self._socket.send(json.dumps({"id": self._sent, "method": method, "params": params}))
         while True:
@@ -96,7 +96,7 @@ class FirefoxWindow(Window):
         self._tab: str = self._command("browsingContext.create", type="tab", userContext=self.user_context)["context"]
 
     def open(self, url: str) -> None:
-        # Not `wait="complete"`: when a script of the page leads on at once, the answer may never come.
+        # Not `wait="complete"`: when a script of the page navigates at once, the response may never come.
         self.run("window.isLeft = true")
         self._command("browsingContext.navigate", context=self._tab, url=url, wait="none")
         self.wait_for(ARRIVED)

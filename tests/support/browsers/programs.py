@@ -1,4 +1,4 @@
-"""Finds the programs of the browsers, which are Debian packages, and starts them so that none outlives its parent."""
+"""Finds the browsers' programs, which are Debian packages, and starts them so that none outlives its parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("find_program", "start_program", "stop_program")
 
 
 def find_program(names: Sequence[str], *, label: str, package: str) -> str:
-    """Return where a program is; skip when it is missing, and fail where nothing may be skipped (CI=true)."""
+    """Return the path of a program; skips the test if missing, fails it with CI=true."""
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         missing = f"{label} is missing; install it with: sudo apt-get install {package}"

@@ -23,7 +23,7 @@ _START_SECONDS: Final = 20.0
 
 
 class WebKit(Browser):
-    """One driver; each window is a MiniBrowser of its own, and there is one at a time."""
+    """A driver process; each window is a separate MiniBrowser, one at a time."""
 
     name = "WebKit"
 
@@ -36,7 +36,7 @@ class WebKit(Browser):
             [xvfb, "-displayfd", str(server_end), "-screen", "0", "1280x900x24", "-nolisten", "tcp"], pass_fds=[server_end]
         )
         os.close(server_end)
-        with os.fdopen(display) as line:  # to the end of the line: closed before, Xvfb would die of writing it
+        with os.fdopen(display) as line:  # read the whole line: Xvfb dies when the pipe closes while it writes
             number = line.readline().strip()
         port = free_port()
         home = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), self._directory.name)

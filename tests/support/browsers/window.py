@@ -1,4 +1,4 @@
-"""What the browser tests do with a window, the same in every browser."""
+"""The operations of browser tests, the same for every browser."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ("ARRIVED", "Browser", "PageIsLoadingError", "Window")
 
 
 ARRIVED: Final = "return !window.isLeft && document.readyState === 'complete' && location.href !== 'about:blank'"
-"""Whether the page that was marked as left is gone, and not only for the empty one that a new process begins with."""
+"""Whether the marked page was replaced by another page than the empty one of a new process."""
 
 
 class PageIsLoadingError(Exception):
-    """A script or click met a page that is being replaced; it may be tried again."""
+    """A script or click hit a page that is being replaced; it may be retried."""
 
 
 class Window(ABC):
-    """A window with a cookie jar of its own.
+    """A window with its own cookie jar.
 
     Scripts are the bodies of asynchronous functions: `return await fetch(...)`; what they return must be JSON.
     """
 
     timeout: ClassVar[float] = 20.0
-    """Seconds that a page, an element or a condition may take."""
+    """Timeout in seconds for a page, an element or a condition."""
 
     @abstractmethod
     def open(self, url: str) -> None:
-        """Go to an address as if it was typed, and wait for the page."""
+        """Navigate to a URL as if typed, and wait for the page."""
 
     @abstractmethod
     def run(self, script: str) -> Any:
-        """Return what a script returns."""
+        """Return the result of a script."""
 
     @abstractmethod
     def press(self, selector: str) -> None:
-        """Click on the one element, as a user does; see `click`."""
+        """Click on the only matching element, as a user does; see `click`."""
 
     @abstractmethod
     def back(self) -> None:
@@ -47,18 +47,18 @@ class Window(ABC):
 
     @abstractmethod
     def cookies(self) -> dict[str, dict[str, Any]]:
-        """The cookies of the page that is shown, by name, with `value`, `httpOnly`, `secure`, `sameSite`, `domain` and `path`."""
+        """The cookies of the current page by name, with `value`, `httpOnly`, `secure`, `sameSite`, `domain` and `path`."""
 
     @abstractmethod
     def screenshot(self, path: Path) -> None:
-        """Save what the window shows as PNG."""
+        """Save a PNG screenshot of the window."""
 
     def wait_for(self, script: str) -> Any:
         """Return the first true value that a script returns."""
         return self.wait_until(lambda: self.run(script), script)
 
     def wait_until(self, condition: Callable[[], Any], what: str = "the condition") -> Any:
-        """Return the first true value of a condition, which may meet pages that are being replaced."""
+        """Return the first true value of a condition; retries when a page is being replaced."""
         deadline = time.monotonic() + self.timeout
         while True:
             try:
@@ -72,43 +72,43 @@ class Window(ABC):
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
-        """Wait for an element, and click on it as a user does."""
+        """Wait for an element and click on it as a user does."""
         element = f"document.querySelector({selector!r})"
         self.wait_for(f"return document.readyState === 'complete' && {element} !== null")
         self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         self.press(selector)
 
     def follow(self, selector: str) -> None:
-        """Click on what leads to another page, and wait for that page."""
+        """Click on a link or button that leads to another page, and wait for that page."""
         self.wait_for(f"return document.readyState === 'complete' && document.querySelector({selector!r}) !== null")
         self.run("window.isLeft = true")
         self.click(selector)
         self.wait_for(ARRIVED)
 
     def fill(self, selector: str, value: str) -> None:
-        """Put a value into a field."""
+        """Set the value of a field."""
         self.wait_for(f"return document.querySelector({selector!r}) !== null")
         self.run(f"document.querySelector({selector!r}).value = {value!r}")
 
     @property
     def url(self) -> str:
-        """The address that is shown."""
+        """The current URL."""
         return str(self.run("return location.href"))
 
     @property
     def text(self) -> str:
-        """What a reader of the page sees."""
+        """The visible text of the page."""
         return str(self.run("return document.body === null ? '' : document.body.innerText"))
 
 
 class Browser(ABC):
-    """A browser that runs; `window` opens windows that share nothing."""
+    """A running browser; `window` opens isolated windows."""
 
     name: ClassVar[str]
 
     @contextmanager
     def window(self) -> Iterator[Window]:
-        """A window for as long as the block lasts."""
+        """A window that is open during the block."""
         window = self._open_window()
         try:
             yield window

@@ -1,4 +1,4 @@
-"""A browser as far as servers can tell: tabs, redirects, a cookie jar, and the headers that say who asked for what."""
+"""A simulated browser as servers see it: tabs, redirects, a cookie jar, and Sec-Fetch headers."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0
 
 
 class Page(NamedTuple):
-    """What came of a request, after the redirects."""
+    """The result of a request after its redirects."""
 
     url: str
     status: int
     headers: httpx.Headers
     text: str
     hops: tuple[str, ...]
-    """Every address on the way, this one last."""
+    """Every URL of the redirect chain, this one last."""
     cleared: frozenset[str]
-    """Origins whose kept pages an answer on the way had forgotten (Clear-Site-Data)."""
+    """Origins whose stored pages a response of the chain cleared (Clear-Site-Data)."""
 
     def json(self) -> Any:
         return json.loads(self.text)
 
     @property
     def is_stored(self) -> bool:
-        """Whether the browser may show it again without asking."""
+        """Whether the browser may show it again without a request."""
         return "no-store" not in self.headers.get("cache-control", "")
 
 
@@ -67,21 +67,21 @@ class Browser:
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.jar = CookieJar(now)
-        # Plain http to loopback only: reading the certificates of all authorities would cost more than the tests.
+        # Plain http to loopback only: loading all CA certificates would take longer than the tests.
         self._http = httpx.AsyncHTTPTransport(verify=False)
         self.sent: list[httpx.Request] = []
         self.stop_at: str | None = None
-        """Redirects to addresses that begin like this are not followed: another client goes there, or later."""
+        """Redirects to URLs with this prefix are not followed; the test follows them later or elsewhere."""
 
     def tab(self, url: str | None = None) -> Tab:
-        """Open a tab; `url` is what it shows, without a request: a page of another site, say."""
+        """Open a tab that shows `url` without a request, such as a page of another site."""
         return Tab(self, url)
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def load(self, request: _Request) -> Page:
-        """Send a request and follow its redirects, with the headers of the Fetch standard and the cookies that may go."""
+        """Send a request and follow its redirects, with Fetch metadata headers and the cookies allowed by SameSite."""
         hops: list[str] = []
         cleared: set[str] = set()
         while True:
@@ -124,7 +124,7 @@ class Browser:
             headers["content-type"] = request.content_type
         sent = httpx.Request(request.method, request.url, headers=headers, content=request.body)
         self.sent.append(sent)
-        # The transport alone: a client on top would bring a cookie jar and a log of addresses of its own.
+        # The transport alone: a client would add its own cookie jar and URL log.
         response = await self._http.handle_async_request(sent)
         await response.aread()
         await response.aclose()
@@ -132,7 +132,7 @@ class Browser:
 
 
 class Tab:
-    """One tab: what it shows, and what was shown before."""
+    """A tab: its current page and its history."""
 
     def __init__(self, browser: Browser, url: str | None = None) -> None:
         self.browser = browser
@@ -141,7 +141,7 @@ class Tab:
         self._forgotten: set[str] = set()
 
     async def open(self, url: str) -> Page:
-        """Type an address, or choose a bookmark."""
+        """Open a URL as if typed or bookmarked."""
         return await self._show(_Request("GET", url, None))
 
     async def follow(self, target: str, **headers: str) -> Page:
@@ -149,13 +149,13 @@ class Tab:
         return await self._show(_Request("GET", self._absolute(target), self.url, headers=headers))
 
     async def submit(self, target: str, fields: Mapping[str, str] | None = None, *, user: bool = True) -> Page:
-        """Send a form of the page; without `user`, a script sends it."""
+        """Submit a form of the page; without `user`, by a script."""
         request = _Request("POST", self._absolute(target), self.url, body=urlencode(fields or {}).encode(), user=user)
         request.content_type = "application/x-www-form-urlencoded"
         return await self._show(request)
 
     async def submit_shown_form(self) -> Page:
-        """Send the form that the shown page consists of: `response_mode=form_post` is such a page with a script."""
+        """Submit the form of the current page, such as the self-submitting page of `response_mode=form_post`."""
         text = self._history[-1].text
         action = html.unescape(re.findall(r'action="([^"]*)"', text)[0])
         fields = re.findall(r'name="([^"]*)" value="([^"]*)"', text)
@@ -181,7 +181,7 @@ class Tab:
         return await self.browser.load(request)
 
     async def back(self) -> Page:
-        """Press Back: a page that may be kept is shown again, another one is asked for again."""
+        """Press Back: a storable page is restored, any other is requested again."""
         self._history.pop()
         before = self._history[-1]
         self.url = before.url
@@ -204,14 +204,14 @@ class Tab:
 def _context(request: _Request, hops: list[str]) -> Context:
     home = site_of(request.url)
     others = [*hops, *request.around, *([request.initiator] if request.initiator else [])]
-    # A typed address has no initiator and counts as same-site; a redirect through another site does not.
+    # A typed URL has no initiator and counts as same-site; a redirect through another site does not.
     same_site = all(site_of(each) == home for each in others)
     top_level = request.mode == "navigate" and request.dest == "document"
     return Context(same_site, top_level, request.method in {"GET", "HEAD"})
 
 
 def _fetch_site(request: _Request, hops: list[str]) -> str:
-    """Return `Sec-Fetch-Site` (Fetch Metadata 2.3): the worst of all addresses on the way."""
+    """`Sec-Fetch-Site` (Fetch Metadata 2.3): the worst value of all URLs of the chain."""
     if request.initiator is None:
         return "none"
     site = "same-origin"

@@ -1,4 +1,4 @@
-"""Cookies as browsers keep and send them (RFC 6265bis): which host, which path, over what, and from whose page."""
+"""A cookie jar by RFC 6265bis: host, path, scheme and SameSite decide what is kept and sent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MAX_BYTES = 4096
 
 
 class Context(NamedTuple):
-    """From where a request comes, as far as cookies are concerned."""
+    """The origin of a request, as far as cookies are concerned."""
 
     same_site: bool
-    """Whether initiator, every page around and every redirect on the way are of the target's site."""
+    """Whether the initiator, all ancestor frames and all redirects are of the target's site."""
     top_level: bool
-    """Whether it changes what the address bar says."""
+    """Whether it is a top-level navigation."""
     safe: bool
     """GET or HEAD."""
 
@@ -37,13 +37,13 @@ class Cookie:
 
 
 def is_trustworthy(url: SplitResult) -> bool:
-    """Whether a browser takes the address for as safe as https: loopback is."""
+    """Whether a browser treats the URL as secure: https, or loopback."""
     host = url.hostname or ""
     return url.scheme == "https" or host in {"localhost", "127.0.0.1", "::1"} or host.endswith(".localhost")
 
 
 def site_of(url: str) -> tuple[str, str]:
-    """Return scheme and registrable domain, which for hosts of tests is the last two labels."""
+    """Scheme and registrable domain; for test hosts the last two labels."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return parts.scheme, host if host.replace(".", "").isdigit() else ".".join(host.split(".")[-2:])
@@ -57,9 +57,9 @@ class CookieJar:
         self._cookies: dict[tuple[str, str, str, bool], Cookie] = {}
         self._count = 0
         self.ever: set[str] = set()
-        """Every value that was ever kept."""
+        """Every value that was ever stored."""
         self.refused: list[str] = []
-        """Set-Cookie headers that the browser did not take."""
+        """Set-Cookie headers that the browser ignored."""
 
     def values(self, name: str) -> list[str]:
         return [cookie.value for cookie in self._live() if cookie.name == name]
@@ -68,11 +68,11 @@ class CookieJar:
         return [cookie.name for cookie in self._live()]
 
     def copy_to(self, other: CookieJar) -> None:
-        """Give another browser the same cookies: what a thief of the whole jar has."""
+        """Copy all cookies to another browser, as a thief of the whole jar would."""
         other._cookies = dict(self._cookies)
 
     def set(self, header: str, url: str, context: Context) -> None:
-        """Keep or refuse a Set-Cookie header (6265bis 5.6)."""
+        """Store or refuse a Set-Cookie header (6265bis 5.6)."""
         cookie = self._parse(header, urlsplit(url))
         taken = cookie is not None and (cookie.same_site == "none" or context.same_site or context.top_level)
         if cookie is None or not taken:
@@ -86,13 +86,13 @@ class CookieJar:
         self.ever.add(cookie.value)
 
     def toss(self, name: str, value: str, host: str, *, path: str = "/", host_only: bool = False) -> None:
-        """Plant a cookie as a page of a sibling host can, past the rules for what its own server sends."""
+        """Plant a cookie as a page of a sibling host can, without the checks on Set-Cookie of the own server."""
         self._count += 1
         planted = Cookie(name, value, host, host_only, path, False, False, "lax", None, self._count)
         self._cookies[name, host, path, host_only] = planted
 
     def header(self, url: str, context: Context) -> str:
-        """Return the Cookie header for a request: longest path first, then the oldest (5.7.3)."""
+        """The Cookie header of a request: longest path first, then the oldest (5.7.3)."""
         parts = urlsplit(url)
         host, path = parts.hostname or "", parts.path or "/"
         chosen = [each for each in self._live() if _fits(each, host, path) and (is_trustworthy(parts) or not each.secure)]
@@ -134,10 +134,10 @@ class CookieJar:
         if len(pair) > _MAX_BYTES or not (cookie.name or cookie.value) or not _domain_matches(host, cookie.host):
             return False
         if not cookie.host_only and "." not in cookie.host:
-            return False  # a top-level domain belongs to no site
+            return False  # a top-level domain cannot set cookies
         if (cookie.secure and not is_trustworthy(url)) or (cookie.same_site == "none" and not cookie.secure):
             return False
-        # The prefixes bind whatever their case, and also where the name is empty and the value looks like one (5.6, 21).
+        # The prefixes apply in any case of letters, and when the name is empty and the value looks like one (5.6, 21).
         lead = (cookie.name or cookie.value).lower()
         if lead.startswith("__secure-") and not (cookie.name and cookie.secure):
             return False

@@ -1,4 +1,4 @@
-"""What a consent of the user is worth: codes, tokens, userinfo, revocation; each grant misbehaves as its login was told to."""
+"""Codes, tokens, userinfo and revocation of a user's consents; each grant carries the misbehaviour of its login."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIENT_SECRET = "client-secret:with%odd+chars-0123456789"
 
 @dataclass
 class Grant:
-    """One login: what was asked, who consented, and how it goes wrong."""
+    """One login: the request, the user, and its misbehaviour."""
 
     asked: dict[str, str]
     user: str
@@ -33,7 +33,7 @@ class Grant:
     spent: set[str] = field(default_factory=set)
     revoked: bool = False
     after: Misbehaviour | None = None
-    """How its refreshes go wrong."""
+    """The misbehaviour of its refreshes."""
 
 
 class Grants:
@@ -54,7 +54,7 @@ class Grants:
         return code
 
     def is_client(self, call: Call) -> bool:
-        """Authenticate the client (OpenID Connect Core 9) by whichever one method it uses."""
+        """Authenticate the client (OpenID Connect Core 9) by the one method that it uses."""
         scheme, _, value = call.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             name, _, secret = base64.b64decode(value).decode().partition(":")
@@ -67,7 +67,7 @@ class Grants:
         return call.form.get("client_id") == CLIENT_ID and call.form.get("client_secret") == CLIENT_SECRET
 
     def token(self, call: Call) -> Answer | Fault:
-        """The token endpoint: codes once and with their verifier, refresh tokens rotated."""
+        """The token endpoint: codes are single-use and need their verifier, refresh tokens rotate."""
         if call.repeated or not self.is_client(call):
             return _error("invalid_client", 401)
         if call.form.get("grant_type") == "refresh_token":
@@ -76,7 +76,7 @@ class Grants:
         grant = self._codes.pop(code, None)
         if grant is None:
             if code in self._spent_codes:
-                # A code that comes twice was stolen: what it gave is worth nothing any more (RFC 6749 4.1.2).
+                # A repeated code was stolen: its tokens are revoked (RFC 6749 4.1.2).
                 self._spent_codes[code].revoked = True
             return _error("invalid_grant")
         self._spent_codes[code] = grant

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand on a loopback socket: a server that can also be silent, drip, lie about lengths and hang up."""
+"""An HTTP/1.1 server on loopback that can also hang, drip, send false lengths and close early."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 Fault = Callable[[asyncio.StreamWriter], Awaitable[None]]
-"""Answers a request in its own way, down to the bytes."""
+"""Writes a response byte by byte."""
 MARK = "zqx-said-by-the-provider"
-"""Stands in every text that the provider makes up: it must never be seen in an answer or a log of the application."""
+"""Part of every text made up by the provider; it must not appear in a response or log of the application."""
 
 
 class Call(NamedTuple):
-    """A request that came in."""
+    """A received request."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Call(NamedTuple):
     headers: dict[str, str]
     form: dict[str, str]
     repeated: bool
-    """Whether a parameter came twice."""
+    """Whether a parameter was repeated."""
 
 
 class Answer(NamedTuple):
@@ -39,7 +39,7 @@ def json_answer(value: Any, status: int = 200, media_type: str = "application/js
 
 
 class HttpServer:
-    """Hands each request to `handle`; runs in the event loop of its caller."""
+    """Passes each request to `handle`; runs in the caller's event loop."""
 
     def __init__(self, handle: Callable[[Call], Awaitable[Answer | Fault]]) -> None:
         self._handle = handle
@@ -100,13 +100,13 @@ _JSON = ("content-type", "application/json")
 
 
 async def hang(writer: asyncio.StreamWriter) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and send nothing."""
     while not writer.is_closing():  # noqa: ASYNC110 - nothing tells when a peer has gone
         await asyncio.sleep(0.02)
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:
-    """Send a byte now and then: every timeout for a single read is content with that."""
+    """Send a byte now and then, which satisfies every timeout for a single read."""
     writer.write(head(200, [_JSON, ("content-length", "100000")]))
     while not writer.is_closing():
         writer.write(b" ")
@@ -115,7 +115,7 @@ async def drip(writer: asyncio.StreamWriter) -> None:
 
 
 async def drip_headers(writer: asyncio.StreamWriter) -> None:
-    """Never come to the end of the headers."""
+    """Send headers without end."""
     writer.write(b"HTTP/1.1 200 OK\r\n")
     while not writer.is_closing():
         writer.write(b"x-more: 1\r\n")
@@ -124,12 +124,12 @@ async def drip_headers(writer: asyncio.StreamWriter) -> None:
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """Close the connection without a word."""
+    """Close the connection without a response."""
     writer.close()
 
 
 async def cut_short(writer: asyncio.StreamWriter) -> None:
-    """Promise more than is sent."""
+    """Send less than Content-Length."""
     writer.write(head(200, [_JSON, ("content-length", "5000")]) + b'{"issuer":')
     await writer.drain()
 
@@ -154,7 +154,7 @@ async def gzip_bomb(writer: asyncio.StreamWriter) -> None:
 
 
 def answers(status: int, body: str = MARK, **headers: str) -> Fault:
-    """Answer every request like this."""
+    """Respond to every request like this."""
 
     async def send(writer: asyncio.StreamWriter) -> None:
         named: Mapping[str, str] = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""How the provider orders a client to end sessions: logout tokens, good and bad, delivered over HTTP."""
+"""The provider's logout tokens, valid and invalid, delivered over HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def logout_token(
     key: SigningKey | None = None,
     forge: Forge | None = None,
 ) -> str:
-    """Return a logout token (Back-Channel Logout 1.0, 2.4) with these differences from a good one."""
+    """Return a logout token (Back-Channel Logout 1.0, 2.4) with these differences from a valid one."""
     now, by = int(op.now()), key or op.key
     good = {
         "iss": op.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_urlsafe(16), "sid": op.sid,
@@ -37,7 +37,7 @@ def logout_token(
 
 
 async def deliver(op: HostileOp, token: str, **changes: Any) -> httpx.Response:
-    """Post the token to the client as a provider does: no cookies, no headers of a browser."""
+    """Post the token to the client as a provider does: without cookies or browser headers."""
     request = {"data": {"logout_token": token}, **changes}
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         return await client.post(op.backchannel_uri, **request)

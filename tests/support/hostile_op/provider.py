@@ -1,6 +1,6 @@
-"""An OpenID provider over real HTTP that obeys the specifications, except where a test tells it not to, login by login.
+"""An OpenID provider over real HTTP that follows the specifications except for a login's configured misbehaviour.
 
-It shares no code with the relying party, nor with another provider of this repository: what it signs, it signs by itself.
+It shares no code with the relying party or with another provider of this repository, including the signing of tokens.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ CONFIGURATION = "/.well-known/openid-configuration"
 
 
 class HostileOp:
-    """The provider, its users' consent included. What an attribute says holds from the next request on."""
+    """The provider, which consents for its users. A changed attribute applies from the next request."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self._http = HttpServer(self._handle)
         self.calls: list[Call] = []
-        """Every request, in order; those of the browser as well."""
+        """Every request in order, including the browser's."""
         self.secrets: set[str] = {CLIENT_SECRET}
-        """Everything that went to and fro and must stay between the two."""
+        """All values exchanged that must stay between provider and client."""
         self.key: SigningKey = signing_key()
         self.jwks: list[Any] = [self.key.jwk()]
         self.metadata: dict[str, Any] = {}
-        """Changes of what discovery tells; `/par` works, but is listed only when a test adds it here."""
+        """Changes of the discovery document; `/par` works, but is listed only when a test adds it here."""
         self.faults: dict[str, Fault] = {}
-        """By path: answers every request there, whichever login it belongs to."""
+        """By path: responds to every request there, for any login."""
         self.user: str | None = "alice"
-        """Who is logged in at the provider, and consents at once; None: no user, and a page asks for one."""
+        """The user logged in at the provider, who consents at once; None: a page asks for one."""
         self.sid = "op-session-1"
         self.auth_time: int | None = None
-        """When the user logged in at the provider; None: with each login here."""
+        """The user's login time at the provider; None: the time of each login here."""
         self.expires_in = 300
         self.pushed: dict[str, dict[str, str]] = {}
         self.backchannel_uri = ""
@@ -64,7 +64,7 @@ class HostileOp:
         return self._http.origin
 
     def next_login(self, misbehaviour: Misbehaviour) -> None:
-        """Misbehave like this in the next login that comes, and in that alone."""
+        """Misbehave like this in the next login only."""
         self._next.append(misbehaviour)
 
     def count(self, path: str) -> int:
@@ -127,7 +127,7 @@ class HostileOp:
         return json_answer({"request_uri": uri, "expires_in": 60}, 201)
 
     def _authorize(self, call: Call) -> Answer:
-        """Consent at once (OpenID Connect Core 3.1.2), or say what is wrong with the request."""
+        """Consent at once (OpenID Connect Core 3.1.2), or respond with the error of the request."""
         asked = call.query
         if "request_uri" in asked:
             asked = self.pushed.pop(asked["request_uri"], {})
@@ -155,7 +155,7 @@ class HostileOp:
         return Answer(303, [("location", f"{asked['redirect_uri']}?{urlencode(pairs)}")])
 
     def _end_session(self, call: Call) -> Answer:
-        """End the session at the provider (RP-Initiated Logout 1.0); frames of the clients go on the page."""
+        """End the session at the provider (RP-Initiated Logout 1.0) with the clients' front-channel frames on the page."""
         given = {**call.query, **call.form}
         if given.get("id_token_hint"):
             self.secrets.add(given["id_token_hint"])
@@ -167,12 +167,12 @@ class HostileOp:
         return Answer(200, [("content-type", "text/html")], page.encode())
 
     def frontchannel_url(self, **changes: Any) -> str:
-        """Return the address for the client's frame (Front-Channel Logout 1.0)."""
+        """The URL of the client's frame (Front-Channel Logout 1.0)."""
         return f"{self.frontchannel_uri}?{urlencode(changed({'iss': self.issuer, 'sid': self.sid}, changes))}"
 
 
 def _problem(asked: dict[str, str], *, repeated: bool) -> str | None:
-    """What is wrong with an authorization request, for one that a careful client would send."""
+    """The error of an authorization request that no careful client would send."""
     if repeated:
         return "a parameter comes twice"
     needed = {"response_type": "code", "client_id": CLIENT_ID, "code_challenge_method": "S256"}

@@ -1,4 +1,4 @@
-"""Keys and signed tokens, made on `cryptography` alone: nothing here is shared with what judges them."""
+"""Keys and signed tokens, built on `cryptography` only; shares no code with the verifier under test."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 GONE: Final = object()
-"""As a value among changes: leave the member out."""
+"""As a changed value: omit the member."""
 
 Header = dict[str, Any]
 Claims = dict[str, Any]
 Forge = Callable[[Header, Claims], str]
-"""Makes a token in place of an honest signature."""
+"""Creates a token instead of an honest signature."""
 
 _HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
 _CURVES: Final = {"ES256": ("P-256", 32), "ES384": ("P-384", 48), "ES512": ("P-521", 66)}
@@ -42,14 +42,14 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def compact(header: Header, claims: Claims | str | bytes, sign: Callable[[bytes], bytes]) -> str:
-    """Return a compact JWS; `claims` as text or bytes go in as they are."""
+    """Return a compact JWS; `claims` as text or bytes are used unchanged."""
     payload = claims if isinstance(claims, bytes) else (claims if isinstance(claims, str) else json.dumps(claims)).encode()
     text = f"{b64(json.dumps(header).encode())}.{b64(payload)}"
     return f"{text}.{b64(sign(text.encode()))}"
 
 
 class SigningKey:
-    """A private key with the algorithm it signs by and the `kid` under which it is published."""
+    """A private key with its algorithm and published `kid`."""
 
     def __init__(self, private: Any, alg: str, kid: str | None) -> None:
         self.private, self.alg, self.kid = private, alg, kid
@@ -78,14 +78,14 @@ class SigningKey:
         return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
     def public_pem(self) -> bytes:
-        """The public key as text: what a confused verifier would take for an HMAC secret."""
+        """The public key as text, which a verifier with key confusion would use as an HMAC secret."""
         pem: bytes = self.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return pem
 
 
 @functools.cache
 def signing_key(alg: str = "RS256", number: int = 1, kid: str | None = "key-1") -> SigningKey:
-    """Return a key; the same arguments always mean the same key. `number` tells several of one kind apart."""
+    """Return a key; the same arguments return the same key. `number` distinguishes keys of one kind."""
     return SigningKey(_private(alg if alg.startswith("E") else "RSA", number), alg, kid)
 
 
@@ -109,20 +109,20 @@ def by_secret(secret: bytes) -> Forge:
 
 
 def half_hash(alg: str, value: str) -> str:
-    """Return `at_hash` and the like (OpenID Connect Core 3.1.3.6); Ed25519 goes with SHA-512."""
+    """Return `at_hash` and similar (OpenID Connect Core 3.1.3.6); Ed25519 uses SHA-512."""
     name = f"sha{alg[-3:]}" if alg[-3:] in _HASHES else "sha512"
     digest = hashlib.new(name, value.encode()).digest()
     return b64(digest[: len(digest) // 2])
 
 
 def claims_of(token: str) -> Claims:
-    """Return what a token says, without believing it."""
+    """Return the claims of a token without verification."""
     said: Claims = json.loads(unb64(token.split(".")[1]))
     return said
 
 
 def is_signed_by(token: str, public: Any) -> bool:
-    """Whether a client's assertion was signed by the key that it registered."""
+    """Whether a client's assertion was signed by its registered key."""
     text, _, signature = token.rpartition(".")
     raw, alg = unb64(signature), json.loads(unb64(token.split(".", maxsplit=1)[0]))["alg"]
     try:
