@@ -1,4 +1,4 @@
-"""Sessions by bearer token: which carrier a request used, what its response may say, and how its requests are judged."""
+"""Sessions by bearer token: which carrier a request uses, what its response contains, and the same-origin rules."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def echo(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 
 
 class Site:
-    """An application that takes tokens, and clients of it."""
+    """An application that accepts tokens, and its clients."""
 
     def __init__(self, *, cors: CORSConfig | None = None, **options: Any) -> None:
         self.clock = FakeClock()
@@ -115,7 +115,7 @@ async def test_a_token_opens_the_session_and_its_responses_set_no_cookie(site: S
     assert "session-token" not in read.headers
 
 
-async def test_the_store_has_only_the_digest_of_a_token(site: Site) -> None:
+async def test_the_store_contains_only_the_digest_of_a_token(site: Site) -> None:
     token = await site.token()
     store = plugin_in(site.app).store
     stored = [each async for each in store.scan()]
@@ -125,14 +125,14 @@ async def test_the_store_has_only_the_digest_of_a_token(site: Site) -> None:
     assert token[:43] not in repr([site.events, stored])
 
 
-async def test_a_visitor_without_a_token_is_one_as_before(site: Site) -> None:
+async def test_a_visitor_without_a_token_gets_a_cookie_as_before(site: Site) -> None:
     assert (await site.send("GET", "/read")).json()["exists"] is False
     response = await site.send("POST", "/visit")
     assert "session-token" not in response.headers
     assert response.headers["set-cookie"].startswith("session-8000=")
 
 
-async def test_regeneration_and_login_give_a_new_token_and_the_old_one_is_dead(site: Site) -> None:
+async def test_regeneration_and_login_issue_a_new_token_and_invalidate_the_old_one(site: Site) -> None:
     first = await site.token()
     await site.send("POST", "/visit", first)
     second = (await site.send("POST", "/regenerate", first)).headers["session-token"]
@@ -142,7 +142,7 @@ async def test_regeneration_and_login_give_a_new_token_and_the_old_one_is_dead(s
     assert len({first, second, third}) == 3
 
 
-async def test_concurrent_regenerations_leave_one_token_alive(site: Site) -> None:
+async def test_concurrent_regenerations_leave_one_valid_token(site: Site) -> None:
     token = await site.token()
     responses = await asyncio.gather(*(site.send("POST", "/regenerate", token) for _ in range(20)))
     given = [response.headers["session-token"] for response in responses if "session-token" in response.headers]
@@ -151,7 +151,7 @@ async def test_concurrent_regenerations_leave_one_token_alive(site: Site) -> Non
     assert await site.who(token) is None
 
 
-async def test_a_logout_ends_the_token_and_says_nothing_of_cookies(site: Site) -> None:
+async def test_a_logout_ends_the_token_without_cookie_headers(site: Site) -> None:
     token = await site.token()
     response = await site.send("POST", "/logout", token)
     assert (response.status_code, "session-token" in response.headers) == (201, False)
@@ -172,7 +172,7 @@ async def test_sessions_by_token_are_revoked_and_limited_like_others() -> None:
     assert [await site.who(token) for token in tokens] == [None, None, None]
 
 
-async def test_timeouts_hold_for_tokens() -> None:
+async def test_timeouts_apply_to_tokens() -> None:
     site = Site(timeouts=Timeouts(idle=100, absolute=250))
     token = await site.token()
     for _ in range(2):
@@ -193,7 +193,7 @@ async def test_a_token_and_a_cookie_in_one_request_are_refused(site: Site, path:
     method = "POST" if path in {"/visit", "/logout"} else "GET"
     for value in (cookie, "junk", ""):
         response = await site.send(method, path, token, headers={"cookie": f"other=1; session-8000={value}"})
-        if path == "/public":  # takes no session, so reads neither
+        if path == "/public":  # a route without a session reads neither
             assert response.status_code == 200
             continue
         assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
@@ -205,7 +205,7 @@ async def test_a_token_and_a_cookie_in_one_request_are_refused(site: Site, path:
 
 @pytest.mark.attack("90")
 @pytest.mark.parametrize("spelling", ["bearer {}", "BEARER {}", "Bearer  {}", "Bearer", "Bearer ", "Bearer\t{}", "bEaReR x y"])
-async def test_every_spelling_of_the_scheme_counts_as_a_token(site: Site, spelling: str) -> None:
+async def test_every_case_of_the_bearer_scheme_is_accepted(site: Site, spelling: str) -> None:
     given = spelling.format(await site.token())
     cookie = cookie_of(await site.new_client().post("/login/mallory"))
     response = await site.send("GET", "/me", headers={"authorization": given, "cookie": f"session-8000={cookie}"})
@@ -222,7 +222,7 @@ async def test_two_tokens_in_one_request_are_refused(site: Site) -> None:
     assert (await site.client.get("/me", headers=mixed)).status_code == 400
 
 
-async def test_another_scheme_is_none_of_ours(site: Site) -> None:
+async def test_other_authorization_schemes_are_ignored(site: Site) -> None:
     cookie = cookie_of(await site.new_client().post("/login/carol"))
     for given in ("Basic YTpi", "Bearertoken x", "DPoP x", "Bearer-Ext x"):
         response = await site.send("GET", "/me", headers={"authorization": given, "cookie": f"session-8000={cookie}"})
@@ -234,14 +234,14 @@ async def test_a_token_in_the_query_or_the_body_is_refused(site: Site) -> None:
     token = await site.token()
     assert (await site.send("GET", f"/me?access_token={token}")).status_code == 401
     form = {"access_token": token}
-    assert (await site.send("POST", "/visit", data=form)).json() == {"visits": 1}  # of a new visitor
+    assert (await site.send("POST", "/visit", data=form)).json() == {"visits": 1}  # a new visitor's
     assert (await site.send("GET", f"/me?a=1&access_token={token}", token)).status_code == 400
 
 
 @pytest.mark.parametrize(
     "junk", ["", "x", "x" * 600, "s:abc.def", "a" * 46 + "." + "b" * 43, "~", "%00", "é".encode().decode("latin-1")]
 )
-async def test_a_token_that_opens_nothing_is_401_and_begins_no_session(site: Site, junk: str) -> None:
+async def test_an_invalid_token_is_401_and_starts_no_session(site: Site, junk: str) -> None:
     for method, path in (("GET", "/me"), ("GET", "/read"), ("POST", "/visit"), ("POST", "/logout"), ("POST", "/regenerate")):
         response = await site.client.request(method, path, headers={**JSON, "authorization": f"Bearer {junk}".encode("latin-1")})  # type: ignore[dict-item]
         assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
@@ -252,7 +252,7 @@ async def test_a_token_that_opens_nothing_is_401_and_begins_no_session(site: Sit
     assert {event.name for event in site.events} == {"token.rejected"}
 
 
-async def test_each_part_of_a_token_counts(site: Site) -> None:
+async def test_a_token_with_any_part_changed_is_invalid(site: Site) -> None:
     token = await site.token()
     for index, char in enumerate(token):
         changed = token[:index] + ("A" if char != "A" else "B") + token[index + 1 :]
@@ -263,7 +263,7 @@ async def test_each_part_of_a_token_counts(site: Site) -> None:
 
 
 @pytest.mark.attack("90")
-async def test_a_cookie_is_no_token_and_a_token_no_cookie(site: Site) -> None:
+async def test_a_cookie_value_is_no_token_and_a_token_no_cookie_value(site: Site) -> None:
     token = await site.token()
     session_id = token.partition(".")[0]
     cookie = cookie_of(await site.new_client().post("/login/carol"))
@@ -275,7 +275,7 @@ async def test_a_cookie_is_no_token_and_a_token_no_cookie(site: Site) -> None:
         assert (await site.send("GET", "/me", headers={"cookie": f"session-8000={encoded}"})).status_code == 401
 
 
-async def test_a_token_of_an_older_secret_works_and_is_given_anew() -> None:
+async def test_a_token_of_an_older_secret_works_and_is_reissued() -> None:
     before = Site()
     token = await before.token()
     after = Site(secrets=(OTHER_SECRET, SECRET), store=plugin_in(before.app).store.inner, clock=before.clock)
@@ -288,7 +288,7 @@ async def test_a_token_of_an_older_secret_works_and_is_given_anew() -> None:
     assert (await retired.who(token), await retired.who(again)) == (None, "alice")
 
 
-async def test_the_challenge_says_what_is_wrong_and_nothing_to_a_client_without_a_token(site: Site) -> None:
+async def test_the_challenge_names_the_error_only_to_clients_with_a_token(site: Site) -> None:
     token = await site.token()
     none = await site.send("GET", "/me")
     assert (none.status_code, none.headers["www-authenticate"]) == (401, "Bearer")
@@ -312,7 +312,7 @@ async def test_the_challenge_says_what_is_wrong_and_nothing_to_a_client_without_
         {"origin": "null"},
     ],
 )
-async def test_a_page_of_another_origin_is_judged_with_or_without_a_token(site: Site, headers: dict[str, str]) -> None:
+async def test_a_cross_origin_request_is_judged_the_same_with_or_without_a_token(site: Site, headers: dict[str, str]) -> None:
     token = await site.token()
     cookie = {"cookie": f"session-8000={cookie_of(await site.new_client().post('/login/carol'))}"}
     for given in (
@@ -336,8 +336,8 @@ async def test_a_trusted_page_may_send_a_token() -> None:
 
 
 @pytest.mark.attack("93")
-async def test_a_page_of_another_origin_sends_a_token_only_where_cors_lets_it() -> None:
-    """The browser asks first (a token is in no simple request), and the same-origin rule judges what it then sends."""
+async def test_a_cross_origin_page_sends_a_token_only_with_cors() -> None:
+    """The token causes a preflight request; the same-origin rule judges the request that follows."""
     page, evil = "https://app.example.org", "https://evil.example"
     cors = CORSConfig(allow_origins=[page], allow_methods=["POST"], allow_headers=["authorization"])
     site = Site(cors=cors, trusted_origins=[page])
@@ -350,11 +350,13 @@ async def test_a_page_of_another_origin_sends_a_token_only_where_cors_lets_it() 
         assert sent.status_code == (201 if allowed else 403)
         assert (sent.headers.get("access-control-allow-origin") == origin) is allowed
         read = await site.send("GET", "/me", token, headers={"sec-fetch-site": "cross-site", "origin": origin})
-        assert (read.headers.get("access-control-allow-origin") == origin) is allowed  # or the browser shows the page nothing
+        assert (
+            read.headers.get("access-control-allow-origin") == origin
+        ) is allowed  # otherwise the browser withholds the response
     assert cors_disagreements(cors, make_config(bearer=True, trusted_origins=[page])) == []
 
 
-async def test_without_the_setting_the_header_means_nothing() -> None:
+async def test_without_the_setting_the_header_is_ignored() -> None:
     site = Site(bearer=False)
     cookie = cookie_of(await site.client.post("/login/alice"))
     response = await site.client.get("/me", headers={"authorization": "Bearer x", "cookie": f"session-8000={cookie}"})
@@ -363,7 +365,7 @@ async def test_without_the_setting_the_header_means_nothing() -> None:
     refused = await site.new_client().get("/me", headers={**JSON, "authorization": "Bearer x"})
     assert (refused.status_code, "www-authenticate" in refused.headers) == (401, False)
     assert (await site.new_client().post("/native/alice")).status_code == 500
-    page = {"accept": "text/html", "authorization": "Bearer x"}  # of a browser, behind a proxy with a token of its own
+    page = {"accept": "text/html", "authorization": "Bearer x"}  # sent by a browser behind a proxy that adds its own token
     assert (await site.new_client().get("/me", headers=page)).headers["location"] == "/auth/login?next=%2Fme"
 
 
@@ -376,7 +378,7 @@ async def test_a_browser_with_a_cookie_gets_no_token(site: Site) -> None:
         assert "session-token" not in response.headers
 
 
-async def test_outer_layers_see_the_same_carrier() -> None:
+async def test_outer_middleware_sees_the_same_carrier() -> None:
     seen: list[Any] = []
 
     async def before_send(message: Any, scope: Any) -> None:
@@ -399,7 +401,7 @@ async def test_outer_layers_see_the_same_carrier() -> None:
     assert seen == ["alice", None, "InvalidTokenError", "AmbiguousCredentialsError"]
 
 
-def test_a_socket_opens_by_token_and_closes_with_its_session() -> None:
+def test_a_websocket_opens_by_token_and_closes_with_its_session() -> None:
     site = Site()
     with TestClient(site.app, base_url="http://127.0.0.1:8000") as client:
         token = client.post("/native/alice").json()["token"]
@@ -416,7 +418,7 @@ def test_a_socket_opens_by_token_and_closes_with_its_session() -> None:
             assert getattr(refused.value, "code", None) == code
 
 
-def test_the_schema_has_both_ways_on_guarded_routes_alone() -> None:
+def test_the_schema_has_both_security_schemes_on_guarded_routes_only() -> None:
     app = Litestar([me, native_login], plugins=[SessionPlugin(make_config(bearer=True))], logging_config=None)
     schema = app.openapi_schema.to_schema()
     assert schema["components"]["securitySchemes"]["bearer"] | {"description": ""} == {
@@ -428,7 +430,7 @@ def test_the_schema_has_both_ways_on_guarded_routes_alone() -> None:
     assert "bearer" not in plain["components"]["securitySchemes"]
 
 
-def test_the_token_has_keys_of_its_own() -> None:
+def test_tokens_are_signed_with_separate_keys() -> None:
     config = make_config(bearer=True)
     assert config.token_signer is not None
     session_id = new_session_id()

@@ -1,4 +1,4 @@
-"""A client's requests are counted over all processes: never one more than the limit, and rarely with a call of their own."""
+"""Rate limits hold over all processes: never more requests than the limit, with few extra store calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMIT = 5
 
 
 class CountedStore(MemoryStore):
-    """A memory store whose calls take a turn of the event loop, as those of another process do, and are counted."""
+    """A memory store whose calls yield to the event loop, as remote calls do, and are counted."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock=clock)
@@ -68,7 +68,7 @@ async def allowed(limits: RateLimits, times: int, client: str = "192.0.2.1", **o
     return outcomes.count(None)
 
 
-async def test_the_limit_holds_and_ends_with_the_window(store: CountedStore, clock: FakeClock) -> None:
+async def test_the_limit_holds_until_the_window_ends(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     for _ in range(LIMIT):
         await limits.take("login", "192.0.2.1", limit=LIMIT)
@@ -80,7 +80,7 @@ async def test_the_limit_holds_and_ends_with_the_window(store: CountedStore, clo
     assert await allowed(limits, 9) == LIMIT
 
 
-async def test_each_client_and_each_kind_is_counted_apart(store: CountedStore, clock: FakeClock) -> None:
+async def test_clients_and_kinds_are_counted_separately(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     assert await allowed(limits, 9) == LIMIT
     assert await allowed(limits, 9, "192.0.2.2") == LIMIT
@@ -94,13 +94,13 @@ async def test_all_processes_count_together(store: CountedStore, clock: FakeCloc
         assert await allowed(limits, 2) == 0
 
 
-async def test_processes_with_shares_never_allow_more(store: CountedStore, clock: FakeClock) -> None:
+async def test_processes_with_shares_never_exceed_the_limit(store: CountedStore, clock: FakeClock) -> None:
     several = [process(store, clock) for _ in range(4)]
     total = sum(await asyncio.gather(*(allowed(limits, 50, limit=100, share=20) for limits in several)))
     assert 100 - 3 * 19 <= total <= 100
 
 
-async def test_a_request_costs_one_call_and_none_above_the_limit(store: CountedStore, clock: FakeClock) -> None:
+async def test_a_request_costs_one_call_below_and_none_above_the_limit(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     for _ in range(LIMIT):
         await limits.take("login", "192.0.2.1", limit=LIMIT)
@@ -110,19 +110,19 @@ async def test_a_request_costs_one_call_and_none_above_the_limit(store: CountedS
     assert store.calls == []
 
 
-async def test_requests_at_once_share_a_call(store: CountedStore, clock: FakeClock) -> None:
+async def test_concurrent_requests_share_a_call(store: CountedStore, clock: FakeClock) -> None:
     assert await allowed(process(store, clock), 60, limit=60) == 60
     assert store.calls == ["create", "replace"]
 
 
-async def test_a_share_is_taken_with_one_call(store: CountedStore, clock: FakeClock) -> None:
+async def test_a_share_is_claimed_with_one_call(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     for _ in range(40):
         await limits.take("form", "192.0.2.1", limit=600, share=20)
     assert store.calls == ["create", "replace"]
 
 
-async def test_the_addresses_of_one_ipv6_subscriber_count_as_one(store: CountedStore, clock: FakeClock) -> None:
+async def test_the_addresses_of_an_ipv6_prefix_count_as_one(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     for number in range(LIMIT):
         await limits.take("login", f"2001:db8::{number + 1:x}", limit=LIMIT)
@@ -138,7 +138,7 @@ async def test_exempt_networks_have_no_limit(store: CountedStore, clock: FakeClo
     assert await allowed(limits, 20, "") == LIMIT
 
 
-async def test_an_outage_is_an_outage_for_all_that_wait(store: CountedStore, clock: FakeClock) -> None:
+async def test_an_outage_reaches_all_waiting_requests(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     store.out = True
     outcomes = await asyncio.gather(*(limits.take("login", "192.0.2.1", limit=LIMIT) for _ in range(30)), return_exceptions=True)
@@ -148,7 +148,7 @@ async def test_an_outage_is_an_outage_for_all_that_wait(store: CountedStore, clo
     assert await allowed(limits, 9) == LIMIT
 
 
-async def test_a_request_that_is_cancelled_leaves_the_others_going(store: CountedStore, clock: FakeClock) -> None:
+async def test_a_cancelled_request_does_not_cancel_the_others(store: CountedStore, clock: FakeClock) -> None:
     limits = process(store, clock)
     first = asyncio.ensure_future(limits.take("login", "192.0.2.1", limit=LIMIT))
     others = [asyncio.ensure_future(limits.take("login", "192.0.2.1", limit=LIMIT)) for _ in range(3)]
@@ -158,7 +158,7 @@ async def test_a_request_that_is_cancelled_leaves_the_others_going(store: Counte
     assert await asyncio.gather(*others) == [None, None, None]
 
 
-async def test_the_count_is_a_note_and_no_session(store: CountedStore, clock: FakeClock) -> None:
+async def test_the_counter_is_not_listed_as_a_session(store: CountedStore, clock: FakeClock) -> None:
     await process(store, clock).take("login", "192.0.2.1", limit=LIMIT)
     stored = [each async for each in store.scan()]
     assert [is_note(each.entry.data) for each in stored] == [True]

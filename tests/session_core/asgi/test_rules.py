@@ -1,4 +1,4 @@
-"""What a rule lets pass: `True` alone, in the time it says, to the second."""
+"""Rules of guards: only `True` allows access, and times are exact to the second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class LoggedIn:
-    """As much of a session as a rule looks at."""
+    """The parts of a session that a rule reads."""
 
     handle = "handle"
     actor = None
@@ -38,8 +38,8 @@ async def passes(rule: Any, *, auth_time: int | None = None, **options: Any) -> 
 
 
 @pytest.mark.parametrize("answer", [1, 2, -1, "yes", [0], False, None, 0])
-async def test_only_true_lets_a_user_pass(answer: Any) -> None:
-    """A predicate that forgets to call something, or returns what it has found, must not let every user in."""
+async def test_only_true_allows_access(answer: Any) -> None:
+    """A predicate that returns a coroutine or an object by mistake must not allow every user."""
     assert await passes(predicate_rule(lambda session: True))
     assert not await passes(predicate_rule(lambda session: answer))
     assert await passes(login_rule, is_active=lambda identity: True)
@@ -47,7 +47,7 @@ async def test_only_true_lets_a_user_pass(answer: Any) -> None:
 
 
 @pytest.mark.parametrize(("time", "most"), [((0, 90), 90), ((1, 0), 60), ((1.5, 0), 90), ((1, 30), 90), ((1, 60), 120)])
-async def test_a_login_is_recent_for_minutes_and_seconds_together(time: tuple[float, float], most: int) -> None:
+async def test_a_login_is_recent_for_the_sum_of_minutes_and_seconds(time: tuple[float, float], most: int) -> None:
     clock = FakeClock()
     rule, max_age = recent_login_rule(*time)
     assert max_age == most
@@ -58,6 +58,6 @@ async def test_a_login_is_recent_for_minutes_and_seconds_together(time: tuple[fl
 
 
 @pytest.mark.parametrize("time", [(0, 0), (0, 0.5), (-1, 0), (-1, 59)])
-def test_a_recent_login_of_no_time_is_refused(time: tuple[float, float]) -> None:
+def test_a_recent_login_of_zero_time_is_refused(time: tuple[float, float]) -> None:
     with pytest.raises(ConfigurationError):
         recent_login_rule(*time)

@@ -1,4 +1,4 @@
-"""Which requests a page of another site can have sent, told by what browsers say about themselves."""
+"""Detection of cross-site requests by `Sec-Fetch-Site`, `Origin` and related headers."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def judge(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_methods_that_change_nothing_pass_from_anywhere(method: str) -> None:
+def test_safe_methods_pass_from_any_site(method: str) -> None:
     assert judge(method=method, sec_fetch_site="cross-site", origin="https://evil.example") is None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY", "get", "X-NEW", ""])
-def test_every_other_method_is_judged(method: str) -> None:
+def test_every_other_method_is_checked(method: str) -> None:
     assert judge(method=method, sec_fetch_site="cross-site") == "sec_fetch_site_cross_site"
     assert judge(method=method, origin="https://evil.example") == "origin_mismatch"
 
@@ -59,7 +59,7 @@ class TestSecFetchSiteDecides:
 
     @pytest.mark.parametrize("origin", ["", "Null", "garbage", "https://", f"{OURS}/", f"{OURS}, {OURS}", "file://", "x" * 4096])
     @pytest.mark.parametrize("site", ["same-origin", "none", "same-site", "cross-site"])
-    def test_a_malformed_origin_is_refused_whatever_else_is_sent(self, site: str, origin: str) -> None:
+    def test_a_malformed_origin_is_refused_regardless_of_other_headers(self, site: str, origin: str) -> None:
         assert judge(sec_fetch_site=site, origin=origin) == "origin_invalid"
         assert not is_plainly_same_origin(headers(sec_fetch_site=site, origin=origin))
 
@@ -75,7 +75,7 @@ class TestSecFetchSiteDecides:
             (None, "sec_fetch_site_none"),
         ],
     )
-    def test_none_proves_nothing_without_our_origin(self, origin: str | None, reason: str) -> None:
+    def test_none_without_our_origin_is_refused(self, origin: str | None, reason: str) -> None:
         sent = {} if origin is None else {"origin": origin}
         assert judge(sec_fetch_site="none", **sent) == reason
         assert cross_site_websocket_reason(headers(sec_fetch_site="none", **sent), public_origin=OURS) == reason
@@ -103,7 +103,7 @@ class TestSecFetchSiteDecides:
 
     @pytest.mark.parametrize("first", ["same-origin", "none", "cross-site"])
     @pytest.mark.parametrize("second", [b"same-origin", b"none", b""])
-    def test_the_header_twice_is_refused(self, first: str, second: bytes) -> None:
+    def test_a_repeated_header_is_refused(self, first: str, second: bytes) -> None:
         assert judge((b"sec-fetch-site", second), sec_fetch_site=first, origin=OURS) == "sec_fetch_site_invalid"
 
     @pytest.mark.parametrize("site", ["same-origin", "none", "same-site", "cross-site"])
@@ -113,7 +113,7 @@ class TestSecFetchSiteDecides:
             assert judge(sent, sec_fetch_site=site, origin=OURS, trusted=frozenset({OURS})) == "origin_repeated"
 
     @pytest.mark.parametrize("site", ["same-site", "cross-site"])
-    def test_a_trusted_origin_passes_and_only_that(self, site: str) -> None:
+    def test_only_a_trusted_origin_passes(self, site: str) -> None:
         trusted = frozenset({TRUSTED})
         assert judge(sec_fetch_site=site, origin=TRUSTED, trusted=trusted) is None
         assert judge(sec_fetch_site=site, origin="https://evil.example", trusted=trusted) is not None
@@ -180,23 +180,23 @@ class TestOriginDecidesWithoutSecFetchSite:
         assert cross_site_reason("POST", headers(origin="http://localhost:8000"), public_origin=here) is None
         assert cross_site_reason("POST", headers(origin="http://localhost:9000"), public_origin=here) == "origin_mismatch"
 
-    def test_the_check_bites_on_a_comparison_by_prefix(self) -> None:
+    def test_the_test_detects_a_comparison_by_prefix(self) -> None:
         forged = "https://app.example.com.evil.example"
         assert forged.startswith(OURS)
         assert judge(origin=forged) == "origin_mismatch"
 
-    def test_neither_header_is_no_browser_and_passes(self) -> None:
+    def test_a_request_without_both_headers_passes_as_no_browser(self) -> None:
         assert judge() is None
         assert judge(referer="https://evil.example/", x_forwarded_host="evil.example") is None
 
 
 class TestWebSocket:
-    def test_our_page_and_a_client_that_is_no_browser_pass(self) -> None:
+    def test_an_own_page_and_a_non_browser_client_pass(self) -> None:
         assert cross_site_websocket_reason(headers(origin=OURS), public_origin=OURS) is None
         assert cross_site_websocket_reason(headers(), public_origin=OURS) is None
 
     @pytest.mark.attack("60")
-    def test_a_hijacking_page_is_refused_although_the_handshake_is_a_get(self) -> None:
+    def test_cross_site_websocket_hijacking_is_refused_although_the_handshake_is_a_get(self) -> None:
         reason = cross_site_websocket_reason(headers(origin="https://evil.example"), public_origin=OURS)
         assert reason == "origin_mismatch"
         sandboxed = cross_site_websocket_reason(headers(origin="null", sec_fetch_site="cross-site"), public_origin=OURS)
@@ -217,7 +217,7 @@ class TestWebSocket:
             ("", "https://evil.example", "origin_mismatch"),
         ],
     )
-    def test_a_page_on_another_host_of_the_application_opens_one_to_its_own_host(
+    def test_a_page_on_another_host_of_the_application_connects_to_its_own_host(
         self, host: str, origin: str, reason: CrossSiteReason | None
     ) -> None:
         sent = [(b"host", host.encode()), (b"origin", origin.encode())]
@@ -226,7 +226,7 @@ class TestWebSocket:
         twice = [(b"host", host.encode()), *sent]
         assert cross_site_websocket_reason(twice, public_origin=OURS) == "origin_mismatch"
 
-    def test_a_name_that_dns_leads_to_this_machine_is_no_host_of_a_development_server(self) -> None:
+    def test_dns_rebinding_of_a_development_server_is_refused(self) -> None:
         sent = [(b"host", b"evil.example:8000"), (b"origin", b"http://evil.example:8000")]
         assert cross_site_websocket_reason(sent, public_origin="http://localhost:8000") == "origin_mismatch"
         sent = [(b"host", b"tenant.localhost:8000"), (b"origin", b"http://tenant.localhost:8000")]
@@ -265,10 +265,10 @@ class TestUserNavigation:
             {"x_moz": "Prefetch"},
         ],
     )
-    def test_images_frames_scripts_and_prefetchers_are_none(self, values: dict[str, str]) -> None:
+    def test_images_frames_scripts_and_prefetches_are_not_navigations(self, values: dict[str, str]) -> None:
         assert not is_user_navigation(headers(**values))
 
-    def test_a_repeated_header_is_no_navigation(self) -> None:
+    def test_a_repeated_header_is_not_a_navigation(self) -> None:
         sent = headers(sec_fetch_mode="navigate", sec_fetch_dest="document")
         assert not is_user_navigation([*sent, (b"sec-fetch-dest", b"document")])
 
@@ -285,7 +285,7 @@ class TestOriginOf:
             ("https://xn--bcher-kva.example?x", "https://xn--bcher-kva.example"),
         ],
     )
-    def test_it_is_what_a_browser_would_send(self, url: str, origin: str) -> None:
+    def test_it_serializes_as_browsers_do(self, url: str, origin: str) -> None:
         assert origin_of(url) == origin
 
     @pytest.mark.parametrize(
@@ -295,13 +295,13 @@ class TestOriginOf:
          "https://a.example:x", "https://a.example:99999", "https://a\\.example", "https://a example",
          "https://\u212aa.example", "null"],
     )  # fmt: skip
-    def test_what_is_no_web_origin_is_refused_without_being_shown(self, url: str) -> None:
+    def test_an_invalid_origin_is_refused_without_being_shown(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"https://app\.example\.com") as caught:
             origin_of(url)
         assert "pw-hidden" not in str(caught.value)
 
 
-def test_the_documented_table_is_the_rule() -> None:
+def test_the_documented_table_equals_the_rule() -> None:
     table = read_table()
     origins = {
         "ours": OURS,
@@ -318,7 +318,7 @@ def test_the_documented_table_is_the_rule() -> None:
             row = table.get(Combination(site, name))
             if row is not None:
                 assert (reason is None) == row.accepted, (site, name)
-            elif site != "same-origin":  # what it passes is the browser's word, whatever the origin
+            elif site != "same-origin":  # here the rule relies on the browser's `same-origin`, whatever the origin
                 assert reason is not None, (site, name)
 
 
@@ -331,7 +331,7 @@ def test_the_documented_table_is_the_rule() -> None:
     )
 )
 @settings(deadline=None)
-def test_garbage_never_raises_and_a_pass_always_has_a_reason(sent: list[tuple[bytes, bytes]]) -> None:
+def test_random_headers_never_raise_and_every_pass_has_a_reason(sent: list[tuple[bytes, bytes]]) -> None:
     is_user_navigation(sent)
     refused = cross_site_reason("POST", sent, public_origin=OURS)
     sites = [value for name, value in sent if name == b"sec-fetch-site"]
@@ -355,9 +355,9 @@ VALUES = st.sampled_from([b"same-origin", b"cross-site", b"none", b"null", b"", 
 
 @settings(max_examples=500)
 @given(sent=st.lists(st.tuples(NAMES, VALUES), max_size=5), whole=st.booleans())
-def test_the_fast_path_passes_nothing_that_the_rules_refuse(sent: list[tuple[bytes, bytes]], *, whole: bool) -> None:
+def test_the_fast_path_passes_no_request_that_the_rules_refuse(sent: list[tuple[bytes, bytes]], *, whole: bool) -> None:
     if is_plainly_same_origin(sent if whole else iter(sent)):
-        assert whole  # an iterator can be read only once, and is left to the rules
+        assert whole  # an iterator can be read only once, so the rules get it
         assert cross_site_reason("POST", sent, public_origin=OURS) is None
         assert cross_site_websocket_reason(sent, public_origin=OURS) is None
     elif whole and len(dict(sent)) == len(sent) and (b"sec-fetch-site", b"same-origin") in sent:
@@ -365,7 +365,7 @@ def test_the_fast_path_passes_nothing_that_the_rules_refuse(sent: list[tuple[byt
 
 
 class Answers:
-    """As much of a framework as the rule asks for: what a request was answered with."""
+    """The framework interface of the rule; records the response."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -389,7 +389,7 @@ class TestTheRuleOfAnApplication:
             ({"type": "websocket"}, "origin_mismatch"),
         ],
     )
-    def test_a_websocket_is_judged_like_a_post(self, scope: dict[str, Any], reason: str | None) -> None:
+    def test_a_websocket_is_checked_like_a_post(self, scope: dict[str, Any], reason: str | None) -> None:
         """Its scope has no method."""
         rule, _, _ = self.rule()
         assert rule.reason({**scope, "headers": headers(origin="https://evil.example")}) == reason
@@ -406,7 +406,7 @@ class TestTheRuleOfAnApplication:
             ("http://app.example.com", "https://app.example.com", CrossSiteRequestError),
         ],
     )
-    async def test_a_page_of_ours_over_plain_http_has_an_error_of_its_own(
+    async def test_an_own_page_over_plain_http_gets_its_own_error(
         self, public_url: str, origin: str | None, error: type[Exception]
     ) -> None:
         rule, answers, recorder = self.rule(public_url)
@@ -417,7 +417,7 @@ class TestTheRuleOfAnApplication:
         assert event.detail.get("origin") == origin
 
     @pytest.mark.anyio
-    async def test_a_websocket_is_closed_before_it_is_accepted(self) -> None:
+    async def test_a_refused_websocket_is_closed_before_it_is_accepted(self) -> None:
         rule, answers, _ = self.rule()
         sent: list[Any] = []
 
@@ -437,7 +437,7 @@ async def send(message: Any) -> None:
     del message
 
 
-def test_an_origin_is_named_only_when_there_is_exactly_one() -> None:
+def test_the_origin_is_reported_only_when_there_is_exactly_one() -> None:
     one = (b"origin", b"HTTPS://Evil.example:443")
     assert sent_origin([*headers(), one]) == "https://evil.example"
     assert sent_origin(headers()) is None
@@ -445,7 +445,7 @@ def test_an_origin_is_named_only_when_there_is_exactly_one() -> None:
     assert sent_origin(headers(origin="https://" + "x" * 300)) is None
 
 
-def test_only_the_headers_of_speculation_say_prefetch() -> None:
+def test_only_prefetch_headers_count_as_prefetch() -> None:
     assert is_speculative(headers(sec_purpose="prefetch;anonymous-client-ip"))
     assert is_speculative(headers(x_moz="PREFETCH"))
     assert not is_speculative(headers(user_agent="prefetcher/1.0"))

@@ -1,4 +1,4 @@
-"""Several genuine cookies in one request: left from before a change of the cookie's domain or path, or planted."""
+"""Several valid session cookies in one request: left by a change of the cookie's domain or path, or planted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SITE = "http://app.example.test"
 
 @pytest.fixture(params=["memory", "sqlite", "valkey"])
 async def store(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[Any]:
-    """Each of these tells what an id was rotated to in its own way."""
+    """Each of these stores reports the successor of a rotated id in its own way."""
     clock = FakeClock()
     if request.param == "memory":
         yield MemoryStore(clock=clock)
@@ -52,7 +52,7 @@ def application(store: Any, **options: Any) -> tuple[Litestar, Recorder]:
 
 
 class Sender:
-    """Sends the cookies that a test says, and keeps none."""
+    """Sends the cookies that a test sets, and stores none."""
 
     def __init__(self, app: Litestar, client: httpx.AsyncClient) -> None:
         self.plugin = plugin_in(app)
@@ -95,7 +95,7 @@ def headers_of(response: httpx.Response) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, {"domain": "example.test"}, {"path": "/read"}])
-async def test_the_live_one_of_two_cookies_is_used_and_made_the_only_one(store: Any, options: dict[str, str]) -> None:
+async def test_the_live_one_of_two_cookies_is_used_and_the_other_deleted(store: Any, options: dict[str, str]) -> None:
     async with sending(store, **options) as (send, recorder):
         live = await send.login("alice")
         dead = new_session_id()
@@ -123,24 +123,25 @@ async def test_every_former_cookie_is_deleted_before_the_new_one_is_set() -> Non
             "Path=/", "Path=/app", "Path=/; Domain=app.example.test", "Path=/app; Domain=app.example.test",
             "Path=/app; Domain=example.test",
         }  # fmt: skip
-        # A cookie that is not set costs no header; one that is deletes the former ones as well: not all of them are always sent.
+        # A response without a session cookie adds no header; one with it also deletes the former ones, because not all are
+        # always sent.
         assert headers_of(await send("GET", "/read", live)) == []
         assert len(headers_of(await send("POST", "/login/bob", live))) == len(headers_of(await send("POST", "/logout"))) == 6
 
 
-async def test_the_id_of_before_a_login_leads_to_the_same_session(store: Any) -> None:
-    """A change of the domain: the login sets the new cookie, and the former one still holds the id that was rotated."""
+async def test_the_id_from_before_a_login_leads_to_the_same_session(store: Any) -> None:
+    """A change of the domain: the login sets the new cookie, and the former cookie still contains the rotated id."""
     async with sending(store) as (send, _):
         first = send.given(await send("POST", "/visit"))
         second = await send.login("alice", first)
         third = send.given(await send("POST", "/regenerate", second))
         for ids in ((first, third), (third, second), (first, second, third)):
             assert await send.subject(*ids) == "alice"
-        # The ids of before alone open nothing.
+        # The old ids alone open no session.
         assert await send.subject(first, second) is None
 
 
-async def test_an_uncertain_cookie_beside_one_of_its_ids_is_settled(store: Any) -> None:
+async def test_an_unknown_cookie_beside_one_of_its_ids_is_resolved(store: Any) -> None:
     async with sending(store) as (send, _):
         live = await send.login("alice")
         uncertain = UncertainId((new_session_id(after=session_key(live)),), live)
@@ -151,7 +152,7 @@ async def test_an_uncertain_cookie_beside_one_of_its_ids_is_settled(store: Any) 
 
 
 @pytest.mark.attack("53")
-async def test_an_attackers_live_session_never_wins_over_a_live_one(store: Any) -> None:
+async def test_an_attackers_live_session_never_replaces_a_live_one(store: Any) -> None:
     async with sending(store) as (send, recorder):
         victim, attacker = await send.login("victim"), await send.login("attacker")
         for ids in ((victim, attacker), (attacker, victim)):
@@ -164,8 +165,8 @@ async def test_an_attackers_live_session_never_wins_over_a_live_one(store: Any) 
 
 
 @pytest.mark.attack("53")
-async def test_nor_while_the_victims_id_has_just_changed(store: Any) -> None:
-    """A request in flight sends the id of before: the store knows that it leads to a live session, which is another one."""
+async def test_an_attackers_session_never_replaces_one_just_rotated(store: Any) -> None:
+    """A concurrent request sends the old id; the store knows that it leads to another live session."""
     async with sending(store) as (send, _):
         before, attacker = await send.login("victim"), await send.login("attacker")
         await send("POST", "/regenerate", before)
@@ -174,7 +175,7 @@ async def test_nor_while_the_victims_id_has_just_changed(store: Any) -> None:
 
 
 @pytest.mark.attack("53")
-async def test_a_planted_dead_cookie_locks_its_victim_out_no_more(store: Any) -> None:
+async def test_a_planted_dead_cookie_does_not_lock_the_victim_out(store: Any) -> None:
     async with sending(store) as (send, _):
         victim = await send.login("victim")
         planted = await send.login("attacker")
@@ -182,19 +183,19 @@ async def test_a_planted_dead_cookie_locks_its_victim_out_no_more(store: Any) ->
         assert await send.subject(planted, victim) == "victim"
 
 
-async def test_a_login_takes_the_place_of_all_that_the_browser_sends(store: Any) -> None:
+async def test_a_login_replaces_every_cookie_the_browser_sends(store: Any) -> None:
     async with sending(store) as (send, _):
         one, two = await send.login("alice"), await send.login("bob")
         assert await send.subject(one, two) is None
         response = await send("POST", "/login/carol", one, two)
         carol = send.given(response)
         assert any("Max-Age=0" in header for header in headers_of(response)) == bool(send.plugin.config.resolved_cookie.former)
-        # Whichever of the cookies stays in the browser.
+        # Whichever of the cookies remains in the browser.
         assert await send.subject(one, carol) == await send.subject(carol, two) == await send.subject(one, two, carol) == "carol"
         assert (await send("GET", "/read", carol)).json()["data"]["visits"] == 0
 
 
-async def test_a_logout_ends_all_that_the_browser_sends(store: Any) -> None:
+async def test_a_logout_ends_every_session_the_browser_sends(store: Any) -> None:
     async with sending(store, domain="example.test") as (send, _):
         one, two = await send.login("alice"), await send.login("bob")
         response = await send("POST", "/logout", one, two)
@@ -204,7 +205,7 @@ async def test_a_logout_ends_all_that_the_browser_sends(store: Any) -> None:
 
 
 @pytest.mark.attack("54")
-async def test_the_store_is_asked_about_a_few_at_most() -> None:
+async def test_the_number_of_store_lookups_is_bounded() -> None:
     asked: list[str] = []
 
     class Counting(MemoryStore):
@@ -237,7 +238,7 @@ async def test_an_outage_is_a_503_without_a_cookie() -> None:
         assert (response.status_code, headers_of(response)) == (503, [])
 
 
-# -- what the browser keeps -------------------------------------------------------------------------------------------
+# -- cookies kept by the browser --------------------------------------------------------------------------------------
 
 
 def domains(client: Any) -> Iterator[tuple[str, str, str]]:
@@ -249,7 +250,7 @@ def domains(client: Any) -> Iterator[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("before", "after"), [(None, "example.test"), ("example.test", None), ("app.example.test", "example.test")]
 )
-async def test_a_browser_lives_through_a_change_of_the_domain(before: str | None, after: str | None) -> None:
+async def test_a_browser_stays_logged_in_through_a_change_of_the_domain(before: str | None, after: str | None) -> None:
     store = MemoryStore()
     old, _ = application(store, domain=before)
     new, _ = application(store, domain=after, former_domains=[] if before is None else [before])
@@ -290,7 +291,7 @@ async def test_a_test_client_keeps_one_cookie(options: dict[str, str]) -> None:
         assert (await client.get("/read")).json()["subject"] == "bob"
 
 
-async def test_a_host_of_one_part_has_one_cookie_too() -> None:
+async def test_a_host_name_without_a_dot_has_one_cookie_too() -> None:
     app = make_app()
     async with client_of(app, base_url="http://localhost:8000") as client:
         await log_in(client, app, "alice")
@@ -319,6 +320,6 @@ async def test_a_client_with_a_plain_mapping_of_cookies_is_logged_in_too() -> No
         {"name": "__Host-session", "former_domains": ["example.test"]},
     ],
 )
-def test_a_former_cookie_that_cannot_have_been_is_refused(options: dict[str, Any]) -> None:
+def test_an_impossible_former_cookie_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         CookieConfig(**options).resolve("https://app.example.test")

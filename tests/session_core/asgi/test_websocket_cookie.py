@@ -1,4 +1,4 @@
-"""A WebSocket never loses a session whose cookie the server cannot send, on the server of `serve` and on uvicorn."""
+"""A WebSocket never loses a session whose cookie the server cannot send, on the production server and on uvicorn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def attempt(url: str, what: str, cookie: str = "") -> str | int:
 async def test_a_visitor_gets_no_session_whose_cookie_would_be_lost(served: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         before = (await client.get("/count")).json()
-        if what == "assign":  # saved by the accept, which is then refused
+        if what == "assign":  # saved at the accept, which then fails
             with pytest.raises(ConnectionRefusedError):
                 await attempt(served, what)
         else:
@@ -43,7 +43,7 @@ async def test_a_visitor_gets_no_session_whose_cookie_would_be_lost(served: str,
 
 
 @pytest.mark.parametrize("what", ["login", "regenerate"])
-async def test_the_id_that_the_browser_has_stays_alive(served: str, what: str) -> None:
+async def test_an_id_the_browser_has_stays_valid(served: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
         cookie = f"session-8000={client.cookies['session-8000']}"
@@ -52,7 +52,7 @@ async def test_the_id_that_the_browser_has_stays_alive(served: str, what: str) -
 
 
 @pytest.mark.parametrize("what", ["update", "assign"])
-async def test_the_session_that_is_there_can_be_changed(served: str, what: str) -> None:
+async def test_an_existing_session_can_be_changed(served: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
         cookie = f"session-8000={client.cookies['session-8000']}"
@@ -60,7 +60,7 @@ async def test_the_session_that_is_there_can_be_changed(served: str, what: str) 
         assert (await client.get("/read")).json()["data"]["visits"] == 7
 
 
-async def test_the_session_that_is_there_can_be_ended(served: str) -> None:
+async def test_an_existing_session_can_be_ended(served: str) -> None:
     async with httpx.AsyncClient(base_url=served) as client:
         await client.post("/login/alice")
         cookie = f"session-8000={client.cookies['session-8000']}"

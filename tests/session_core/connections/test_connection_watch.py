@@ -1,4 +1,4 @@
-"""What the watch of open connections does when the store changes between two of its looks."""
+"""The connection watch, when the store changes between two polls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_BEAT = 3600.0
 
 
 class EndsOnceSeen(MemoryStore):
-    """Ends a session right after it was found under its new key: before an announcement under that key can have arrived."""
+    """Ends a session right after it was found under its new key, before an announcement for that key can arrive."""
 
     old_key: str | None = None
 
@@ -42,7 +42,7 @@ class Connection:
         del session
 
 
-async def test_what_ends_while_it_is_being_followed_is_noticed_without_waiting_for_a_beat() -> None:
+async def test_a_session_that_ends_while_being_followed_is_noticed_before_the_next_poll() -> None:
     clock = FakeClock()
     store = EndsOnceSeen(clock=clock)
     plugin = plugin_in(make_app(store=store, clock=clock))

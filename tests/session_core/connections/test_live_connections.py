@@ -1,4 +1,4 @@
-"""Open WebSockets and streams end with their session, and with nothing else; in one process, whatever ends it."""
+"""Open WebSockets and streams end when their session ends, whatever ended it, and only then; within one process."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ WAYS = [by_logout, by_revoke, by_operator, by_revoke_all, by_provider, by_limit,
 
 
 @pytest.mark.parametrize("end", WAYS, ids=lambda way: way.__name__)
-async def test_every_way_of_ending_a_session_closes_its_connections_and_no_others(
+async def test_every_end_of_a_session_closes_only_its_connections(
     end: Callable[[Litestar, httpx.AsyncClient], Awaitable[None]], clock: FakeClock
 ) -> None:
     recorder = Recorder()
@@ -123,7 +123,7 @@ async def test_the_end_of_a_connection_is_reported_in_its_own_request() -> None:
         await other.hang_up()
 
 
-async def test_a_regenerated_session_keeps_its_connections_and_their_handlers_go_on() -> None:
+async def test_a_regenerated_session_keeps_its_connections_open() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -147,7 +147,7 @@ async def test_a_regenerated_session_keeps_its_connections_and_their_handlers_go
         assert [await socket.closed(), await stream.closed()] == [CLOSED, FINISHED]
 
 
-async def test_an_anonymous_session_is_followed_and_closed_by_the_login() -> None:
+async def test_an_anonymous_session_is_watched_and_its_connection_closed_by_the_login() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/visit")
@@ -157,7 +157,7 @@ async def test_an_anonymous_session_is_followed_and_closed_by_the_login() -> Non
         assert await socket.closed() == CLOSED
 
 
-async def test_connections_of_a_visitor_without_a_session_stay() -> None:
+async def test_connections_of_a_visitor_without_a_session_stay_open() -> None:
     app = live_app(poll_interval=BEAT)
     async with client_of(app) as client:
         socket = await open_socket(app, client)
@@ -166,7 +166,7 @@ async def test_connections_of_a_visitor_without_a_session_stay() -> None:
         await socket.hang_up()
 
 
-async def test_connections_may_be_left_alone() -> None:
+async def test_closing_connections_can_be_switched_off() -> None:
     app = live_app(close_connections="never", poll_interval=BEAT)
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -178,6 +178,6 @@ async def test_connections_may_be_left_alone() -> None:
 
 
 @pytest.mark.parametrize("options", [{"poll_interval": 0}, {"close_connections": "sometimes"}])
-def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         make_config(**options)

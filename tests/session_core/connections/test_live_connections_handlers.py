@@ -1,4 +1,4 @@
-"""How a handler learns that its session has ended: by what it sends, by what it waits for, or by being cancelled."""
+"""How a handler is notified that its session has ended: by an error on send or receive, or by cancellation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_no_data_follows_the_end_of_a_stream() -> None:
         assert [message.get("more_body") for message in stream.sent].count(False) == 1
 
 
-async def test_a_response_that_declared_its_length_is_left_to_the_server_to_break_off() -> None:
+async def test_a_response_with_a_declared_length_is_aborted_by_the_server() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -57,7 +57,9 @@ async def test_a_response_that_declared_its_length_is_left_to_the_server_to_brea
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/deaf", "websocket"), ("/raw", "http")])
-async def test_a_handler_that_does_not_notice_is_cancelled(path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_neither_sends_nor_receives_is_cancelled(
+    path: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.05)
     app = live_app()
     async with client_of(app) as client:
@@ -69,7 +71,7 @@ async def test_a_handler_that_does_not_notice_is_cancelled(path: str, kind: str,
         assert not wire.task.cancelled()
 
 
-async def test_a_session_that_is_asked_for_later_is_watched_from_then_on() -> None:
+async def test_a_session_requested_late_is_watched_from_then_on() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -80,7 +82,7 @@ async def test_a_session_that_is_asked_for_later_is_watched_from_then_on() -> No
         assert await socket.closed() == CLOSED
 
 
-async def test_a_client_that_cancels_is_no_ended_session() -> None:
+async def test_a_cancelled_client_is_not_an_ended_session() -> None:
     app = live_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -90,7 +92,7 @@ async def test_a_client_that_cancels_is_no_ended_session() -> None:
             await socket.task
 
 
-async def test_a_task_that_outlives_its_request_watches_nothing() -> None:
+async def test_a_task_that_outlives_its_request_is_not_watched() -> None:
     go_on, gone = asyncio.Event(), asyncio.Event()
 
     @get("/leaves-a-task")

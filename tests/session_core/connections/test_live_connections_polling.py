@@ -1,4 +1,4 @@
-"""What the watch over open connections asks the store: what ended behind its back, outages, timeouts, and nothing needlessly."""
+"""Polling of the store for open connections: sessions ended without an announcement, outages, timeouts, few calls."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def test_an_end_without_announcement_is_found_by_polling() -> None:
         assert [await wire.closed() for wire in wires] == [CLOSED, FINISHED, FINISHED]
 
 
-async def test_a_session_that_ended_before_its_connection_was_known_is_noticed() -> None:
-    """The store is asked once more after the connection was opened, even where everything that ends is announced."""
+async def test_a_session_that_ended_before_its_connection_was_registered_is_noticed() -> None:
+    """The store is asked again after the connection was opened, even when every end is announced."""
 
     @websocket("/slow")
     async def slow(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
@@ -60,7 +60,7 @@ async def test_a_session_that_ended_before_its_connection_was_known_is_noticed()
 
 
 class Counting(MemoryStore):
-    """Remembers what it was asked."""
+    """Records its calls."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock=clock)
@@ -74,7 +74,7 @@ class Counting(MemoryStore):
         return await super().trace(keys)
 
 
-async def test_ordinary_requests_and_short_streams_ask_the_store_nothing(clock: FakeClock) -> None:
+async def test_ordinary_requests_and_short_streams_cost_no_store_call(clock: FakeClock) -> None:
     store = Counting(clock)
     app = live_app(store=store, clock=clock, poll_interval=0.2)
     async with client_of(app) as client:
@@ -84,11 +84,11 @@ async def test_ordinary_requests_and_short_streams_ask_the_store_nothing(clock: 
         watch = plugin_in(app).connections
         assert watch is not None
         assert not watch.watch()._sessions
-        await asyncio.sleep(0.4)  # nothing may happen: that cannot be waited for
+        await asyncio.sleep(0.4)  # asserting that nothing happens needs a fixed time
     assert store.traced == []
 
 
-async def test_a_beat_asks_once_for_all_connections_of_a_session(clock: FakeClock) -> None:
+async def test_a_poll_asks_once_for_all_connections_of_a_session(clock: FakeClock) -> None:
     store = Counting(clock)
     app = live_app(store=store, clock=clock, poll_interval=BEAT)
     async with client_of(app) as client:
@@ -100,7 +100,7 @@ async def test_a_beat_asks_once_for_all_connections_of_a_session(clock: FakeCloc
         assert [await wire.closed() for wire in wires] == [CLOSED] * 20
 
 
-async def test_an_outage_closes_nothing_and_what_ended_meanwhile_is_closed_after_it(clock: FakeClock) -> None:
+async def test_an_outage_closes_no_connection_and_ended_sessions_are_closed_afterwards(clock: FakeClock) -> None:
     store, recorder = Counting(clock), Recorder()
     app = live_app(store=store, clock=clock, poll_interval=BEAT, on_event=[recorder])
     async with client_of(app) as alice, client_of(app) as bob:
@@ -123,7 +123,7 @@ async def test_an_outage_closes_nothing_and_what_ended_meanwhile_is_closed_after
 
 
 @pytest.mark.parametrize("lifetime", ["idle", "absolute"])
-async def test_a_connection_ends_with_the_timeout_whatever_is_said_on_it(lifetime: str, clock: FakeClock) -> None:
+async def test_a_connection_ends_with_the_timeout_despite_its_messages(lifetime: str, clock: FakeClock) -> None:
     recorder = Recorder()
     timeouts = Timeouts(idle=60) if lifetime == "idle" else Timeouts(absolute=60)
     app = live_app(clock=clock, timeouts=timeouts, poll_interval=BEAT, on_event=[recorder])
@@ -132,7 +132,7 @@ async def test_a_connection_ends_with_the_timeout_whatever_is_said_on_it(lifetim
     async with client_of(app) as client:
         await client.post("/login/alice")
         socket = await open_socket(app, client)
-        watch.watch()._hearing = True  # the time alone must be enough
+        watch.watch()._hearing = True  # the timeout alone must end it
         clock.advance(seconds=59)
         socket.say("still here")
         await until(lambda: socket.heard == ["still here"])
@@ -144,7 +144,7 @@ async def test_a_connection_ends_with_the_timeout_whatever_is_said_on_it(lifetim
         assert recorder.events[-1].reason == "expired"
 
 
-async def test_a_session_that_is_used_elsewhere_keeps_its_connections(clock: FakeClock) -> None:
+async def test_a_session_used_elsewhere_keeps_its_connections(clock: FakeClock) -> None:
     app = live_app(clock=clock, timeouts=Timeouts(idle=60), poll_interval=BEAT)
     watch = plugin_in(app).connections
     assert watch is not None
@@ -160,7 +160,7 @@ async def test_a_session_that_is_used_elsewhere_keeps_its_connections(clock: Fak
         await socket.hang_up()
 
 
-async def test_a_store_that_only_keeps_the_contract_is_enough(clock: FakeClock) -> None:
+async def test_a_store_with_the_basic_contract_is_enough(clock: FakeClock) -> None:
     class Plain(MemoryStore):
         trace = None  # type: ignore[assignment]
 
@@ -172,7 +172,7 @@ async def test_a_store_that_only_keeps_the_contract_is_enough(clock: FakeClock) 
         assert await socket.closed() == CLOSED
 
 
-async def test_closed_connections_leave_nothing_behind(clock: FakeClock) -> None:
+async def test_closed_connections_are_forgotten(clock: FakeClock) -> None:
     app = live_app(clock=clock, poll_interval=BEAT)
     watch = plugin_in(app).connections
     assert watch is not None

@@ -1,4 +1,4 @@
-"""Names and attributes: what a browser would drop is refused at start, what is set can be deleted."""
+"""Cookie names and attributes: combinations that browsers drop are refused at start; a cookie that was set can be deleted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HTTP = "http://localhost:8000"
 
 
 def attributes(header: bytes) -> list[str]:
-    """The attributes of a Set-Cookie header that must be the same on set and delete, in order."""
+    """The attributes of a Set-Cookie header that set and delete must share, in order."""
     parts = header.decode("ascii").split("; ")[1:]
     return [part for part in parts if not part.startswith(("Max-Age=", "Expires="))]
 
@@ -32,11 +32,11 @@ def test_on_https_the_default_is_a_host_cookie() -> None:
     )
 
 
-def test_on_http_the_default_name_is_plain_since_safari_takes_no_secure_cookie_from_localhost() -> None:
+def test_on_http_the_default_name_has_no_prefix_because_safari_refuses_secure_on_localhost() -> None:
     assert CookieConfig().resolve(HTTP).set_header("x", 1) == b"session-8000=x; Max-Age=1; Path=/; HttpOnly; SameSite=Lax"
 
 
-def test_applications_that_share_the_cookies_of_a_host_have_names_of_their_own() -> None:
+def test_applications_on_one_host_have_different_cookie_names() -> None:
     urls = [
         "http://localhost", "http://localhost:8000", "http://localhost:8001", "http://localhost:8000/a", "http://localhost:8000/a/b",
         "http://localhost:8000/a-b", "http://localhost:8000/a.b", "http://localhost/8000", "https://localhost", "https://localhost/a",
@@ -49,7 +49,7 @@ def test_applications_that_share_the_cookies_of_a_host_have_names_of_their_own()
 
 
 @pytest.mark.parametrize("path", ["/a", "/app/b", "/apple"])
-def test_a_cookie_that_no_page_of_the_public_url_would_get_is_refused(path: str) -> None:
+def test_a_cookie_path_outside_the_public_url_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="outside the cookie's path"):
         CookieConfig(name="s", path=path).resolve("http://localhost:8000/app")
     for fit in ("/", "/app", "/app/"):
@@ -64,7 +64,7 @@ def test_a_cookie_that_no_page_of_the_public_url_would_get_is_refused(path: str)
         ("http://[::1]:80", False, "session-80"),
     ],
 )
-def test_the_public_url_alone_decides_about_secure(url: str, secure: bool, name: str) -> None:
+def test_the_public_url_alone_decides_the_secure_attribute(url: str, secure: bool, name: str) -> None:
     cookie = CookieConfig().resolve(url)
     assert cookie.secure is secure
     assert cookie.name == cookie_name("session", url) == name
@@ -80,7 +80,7 @@ def test_the_public_url_alone_decides_about_secure(url: str, secure: bool, name:
     ],
 )
 @pytest.mark.attack("55")
-def test_a_cookie_is_deleted_with_exactly_the_attributes_it_was_set_with(config: CookieConfig) -> None:
+def test_a_cookie_is_deleted_with_the_attributes_it_was_set_with(config: CookieConfig) -> None:
     cookie = config.resolve(HTTPS)
     set_header, delete_header = cookie.set_header("x" * 200, 60), cookie.delete_header()
     assert attributes(set_header) == attributes(delete_header)
@@ -94,12 +94,12 @@ def test_every_attribute_is_written() -> None:
     )
 
 
-def test_a_cookie_for_the_browser_session_has_no_max_age() -> None:
+def test_a_browser_session_cookie_has_no_max_age() -> None:
     assert b"Max-Age" not in CookieConfig(persistent=False).resolve(HTTPS).set_header("x", 3600)
     assert b"Max-Age" not in CookieConfig().resolve(HTTPS).set_header("x", None)
 
 
-def test_no_lifetime_left_deletes_instead_of_writing_a_negative_age() -> None:
+def test_a_lifetime_of_zero_deletes_the_cookie() -> None:
     assert b"; Max-Age=0;" in CookieConfig().resolve(HTTPS).set_header("x", -5)
 
 
@@ -130,12 +130,12 @@ BROWSERS_WOULD_DROP: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("settings", "url"), [case[1:] for case in BROWSERS_WOULD_DROP], ids=[case[0] for case in BROWSERS_WOULD_DROP]
 )
-def test_what_a_browser_would_drop_is_refused_with_a_good_example(settings: dict[str, Any], url: str) -> None:
+def test_a_cookie_that_browsers_drop_is_refused_with_a_valid_example(settings: dict[str, Any], url: str) -> None:
     with pytest.raises(ConfigurationError, match="for example"):
         CookieConfig(**settings).resolve(url)
 
 
-def test_a_cookie_of_an_https_site_may_not_travel_in_the_clear() -> None:
+def test_a_cookie_of_an_https_site_cannot_be_sent_over_http() -> None:
     with pytest.raises(ConfigurationError, match="secure=None"):
         CookieConfig(name="session", secure=False).resolve(HTTPS)
 
@@ -153,7 +153,7 @@ def test_a_cookie_of_an_https_site_may_not_travel_in_the_clear() -> None:
         ({"name": "!#$%&'*+-.^_`|~"}, HTTPS),
     ],
 )
-def test_what_a_browser_takes_is_taken(settings: dict[str, Any], url: str) -> None:
+def test_a_cookie_that_browsers_accept_is_accepted(settings: dict[str, Any], url: str) -> None:
     assert isinstance(CookieConfig(**settings).resolve(url), ResolvedCookie)
 
 
@@ -161,7 +161,7 @@ def test_what_a_browser_takes_is_taken(settings: dict[str, Any], url: str) -> No
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "a;b", "a=b", "a,b", "a\r\nSet-Cookie: x", "a\0", "ä", "a\n", '"a"', "a/b", "\ud800"]
 )
-def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+def test_an_invalid_cookie_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError):
         CookieConfig(name=name)
 
@@ -196,7 +196,7 @@ def test_an_unknown_same_site_value_is_refused(same_site: Any) -> None:
 @pytest.mark.parametrize(
     "url", ["", "app.example.com", "ftp://a.example", "https://", "https://user:secret@a.example", "https://a b", "//a.example"]
 )
-def test_a_public_url_that_names_no_web_origin_is_refused_without_being_shown(url: str) -> None:
+def test_a_public_url_without_a_web_origin_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"https://app\.example\.com") as caught:
         CookieConfig().resolve(url)
     assert "secret" not in str(caught.value)
@@ -214,13 +214,13 @@ def test_a_header_above_4096_bytes_is_never_sent() -> None:
         cookie.set_header("ü" * (room // 6 + 1), 60)
 
 
-def test_attributes_that_leave_no_room_for_a_session_are_refused_at_start() -> None:
+def test_attributes_without_room_for_a_session_are_refused_at_start() -> None:
     with pytest.raises(ConfigurationError, match="4096"):
         CookieConfig(name="s", path="/" + "x" * 4000).resolve(HTTPS)
 
 
-def test_a_cookie_that_is_accepted_at_start_has_room_for_the_longest_session_id() -> None:
-    """With a signature of nothing but characters that are percent-encoded, for as long as a browser keeps a cookie."""
+def test_an_accepted_configuration_has_room_for_the_longest_session_id() -> None:
+    """With a signature that consists of percent-encoded characters, and the longest lifetime of browsers."""
     ids = [new_session_id() for _ in range(4)]
     assert len(UncertainId(tuple(ids[:3]), ids[3], (10**19 - 1, 10**15 - 1)).text()) == MAX_ID_CHARS
     longest = "s:" + "x" * MAX_ID_CHARS + "." + "/" * 43
@@ -232,7 +232,7 @@ def test_a_cookie_that_is_accepted_at_start_has_room_for_the_longest_session_id(
 
 
 @pytest.mark.parametrize(("former", "form"), [("former_domains", "d{}.example.com"), ("former_paths", "/app/{}")])
-def test_four_former_domains_or_paths_are_enough(former: str, form: str) -> None:
+def test_four_former_domains_or_paths_are_the_maximum(former: str, form: str) -> None:
     names = [form.format(number) for number in range(5)]
     CookieConfig(**{former: [*names[:4], names[0]]})
     with pytest.raises(ConfigurationError, match="at most 4"):
@@ -262,5 +262,5 @@ def test_a_lone_surrogate_in_a_value_is_refused_without_being_shown() -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_no_age_is_longer_than_browsers_keep_a_cookie() -> None:
+def test_max_age_is_at_most_what_browsers_accept() -> None:
     assert b"; Max-Age=34560000;" in CookieConfig().resolve(HTTPS).set_header("x", 10**9)

@@ -1,4 +1,4 @@
-"""The percent-encoding of cookie values: one value, one spelling."""
+"""The percent-encoding of cookie values: each value has exactly one encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ raw_like = st.lists(st.sampled_from([b"%3A", b"%2B", b"%2f", b"%", b"%4", b"a", 
 
 @given(utf8_text | signed_like)
 @settings(deadline=None)
-def test_every_text_is_spelled_as_encodeuricomponent_does_and_comes_back(value: str) -> None:
+def test_text_is_encoded_as_by_encodeuricomponent_and_decoded_again(value: str) -> None:
     encoded = encode_component(value)
     assert encoded is not None
     assert encoded == quote(value, safe=MARKS)
@@ -27,7 +27,7 @@ def test_every_text_is_spelled_as_encodeuricomponent_does_and_comes_back(value: 
 
 @given(st.binary() | raw_like)
 @settings(deadline=None)
-def test_whatever_is_decoded_is_encoded_to_the_same_bytes_again(raw: bytes) -> None:
+def test_a_decoded_value_encodes_to_the_same_bytes(raw: bytes) -> None:
     value = decode_component(raw)
     encoded = None if value is None else encode_component(value)
     assert encoded is None or encoded.encode("ascii") == raw
@@ -43,12 +43,12 @@ def test_whatever_is_decoded_is_encoded_to_the_same_bytes_again(raw: bytes) -> N
         b"s%3Aabc\n",
     ],
 )  # fmt: skip
-def test_other_spellings_are_not_read(raw: bytes) -> None:
+def test_other_encodings_are_refused(raw: bytes) -> None:
     assert decode_component(raw) is None
 
 
 @pytest.mark.attack("58")
-def test_a_lone_surrogate_has_no_spelling() -> None:
+def test_a_lone_surrogate_cannot_be_encoded() -> None:
     assert encode_component("a\ud800") is None
 
 

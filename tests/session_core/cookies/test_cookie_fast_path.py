@@ -1,4 +1,4 @@
-"""The fast path of reading a session cookie gives exactly what the general path gives, for any request."""
+"""The fast path of reading a session cookie equals the general path for any request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHERS = [SIGNER, CookieSigner(SECRETS[1:]), CookieSigner.for_cookie("login", SE
 IDS = ["Zk3v0S1xkq7yT2b-9_uWQm5cJr8LhN4pXaEoIdGfVtY7e0", "B" * 46, "B" * 45, "B" * 45 + "=", "session", "a" * 46]
 PUBLIC_URLS = ["https://app.example.com", "http://localhost"]
 NAMES = ["session", "s", "3A", "aa", "a-a", "s.s"]
-"""Also names that are in a value, and such as overlap themselves."""
+"""Also names that occur in a value, and names that overlap themselves."""
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def read(public_url: str, name: str, headers: list[tuple[bytes, bytes]]) -> Cook
 @pytest.mark.attack("53")
 @given(requests())
 @settings(deadline=None, max_examples=500)
-def test_the_fast_path_reads_what_the_general_path_reads(request: tuple[str, str, list[tuple[bytes, bytes]]]) -> None:
+def test_the_fast_path_equals_the_general_path(request: tuple[str, str, list[tuple[bytes, bytes]]]) -> None:
     short = read(*request)
     with the_general_path():
         assert read(*request) == short
@@ -80,7 +80,7 @@ def test_the_fast_path_reads_what_the_general_path_reads(request: tuple[str, str
 @pytest.mark.attack("53")
 @pytest.mark.parametrize("public_url", PUBLIC_URLS)
 @pytest.mark.parametrize("base", NAMES)
-def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url: str) -> None:
+def test_each_form_of_a_cookie_alone_and_combined(base: str, public_url: str) -> None:
     pairs = pairs_of(CookieConfig(name=base).resolve(public_url).name)
     lines = [*pairs, *(b"; ".join(two) for first in pairs[:3] for other in pairs for two in ((first, other), (other, first)))]
     short = [read(public_url, base, [(b"cookie", line)]) for line in lines]
@@ -92,7 +92,7 @@ def test_each_form_of_a_cookie_alone_and_beside_each_other(base: str, public_url
 @pytest.mark.attack("53")
 @given(requests(), st.integers(1, 3))
 @settings(deadline=None, max_examples=300)
-def test_a_cached_line_gives_what_reading_it_gives(request: tuple[str, str, list[tuple[bytes, bytes]]], times: int) -> None:
+def test_a_cached_header_gives_the_same_result(request: tuple[str, str, list[tuple[bytes, bytes]]], times: int) -> None:
     public_url, base, headers = request
     cookie = CookieConfig(name=base).resolve(public_url)
     reader = SessionCookieReader(cookie, SIGNER)
@@ -103,7 +103,7 @@ def test_a_cached_line_gives_what_reading_it_gives(request: tuple[str, str, list
     assert reader.read([(b"cookie", genuine[:-1] + bytes([genuine[-1] ^ 1]))]).session_id is None
 
 
-def test_a_line_is_verified_once_and_a_long_one_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_is_verified_once_and_a_long_one_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = CookieConfig().resolve(PUBLIC_URLS[0])
     reader = SessionCookieReader(cookie, SIGNER)
     genuine, read_by = pairs_of(cookie.name)[0], []
@@ -124,4 +124,4 @@ def test_the_comparison_fails_for_a_fast_path_that_ignores_a_second_cookie(monke
 
     monkeypatch.setattr(transport, "_plain_id", careless)
     with pytest.raises(AssertionError):
-        test_each_form_of_a_cookie_alone_and_beside_each_other("session", PUBLIC_URLS[0])
+        test_each_form_of_a_cookie_alone_and_combined("session", PUBLIC_URLS[0])

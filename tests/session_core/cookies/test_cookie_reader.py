@@ -1,4 +1,4 @@
-"""Reading cookies that others tossed beside, before and instead of ours."""
+"""Reading the session cookie among cookies tossed by other sites."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GENUINE = pair()
 
 
 class TestReadCookies:
-    def test_all_values_of_the_name_in_the_order_sent_over_several_headers(self) -> None:
+    def test_all_values_of_the_name_are_read_in_order_over_several_headers(self) -> None:
         headers = [(b"cookie", b"a=1; b=2;a=3"), (b"x-cookie", b"a=9"), (b"cookie", b"\ta=4 ; c=5")]
         assert read_cookies(headers, "a") == ["1", "3", "4"]
         assert read_cookies(headers, b"b") == ["2"]
@@ -44,7 +44,7 @@ class TestReadCookies:
     def test_another_name_is_another_cookie(self, line: bytes) -> None:
         assert read_cookies([(b"cookie", line)], "a") == []
 
-    def test_an_empty_value_is_a_value_and_equals_signs_are_not_ours(self) -> None:
+    def test_an_empty_value_is_a_value_and_equals_signs_belong_to_it(self) -> None:
         assert read_cookies([(b"cookie", b"a=; a=x=y")], "a") == [""]
 
     def test_long_values_are_left_out(self) -> None:
@@ -56,36 +56,36 @@ class TestReadCookies:
 
     @given(st.lists(st.tuples(st.sampled_from([b"cookie", b"x"]), st.binary() | st.binary().map(lambda raw: b"a=" + raw))))
     @settings(deadline=None)
-    def test_garbage_never_raises(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def test_random_headers_never_raise(self, headers: list[tuple[bytes, bytes]]) -> None:
         assert all(isinstance(value, str) for value in read_cookies(headers, "a"))
         read_session_id(headers, CookieConfig(name="a").resolve("http://localhost"), SIGNER)
 
 
-def test_the_genuine_cookie_is_read() -> None:
+def test_a_valid_cookie_is_read() -> None:
     assert reading(b"theme=dark; " + GENUINE + b"; lang=en") == CookieReading(session_id=ID)
 
 
-def test_no_cookie_is_nothing_to_report() -> None:
+def test_a_missing_cookie_is_not_reported() -> None:
     assert reading() == reading(b"theme=dark") == CookieReading()
 
 
 @pytest.mark.attack("51")
-def test_a_cookie_signed_by_the_older_secret_is_to_be_signed_again() -> None:
+def test_a_cookie_signed_by_the_older_secret_is_signed_again() -> None:
     assert reading(pair(signer=CookieSigner([OLD]))) == CookieReading(session_id=ID, needs_resign=True)
 
 
-def test_beside_its_newly_signed_twin_the_older_cookie_needs_nothing() -> None:
+def test_an_older_cookie_beside_its_newly_signed_copy_is_not_signed_again() -> None:
     assert reading(pair(signer=CookieSigner([OLD])), GENUINE) == CookieReading(session_id=ID)
 
 
 @pytest.mark.attack("50")
-def test_each_byte_of_the_cookie_changed_or_cut_is_anonymous() -> None:
+def test_a_cookie_with_any_byte_changed_or_cut_is_anonymous() -> None:
     raw = GENUINE.partition(b"=")[2]
     mutants = [raw[:end] for end in range(len(raw))]
     for at in range(len(raw)):
         mutants += [raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :] for bit in (1, 2, 4, 8, 16, 32, 64, 128)]
         mutants += [raw[:at] + b"%%%02X" % raw[at] + raw[at + 1 :], raw[:at] + b"%%%02x" % raw[at] + raw[at + 1 :]]
-    # A semicolon or a space at the end is not part of a cookie's value: what is left is what was set.
+    # A trailing semicolon or space is not part of the value, so the rest is the value that was set.
     for mutant in mutants:
         if mutant.partition(b";")[0].strip(b" \t") != raw:
             found = reading(NAME + b"=" + mutant)
@@ -117,7 +117,7 @@ def test_each_byte_of_the_cookie_changed_or_cut_is_anonymous() -> None:
         (pair(signer=CookieSigner.for_cookie("login", [NEW])).partition(b"=")[2], "bad_signature"),
     ],
 )
-def test_a_bad_cookie_is_anonymous_and_says_why(value: bytes, reason: str) -> None:
+def test_a_bad_cookie_is_anonymous_with_a_reason(value: bytes, reason: str) -> None:
     assert reading(NAME + b"=" + value) == CookieReading(rejected=reason)  # type: ignore[arg-type]
 
 
@@ -133,14 +133,14 @@ JUNK = [
 
 @pytest.mark.attack("53")
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:32]))
-def test_a_tossed_cookie_is_never_adopted_and_the_genuine_one_still_works(junk: bytes) -> None:
+def test_a_tossed_cookie_is_never_adopted_and_the_valid_one_still_works(junk: bytes) -> None:
     assert reading(junk).session_id is None
     for lines in ((junk + b"; " + GENUINE,), (GENUINE + b"; " + junk,), (junk, GENUINE), (GENUINE, junk)):
         assert reading(*lines) == CookieReading(session_id=ID)
 
 
 @pytest.mark.attack("53")
-def test_all_of_them_at_once_in_any_order() -> None:
+def test_all_bad_cookies_together_in_any_order() -> None:
     order = random.Random(7)
     for _ in range(50):
         mixed = [GENUINE, *JUNK]
@@ -148,15 +148,15 @@ def test_all_of_them_at_once_in_any_order() -> None:
         assert reading(b"; ".join(mixed)) == CookieReading(session_id=ID)
 
 
-def test_the_tossing_check_bites_on_a_reader_that_strips_all_white_space() -> None:
+def test_the_tossing_test_detects_a_reader_that_strips_all_white_space() -> None:
     """`str.strip` also drops U+00A0, which a browser keeps in a name that a subdomain may set."""
     lines = [part.decode("latin-1").strip().partition("=")[0] for part in (b"\xa0" + pair(OTHER_ID)).split(b";")]
     assert COOKIE.name in lines
 
 
 @pytest.mark.attack("53")
-def test_two_different_genuine_ids_are_refused_in_both_orders() -> None:
-    """The attacker's own valid cookie, tossed from a subdomain, must not become the victim's session (fixation)."""
+def test_two_different_valid_ids_are_refused_in_both_orders() -> None:
+    """Session fixation: the attacker's own valid cookie, tossed from a subdomain, must not become the victim's session."""
     planted = pair(OTHER_ID)
     assert reading(GENUINE, planted) == CookieReading(rejected="ambiguous", several=(ID, OTHER_ID))
     assert reading(planted, GENUINE) == CookieReading(rejected="ambiguous", several=(OTHER_ID, ID))
@@ -164,38 +164,38 @@ def test_two_different_genuine_ids_are_refused_in_both_orders() -> None:
     assert reading(old, GENUINE, old) == CookieReading(rejected="ambiguous", several=(OTHER_ID, ID))
 
 
-def test_more_than_four_genuine_ids_are_not_even_named() -> None:
+def test_more_than_four_valid_ids_are_not_reported_individually() -> None:
     ids = tuple(new_session_id() for _ in range(5))
     assert reading(*map(pair, ids[:4])).several == ids[:4]
     assert reading(*map(pair, ids)) == CookieReading(rejected="ambiguous")
 
 
-def test_the_same_genuine_cookie_twice_is_one() -> None:
+def test_a_repeated_valid_cookie_counts_once() -> None:
     assert reading(GENUINE + b"; " + GENUINE) == CookieReading(session_id=ID)
 
 
 @pytest.mark.attack("54")
-def test_a_flood_of_cookies_hides_no_second_genuine_id() -> None:
+def test_a_flood_of_cookies_does_not_hide_a_second_valid_id() -> None:
     flood = b"; ".join([NAME + b"=x"] * 500)
     assert reading(flood + b"; " + GENUINE) == CookieReading(rejected="too_many")
     assert reading(GENUINE + b"; " + flood) == CookieReading(rejected="too_many")
 
 
 @pytest.mark.attack("54")
-def test_500_cookies_of_other_names_and_31_of_ours_change_nothing() -> None:
+def test_500_foreign_cookies_and_31_of_ours_do_not_matter() -> None:
     others = b"; ".join(b"c%d=%d" % (number, number) for number in range(500))
     junk = b"; ".join([NAME + b"=x"] * 31)
     assert reading(others + b"; " + junk + b"; " + GENUINE) == CookieReading(session_id=ID)
 
 
 @pytest.mark.attack("52")
-def test_an_id_anywhere_but_in_the_cookie_is_not_read() -> None:
+def test_an_id_outside_the_cookie_is_not_read() -> None:
     value = GENUINE.partition(b"=")[2]
     headers = [(b"authorization", b"Bearer " + value), (b"x-session", value), (b"cookie2", GENUINE), (b"set-cookie", GENUINE)]
     assert read_session_id(headers, COOKIE, SIGNER) == CookieReading()
 
 
-def test_a_reading_hides_the_id() -> None:
+def test_the_repr_of_a_reading_hides_the_id() -> None:
     found = reading(GENUINE)
     assert ID not in f"{found!r} {found} {found.__rich_repr__()}"
     assert repr(found) == "CookieReading(<hidden>)"

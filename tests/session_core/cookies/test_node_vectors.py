@@ -1,4 +1,4 @@
-"""Byte compatibility with the npm packages cookie-signature and express-session, by vectors that they made."""
+"""Byte compatibility with the npm packages cookie-signature and express-session, by vectors from those packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def secret_of(secret: dict[str, str]) -> str | bytes:
 
 
 @pytest.mark.parametrize("vector", VECTORS["signed"], ids=lambda vector: repr(vector["value"][:12]))
-def test_what_node_signs_we_verify_and_we_sign_the_same_bytes(vector: dict[str, Any]) -> None:
+def test_signatures_of_node_verify_and_equal_ours(vector: dict[str, Any]) -> None:
     secret = secret_of(vector["secret"])
     assert sign_cookie(vector["value"], secret) == vector["signed"]
     unsigned = unsign_cookie(vector["signed"], [b"another", secret])
@@ -29,12 +29,12 @@ def test_what_node_signs_we_verify_and_we_sign_the_same_bytes(vector: dict[str, 
 
 
 @pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vector: vector["attack"])
-def test_what_node_refuses_we_refuse(vector: dict[str, str]) -> None:
+def test_signatures_refused_by_node_are_refused(vector: dict[str, str]) -> None:
     assert unsign_cookie(vector["signed"], [VECTORS["secret"]]) is None
 
 
 @pytest.mark.parametrize("vector", VECTORS["headers"], ids=lambda vector: repr(vector["value"][:12]))
-def test_the_cookie_pair_is_spelled_as_node_spells_it_and_read_back(vector: dict[str, str]) -> None:
+def test_the_cookie_pair_is_encoded_as_by_node_and_read_back(vector: dict[str, str]) -> None:
     cookie = CookieConfig(name="connect.sid").resolve("http://localhost")
     signed = sign_cookie(vector["value"], VECTORS["secret"])
     pair = cookie.set_header(signed, None).split(b"; ")[0]
@@ -42,7 +42,7 @@ def test_the_cookie_pair_is_spelled_as_node_spells_it_and_read_back(vector: dict
     assert read_cookies([(b"cookie", pair)], "connect.sid") == [signed]
 
 
-def test_a_session_cookie_of_express_session_is_ours_and_ours_is_its() -> None:
+def test_cookies_interoperate_with_express_session() -> None:
     cookie = CookieConfig(name="sid").resolve("http://localhost")
     signer = CookieSigner(LIVE["secrets"])
     pair = LIVE["set_cookie"].split(";")[0].encode()
@@ -52,8 +52,8 @@ def test_a_session_cookie_of_express_session_is_ours_and_ours_is_its() -> None:
     assert cookie.set_header(signer.sign(LIVE["id"]), None).decode() == LIVE["set_cookie"]
 
 
-def test_the_cookies_a_live_express_session_believed_are_those_we_write() -> None:
-    """Both were sent to a running server when the vectors were made: one by its first secret, one by its second."""
+def test_cookies_accepted_by_a_live_express_session_equal_ours() -> None:
+    """Both were sent to a running server when the vectors were made: one with its first secret, one with its second."""
     cookie = CookieConfig(name="sid").resolve("http://localhost")
     written = [cookie.set_header(CookieSigner([secret]).sign(LIVE["id"]), None) for secret in LIVE["secrets"]]
     assert [header.split(b"; ")[0].decode() for header in written] == LIVE["ours"]

@@ -1,4 +1,4 @@
-"""Every test of this folder runs with the bypasses of Litestar's internals, and with Litestar doing everything itself."""
+"""Runs every test of this folder with the bypasses of Litestar's internals and without them."""
 
 from __future__ import annotations
 

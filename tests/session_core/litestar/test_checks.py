@@ -1,4 +1,4 @@
-"""Mistakes that are refused when the application is built, with the handler's name and the fix."""
+"""Mistakes refused when the application is built, with the handler's name and the fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(*handlers: Any, plugins: list[Any] | None = None, **options: Any) -> L
     return Litestar(list(handlers), plugins=plugins, openapi_config=None, logging_config=None, **options)
 
 
-# -- a dependency whose value is kept for everyone
+# -- cached dependencies
 
 
 class User:
@@ -112,7 +112,7 @@ async def settings(request: Request[Any, Any, Any]) -> str:
 
 
 @pytest.mark.parametrize("provide", [by_request, by_scope])
-async def test_a_cached_dependency_that_asks_for_the_session_is_refused_when_it_does(provide: Any) -> None:
+async def test_a_cached_dependency_that_requests_the_session_is_refused_at_run_time(provide: Any) -> None:
     app = build(two, dependencies={"title": Provide(provide, use_cache=True)})
     async with client_of(app) as client:
         for _ in range(2):
@@ -120,7 +120,7 @@ async def test_a_cached_dependency_that_asks_for_the_session_is_refused_when_it_
             assert (answer.status_code, "alice" in answer.text) == (500, False)
 
 
-async def test_a_cached_dependency_that_takes_a_request_for_something_else_is_computed_once() -> None:
+async def test_a_cached_dependency_with_a_request_but_no_session_is_computed_once() -> None:
     calls: list[int] = []
 
     async def counted(request: Request[Any, Any, Any]) -> str:
@@ -133,11 +133,11 @@ async def test_a_cached_dependency_that_takes_a_request_for_something_else_is_co
     assert calls == [1]
 
 
-def test_a_dependency_that_is_not_cached_may_take_the_session() -> None:
+def test_an_uncached_dependency_may_take_the_session() -> None:
     assert build(greet, two, dependencies={**DEEP, "title": Provide(page_title)}).routes
 
 
-# -- what is no session
+# -- other parameters and types
 
 
 async def provide_other() -> str:
@@ -254,7 +254,7 @@ def test_a_dependency_that_cannot_get_its_session_is_refused() -> None:
         build(through_a_dependency, dependencies={"inner": Provide(inner_of_another_type)})
 
 
-def test_what_may_stand_for_the_session_is_accepted() -> None:
+def test_accepted_annotations_of_the_session() -> None:
     @get("/any")
     async def anything(session: NamedDependency[Any]) -> None: ...
 
@@ -279,7 +279,7 @@ def test_a_session_without_the_plugin_is_refused_with_the_fix(through: bool) -> 
     assert ("inner_of_another_type" if through else "alone") in str(refused.value)
 
 
-def test_another_missing_dependency_is_litestars_own_refusal() -> None:
+def test_another_missing_dependency_is_refused_by_litestar() -> None:
     @get("/x")
     async def alone(tenant: NamedDependency[str]) -> None: ...
 
@@ -287,7 +287,7 @@ def test_another_missing_dependency_is_litestars_own_refusal() -> None:
         build(alone)
 
 
-async def test_a_guard_without_the_plugin_says_so() -> None:
+async def test_a_guard_without_the_plugin_is_a_clear_error() -> None:
     @get("/x", guards=[requires_login])
     async def alone(request: Request[Any, Any, Any]) -> None: ...
 
@@ -310,7 +310,7 @@ def test_two_plugins_are_refused() -> None:
 
 @pytest.mark.parametrize("config", [ServerSideSessionConfig(), CookieBackendConfig(secret=b"x" * 16)])
 @pytest.mark.parametrize("layer", ["application", "handler"])
-def test_litestars_sessions_with_our_cookie_name_are_refused(config: Any, layer: str) -> None:
+def test_litestars_session_middleware_with_our_cookie_name_is_refused(config: Any, layer: str) -> None:
     @get("/x", middleware=[config.middleware] if layer == "handler" else None)
     async def both(session: Session[AppSession]) -> None: ...
 
@@ -322,14 +322,14 @@ def test_litestars_sessions_with_our_cookie_name_are_refused(config: Any, layer:
         )
 
 
-def test_litestars_sessions_beside_ours_have_another_name_by_default() -> None:
+def test_litestars_session_middleware_has_another_name_by_default() -> None:
     @get("/x", middleware=[ServerSideSessionConfig().middleware])
     async def both(session: Session[AppSession]) -> None: ...
 
     assert build(both).routes
 
 
-def test_litestars_sessions_with_another_cookie_name_are_accepted() -> None:
+def test_litestars_session_middleware_with_another_cookie_name_is_accepted() -> None:
     @get("/x")
     async def both(session: Session[AppSession]) -> None: ...
 

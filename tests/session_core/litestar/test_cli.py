@@ -1,4 +1,4 @@
-"""`litestar sessions ...` and `litestar check`, over a real store file, as an operator runs them."""
+"""`litestar sessions ...` and `litestar check` with a real store file, as an operator runs them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def handles_in(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["-h", "-[^-].*h", "--", "-"])
-def test_a_handle_that_begins_with_a_dash_is_no_option(run: Any, store: str, form: str) -> None:
+def test_a_handle_that_begins_with_a_dash_is_not_an_option(run: Any, store: str, form: str) -> None:
     app: Litestar = make_app(store=store)
 
     async def store_one() -> str:
@@ -112,14 +112,14 @@ def test_a_users_sessions_are_listed_and_ended_together(run: Any, store: str) ->
     assert len(handles_in(run("sessions", "list").output)) == 1
 
 
-def test_stats_count(run: Any, store: str) -> None:
+def test_stats_counts_sessions_and_users(run: Any, store: str) -> None:
     log_in_users(store, ALICE, ALICE, BOB)
     output = run("sessions", "stats").output
     assert "sessions    3" in output
     assert "logged in   3 (of 2 users)" in output
 
 
-def test_prune_removes_what_has_expired(run: Any, store: str) -> None:
+def test_prune_removes_expired_records(run: Any, store: str) -> None:
     old = FakeClock(start_ms=1_600_000_000_000)
     app = make_app(store=store, clock=old)
 
@@ -132,7 +132,7 @@ def test_prune_removes_what_has_expired(run: Any, store: str) -> None:
     assert run("sessions", "prune").output.endswith("removed 0 expired record(s)\n")
 
 
-def test_generate_secret_is_fit_for_both_settings(run: Any) -> None:
+def test_generate_secret_is_valid_for_both_settings(run: Any) -> None:
     from session_core.cookies import parse_secrets
     from session_core.sealing import parse_keys
 
@@ -142,7 +142,7 @@ def test_generate_secret_is_fit_for_both_settings(run: Any) -> None:
     assert len(parse_keys(first)[0]) == 32
 
 
-def test_rotate_puts_a_new_secret_first_and_keeps_the_old(run: Any, tmp_path: Path) -> None:
+def test_rotate_puts_a_new_secret_first_and_keeps_the_old_ones(run: Any, tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_text("# settings\nSESSION_SECRETS=old-one,older-one\nOTHER=1\n")
     assert run("sessions", "rotate").exit_code == 0
@@ -154,7 +154,7 @@ def test_rotate_puts_a_new_secret_first_and_keeps_the_old(run: Any, tmp_path: Pa
     assert (tmp_path / "new.env").read_text().partition("=")[2].strip() not in output
 
 
-def test_an_outage_is_one_clear_line(run: Any, tmp_path: Path) -> None:
+def test_an_outage_is_reported_in_one_line(run: Any, tmp_path: Path) -> None:
     (tmp_path / "sessions").write_text("not a folder")
     result = run("sessions", "list")
     assert result.exit_code == 1
@@ -162,7 +162,7 @@ def test_an_outage_is_one_clear_line(run: Any, tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_check_names_what_is_unfit_and_shows_every_route(run: Any) -> None:
+def test_check_names_unfit_settings_and_lists_every_route(run: Any) -> None:
     result = run("check")
     assert result.exit_code == 1
     assert "public_url: must be https" in result.output
@@ -172,27 +172,27 @@ def test_check_names_what_is_unfit_and_shows_every_route(run: Any) -> None:
 
 
 @pytest.mark.attack("78")
-def test_a_restored_backup_brings_no_ended_session_back(run: Any, store: str, tmp_path: Path) -> None:
+def test_revoke_before_ends_sessions_revived_by_a_backup(run: Any, store: str, tmp_path: Path) -> None:
     log_in_users(store, ALICE, BOB)
     shutil.copytree(tmp_path / "sessions", tmp_path / "backup")
     run("sessions", "revoke-all", "--issuer", ALICE.issuer, "--subject", ALICE.subject)
     shutil.rmtree(tmp_path / "sessions")
     shutil.copytree(tmp_path / "backup", tmp_path / "sessions")
-    assert len(handles_in(run("sessions", "list").output)) == 2  # what had ended is back
+    assert len(handles_in(run("sessions", "list").output)) == 2  # the restored backup contains ended sessions
     ended = run("sessions", "revoke-before", "now")
     assert ended.exit_code == 0
     assert "ended 2 session(s) that began before " in ended.output
     assert handles_in(run("sessions", "list").output) == []
 
 
-def test_revoke_before_keeps_what_began_later(run: Any, store: str) -> None:
+def test_revoke_before_keeps_later_sessions(run: Any, store: str) -> None:
     log_in_users(store, ALICE)
     assert "ended 0 session(s)" in run("sessions", "revoke-before", "2001-02-03T04:05:06Z").output
     assert "ended 1 session(s)" in run("sessions", "revoke-before", "2999-01-01T00:00:00+02:00").output
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-01-31", "2026-01-31T12:00:00", "", "1700000000"])
-def test_revoke_before_takes_no_ambiguous_moment(run: Any, store: str, moment: str) -> None:
+def test_revoke_before_refuses_an_ambiguous_time(run: Any, store: str, moment: str) -> None:
     log_in_users(store, ALICE)
     refused = run("sessions", "revoke-before", moment)
     assert refused.exit_code == 2
@@ -200,7 +200,7 @@ def test_revoke_before_takes_no_ambiguous_moment(run: Any, store: str, moment: s
     assert len(handles_in(run("sessions", "list").output)) == 1
 
 
-def test_check_online_asks_the_store(run: Any, tmp_path: Path) -> None:
+def test_check_online_queries_the_store(run: Any, tmp_path: Path) -> None:
     assert "session store: ok\n" in run("check", "--online").output
     shutil.rmtree(tmp_path / "sessions")
     (tmp_path / "sessions").write_text("not a folder")
@@ -209,14 +209,14 @@ def test_check_online_asks_the_store(run: Any, tmp_path: Path) -> None:
     assert "session store: FAILED (" in result.output
 
 
-def test_an_issuer_with_or_without_its_last_slash_is_the_same_user(run: Any, store: str) -> None:
+def test_an_issuer_with_or_without_a_trailing_slash_is_the_same_user(run: Any, store: str) -> None:
     log_in_users(store, ALICE, BOB)
     user = ("--issuer", f"{ALICE.issuer}/", "--subject", ALICE.subject)
     assert len(handles_in(run("sessions", "list", *user).output)) == 1
     assert run("sessions", "revoke-all", *user).output.endswith("ended 1 session(s)\n")
 
 
-def test_lists_and_counts_as_json(run: Any, store: str) -> None:
+def test_lists_and_counts_are_available_as_json(run: Any, store: str) -> None:
     log_in_users(store, ALICE)
     (session,) = json.loads(run("sessions", "list", "--json").output.splitlines()[-1])
     assert (session["subject"], session["issuer"]) == (ALICE.subject, ALICE.issuer)

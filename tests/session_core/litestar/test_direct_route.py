@@ -1,4 +1,4 @@
-"""Handlers that are called directly: every answer is the one that Litestar gives, byte for byte."""
+"""Handlers called directly respond exactly as through Litestar, byte for byte."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class PersonDTO(DataclassDTO[Person]):
 
 
 class Odd:
-    """What only an encoder of the application knows."""
+    """A type that only the application's encoder supports."""
 
 
 class Other(Response[Any]):
-    """A response of the application's own."""
+    """The application's own response class."""
 
 
 ran: list[str] = []
@@ -305,13 +305,13 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 async def _answers(**options: Any) -> list[Any]:
-    for handler in HANDLERS:  # copies of a handler, one for each application, share what was made for the first
+    for handler in HANDLERS:  # copies of a handler, one for each application, share the state created for the first
         handler._response_handler_mapping = {"default_handler": Empty, "response_type_handler": Empty}
     app = Litestar(HANDLERS, plugins=[SessionPlugin(make_config())], openapi_config=None, logging_config=None, **options)
     found: list[Any] = []
     ran.clear()
     async with client_of(app) as client:
-        for _ in range(2):  # as a visitor, and with a dark session
+        for _ in range(2):  # as a visitor, and with a session whose theme is dark
             for method, path, given in REQUESTS:
                 got = await client.request(method, path, **given)
                 headers = [(name, value) for name, value in got.headers.raw if name != b"set-cookie"]
@@ -329,7 +329,7 @@ async def _answers(**options: Any) -> list[Any]:
         {"response_class": Other, "guards": [only_dark]},
     ],
 )
-async def test_every_handler_answers_as_by_litestar(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_handler_responds_as_through_litestar(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     directly = await _answers(**options)
     monkeypatch.setattr(internals, "enabled", False)
     by_litestar = await _answers(**options)
@@ -341,8 +341,8 @@ def _routes(app: Litestar) -> dict[str, HTTPRoute]:
     return {route.path: route for route in app.routes if isinstance(route, HTTPRoute)}
 
 
-def test_this_litestar_is_bypassed() -> None:
-    """The handlers whose answers are made here, with the version that is locked."""
+def test_the_locked_litestar_is_bypassed() -> None:
+    """Which handlers are called directly with the locked version."""
     app = Litestar(HANDLERS, plugins=[SessionPlugin(make_config())], openapi_config=None, logging_config=None)
     routes = _routes(app)
     served: list[Any] = [route.handle for route in routes.values()]
@@ -354,7 +354,7 @@ def test_this_litestar_is_bypassed() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in HANDLING if name not in internals.INJECTION])
-def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_difference_in_litestar_disables_the_bypass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HANDLING, name, {"0"})
     app = Litestar([a_dict], plugins=[SessionPlugin(make_config())], openapi_config=None, logging_config=None)
     route = _routes(app)["/dict"]
@@ -363,5 +363,5 @@ def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, monkeyp
 
 
 @pytest.mark.parametrize("app", [object(), partial(print), "text".upper])
-def test_what_is_no_route_is_left_alone(app: Any) -> None:
+def test_objects_other_than_routes_are_left_unchanged(app: Any) -> None:
     assert call_directly(app) is app

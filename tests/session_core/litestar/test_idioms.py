@@ -1,4 +1,4 @@
-"""Litestar's own idioms over our sessions: `request.user`, `request.auth`, `request.session`, and what OpenAPI says."""
+"""Litestar's idioms with these sessions: `request.user`, `request.auth`, `request.session`, and OpenAPI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class User(msgspec.Struct):
 
 
 class Users:
-    """A user table that counts how often it is asked."""
+    """A user table that counts its queries."""
 
     def __init__(self) -> None:
         self.known = {"alice": User("Alice")}
@@ -140,7 +140,7 @@ async def test_the_user_is_loaded_once_per_request(users: Users) -> None:
 
 
 @pytest.mark.attack("76")
-async def test_no_user_outlives_the_session(users: Users) -> None:
+async def test_no_user_remains_after_the_session_ends(users: Users) -> None:
     async with client_of(application(users)) as client:
         await client.post("/login/alice")
         assert (await client.post("/logout")).status_code == 201
@@ -172,11 +172,11 @@ async def test_a_websocket_has_the_user(users: Users) -> None:
             assert socket.receive_text() == "Alice"
 
 
-async def test_old_and_new_handlers_share_the_session() -> None:
+async def test_typed_and_dict_handlers_share_the_session() -> None:
     app = application(request_session="other")
     async with client_of(app) as client:
         assert (await client.get("/session")).json()["request"] == {}
-        assert (await plugin_in(app).sessions.stats()).total == 0  # reading creates nothing
+        assert (await plugin_in(app).sessions.stats()).total == 0  # reading creates no session
         await client.post("/set/theme/dark")
         await client.post("/set/color/red")
         await client.post("/append")
@@ -187,7 +187,7 @@ async def test_old_and_new_handlers_share_the_session() -> None:
     assert found["typed"] == {"theme": "dark", "cart": ["tea", "tea"], "visits": 1, "other": {"color": "red"}}
 
 
-async def test_keys_that_are_written_at_once_are_all_kept() -> None:
+async def test_concurrent_writes_of_different_keys_are_all_kept() -> None:
     async with client_of(application(request_session="other")) as client:
         await client.post("/set/first/x")
         answers = await asyncio.gather(*(client.post(f"/set/key{n}/{n}") for n in range(20)))
@@ -211,21 +211,21 @@ async def test_set_session_replaces_and_clear_session_ends() -> None:
         assert (await client.get("/who")).status_code == 401
 
 
-async def test_nothing_of_a_failed_handler_is_saved() -> None:
+async def test_changes_of_a_failed_handler_are_not_saved() -> None:
     async with client_of(application(request_session="other")) as client:
         await client.post("/set/a/b")
         assert (await client.post("/fail")).status_code == 500
         assert (await client.get("/session")).json()["request"] == {"a": "b"}
 
 
-async def test_a_value_that_does_not_fit_the_field_is_refused() -> None:
+async def test_a_value_of_the_wrong_type_is_refused() -> None:
     async with client_of(application(request_session="other")) as client:
         assert (await client.post("/set/visits/many")).status_code == 500
         assert (await client.get("/session")).json()["request"] == {}
 
 
 @pytest.mark.parametrize("name", ["theme", "missing"])
-def test_a_field_that_holds_no_dict_is_refused_at_start(name: str) -> None:
+def test_a_field_that_is_not_a_dict_is_refused_at_start(name: str) -> None:
     with pytest.raises(ConfigurationError, match="must name a field of Data that holds a dict"):
         SessionConfig(Data, request_session=name)
 
@@ -235,7 +235,7 @@ def operation(schema: httpx.Response, path: str, method: str) -> dict[str, Any]:
     return found
 
 
-async def test_openapi_says_which_routes_need_the_cookie() -> None:
+async def test_openapi_lists_the_cookie_on_routes_that_need_it() -> None:
     @get("/closed")
     async def closed() -> None: ...
 
@@ -258,7 +258,7 @@ async def test_openapi_says_which_routes_need_the_cookie() -> None:
     assert {"type", "title", "status", "code"} <= fields.keys()
 
 
-async def test_what_the_application_says_in_openapi_itself_stands() -> None:
+async def test_openapi_settings_of_the_application_are_kept() -> None:
     @get("/own", security=[{"key": []}])
     async def own() -> None: ...
 

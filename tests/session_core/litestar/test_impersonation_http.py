@@ -1,4 +1,4 @@
-"""An administrator acts as another user over HTTP: guards, events, tokens, login and logout, open connections; on Litestar."""
+"""Impersonation over HTTP with Litestar: guards, events, tokens, login and logout, open connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def allow(actor: Identity, user: Identity) -> bool:
 
 
 def roles(session: Any) -> set[str]:
-    """As an application would resolve them: by who is logged in, so those of the user while one is acted as."""
+    """Roles by the current identity, as an application would resolve them: the user's during impersonation."""
     return {"admin"} if session.identity.subject in ADMINS else {"user"}
 
 
@@ -62,7 +62,7 @@ async def page(session: Session[AppSession], request: Request[Any, Any, Any]) ->
 
 @post("/both")
 async def both(session: Session[AppSession], request: Request[Any, Any, Any]) -> list[Any]:
-    """In one handler: `request.user` follows."""
+    """`request.user` follows within one handler."""
     seen = [request.user]
     await session.impersonate(Identity(issuer=ISSUER, subject="bob"))
     seen.append(request.user)
@@ -125,7 +125,7 @@ def events(world: World, name: str) -> list[Event]:
 
 
 @pytest.mark.attack("84")
-async def test_what_is_for_the_user_alone_is_closed_and_never_leads_to_a_login(world: World) -> None:
+async def test_routes_for_the_user_alone_are_closed_and_never_redirect_to_the_login(world: World) -> None:
     browser = world.browser
     for path in GUARDED:
         assert (await browser.get(path)).status_code == 200
@@ -147,7 +147,7 @@ async def test_what_is_for_the_user_alone_is_closed_and_never_leads_to_a_login(w
 
 
 @pytest.mark.attack("84")
-async def test_a_guard_for_users_alone_refuses_visitors_too(world: World) -> None:
+async def test_a_guard_against_impersonation_refuses_visitors_too(world: World) -> None:
     async with world.new_browser() as visitor:
         assert (await visitor.get("/own")).status_code == 401
 
@@ -171,7 +171,7 @@ async def test_every_event_names_the_administrator(world: World) -> None:
 
 
 @pytest.mark.attack("85")
-async def test_the_state_of_the_session_says_so(world: World) -> None:
+async def test_the_session_state_shows_the_impersonation(world: World) -> None:
     assert "actor" not in (await world.browser.get("/auth/session")).json()
     await world.browser.post("/act-as/bob")
     state = (await world.browser.get("/auth/session")).json()
@@ -191,23 +191,23 @@ async def test_tokens_stay_with_the_administrator(world: World) -> None:
 
 
 @pytest.mark.attack("82")
-async def test_a_logout_ends_both_at_the_provider_too(world: World) -> None:
+async def test_a_logout_ends_both_identities_also_at_the_provider(world: World) -> None:
     await world.browser.post("/act-as/bob")
     cookie = cookie_of(world.browser)
     answer = await world.browser.post("/auth/logout")
     assert answer.headers["location"].startswith(f"{ISSUER}/")
-    assert "id_token_hint=" in answer.headers["location"]  # of the administrator, whose login it is
+    assert "id_token_hint=" in answer.headers["location"]  # the administrator's, who logged in
     (logout,) = events(world, "logout.local")
     assert logout.identity is not None
     assert logout.identity.subject == "admin"
     async with world.new_browser(cookies={"session-8000": cookie or ""}) as other:
         assert (await other.get("/page")).status_code == 401
-        assert (await other.post("/act-as-myself")).status_code == 201  # does nothing
+        assert (await other.post("/act-as-myself")).status_code == 201  # has no effect
         assert (await other.get("/page")).status_code == 401
 
 
 @pytest.mark.attack("82")
-async def test_a_logout_token_for_the_administrator_ends_it_and_one_for_the_user_does_not(world: World) -> None:
+async def test_only_a_logout_token_for_the_administrator_ends_it(world: World) -> None:
     await world.browser.post("/act-as/bob")
     assert (await world.send_logout(world.op.logout_token(sub="bob", sid="another"))).status_code == 200
     assert await shown(world) == ("bob", "admin")
@@ -216,7 +216,7 @@ async def test_a_logout_token_for_the_administrator_ends_it_and_one_for_the_user
 
 
 @pytest.mark.attack("82")
-async def test_a_role_that_was_taken_away_ends_it_with_the_next_request(world: World) -> None:
+async def test_a_removed_role_ends_it_on_the_next_request(world: World) -> None:
     await world.browser.post("/act-as/bob")
     ADMINS.discard("admin")
     try:
@@ -224,13 +224,13 @@ async def test_a_role_that_was_taken_away_ends_it_with_the_next_request(world: W
     finally:
         ADMINS.add("admin")
     assert answer.status_code == 401
-    assert (await world.browser.get("/page")).status_code == 401  # for good
+    assert (await world.browser.get("/page")).status_code == 401  # permanently
     (ended,) = events(world, "impersonation.ended")
     assert (ended.reason, ended.actor and ended.actor.subject) == ("refused", "admin")
 
 
 @pytest.mark.attack("83")
-async def test_a_login_in_the_same_browser_ends_it(world: World) -> None:
+async def test_a_login_in_the_same_browser_ends_the_impersonation(world: World) -> None:
     await world.browser.patch("/assign", json={"note": "of the administrator"})
     await world.browser.post("/act-as/bob")
     await world.browser.patch("/assign", json={"note": "as bob"})
@@ -240,7 +240,7 @@ async def test_a_login_in_the_same_browser_ends_it(world: World) -> None:
     assert [event.reason for event in events(world, "impersonation.ended")] == ["login"]
 
 
-async def test_a_login_that_is_too_old_asks_for_a_new_one(world: World) -> None:
+async def test_an_old_login_of_the_administrator_needs_a_new_one(world: World) -> None:
     world.clock.advance(seconds=301)
     answer = await world.browser.post("/act-as/bob")
     assert (answer.status_code, answer.json()["code"]) == (401, "step_up_required")
@@ -248,12 +248,12 @@ async def test_a_login_that_is_too_old_asks_for_a_new_one(world: World) -> None:
     assert await shown(world) == ("admin", None)
 
 
-async def test_the_user_of_the_request_follows(world: World) -> None:
+async def test_request_user_follows_the_impersonation(world: World) -> None:
     assert (await world.browser.post("/both")).json() == ["admin", "bob", "admin"]
 
 
 @pytest.mark.attack("80")
-async def test_it_ends_after_a_quarter_of_an_hour(world: World) -> None:
+async def test_impersonation_ends_after_fifteen_minutes(world: World) -> None:
     answer = await world.browser.post("/act-as/bob")
     assert "Max-Age=900" in answer.headers["set-cookie"]
     for _ in range(14):
@@ -261,17 +261,17 @@ async def test_it_ends_after_a_quarter_of_an_hour(world: World) -> None:
         assert await shown(world) == ("bob", "admin")
         await world.browser.post("/visit")
     world.clock.advance(seconds=60)
-    assert (await world.browser.post("/visit")).json() == {"visits": 1}  # of a new visitor
+    assert (await world.browser.post("/visit")).json() == {"visits": 1}  # a new visitor's
     assert (await world.browser.get("/page")).status_code == 401
 
 
 @pytest.mark.attack("83")
 @pytest.mark.parametrize("verb", ["begin", "end", "logout"])
-async def test_open_connections_of_the_other_identity_close(verb: str) -> None:
+async def test_open_connections_of_the_previous_identity_close(verb: str) -> None:
     config = make_config(clock=FakeClock(1_700_000_000_000), impersonation=Impersonation(allow=allow))
     app = make_app(*LIVE, act_as, act_as_myself, config=config)
     async with client_of(app) as client, client_of(app) as bob:
-        await client.post("/login/admin")  # with the clock's own time as `auth_time`
+        await client.post("/login/admin")  # with the clock's current time as `auth_time`
         await bob.post("/login/bob")
         if verb != "begin":
             await client.post("/act-as/bob")

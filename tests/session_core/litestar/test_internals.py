@@ -1,4 +1,4 @@
-"""The bypasses of Litestar's internals: what handlers get, and what goes wrong, is the same with and without them."""
+"""The bypasses of Litestar's internals: handlers and errors behave the same with and without them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def app() -> Litestar:
     return make_app(*HANDLERS)
 
 
-async def test_a_session_comes_with_whatever_else_a_handler_takes(app: Litestar) -> None:
+async def test_a_session_is_injected_beside_other_parameters(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.patch("/assign", json={"theme": "dark"})
         assert (await client.get("/themed?q=x")).json() == ["dark", "dark", 7, "x"]
@@ -102,7 +102,7 @@ async def test_a_session_comes_with_whatever_else_a_handler_takes(app: Litestar)
         assert (await client.get("/scoped")).json() == [True, True]
 
 
-async def test_a_foreign_dependency_of_that_name_is_left_alone(app: Litestar) -> None:
+async def test_a_foreign_dependency_of_that_name_is_kept(app: Litestar) -> None:
     async with client_of(app) as client:
         assert (await client.get("/other")).text == "a dependency of the application"
 
@@ -118,7 +118,7 @@ async def test_an_outage_is_a_503_before_the_handler_runs(app: Litestar, monkeyp
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 
 
-async def test_what_a_handler_raises_is_answered_as_ever(app: Litestar) -> None:
+async def test_errors_of_handlers_get_the_usual_response(app: Litestar) -> None:
     raised: list[str] = []
     app.after_exception.append(lambda error, _: _note(raised, error))
     async with client_of(app) as client:
@@ -136,14 +136,14 @@ async def _note(raised: list[str], error: Exception) -> None:
     raised.append(type(error).__name__)
 
 
-async def test_a_visitor_s_cookie_goes_out_with_the_refusal(app: Litestar) -> None:
+async def test_a_visitor_s_cookie_is_set_on_the_refusal(app: Litestar) -> None:
     async with client_of(app) as client:
         assert (await client.post("/login-and-refuse")).status_code == 409
         assert (await client.get("/read")).json()["data"]["note"] == "made before"
 
 
 @only_bypassed  # the test sets the switch itself
-async def test_an_exception_handler_of_the_application_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_handler_of_the_application_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: Request[Any, Any, Any], error: Exception) -> Any:
         return Response({"by": type(error).__name__, "path": request.url.path}, status_code=422)
 
@@ -176,7 +176,7 @@ async def breaks_off(session: Session[AppSession]) -> Stream:
 
 
 class HoldsBack(ASGIMiddleware):
-    """Keeps all messages until the application has returned."""
+    """Buffers all messages until the application has returned."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         held: list[Message] = []
@@ -189,7 +189,7 @@ class HoldsBack(ASGIMiddleware):
             await send(message)
 
 
-async def test_no_second_response_begins_behind_a_middleware_that_holds_the_first_one_back() -> None:
+async def test_no_second_response_starts_behind_a_buffering_middleware() -> None:
     plugins = [SessionPlugin(make_config())]
     app = Litestar([breaks_off], plugins=plugins, middleware=[HoldsBack()], openapi_config=None, logging_config=None)
     async with client_of(app) as client:
@@ -198,10 +198,10 @@ async def test_no_second_response_begins_behind_a_middleware_that_holds_the_firs
 
 
 class Kept:
-    """What a handler that fails has at hand."""
+    """An object referenced by a failing handler."""
 
 
-async def test_nothing_of_a_request_that_failed_is_kept(app: Litestar) -> None:
+async def test_a_failed_request_leaves_no_references(app: Litestar) -> None:
     held: list[weakref.ref[Kept]] = []
 
     @get("/fails-with-much")
@@ -223,8 +223,8 @@ async def test_nothing_of_a_request_that_failed_is_kept(app: Litestar) -> None:
 
 
 @only_bypassed  # the test sets the switch itself
-async def test_an_inner_application_of_the_same_sessions_answers_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its middleware sees a response, as it does alone: also where the middleware of sessions stands here twice."""
+async def test_an_inner_application_of_the_same_sessions_handles_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its middleware sees a response as it does alone, also when the session middleware is installed twice."""
     seen: list[str] = []
 
     class Sees(ASGIMiddleware):
@@ -262,8 +262,8 @@ def models_of(app: Litestar, path: str) -> list[Any]:
 
 @only_bypassed
 @pytest.mark.parametrize("path", ["/read", "/themed", "/scoped", "/socket", "/refuses"])
-def test_this_litestar_is_bypassed(path: str) -> None:
-    """What makes a request cheaper is in force with the version that is locked; with another one it may silently not be."""
+def test_the_locked_litestar_is_bypassed(path: str) -> None:
+    """With another version the faster path may silently not be active."""
     for model in models_of(make_app(*HANDLERS), path):
         assert "session" not in {dependency.key for batch in model.dependency_batches for dependency in batch}
         assert model.extractors[0] is internals.take_session
@@ -271,7 +271,7 @@ def test_this_litestar_is_bypassed(path: str) -> None:
 
 
 @only_bypassed
-def test_this_litestar_s_exception_middleware_is_bypassed() -> None:
+def test_the_locked_litestar_s_exception_middleware_is_bypassed() -> None:
     app = make_app()
     guards: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -285,11 +285,11 @@ def test_this_litestar_s_exception_middleware_is_bypassed() -> None:
 
 
 @pytest.mark.parametrize("broken", [object(), type("Odd", (), {"app": None})()])
-def test_what_is_no_exception_handler_stays_where_it_is(broken: Any) -> None:
+def test_other_middleware_stays_in_place(broken: Any) -> None:
     assert error_guard_of(broken) is None
 
 
-async def test_a_route_that_is_registered_later_is_treated_alike() -> None:
+async def test_a_route_registered_later_is_treated_the_same() -> None:
     app = make_app()
     app.register(themed)
     app.register(refuses)
@@ -298,7 +298,7 @@ async def test_a_route_that_is_registered_later_is_treated_alike() -> None:
         assert (await client.get("/refuses")).status_code == 418
 
 
-async def test_many_requests_at_once_have_each_its_own(app: Litestar) -> None:
+async def test_concurrent_requests_each_get_their_own_session(app: Litestar) -> None:
     def client_for(number: int) -> httpx.AsyncClient:
         return client_of(app, headers={"x-number": str(number)})
 
@@ -313,7 +313,7 @@ async def test_many_requests_at_once_have_each_its_own(app: Litestar) -> None:
 
 
 class Odd(HTTPRoute):
-    """A route of another Litestar: `given` is what it keeps its handlers in."""
+    """A route of another Litestar version: `given` holds its handlers."""
 
     given: Any = None
 
@@ -327,7 +327,7 @@ class Odd(HTTPRoute):
 
 
 class Model:
-    """Where a Litestar keeps what a handler takes."""
+    """The place where a Litestar version keeps a handler's parameters."""
 
     def __init__(self, batches: Any, extractors: Any) -> None:
         self.dependency_batches = batches
@@ -347,20 +347,20 @@ def ours() -> Any:
         {"GET": ("handler", Model([{ours()}], None))}, {"GET": ("handler", Model([{object()}], []))},
     ],
 )  # fmt: skip
-def test_an_unknown_shape_is_left_to_litestar(given: Any) -> None:
+def test_an_unknown_structure_is_left_to_litestar(given: Any) -> None:
     route = Odd()
     good = Model([{ours()}], [])
     if isinstance(given, dict):
         given = {"HEAD": ("handler", good), **given}
     route.given = given
     assert internals.inject_directly(route) is False
-    assert good.extractors == []  # a route is changed as a whole, or not at all
+    assert good.extractors == []  # a route is changed completely or not at all
     assert len(good.dependency_batches) == 1
 
 
 @only_bypassed
 @pytest.mark.parametrize("name", [*INJECTION, *ERROR_HANDLING])
-async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_any_difference_in_litestar_disables_the_bypass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, path = name.partition(":")
     *holders, last = path.split(".")
     holder: Any = import_module(module)
@@ -383,14 +383,14 @@ async def test_whatever_differs_in_litestar_switches_the_bypass_off(name: str, m
         assert (await client.get("/refuses")).status_code == 418
 
 
-def test_a_litestar_without_these_functions_is_unknown() -> None:
+def test_a_litestar_without_these_functions_is_not_bypassed() -> None:
     assert is_known(INJECTION)
     assert is_known(ERROR_HANDLING)
     for name in ("litestar.nowhere:x", "litestar.routes.http:HTTPRoute.nothing", "litestar.routes.http:chain", "builtins:len"):
         assert not is_known({name: {"0"}})
 
 
-def test_a_litestar_that_refuses_signatures_in_another_way_refuses_them_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_litestar_with_other_signature_checks_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("litestar.nowhere", "litestar.di"):
         monkeypatch.setattr(internals, "import_module", lambda _, name=name: import_module(name))
         internals.explain_refusals()
@@ -398,8 +398,8 @@ def test_a_litestar_that_refuses_signatures_in_another_way_refuses_them_itself(m
 
 
 @pytest.mark.parametrize("bypasses", [False], indirect=True)
-async def test_a_litestar_that_merges_its_layers_into_handlers_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Litestar 3 does: a handler does not lead to its layers, and our hook for what lies outside is always there."""
+async def test_a_litestar_that_merges_layers_into_handlers_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Litestar 3 a handler does not reference its layers, so the hook for outer layers is always installed."""
     monkeypatch.setattr("session_core.litestar.plugin.knows_layers", lambda: False)
     monkeypatch.setattr("session_core.litestar.outer_layers.knows_layers", lambda: False)
     seen: list[bool] = []

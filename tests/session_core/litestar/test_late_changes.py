@@ -1,4 +1,4 @@
-"""What is assigned after the response has started is saved, or told; it is never lost without a word."""
+"""Assignments after the response has started are saved or reported, never lost silently."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def after(session: Session[AppSession]) -> str:
 
 @post("/fails-late")
 async def fails_late(session: Session[AppSession]) -> Response[str]:
-    return Response("sorry", status_code=500, background=BackgroundTask(_assign, session, "dropped, as the docs say"))
+    return Response("sorry", status_code=500, background=BackgroundTask(_assign, session, "dropped, as documented"))
 
 
 HANDLERS = [background, stream, after, fails_late]
@@ -80,7 +80,7 @@ def app(recorder: Recorder) -> Litestar:
 
 
 @pytest.mark.parametrize("path", ["/background", "/stream", "/after"])
-async def test_a_late_change_of_a_visitor_is_lost_and_reported(path: str, app: Litestar, recorder: Recorder) -> None:
+async def test_a_visitors_late_change_is_lost_and_reported(path: str, app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         assert (await client.get(path)).status_code == 200
         assert told(recorder) == ["no_session"]
@@ -88,7 +88,7 @@ async def test_a_late_change_of_a_visitor_is_lost_and_reported(path: str, app: L
 
 
 @pytest.mark.parametrize("path", ["/background", "/stream", "/after"])
-async def test_a_session_that_is_stored_is_saved(path: str, app: Litestar, recorder: Recorder) -> None:
+async def test_a_late_change_of_a_stored_session_is_saved(path: str, app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/visit")
         assert (await client.get(path)).status_code == 200
@@ -104,7 +104,7 @@ async def test_a_late_value_that_cannot_be_stored_is_reported(note: str, app: Li
     assert told(recorder) == ["session_data"]
 
 
-async def test_a_late_conflict_end_or_outage_is_reported(
+async def test_a_late_conflict_logout_or_outage_is_reported(
     app: Litestar, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -120,7 +120,7 @@ async def test_a_late_conflict_end_or_outage_is_reported(
     assert told(recorder) == ["session_conflict", "session_gone", "store_unavailable"]
 
 
-async def test_a_stream_that_breaks_off_is_reported(app: Litestar, recorder: Recorder) -> None:
+async def test_an_aborted_stream_is_reported(app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/visit")
         await client.get("/stream?fails=true")
@@ -150,7 +150,7 @@ async def test_a_stream_whose_client_disconnects_is_reported(app: Litestar, reco
     assert told(recorder) == ["handler_failed"]
 
 
-async def test_what_a_failed_handler_assigned_is_dropped_as_documented(app: Litestar, recorder: Recorder) -> None:
+async def test_assignments_of_a_failed_handler_are_dropped_as_documented(app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/visit")
         assert (await client.post("/fails-late")).status_code == 500
@@ -162,7 +162,7 @@ async def test_what_a_failed_handler_assigned_is_dropped_as_documented(app: Lite
 async def hang_up(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
     await socket.accept()
     session.data.note = await socket.receive_text()
-    await socket.receive_text()  # the client hangs up
+    await socket.receive_text()  # the client disconnects
 
 
 @websocket("/ends")
@@ -174,7 +174,7 @@ async def ends(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 
 @pytest.mark.parametrize("path", ["/hang-up", "/ends"])
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_websocket_saves_when_it_ends(path: str, begun: bool, app: Litestar, recorder: Recorder) -> None:
+def test_a_websocket_saves_at_its_end(path: str, begun: bool, app: Litestar, recorder: Recorder) -> None:
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
         if begun:
             client.post("/visit")

@@ -1,4 +1,4 @@
-"""Requests that last: an upload is saved however long it takes, a poll does not keep a session, an ended one gets nothing."""
+"""Long requests: uploads are saved, polls do not extend a session, and responses of ended sessions are withheld."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDLE = 100
 
 
 class Waiting:
-    """Handlers that wait until the test lets them go on."""
+    """Handlers that wait until the test releases them."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -106,7 +106,7 @@ async def test_an_upload_that_outlasts_the_idle_timeout_is_saved(path: str, cloc
 
     async with client_of(build(clock)) as client:
         await client.patch("/assign", json={"note": "before"})
-        clock.advance(seconds=0.9 * IDLE)  # it began in time, and only just
+        clock.advance(seconds=0.9 * IDLE)  # it started just before the timeout
         answer = await client.post(path, content=body(), headers={"content-type": "application/json"})
         assert answer.status_code == 201
         data = (await client.get("/read")).json()["data"]
@@ -114,7 +114,7 @@ async def test_an_upload_that_outlasts_the_idle_timeout_is_saved(path: str, cloc
 
 
 @pytest.mark.parametrize("path", ["/work", "/poll"])
-async def test_a_slow_handler_keeps_its_session(path: str, clock: FakeClock, waiting: Waiting) -> None:
+async def test_a_slow_handler_keeps_its_session_alive(path: str, clock: FakeClock, waiting: Waiting) -> None:
     app = build(clock, close_connections="never")
     async with client_of(app) as client:
         await client.post("/visit")
@@ -129,7 +129,7 @@ async def test_a_slow_handler_keeps_its_session(path: str, clock: FakeClock, wai
         assert (await client.get("/read")).json()["exists"] is True
 
 
-async def test_the_looks_are_taken_by_a_timer() -> None:
+async def test_a_timer_keeps_the_session_alive() -> None:
     """With the real clock: a request of two idle timeouts."""
     timeouts = Timeouts(idle=1, absolute=1000, touch_interval=0)
     app = make_app(post("/work-for-real")(_work_for_real), timeouts=timeouts, close_connections="never")
@@ -146,14 +146,14 @@ async def test_the_looks_are_taken_by_a_timer() -> None:
 async def _work_for_real(session: Session[AppSession]) -> None:
     store = session._lifecycle.store
     until = asyncio.get_running_loop().time() + 2
-    while asyncio.get_running_loop().time() < until:  # as a handler that asks a slow service does
+    while asyncio.get_running_loop().time() < until:  # as a handler that awaits a slow service
         await asyncio.sleep(0.05)
         assert session.key is not None
         assert await store.load(session.key) is not None
     session.data.note = "done"
 
 
-def test_no_timer_is_left_without_requests() -> None:
+def test_no_timer_remains_without_requests() -> None:
     async def once() -> None:
         loop = asyncio.get_running_loop()
         app = make_app()
@@ -167,7 +167,7 @@ def test_no_timer_is_left_without_requests() -> None:
     asyncio.run(once())
 
 
-async def test_a_request_that_is_over_is_forgotten(clock: FakeClock) -> None:
+async def test_a_finished_request_is_forgotten(clock: FakeClock) -> None:
     app = build(clock)
     async with client_of(app) as client:
         for path in ("/read", "/fails", "/nowhere"):
@@ -175,7 +175,7 @@ async def test_a_request_that_is_over_is_forgotten(clock: FakeClock) -> None:
     assert plugin_in(app).application.services.under_way._requests == {}
 
 
-async def test_the_absolute_timeout_stays(clock: FakeClock, waiting: Waiting) -> None:
+async def test_the_absolute_timeout_still_applies(clock: FakeClock, waiting: Waiting) -> None:
     app = build(clock)
     async with client_of(app) as client:
         await client.post("/visit")
@@ -199,7 +199,7 @@ async def test_a_polled_route_does_not_extend_the_session(clock: FakeClock) -> N
         assert (await client.get("/status")).json() == {"exists": False, "until": None}
 
 
-async def test_a_long_poll_that_opted_out_does_not_keep_the_session(clock: FakeClock, waiting: Waiting) -> None:
+async def test_a_long_poll_that_opted_out_does_not_extend_the_session(clock: FakeClock, waiting: Waiting) -> None:
     app = build(clock)
     async with client_of(app) as client:
         await client.post("/visit")
@@ -230,7 +230,7 @@ async def _end(app: Litestar, how: str, browser: Any) -> None:
 
 @pytest.mark.parametrize("how", ["revoked", "logged out", "another user", "operator", "provider"])
 @pytest.mark.parametrize("path", ["/poll", "/work"])
-async def test_a_long_request_whose_session_ended_meanwhile_gets_nothing_private(
+async def test_a_long_request_of_an_ended_session_gets_no_private_response(
     how: str, path: str, clock: FakeClock, waiting: Waiting
 ) -> None:
     app = build(clock)
@@ -249,7 +249,7 @@ async def test_a_long_request_whose_session_ended_meanwhile_gets_nothing_private
         assert "set-cookie" not in answer.headers
 
 
-async def test_a_long_request_whose_session_got_a_new_id_goes_on(clock: FakeClock, waiting: Waiting) -> None:
+async def test_a_long_request_continues_after_a_regeneration(clock: FakeClock, waiting: Waiting) -> None:
     app = build(clock)
     async with client_of(app) as client, client_of(app) as same_browser:
         await client.post("/login/alice")
@@ -262,7 +262,7 @@ async def test_a_long_request_whose_session_got_a_new_id_goes_on(clock: FakeCloc
         assert (await request).status_code == 200
 
 
-async def test_a_long_request_is_answered_503_while_the_store_is_out(
+async def test_a_long_request_gets_503_while_the_store_is_down(
     clock: FakeClock, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = build(clock)
@@ -280,7 +280,7 @@ async def test_a_long_request_is_answered_503_while_the_store_is_out(
         assert (await request).status_code == 503
 
 
-async def test_an_ordinary_request_asks_the_store_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_ordinary_request_calls_the_store_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     app = build(clock)
     loads: list[str] = []
     async with client_of(app) as client:

@@ -1,4 +1,4 @@
-"""The session where our middleware does not stand: outer middleware, hooks, exception handlers, 404 and 405 pages."""
+"""The session outside its middleware: outer middleware, hooks, exception handlers, 404 and 405 pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asks(ASGIMiddleware):
-    """Middleware that asks for the session, and may change it, before or after the rest of the application."""
+    """Middleware that reads the session, and may change it, before or after the inner application."""
 
     def __init__(self, *, note: str | None = None, after: str | None = None, answer: bool = False) -> None:
         self.note = note
@@ -40,7 +40,7 @@ class Asks(ASGIMiddleware):
         self.seen: list[Any] = []
 
     def __deepcopy__(self, memo: Any) -> Asks:
-        return self  # Litestar copies handlers, and their middleware with them
+        return self  # Litestar copies handlers together with their middleware
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         session = await session_of(scope)
@@ -57,7 +57,7 @@ class Asks(ASGIMiddleware):
 
 
 class PassesOn(ASGIMiddleware):
-    """Middleware that does not ask."""
+    """Middleware that does not use the session."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         await next_app(scope, receive, send)
@@ -144,7 +144,7 @@ async def test_middleware_of_every_layer_reads_and_writes_the_session(layer: str
         assert (await client.get("/read")).json()["data"]["note"] == "by middleware"
 
 
-async def test_middleware_and_handler_have_one_session_that_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_middleware_and_handler_share_one_session_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asks = Asks()
     app = build(middleware=[asks])
     loads: list[str] = []
@@ -162,7 +162,7 @@ async def test_middleware_and_handler_have_one_session_that_is_loaded_once(monke
     assert len(loads) == 1
 
 
-async def test_a_request_that_does_not_ask_calls_no_store_and_adds_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_without_session_use_calls_no_store_and_adds_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
     app = build(middleware=[PassesOn()], exception_handlers={404: lambda _, __: Response("none", status_code=404)})
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -195,7 +195,7 @@ async def who_ws(socket: WebSocket[Any, Any, Any]) -> None:
     await socket.close()
 
 
-async def test_litestars_authentication_middleware_over_our_session() -> None:
+async def test_litestars_authentication_middleware_works_with_the_session() -> None:
     app = build(who, who_ws, middleware=[Authenticates])
     async with client_of(app) as client:
         refused = await client.get("/who")
@@ -246,14 +246,14 @@ async def test_exception_handlers_404_and_405_pages_know_the_user() -> None:
                 assert answer.headers.get("cache-control") == (None if name is None else "private, no-store")
 
 
-async def test_an_exception_handler_sees_only_what_was_loaded() -> None:
+async def test_an_exception_handler_sees_only_a_loaded_session() -> None:
     app = build(exception_handlers={HTTPException: on_error})
     async with client_of(app) as client:
         assert (await client.get("/nowhere")).json() == {"who": None, "loaded": False}
 
 
 @pytest.mark.parametrize("layer", ["application", "handler"])
-async def test_a_hook_before_the_request_has_the_session(layer: str) -> None:
+async def test_a_before_request_hook_has_the_session(layer: str) -> None:
     async def count(request: Request[Any, Any, Any]) -> None:
         (await session_of(request)).data.visits += 1
 
@@ -268,7 +268,7 @@ async def test_a_hook_before_the_request_has_the_session(layer: str) -> None:
         assert (await client.get("/read")).json()["data"]["visits"] >= 3
 
 
-async def test_middleware_that_answers_itself_saves_first() -> None:
+async def test_middleware_that_responds_itself_saves_first() -> None:
     asks = Asks(note="kept", answer=True)
     async with client_of(build(middleware=[asks])) as client:
         assert (await client.get("/plain")).text == "own"
@@ -277,9 +277,7 @@ async def test_middleware_that_answers_itself_saves_first() -> None:
 
 
 @pytest.mark.parametrize("path", ["/plain", "/streamed"])
-async def test_an_error_takes_the_place_of_a_response_whose_session_cannot_be_saved(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_replaces_a_response_whose_session_cannot_be_saved(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = build(middleware=[Asks(note="not saved")])
 
     async def down(*_: Any, **__: Any) -> Any:
@@ -291,7 +289,7 @@ async def test_an_error_takes_the_place_of_a_response_whose_session_cannot_be_sa
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 
 
-async def test_a_page_that_was_only_read_outside_extends_the_session(clock: FakeClock) -> None:
+async def test_reading_the_session_in_outer_middleware_extends_it(clock: FakeClock) -> None:
     app = build(config=make_config(clock=clock, timeouts=Timeouts(idle=100, touch_interval=1)), middleware=[Asks()])
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -301,7 +299,7 @@ async def test_a_page_that_was_only_read_outside_extends_the_session(clock: Fake
         assert (await client.get("/read")).json()["subject"] == "alice"
 
 
-async def test_a_response_whose_request_asked_outside_is_not_cached() -> None:
+async def test_a_response_whose_session_was_read_outside_is_not_cached() -> None:
     made: list[int] = []
 
     @get("/cached", cache=True)
@@ -317,7 +315,7 @@ async def test_a_response_whose_request_asked_outside_is_not_cached() -> None:
         assert [(await client.get("/cached")).text for _ in range(2)] == ["3", "3"]
 
 
-async def test_what_goes_into_the_cache_gets_no_session_any_more() -> None:
+async def test_a_response_already_in_the_cache_gets_no_session() -> None:
     raised: list[Exception] = []
 
     class AsksLate(ASGIMiddleware):
@@ -343,7 +341,7 @@ async def test_what_goes_into_the_cache_gets_no_session_any_more() -> None:
     assert "response cache" in str(raised[0])
 
 
-async def test_assignments_of_outer_middleware_after_the_response_are_reported() -> None:
+async def test_outer_assignments_after_the_response_are_reported() -> None:
     recorder = Recorder()
     asks = Asks(after="too late")
     app = build(config=make_config(on_event=[recorder]), middleware=[asks])
@@ -360,7 +358,7 @@ async def test_assignments_of_outer_middleware_after_the_response_are_reported()
             ], path
 
 
-async def test_a_handler_that_does_not_declare_the_session_gets_an_error() -> None:
+async def test_a_session_read_without_a_declaration_is_an_error() -> None:
     @get("/silent")
     async def silent(request: Request[Any, Any, Any]) -> str:
         return (await session_of(request)).data.theme
@@ -380,7 +378,7 @@ async def _note(raised: list[Exception], error: Exception) -> None:
     raised.append(error)
 
 
-async def test_two_applications_one_in_the_other_have_each_their_own_session() -> None:
+async def test_nested_applications_each_have_their_own_session() -> None:
     asks = Asks(note="inner")
     inner = build(middleware=[asks])
     outer_asks = Asks(note="outer")

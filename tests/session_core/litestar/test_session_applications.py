@@ -1,4 +1,4 @@
-"""Applications that are not simple: late cookies, background tasks, CORS, mounts, middleware that fails, guards that err."""
+"""Complex applications: late cookies, background tasks, CORS, mounts, failing middleware and guards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_new_id_is_refused_when_its_cookie_can_no_longer_be_sent() -> No
     assert refused == [ResponseStartedError, ResponseStartedError]
 
 
-async def test_what_a_background_task_assigns_is_saved() -> None:
+async def test_assignments_of_a_background_task_are_saved() -> None:
     async def later(session: SessionHandle[AppSession]) -> None:
         session.data.note = "from the background"
 
@@ -66,7 +66,7 @@ async def test_what_a_background_task_assigns_is_saved() -> None:
         assert (await client.get("/read")).json()["data"]["note"] == "from the background"
 
 
-async def test_cors_does_not_take_vary_cookie_away() -> None:
+async def test_cors_does_not_remove_vary_cookie() -> None:
     plugin = SessionPlugin(SessionConfig(AppSession))
 
     @get("/page")
@@ -128,7 +128,7 @@ async def test_an_exception_of_inner_middleware_still_carries_the_new_cookie() -
         assert (await client.get("/read")).json()["subject"] == "alice"
 
 
-async def test_a_predicate_that_returns_anything_but_true_refuses() -> None:
+async def test_a_predicate_that_does_not_return_true_refuses() -> None:
     @get("/oops", guards=[requires(AppSession, lambda session: session.reload)])  # type: ignore[arg-type, return-value]
     async def oops() -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a session means for HTTP: outages, caching, other sites, forged cookies, logs without secrets."""
+"""Sessions over HTTP: outages, caching, cross-site requests, forged cookies, logs without secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class BrokenStore(MemoryStore):
-    """A memory store that can fail, hang, and come back."""
+    """A memory store that can fail, hang, and recover."""
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         super().__init__(clock=clock)
@@ -97,7 +97,7 @@ async def test_an_outage_while_saving_replaces_the_response() -> None:
         assert (await client.get("/read")).json()["data"]["note"] == ""
 
 
-async def test_a_stream_that_was_replaced_is_stopped() -> None:
+async def test_a_replaced_stream_is_stopped() -> None:
     store = BrokenStore()
     produced = 0
 
@@ -121,7 +121,7 @@ async def test_a_stream_that_was_replaced_is_stopped() -> None:
 
 
 @pytest.mark.attack("62")
-async def test_a_store_that_is_down_at_start_is_opened_when_it_is_back() -> None:
+async def test_a_store_that_is_down_at_start_is_opened_later() -> None:
     class Late(MemoryStore):
         up = False
 
@@ -154,7 +154,7 @@ async def test_a_session_page_is_private_and_varies_on_the_cookie() -> None:
 
 @pytest.mark.attack("59")
 @pytest.mark.attack("asvs-14.2.2")
-async def test_the_response_cache_never_serves_one_visitor_what_is_anothers() -> None:
+async def test_the_response_cache_never_serves_another_visitors_page() -> None:
     @get("/cached", cache=60)
     async def handler(session: Session[AppSession]) -> int:
         session.data.visits += 1
@@ -217,7 +217,7 @@ async def test_another_site_cannot_change_state(headers: dict[str, str]) -> None
     assert recorder.names.count("request.cross_site") == 4
 
 
-async def test_the_same_origin_and_programs_may(clock: FakeClock) -> None:
+async def test_same_origin_pages_and_programs_can_change_state(clock: FakeClock) -> None:
     async with client_of(make_app(clock=clock, trusted_origins=("https://admin.example",))) as client:
         for headers in (
             {"sec-fetch-site": "same-origin"},
@@ -233,7 +233,7 @@ async def test_the_same_origin_and_programs_may(clock: FakeClock) -> None:
 
 @pytest.mark.attack("50")
 @pytest.mark.attack("asvs-7.2.1")
-async def test_every_flipped_byte_of_the_cookie_is_an_anonymous_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cookie_with_any_byte_flipped_is_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -253,7 +253,7 @@ async def test_every_flipped_byte_of_the_cookie_is_an_anonymous_visitor(monkeypa
 
 @pytest.mark.attack("52")
 @pytest.mark.attack("asvs-14.2.1")
-async def test_ids_in_other_places_are_ignored() -> None:
+async def test_ids_outside_the_cookie_are_ignored() -> None:
     app = make_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -266,7 +266,7 @@ async def test_ids_in_other_places_are_ignored() -> None:
 
 
 @pytest.mark.attack("50")
-async def test_a_cookie_signed_for_something_else_never_opens_a_session() -> None:
+async def test_a_cookie_signed_for_another_purpose_opens_no_session() -> None:
     from session_core.cookies import CookieSigner
 
     app = make_app()
@@ -280,13 +280,13 @@ async def test_a_cookie_signed_for_something_else_never_opens_a_session() -> Non
 
 @pytest.mark.attack("54")
 @pytest.mark.parametrize("size", [9_000, 65_536])
-async def test_a_monstrous_cookie_is_an_anonymous_visitor(size: int) -> None:
+async def test_an_oversized_cookie_is_anonymous(size: int) -> None:
     async with client_of(make_app(), headers={"cookie": "session-8000=" + "s" * size}) as client:
         assert (await client.get("/read")).json()["exists"] is False
 
 
 @pytest.mark.attack("asvs-14.2.4")
-async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_contains_no_secret(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     app = make_app(on_event=[recorder], max_sessions_per_user=1)
     secrets = [new_session_id()]
@@ -302,7 +302,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
             secrets += [session_key(secret) for secret in secrets if len(secret) == 46]
             await plugin_in(app).events.emit("session.created", handle=handle_of(session_key(secrets[0])))
     captured = capsys.readouterr()
-    # The client's own debug log shows headers; what the library writes is what counts.
+    # The client's debug log shows headers; only the library's records count.
     ours = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore")))
     haystack = captured.out + captured.err + ours + repr(recorder.events) + repr(plugin_in(app).config)
     assert len(secrets) > 10
@@ -310,7 +310,7 @@ async def test_no_secret_reaches_the_log(capsys: pytest.CaptureFixture[str], cap
     assert [secret for secret in secrets if secret and secret in haystack] == []
 
 
-async def test_a_promise_the_store_cannot_keep_is_refused_at_start() -> None:
+async def test_a_guarantee_the_store_cannot_keep_is_refused_at_start() -> None:
     class Weak(MemoryStore):
         capabilities = StoreCapabilities(atomic=False, indexed=True, shared=True, durable=True, native_expiry=True)
 
@@ -334,18 +334,18 @@ async def test_a_promise_the_store_cannot_keep_is_refused_at_start() -> None:
         ({"on_conflict": "whatever"}, "on_conflict"),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused_by_name(options: dict[str, Any], problem: str) -> None:
+def test_an_invalid_setting_is_refused_by_name(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         make_app(**options)
 
 
-def test_timeouts_that_make_no_sense_are_refused() -> None:
+def test_contradictory_timeouts_are_refused() -> None:
     for values in ({"idle": 0}, {"absolute": -1}, {"idle": 0, "absolute": 10}, {"touch_interval": -1}):
         with pytest.raises(ConfigurationError):
             Timeouts(**values)
 
 
-def test_data_that_cannot_begin_is_refused() -> None:
+def test_data_without_defaults_is_refused() -> None:
     import msgspec
 
     class Needs(msgspec.Struct):

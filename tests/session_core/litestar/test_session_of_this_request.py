@@ -1,4 +1,4 @@
-"""A request gets its own session and no other, also where a server begins it inside another one."""
+"""A request gets only its own session, also when a server starts it inside another request's task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def forgotten(session: Session[AppSession]) -> str:
 
 
 async def pipelined(app: Litestar, cookie: str, *paths: str) -> list[list[dict[str, Any]]]:
-    """Send requests over one connection, as some servers do: the next begins while the task of the one before still runs."""
+    """Send requests over one connection as some servers do: the next starts while the previous task still runs."""
     answers: list[list[dict[str, Any]]] = [[] for _ in paths]
     done = asyncio.Event()
 
@@ -52,8 +52,8 @@ async def pipelined(app: Litestar, cookie: str, *paths: str) -> list[list[dict[s
     return answers
 
 
-async def test_a_pipelined_request_has_not_the_session_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The application is refused otherwise, with every Litestar whose handlers look as we know them.
+async def test_a_pipelined_request_does_not_get_the_previous_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Otherwise the application is refused, with every Litestar whose handlers have the known structure.
     monkeypatch.setattr("session_core.litestar.plugin.check_handler", lambda *_: None)
     app = make_app(forgotten)
     async with client_of(app) as client:

@@ -1,4 +1,4 @@
-"""Cases in which a session path that does less could do too little: each was wrong once."""
+"""Regressions of the optimised session path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 SHORT = 0.05
 
 
-def test_an_application_that_seeds_random_repeats_no_write_id() -> None:
+def test_seeding_random_does_not_repeat_write_ids() -> None:
     record = SessionRecord(created_at=1, absolute_expires_at=2)
     random.seed(0)
     first = encode_record(record)
@@ -36,7 +36,7 @@ class Broken(MemoryStore):
         raise StoreUnavailableError
 
 
-async def test_a_listener_slower_than_the_store_s_time_changes_no_outage() -> None:
+async def test_a_listener_slower_than_the_store_timeout_is_no_outage() -> None:
     heard: list[str] = []
 
     async def slow(reason: str) -> None:
@@ -54,7 +54,7 @@ async def test_a_listener_slower_than_the_store_s_time_changes_no_outage() -> No
 
 
 class Slow(MemoryStore):
-    """Inherits the promise to answer at once, and does not keep it."""
+    """Inherits the flag of an immediate load without being immediate."""
 
     async def load(self, key: str) -> StoredSession | None:
         await asyncio.sleep(60)
@@ -62,7 +62,7 @@ class Slow(MemoryStore):
 
 
 class Wrapped:
-    """Says of itself what the store behind says."""
+    """Forwards the attributes of the wrapped store."""
 
     def __init__(self, inner: MemoryStore) -> None:
         self._inner = inner
@@ -72,7 +72,7 @@ class Wrapped:
 
 
 @pytest.mark.parametrize("store", [Slow(), Wrapped(Slow())])
-async def test_only_the_load_that_keeps_the_time_is_left_alone(store: Any) -> None:
+async def test_only_a_load_with_its_own_timeout_is_called_directly(store: Any) -> None:
     async def ignore(reason: str) -> None:
         del reason
 
@@ -90,7 +90,7 @@ async def login_and_assign(session: Session[AppSession], note: FromPath[str]) ->
 
 
 @pytest.mark.parametrize("note", ["surrogate", "object"])
-async def test_a_value_that_cannot_be_stored_keeps_the_cookie_of_the_login(note: str) -> None:
+async def test_a_value_that_cannot_be_stored_keeps_the_login_cookie(note: str) -> None:
     async with client_of(make_app(login_and_assign)) as client:
         answer = await client.post(f"/login-with/{note}")
         assert answer.status_code == 500
@@ -99,8 +99,8 @@ async def test_a_value_that_cannot_be_stored_keeps_the_cookie_of_the_login(note:
         assert (await client.get("/read")).json()["subject"] == "alice"
 
 
-async def test_the_data_after_an_update_is_what_the_store_has() -> None:
-    """An update hands on what it has decoded; it must be what was stored, also when others wrote in between."""
+async def test_the_data_after_an_update_equals_the_stored_data() -> None:
+    """An update returns what it decoded; that must equal the stored data, also after a concurrent write."""
     app = make_app()
     async with client_of(app) as client:
         await client.post("/login/alice")
@@ -109,6 +109,6 @@ async def test_the_data_after_an_update_is_what_the_store_has() -> None:
         assert (await client.get("/read")).json()["data"]["visits"] == 20
 
 
-def test_the_time_of_issue_is_no_part_of_who_it_is() -> None:
+def test_the_time_of_issue_does_not_change_the_identity() -> None:
     assert msgspec.structs.replace(ALICE, auth_time=5).is_same_user(ALICE)
     assert Identity(issuer="i", subject="s", auth_time=1).user_key == Identity(issuer="i", subject="s").user_key

@@ -1,4 +1,4 @@
-"""A page that reads the session, for a visitor without a cookie: the store is not asked, nothing is decoded or prepared."""
+"""Reading the session for a visitor without a cookie: no store call, no decoding, no draft."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class UnaskedStore(MemoryStore):
-    """A store that must not be asked for a session."""
+    """A store that must not be called for a session."""
 
     async def load(self, key: str) -> NoReturn:
         raise AssertionError(key)
@@ -59,8 +59,8 @@ async def test_two_visitors_never_share_their_data() -> None:
     assert kept[0] is not kept[1]
 
 
-async def test_what_a_visitor_changes_in_place_is_saved() -> None:
-    """Before, after and beside a write of its own, which makes the draft."""
+async def test_in_place_changes_of_a_visitor_are_saved() -> None:
+    """Before, after and beside an explicit write, which creates the draft."""
 
     @post("/fill")
     async def fill(session: Session[AppSession]) -> None:
@@ -79,7 +79,7 @@ async def test_what_a_visitor_changes_in_place_is_saved() -> None:
         assert (await client.get("/read")).json()["data"] | {} == msgspec.to_builtins(AppSession(cart=["one", "two"], visits=1))
 
 
-async def test_what_a_visitor_cannot_store_is_refused_and_undone() -> None:
+async def test_a_visitors_invalid_value_is_refused_and_undone() -> None:
     @post("/wrong")
     async def wrong(session: Session[AppSession]) -> str:
         session.data.visits = object()  # type: ignore[assignment] # the mistake
@@ -93,8 +93,8 @@ async def test_what_a_visitor_cannot_store_is_refused_and_undone() -> None:
         assert cookie_of(client) is None
 
 
-async def test_fresh_data_that_differs_each_time_is_compared_with_itself() -> None:
-    """A page that only reads it stores nothing."""
+async def test_random_default_data_is_compared_with_itself() -> None:
+    """A page that only reads it stores no session."""
     numbers = iter(range(100))
 
     def numbered() -> AppSession:
