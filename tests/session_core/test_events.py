@@ -1,4 +1,4 @@
-"""Events reach the listeners, and a listener that fails or hangs does no harm."""
+"""Events reach all listeners; a listener that fails or hangs has no other effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.sessions import Recorder, client_of, make_app
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_listener_that_fails_or_hangs_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_fails_or_hangs_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LISTENER_SECONDS", 0.01)
 
     def fails(event: Event) -> None:
@@ -30,7 +30,7 @@ async def test_a_listener_that_fails_or_hangs_undoes_nothing(monkeypatch: pytest
     assert recorder.names == ["session.created", "login.succeeded", "session.destroyed"]
 
 
-async def test_the_events_of_one_visit_in_order() -> None:
+async def test_the_events_of_one_visit_are_in_order() -> None:
     recorder = Recorder()
     async with client_of(make_app(on_event=[recorder])) as client:
         for path in ("/visit", "/regenerate", "/login/alice", "/logout"):
@@ -40,7 +40,7 @@ async def test_the_events_of_one_visit_in_order() -> None:
     assert recorder.events[2].identity == recorder.events[3].identity
 
 
-async def test_the_sweeper_survives_a_bad_round(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sweeper_survives_a_failed_round(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.sessions import plugin_in
 
     app = make_app(sweep_interval=0.001)

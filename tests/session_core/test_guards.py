@@ -1,4 +1,4 @@
-"""Guards: who passes, who is sent where, and that HEAD and OPTIONS are no way around them."""
+"""Guards: access, redirects to the login, and no bypass by HEAD or OPTIONS."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ async def test_a_program_that_is_not_logged_in_gets_401(app: Litestar, path: str
         assert "set-cookie" not in answer.headers
 
 
-async def test_a_browser_is_sent_to_the_login_and_back(app: Litestar) -> None:
+async def test_a_browser_is_sent_to_the_login_and_returns(app: Litestar) -> None:
     async with client_of(app) as client:
         answer = await client.get("/member?page=2&q=a%20b", headers=PAGE)
         assert answer.status_code == 303
         assert answer.headers["location"] == "/auth/login?next=%2Fmember%3Fpage%3D2%26q%3Da%2520b&page=1"
 
 
-async def test_a_browsers_form_leads_back_to_the_page_it_was_on(app: Litestar) -> None:
+async def test_a_browsers_form_returns_to_its_page(app: Litestar) -> None:
     async with client_of(app) as client:
         ours = {**PAGE, "referer": "http://localhost:8000/basket?x=1"}
         answer = await client.post("/member", headers=ours)
@@ -106,21 +106,21 @@ async def test_a_browsers_form_leads_back_to_the_page_it_was_on(app: Litestar) -
         assert answer.headers["location"] == "/auth/login?next=%2F&unsent=1&page=1"
 
 
-async def test_a_script_of_ours_gets_401_not_a_redirect(app: Litestar) -> None:
+async def test_an_own_script_gets_401_not_a_redirect(app: Litestar) -> None:
     async with client_of(app) as client:
         headers = {"accept": "text/html", "sec-fetch-mode": "cors"}
         assert (await client.get("/member", headers=headers)).status_code == 401
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_head_is_no_way_around_a_guard(app: Litestar, method: str) -> None:
+async def test_head_does_not_bypass_a_guard(app: Litestar, method: str) -> None:
     async with client_of(app) as client:
         assert (await client.request(method, "/member")).status_code == 401
         await client.post("/login/alice")
         assert (await client.request(method, "/member")).status_code == 200
 
 
-async def test_options_tells_methods_and_nothing_else(app: Litestar) -> None:
+async def test_options_returns_the_methods_only(app: Litestar) -> None:
     async with client_of(app) as client:
         answer = await client.options("/member")
         assert answer.content == b""
@@ -148,7 +148,7 @@ def test_a_predicate_for_other_data_is_refused_when_the_application_is_built() -
 
 
 @pytest.mark.attack("63")
-async def test_a_role_that_is_taken_away_is_gone_with_the_next_request() -> None:
+async def test_a_removed_role_is_gone_on_the_next_request() -> None:
     roles = {"admin"}
 
     async def resolve(session: SessionHandle[Any]) -> set[str]:
@@ -232,7 +232,7 @@ def test_a_websocket_of_another_site_is_refused(app: Litestar, recorder: Recorde
     assert "request.cross_site" in recorder.names
 
 
-async def test_asking_for_the_session_without_a_plugin_is_an_error() -> None:
+async def test_reading_the_session_without_the_plugin_is_an_error() -> None:
     @get("/asks")
     async def asks(request: Request[Any, Any, Any]) -> None:
         await session_of(request)
@@ -242,12 +242,12 @@ async def test_asking_for_the_session_without_a_plugin_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("make", [requires_role, requires_acr, requires_recent_login])
-def test_a_guard_that_guards_nothing_is_refused(make: Any) -> None:
+def test_an_ineffective_guard_is_refused(make: Any) -> None:
     with pytest.raises(ConfigurationError):
         make()
 
 
-# -- a gate on the whole application, and what is left open
+# -- guards on the whole application, and exempt routes
 
 
 class Area(Controller):
@@ -296,7 +296,7 @@ def gated(*guards: Any) -> Litestar:
     return Litestar(handlers, guards=list(guards), plugins=plugins, openapi_config=None, logging_config=None)
 
 
-async def test_a_gate_on_the_application_leaves_open_what_says_so() -> None:
+async def test_guards_on_the_application_exempt_open_routes() -> None:
     app = gated(requires_login)
     async with client_of(app) as client:
         for path, status in {
@@ -306,7 +306,7 @@ async def test_a_gate_on_the_application_leaves_open_what_says_so() -> None:
             assert (await client.get(path)).status_code == status, path
 
 
-def test_a_gate_leaves_an_open_websocket_open() -> None:
+def test_guards_on_the_application_exempt_open_websockets() -> None:
     with (
         TestClient(gated(requires_login), base_url="http://127.0.0.1:8000") as client,
         client.websocket_connect("/open-ws") as socket,
@@ -315,7 +315,7 @@ def test_a_gate_leaves_an_open_websocket_open() -> None:
         socket.receive_text()
 
 
-async def test_an_open_route_loads_no_session_and_keeps_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_open_route_loads_no_session_and_stays_cacheable(monkeypatch: pytest.MonkeyPatch) -> None:
     app = gated(requires_login)
     async with client_of(app) as client:
         client.headers["cookie"] = "=".join(await logged_in_cookie(app, ALICE))
@@ -330,12 +330,12 @@ async def test_an_open_route_loads_no_session_and_keeps_its_cache(monkeypatch: p
     assert handler.cache is True
 
 
-async def test_an_open_route_is_still_guarded_by_others_guards() -> None:
+async def test_an_open_route_still_has_its_other_guards() -> None:
     async with client_of(gated(requires_login, never)) as client:
         assert (await client.get("/open")).status_code == 401
 
 
-def test_the_table_of_routes_shows_what_is_inherited_and_what_is_open() -> None:
+def test_the_route_table_shows_inherited_guards_and_open_routes() -> None:
     rows = {row.split()[0]: " ".join(row.split()[2:]) for row in routes_posture(gated(requires_login))}
     assert rows["/open"] == "public (exempt from requires login (application))"
     assert rows["/area/open"] == "public (exempt from requires login (application))"

@@ -1,4 +1,4 @@
-"""What the JavaScript original does, row by row (A1-A14), as its user would do it here."""
+"""The features of the JavaScript original (A1-A14), as its user would use them here."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ OLD_SECRET = "fedcba9876543210fedcba9876543210-older"
 
 
 class TestA1UseSession:
-    """The cookie is verified and the session loaded, or there is a new one."""
+    """The cookie is verified and the session loaded, or a new one starts."""
 
-    async def test_a_visitor_has_fresh_data_and_costs_nothing(self) -> None:
+    async def test_a_visitor_gets_fresh_data_without_a_store_call(self) -> None:
         app = make_app()
         async with client_of(app) as client:
             answer = await client.get("/read")
@@ -48,7 +48,7 @@ class TestA1UseSession:
         assert "set-cookie" not in answer.headers
         assert (await plugin_in(app).sessions.stats()).total == 0
 
-    async def test_a_session_goes_on_and_a_forged_cookie_is_a_visitor(self) -> None:
+    async def test_a_session_continues_and_a_forged_cookie_is_a_visitor(self) -> None:
         async with client_of(make_app()) as client:
             await client.post("/visit")
             assert (await client.get("/read")).json()["data"]["visits"] == 1
@@ -59,7 +59,7 @@ class TestA1UseSession:
 
 
 class TestA2GetSession:
-    """Typed, and without waiting: the session is loaded before the handler runs."""
+    """Typed and without await: the session is loaded before the handler runs."""
 
     async def test_the_data_is_the_struct(self) -> None:
         seen: list[AppSession] = []
@@ -74,7 +74,7 @@ class TestA2GetSession:
 
 
 class TestA3RefetchSession:
-    async def test_reload_sees_what_another_request_has_written(self) -> None:
+    async def test_reload_reads_another_requests_write(self) -> None:
         @post("/reload")
         async def reload(session: Session[AppSession]) -> dict[str, int]:
             before = session.data.visits
@@ -97,7 +97,7 @@ class TestA4UpdateSession:
 
             def empty(data: AppSession) -> None:
                 data.visits += 1
-                data.cart.clear()  # it can also take away
+                data.cart.clear()  # it can remove values too
 
             return msgspec.to_builtins(await session.update(empty))  # type: ignore[no-any-return]
 
@@ -109,14 +109,14 @@ class TestA4UpdateSession:
 
 
 class TestA5DestroySession:
-    async def test_store_and_cookie_are_empty_afterwards(self) -> None:
+    async def test_the_session_and_the_cookie_are_deleted(self) -> None:
         app = make_app()
         async with client_of(app) as client:
             begun = (await client.post("/visit")).headers["set-cookie"]
             ended = (await client.post("/logout")).headers["set-cookie"]
             assert (await plugin_in(app).sessions.stats()).total == 0
             assert not client.cookies
-            assert (await client.post("/logout")).status_code == 201  # safe without a session
+            assert (await client.post("/logout")).status_code == 201  # no error without a session
 
         def attributes(header: str) -> set[str]:
             return {part for part in header.split("; ")[1:] if not part.startswith(("Max-Age", "Expires"))}
@@ -125,7 +125,7 @@ class TestA5DestroySession:
 
 
 class TestA6RegenerateSession:
-    async def test_a_new_id_has_the_data_and_the_old_one_opens_nothing(self) -> None:
+    async def test_a_new_id_keeps_the_data_and_invalidates_the_old_one(self) -> None:
         async with client_of(make_app()) as client:
             await client.post("/visit")
             name, old = next(iter(client.cookies.items()))
@@ -144,8 +144,8 @@ class TestA7CreateStore:
 
 
 class TestA8SignCookie:
-    def test_signed_as_by_cookie_signature(self) -> None:
-        """The vector is that of Node's `cookie-signature`: `s:` and the value, a dot, the HMAC without padding."""
+    def test_values_are_signed_as_by_cookie_signature(self) -> None:
+        """A vector of Node's `cookie-signature`: `s:` and the value, a dot, the HMAC without padding."""
         signed = sign_cookie("hello", "tobiiscool")
         assert signed == "s:hello.DGDUkGlIkCzPz+C0B064FNgHdEjox7ch8tOBGslZ5QI"
         assert unsign_cookie(signed, ["tobiiscool"]) is not None
@@ -159,7 +159,7 @@ class TestA8SignCookie:
 
 
 class TestA9Config:
-    async def test_every_option_of_the_original(self) -> None:
+    async def test_every_option_of_the_original_exists(self) -> None:
         config = SessionConfig(
             AppSession,
             store="memory://",
@@ -204,7 +204,7 @@ class TestA11ErrorCodes:
 
 
 class TestA12ItsLimits:
-    """What the original cannot do: expiry on the server, locking, and a memory driver that works."""
+    """Limits of the original: expiry on the server, locking, and a working memory driver."""
 
     async def test_a_session_expires_on_the_server(self, clock: FakeClock) -> None:
         app = make_app(clock=clock)
@@ -217,7 +217,7 @@ class TestA12ItsLimits:
 
 
 class TestA13Auth:
-    async def test_log_in_ask_who_it_is_and_log_out(self) -> None:
+    async def test_log_in_read_the_user_and_log_out(self) -> None:
         world = World()
         assert (await world.login(next="/read")).headers["location"] == "/read"
         assert await world.subject() == "alice"
@@ -226,7 +226,7 @@ class TestA13Auth:
         assert await world.subject() is None
 
     @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"])
-    def test_a_redirect_leads_nowhere_else(self, target: str) -> None:
+    def test_a_redirect_to_another_site_is_refused(self, target: str) -> None:
         assert local_return_to(target) == "/"
 
     async def test_the_application_maps_the_user(self) -> None:
@@ -240,7 +240,7 @@ class TestA13Auth:
         await world.login()
         assert (await world.browser.get("/read")).json()["data"]["note"] == "user alice"
 
-    async def test_one_session_for_each_user(self) -> None:
+    async def test_a_limit_of_one_session_per_user(self) -> None:
         app = make_app(max_sessions_per_user=1)
         async with client_of(app) as first, client_of(app) as second:
             await first.post("/login/alice")
@@ -248,7 +248,7 @@ class TestA13Auth:
             assert (await first.get("/read")).json()["subject"] is None
             assert (await second.get("/read")).json()["subject"] == "alice"
 
-    async def test_a_gate_with_public_routes_and_a_role(self) -> None:
+    async def test_a_gate_with_open_routes_and_a_role(self) -> None:
         @get("/open", opt={"exclude_from_auth": True})
         async def opened() -> None: ...
 
@@ -280,7 +280,7 @@ class TestA13Auth:
 
 
 class TestA14Logging:
-    async def test_no_id_in_the_events_and_logs(self) -> None:
+    async def test_events_and_logs_contain_no_id(self) -> None:
         recorder = Recorder()
         async with client_of(make_app(on_event=[recorder])) as client:
             await client.post("/login/alice")

@@ -1,4 +1,4 @@
-"""What is remembered of sessions costs a process little memory, and is never taken for what the store says now."""
+"""The cache of decoded records: bounded memory, and never used in place of the store's current bytes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support.sessions import ALICE, handle_on, make_app, plugin_in
 pytestmark = pytest.mark.anyio
 
 
-def test_the_first_goes_when_there_are_too_many() -> None:
+def test_the_oldest_entry_is_evicted() -> None:
     recent: Recent[int] = Recent(limit=3)
     for number in range(5):
         recent.put(str(number), number, 1)
     assert [recent.get(str(number)) for number in range(5)] == [None, None, 2, 3, 4]
     recent.put("2", 20, 1)
     recent.put("5", 5, 1)
-    assert recent.get("2") is None  # first to come, though it has changed since
+    assert recent.get("2") is None  # first inserted, although it has changed since
     assert recent.get("3") == 3
 
 
-def test_what_is_large_is_not_kept_and_takes_what_was_there_with_it() -> None:
+def test_a_large_value_is_not_cached_and_removes_the_previous_one() -> None:
     recent: Recent[str] = Recent(max_bytes=10)
     recent.put("key", "small", 10)
     assert recent.get("key") == "small"
@@ -34,7 +34,7 @@ def test_what_is_large_is_not_kept_and_takes_what_was_there_with_it() -> None:
 
 
 class Answering(MemoryStore):
-    """A store that returns what it is given, as one does whose bytes have changed behind the application's back."""
+    """A store that returns given bytes, as if they had changed outside the application."""
 
     changed: StoredSession | None = None
 
@@ -42,13 +42,13 @@ class Answering(MemoryStore):
         found = await super().load(key)
         if found is None or self.changed is not None:
             return self.changed
-        # Another object each time, as from a server.
+        # A new object each time, as from a server.
         return StoredSession(
             found.key, found.version, msgspec.structs.replace(found.entry, data=bytes(bytearray(found.entry.data)))
         )
 
 
-async def test_equal_bytes_are_decoded_once_and_any_others_anew() -> None:
+async def test_equal_bytes_are_decoded_once_and_others_again() -> None:
     store = Answering()
     plugin = plugin_in(make_app(store=store))
     await plugin.store.open()
@@ -77,8 +77,8 @@ async def test_equal_bytes_are_decoded_once_and_any_others_anew() -> None:
     assert (await plugin.lifecycle.load(session_id)) == first
 
 
-async def test_two_requests_share_no_data_that_can_be_changed() -> None:
-    """The record that is remembered is handed to every request of the session: nothing in it may belong to one of them."""
+async def test_two_requests_share_no_mutable_data() -> None:
+    """The cached record is used by every request of the session, so no mutable part may be shared."""
     clock = FakeClock()
     plugin = plugin_in(make_app(store=MemoryStore(clock=clock), clock=clock))
     await plugin.store.open()
@@ -93,7 +93,7 @@ async def test_two_requests_share_no_data_that_can_be_changed() -> None:
     assert (await handle_on(plugin, begun.session_id).load()).data.cart == []
 
 
-async def test_the_absolute_end_is_kept_also_where_a_store_says_that_the_session_lives_longer() -> None:
+async def test_the_absolute_expiry_holds_when_the_store_keeps_the_session_longer() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     plugin = plugin_in(make_app(store=store, clock=clock))

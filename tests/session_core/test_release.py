@@ -1,4 +1,4 @@
-"""`just release` and `just use-release`, each on a copy of the tree."""
+"""`just release` and `just use-release`, each on a copy of the repository."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def copy(tmp_path: Path) -> Path:
     return target
 
 
-def test_the_changelog_keeps_what_was_unreleased_under_the_version() -> None:
+def test_the_changelog_moves_unreleased_entries_under_the_version() -> None:
     noted = RELEASE.note_release(CHANGELOG, "0.1.0", dt.date(2026, 11, 30))
     assert noted == CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n## 0.1.0 - 2026-11-30\n")
     with pytest.raises(RELEASE.ReleaseError, match="nothing under Unreleased"):
@@ -50,7 +50,7 @@ def test_the_changelog_keeps_what_was_unreleased_under_the_version() -> None:
 
 
 @pytest.mark.parametrize("version", ["", "1", "0.1", "v0.1.0", "0.1.0-rc1", "0.01.0", "0.1.0; rm"])
-def test_what_is_no_version_is_refused(version: str) -> None:
+def test_an_invalid_version_is_refused(version: str) -> None:
     with pytest.raises(RELEASE.ReleaseError, match="is no version"):
         RELEASE.set_version('version = "0.1.0"\n', version)
 
@@ -72,8 +72,8 @@ def test_a_wheel_with_a_command_is_refused(tmp_path: Path) -> None:
         RELEASE.check_wheel(wheel)
 
 
-def test_a_release_is_used_instead_of_the_folder(copy: Path, tmp_path: Path) -> None:
-    """The application and one of its tests run on the released wheel, where the folder is gone."""
+def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> None:
+    """The application and one of its tests use the released wheel when the folder is removed."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     built = RELEASE.release(copy, version, tmp_path / "dist")
     assert sorted(path.suffix for path in built) == [".gz", ".whl"]
@@ -101,7 +101,7 @@ def test_a_release_is_used_instead_of_the_folder(copy: Path, tmp_path: Path) -> 
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def test_what_may_break_next_bounds_the_requirement() -> None:
+def test_the_requirement_excludes_the_next_breaking_version() -> None:
     bounds = {version: USE_RELEASE._next_breaking(version) for version in ("0.1.0", "0.9.3", "1.0.0", "2.4.1")}
     assert bounds == {"0.1.0": "0.2", "0.9.3": "0.10", "1.0.0": "2", "2.4.1": "3"}
     with pytest.raises(ValueError, match="is no version"):

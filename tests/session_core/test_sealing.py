@@ -1,4 +1,4 @@
-"""Sealed values: unreadable, bound to their context, and worthless after any change."""
+"""Sealed values: unreadable, bound to their context, and invalid after any change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ any_text = st.text(st.characters(exclude_categories=()))
 @pytest.mark.attack("asvs-11.3.2")
 @given(st.binary(), any_text)
 @settings(deadline=None)
-def test_what_is_sealed_opens_again_in_its_context_only(plain: bytes, context: str) -> None:
+def test_a_sealed_value_opens_in_its_context_only(plain: bytes, context: str) -> None:
     sealed = KEYS.seal(plain, context=context)
     assert KEYS.unseal(sealed, context=context) == plain
     assert KEYS.unseal(sealed, context=context + "x") is None
@@ -42,7 +42,7 @@ def test_unsealing_anything_never_raises(sealed: bytes, context: str) -> None:
 
 @pytest.mark.attack("asvs-11.3.3")
 @pytest.mark.attack("50")
-def test_each_bit_flipped_each_cut_and_each_extension_is_refused() -> None:
+def test_a_changed_truncated_or_extended_value_is_refused() -> None:
     sealed = KEYS.seal(b"the state of a login", context=CONTEXT)
     mutants = [sealed[:end] for end in range(len(sealed))] + [sealed + b"\0", b"\0" + sealed, sealed * 2]
     mutants += [sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :] for at in range(len(sealed)) for bit in range(8)]
@@ -50,7 +50,7 @@ def test_each_bit_flipped_each_cut_and_each_extension_is_refused() -> None:
         assert KEYS.unseal(mutant, context=CONTEXT) is None, mutant
 
 
-def test_a_value_moved_to_another_user_or_purpose_does_not_open() -> None:
+def test_a_value_of_another_user_or_purpose_does_not_open() -> None:
     sealed = KEYS.seal(b"refresh token", context="tokens:alice")
     assert KEYS.unseal(sealed, context="tokens:mallory") is None
     assert KEYS.unseal(sealed, context="login-transaction:alice") is None
@@ -58,7 +58,7 @@ def test_a_value_moved_to_another_user_or_purpose_does_not_open() -> None:
 
 @pytest.mark.attack("asvs-11.3.1")
 @pytest.mark.attack("asvs-11.3.2")
-def test_the_format_is_the_documented_one_so_that_values_outlive_an_upgrade() -> None:
+def test_the_format_is_the_documented_one() -> None:
     key_id, nonce = sha256(FIRST).digest()[:4], b"n" * 12
     header = b"\x01" + key_id
     sealed = header + nonce + AESGCM(FIRST).encrypt(nonce, b"plain", header + CONTEXT.encode())
@@ -72,7 +72,7 @@ def test_a_value_sealed_by_an_earlier_release_still_opens() -> None:
 
 
 @pytest.mark.attack("asvs-11.3.4")
-def test_equal_values_never_look_equal() -> None:
+def test_equal_values_are_sealed_differently() -> None:
     assert len({KEYS.seal(b"same", context=CONTEXT) for _ in range(200)}) == 200
 
 
@@ -84,14 +84,14 @@ class TestRotation:
         assert KEYS.needs_reseal(old)
         assert not KEYS.needs_reseal(KEYS.seal(b"x", context=CONTEXT))
 
-    def test_a_retired_key_opens_nothing(self) -> None:
+    def test_a_retired_key_does_not_open(self) -> None:
         assert SealingKeys([FIRST]).unseal(SealingKeys([SECOND]).seal(b"x", context=CONTEXT), context=CONTEXT) is None
 
     @pytest.mark.parametrize("sealed", [b"", b"\x02", b"\x01abc", b"garbage"])
-    def test_whatever_the_first_key_did_not_seal_needs_resealing(self, sealed: bytes) -> None:
+    def test_values_not_sealed_by_the_first_key_need_resealing(self, sealed: bytes) -> None:
         assert KEYS.needs_reseal(sealed)
 
-    def test_two_keys_with_one_key_id_are_both_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_keys_with_the_same_key_id_are_both_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class SameDigest:
             def __init__(self, _: bytes) -> None:
                 pass
@@ -105,7 +105,7 @@ class TestRotation:
 
 
 class TestParseKeys:
-    def test_generated_keys_are_taken_with_or_without_padding_and_white_space(self) -> None:
+    def test_generated_keys_are_accepted_with_or_without_padding_and_white_space(self) -> None:
         one, two = generate_key(), generate_key()
         keys = parse_keys(f" {one} ,\n{two}= ")
         assert [len(key) for key in keys] == [32, 32]
@@ -120,14 +120,14 @@ class TestParseKeys:
             "\uff21" * 43, "A" * 42 + "\udc80", "deadbeef" * 8,
         ],
     )  # fmt: skip
-    def test_anything_else_is_refused_with_a_command_and_without_the_key(self, text: str) -> None:
+    def test_other_values_are_refused_with_a_command_and_without_the_key(self, text: str) -> None:
         with pytest.raises(ConfigurationError, match=r"key number [12] .*secrets\.token_urlsafe\(32\)") as caught:
             parse_keys(text)
         shown = "".join(traceback.format_exception(caught.value, limit=0))
         assert not any(part in shown for part in text.split(",") if len(part) > 4)
 
-    def test_a_mistyped_key_is_not_quietly_another_key(self) -> None:
-        """`urlsafe_b64decode` alone skips what it does not know, and ignores the last two bits."""
+    def test_a_mistyped_key_is_refused(self) -> None:
+        """`urlsafe_b64decode` alone skips foreign characters and ignores the last two bits."""
         assert base64.urlsafe_b64decode("A" * 21 + "!" + "A" * 22 + "=") == bytes(32)
         assert base64.urlsafe_b64decode("A" * 42 + "B" + "=") == bytes(32)
         for mistyped in ("A" * 21 + "!" + "A" * 22, "A" * 42 + "B"):

@@ -1,4 +1,4 @@
-"""The helpers for tests of applications."""
+"""The tools for tests of applications."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_one_line_logs_a_synchronous_client_in() -> None:
         assert client.post("/visit").json() == {"visits": 1}
 
 
-def test_the_fake_clock_moves_only_when_told() -> None:
+def test_the_fake_clock_moves_only_by_advance() -> None:
     clock = FakeClock()
     before = clock.now()
     assert clock.now() == before

@@ -1,4 +1,4 @@
-"""Which origins are trusted, and what is refused at start."""
+"""Trusted origins, and settings refused at start."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def passes(trusted: Any, origin: str, site: str | None = "cross-site") -> bool:
     ],
 )
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none", None])
-def test_what_is_trusted_passes(trusted: str, origin: str, site: str | None) -> None:
+def test_a_trusted_origin_passes(trusted: str, origin: str, site: str | None) -> None:
     assert passes([trusted], origin, site)
     assert not passes([], origin, site)
 
@@ -66,7 +66,7 @@ def test_what_is_trusted_passes(trusted: str, origin: str, site: str | None) -> 
         ("capacitor://localhost", "null"),
     ],
 )
-def test_what_only_looks_trusted_is_refused(trusted: str, origin: str) -> None:
+def test_a_similar_origin_is_refused(trusted: str, origin: str) -> None:
     assert not passes([trusted], origin)
 
 
@@ -82,7 +82,7 @@ def test_a_function_decides_by_the_origin() -> None:
     assert passes([tenant], "capacitor://localhost")
     assert not passes(tenant, "https://evil.example")
     assert set(asked) == {"https://tenant.example.net", "capacitor://localhost", "https://evil.example"}
-    assert not passes(cast("Any", lambda _: "yes"), "https://evil.example")  # only True is a yes
+    assert not passes(cast("Any", lambda _: "yes"), "https://evil.example")  # only True accepts
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_a_function_decides_by_the_origin() -> None:
         "capacitor://", "capacitor://local host", "capacitor://localhost/path", "https://user:hunter2@admin.example.org",
     ],
 )  # fmt: skip
-def test_what_is_no_origin_is_refused_at_start(given: str) -> None:
+def test_an_invalid_origin_is_refused_at_start(given: str) -> None:
     with pytest.raises(ConfigurationError, match="trusted_origins") as refused:
         make_config(trusted_origins=[given])
     assert "hunter2" not in str(refused.value)
 
 
-def test_one_text_is_no_list() -> None:
+def test_a_string_instead_of_a_list_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="list"):
         make_config(trusted_origins="https://admin.example.org")
 
 
-# -- what an operator learns
+# -- logs and warnings
 
 
 @post("/change")
@@ -132,7 +132,7 @@ def test_a_refused_request_is_logged_with_its_origin_and_the_setting() -> None:
 
 
 def started(cors: CORSConfig, *handlers: Any, **options: Any) -> list[str]:
-    """What is said of CORS when an application starts."""
+    """The CORS warnings at application start."""
     from litestar import Litestar
 
     config = make_config(**options)
@@ -164,7 +164,7 @@ SPA = "https://spa.example.org"
         ({"allow_origins": [SPA]}, [SPA], "without the session cookie"),
     ],
 )
-def test_cors_and_trusted_origins_that_disagree_are_a_warning_at_start(cors: Any, trusted: list[str], problem: str) -> None:
+def test_contradictory_cors_and_trusted_origins_are_a_warning_at_start(cors: Any, trusted: list[str], problem: str) -> None:
     (said,) = started(CORSConfig(**cors), change, trusted_origins=trusted)
     assert problem in said
     assert said.count("http") >= 1 or "*" in said
@@ -181,11 +181,11 @@ def test_cors_and_trusted_origins_that_disagree_are_a_warning_at_start(cors: Any
         ({"allow_origins": ["*"], "allow_methods": ["GET"]}, []),
     ],
 )
-def test_what_agrees_is_no_warning(cors: Any, trusted: Any) -> None:
+def test_matching_settings_are_no_warning(cors: Any, trusted: Any) -> None:
     assert started(CORSConfig(**cors), change, trusted_origins=trusted) == []
 
 
-def test_without_a_route_that_changes_anything_nothing_is_said() -> None:
+def test_without_a_state_changing_route_there_is_no_warning() -> None:
     @post("/open", opt={"cross_site": True})
     async def open_to_all() -> None: ...
 

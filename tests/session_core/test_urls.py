@@ -1,4 +1,4 @@
-"""The one grammar of addresses: what of another party may enter a header, and what a browser would read differently."""
+"""The one URL grammar: which URLs of other parties may enter a header, and which a browser would parse differently."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ BAD_REST = [
 
 @pytest.mark.attack("70")
 @pytest.mark.parametrize("url", GOOD)
-def test_an_address_of_another_party_has_the_origin_that_a_browser_gives_it(url: str) -> None:
+def test_the_origin_of_a_url_equals_the_browsers(url: str) -> None:
     assert party_origin(url) == GOOD[url]
 
 
 @pytest.mark.attack("70")
 @pytest.mark.parametrize("host", BAD_HOSTS, ids=ascii)
-def test_a_host_outside_the_grammar_is_no_address(host: str) -> None:
+def test_a_host_outside_the_grammar_is_refused(host: str) -> None:
     for scheme in ("https", "http"):
         for rest in ("", "/", "/x?y=1"):
             assert party_origin(f"{scheme}://{host}{rest}") is None
@@ -58,7 +58,7 @@ def test_a_host_outside_the_grammar_is_no_address(host: str) -> None:
 
 @pytest.mark.attack("70")
 @pytest.mark.parametrize("rest", BAD_REST, ids=ascii)
-def test_a_path_or_query_outside_the_grammar_is_no_address(rest: str) -> None:
+def test_a_path_or_query_outside_the_grammar_is_refused(rest: str) -> None:
     assert party_origin(f"https://op.example{rest}") is None
 
 
@@ -78,13 +78,13 @@ def test_a_path_or_query_outside_the_grammar_is_no_address(rest: str) -> None:
         "https://x" + "/a" * 1024,
     ],
 )
-def test_what_is_no_absolute_address(url: str) -> None:
+def test_a_url_that_is_not_absolute_is_refused(url: str) -> None:
     assert party_origin(url) is None
 
 
 @pytest.mark.attack("70")
 @given(st.text(alphabet=st.sampled_from("abz019.:-_/[]?#@%;,*'\" \t\r\n\\\x00\xfcK"), max_size=24))
-def test_no_origin_ever_holds_a_character_that_a_header_reads_as_syntax(rest: str) -> None:
+def test_no_origin_contains_header_syntax(rest: str) -> None:
     origin = party_origin(f"https://{rest}")
     if origin is not None:
         assert set(origin.removeprefix("https://")) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-:[]")
@@ -98,5 +98,5 @@ def test_no_origin_ever_holds_a_character_that_a_header_reads_as_syntax(rest: st
         ("localhost.example", False), ("127.0.0.1.example", False), ("10.0.0.1", False), ("", False),
     ],
 )  # fmt: skip
-def test_which_hosts_are_this_machine(host: str, here: bool) -> None:
+def test_loopback_hosts_are_recognised(host: str, here: bool) -> None:
     assert is_loopback(host) is here

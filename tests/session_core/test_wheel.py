@@ -1,4 +1,4 @@
-"""What is published: the library alone. The commands and packages of the template stay in the repository."""
+"""The published distribution: the library only, without commands and packages of the template."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"wheel": next(directory.glob("*.whl")), "sdist": next(directory.glob("*.tar.gz"))}
 
 
-def test_the_wheel_holds_the_library_and_its_metadata(built: dict[str, Path]) -> None:
+def test_the_wheel_contains_the_library_and_its_metadata(built: dict[str, Path]) -> None:
     with ZipFile(built["wheel"]) as wheel:
         names = wheel.namelist()
     metadata = f"{PROJECT['name'].replace('-', '_')}-{PROJECT['version']}.dist-info"
@@ -36,14 +36,14 @@ def test_the_wheel_holds_the_library_and_its_metadata(built: dict[str, Path]) ->
     assert modules == {name for name in names if name.endswith((".py", ".lua"))}
 
 
-def test_the_source_distribution_holds_nothing_of_the_template(built: dict[str, Path]) -> None:
+def test_the_source_distribution_contains_nothing_of_the_template(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as sdist:
         names = {name.partition("/")[2].partition("/")[0] for name in sdist.getnames()}
     assert names.isdisjoint({"app", "auth_demo", "tests", "docs", "benchmarks"})
     assert "session_core" in names
 
 
-def test_each_extra_is_the_librarys_own(built: dict[str, Path]) -> None:
+def test_each_extra_belongs_to_the_library(built: dict[str, Path]) -> None:
     with ZipFile(built["wheel"]) as wheel:
         metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
         told = HeaderParser().parsestr(wheel.read(metadata).decode())

@@ -1,4 +1,4 @@
-"""The library without its framework: sessions over a real store and over ASGI, where Litestar is not installed."""
+"""The library without Litestar installed: sessions with a real store, over plain ASGI."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_sessions_work_over_plain_asgi(environment: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Session", "SessionPlugin", "Sessions", "loaded_session_of", "session_of"])
-def test_what_needs_litestar_names_it(environment: Path, name: str) -> None:
+def test_names_that_need_litestar_say_so(environment: Path, name: str) -> None:
     result = run_in(environment, f"import session_core; session_core.{name}")
     assert f"session_core.{name} needs litestar, which session-core[litestar] installs" in result.stderr.splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""An application that notes what is due, and what the tests of that ask it."""
+"""An application with a batch of due tokens, and the assertions about it."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ async def notes(world: World) -> list[StoredSession]:
 
 
 async def stay_in_use(world: World, minutes: int) -> None:
-    """Let time pass for a user who reads a page now and then."""
+    """Let time pass while the user reads a page regularly."""
     for _ in range(minutes // 5):
         world.clock.advance(minutes=5)
         assert await world.subject() == "alice"
 
 
 def several_users(world: World) -> None:
-    """One refresh token for all: the provider of the tests remembers only one."""
+    """One refresh token for all, because the provider of the tests remembers only one."""
     world.op.refreshable, world.op.refresh_token = False, "rt-for-ever"
     world.op.answer = {"expires_in": 3600, "refresh_token": "rt-for-ever"}
 

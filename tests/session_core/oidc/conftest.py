@@ -1,4 +1,4 @@
-"""What the tests of several processes share: real stores, and processes that use one of them."""
+"""Shared by tests of several processes: real stores, and processes that use one of them."""
 
 from __future__ import annotations
 

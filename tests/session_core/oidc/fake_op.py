@@ -1,4 +1,4 @@
-"""A small scripted provider, and a browser that logs in with it; shares no code with the relying party."""
+"""A small scripted provider and a browser that logs in with it; shares no code with the relying party."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLIENT_SECRET = "s3cret:with%odd+chars"
 PUBLIC_URL = "http://127.0.0.1:8000"
 GET_PAGE = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 GONE = object()
-"""As the value of a claim: leave it out."""
+"""As the value of a claim: omit it."""
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -90,7 +90,7 @@ def by_basic(request: httpx2.Request, form: dict[str, str]) -> None:
 
 
 class FakeOp:
-    """What each attribute changes is changed from the next request on."""
+    """A changed attribute applies from the next request on."""
 
     def __init__(self, clock: FakeClock, issuer: str = ISSUER) -> None:
         self.clock = clock
@@ -121,12 +121,12 @@ class FakeOp:
     # -- the browser's side ----------------------------------------------------------------------------------
 
     def authorize(self, url: str) -> str:
-        """Let the user agree at once; return the address of the callback."""
+        """Consent as the user; return the URL of the callback."""
         redirect_uri, params = self.respond(url)
         return f"{redirect_uri}?{httpx.QueryParams(params)}"
 
     def respond(self, url: str) -> tuple[str, dict[str, str]]:
-        """Let the user agree at once; return where the answer goes, and its parameters."""
+        """Consent as the user; return the URL and the parameters of the response."""
         asked = dict(parse_qsl(urlsplit(url).query))
         if "request_uri" in asked:
             assert set(asked) == {"client_id", "request_uri"}
@@ -145,7 +145,7 @@ class FakeOp:
         response = await self.reply(request)
         if not response.is_stream_consumed:
             return response
-        # As from a network: a body still to be read.
+        # As from a network: the body is not read yet.
         return httpx2.Response(response.status_code, headers=response.headers, content=pieces(response.content))
 
     async def reply(self, request: httpx2.Request) -> httpx2.Response:
@@ -207,7 +207,7 @@ class FakeOp:
                 return httpx2.Response(400, json={"error": "invalid_grant"})
             nonce = {}
         if self.refreshable:
-            # Rotated with every use; the old one is dead at once.
+            # Rotated with every use; the old one is invalid at once.
             self.refresh_token = f"rt-{secrets.token_urlsafe(8)}"
         self.access_tokens += 1
         access_token = f"at-{self.access_tokens}"
@@ -306,7 +306,7 @@ class World:
         self.planted: str | None = None
 
     async def reach(self, request: httpx2.Request) -> httpx2.Response:
-        """The network: each provider at its host; other hosts go to the first."""
+        """The network: each provider at its host; other hosts go to the first provider."""
         return await self.ops.get(request.url.host, self.op).handle(request)  # type: ignore[no-any-return]
 
     def new_browser(self, **options: Any) -> httpx.AsyncClient:
@@ -325,17 +325,17 @@ class World:
         return await (browser or self.browser).get(url, headers=headers)
 
     async def login(self, browser: httpx.AsyncClient | None = None, **params: str) -> httpx.Response:
-        """Log in from the link to the callback's answer."""
+        """Log in from the link to the callback's response."""
         return await self.come_back(self.op.authorize(await self.start(browser, **params)), browser)
 
     async def subject(self, browser: httpx.AsyncClient | None = None) -> str | None:
-        """Who the application says is logged in."""
+        """The logged-in user by the application's response."""
         return (await (browser or self.browser).get("/read")).json()["subject"]  # type: ignore[no-any-return]
 
     async def raw_status(
         self, path: str, query: bytes, headers: dict[str, str], *, method: str = "GET", body: Iterable[bytes] = ()
     ) -> int:
-        """Send a request that no HTTP client would, and return the status."""
+        """Send a request that no HTTP client would send, and return the status."""
         sent: list[Any] = []
         chunks = iter(body)
         scope = {
@@ -355,14 +355,14 @@ class World:
         return int(sent[0]["status"])
 
     async def plant(self) -> None:
-        """Give the browser a session before the login, to see that a refused one leaves it alone."""
+        """Give the browser a session before the login, to check that a rejected login leaves it unchanged."""
         response = await self.browser.patch("/assign", json={"note": "before"})
         assert response.status_code == 200
         self.planted = self.browser.cookies.get("session-8000")
         assert self.planted
 
     async def assert_rejected(self, response: httpx.Response, reason: str) -> None:
-        """Assert all that "reject" means: a generic error, no login, the old session as it was, one event."""
+        """Assert a complete rejection: a generic error, no login, the old session unchanged, one event."""
         assert 400 <= response.status_code < 600
         assert self.reasons() == [reason]
         assert "set-cookie" not in response.headers or "session-8000=" not in response.headers["set-cookie"]

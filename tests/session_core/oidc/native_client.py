@@ -1,4 +1,4 @@
-"""A native client of the tests, and the browser of its user; shares no code with the relying party."""
+"""A native client for tests and its user's browser; shares no code with the relying party."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JSON = {"accept": "application/json"}
 
 
 class Fields(HTMLParser):
-    """The hidden fields of a page's form, and the buttons."""
+    """The hidden fields and buttons of a page's form."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -61,11 +61,11 @@ class Native:
         self.params = {name: value for name, value in asked.items() if value is not None}
 
     async def ask(self, browser: httpx.AsyncClient | None = None, **headers: str) -> httpx.Response:
-        """Open the page that asks the user."""
+        """Open the page that asks for confirmation."""
         return await (browser or self.world.browser).get("/auth/authorize", params=self.params, headers={**GET_PAGE, **headers})
 
     async def agree(self, browser: httpx.AsyncClient | None = None, **headers: str) -> httpx.Response:
-        """Press its button."""
+        """Press the button of that page."""
         page = await self.ask(browser)
         assert page.status_code == 200, page.text
         form = Fields(page.text)
@@ -74,7 +74,7 @@ class Native:
         return await (browser or self.world.browser).post("/auth/authorize", data=data, headers=given)
 
     async def answer(self, browser: httpx.AsyncClient | None = None) -> dict[str, str]:
-        """Log in at the provider; return what the client hears at its redirect URI."""
+        """Log in at the provider; return the parameters received at the client's redirect URI."""
         left = await self.agree(browser)
         assert left.status_code == 303, left.text
         headers = {**GET_PAGE, "sec-fetch-site": "cross-site", "accept": "*/*"}
@@ -92,7 +92,7 @@ class Native:
         return heard["code"]
 
     async def redeem(self, given: str, *, headers: dict[str, str] | None = None, **changes: str | None) -> httpx.Response:
-        """Ask for the token, with no cookie jar."""
+        """Redeem the code without a cookie jar."""
         form = {
             "grant_type": "authorization_code",
             "code": given,
@@ -115,7 +115,7 @@ class Native:
 
 
 async def ask(world: World, path: str, token: str, method: str = "GET", **options: Any) -> httpx.Response:
-    """Send a request with a token, and nothing else."""
+    """Send a request with a token and without cookies."""
     async with world.new_browser() as client:
         headers = {**JSON, "authorization": f"Bearer {token}", **options.pop("headers", {})}
         response = await client.request(method, path, headers=headers, **options)
@@ -124,7 +124,7 @@ async def ask(world: World, path: str, token: str, method: str = "GET", **option
 
 
 async def subject(world: World, token: str) -> str | None:
-    """Who the application says this is; None where it refuses the token."""
+    """The user by the application's response; None when it refuses the token."""
     response = await ask(world, "/read", token)
     assert response.status_code in {200, 401}
     return response.json()["subject"] if response.status_code == 200 else None  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The provider of the tests on a real socket, for relying parties that are processes of their own."""
+"""The provider of the tests on a real socket, for relying parties in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider without OpenID Connect, of GitHub's shape, scripted; shares no code with the relying party."""
+"""A scripted provider of plain OAuth 2.0, modelled on GitHub; shares no code with the relying party."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain_provider(**changes: Any) -> OAuth2Provider:
 
 
 class PlainOp:
-    """What each attribute changes is changed from the next request on."""
+    """A changed attribute applies from the next request on."""
 
     issuer = HOST
 
@@ -57,7 +57,7 @@ class PlainOp:
 
     async def handle(self, request: httpx2.Request) -> httpx2.Response:
         response = self.reply(request)
-        # As from a network: a body still to be read.
+        # As from a network: the body is not read yet.
         return httpx2.Response(response.status_code, headers=response.headers, content=pieces(response.content))
 
     def reply(self, request: httpx2.Request) -> httpx2.Response:
@@ -80,6 +80,6 @@ class PlainOp:
         asked = self.codes.pop(form["code"], None)
         challenge = b64(hashlib.sha256(form["code_verifier"].encode()).digest())
         if asked is None or asked["code_challenge"] != challenge or asked["redirect_uri"] != form["redirect_uri"]:
-            # As GitHub says it: with status 200.
+            # GitHub sends errors with status 200.
             return httpx2.Response(200, json={"error": "bad_verification_code", "error_description": "<script>"})
         return httpx2.Response(200, json=self.answer)

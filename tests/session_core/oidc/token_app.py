@@ -1,4 +1,4 @@
-"""The small application with a login as a process of its own, for tests of several processes; all comes from the environment.
+"""The small application with a login as a separate process, configured by environment variables.
 
 TEST_STORE: the store's URL. TEST_OP: where the provider really listens. TEST_TIMEOUT: seconds for a call to the provider.
 TEST_LEASE: seconds after which a silent holder counts as dead. TEST_CLOCK: milliseconds by which this machine's clock is wrong.
@@ -30,7 +30,7 @@ class WrongClock(SystemClock):
 
 
 class ToTheRealAddress(httpx2.AsyncHTTPTransport):
-    """As name resolution and TLS would: the provider's name leads to where it listens."""
+    """Replaces name resolution and TLS: maps the provider's name to its local address."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=int(os.environ["TEST_OP"]))

@@ -1,4 +1,4 @@
-"""Processes of the application that share a store, a provider, and a browser that talks to all of them."""
+"""Processes of the application that share a store and a provider, and a browser that talks to all of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Node:
 
 
 class Nodes:
-    """A provider, and processes that share a store; the browser that has logged in talks to all of them."""
+    """A provider and processes that share a store; the logged-in browser talks to all of them."""
 
     def __init__(self, op: FakeOp, port: int, store: str, stack: AsyncExitStack) -> None:
         self.op = op
@@ -83,7 +83,7 @@ class Nodes:
         return node
 
     async def log_in(self, node: Node, **answer: Any) -> None:
-        """Log in at `node` with an access token that has expired at once; every node gets the cookie from then on."""
+        """Log in at `node` with an access token that expires at once; every node gets the cookie from then on."""
         self.op.answer = {"expires_in": 0, **answer}
         started = await node.client.get("/auth/login", headers=GET_PAGE)
         assert started.status_code == 303, started.text
@@ -96,12 +96,12 @@ class Nodes:
         self.op.answer = {}
 
     def redemptions(self) -> Counter[str]:
-        """How often each refresh token was sent."""
+        """The number of uses of each refresh token."""
         forms = [dict(parse_qsl(call.content.decode())) for call in self.op.calls if call.url.path == "/token"]
         return Counter(form["refresh_token"] for form in forms if "refresh_token" in form)
 
     def hold(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """Make the token endpoint wait; return what is set when it is asked, and what lets it answer."""
+        """Block the token endpoint; return an event for its first request, and one that releases it."""
         asked, go_on = asyncio.Event(), asyncio.Event()
 
         async def slow(request: httpx2.Request) -> httpx2.Response:

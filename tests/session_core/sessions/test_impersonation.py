@@ -1,4 +1,4 @@
-"""An administrator acts as another user: one session with two identities, which is the administrator's own all the time."""
+"""An administrator impersonates another user: one session with two identities that remains the administrator's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MINUTES_15 = 900_000
 
 
 class World:
-    """Sessions of one application, and whom the rule allows."""
+    """Sessions of one application, and the users whom the rule allows."""
 
     def __init__(self, store: Any = "memory://", clock: FakeClock | None = None, **options: Any) -> None:
         self.clock = clock or FakeClock()
@@ -97,7 +97,7 @@ def world() -> World:
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "valkey"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Engines of each kind; the simulation has a cluster."""
+    """One engine of each kind; the simulation covers a cluster."""
     if request.param == "postgres":
         return str(request.getfixturevalue("database"))
     if request.param == "valkey":
@@ -127,7 +127,7 @@ async def test_begin_and_end_change_the_id_of_one_session(anywhere: World) -> No
     await seen.update(visits=1)
     assert (await world.loaded(first)).identity is None
     assert await world.live(world.admin) == [session_key(second)]
-    assert await world.live(BOB) == [other.key]  # no session of the user, and none of the user's has gone
+    assert await world.live(BOB) == [other.key]  # no session of the user was created, and none was ended
 
     await seen.end_impersonation()
     back = await world.loaded(seen.session_id)
@@ -140,7 +140,7 @@ async def test_begin_and_end_change_the_id_of_one_session(anywhere: World) -> No
     await other.destroy()
 
 
-async def test_what_the_handler_had_assigned_is_the_administrators(world: World) -> None:
+async def test_assignments_before_the_start_stay_with_the_administrator(world: World) -> None:
     handle = await world.logged_in()
     handle.data.note = "before"
     await handle.impersonate(BOB)
@@ -149,8 +149,8 @@ async def test_what_the_handler_had_assigned_is_the_administrators(world: World)
     assert handle.data.note == "before"
 
 
-async def test_it_proves_nothing_about_the_user(world: World) -> None:
-    """Not even where the application passes an identity that says so."""
+async def test_impersonation_proves_no_authentication_of_the_user(world: World) -> None:
+    """Not even when the application passes an identity that claims so."""
     handle = await world.logged_in()
     await handle.impersonate(world.proved(Identity(issuer=ISSUER, subject="bob", sid="op-2", acr="phr", amr=("pwd",))))
     assert handle.identity == USER
@@ -158,7 +158,7 @@ async def test_it_proves_nothing_about_the_user(world: World) -> None:
 
 
 @pytest.mark.attack("80")
-async def test_it_ends_in_time_whatever_is_done(world: World) -> None:
+async def test_it_ends_in_time_despite_activity(world: World) -> None:
     handle = await world.acting()
     until = world.clock.now() + MINUTES_15
     assert (handle.absolute_expires_at, handle.idle_expires_at) == (until, until)
@@ -177,7 +177,7 @@ async def test_it_ends_in_time_whatever_is_done(world: World) -> None:
     assert await world.live(world.admin) == []
 
 
-async def test_the_lifetimes_of_the_administrator_come_back(world: World) -> None:
+async def test_the_administrators_lifetimes_are_restored(world: World) -> None:
     handle = await world.logged_in()
     ends = handle.absolute_expires_at
     world.clock.advance(seconds=200)
@@ -188,7 +188,7 @@ async def test_the_lifetimes_of_the_administrator_come_back(world: World) -> Non
     assert handle.idle_expires_at == world.clock.now() + 3_600_000
 
 
-async def test_it_never_outlives_the_session_it_is_in() -> None:
+async def test_it_never_outlives_its_session() -> None:
     world = World()
     handle = await world.loaded()
     await handle.login(world.admin, timeouts=Timeouts(idle=300, absolute=600))
@@ -196,13 +196,13 @@ async def test_it_never_outlives_the_session_it_is_in() -> None:
     world.clock.advance(seconds=250)
     await handle.impersonate(BOB)
     assert handle.absolute_expires_at == ends
-    assert handle.idle_expires_at == world.clock.now() + 300_000  # the idle timeout of the login holds on
+    assert handle.idle_expires_at == world.clock.now() + 300_000  # the idle timeout of the login still applies
     await handle.end_impersonation()
     assert handle.absolute_expires_at == ends
 
 
 @pytest.mark.attack("81")
-async def test_only_an_administrator_who_has_just_logged_in_begins_one(world: World) -> None:
+async def test_only_a_recently_logged_in_administrator_can_start_one(world: World) -> None:
     visitor = await world.loaded()
     with pytest.raises(LoginRequiredError):
         await visitor.impersonate(BOB)
@@ -212,11 +212,11 @@ async def test_only_an_administrator_who_has_just_logged_in_begins_one(world: Wo
         await carol.impersonate(BOB)
 
     handle = await world.logged_in()
-    for target in (world.admin, Identity(issuer=ISSUER, subject="admin")):  # nor as oneself
+    for target in (world.admin, Identity(issuer=ISSUER, subject="admin")):  # not as oneself
         with pytest.raises(ForbiddenError):
             await handle.impersonate(target)
     world.allowed.add("root")
-    with pytest.raises(ForbiddenError):  # nor as another administrator
+    with pytest.raises(ForbiddenError):  # not as another administrator
         await handle.impersonate(Identity(issuer=ISSUER, subject="root"))
     world.disabled.add("bob")
     with pytest.raises(ForbiddenError):
@@ -248,7 +248,7 @@ async def test_only_true_allows_it(answer: Any) -> None:
         await handle.impersonate(BOB)
 
 
-async def test_without_a_rule_it_is_off() -> None:
+async def test_without_a_rule_it_is_disabled() -> None:
     world = World(impersonation=None)
     handle = await world.logged_in()
     with pytest.raises(ConfigurationError, match="switched off"):
@@ -256,13 +256,13 @@ async def test_without_a_rule_it_is_off() -> None:
 
 
 @pytest.mark.parametrize("times", [{"seconds": 0}, {"seconds": 3601}, {"login_within": 0}, {"seconds": -1}])
-def test_unfit_times_are_refused(times: dict[str, int]) -> None:
+def test_invalid_times_are_refused(times: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
         Impersonation(allow=lambda *_: True, **times)
 
 
 @pytest.mark.attack("81")
-async def test_it_does_not_nest(world: World) -> None:
+async def test_it_cannot_be_nested(world: World) -> None:
     handle = await world.acting()
     world.allowed.add("bob-is-not-asked")
     with pytest.raises(ImpersonationForbiddenError):
@@ -327,13 +327,13 @@ async def rule_taken_away(world: World, handle: Any) -> None:
     [role_lost, administrator_disabled, user_disabled, user_promoted, revoked, signed_out_everywhere, ended_by_the_provider,
      logged_out, another_login, rule_taken_away],
 )  # fmt: skip
-async def test_it_ends_with_what_it_stands_on(world: World, ending: Ending) -> None:
+async def test_it_ends_when_a_precondition_ends(world: World, ending: Ending) -> None:
     handle = await world.acting(note="mine")
     await ending(world, handle)
     after = await world.loaded(handle.session_id)
     assert (after.identity, after.actor, after.exists, after.data) == (None, None, False, AppSession())
     assert await world.live(world.admin) == []
-    with pytest.raises(SessionGoneError):  # a request that is under way
+    with pytest.raises(SessionGoneError):  # a request in progress
         await handle.update(note="late")
     with pytest.raises(SessionGoneError):
         await handle.confirm()
@@ -343,8 +343,8 @@ async def test_it_ends_with_what_it_stands_on(world: World, ending: Ending) -> N
 
 @pytest.mark.attack("82")
 @pytest.mark.parametrize("ending", [logged_out, signed_out_everywhere, ended_by_the_provider])
-async def test_ends_win_against_requests_that_are_under_way(anywhere: World, ending: Ending) -> None:
-    """Twenty of each at once, in every order that the engine makes of them: none brings the session back."""
+async def test_an_end_wins_against_concurrent_requests(anywhere: World, ending: Ending) -> None:
+    """Twenty of each at once, in any order of the engine: none revives the session."""
     world = anywhere
     for verb in ("update", "regenerate", "end_impersonation"):
         for _ in range(4):
@@ -357,7 +357,7 @@ async def test_ends_win_against_requests_that_are_under_way(anywhere: World, end
 
             ended = asyncio.ensure_future(ending(world, handle))
             await asyncio.gather(*map(run, under_way), ended, return_exceptions=True)
-            if ended.exception() is not None:  # the session had the new id already
+            if ended.exception() is not None:  # the session already had the new id
                 await world.plugin.sessions.revoke_all(world.admin)
             ids += [session.session_id for session in under_way]
             for session_id in filter(None, ids):
@@ -366,7 +366,7 @@ async def test_ends_win_against_requests_that_are_under_way(anywhere: World, end
 
 
 @pytest.mark.attack("83")
-async def test_two_ends_at_once_give_one_session(anywhere: World) -> None:
+async def test_two_concurrent_ends_leave_one_session(anywhere: World) -> None:
     world = anywhere
     handle = await world.acting(note="mine")
     under_way = [await world.loaded(handle.session_id) for _ in range(8)]
@@ -380,8 +380,8 @@ async def test_two_ends_at_once_give_one_session(anywhere: World) -> None:
 
 
 @pytest.mark.attack("83")
-async def test_a_request_of_before_writes_into_neither_data(world: World) -> None:
-    """A handler of the administrator's that is still running, or one of the impersonation after its end."""
+async def test_a_request_from_before_writes_into_neither_identitys_data(world: World) -> None:
+    """A handler that started before the impersonation, or during it and runs past its end."""
     handle = await world.logged_in(note="mine")
     before = await world.loaded(handle.session_id)
     await handle.impersonate(BOB)
@@ -397,7 +397,7 @@ async def test_a_request_of_before_writes_into_neither_data(world: World) -> Non
     assert (await world.loaded(handle.session_id)).data.note == "mine"
 
 
-async def test_an_end_after_the_end_changes_nothing(world: World) -> None:
+async def test_a_second_end_changes_nothing(world: World) -> None:
     handle = await world.acting()
     await handle.end_impersonation()
     session_id = handle.session_id
@@ -407,7 +407,7 @@ async def test_an_end_after_the_end_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.attack("84")
-async def test_tokens_of_the_administrator_are_out_of_reach(world: World) -> None:
+async def test_the_administrators_tokens_are_inaccessible(world: World) -> None:
     handle = await world.loaded()
     await handle.login(world.admin, vault=b"sealed")
     await handle.impersonate(BOB)
@@ -429,7 +429,7 @@ async def test_a_login_of_the_administrator_ends_it_and_keeps_the_own_data(world
 @pytest.mark.attack("83")
 @pytest.mark.parametrize("subject", ["bob", "carol"])
 async def test_a_login_of_another_user_inherits_nothing(world: World, subject: str) -> None:
-    """Also when it is the very user who was acted as: what the administrator wrote is not in that session."""
+    """Also a login of the impersonated user: data written by the administrator is not in that session."""
     handle = await world.acting(note="mine")
     await handle.update(note="as bob", roles=["x"])
     await handle.login(world.proved(Identity(issuer=ISSUER, subject=subject)))
@@ -438,7 +438,7 @@ async def test_a_login_of_another_user_inherits_nothing(world: World, subject: s
 
 @pytest.mark.attack("81")
 @pytest.mark.parametrize("on_limit", ["evict", "refuse"])
-async def test_the_users_limit_of_sessions_is_not_touched(on_limit: Any) -> None:
+async def test_the_users_session_limit_does_not_count_it(on_limit: Any) -> None:
     world = World(max_sessions_per_user=1, on_limit=on_limit)
     bob = await world.logged_in(BOB)
     admin = await world.acting()
@@ -451,7 +451,7 @@ async def test_the_users_limit_of_sessions_is_not_touched(on_limit: Any) -> None
     assert (await world.loaded(admin.session_id)).actor == world.admin
 
 
-async def test_lists_show_it_with_the_administrators_sessions(world: World) -> None:
+async def test_it_is_listed_with_the_administrators_sessions(world: World) -> None:
     handle = await world.acting()
     (summary,) = await world.plugin.sessions.list_for(world.admin)
     assert (summary.handle, summary.identity, summary.acting_as) == (handle.handle, world.admin, USER)
@@ -471,7 +471,7 @@ async def test_events_name_both(world: World) -> None:
     assert world.happened("impersonation.ended") == [("bob", "admin", "stopped"), ("bob", "admin", "logout")]
 
 
-async def test_a_refused_one_is_an_event(world: World) -> None:
+async def test_a_refused_one_is_reported_as_an_event(world: World) -> None:
     handle = await world.acting()
     world.allowed.clear()
     await world.loaded(handle.session_id)
@@ -479,7 +479,7 @@ async def test_a_refused_one_is_an_event(world: World) -> None:
     assert world.happened("session.destroyed") == [("admin", None, "impersonation")]
 
 
-async def test_a_rule_that_fails_lets_no_request_through(world: World) -> None:
+async def test_a_failing_rule_refuses_the_request(world: World) -> None:
     handle = await world.acting()
     msg = "the database is out"
 
@@ -495,8 +495,8 @@ async def test_a_rule_that_fails_lets_no_request_through(world: World) -> None:
 @pytest.mark.attack("83")
 @pytest.mark.parametrize("fault", ["applied", "not applied", "applied later"])
 @pytest.mark.parametrize("verb", ["impersonate", "end_impersonation"])
-async def test_a_lost_answer_leaves_one_identity(verb: str, fault: Fault) -> None:
-    """The cookie names both ids then; the next request has the session that is live, and it stays that one."""
+async def test_a_lost_response_leaves_one_identity(verb: str, fault: Fault) -> None:
+    """The cookie then contains both ids; the next request gets the live session, and that stays the one."""
     clock = FakeClock()
     store = LosingStore(clock=clock)
     world = World(store, clock)
@@ -505,7 +505,7 @@ async def test_a_lost_answer_leaves_one_identity(verb: str, fault: Fault) -> Non
     with pytest.raises(StoreUnavailableError):
         await handle.impersonate(BOB) if verb == "impersonate" else await handle.end_impersonation()
     assert handle.uncertain is not None
-    if verb == "impersonate":  # on the record, whether it has begun or not
+    if verb == "impersonate":  # recorded, whether it started or not
         last = world.events[-1]
         assert (last.name, last.reason, last.identity, last.actor) == ("impersonation.started", "unanswered", USER, world.admin)
     store.recover()

@@ -1,4 +1,4 @@
-"""Per login: its own lifetimes, a cookie that outlives the browser or does not, limits that refuse, new devices."""
+"""Options of a login: lifetimes, a persistent or session cookie, refusal above the limit, new devices."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ async def test_a_kiosk_login_ends_at_its_own_absolute_timeout(clock: FakeClock) 
         assert await subject(client) is None
 
 
-async def test_a_remembered_login_lives_on(clock: FakeClock) -> None:
+async def test_a_remembered_login_lives_longer(clock: FakeClock) -> None:
     app = make_app(enter, clock=clock, cookie=CookieConfig(persistent=False))
     async with client_of(app) as client:
         response = await client.post("/enter/remember")
         assert f"Max-Age={90 * 86400}" in response.headers["set-cookie"]
-        for _ in range(4):  # used every twenty days: its own idle timeout is extended
+        for _ in range(4):  # used every twenty days, which extends its own idle timeout
             clock.advance(days=20)
             assert await subject(client) == "alice"
         clock.advance(days=11)
@@ -91,7 +91,7 @@ async def log_in_often(app: Litestar, times: int, user: str = "alice") -> list[i
     return await asyncio.gather(*(once() for _ in range(times)))
 
 
-async def test_a_login_above_the_limit_is_refused_exactly(store: str) -> None:
+async def test_logins_above_the_limit_are_refused_exactly(store: str) -> None:
     app = make_app(store=store, store_timeout=30, max_sessions_per_user=3, on_limit="refuse")
     await plugin_in(app).store.open()
     statuses = await log_in_often(app, 12)
@@ -101,11 +101,11 @@ async def test_a_login_above_the_limit_is_refused_exactly(store: str) -> None:
     await plugin_in(app).store.close()
 
 
-async def test_a_refused_login_says_why_and_logging_out_makes_room() -> None:
+async def test_a_refused_login_gives_the_reason_and_a_logout_makes_room() -> None:
     app = make_app(max_sessions_per_user=1, on_limit="refuse")
     async with client_of(app) as first, client_of(app) as second:
         assert (await first.post("/login/alice")).status_code == 201
-        assert (await first.post("/login/alice")).status_code == 201  # it takes the place of its own session
+        assert (await first.post("/login/alice")).status_code == 201  # it replaces its own session
         refused = await second.post("/login/alice")
         assert (refused.status_code, refused.json()["code"]) == (403, "session_limit")
         assert "set-cookie" not in refused.headers
@@ -113,7 +113,7 @@ async def test_a_refused_login_says_why_and_logging_out_makes_room() -> None:
         assert (await second.post("/login/alice")).status_code == 201
 
 
-async def test_the_limit_may_depend_on_the_user() -> None:
+async def test_the_limit_can_depend_on_the_user() -> None:
     async def limit(identity: Identity) -> int:
         await asyncio.sleep(0)
         return 2 if identity.subject == "alice" else 0
@@ -142,6 +142,6 @@ async def test_a_login_from_a_new_device_is_an_event() -> None:
         assert not await log_in_with(again, "laptop")
 
 
-def test_an_unknown_way_to_handle_the_limit_is_refused_at_start() -> None:
+def test_an_unknown_limit_policy_is_refused_at_start() -> None:
     with pytest.raises(ConfigurationError, match="on_limit must be"):
         make_config(on_limit="ask")

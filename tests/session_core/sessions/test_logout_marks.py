@@ -1,4 +1,4 @@
-"""Which logins a mark ends: told by the store's order and the provider's clock, and rules that are almost right are found out."""
+"""Which logins a logout mark ends, by the store's order and the provider's clock; slightly wrong rules are detected."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def wrongly_decided(rule: Rule) -> set[str]:
     return {case.name for case in CASES if case.decided_by(rule) is not case.is_ended}
 
 
-def test_the_order_is_decided_by_the_clock_that_signed_it() -> None:
+def test_the_deciding_clock_is_the_one_that_signed() -> None:
     assert wrongly_decided(the_rule) == set()
 
 
@@ -100,11 +100,11 @@ def test_the_order_is_decided_by_the_clock_that_signed_it() -> None:
         (with_any_proof, "no logout token, proved anew, begun before"),
     ],
 )
-def test_that_almost_right_rules_are_found_out(rule: Rule, found_by: str) -> None:
+def test_slightly_wrong_rules_are_detected(rule: Rule, found_by: str) -> None:
     assert found_by in wrongly_decided(rule)
 
 
-def test_one_mark_says_what_all_have_said() -> None:
+def test_marks_are_merged() -> None:
     begun, proved = Moment(COUNT, 3), msgspec.structs.replace(ALICE, auth_time=NOON + 1)
     mark = EndMark().after(Moment(COUNT, 4), None).after(Moment(COUNT, 2), NOON)
     assert mark.ends(proved, begun), "a frame ended it; that an older token does not takes nothing back"
@@ -114,7 +114,7 @@ def test_one_mark_says_what_all_have_said() -> None:
     assert mark.ends(ALICE, begun)
 
 
-def test_what_a_lost_count_leaves_open_is_refused() -> None:
+def test_an_undecidable_order_is_refused() -> None:
     mark = EndMark().after(Moment(COUNT, 9), None).after(Moment(COUNT + 1, 1), None)
     assert mark.ends(ALICE, Moment(COUNT, 10))
     assert mark.ends(ALICE, Moment())
@@ -122,7 +122,7 @@ def test_what_a_lost_count_leaves_open_is_refused() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_mark_that_cannot_be_read_refuses_and_gives_way() -> None:
+async def test_an_unreadable_mark_refuses_and_is_replaced() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     await leave_mark(store, ALICE.user_key, clock.now())
@@ -136,7 +136,7 @@ async def test_a_mark_that_cannot_be_read_refuses_and_gives_way() -> None:
 
 
 @pytest.mark.anyio
-async def test_to_begin_a_login_writes_nothing() -> None:
+async def test_starting_a_login_writes_nothing() -> None:
     store = MemoryStore()
     assert await current_moment(store) == Moment()
     assert [stored async for stored in store.scan()] == []
@@ -144,8 +144,8 @@ async def test_to_begin_a_login_writes_nothing() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("clock_is_behind", [False, True])
-async def test_a_store_that_has_lost_its_last_writes_gives_no_number_twice(clock_is_behind: bool) -> None:
-    """A failover takes a logout back that a login has seen; the next logout still ends that login."""
+async def test_a_store_that_lost_its_last_writes_repeats_no_number(clock_is_behind: bool) -> None:
+    """A failover reverts a logout that a login has already seen; the next logout still ends that login."""
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     await next_moment(store, clock.now())
@@ -157,12 +157,12 @@ async def test_a_store_that_has_lost_its_last_writes_gives_no_number_twice(clock
     await store.create(before.key, before.entry)
     clock.advance(minutes=1)
     await leave_mark(store, ALICE.user_key, clock.now() - clock_is_behind * TOLERATED_SKEW_MS)
-    # By clocks that differ it cannot be told any more; an order that is lost is not made up.
+    # With differing clocks the order is unknown, and a lost order is not guessed.
     assert await was_ended_since(store, ALICE, begun) is not clock_is_behind
 
 
 @pytest.mark.anyio
-async def test_the_clocks_decide_nothing_as_long_as_the_store_keeps_its_writes() -> None:
+async def test_clocks_decide_nothing_while_the_store_keeps_its_writes() -> None:
     store, clock = MemoryStore(), FakeClock()
     for ahead, behind in ((0, TOLERATED_SKEW_MS), (TOLERATED_SKEW_MS, 0)):
         await next_moment(store, clock.now() + ahead)
@@ -173,7 +173,7 @@ async def test_the_clocks_decide_nothing_as_long_as_the_store_keeps_its_writes()
 
 
 class Damaged(MemoryStore):
-    """Some stores neither show nor overwrite what they cannot read: it is there, of no version, until it is deleted."""
+    """Some stores neither show nor overwrite an unreadable entry: it exists without a version until it is deleted."""
 
     key = ""
 
@@ -197,7 +197,7 @@ class Damaged(MemoryStore):
 
 
 @pytest.mark.anyio
-async def test_a_damaged_note_gives_way() -> None:
+async def test_a_damaged_entry_is_replaced() -> None:
     store, clock = Damaged(), FakeClock()
     await leave_mark(store, ALICE.user_key, clock.now())
     keys = [stored.key async for stored in store.scan()]
@@ -212,7 +212,7 @@ async def test_a_damaged_note_gives_way() -> None:
 
 
 class Meddling(MemoryStore):
-    """Others come in between each look and each write, as often as set."""
+    """Other processes write between each read and write, as often as configured."""
 
     times = 0
 
@@ -224,7 +224,7 @@ class Meddling(MemoryStore):
 
 
 @pytest.mark.anyio
-async def test_a_moment_that_others_have_raised_meanwhile_is_after_whatever_began_before() -> None:
+async def test_a_counter_raised_meanwhile_is_after_every_earlier_login() -> None:
     clock = FakeClock()
     store = Meddling(clock=clock)
     await next_moment(store, clock.now())
@@ -236,7 +236,7 @@ async def test_a_moment_that_others_have_raised_meanwhile_is_after_whatever_bega
 
 
 class Refusing(MemoryStore):
-    """Nothing written is there when it is looked at again."""
+    """No write is there at the next read."""
 
     async def load(self, key: str) -> None:
         del key
@@ -251,13 +251,13 @@ class Refusing(MemoryStore):
 
 
 @pytest.mark.anyio
-async def test_a_store_that_does_not_keep_its_count_ends_nothing_in_silence() -> None:
+async def test_a_store_that_loses_its_counter_raises_an_error() -> None:
     with pytest.raises(StoreUnavailableError):
         await leave_mark(Refusing(), ALICE.user_key, 0)
 
 
 @pytest.mark.anyio
-async def test_many_logouts_at_once_are_all_remembered() -> None:
+async def test_concurrent_logouts_are_all_stored() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     users = [msgspec.structs.replace(ALICE, subject=f"user {number}", sid=None) for number in range(5)]

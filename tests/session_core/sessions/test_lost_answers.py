@@ -1,4 +1,4 @@
-"""A change of the id whose answer was lost: the browser gets all ids that may be live, and its next request works."""
+"""A rotation with a lost response: the browser gets all ids that may be live, and its next request works."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(clock: FakeClock) -> LosingStore:
 
 @post(BEGIN_LOGIN)
 async def oidc_login(session: Session[AppSession]) -> None:
-    """A login as the callback makes it: after it the marks are looked up."""
+    """A login as the callback makes it, which reads the marks afterwards."""
     await session.login(ALICE, begun=Moment(7, 7))
 
 
@@ -68,7 +68,7 @@ def text_of(client: httpx.AsyncClient) -> str:
 
 
 async def exists(app: Litestar, text: str) -> bool:
-    """Whether a browser with this text in its cookie has a session."""
+    """Whether a browser with this cookie value has a session."""
     signed = encode_component(CookieSigner([SECRET]).sign(text)) or ""
     async with client_of(app, cookies={"session-8000": signed}) as other:
         return bool((await other.get("/read")).json()["exists"])
@@ -76,7 +76,7 @@ async def exists(app: Litestar, text: str) -> bool:
 
 @pytest.mark.parametrize("before_return", [True, False], ids=["then applied", "then asked"])
 @pytest.mark.parametrize("fault", LOST)
-async def test_a_regeneration_without_an_answer(
+async def test_a_regeneration_with_a_lost_response(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, fault: Fault, *, before_return: bool
 ) -> None:
     await client.post("/visit")
@@ -88,7 +88,7 @@ async def test_a_regeneration_without_an_answer(
     given = UncertainId.parse(text_of(client))
     assert given is not None
     assert given.old == old
-    # The store is still out: nothing is known, and nothing changes.
+    # The store is still down: the outcome is unknown, and nothing changes.
     assert (await client.get("/read")).status_code == 503
     assert UncertainId.parse(text_of(client)) == given
     store.recover()
@@ -101,7 +101,7 @@ async def test_a_regeneration_without_an_answer(
     assert kept == (given.new[0] if made else old)
     await store.apply_what_is_late()
     assert (await client.post("/visit")).json() == {"visits": 3}
-    # Whichever it was, the other is dead: an id of before is worth nothing to an attacker who planted or saw it.
+    # Only one id is live: an old id must be useless to an attacker who planted or saw it.
     others = {old, *given.ids} - {kept}
     assert [text for text in others if await exists(app, text)] == []
     assert (await plugin_in(app).sessions.stats()).total == 1
@@ -110,10 +110,10 @@ async def test_a_regeneration_without_an_answer(
 @pytest.mark.parametrize("before_return", [True, False], ids=["then applied", "then asked"])
 @pytest.mark.parametrize("fault", LOST)
 @pytest.mark.parametrize("step", ["rotate", "create"])
-async def test_a_login_without_an_answer(
+async def test_a_login_with_a_lost_response(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, step: str, fault: Fault, *, before_return: bool
 ) -> None:
-    """The cart of before is kept, and no session is left that stays in the user's list and opens for no browser."""
+    """The anonymous cart is kept, and no session stays in the user's list that no browser can open."""
     if step == "rotate":
         await client.patch("/assign", json={"add": "shoes"})
     store.fail(step, fault)
@@ -134,7 +134,7 @@ async def test_a_login_without_an_answer(
 
 
 @pytest.mark.parametrize("path", ["/regenerate", "/login/alice", "/visit"])
-async def test_a_step_that_is_known_not_to_be_made_leaves_the_cookie_alone(
+async def test_a_step_known_to_have_failed_leaves_the_cookie_unchanged(
     client: httpx.AsyncClient, store: LosingStore, path: str
 ) -> None:
     if path != "/visit":
@@ -149,7 +149,7 @@ async def test_a_step_that_is_known_not_to_be_made_leaves_the_cookie_alone(
 
 
 @pytest.mark.parametrize("fault", LOST)
-async def test_a_first_write_without_an_answer(
+async def test_a_first_write_with_a_lost_response(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, fault: Fault
 ) -> None:
     store.fail("create", fault)
@@ -163,8 +163,8 @@ async def test_a_first_write_without_an_answer(
 
 
 @pytest.mark.parametrize("step", ["rotate", "create"])
-async def test_an_answer_that_can_still_be_had_is_no_outage(client: httpx.AsyncClient, store: LosingStore, step: str) -> None:
-    """The connection was lost and is there again: the session is looked up under its new id."""
+async def test_a_response_that_can_be_recovered_is_no_outage(client: httpx.AsyncClient, store: LosingStore, step: str) -> None:
+    """The connection was lost and restored: the session is read under its new id."""
     if step == "rotate":
         await client.post("/visit")
     store.fail(step, "applied")
@@ -180,7 +180,7 @@ async def test_an_answer_that_can_still_be_had_is_no_outage(client: httpx.AsyncC
 
 
 @pytest.mark.parametrize("fault", LOST)
-async def test_a_handler_may_go_on_after_a_lost_answer(
+async def test_a_handler_may_continue_after_a_lost_response(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, fault: Fault
 ) -> None:
     await client.post("/visit")
@@ -196,13 +196,13 @@ async def test_a_handler_may_go_on_after_a_lost_answer(
 
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("step", ["rotate", "create"])
-async def test_a_login_whose_end_could_not_be_looked_up_is_looked_up_by_the_next_request(
+async def test_a_login_whose_marks_could_not_be_read_is_checked_by_the_next_request(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, step: str, *, ended: bool
 ) -> None:
-    """The store fails after the login is stored and before the mark of the provider's logout is read."""
+    """The store fails after the login is stored and before the provider's logout mark is read."""
     if step == "rotate":
         await client.patch("/assign", json={"add": "shoes"})
-    store.fail("load", "not applied", after=(1 if step == "rotate" else 0) + 2)  # the session, and the marks of before
+    store.fail("load", "not applied", after=(1 if step == "rotate" else 0) + 2)  # the session, and the marks from before
     assert (await client.post(BEGIN_LOGIN)).status_code == 503
     given = UncertainId.parse(text_of(client))
     assert given is not None
@@ -210,15 +210,13 @@ async def test_a_login_whose_end_could_not_be_looked_up_is_looked_up_by_the_next
     store.recover()
     if ended:
         await plugin_in(app).sessions.end_op_session(ALICE.issuer, ALICE.sid or "")
-        # What it deleted does not count: a logout that deletes before the login is stored must be found by its mark alone.
+        # Its deletions do not count: a logout that deletes before the login is stored must be detected by its mark only.
     seen = (await client.get("/read")).json()
     assert seen["subject"] == (None if ended else "alice")
     assert [text for text in given.ids if await exists(app, text)] == ([] if ended else [text_of(client)])
 
 
-async def test_a_mark_alone_ends_a_login_that_was_not_looked_up(
-    app: Litestar, client: httpx.AsyncClient, store: LosingStore
-) -> None:
+async def test_a_mark_alone_ends_an_unchecked_login(app: Litestar, client: httpx.AsyncClient, store: LosingStore) -> None:
     plugin = plugin_in(app)
     store.fail("load", "not applied", after=2)
     assert (await client.post(BEGIN_LOGIN)).status_code == 503
@@ -228,10 +226,10 @@ async def test_a_mark_alone_ends_a_login_that_was_not_looked_up(
     assert await plugin.sessions.list_for(ALICE) == []
 
 
-async def test_a_login_that_cannot_be_looked_up_any_more_is_ended(
+async def test_a_login_that_can_no_longer_be_checked_is_ended(
     app: Litestar, client: httpx.AsyncClient, store: LosingStore, clock: FakeClock
 ) -> None:
-    """Marks are kept for a while only: after that nothing says that the login is still wanted."""
+    """Marks expire; afterwards no entry shows whether the login was ended."""
     store.fail("load", "not applied", after=2)
     assert (await client.post(BEGIN_LOGIN)).status_code == 503
     store.recover()
@@ -240,7 +238,7 @@ async def test_a_login_that_cannot_be_looked_up_any_more_is_ended(
     assert await plugin_in(app).sessions.list_for(ALICE) == []
 
 
-async def test_ids_of_several_lost_answers_fit_into_one_cookie() -> None:
+async def test_the_ids_of_several_lost_responses_fit_into_one_cookie() -> None:
     old, *new = (new_session_id() for _ in range(6))
     given = UncertainId((), old)
     for session_id in new:
@@ -255,7 +253,7 @@ async def test_ids_of_several_lost_answers_fit_into_one_cookie() -> None:
     "text",
     ["", "~", "~~", "{0}", "{0}~", "{0}~~x", "{0}~~1", "{0}~~1.2.3", "~{0}~", "{0}~~{0}", "{0}~{0}~{0}~{0}~{0}~1.2", "x~~"],
 )
-async def test_other_texts_are_no_ids_even_when_they_are_signed(app: Litestar, text: str) -> None:
+async def test_other_values_are_no_ids_even_when_signed(app: Litestar, text: str) -> None:
     recorder = Recorder()
     plugin_in(app).events._listeners = (recorder,)
     handle = handle_on(plugin_in(app))
@@ -268,8 +266,8 @@ async def test_other_texts_are_no_ids_even_when_they_are_signed(app: Litestar, t
     assert recorder.names[-1] == "cookie.rejected"
 
 
-async def test_a_second_tab_that_logs_in_does_not_end_the_session_of_the_first(app: Litestar, client: httpx.AsyncClient) -> None:
-    """Both sent the id of before the login; the store remembers what that was rotated to, for a logout alone."""
+async def test_a_login_in_a_second_tab_does_not_end_the_session_of_the_first(app: Litestar, client: httpx.AsyncClient) -> None:
+    """Both sent the id from before the login; the store records its successor only for a logout."""
     plugin = plugin_in(app)
     first = handle_on(plugin)
     await first.update(note="before")
@@ -281,14 +279,14 @@ async def test_a_second_tab_that_logs_in_does_not_end_the_session_of_the_first(a
     await second.login(BOB)
     assert (await handle_on(plugin, first.session_id).load()).identity == ALICE
     assert (await handle_on(plugin, second.session_id).load()).data.note == ""
-    # A logout with that id is meant for the session, wherever it is.
+    # A logout with that id is meant for the session under any id.
     leaving = await handle_on(plugin, old).load()
     await leaving.destroy()
     assert (await handle_on(plugin, first.session_id).load()).identity is None
 
 
-async def test_a_login_takes_the_place_of_what_another_version_has_stored(app: Litestar, store: LosingStore) -> None:
-    """Its id was presented, so it must be dead afterwards; in one step with the login."""
+async def test_a_login_replaces_a_session_stored_by_another_version(app: Litestar, store: LosingStore) -> None:
+    """Its id was presented, so the login must invalidate it in the same step."""
     plugin = plugin_in(app)
     before = handle_on(plugin)
     await before.update(note="before")

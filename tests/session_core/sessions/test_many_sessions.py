@@ -1,4 +1,4 @@
-"""A user with very many sessions: how many there may be, and that the event loop goes on while they are listed and ended."""
+"""A user with very many sessions: the limit, and an event loop that stays responsive while they are listed and ended."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def log_in(plugin: SessionPlugin, number: int) -> None:
     ("options", "left"),
     [({}, 1000), ({"max_sessions_per_user": 1002}, 1002), ({"max_sessions_per_user": 3}, 3), ({"store": WeakStore()}, 1003)],
 )
-async def test_there_is_a_limit_without_one_of_the_application(options: dict[str, Any], left: int) -> None:
-    """It can be raised and lowered. A store that cannot keep a limit has none."""
+async def test_there_is_a_default_limit(options: dict[str, Any], left: int) -> None:
+    """It can be raised and lowered. A store that cannot enforce a limit has none."""
     recorder = Recorder()
     plugin = SessionPlugin(make_config(on_event=[recorder], **options))
     await plugin.store.open()
@@ -43,8 +43,8 @@ async def test_there_is_a_limit_without_one_of_the_application(options: dict[str
     await plugin.store.close()
 
 
-async def test_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each millisecond: here one passes with every item."""
+async def test_other_tasks_run_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It yields after each millisecond; here each item takes one."""
     clock = iter(range(10_000))
     monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
     seen: list[str] = []
@@ -62,8 +62,8 @@ async def test_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("verb", ["list_for", "revoke_all", "end_op_session"])
-async def test_sessions_are_listed_and_ended_in_turns(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that are only looked at: at the OP, one session of the user ended, and it is none of these."""
+async def test_listing_and_ending_sessions_yields_to_other_tasks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when sessions are only examined: at the provider one session of the user ended, and it is none of these."""
     plugin = SessionPlugin(make_config())
     await plugin.store.open()
     await log_in(plugin, 50)
@@ -85,7 +85,7 @@ async def test_sessions_are_listed_and_ended_in_turns(verb: str, monkeypatch: py
     await plugin.store.close()
 
 
-async def test_a_long_list_is_not_sorted_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sorting_a_long_list_yields_to_other_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = SessionPlugin(make_config())
     await plugin.store.open()
     await log_in(plugin, 100)
@@ -111,7 +111,7 @@ async def test_a_long_list_is_not_sorted_in_one_go(monkeypatch: pytest.MonkeyPat
     await plugin.store.close()
 
 
-async def test_sessions_in_memory_are_ended_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_sessions_are_ended_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_AT_ONCE", 10)
     store = MemoryStore()
     plugin = SessionPlugin(make_config(store=store))

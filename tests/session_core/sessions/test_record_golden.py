@@ -1,4 +1,4 @@
-"""Records written by earlier versions, decoded by this one. A line here is never changed or removed, only added."""
+"""Records written by earlier versions are readable. Lines here are only added, never changed or removed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_record_of_0_1_0_is_read() -> None:
     assert DataCodec(AppSession).decode(record.data) == AppSession(theme="dark", cart=["book"], visits=3)
 
 
-def test_its_data_is_read_by_a_type_that_has_gained_and_lost_fields() -> None:
+def test_its_data_is_read_by_a_type_with_added_and_removed_fields() -> None:
     class Later(msgspec.Struct):
         visits: int = 0
         currency: str = "EUR"

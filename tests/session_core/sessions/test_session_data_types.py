@@ -1,4 +1,4 @@
-"""Session data of every kind: what is stored and found unchanged, what is refused, what no version can read."""
+"""Session data of all kinds: what is stored and restored unchanged, refused, or unreadable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.sessions import ALICE, AppSession, client_of, handle_on, make
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_field_gained_with_another_default_each_time_is_no_change() -> None:
+async def test_an_added_field_with_a_random_default_is_no_change() -> None:
     class Before(msgspec.Struct):
         visits: int = 0
 
@@ -65,7 +65,7 @@ class Colour(enum.Enum):
         set[Colour], dict[int, set[str]], dict[str, frozenset[tuple[int, str]]], dict[tuple[int, int], str], dict[str, Any],
     ],
 )  # fmt: skip
-async def test_data_of_this_type_is_stored_and_found_unchanged(kind: Any) -> None:
+async def test_data_of_this_type_is_stored_and_restored_unchanged(kind: Any) -> None:
     data_type = msgspec.defstruct("Data", [("value", kind | None, None), ("other", int, 0)])
     examples: dict[Any, Any] = {
         dict[int, str]: {2: "b", 1: "a"},
@@ -109,7 +109,7 @@ async def test_a_number_too_large_to_store_is_a_data_error() -> None:
 @pytest.mark.parametrize(
     "poison", [b"", b"\xc1", b"\x91" * 5000, b"\x81\xa1c\xa1\xff", b"\x80\x04pickle", b"\x81\xa1d\xcf" + b"\xff" * 8]
 )
-async def test_a_poisoned_record_breaks_no_list_and_no_count(poison: bytes) -> None:
+async def test_an_unreadable_record_does_not_break_lists_and_counts(poison: bytes) -> None:
     app = make_app()
     plugin = plugin_in(app)
     await logged_in_cookie(app, ALICE)
@@ -150,7 +150,7 @@ class OrderedBesideSets(Ordered):
         ("deep", [{"z": {"y": 1, "b": 2}, "a": {}}], [{"a": {}, "z": {"y": 1, "b": 2}}]),
     ],
 )
-async def test_the_order_of_a_dict_is_part_of_its_value(data_type: Any, field: str, value: Any, other: Any) -> None:
+async def test_the_order_of_a_dict_is_significant(data_type: Any, field: str, value: Any, other: Any) -> None:
     plugin = SessionPlugin(SessionConfig(data_type))
     handle = handle_on(plugin)
     await handle.update(**{field: value})
@@ -164,11 +164,11 @@ async def test_the_order_of_a_dict_is_part_of_its_value(data_type: Any, field: s
 
 
 @pytest.mark.parametrize("kind", [set[str], frozenset[int], set[Colour], dict[str, set[str]], list[frozenset[tuple[int, int]]]])
-def test_equal_sets_have_one_encoding_in_every_process(kind: Any) -> None:
+def test_equal_sets_have_the_same_encoding_in_every_process(kind: Any) -> None:
     beside = msgspec.field(default_factory=dict)
     data_type = msgspec.defstruct("Data", [("value", kind | None, None), ("beside", dict[str, int], beside)])
     codec = DataCodec(data_type)
-    # A list stands for a set in an order of its own: it is encoded alike.
+    # A list represents a set in its own order; both are encoded the same.
     members: Any = {set[str]: ["c", "bb", "a"], frozenset[int]: [3, 2**40, 1], set[Colour]: list(Colour)}
     wrapped: Any = {dict[str, set[str]]: ["c", "b"], list[frozenset[tuple[int, int]]]: [(2, 1), (1, 2)]}
     values = [members.get(kind, wrapped.get(kind))[::step] for step in (1, -1)]
@@ -202,7 +202,7 @@ async def test_a_value_that_cannot_be_stored_is_a_data_error_that_names_the_fiel
         assert (handle.data.my_extra, handle.data.note, handle.changed) == ({}, "begun", False)
 
 
-async def test_an_update_that_is_refused_for_itself_leaves_valid_assignments_to_be_saved() -> None:
+async def test_a_refused_update_leaves_other_valid_assignments_to_be_saved() -> None:
     handle = handle_on(SessionPlugin(SessionConfig(Loose)))
     await handle.load()
     handle.data.note = "valid"
@@ -213,7 +213,7 @@ async def test_an_update_that_is_refused_for_itself_leaves_valid_assignments_to_
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_after_a_caught_data_error_the_response_is_the_handlers_own(begun: bool) -> None:
+async def test_after_a_caught_data_error_the_handler_sends_the_response(begun: bool) -> None:
     @post("/careless")
     async def careless(session: Session[AppSession]) -> Response[str]:
         session.data.note = object()  # type: ignore[assignment]
@@ -269,7 +269,7 @@ SHARED_LIST: list[int] = []
         FrozenSeat(names=[1]), FrozenBox(Seat()), MappingProxyType({}), (1, [2]), FrozenBox(MappingProxyType({"a": 1})), object(),
     ],
 )  # fmt: skip
-def test_a_default_that_can_be_changed_is_refused_by_name(default: Any) -> None:
+def test_a_mutable_default_is_refused_by_name(default: Any) -> None:
     kinds: list[Any] = [
         msgspec.defstruct("Data", [("value", Any, default)]),
         msgspec.defstruct(
@@ -284,7 +284,7 @@ def test_a_default_that_can_be_changed_is_refused_by_name(default: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [(list[Element], r"Deep\.box"), (dict[str, WithRow], r"WithRow\.seats"), (Deep | None, r"Deep\.box")]
 )
-def test_such_a_default_is_found_at_any_depth(kind: Any, name: str) -> None:
+def test_a_mutable_default_is_found_at_any_depth(kind: Any, name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         SessionConfig(msgspec.defstruct("Data", [("value", kind | None, None)]))
 
@@ -296,7 +296,7 @@ def test_such_a_default_is_found_at_any_depth(kind: Any, name: str) -> None:
         datetime(2030, 1, 1, tzinfo=UTC), [], {}, set(),
     ],
 )  # fmt: skip
-def test_a_default_that_cannot_be_changed_is_accepted(default: Any) -> None:
+def test_an_immutable_default_is_accepted(default: Any) -> None:
     data_type = msgspec.defstruct("Data", [("value", Any, default)])
     assert SessionConfig(data_type).codec.fresh is data_type
 
@@ -308,7 +308,7 @@ def test_a_default_that_cannot_be_changed_is_accepted(default: Any) -> None:
         lambda: MappingProxyType({"a": 1}), functools.cache(Seat), lambda: copy.copy({"a": SHARED_LIST}),
     ],
 )  # fmt: skip
-def test_a_factory_that_gives_one_object_twice_is_refused(factory: Any) -> None:
+def test_a_factory_that_returns_a_shared_object_is_refused(factory: Any) -> None:
     data_type = msgspec.defstruct("Data", [("value", Any, None)])
     inner = msgspec.defstruct("Inner", [("value", Any, msgspec.field(default_factory=factory))])
     with pytest.raises(ConfigurationError, match=r"Inner\.value"):
@@ -317,13 +317,13 @@ def test_a_factory_that_gives_one_object_twice_is_refused(factory: Any) -> None:
         SessionConfig(data_type, default_factory=lambda: data_type(factory()))
 
 
-def test_a_factory_that_makes_new_objects_is_accepted() -> None:
+def test_a_factory_that_creates_objects_is_accepted() -> None:
     new = msgspec.field(default_factory=lambda: {"a": [Seat(), FrozenBox((1,))]})
     data_type = msgspec.defstruct("Data", [("value", Any, new)])
     assert SessionConfig(data_type, default_factory=lambda: data_type([1])).codec.fresh() == data_type([1])
 
 
-def test_a_post_init_that_puts_in_a_shared_object_is_refused() -> None:
+def test_a_post_init_that_assigns_a_shared_object_is_refused() -> None:
     class Tagged(msgspec.Struct):
         tags: list[int] = []
 
@@ -336,7 +336,7 @@ def test_a_post_init_that_puts_in_a_shared_object_is_refused() -> None:
         SessionConfig(msgspec.defstruct("Data", [("value", Tagged | None, None)]))
 
 
-async def test_two_requests_that_read_one_stored_record_share_nothing_that_can_be_changed() -> None:
+async def test_two_requests_with_one_stored_record_share_no_mutable_data() -> None:
     class Data(msgspec.Struct):
         cart: list[str] = []
         prefs: dict[str, list[int]] = {}
@@ -346,7 +346,7 @@ async def test_two_requests_that_read_one_stored_record_share_nothing_that_can_b
     await handle.login(ALICE)
     await handle.update(cart=["a"], prefs={"x": [1]})
     first, second = [await handle_on(plugin, handle.session_id).load() for _ in range(2)]
-    assert first.snapshot is second.snapshot  # remembered
+    assert first.snapshot is second.snapshot  # cached
     assert _is_immutable(first.snapshot)
     ids = {id(part) for part in parts_of(first.data) if not _is_immutable(part)}
     assert ids.isdisjoint(id(part) for part in parts_of(second.data))

@@ -1,4 +1,4 @@
-"""Cases that broke earlier versions, or break other libraries: old copies, batches, late cookies, odd data, odd applications."""
+"""Regressions of earlier versions and known defects of other libraries: stale copies, batches, late cookies, unusual data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def pair(app: Litestar) -> tuple[AnyHandle, AnyHandle]:
     return first, second
 
 
-async def test_an_update_that_changes_nothing_is_decided_on_the_newest_copy() -> None:
+async def test_an_update_without_a_change_is_decided_on_the_newest_copy() -> None:
     stale, other = await pair(make_app())
     await other.update(theme="dark")
     await stale.update(theme="light")
@@ -66,7 +66,7 @@ async def test_an_update_without_effect_on_an_ended_session_is_refused() -> None
         await stale.update(lambda _: None)
 
 
-async def test_a_change_runs_in_the_context_of_its_own_request() -> None:
+async def test_an_update_function_runs_in_the_context_of_its_own_request() -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     app = make_app()
     owner = handle_on(plugin_in(app))
@@ -89,7 +89,7 @@ async def test_a_change_runs_in_the_context_of_its_own_request() -> None:
 
 
 @pytest.mark.parametrize("error", [StopIteration, asyncio.CancelledError, KeyError])
-async def test_a_bad_change_fails_alone_whatever_it_raises(error: type[BaseException]) -> None:
+async def test_a_failing_update_fails_alone_with_any_exception(error: type[BaseException]) -> None:
     first, second = await pair(make_app())
 
     def fail(data: AppSession) -> None:
@@ -104,7 +104,7 @@ async def test_a_bad_change_fails_alone_whatever_it_raises(error: type[BaseExcep
     assert (await second.reload()).visits == 1
 
 
-async def test_a_visitors_first_writes_at_once_begin_one_session() -> None:
+async def test_concurrent_first_writes_of_a_visitor_create_one_session() -> None:
     @post("/burst")
     async def burst(session: Session[AppSession]) -> list[int]:
         def bump(data: AppSession) -> None:
@@ -119,7 +119,7 @@ async def test_a_visitors_first_writes_at_once_begin_one_session() -> None:
     assert (await plugin_in(app).sessions.stats()).total == 1
 
 
-async def test_the_queue_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_update_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     from session_core import SessionConflictError
 
     app = make_app(store_timeout=0.05)
@@ -133,7 +133,7 @@ async def test_the_queue_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None
         await handle.update(visits=5)
 
 
-async def test_logout_and_login_end_a_session_that_only_another_version_can_read() -> None:
+async def test_logout_and_login_end_a_session_unreadable_to_this_version() -> None:
     class Newer(msgspec.Struct):
         theme: int = 0
 
@@ -148,7 +148,7 @@ async def test_logout_and_login_end_a_session_that_only_another_version_can_read
         assert (await handle_on(newer, theirs.session_id).load()).exists is False
 
 
-async def test_a_rotation_whose_answer_was_lost_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rotation_with_a_lost_response_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     handle, _ = await pair(app)
     store = plugin_in(app).store.inner
@@ -178,7 +178,7 @@ async def test_an_ended_op_session_is_remembered_without_gaps(clock: FakeClock) 
     await handle_on(plugin_in(app)).login(ALICE, begun=await sessions.moment())
 
 
-async def test_a_closed_store_stays_closed_and_can_be_opened_again() -> None:
+async def test_a_closed_store_stays_closed_and_can_be_reopened() -> None:
     plugin = plugin_in(make_app())
     await plugin.store.open()
     await plugin.store.close()
@@ -188,7 +188,7 @@ async def test_a_closed_store_stays_closed_and_can_be_opened_again() -> None:
     await plugin.store.ping()
 
 
-def test_one_application_serves_two_event_loops_in_turn() -> None:
+def test_one_application_works_in_two_event_loops_in_turn() -> None:
     app = make_app()
 
     async def once() -> int:
@@ -206,7 +206,7 @@ def test_one_application_serves_two_event_loops_in_turn() -> None:
 
 
 @pytest.mark.parametrize("secrets", [b"x" * 40, "x" * 40, [65], [b""], [bytearray(b"x" * 40)]])
-def test_secrets_that_are_no_list_of_secrets_are_refused(secrets: Any) -> None:
+def test_invalid_secrets_are_refused(secrets: Any) -> None:
     with pytest.raises(ConfigurationError):
         SessionConfig(AppSession, secrets=secrets)
 
@@ -219,7 +219,7 @@ def test_a_password_in_a_store_url_is_never_shown(url: str) -> None:
     assert "host/" in redacted(url)
 
 
-async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouched(clock: FakeClock) -> None:
+async def test_a_login_ended_by_the_provider_leaves_the_existing_session_unchanged(clock: FakeClock) -> None:
     app = make_app(clock=clock)
     visitor = handle_on(plugin_in(app))
     await visitor.update(cart=["book"])
@@ -232,7 +232,7 @@ async def test_a_login_the_op_has_ended_leaves_the_session_that_was_there_untouc
     assert (again.identity, again.data.cart) == (None, ["book"])
 
 
-async def test_a_login_that_is_cancelled_before_its_last_look_leaves_no_session(
+async def test_a_login_cancelled_before_its_last_check_leaves_no_session(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(clock=clock)
@@ -291,7 +291,7 @@ def test_a_malformed_store_url_is_refused_without_its_password(scheme: str, form
         assert "canary" not in redacted(url)
 
 
-def test_what_is_no_url_is_not_shown_either() -> None:
+def test_an_invalid_url_is_not_shown() -> None:
     for nonsense in ("canary", "canary:x", "canary@host"):
         assert redacted(nonsense) == "..."
     with pytest.raises(ConfigurationError) as refused:
@@ -310,7 +310,7 @@ def test_what_is_no_url_is_not_shown_either() -> None:
         ("joserfc", "session_core.oidc", "oidc"), ("httpx2", "session_core.oidc", "oidc"),
     ],
 )  # fmt: skip
-def test_a_missing_extra_names_itself(package: str, needed_by: str, extra: str) -> None:
+def test_a_missing_extra_is_named(package: str, needed_by: str, extra: str) -> None:
     code = f"""
 import sys
 class Missing:
@@ -329,12 +329,12 @@ except Exception as error:
     assert f"session-core[{extra}] installs" in ran.stdout
 
 
-def test_a_lifetime_beyond_reason_is_refused() -> None:
+def test_an_excessive_lifetime_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ten years"):
         Timeouts(idle=10**18, absolute=10**18)
 
 
-async def test_registering_a_route_later_does_not_pile_middleware_up() -> None:
+async def test_registering_a_route_later_adds_no_second_middleware() -> None:
     @get(["/one", "/two"])
     async def twice(session: Session[AppSession]) -> None: ...
 
@@ -354,7 +354,7 @@ async def test_registering_a_route_later_does_not_pile_middleware_up() -> None:
         assert (await client.get("/three")).status_code == 200
 
 
-async def test_upkeep_may_take_longer_than_a_request() -> None:
+async def test_maintenance_may_take_longer_than_a_request() -> None:
     class Slow(MemoryStore):
         async def delete_expired(self, limit: int = 1000) -> int:
             await asyncio.sleep(0.2)
@@ -364,7 +364,7 @@ async def test_upkeep_may_take_longer_than_a_request() -> None:
     assert await plugin.sessions.prune() == 0
 
 
-async def test_a_record_that_another_version_makes_unreadable_meanwhile_is_gone() -> None:
+async def test_a_record_made_unreadable_by_another_version_is_gone() -> None:
     store = MemoryStore()
     ours = handle_on(plugin_in(make_app(store=store)))
     await ours.update(note="begun")

@@ -1,4 +1,4 @@
-"""A session over HTTP: begins with the first write, is typed, changes its id, ends."""
+"""A session over HTTP: starts with the first write, is typed, changes its id, ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def app(clock: FakeClock, recorder: Recorder) -> Litestar:
     return make_app(clock=clock, on_event=[recorder], timeouts=Timeouts(idle=600, absolute=3600, touch_interval=60))
 
 
-async def test_a_visitor_who_stores_nothing_costs_nothing(app: Litestar) -> None:
+async def test_a_visitor_without_data_costs_no_store_call(app: Litestar) -> None:
     async with client_of(app) as client:
         response = await client.get("/read")
         assert response.json() == {
@@ -50,7 +50,7 @@ async def test_a_route_without_a_session_never_reads_one(app: Litestar, monkeypa
         assert "vary" not in response.headers
 
 
-async def test_the_first_write_begins_a_session(app: Litestar) -> None:
+async def test_the_first_write_starts_a_session(app: Litestar) -> None:
     async with client_of(app) as client:
         first = await client.post("/visit")
         assert first.json() == {"visits": 1}
@@ -64,7 +64,7 @@ async def test_the_first_write_begins_a_session(app: Litestar) -> None:
         assert (await client.get("/read")).json()["data"]["visits"] == 2
 
 
-async def test_plain_assignments_are_saved_nested_ones_too(app: Litestar) -> None:
+async def test_assignments_are_saved_nested_ones_too(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.patch("/assign", json={"theme": "dark"})
         await client.patch("/assign", json={"add": "book"})
@@ -111,7 +111,7 @@ async def test_the_next_user_of_a_browser_inherits_nothing(app: Litestar) -> Non
 
 
 @pytest.mark.attack("asvs-7.2.4")
-async def test_logging_in_again_keeps_ones_own_data(app: Litestar) -> None:
+async def test_logging_in_again_keeps_the_own_data(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
         await client.patch("/assign", json={"note": "mine"})
@@ -122,7 +122,7 @@ async def test_logging_in_again_keeps_ones_own_data(app: Litestar) -> None:
 
 
 @pytest.mark.attack("39")
-async def test_regenerating_changes_the_id_and_nothing_else(app: Litestar) -> None:
+async def test_regeneration_changes_the_id_only(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
         await client.patch("/assign", json={"note": "kept"})
@@ -135,7 +135,7 @@ async def test_regenerating_changes_the_id_and_nothing_else(app: Litestar) -> No
         assert (await other.get("/read")).json()["exists"] is False
 
 
-async def test_regenerating_without_a_session_stores_nothing(app: Litestar) -> None:
+async def test_regeneration_without_a_session_stores_nothing(app: Litestar) -> None:
     async with client_of(app) as client:
         response = await client.post("/regenerate")
         assert response.status_code == 201
@@ -191,7 +191,7 @@ async def test_the_absolute_timeout_ends_a_used_session(app: Litestar, clock: Fa
         assert (await client.get("/read")).json()["subject"] is None
 
 
-async def test_reads_touch_the_store_only_when_the_interval_has_passed(
+async def test_reads_are_written_only_after_the_touch_interval(
     app: Litestar, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: list[int] = []
@@ -214,7 +214,7 @@ async def test_reads_touch_the_store_only_when_the_interval_has_passed(
 @pytest.mark.attack("38")
 @pytest.mark.attack("asvs-7.2.1")
 @pytest.mark.attack("asvs-7.2.2")
-async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, recorder: Recorder) -> None:
+async def test_an_id_not_created_by_the_server_is_never_adopted(app: Litestar, recorder: Recorder) -> None:
     forged = plugin_in(app).config.signer.sign("A" * 46).replace(":", "%3A").replace("+", "%2B").replace("/", "%2F")
     async with client_of(app, cookies={"session-8000": forged}) as client:
         response = await client.post("/visit")
@@ -224,7 +224,7 @@ async def test_an_id_the_server_did_not_make_is_never_adopted(app: Litestar, rec
 
 
 @pytest.mark.attack("61")
-async def test_a_record_that_cannot_be_decoded_is_a_fresh_session(app: Litestar, recorder: Recorder) -> None:
+async def test_an_undecodable_record_is_a_new_session(app: Litestar, recorder: Recorder) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
         store = plugin_in(app).store.inner
@@ -238,7 +238,7 @@ async def test_a_record_that_cannot_be_decoded_is_a_fresh_session(app: Litestar,
 
 @pytest.mark.attack("51")
 @pytest.mark.attack("asvs-11.2.2")
-async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
+async def test_a_rotated_secret_signs_the_cookie_again(clock: FakeClock) -> None:
     store = open_store("memory://", clock=clock)
     old, new = SECRET, SECRET.replace("first", "second")
     async with client_of(make_app(clock=clock, store=store, secrets=(old,))) as client:
@@ -260,7 +260,7 @@ async def test_a_secret_that_was_rotated_signs_anew(clock: FakeClock) -> None:
 
 
 @pytest.mark.attack("asvs-14.2.4")
-async def test_the_store_never_sees_the_id(app: Litestar) -> None:
+async def test_the_store_never_receives_the_id(app: Litestar) -> None:
     async with client_of(app) as client:
         await client.post("/login/alice")
         session_id = (cookie_of(client) or "").removeprefix("s%3A").partition(".")[0]
@@ -269,10 +269,8 @@ async def test_the_store_never_sees_the_id(app: Litestar) -> None:
     assert session_id not in repr(stored)
 
 
-async def test_a_logout_with_the_old_id_ends_the_session_for_as_long_as_a_request_may_take(
-    app: Litestar, clock: FakeClock
-) -> None:
-    """A logout that was sent before a regeneration, and arrives a minute later, must still end the session."""
+async def test_a_logout_with_the_old_id_ends_the_session_for_the_length_of_a_request(app: Litestar, clock: FakeClock) -> None:
+    """A logout sent before a regeneration that arrives a minute later must still end the session."""
     async with client_of(app) as client:
         await client.post("/visit")
         old = cookie_of(client)
@@ -291,7 +289,7 @@ DAY = 86_400
     [(30 * DAY, 800 * DAY, 10), (500 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 1)],
 )
 @pytest.mark.parametrize("path", ["/read", "/visit"])
-async def test_a_browser_that_keeps_no_cookie_longer_than_400_days_keeps_a_session_that_lives_longer(
+async def test_a_session_that_outlives_400_days_gets_its_cookie_renewed(
     clock: FakeClock, idle: int, absolute: int, pause: int, path: str
 ) -> None:
     app = make_app(clock=clock, timeouts=Timeouts(idle=idle, absolute=absolute))
@@ -312,7 +310,7 @@ async def test_a_browser_that_keeps_no_cookie_longer_than_400_days_keeps_a_sessi
         assert given
 
 
-async def test_a_session_that_no_browser_outlives_is_given_once(clock: FakeClock) -> None:
+async def test_a_session_shorter_than_400_days_sets_its_cookie_once(clock: FakeClock) -> None:
     async with client_of(make_app(clock=clock, timeouts=Timeouts(idle=30 * DAY, absolute=400 * DAY))) as client:
         await client.post("/visit")
         for _ in range(30):

@@ -1,4 +1,4 @@
-"""Whatever the data is: it is stored, found unchanged, and merged field by field."""
+"""Properties of arbitrary data: it is stored, restored unchanged, and merged by field."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def handle(session_id: str | None = None) -> SessionHandle[Profile]:
 
 
 @pytest.mark.parametrize("seed", RUNS)
-async def test_any_data_is_found_as_it_was_stored(seed: int) -> None:
+async def test_any_data_is_restored_as_stored(seed: int) -> None:
     ProfileFactory.seed_random(seed)
     data = ProfileFactory.build()
     first = handle()
@@ -87,7 +87,7 @@ async def test_any_data_is_found_as_it_was_stored(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", RUNS)
-async def test_any_two_requests_that_change_different_fields_both_win(seed: int) -> None:
+async def test_two_requests_that_change_different_fields_both_succeed(seed: int) -> None:
     ProfileFactory.seed_random(seed)
     begun, mine, theirs = (ProfileFactory.build() for _ in range(3))
     owner = handle()
@@ -141,7 +141,7 @@ def test_any_tokens_are_opened_as_they_were_sealed(seed: int) -> None:
     assert vault.open(vault.seal(tokens, ALICE), ALICE) == tokens
 
 
-def test_index_keys_never_meet() -> None:
+def test_index_keys_never_collide() -> None:
     pairs = [("a", "bc"), ("ab", "c"), ("abc", ""), ("", "abc"), ("a\0b", "c"), ("a", "b\0c")]
     keys = [key(*pair) for pair in pairs for key in (user_key, op_session_key)]
     assert len(set(keys)) == len(keys)
@@ -150,11 +150,11 @@ def test_index_keys_never_meet() -> None:
 @pytest.mark.parametrize(
     ("now", "expires_at", "due"), [(0, 3_600_000, False), (59_999, 3_600_000, False), (60_000, 3_600_000, True)]
 )
-def test_a_touch_is_due_when_the_interval_has_passed(now: int, expires_at: int, *, due: bool) -> None:
+def test_a_touch_is_due_after_the_interval(now: int, expires_at: int, *, due: bool) -> None:
     assert Timeouts().touch_due(now, expires_at, 86_400_000) is due
 
 
-def test_a_touch_never_passes_the_absolute_expiry() -> None:
+def test_a_touch_never_exceeds_the_absolute_expiry() -> None:
     timeouts = Timeouts(idle=3600, absolute=7200)
     assert timeouts.expiry(7_000_000, 7_200_000) == 7_200_000
     assert timeouts.touch_due(7_150_000, 7_200_000, 7_200_000) is False

@@ -1,4 +1,4 @@
-"""Counts of sessions, exact where they are small and close where they are large, in memory that stays the same."""
+"""Session statistics: exact for small numbers, approximate for large ones, in constant memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_states_issuers_and_last_use_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 99, 100, 101, 1000])
-def test_percentiles_are_those_of_all_sizes(count: int) -> None:
+def test_percentiles_are_approximated_for_all_sizes(count: int) -> None:
     counter = StatsCounter(now=0)
     sizes = [random.randint(1, 5000) for _ in range(count)]
     for size in sizes:
@@ -40,13 +40,13 @@ def test_percentiles_are_those_of_all_sizes(count: int) -> None:
     assert found == [sizes[-(-count * percent // 100) - 1] for percent in (50, 90, 99, 100)]
 
 
-def test_nothing_is_counted_as_nothing() -> None:
+def test_statistics_of_no_sessions() -> None:
     stats = StatsCounter(now=0).result()
     assert (stats.total, stats.users, stats.size_p50, stats.size_max) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("users", "most_wrong"), [(1000, 0), (100_000, 100)])
-def test_users_are_counted_without_remembering_them(users: int, most_wrong: int) -> None:
+def test_users_are_counted_in_constant_memory(users: int, most_wrong: int) -> None:
     tracemalloc.start()
     counter = StatsCounter(now=0)
     for number in range(users):

@@ -1,4 +1,4 @@
-"""Concurrent writes: none that was acknowledged is lost, none silently overwrites another, none outlives its session."""
+"""Concurrent writes: no acknowledged write is lost, silently overwritten, or revives an ended session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Holds handlers until a test lets them go."""
+    """Blocks handlers until a test releases them."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Semaphore(0)
@@ -69,8 +69,8 @@ async def test_a_hundred_parallel_increments_all_count() -> None:
         assert (await client.get("/read")).json()["data"]["visits"] == 101
 
 
-async def test_a_write_moves_the_expiry_as_seldom_as_a_read() -> None:
-    """Databases index the expiry: a write that moves it costs them several times as much."""
+async def test_a_write_moves_the_expiry_as_rarely_as_a_read() -> None:
+    """Databases index the expiry, so a write that moves it costs several times as much."""
     clock = FakeClock()
     app = make_app(clock=clock, store=MemoryStore(clock=clock))
     store = plugin_in(app).store
@@ -86,7 +86,7 @@ async def test_a_write_moves_the_expiry_as_seldom_as_a_read() -> None:
         assert (await client.get("/read")).json()["data"]["visits"] == 3
 
 
-async def test_waiting_updates_become_few_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_updates_share_store_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     store = plugin_in(app).store.inner
     replace, writes = store.replace, 0
@@ -105,7 +105,7 @@ async def test_waiting_updates_become_few_store_writes(monkeypatch: pytest.Monke
     assert writes < 50
 
 
-async def test_different_fields_assigned_at_once_are_merged() -> None:
+async def test_concurrent_assignments_of_different_fields_are_merged() -> None:
     gate = Gate()
     app = make_app(*gated(gate))
     async with client_of(app) as client, anyio.create_task_group() as tasks:
@@ -119,7 +119,7 @@ async def test_different_fields_assigned_at_once_are_merged() -> None:
         assert (data["theme"], data["note"], data["visits"]) == ("dark", "slow", 1)
 
 
-async def test_the_same_field_assigned_at_once_is_refused_for_the_later() -> None:
+async def test_of_concurrent_assignments_of_one_field_the_later_is_refused() -> None:
     gate, recorder = Gate(), Recorder()
     app = make_app(*gated(gate), on_event=[recorder])
     async with client_of(app) as client:
@@ -136,7 +136,7 @@ async def test_the_same_field_assigned_at_once_is_refused_for_the_later() -> Non
     assert "session.conflict" in recorder.names
 
 
-async def test_assigning_what_the_other_assigned_is_no_conflict() -> None:
+async def test_concurrent_assignments_of_the_same_value_are_no_conflict() -> None:
     gate = Gate()
     app = make_app(*gated(gate))
     async with client_of(app) as client:
@@ -148,7 +148,7 @@ async def test_assigning_what_the_other_assigned_is_no_conflict() -> None:
         assert (await slow).status_code == 201
 
 
-async def test_last_write_wins_where_it_was_asked_for() -> None:
+async def test_the_last_write_wins_when_configured() -> None:
     gate = Gate()
     app = make_app(*gated(gate), on_conflict="last_write_wins")
     async with client_of(app) as client:
@@ -165,7 +165,7 @@ async def test_last_write_wins_where_it_was_asked_for() -> None:
 @pytest.mark.attack("40")
 @pytest.mark.parametrize("path", ["/slow/note", "/slow/update"])
 @pytest.mark.parametrize("end", ["logout", "revoke_all", "expiry", "regenerate"])
-async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str, clock: FakeClock) -> None:
+async def test_a_concurrent_write_never_revives_a_session(path: str, end: str, clock: FakeClock) -> None:
     gate = Gate()
     app = make_app(*gated(gate), clock=clock)
     async with client_of(app) as client:
@@ -193,8 +193,8 @@ async def test_a_write_in_flight_never_brings_a_session_back(path: str, end: str
 
 
 @pytest.mark.attack("40")
-async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
-    """The logout was sent with the old id and read it; the regeneration reached the store first."""
+async def test_a_logout_wins_against_a_concurrent_regeneration() -> None:
+    """The logout read the session under the old id; the regeneration reached the store first."""
     app = make_app()
     handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
@@ -205,7 +205,7 @@ async def test_a_logout_that_meets_a_regeneration_in_flight_wins() -> None:
 
 
 @pytest.mark.attack("40")
-async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
+async def test_a_regeneration_after_a_concurrent_logout_revives_nothing() -> None:
     app = make_app()
     handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
@@ -217,8 +217,8 @@ async def test_a_regeneration_that_meets_a_logout_brings_nothing_back() -> None:
 
 
 @pytest.mark.attack("42")
-async def test_a_login_that_meets_a_logout_stands_alone() -> None:
-    """The old session ended while the user was at the identity provider: the new one starts with nothing of it."""
+async def test_a_login_after_a_concurrent_logout_inherits_nothing() -> None:
+    """The old session ended while the user was at the identity provider."""
     app = make_app()
     handle = handle_on(plugin_in(app))
     await handle.login(ALICE)
@@ -247,7 +247,7 @@ async def test_a_login_whose_op_session_ends_meanwhile_is_refused(clock: FakeClo
 
 @pytest.mark.attack("43")
 @pytest.mark.attack("asvs-7.1.2")
-async def test_never_more_sessions_than_the_limit(clock: FakeClock) -> None:
+async def test_concurrent_logins_never_exceed_the_limit(clock: FakeClock) -> None:
     app = make_app(clock=clock, max_sessions_per_user=3)
     handles = [handle_on(plugin_in(app)) for _ in range(20)]
     await asyncio.gather(*(handle.login(ALICE) for handle in handles))
@@ -268,13 +268,13 @@ async def test_a_value_of_the_wrong_type_is_refused_and_not_saved() -> None:
     assert (await handle.reload()).visits == 1
 
 
-async def test_data_beyond_the_limit_is_refused() -> None:
+async def test_data_above_the_size_limit_is_refused() -> None:
     handle = handle_on(plugin_in(make_app(max_data_bytes=100)))
     with pytest.raises(SessionDataError, match="more than the limit"):
         await handle.update(note="x" * 200)
 
 
-async def test_an_update_that_fails_fails_alone() -> None:
+async def test_a_failing_update_fails_alone() -> None:
     app = make_app()
     handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
@@ -293,14 +293,14 @@ async def test_an_update_that_fails_fails_alone() -> None:
     assert (await twin.reload()).visits == 2
 
 
-async def test_an_update_may_return_new_data() -> None:
+async def test_an_update_can_return_new_data() -> None:
     handle = handle_on(plugin_in(make_app()))
     assert (await handle.update(lambda data: AppSession(theme="dark", visits=data.visits + 5))).visits == 5
     with pytest.raises(SessionDataError, match="must not be async"):
         await handle.update(lambda _: "no session")  # type: ignore[arg-type, return-value]
 
 
-async def test_an_update_saves_the_assignments_made_before_it() -> None:
+async def test_an_update_saves_earlier_assignments() -> None:
     app = make_app()
     handle = handle_on(plugin_in(app))
     await handle.update(visits=1)
@@ -311,7 +311,7 @@ async def test_an_update_saves_the_assignments_made_before_it() -> None:
 
 @pytest.mark.parametrize("made", [False, True])
 async def test_a_cancelled_request_does_not_cancel_the_writes_of_others(*, made: bool) -> None:
-    """The first of ten is cancelled while the store works on its write, before or after that is made; nine wait behind it."""
+    """The first of ten is cancelled while the store handles its write, before or after the write is applied; nine wait."""
     gate = Gate()
 
     class Gated(MemoryStore):

@@ -1,4 +1,4 @@
-"""Expired records are removed by one process of all that share the store, and by another when that one dies."""
+"""Expired records are removed by one of the processes that share the store, and by another when that one dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manager(store: MemoryStore, clock: FakeClock) -> SessionManager:
     return plugin_in(make_app(store=store, clock=clock)).sessions
 
 
-async def test_of_many_sweepers_one_sweeps_in_each_interval(clock: FakeClock) -> None:
+async def test_one_of_many_sweepers_sweeps_per_interval(clock: FakeClock) -> None:
     store = MemoryStore(clock=clock)
     sweepers = [Sweeper(manager(store, clock), interval=300) for _ in range(12)]
     for _ in range(3):
@@ -39,7 +39,7 @@ async def test_of_many_sweepers_one_sweeps_in_each_interval(clock: FakeClock) ->
         clock.advance(seconds=150)
 
 
-async def test_a_sweep_that_fails_is_followed_in_the_next_interval(clock: FakeClock) -> None:
+async def test_a_failed_sweep_is_retried_in_the_next_interval(clock: FakeClock) -> None:
     class Failing(MemoryStore):
         fails = True
 
@@ -60,7 +60,7 @@ async def test_a_sweep_that_fails_is_followed_in_the_next_interval(clock: FakeCl
     assert await second.sweep_once() == 1
 
 
-async def test_a_node_whose_clock_is_behind_finds_the_turn_taken(clock: FakeClock) -> None:
+async def test_a_node_whose_clock_is_behind_finds_the_interval_claimed(clock: FakeClock) -> None:
     store = MemoryStore(clock=clock)
     behind = FakeClock(clock.now() - 300_000)
     assert await Sweeper(manager(store, clock), interval=300).sweep_once() is not None
@@ -69,7 +69,7 @@ async def test_a_node_whose_clock_is_behind_finds_the_turn_taken(clock: FakeCloc
     assert await Sweeper(manager(store, behind), interval=300).sweep_once() is None
 
 
-async def test_the_requests_share_of_the_store_is_never_less_than_half(clock: FakeClock) -> None:
+async def test_requests_get_at_least_half_of_the_stores_time(clock: FakeClock) -> None:
     class Slow(MemoryStore):
         batches = 4
 
@@ -91,14 +91,14 @@ async def begin(url: str, interval: float) -> Process:
     return process
 
 
-async def test_three_nodes_of_four_workers_sweep_once_in_each_interval_also_when_nodes_die(tmp_path: Path) -> None:
+async def test_three_nodes_of_four_workers_sweep_once_per_interval_also_when_nodes_die(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/sessions.db"
     store = open_store(url)
     await store.open()
     now = time.time_ns() // 1_000_000
     for number in range(20):
         await store.create(f"expired{number}", Entry(b"", now + 1))
-    # A second, for workers on a busy machine; what is counted does not depend on it.
+    # One second, for workers on a busy machine; the counts do not depend on it.
     nodes = [await begin(url, 1.0) for _ in range(3)]
     sweeps: Counter[bytes] = Counter()
     removed = 0
@@ -107,7 +107,7 @@ async def test_three_nodes_of_four_workers_sweep_once_in_each_interval_also_when
         nonlocal removed
         assert node.stdout is not None
         async for line in node.stdout:
-            match line.split():  # the log is in between
+            match line.split():  # log lines appear in between
                 case [b"won", turn]:
                     sweeps[turn] += 1
                 case [b"removed", count]:

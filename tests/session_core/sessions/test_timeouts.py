@@ -1,4 +1,4 @@
-"""Lifetimes as arithmetic: when a use of a session is worth a write."""
+"""Arithmetic of lifetimes: when the use of a session is written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ FAR = NOW + 30 * 86_400_000
 
 
 @pytest.mark.parametrize(("interval", "least"), [(60, 60_000), (1, 1000), (0, 1), (7200, 1_800_000)])
-def test_a_use_is_written_when_it_moves_the_expiry_by_the_touch_interval(interval: int, least: int) -> None:
-    """By half the idle timeout at most: otherwise a long interval would let an active user expire. By a millisecond at least."""
+def test_a_use_is_written_when_it_extends_the_expiry_by_the_touch_interval(interval: int, least: int) -> None:
+    """At most half the idle timeout, or a long interval would let an active user expire; at least a millisecond."""
     timeouts = Timeouts(touch_interval=interval)
     expires_at = NOW + IDLE
     assert timeouts.touch_due(NOW + least, expires_at, FAR)
@@ -21,8 +21,8 @@ def test_a_use_is_written_when_it_moves_the_expiry_by_the_touch_interval(interva
 
 
 @pytest.mark.parametrize(("interval", "least"), [(60, 60_000), (1, 1000), (0, 1), (7200, 1_800_000)])
-def test_near_the_absolute_timeout_only_what_is_left_counts(interval: int, least: int) -> None:
-    """However late the use is: a session in its last minutes costs no write for each of its requests."""
+def test_near_the_absolute_timeout_few_uses_are_written(interval: int, least: int) -> None:
+    """In the last minutes of a session not every request costs a write."""
     timeouts = Timeouts(touch_interval=interval)
     expires_at = NOW + IDLE
     assert timeouts.touch_due(expires_at - 1, expires_at, expires_at + least)

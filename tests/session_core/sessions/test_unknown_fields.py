@@ -1,4 +1,4 @@
-"""Two versions of an application on one store: what the older one does not know survives its writes, at any depth."""
+"""Two versions of an application on one store: fields unknown to the older version survive its writes, at any depth."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def said_of_each(value: list[Any]) -> list[tuple[str, str]]:
 
 
 CASES: dict[str, tuple[Any, Any, Any, Callable[[Any, str], Any], Callable[[Any], list[tuple[str, str]]]]] = {
-    # old type, new type, the newer version's value, the older version's change, what a value says
+    # old type, new type, the newer version's value, the older version's change, the value read
     "struct": (OldPrefs, NewPrefs, NewPrefs("en", "CET"), set_lang, lambda v: [(v.lang, v.tz)]),
     "replaced": (OldPrefs, NewPrefs, NewPrefs("en", "CET"), replaced, lambda v: [(v.lang, v.tz)]),
     "frozen": (
@@ -271,7 +271,7 @@ async def test_a_nested_field_of_a_newer_version_survives(case: str, verb: Calla
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_a_change_of_another_field_leaves_it_alone(case: str) -> None:
+async def test_a_change_of_another_field_leaves_it_unchanged(case: str) -> None:
     old, new = versions(case)
     value, said = CASES[case][2], CASES[case][4]
     theirs = handle_on(new)
@@ -339,7 +339,7 @@ def _regroup(data: OldCart) -> None:
         (_choose, [("a", "1"), ("b", "2"), ("c", "3")]),
     ],
 )
-async def test_an_element_keeps_its_fields_wherever_it_goes(change: Any, expected: list[tuple[str, str]]) -> None:
+async def test_an_element_keeps_its_fields_at_any_position(change: Any, expected: list[tuple[str, str]]) -> None:
     old, new = (SessionPlugin(SessionConfig(kind, store=STORE, secrets=(SECRET,))) for kind in (OldCart, NewCart))
     for by_update in (False, True):
         theirs = handle_on(new)
@@ -359,7 +359,7 @@ STORE = MemoryStore()
 
 
 @pytest.mark.parametrize("change", [_archive, _regroup])
-async def test_elements_that_move_to_another_field_take_their_fields_along(change: Any) -> None:
+async def test_elements_moved_to_another_field_keep_their_fields(change: Any) -> None:
     old, new = (DataCodec(OldCart), DataCodec(NewCart))
     stored = new.encode(NewCart(items=[NewPrefs("a", "1"), NewPrefs("b", "2"), NewPrefs("c", "3")]))
     encoded, _ = updated(old, stored, change)
@@ -378,7 +378,7 @@ def _replace_two_by_one(data: OldCart) -> None:
 
 @pytest.mark.parametrize("change", [_replace_and_move, _replace_two_by_one])
 @pytest.mark.parametrize("on_conflict", ["refuse", "last_write_wins"])
-async def test_a_replaced_element_whose_fields_belong_nowhere_is_refused(change: Any, on_conflict: Any) -> None:
+async def test_a_replaced_element_with_unassignable_fields_is_refused(change: Any, on_conflict: Any) -> None:
     old, new = (
         SessionPlugin(SessionConfig(kind, store=STORE, secrets=(SECRET,), on_conflict=on_conflict)) for kind in (OldCart, NewCart)
     )
@@ -396,7 +396,7 @@ async def test_a_replaced_element_whose_fields_belong_nowhere_is_refused(change:
     assert [(each.lang, each.tz) for each in data.items] == [("a", "1"), ("b", "2"), ("c", "3")]
 
 
-async def test_what_is_taken_out_or_becomes_another_kind_takes_its_fields_along() -> None:
+async def test_removed_or_retyped_values_lose_their_unknown_fields() -> None:
     old, new = (SessionPlugin(SessionConfig(kind, store=STORE, secrets=(SECRET,))) for kind in (OldCart, NewCart))
     theirs = handle_on(new)
     await theirs.update(chosen=NewPrefs("a", "1"), kinds=[NewCard("CET", "en"), Bill("x")])
@@ -477,14 +477,14 @@ def test_fields_of_a_newer_record_identity_and_device_survive_a_write() -> None:
     assert (again.identity.assurance, again.device.model, again.vault) == ("high", "x", b"v")
 
 
-def test_a_record_cannot_bring_what_is_said_to_be_unknown() -> None:
+def test_data_cannot_pose_as_unknown_fields() -> None:
     raw = msgspec.msgpack.encode({"c": 1, "a": 2, "-": {"x": 1}})
     with pytest.raises(UndecodableError):
         decode_record(raw)
 
 
 @pytest.mark.parametrize("who", [ALICE, BOB])
-async def test_fields_of_a_newer_record_through_every_verb(who: Identity) -> None:
+async def test_fields_of_a_newer_record_survive_every_verb(who: Identity) -> None:
     class Data(msgspec.Struct):
         note: str = ""
 
@@ -512,6 +512,6 @@ async def test_fields_of_a_newer_record_through_every_verb(who: Identity) -> Non
     assert (kept.policy, kept.identity.assurance, kept.device.model) == ({"a": 1} if who is ALICE else {}, "", "")
 
 
-def test_a_record_of_this_version_carries_nothing_newer() -> None:
+def test_a_record_of_this_version_has_no_unknown_fields() -> None:
     record = SessionRecord(created_at=1, absolute_expires_at=2, identity=ALICE, device=Device("a", "b"), vault=b"v")
     assert decode_record(encode_record(record)).newer is None

@@ -1,4 +1,4 @@
-"""A FastAPI application in an environment without Litestar: login at the embedded provider, two processes, a WebSocket."""
+"""A FastAPI application without Litestar installed: login at the embedded provider, two processes, a WebSocket."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_a_logout_at_the_provider_ends_its_other_sessions(app: Served, bro
     await log_in(browser, app.one, app.issuer, "bob")
     async with new_client() as other:
         for cookie in browser.cookies.jar:
-            if cookie.name.startswith("op_"):  # the same session at the provider, none here
+            if cookie.name.startswith("op_"):  # the same provider session, without a local one
                 other.cookies.jar.set_cookie(cookie)
         assert (await follow(other, f"{app.one}/auth/login?next=/account")).json()["subject"] == "bob"
         socket = await WebSocketClient.connect(f"{app.two}/echo", cookie_of(other))
@@ -162,7 +162,7 @@ async def test_requests_of_other_sites_are_refused(app: Served, browser: httpx2.
     refused = await browser.post(f"{app.one}/visit", headers=foreign)
     assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
     assert (await browser.post(f"{app.one}/auth/logout", headers=foreign)).status_code == 403
-    # A provider's message is from another site, and reads no cookie.
+    # A provider's message is cross-site and reads no cookie.
     answer = await browser.post(f"{app.one}/auth/backchannel-logout", data={"logout_token": "x"}, headers=foreign)
     assert (answer.status_code, answer.headers["cache-control"]) == (400, "no-store")
     assert (await browser.get(f"{app.one}/auth/backchannel-logout")).status_code == 405
@@ -181,7 +181,7 @@ async def test_a_browser_is_sent_to_the_login(app: Served, browser: httpx2.Async
     assert (failed.status_code, failed.headers["referrer-policy"]) == (400, "no-referrer")
 
 
-async def test_a_route_without_a_session_costs_no_visitor_a_cookie(app: Served, browser: httpx2.AsyncClient) -> None:
+async def test_a_route_without_a_session_sets_no_cookie(app: Served, browser: httpx2.AsyncClient) -> None:
     answer = await browser.get(f"{app.one}/public")
     assert "set-cookie" not in answer.headers
     assert "vary" not in answer.headers
@@ -250,7 +250,7 @@ def test_a_plain_asgi_application_needs_neither_framework(tmp_path: Path) -> Non
     assert json.loads(result.stdout.splitlines()[-1]) == ["1", "2", 403, 503]
 
 
-def test_the_middleware_is_missed_by_name(environment: Path) -> None:
+def test_a_missing_middleware_is_named(environment: Path) -> None:
     code = """
 import asyncio
 from session_core.starlette import get_session

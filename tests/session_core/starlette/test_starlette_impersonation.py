@@ -1,4 +1,4 @@
-"""An administrator acts as another user in a plain ASGI application: the handle, the guards, the context of events."""
+"""Impersonation in a plain ASGI application: the handle, the guards, the context of events."""
 
 from __future__ import annotations
 

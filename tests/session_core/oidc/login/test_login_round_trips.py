@@ -1,4 +1,4 @@
-"""What a login asks of the store: how many calls, and in how many round trips those that wait together travel."""
+"""The store calls of a login, and the number of round trips of concurrent calls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.session_core.oidc.fake_op import World
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 _TURNS = 10
-"""Of the event loop, until an answer comes."""
+"""Turns of the event loop until a response."""
 
 
 class CountingStore(MemoryStore):
-    """Answers after some turns of the event loop; calls that are under way at once are one round trip."""
+    """Responds after some turns of the event loop; concurrent calls count as one round trip."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock=clock)
@@ -34,7 +34,7 @@ class CountingStore(MemoryStore):
         self.round_trips = 0
 
     async def _count(self, name: str, call: Awaitable[T]) -> T:
-        if self._inside:  # of another call of this store
+        if self._inside:  # a nested call of this store
             return await call
         self.names.append(name)
         self.round_trips += not self._under_way
@@ -95,7 +95,7 @@ async def test_the_callback_of_a_visitor_takes_four_round_trips(world: World, st
 
 
 async def test_the_callback_of_an_anonymous_session_takes_five(world: World, store: CountingStore) -> None:
-    """The session is read first. One after another its nine calls would take nine."""
+    """The session is read first. In sequence, its nine calls would take nine round trips."""
     assert (await world.browser.post("/visit")).status_code == 201
     url = world.op.authorize(await world.start())
     store.begin()
@@ -104,8 +104,8 @@ async def test_the_callback_of_an_anonymous_session_takes_five(world: World, sto
     assert store.round_trips == 5
 
 
-async def test_a_login_begins_in_one_round_trip_or_in_two(world: World, store: CountingStore) -> None:
-    """A visitor's asks for the store's count alone; else the session is read, and whether it was ended from elsewhere."""
+async def test_a_login_starts_in_one_or_two_round_trips(world: World, store: CountingStore) -> None:
+    """For a visitor only the store's counter is read; otherwise also the session and whether it was ended from elsewhere."""
     await world.start()
     assert (store.names, store.round_trips) == (["load"], 1)
     assert (await world.browser.post("/visit")).status_code == 201

@@ -1,4 +1,4 @@
-"""A callback whose store answer was lost: reloading the page goes on, once."""
+"""A callback whose store response was lost: reloading the page continues the login, once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LosingWorld(World):
         super().__init__(clock=clock, store=self.store)
 
     async def lose(self, url: str, fault: Fault, *, after: int = 0) -> None:
-        """Come back from the provider and get no answer."""
+        """Return from the provider and get no response."""
         self.store.fail("claim", fault, after=after)
         assert (await self.come_back(url)).status_code == 503
         assert self.op.count("/token") == 0
@@ -45,7 +45,7 @@ async def test_a_reload_after_a_lost_claim_logs_in(world: LosingWorld, fault: Fa
 
 @pytest.mark.parametrize("first", LOST)
 @pytest.mark.parametrize("second", LOST)
-async def test_answers_may_be_lost_one_after_another(world: LosingWorld, first: Fault, second: Fault) -> None:
+async def test_several_lost_claims_in_a_row_still_log_in(world: LosingWorld, first: Fault, second: Fault) -> None:
     url = world.op.authorize(await world.start())
     await world.lose(url, first)
     await world.lose(url, second)
@@ -56,7 +56,7 @@ async def test_answers_may_be_lost_one_after_another(world: LosingWorld, first: 
 
 @pytest.mark.attack("2")
 @pytest.mark.parametrize("fault", LOST)
-async def test_after_a_lost_claim_one_of_many_reloads_goes_on(world: LosingWorld, fault: Fault) -> None:
+async def test_after_a_lost_claim_only_one_of_many_reloads_continues(world: LosingWorld, fault: Fault) -> None:
     url = world.op.authorize(await world.start())
     await world.lose(url, fault)
     await world.store.apply_what_is_late()
@@ -68,8 +68,8 @@ async def test_after_a_lost_claim_one_of_many_reloads_goes_on(world: LosingWorld
 
 
 @pytest.mark.attack("2")
-async def test_a_thief_with_the_cookie_of_before_does_not_go_on(world: LosingWorld) -> None:
-    """Only the browser that got the 503 knows what was asked for."""
+async def test_an_attacker_with_the_earlier_cookie_cannot_continue(world: LosingWorld) -> None:
+    """Only the browser that got the 503 knows the claim's id."""
     url = world.op.authorize(await world.start())
     before = dict(world.browser.cookies)
     await world.lose(url, "applied")
@@ -81,8 +81,8 @@ async def test_a_thief_with_the_cookie_of_before_does_not_go_on(world: LosingWor
 
 
 @pytest.mark.attack("2")
-async def test_a_claim_of_another_request_is_not_taken_for_the_lost_one(world: LosingWorld) -> None:
-    """The lost one was never made, and a second tab has gone on meanwhile: its code is used up, and must not be sent again."""
+async def test_a_claim_of_another_request_is_not_mistaken_for_the_lost_one(world: LosingWorld) -> None:
+    """The lost claim was never applied and a second tab has continued meanwhile: its code is used and must not be sent again."""
     url = world.op.authorize(await world.start())
     before = dict(world.browser.cookies)
     await world.lose(url, "not applied")
@@ -93,7 +93,7 @@ async def test_a_claim_of_another_request_is_not_taken_for_the_lost_one(world: L
     assert world.op.count("/token") == 1
 
 
-async def test_a_browser_does_not_try_for_ever(world: LosingWorld) -> None:
+async def test_the_number_of_retries_is_bounded(world: LosingWorld) -> None:
     url = world.op.authorize(await world.start())
     for number in range(6):
         await world.lose(url, "applied", after=number)

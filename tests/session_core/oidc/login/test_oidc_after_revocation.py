@@ -1,4 +1,4 @@
-"""A browser whose session was ended from elsewhere: single sign-on does not undo it, its next login authenticates again."""
+"""A browser whose session was ended from elsewhere: single sign-on does not restore it; the next login authenticates again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def regenerate(session: Session[AppSession]) -> None:
 
 
 class SsoWorld(World):
-    """Two browsers of one user; the provider remembers when each user has logged in, and asks for nothing."""
+    """Two browsers of one user; the provider records each user's login time and never prompts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(handlers=[handle, key_of, regenerate], **options)
@@ -55,15 +55,15 @@ class SsoWorld(World):
         self.clock.advance(seconds=30)
 
     async def asked(self, browser: httpx.AsyncClient | None = None, **params: str) -> dict[str, str]:
-        """What the provider is asked for by the next login of a browser."""
+        """The parameters of the browser's next login request."""
         query = parse_qs(urlsplit(await self.start(browser or self.other, **params)).query)
         return {name: query[name][0] for name in ("prompt", "max_age") if name in query}
 
     async def assert_reauthenticates(self) -> None:
-        """The login is asked to authenticate; one that did not is refused, one that did is accepted."""
+        """The login requests authentication; it is refused without a new one and accepted with one."""
         assert await self.subject(self.other) is None
         assert await self.asked() == {"prompt": "login", "max_age": "60"}
-        # The provider ignores both, or never says when.
+        # The provider ignores both parameters, or never sends auth_time.
         for auth_time, reason in (
             (self.now - 30, "auth_time_too_old"),
             (self.now - 3, "auth_time_too_old"),
@@ -74,7 +74,7 @@ class SsoWorld(World):
             assert (await self.login(self.other)).status_code == 400
             assert self.reasons() == [reason]
             assert await self.subject(self.other) is None
-        # The user takes nine minutes for it, and the provider's clock is a minute behind.
+        # The user takes nine minutes, and the provider's clock is a minute behind.
         started = await self.start(self.other)
         self.clock.advance(seconds=540)
         self.op.auth_time = self.now - 60
@@ -134,13 +134,13 @@ async def test_the_next_login_authenticates_again(world: SsoWorld, end: End) -> 
 
 
 @pytest.mark.parametrize("end", [by_logout_token, by_frame, by_the_ops_word])
-async def test_a_provider_that_ended_its_own_session_asks_by_itself(world: SsoWorld, end: End) -> None:
+async def test_a_provider_that_ended_its_own_session_needs_no_extra_parameter(world: SsoWorld, end: End) -> None:
     await end(world)
     assert await world.subject(world.other) is None
     assert await world.asked() == {}
 
 
-async def test_it_does_on_every_engine(store: str) -> None:
+async def test_the_next_login_authenticates_again_on_every_engine(store: str) -> None:
     world = SsoWorld(store=store)
     await world.sessions.store.open()
     try:
@@ -152,7 +152,7 @@ async def test_it_does_on_every_engine(store: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["idle", "absolute", "logout", "deleted cookie", "another browser"])
-async def test_an_end_of_another_kind_needs_no_authentication(world: SsoWorld, how: str) -> None:
+async def test_another_kind_of_end_needs_no_authentication(world: SsoWorld, how: str) -> None:
     if how == "idle":
         world.clock.advance(seconds=world.sessions.config.timeouts.idle)
     elif how == "absolute":
@@ -168,7 +168,7 @@ async def test_an_end_of_another_kind_needs_no_authentication(world: SsoWorld, h
     assert await world.asked() == {}
 
 
-async def test_the_browser_that_revoked_the_others_goes_on(world: SsoWorld) -> None:
+async def test_the_browser_that_revoked_the_others_is_not_affected(world: SsoWorld) -> None:
     await world.sessions.sessions.revoke_all(ALICE, keep=(await world.browser.get("/key")).text)
     assert await world.subject() == "alice"
     assert await world.asked(world.browser) == {}
@@ -178,7 +178,7 @@ async def test_the_browser_that_revoked_the_others_goes_on(world: SsoWorld) -> N
 
 class TestWhatTheBrowserDoesInBetween:
     @pytest.mark.parametrize("end", [revoke, by_limit])
-    async def test_an_anonymous_session_hides_nothing(self, world: SsoWorld, end: End) -> None:
+    async def test_an_anonymous_session_in_between_changes_nothing(self, world: SsoWorld, end: End) -> None:
         await end(world)
         for _ in range(2):
             assert (await world.other.patch("/assign", json={"note": "x"})).status_code == 200
@@ -187,20 +187,20 @@ class TestWhatTheBrowserDoesInBetween:
             world.clock.advance(seconds=world.sessions.config.timeouts.idle)
         await world.assert_reauthenticates()
 
-    async def test_a_login_that_began_before_is_refused(self, world: SsoWorld) -> None:
+    async def test_a_login_that_started_before_the_revocation_is_refused(self, world: SsoWorld) -> None:
         started = await world.start(world.other)
         await revoke(world)
         assert (await world.come_back(world.op.authorize(started), world.other)).status_code == 400
         assert world.reasons() == ["reauthentication_required"]
         assert await world.subject(world.other) is None
 
-    async def test_a_silent_login_leads_to_the_page(self, world: SsoWorld) -> None:
+    async def test_a_silent_login_returns_to_the_page(self, world: SsoWorld) -> None:
         await revoke(world)
         response = await world.other.get("/auth/login", params={"prompt": "none", "next": "/public"}, headers=GET_PAGE)
         assert (response.status_code, response.headers["location"]) == (303, "/public")
         assert world.reasons("login.silent_failed") == ["reauthentication_required"]
 
-    async def test_it_lasts_as_long_as_the_session_could_have(self, world: SsoWorld) -> None:
+    async def test_the_mark_lasts_as_long_as_the_session_could_have(self, world: SsoWorld) -> None:
         await revoke(world)
         world.clock.advance(seconds=world.sessions.config.timeouts.absolute - 1)
         assert await world.asked() == {"prompt": "login", "max_age": "60"}
@@ -221,7 +221,7 @@ class TestWhatIsAskedFor:
             ({}, {"reauthentication_prompt": "select_account"}, {"prompt": "select_account", "max_age": "60"}),
         ],
     )
-    async def test_beside_what_the_login_asks_for(
+    async def test_the_parameters_combine_with_those_of_the_login(
         self, params: dict[str, str], configured: dict[str, Any], expected: dict[str, str]
     ) -> None:
         world = SsoWorld(provider=configured)
@@ -229,7 +229,7 @@ class TestWhatIsAskedFor:
         await revoke(world)
         assert await world.asked(**params) == expected
 
-    async def test_a_provider_that_never_says_when(self) -> None:
+    async def test_a_missing_auth_time_is_accepted_when_configured(self) -> None:
         world = SsoWorld(provider={"verify_reauthentication": False})
         await world.both_log_in()
         await revoke(world)
@@ -255,7 +255,7 @@ class TestWhatIsAskedFor:
 
 
 class TestMany:
-    async def test_more_than_a_thousand_cost_two_calls_and_no_browser_is_missed(self, world: SsoWorld) -> None:
+    async def test_more_than_a_thousand_sessions_cost_two_calls_and_every_browser_is_marked(self, world: SsoWorld) -> None:
         store, calls = world.sessions.store, 0
 
         async def counted(*arguments: Any, **options: Any) -> Any:
@@ -281,7 +281,7 @@ class TestMany:
         assert all([await was_revoked(world.sessions.store, [key]) for key in keys])
         assert not await was_revoked(world.sessions.store, ["another"])
 
-    async def test_an_outage_of_the_store_undoes_no_revocation(self, world: SsoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_store_outage_does_not_undo_a_revocation(self, world: SsoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         async def out(*_: object) -> bool:
             message = "down"
             raise ConnectionError(message)
@@ -291,5 +291,5 @@ class TestMany:
         assert await world.subject(world.other) is None
         monkeypatch.undo()
 
-    def test_no_mark_outlives_thirty_days(self) -> None:
+    def test_no_mark_lives_longer_than_thirty_days(self) -> None:
         assert revocation_marks._MAX_KEPT_MS == 30 * 86_400_000

@@ -1,4 +1,4 @@
-"""A login below a path: of the public URL, of the server (`root_path`), or of the application in front."""
+"""A login below a path: of the public URL, of the server (`root_path`), or of a mounting application."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def page() -> str:
 
 
 def strips(app: Any) -> Any:
-    """A proxy that takes the path off and sends no header about it."""
+    """A proxy that strips the path and sends no header about it."""
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"].removeprefix(BASE) or "/"
@@ -41,7 +41,7 @@ def strips(app: Any) -> Any:
 
 
 def strips_and_says(app: Any) -> Any:
-    """A proxy that takes the path off, and a server that adds it again: uvicorn's `--root-path`."""
+    """A proxy that strips the path, and a server that restores it: uvicorn's `--root-path`."""
 
     async def server(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "root_path": BASE}, receive, send)
@@ -105,7 +105,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return world
 
 
-async def test_a_guarded_page_comes_back_to_itself(world: World) -> None:
+async def test_a_login_returns_to_the_guarded_page_below_the_path(world: World) -> None:
     refused = await world.browser.get(f"{BASE}/page?a=1", headers=PAGE)
     assert refused.status_code == 303
     login = urlsplit(refused.headers["location"])
@@ -139,14 +139,14 @@ LED: list[tuple[dict[str, str], str]] = [
 ]
 
 
-async def test_a_login_leads_to_no_page_outside(world: World) -> None:
+async def test_a_login_redirects_to_no_page_outside_the_path(world: World) -> None:
     for asked, led in LED:
         started = await world.browser.get(f"{BASE}/auth/login", params=asked, headers=PAGE)
         done = await world.come_back(world.op.authorize(started.headers["location"]))
         assert (done.status_code, done.headers["location"]) == (303, led), asked
 
 
-async def test_a_logout_and_errors_lead_to_addresses_below_the_path(world: World) -> None:
+async def test_logout_and_error_links_stay_below_the_path(world: World) -> None:
     started = await world.browser.get(f"{BASE}/auth/login", headers=PAGE)
     await world.come_back(world.op.authorize(started.headers["location"]))
     out = await world.browser.post(f"{BASE}/auth/logout")
@@ -161,7 +161,7 @@ async def test_a_logout_and_errors_lead_to_addresses_below_the_path(world: World
     assert initiated.headers["location"].startswith(f"{BASE}/auth/login?iss=")
 
 
-async def test_a_path_in_front_that_could_be_another_address_is_left_out() -> None:
+async def test_a_root_path_that_could_be_another_origin_is_ignored() -> None:
     world = World(public_url=ORIGIN)
 
     async def server(scope: Any, receive: Any, send: Any) -> None:

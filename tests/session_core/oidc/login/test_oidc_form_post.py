@@ -1,4 +1,4 @@
-"""Answers that the browser posts (`response_mode=form_post`): a cross-site request that comes without the session."""
+"""Posted responses (`response_mode=form_post`): a cross-site request without the session cookie."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POSTED = {
 
 
 class PostWorld(World):
-    """With what a browser does: Lax cookies do not go with a cross-site POST."""
+    """With the browser's behaviour: Lax cookies are not sent with a cross-site POST."""
 
     def __init__(self, **provider: Any) -> None:
         super().__init__(public_url=PUBLIC_URL, provider={"response_mode": "form_post", **provider})
@@ -63,7 +63,7 @@ def world() -> PostWorld:
     return PostWorld()
 
 
-async def test_a_login(world: PostWorld) -> None:
+async def test_a_posted_response_logs_in(world: PostWorld) -> None:
     url = await world.start(next="/account")
     assert parse_qs(urlsplit(url).query)["response_mode"] == ["form_post"]
     _, form = world.op.respond(url)
@@ -76,7 +76,7 @@ async def test_a_login(world: PostWorld) -> None:
     assert not [name for name in world.browser.cookies if "login" in name]
 
 
-async def test_the_cookies(world: PostWorld) -> None:
+async def test_the_attributes_of_the_cookies(world: PostWorld) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     assert cookie.startswith("__Host-login-post-")
@@ -95,7 +95,7 @@ async def test_the_cookies(world: PostWorld) -> None:
 
 
 @pytest.mark.attack("38")
-async def test_the_session_that_the_browser_has_goes_on_under_a_new_id(world: PostWorld) -> None:
+async def test_an_existing_session_continues_under_a_new_id(world: PostWorld) -> None:
     await world.plant()
     await world.follow(await world.post(await world.answer()))
     state = (await world.browser.get("/read")).json()
@@ -104,7 +104,7 @@ async def test_the_session_that_the_browser_has_goes_on_under_a_new_id(world: Po
         assert await world.subject(attacker) is None
 
 
-async def test_the_post_neither_reads_nor_sets_a_session(world: PostWorld) -> None:
+async def test_the_post_neither_reads_nor_sets_a_session_cookie(world: PostWorld) -> None:
     await world.plant()
     posted = await world.post(await world.answer())
     assert "__Host-session" not in posted.headers["set-cookie"]
@@ -112,7 +112,7 @@ async def test_the_post_neither_reads_nor_sets_a_session(world: PostWorld) -> No
 
 
 @pytest.mark.attack("3")
-async def test_a_form_that_another_site_sends_for_its_own_login(world: PostWorld) -> None:
+async def test_a_form_of_another_site_with_its_own_login_is_rejected(world: PostWorld) -> None:
     attackers = await world.answer()
     world.browser = world.new_browser()
     await world.plant()
@@ -120,7 +120,7 @@ async def test_a_form_that_another_site_sends_for_its_own_login(world: PostWorld
 
 
 @pytest.mark.attack("2")
-async def test_a_form_that_is_sent_again(world: PostWorld) -> None:
+async def test_a_resubmitted_form_is_rejected(world: PostWorld) -> None:
     form = await world.answer()
     posted = await world.post(form)
     again = await world.post(form)
@@ -131,7 +131,7 @@ async def test_a_form_that_is_sent_again(world: PostWorld) -> None:
 
 
 @pytest.mark.attack("13")
-async def test_a_continuation_is_good_once_also_with_kept_cookies(world: PostWorld) -> None:
+async def test_a_continuation_is_single_use_also_with_kept_cookies(world: PostWorld) -> None:
     posted = await world.post(await world.answer())
     async with world.new_browser(cookies=dict(world.browser.cookies)) as kept:
         assert (await world.follow(posted)).status_code == 303
@@ -141,26 +141,26 @@ async def test_a_continuation_is_good_once_also_with_kept_cookies(world: PostWor
 
 
 @pytest.mark.attack("14")
-async def test_a_continuation_is_good_for_a_minute(world: PostWorld) -> None:
+async def test_a_continuation_expires_after_a_minute(world: PostWorld) -> None:
     await world.plant()
     posted = await world.post(await world.answer())
     world.clock.advance(seconds=60)
     await world.assert_refused(await world.follow(posted), "state_expired")
 
 
-async def test_a_continuation_without_a_form(world: PostWorld) -> None:
+async def test_a_continuation_without_a_form_is_rejected(world: PostWorld) -> None:
     await world.plant()
     _, form = world.op.respond(await world.start())
     await world.assert_refused(await world.come_back(f"/auth/continue?state={form['state']}"), "response_missing")
 
 
-async def test_a_code_in_the_address_of_the_continuation_is_not_taken(world: PostWorld) -> None:
+async def test_a_code_in_the_query_of_the_continuation_is_ignored(world: PostWorld) -> None:
     posted = await world.post(await world.answer())
     assert (await world.come_back(posted.headers["location"] + "&code=injected&iss=https://evil.example")).status_code == 303
     assert await world.subject() == "alice"
 
 
-async def test_a_continuation_with_the_reply_of_another_login(world: PostWorld) -> None:
+async def test_a_continuation_with_the_response_of_another_login_is_rejected(world: PostWorld) -> None:
     await world.plant()
     first = await world.post(await world.answer())
     cookies = {name: value for name, value in world.browser.cookies.items() if "reply" in name}
@@ -187,26 +187,26 @@ async def test_a_continuation_with_the_reply_of_another_login(world: PostWorld) 
         (lambda form: form.replace("iss=", "iss=" + "x" * 600), "response_too_large"),
     ],
 )
-async def test_forms_that_are_no_answer(world: PostWorld, change: Any, reason: str) -> None:
+async def test_malformed_forms_are_rejected(world: PostWorld, change: Any, reason: str) -> None:
     await world.plant()
     await world.assert_refused(await world.post(change(await world.answer())), reason)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""])
-async def test_other_content_types(world: PostWorld, content_type: str) -> None:
+async def test_other_content_types_are_rejected(world: PostWorld, content_type: str) -> None:
     await world.plant()
     await world.assert_refused(await world.post(await world.answer(), **{"content-type": content_type}), "content_type")
 
 
 @pytest.mark.attack("7")
-async def test_the_issuer_is_checked_as_in_an_address(world: PostWorld) -> None:
+async def test_the_issuer_is_checked_as_in_a_query_response(world: PostWorld) -> None:
     await world.plant()
     world.op.response_params = {"iss": "https://evil.example"}
     await world.assert_refused(await world.follow(await world.post(await world.answer())), "iss_mismatch")
 
 
 @pytest.mark.attack("10")
-async def test_an_error(world: PostWorld) -> None:
+async def test_a_posted_error_fails_the_login(world: PostWorld) -> None:
     await world.plant()
     world.op.response_params = {"code": None, "error": "access_denied", "error_description": "<script>"}
     response = await world.follow(await world.post(await world.answer()))
@@ -214,13 +214,13 @@ async def test_an_error(world: PostWorld) -> None:
     assert "script" not in response.text
 
 
-async def test_an_answer_in_the_address_to_a_login_that_awaits_a_form(world: PostWorld) -> None:
+async def test_a_query_response_to_a_login_that_expects_a_form_is_rejected(world: PostWorld) -> None:
     await world.plant()
     await world.assert_refused(await world.come_back(f"/auth/callback?{await world.answer()}"), "response_mode_mismatch")
 
 
-async def test_a_form_to_a_login_that_awaits_an_address() -> None:
-    """Of the same application before it was configured for forms: the login that is under way says how it may be answered."""
+async def test_a_form_to_a_login_that_expects_a_query_response_is_rejected() -> None:
+    """The login started before the application was configured for forms; its transaction stores the response mode."""
     before = World(public_url=PUBLIC_URL)
     _, form = before.op.respond(await before.start())
     world = PostWorld()
@@ -228,25 +228,25 @@ async def test_a_form_to_a_login_that_awaits_an_address() -> None:
         response = await browser.post(
             "/auth/callback", content=urlencode(form), headers={**POSTED, "sec-fetch-site": "same-origin"}
         )
-    # The scripted clocks agree, and so do the keys: only the mode is wrong.
+    # Clocks and keys agree, so only the mode is wrong.
     assert (response.status_code, world.reasons()) == (400, ["response_mode_mismatch"])
 
 
-async def test_there_is_no_post_without_the_mode() -> None:
+async def test_without_the_mode_a_post_is_refused() -> None:
     world = World()
     response = await world.browser.post("/auth/callback", content="code=1&state=2", headers=POSTED)
     assert response.status_code == 405
 
 
 @pytest.mark.attack("12")
-async def test_open_logins_are_capped(world: PostWorld) -> None:
+async def test_the_number_of_open_logins_is_bounded(world: PostWorld) -> None:
     for _ in range(13):
         world.clock.advance(seconds=1)
         await world.start()
     assert len([name for name in world.browser.cookies if "login-post-" in name]) == 10
 
 
-async def test_a_provider_that_does_not_offer_it(world: PostWorld) -> None:
+async def test_a_provider_without_form_post_is_refused(world: PostWorld) -> None:
     world.op.metadata = {"response_modes_supported": ["query", "fragment"]}
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert (response.status_code, world.reasons()) == (503, ["response_mode_unsupported"])
@@ -255,7 +255,7 @@ async def test_a_provider_that_does_not_offer_it(world: PostWorld) -> None:
     await world.start()
 
 
-async def test_of_several_providers_each_has_its_own_address() -> None:
+async def test_each_of_several_providers_has_its_own_callback() -> None:
     world = PostWorld(id="poster")
     _, form = world.op.respond(await world.start())
     posted = await world.post(urlencode(form), "/auth/callback/poster")
@@ -270,7 +270,7 @@ async def test_of_several_providers_each_has_its_own_address() -> None:
     [("https://app.example.org", True), ("http://localhost:8000", True), ("http://127.0.0.1:8000", True),
      ("http://app.example.org", False), ("http://10.0.0.1", False)],
 )  # fmt: skip
-def test_where_a_browser_would_drop_the_cookie(public_url: str, works: bool) -> None:
+def test_form_post_is_refused_where_a_browser_would_drop_the_cookie(public_url: str, works: bool) -> None:
     provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, response_mode="form_post")
     given: dict[str, Any] = {"providers": [provider], "public_url": public_url, "sealing": SealingKeys([b"k" * 32])}
     if works:

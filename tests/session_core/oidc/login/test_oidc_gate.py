@@ -1,4 +1,4 @@
-"""A gate on the whole application leaves the way to the login, the callback and the logouts open."""
+"""Guards on the whole application leave login, callback and logout routes open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def open_to_all() -> str:
 
 
 def gated(*guards: Any, **oidc: Any) -> World:
-    """A world whose application has guards on all its routes."""
+    """A world whose application has guards on all routes."""
     world = World(**oidc)
     plugins = [SessionPlugin(world.sessions.config), OidcPlugin(world.oidc.config)]
     world.app = Litestar([*HANDLERS, open_to_all], guards=list(guards), plugins=plugins, openapi_config=None, logging_config=None)
@@ -41,7 +41,7 @@ GUARDS = {
 
 
 @pytest.mark.parametrize("guard", GUARDS)
-async def test_whole_login_and_logout_behind_a_gate(guard: str) -> None:
+async def test_login_and_logout_work_behind_a_gate(guard: str) -> None:
     world = gated(GUARDS[guard])
     assert (await world.browser.get("/public")).status_code == 401
     assert (await world.browser.get("/open")).text == "open"
@@ -54,7 +54,7 @@ async def test_whole_login_and_logout_behind_a_gate(guard: str) -> None:
     assert (await world.browser.get("/public")).status_code == 401
 
 
-async def test_the_provider_logs_out_behind_a_gate() -> None:
+async def test_back_channel_logout_works_behind_a_gate() -> None:
     world = gated(requires_login)
     await world.login()
     assert (await world.send_logout(world.op.logout_token())).status_code == 200
@@ -65,7 +65,7 @@ async def test_the_provider_logs_out_behind_a_gate() -> None:
         assert (await stranger.get("/auth/backchannel-logout")).status_code == 405
 
 
-async def test_the_key_of_the_batch_decides_alone() -> None:
+async def test_the_batch_route_needs_only_its_key() -> None:
     world = gated(requires_login, batch_refresh=BatchRefresh(key="k" * 32))
     async with client_of(world.app) as operator:
         assert (await operator.post("/auth/refresh-tokens")).status_code == 401

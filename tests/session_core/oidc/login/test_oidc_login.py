@@ -1,4 +1,4 @@
-"""A login that goes well: what is asked of the provider, what is kept, what the browser gets."""
+"""A successful login: the request to the provider, the stored data, the browser's cookies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_login_from_link_to_session(world: World) -> None:
 
 @pytest.mark.attack("asvs-10.2.3")
 @pytest.mark.attack("15")
-async def test_the_authorization_request(world: World) -> None:
+async def test_the_parameters_of_the_authorization_request(world: World) -> None:
     first, second = await world.start(), await world.start()
     assert first.startswith(f"{ISSUER}/authorize?")
     asked = parse_qs(urlsplit(first).query)
@@ -52,7 +52,7 @@ async def test_the_authorization_request(world: World) -> None:
 
 
 @pytest.mark.attack("15")
-async def test_the_verifier_is_fresh_long_and_never_in_an_address(world: World) -> None:
+async def test_the_verifier_is_fresh_long_and_never_in_a_url(world: World) -> None:
     await world.login()
     call = next(call for call in world.op.calls if call.url.path == "/token")
     (verifier,) = parse_qs(call.content.decode())["code_verifier"]
@@ -60,7 +60,7 @@ async def test_the_verifier_is_fresh_long_and_never_in_an_address(world: World) 
     assert not any(verifier in str(call.url) for call in world.op.calls)
 
 
-async def test_what_a_login_may_ask_for(world: World) -> None:
+async def test_login_parameters_are_passed_on(world: World) -> None:
     url = await world.start(max_age="60", acr_values="a b", prompt="login", login_hint="alice@example.org")
     asked = parse_qs(urlsplit(url).query)
     assert (asked["max_age"], asked["acr_values"]) == (["60"], ["a b"])
@@ -71,7 +71,7 @@ async def test_what_a_login_may_ask_for(world: World) -> None:
     "query", ["max_age=-1", "max_age=x", "max_age=1e3", "max_age=1&max_age=2", "prompt=x", "login_hint=%00", "acr_values=%0d%0aa",
               "max_age=٣", "next=%ff"],
 )  # fmt: skip
-async def test_unfit_login_parameters_are_refused(world: World, query: str) -> None:
+async def test_invalid_login_parameters_are_refused(world: World, query: str) -> None:
     response = await world.browser.get(f"/auth/login?{query}", headers=GET_PAGE)
     assert response.status_code == 400
     assert "set-cookie" not in response.headers
@@ -88,13 +88,13 @@ async def test_unfit_login_parameters_are_refused(world: World, query: str) -> N
         ("", "/"),
     ],
 )
-async def test_a_login_that_a_third_party_initiates(world: World, target: str, location: str) -> None:
+async def test_a_login_initiated_by_a_third_party_succeeds(world: World, target: str, location: str) -> None:
     assert (await world.login(iss=ISSUER, target_link_uri=target)).headers["location"] == location
     refused = await world.browser.get("/auth/login", params={"iss": "https://evil.example"}, headers=GET_PAGE)
     assert refused.status_code == 400
 
 
-async def test_the_routes_are_in_the_api_description(world: World) -> None:
+async def test_the_routes_are_in_the_openapi_document(world: World) -> None:
     schema = Litestar(
         plugins=[SessionPlugin(make_config(public_url=world.public_url)), OidcPlugin(world.oidc.config)]
     ).openapi_schema.to_schema()
@@ -109,7 +109,7 @@ async def test_the_routes_are_in_the_api_description(world: World) -> None:
     assert "relying_party" not in repr(schema)
 
 
-async def test_an_address_elsewhere_is_no_next(world: World) -> None:
+async def test_an_external_url_as_next_is_ignored(world: World) -> None:
     assert (await world.login(next="https://evil.example/")).headers["location"] == "/"
 
 
@@ -121,17 +121,17 @@ async def test_a_long_next_survives_the_login(world: World, length: int) -> None
 
 @pytest.mark.attack("74")
 @pytest.mark.parametrize("length", [1, 300, 1024, 2048])
-async def test_login_cookies_together_have_at_most_4_kb(world: World, length: int) -> None:
+async def test_all_login_cookies_together_have_at_most_4_kb(world: World, length: int) -> None:
     urls = [await world.start(next="/" + "a" * (length - 1)) for _ in range(12)]
     cookies = {name: value for name, value in world.browser.cookies.items() if "login" in name or "sign-in" in name}
     assert sum(len(name) + len(value) + 3 for name, value in cookies.items()) <= 4096
     assert len(cookies) >= min(10, 4096 // (length * 2 + 400))
-    # The newest attempts stay open.
+    # The newest logins stay open.
     assert (await world.come_back(world.op.authorize(urls[-1]))).status_code == 303
 
 
 class TestBackToTheProvider:
-    async def test_a_second_response_with_another_code_leads_on(self, world: World) -> None:
+    async def test_a_second_response_with_another_code_continues_to_the_page(self, world: World) -> None:
         started = await world.start(next="/account?tab=2")
         assert (await world.come_back(world.op.authorize(started))).status_code == 303
         session = world.browser.cookies.get("session-8000")
@@ -140,18 +140,18 @@ class TestBackToTheProvider:
         assert world.browser.cookies.get("session-8000") == session
         assert world.op.count("/token") == 1
 
-    async def test_the_same_code_again_is_a_replay(self, world: World) -> None:
+    async def test_the_same_code_again_is_rejected_as_a_replay(self, world: World) -> None:
         url = world.op.authorize(await world.start())
         await world.come_back(url)
         assert (await world.come_back(url)).status_code == 400
 
-    async def test_not_without_the_session(self, world: World) -> None:
+    async def test_a_second_response_without_the_session_is_rejected(self, world: World) -> None:
         started = await world.start()
         await world.come_back(world.op.authorize(started))
         world.browser.cookies.delete("session-8000")
         assert (await world.come_back(world.op.authorize(started))).status_code == 400
 
-    async def test_not_after_ten_minutes(self, world: World) -> None:
+    async def test_a_second_response_after_ten_minutes_is_rejected(self, world: World) -> None:
         started = await world.start()
         await world.come_back(world.op.authorize(started))
         world.clock.advance(seconds=601)
@@ -160,7 +160,7 @@ class TestBackToTheProvider:
 
 @pytest.mark.attack("72")
 @pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
-async def test_a_prefetch_does_not_spend_the_code(world: World, purpose: str) -> None:
+async def test_a_prefetch_does_not_consume_the_code(world: World, purpose: str) -> None:
     url = world.op.authorize(await world.start())
     response = await world.browser.get(url, headers={**GET_PAGE, "sec-purpose": purpose})
     assert response.status_code == 403
@@ -170,7 +170,7 @@ async def test_a_prefetch_does_not_spend_the_code(world: World, purpose: str) ->
 
 @pytest.mark.attack("asvs-3.3.2")
 @pytest.mark.attack("asvs-3.3.4")
-async def test_the_transaction_cookie(world: World) -> None:
+async def test_the_attributes_of_the_transaction_cookie(world: World) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     name, _, rest = cookie.partition("=")
@@ -182,7 +182,7 @@ async def test_the_transaction_cookie(world: World) -> None:
 
 @pytest.mark.attack("asvs-3.3.1")
 @pytest.mark.attack("asvs-3.3.3")
-async def test_the_transaction_cookie_on_https() -> None:
+async def test_the_transaction_cookie_is_secure_on_https() -> None:
     world = World(public_url="https://app.example.org")
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
@@ -191,7 +191,7 @@ async def test_the_transaction_cookie_on_https() -> None:
     assert (await world.login()).status_code == 303
 
 
-async def test_the_transaction_cookie_goes_with_the_callback(world: World) -> None:
+async def test_the_callback_deletes_the_transaction_cookie(world: World) -> None:
     response = await world.login()
     deleted = [cookie for cookie in response.headers.get_list("set-cookie") if cookie.startswith("login-8000-")]
     assert len(deleted) == 1
@@ -200,7 +200,7 @@ async def test_the_transaction_cookie_goes_with_the_callback(world: World) -> No
 
 
 @pytest.mark.attack("38")
-async def test_a_session_planted_before_the_login_is_not_the_session_after_it(world: World) -> None:
+async def test_a_session_planted_before_the_login_is_replaced(world: World) -> None:
     await world.plant()
     await world.login()
     state = (await world.browser.get("/read")).json()
@@ -209,7 +209,7 @@ async def test_a_session_planted_before_the_login_is_not_the_session_after_it(wo
         assert await world.subject(attacker) is None
 
 
-async def test_the_identity(world: World) -> None:
+async def test_the_identity_comes_from_the_verified_claims(world: World) -> None:
     now = world.clock.now() // 1000
     world.op.claims = {"auth_time": now - 9, "acr": "strong", "amr": ["pwd", "otp"]}
     await world.login()
@@ -220,7 +220,7 @@ async def test_the_identity(world: World) -> None:
 
 
 @pytest.mark.attack("asvs-7.6.1")
-async def test_a_provider_that_does_not_say_when_has_not_proved_that_it_was_recently(world: World) -> None:
+async def test_without_auth_time_a_login_is_not_recent(world: World) -> None:
     await world.login()
     (event,) = [event for event in world.events if event.name == "login.succeeded"]
     assert event.identity
@@ -245,14 +245,14 @@ async def test_the_hook_maps_users_from_all_claims() -> None:
     assert (seen["name"], seen["email"], seen["was"]) == ("Alice", "a@example.org", None)
     assert seen["iss"] == ISSUER
     assert (await world.browser.get("/read")).json()["data"]["roles"] == ["user"]
-    # Another user in the same browser: what is said of the new one is in the new session, and nothing of the old one.
+    # Another user in the same browser: the new session contains the new user's data only.
     world.op.subject = "bob"
     await world.login()
     state = (await world.browser.get("/read")).json()
     assert (state["subject"], state["data"]["roles"]) == ("bob", ["user"])
 
 
-async def test_the_hook_may_refuse() -> None:
+async def test_the_hook_can_refuse_a_login() -> None:
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
         raise PermissionDeniedException
 
@@ -264,7 +264,7 @@ async def test_the_hook_may_refuse() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["raises", "type"])
-async def test_what_the_hook_wants_to_store_is_part_of_the_login_or_there_is_none(wrong: str) -> None:
+async def test_data_of_the_hook_is_stored_with_the_login_or_the_login_fails(wrong: str) -> None:
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> Any:
         def change(data: AppSession) -> None:
             if wrong == "raises":
@@ -285,16 +285,16 @@ async def test_what_the_hook_wants_to_store_is_part_of_the_login_or_there_is_non
 @pytest.mark.parametrize(
     ("alg", "key"), [("RS256", RSA_KEY), ("PS256", RSA_KEY), ("ES256", EC_KEY), ("EdDSA", ED_KEY), ("Ed25519", ED_KEY)]
 )
-async def test_signatures(world: World, alg: str, key: Any) -> None:
+async def test_supported_signature_algorithms_are_accepted(world: World, alg: str, key: Any) -> None:
     world.op.metadata = {"id_token_signing_alg_values_supported": [alg]}
     world.op.alg, world.op.key, world.op.jwks = alg, key, [public_jwk(key, "k1", alg=alg)]
-    # An Ed25519 signature goes with a SHA-512 hash of the access token; leaving at_hash out is allowed in this flow.
+    # Ed25519 uses a SHA-512 hash of the access token; at_hash is optional in this flow.
     world.op.claims = {"at_hash": GONE} if key is ED_KEY else {}
     assert (await world.login()).status_code == 303, world.reasons()
 
 
 @pytest.mark.attack("oidcc-client-test-userinfo-signed")
-async def test_signed_userinfo(world: World) -> None:
+async def test_signed_userinfo_is_accepted(world: World) -> None:
     claims = {"iss": ISSUER, "aud": "app", "sub": "alice"}
     tokens = [world.op.signed(claims), sign({"alg": "RS256", "kid": "k1"}, claims, world.op.key)]
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=tokens.pop())
@@ -302,13 +302,13 @@ async def test_signed_userinfo(world: World) -> None:
     assert (await world.login()).status_code == 303
 
 
-async def test_a_provider_without_userinfo(world: World) -> None:
+async def test_a_provider_without_userinfo_is_supported(world: World) -> None:
     world.op.metadata = {"userinfo_endpoint": GONE}
     assert (await world.login()).status_code == 303
     assert world.op.count("/userinfo") == 0
 
 
-async def test_post_authentication_and_public_client(world: World) -> None:
+async def test_post_authentication_and_public_clients_are_supported(world: World) -> None:
     for method, secret in (("client_secret_post", "s3cret"), ("none", None)):
         other = World(provider={"token_endpoint_auth_method": method, "client_secret": secret})
         seen: list[Any] = []
@@ -330,7 +330,7 @@ async def test_tokens_are_sealed_in_the_store(world: World) -> None:
     assert b64(b"at-1").encode() not in record
 
 
-async def test_nothing_secret_in_reprs_or_events(world: World) -> None:
+async def test_reprs_and_events_contain_no_secret(world: World) -> None:
     await world.login()
     shown = repr(world.oidc.config) + repr(world.oidc.config.provider) + repr(world.events)
     assert "s3cret" not in shown
@@ -357,11 +357,11 @@ class TestConfiguration:
             {"id": "Not OK"},
         ],
     )
-    def test_an_unfit_provider_is_refused_at_start(self, change: dict[str, Any]) -> None:
+    def test_an_invalid_provider_is_refused_at_start(self, change: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError):
             OidcProvider(**{"issuer": ISSUER, "client_id": "app", "client_secret": "secret", **change})
 
-    def test_http_on_loopback_when_allowed(self) -> None:
+    def test_http_on_loopback_is_accepted_when_allowed(self) -> None:
         assert OidcProvider(issuer="http://127.0.0.1:9000", client_id="a", client_secret="b", allow_http=True)
 
     @pytest.mark.parametrize(
@@ -380,14 +380,14 @@ class TestConfiguration:
             {"post_logout_path": "https://evil.example"},
         ],
     )
-    def test_an_unfit_configuration_is_refused_at_start(self, change: dict[str, Any]) -> None:
+    def test_an_invalid_configuration_is_refused_at_start(self, change: dict[str, Any]) -> None:
         provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
         given = {"providers": [provider], "public_url": "http://127.0.0.1:8000", "sealing": SealingKeys([b"k" * 32])}
         OidcConfig(**given)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError):
             OidcConfig(**{**given, **change})
 
-    def test_it_needs_sessions_of_the_same_site(self) -> None:
+    def test_a_session_plugin_of_the_same_site_is_required(self) -> None:
         provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
         plugin = OidcPlugin(
             OidcConfig(providers=[provider], public_url="http://127.0.0.1:8000", sealing=SealingKeys([b"k" * 32]))

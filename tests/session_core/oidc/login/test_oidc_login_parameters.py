@@ -1,4 +1,4 @@
-"""What a link may ask of a login, what only the configuration may, and what another site may begin."""
+"""Which parameters a link, the configuration and another site may set for a login."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def asked(url: str) -> dict[str, list[str]]:
     return parse_qs(urlsplit(url).query)
 
 
-async def test_a_link_may_ask_for_these() -> None:
+async def test_a_link_can_set_these_parameters() -> None:
     world = World()
     given = {"max_age": "60", "acr_values": "a b", "prompt": "consent", "login_hint": "alice", "ui_locales": "de-CH de en"}
     query = asked(await world.start(None, **given))
@@ -38,7 +38,7 @@ async def test_a_link_may_ask_for_these() -> None:
      {"state": "x" * 43}, {"nonce": "x"}, {"claims": "{}"}, {"request": "x"}, {"code_challenge_method": "plain"},
      {"display": "wap"}],
 )  # fmt: skip
-async def test_a_link_may_ask_for_nothing_else(params: dict[str, str]) -> None:
+async def test_other_parameters_of_a_link_are_ignored(params: dict[str, str]) -> None:
     world = World()
     query = asked(await world.start(None, **params))
     ((name, value),) = params.items()
@@ -51,25 +51,25 @@ async def test_a_link_may_ask_for_nothing_else(params: dict[str, str]) -> None:
      "ui_locales=de&ui_locales=en", "login_hint=" + "x" * 257, "acr_values=" + "x" * 513, "prompt=none%20login",
      "max_age=1234567890"],
 )  # fmt: skip
-async def test_unfit_values(query: str) -> None:
+async def test_invalid_values_are_refused(query: str) -> None:
     world = World()
     response = await world.browser.get(f"/auth/login?{query}", headers=GET_PAGE)
     assert (response.status_code, "set-cookie" in response.headers) == (400, False)
     assert world.reasons() == ["parameter_repeated" if query.count("ui_locales") == 2 else "login_parameter"]
 
 
-async def test_the_configuration_adds_any_other() -> None:
+async def test_the_configuration_can_add_any_other_parameter() -> None:
     given = {"audience": "https://api.example.org", "display": "touch", "prompt": "select_account", "ui_locales": "de"}
     world = World(provider={"authorization_params": given})
     query = asked(await world.start())
     assert {name: query[name][0] for name in given} == given
-    # What is only a default, a link replaces.
+    # A link overrides a configured default.
     query = asked(await world.start(prompt="login", ui_locales="fr"))
     assert (query["prompt"], query["ui_locales"], query["audience"]) == (["login"], ["fr"], ["https://api.example.org"])
 
 
 class TestWhatEveryLoginMustProve:
-    async def test_a_link_may_ask_for_more_and_not_for_less(self) -> None:
+    async def test_a_link_can_demand_more_but_not_less(self) -> None:
         world = World(provider={"max_age": 600, "acr_values": ("phr", "phrh")})
         assert {name: asked(await world.start())[name] for name in ("max_age", "acr_values")} == {
             "max_age": ["600"],
@@ -90,7 +90,7 @@ class TestWhatEveryLoginMustProve:
             ({"auth_time": 0, "acr": "pwd"}, "acr_not_met"),
         ],
     )
-    async def test_a_provider_that_does_not_comply(self, claims: dict[str, Any], reason: str) -> None:
+    async def test_a_provider_that_does_not_meet_the_demand_is_rejected(self, claims: dict[str, Any], reason: str) -> None:
         world = World(provider={"max_age": 600, "acr_values": ("phr",)})
         now = world.clock.now() // 1000
         world.op.claims = {name: now + value if name == "auth_time" else value for name, value in claims.items()}
@@ -112,7 +112,7 @@ class TestSilentLogin:
             "invalid_scope",
         ],
     )
-    async def test_a_failed_attempt_leaves_the_visitor_on_the_page(self, error: str) -> None:
+    async def test_a_failed_silent_login_returns_the_visitor_to_the_page(self, error: str) -> None:
         world = World()
         await world.plant()
         world.op.response_params = {"code": None, "error": error, "error_description": "<script>"}
@@ -122,7 +122,7 @@ class TestSilentLogin:
         assert (world.reasons(), world.reasons("login.silent_failed")) == ([], [error])
         assert not [name for name in world.browser.cookies if name.startswith("login-8000-")]
 
-    async def test_a_user_who_is_logged_in_stays_so(self) -> None:
+    async def test_a_logged_in_user_stays_logged_in(self) -> None:
         world = World()
         await world.login()
         cookie = world.browser.cookies.get("session-8000")
@@ -130,14 +130,14 @@ class TestSilentLogin:
         await world.login(prompt="none")
         assert (await world.subject(), world.browser.cookies.get("session-8000")) == ("alice", cookie)
 
-    async def test_a_user_whom_the_provider_knows_is_logged_in(self) -> None:
+    async def test_a_user_with_a_provider_session_is_logged_in(self) -> None:
         world = World()
         url = await world.start(prompt="none", next="/account")
         assert asked(url)["prompt"] == ["none"]
         assert (await world.come_back(world.op.authorize(url))).headers["location"] == "/account"
         assert await world.subject() == "alice"
 
-    async def test_a_provider_that_is_out_leads_to_the_page(self) -> None:
+    async def test_a_provider_outage_returns_to_the_page(self) -> None:
         world = World()
         world.op.replies = {"/.well-known/openid-configuration": lambda _: httpx2.Response(503)}
         response = await world.browser.get("/auth/login?prompt=none&next=/account", headers=GET_PAGE)
@@ -152,34 +152,34 @@ class TestSilentLogin:
         assert "id_token_hint" not in asked(await world.start())
 
     @pytest.mark.attack("10")
-    async def test_the_same_error_in_a_login_that_was_not_silent(self) -> None:
+    async def test_the_same_error_in_an_interactive_login_is_an_error(self) -> None:
         world = World()
         await world.plant()
         world.op.response_params = {"code": None, "error": "login_required"}
         await world.assert_rejected(await world.login(), "login_required")
 
     @pytest.mark.attack("7")
-    async def test_an_error_of_another_issuer(self) -> None:
+    async def test_an_error_of_another_issuer_is_rejected(self) -> None:
         world = World()
         await world.plant()
         world.op.response_params = {"code": None, "error": "login_required", "iss": "https://evil.example"}
         await world.assert_rejected(await world.login(prompt="none"), "iss_mismatch")
 
     @pytest.mark.attack("56")
-    async def test_it_leads_nowhere_else(self) -> None:
+    async def test_it_redirects_to_no_other_site(self) -> None:
         world = World()
         world.op.response_params = {"code": None, "error": "login_required"}
         for target in ("https://evil.example/", "//evil.example", "/auth/login?prompt=none"):
             assert (await world.login(prompt="none", next=target)).headers["location"] == "/"
 
-    async def test_a_refusal_is_good_once(self) -> None:
+    async def test_a_refusal_is_single_use(self) -> None:
         world = World()
         world.op.response_params = {"code": None, "error": "login_required"}
         back = world.op.authorize(await world.start(prompt="none"))
         await world.come_back(back)
         assert (await world.come_back(back)).status_code == 400
 
-    async def test_a_configured_prompt_does_not_make_it_loud(self) -> None:
+    async def test_a_configured_prompt_does_not_override_prompt_none(self) -> None:
         world = World(provider={"authorization_params": {"prompt": "select_account"}})
         assert asked(await world.start(prompt="none"))["prompt"] == ["none"]
 
@@ -190,7 +190,7 @@ class TestThirdPartyInitiatedLogin:
         async with world.new_browser() as cross_site:
             return await cross_site.post("/auth/login", content=body, headers={**FORM, **headers})
 
-    async def test_by_post(self) -> None:
+    async def test_it_can_start_by_post(self) -> None:
         world = World()
         body = f"iss={ISSUER}&login_hint=alice&target_link_uri={world.public_url}/account"
         sent_on = await self.begin(world, body)
@@ -201,7 +201,7 @@ class TestThirdPartyInitiatedLogin:
         assert (await world.come_back(world.op.authorize(response.headers["location"]))).headers["location"] == "/account"
 
     @pytest.mark.attack("12")
-    async def test_a_page_that_posts_for_ever_fills_no_cookie_jar(self) -> None:
+    async def test_a_page_that_posts_repeatedly_does_not_fill_the_cookie_jar(self) -> None:
         world = World()
         await world.login()
         for _ in range(15):
@@ -211,7 +211,7 @@ class TestThirdPartyInitiatedLogin:
         assert len([name for name in world.browser.cookies if name.startswith("login-8000-")]) == 10
         assert await world.subject() == "alice"
 
-    async def test_a_session_is_neither_read_nor_touched(self) -> None:
+    async def test_the_session_is_neither_read_nor_changed(self) -> None:
         world = World()
         await world.plant()
         events = len(world.events)
@@ -233,31 +233,31 @@ class TestThirdPartyInitiatedLogin:
             (f"iss={ISSUER}&x={'x' * 20_000}", "body_too_large"),
         ],
     )
-    async def test_what_is_refused(self, body: str, reason: str) -> None:
+    async def test_invalid_requests_are_refused(self, body: str, reason: str) -> None:
         world = World()
         response = await self.begin(world, body)
         assert (response.status_code, world.reasons()) == (400, [reason])
         assert "set-cookie" not in response.headers
 
-    async def test_it_may_name_a_page_of_ours_only(self) -> None:
+    async def test_the_target_must_be_an_own_page(self) -> None:
         world = World()
         for target in ("https://evil.example/account", f"{world.public_url}@evil.example/", f"{world.public_url}/auth/logout"):
             sent_on = await self.begin(world, f"iss={ISSUER}&target_link_uri={target}")
             url = (await world.browser.get(sent_on.headers["location"], headers=GET_PAGE)).headers["location"]
             assert (await world.come_back(world.op.authorize(url))).headers["location"] == "/"
 
-    async def test_it_may_ask_for_nothing_more_by_post(self) -> None:
+    async def test_a_post_can_set_no_other_parameters(self) -> None:
         world = World()
         sent_on = await self.begin(world, f"iss={ISSUER}&prompt=none&max_age=0&next=/x&provider=default")
         assert sent_on.headers["location"] == f"/auth/login?iss={'https%3A%2F%2Fop.example'}"
 
-    async def test_a_frame_gets_no_further(self) -> None:
+    async def test_a_frame_is_refused(self) -> None:
         world = World()
         sent_on = await self.begin(world, f"iss={ISSUER}", **{"sec-fetch-dest": "iframe"})
         framed = await world.browser.get(sent_on.headers["location"], headers={**GET_PAGE, "sec-fetch-dest": "iframe"})
         assert framed.status_code == 403
 
-    async def test_json_is_no_form(self) -> None:
+    async def test_a_json_body_is_refused(self) -> None:
         world = World()
         response = await self.begin(world, "{}", **{"content-type": "application/json"})
         assert (response.status_code, world.reasons()) == (400, ["content_type"])
@@ -279,6 +279,6 @@ class TestThirdPartyInitiatedLogin:
         {"acr_values": "phr"},
     ],
 )
-def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
+def test_contradictory_configurations_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, **change)

@@ -1,4 +1,4 @@
-"""The login of a native client: browser, one-time code, token; and everything that must not get one."""
+"""The login of a native client by browser, one-time code and token, and attacks on each step."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def stored(world: World) -> list[Any]:
     return [each async for each in world.sessions.store.scan() if not is_note(each.entry.data)]
 
 
-async def test_a_native_client_gets_a_token_for_a_session_of_its_own(world: World) -> None:
+async def test_a_native_client_gets_a_token_for_its_own_session(world: World) -> None:
     native = Native(world)
     response = await native.redeem(await native.code())
     answer = response.json()
     assert (response.status_code, answer["token_type"], answer["expires_in"]) == (200, "Bearer", 86400)
     assert (response.headers["session-token"], response.headers["pragma"]) == (answer["access_token"], "no-cache")
     assert await subject(world, answer["access_token"]) == "alice"
-    assert await world.subject() is None  # the browser is as it was
+    assert await world.subject() is None  # the browser's session is unchanged
     assert len(await stored(world)) == 1
     shown = (await ask(world, "/auth/session", answer["access_token"])).json()
     assert (shown["subject"], shown["authenticated"]) == ("alice", True)
@@ -57,7 +57,7 @@ async def test_each_kind_of_redirect_uri_works(world: World, client_id: str, red
     assert await subject(world, await Native(world, client_id=client_id, redirect_uri=redirect_uri).token()) == "alice"
 
 
-async def test_the_browser_of_another_user_stays_logged_in(world: World) -> None:
+async def test_another_users_session_in_the_browser_is_unchanged(world: World) -> None:
     world.op.subject = "carol"
     await world.login()
     world.op.subject = "alice"
@@ -65,7 +65,7 @@ async def test_the_browser_of_another_user_stays_logged_in(world: World) -> None
     assert (await world.subject(), await subject(world, token)) == ("carol", "alice")
 
 
-async def test_the_application_s_hook_sees_claims_and_fills_the_session() -> None:
+async def test_the_on_login_hook_gets_the_claims_and_fills_the_session() -> None:
     seen: list[Any] = []
 
     async def on_login(identity: Identity, claims: Any, session: SessionHandle[AppSession]) -> Any:
@@ -82,7 +82,7 @@ async def test_the_application_s_hook_sees_claims_and_fills_the_session() -> Non
     assert (await ask(world, "/read", token)).json()["data"]["note"] == "from the hook"
 
 
-async def test_a_user_whom_the_application_refuses_gets_no_token() -> None:
+async def test_a_user_refused_by_the_hook_gets_no_token() -> None:
     async def on_login(identity: Identity, claims: Any, session: SessionHandle[AppSession]) -> Any:
         reason = "not_invited"
         raise LoginRefusedError(reason)
@@ -94,7 +94,7 @@ async def test_a_user_whom_the_application_refuses_gets_no_token() -> None:
     assert await stored(world) == []
 
 
-async def test_logout_by_token_ends_the_session_and_names_the_provider_s_address(world: World) -> None:
+async def test_logout_by_token_ends_the_session_and_returns_the_providers_logout_url(world: World) -> None:
     token = await Native(world).token()
     response = await ask(world, "/auth/logout", token, "POST", headers={"accept": "*/*"})
     assert response.json()["logout_url"].startswith(f"{ISSUER}/end?")
@@ -103,7 +103,7 @@ async def test_logout_by_token_ends_the_session_and_names_the_provider_s_address
     assert (await ask(world, "/auth/logout", token, "POST")).status_code == 401
 
 
-async def test_the_provider_s_logout_ends_it_too(world: World) -> None:
+async def test_the_providers_logout_ends_the_session(world: World) -> None:
     token = await Native(world).token()
     assert (await world.send_logout(world.op.logout_token())).status_code == 200
     assert await subject(world, token) is None
@@ -116,7 +116,7 @@ async def test_a_login_that_the_provider_ended_meanwhile_gives_no_token(world: W
     assert await stored(world) == []
 
 
-async def test_several_providers_are_offered_on_the_page() -> None:
+async def test_the_page_offers_several_providers() -> None:
     world = world_of(beside=lambda _: [(plain_provider(), PlainOp())])
     page = Fields((await Native(world).ask()).text)
     assert page.buttons == ["default", "git"]
@@ -132,13 +132,13 @@ async def test_several_providers_are_offered_on_the_page() -> None:
         ({"iss": "x"}, "server_error"),
     ],
 )
-async def test_a_failed_login_is_told_to_the_client_without_details(world: World, params: Any, error: str) -> None:
+async def test_a_failed_login_is_reported_to_the_client_without_details(world: World, params: Any, error: str) -> None:
     world.op.response_params = params
     assert await Native(world).answer() == {"error": error}
     assert await stored(world) == []
 
 
-async def test_a_login_that_cannot_begin_is_told_to_the_client(world: World) -> None:
+async def test_a_login_that_cannot_start_is_reported_to_the_client(world: World) -> None:
     await world.login()
     for session in [each async for each in world.sessions.sessions.all()]:
         await world.sessions.sessions.revoke_any(session.handle)
@@ -147,7 +147,7 @@ async def test_a_login_that_cannot_begin_is_told_to_the_client(world: World) -> 
     assert world.reasons() == ["reauthentication_required"]
 
 
-async def test_a_form_without_a_provider_is_told_to_the_client() -> None:
+async def test_a_form_without_a_provider_is_reported_to_the_client() -> None:
     world = world_of(beside=lambda _: [(plain_provider(), PlainOp())])
     given = {**GET_PAGE, "sec-fetch-site": "same-origin", "accept": "*/*"}
     left = await world.browser.post("/auth/authorize", data=Native(world).params, headers=given)
@@ -155,8 +155,8 @@ async def test_a_form_without_a_provider_is_told_to_the_client() -> None:
     assert world.reasons() == ["provider_not_chosen"]
 
 
-async def test_a_browser_is_led_back_by_a_page(world: World) -> None:
-    """Not by a redirect, which `form-action` of the provider's page would block."""
+async def test_a_browser_is_sent_back_by_a_page(world: World) -> None:
+    """`form-action` of the provider's page would block a redirect."""
     native = Native(world)
     left = await native.agree()
     back = await world.come_back(world.op.authorize(left.headers["location"]))
@@ -170,7 +170,7 @@ async def test_a_browser_is_led_back_by_a_page(world: World) -> None:
 
 
 @pytest.mark.attack("91")
-async def test_an_intercepted_code_is_worthless_and_stays_good_for_its_client(world: World) -> None:
+async def test_an_intercepted_code_is_useless_and_stays_valid_for_its_client(world: World) -> None:
     native = Native(world)
     code = await native.code()
     for wrong in (
@@ -198,7 +198,7 @@ async def test_an_intercepted_code_is_worthless_and_stays_good_for_its_client(wo
 
 
 @pytest.mark.attack("91")
-async def test_a_code_opens_nothing_else(world: World) -> None:
+async def test_a_code_is_accepted_nowhere_else(world: World) -> None:
     code = await Native(world).code()
     assert await subject(world, code) is None
     async with world.new_browser() as client:
@@ -209,18 +209,18 @@ async def test_a_code_opens_nothing_else(world: World) -> None:
 
 
 @pytest.mark.attack("92")
-async def test_a_code_is_dead_after_its_use_and_ends_what_it_was_used_for(world: World) -> None:
+async def test_a_repeated_code_is_refused_and_ends_its_session(world: World) -> None:
     native = Native(world)
     code = await native.code()
     token = (await native.redeem(code)).json()["access_token"]
     assert (await native.redeem(code, code_verifier="w" * 43)).json() == {"error": "invalid_grant"}
-    assert await subject(world, token) == "alice"  # without the verifier it proves nothing
+    assert await subject(world, token) == "alice"  # a request without the verifier must not end it
     assert (await native.redeem(code)).json() == {"error": "invalid_grant"}
     assert await subject(world, token) is None
 
 
 @pytest.mark.attack("92")
-async def test_a_code_lives_for_a_minute(world: World) -> None:
+async def test_a_code_expires_after_a_minute(world: World) -> None:
     native = Native(world)
     codes = [await native.code() for _ in range(2)]
     world.clock.advance(seconds=59)
@@ -244,12 +244,12 @@ async def test_a_code_lives_for_a_minute(world: World) -> None:
         {"code_challenge": "x" * 44},
     ],
 )
-async def test_a_login_without_pkce_is_refused_before_it_begins(world: World, params: dict[str, str | None]) -> None:
+async def test_a_login_without_pkce_is_refused_before_it_starts(world: World, params: dict[str, str | None]) -> None:
     native = Native(world, **params)
     refused = await native.ask()
     assert refused.headers["location"] == f"{LOOPBACK}?error=invalid_request&state=native%20state"
     assert world.reasons() == ["pkce_missing"]
-    # Nor by sending the form oneself.
+    # Also when the form is submitted directly.
     posted = await world.browser.post("/auth/authorize", data=native.params, headers={"sec-fetch-site": "same-origin"})
     assert posted.headers["location"].startswith(f"{LOOPBACK}?error=invalid_request")
     assert world.op.calls == []
@@ -272,10 +272,10 @@ async def test_a_login_without_pkce_is_refused_before_it_begins(world: World, pa
         "com.example.app://login", "https://app.example.com/login", "https://app.example.com:444/login",
         "https://app.example.com/login/", "https://app.example.com.evil.example/login", "http://app.example.com/login",
         "http://127.0.0.1:51004/callback,http://evil.example", "http://127.0.0.1:51004/callback http://evil.example",
-        "http://127.0.0.1:8000/callback",  # of the application itself
+        "http://127.0.0.1:8000/callback",  # the application's own
     ],
 )  # fmt: skip
-async def test_a_redirect_uri_that_is_not_registered_leads_nowhere(world: World, redirect_uri: str) -> None:
+async def test_an_unregistered_redirect_uri_gets_no_redirect(world: World, redirect_uri: str) -> None:
     refused = await Native(world, redirect_uri=redirect_uri).ask()
     assert (refused.status_code, "location" in refused.headers) == (400, False)
     assert redirect_uri == "" or redirect_uri not in refused.text
@@ -295,13 +295,13 @@ async def test_a_redirect_uri_that_is_not_registered_leads_nowhere(world: World,
         "https://app.example.com:443/login",
     ],
 )
-async def test_nor_does_one_of_another_client(world: World, redirect_uri: str) -> None:
+async def test_the_redirect_uri_of_another_client_gets_no_redirect(world: World, redirect_uri: str) -> None:
     refused = await Native(world, client_id="mobile", redirect_uri=redirect_uri).ask()
     assert (refused.status_code, "location" in refused.headers) == (400, False)
 
 
 @pytest.mark.attack("96")
-async def test_repeated_and_unknown_parameters_lead_nowhere(world: World) -> None:
+async def test_repeated_and_unknown_parameters_get_no_redirect(world: World) -> None:
     native = Native(world)
     for name in ("redirect_uri", "client_id", "state", "code_challenge"):
         query = [*native.params.items(), (name, native.params[name])]
@@ -313,8 +313,8 @@ async def test_repeated_and_unknown_parameters_lead_nowhere(world: World) -> Non
 
 
 @pytest.mark.attack("96")
-async def test_no_login_begins_without_a_click_on_our_own_page(world: World) -> None:
-    """Another program may use the client's name and the user's single sign-on (RFC 8252 8.6)."""
+async def test_a_login_needs_a_click_on_the_applications_page(world: World) -> None:
+    """Another program may use the client's id and the user's single sign-on (RFC 8252 8.6)."""
     await world.login()
     calls = len(world.op.calls)
     native = Native(world)
@@ -334,14 +334,14 @@ async def test_no_login_begins_without_a_click_on_our_own_page(world: World) -> 
     assert len(world.op.calls) == calls
 
 
-async def test_what_the_page_carries_is_escaped(world: World) -> None:
+async def test_values_on_the_page_are_escaped(world: World) -> None:
     text = (await Native(world, state='"><script>', login_hint="<b>").ask()).text
     assert "<script>" not in text
     assert "<b>" not in text
 
 
 @pytest.mark.attack("93")
-async def test_the_token_is_not_for_pages(world: World) -> None:
+async def test_pages_cannot_fetch_the_token(world: World) -> None:
     native = Native(world)
     code = await native.code()
     for headers in ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, {"origin": "null"}):
@@ -350,7 +350,7 @@ async def test_the_token_is_not_for_pages(world: World) -> None:
 
 
 @pytest.mark.attack("90")
-async def test_the_token_is_not_for_a_request_that_has_a_session(world: World) -> None:
+async def test_a_token_request_with_a_session_is_refused(world: World) -> None:
     await world.login()
     cookie = world.browser.cookies.get("session-8000")
     token = await Native(world).token()
@@ -378,7 +378,7 @@ async def test_browser_routes_refuse_a_token(world: World) -> None:
 
 
 @pytest.mark.attack("95")
-async def test_no_log_event_or_url_has_code_or_token(
+async def test_no_log_event_or_url_contains_code_or_token(
     world: World, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -406,7 +406,7 @@ async def test_no_log_event_or_url_has_code_or_token(
         {"code": "x" * 5000},
     ],
 )
-async def test_an_unfit_token_request_gets_an_oauth_error(world: World, changes: dict[str, str | None]) -> None:
+async def test_an_invalid_token_request_gets_an_oauth_error(world: World, changes: dict[str, str | None]) -> None:
     code = await (native := Native(world)).code()
     response = await native.redeem(code, **changes)
     assert (response.status_code, response.headers["content-type"]) == (400, "application/json")
@@ -416,7 +416,7 @@ async def test_an_unfit_token_request_gets_an_oauth_error(world: World, changes:
         assert (await client.get("/auth/token")).status_code == 405
 
 
-async def test_the_limit_counts_redemptions() -> None:
+async def test_redemptions_are_rate_limited() -> None:
     world = world_of(requests_per_minute=3)
     native = Native(world)
     assert [(await native.redeem("x")).status_code for _ in range(4)] == [400, 400, 400, 429]
@@ -430,12 +430,12 @@ async def test_the_limit_counts_redemptions() -> None:
         ["com.example.app:login"], ["https://*.example.com/x"], ["http://127.0.0.1/\n"], ["x" * 600],
     ],
 )  # fmt: skip
-def test_a_redirect_uri_that_is_not_safe_is_refused_at_start(redirect_uris: Any) -> None:
+def test_an_unsafe_redirect_uri_is_refused_at_start(redirect_uris: Any) -> None:
     with pytest.raises(ConfigurationError, match="redirect URIs"):
         NativeClient("desktop", redirect_uris)
 
 
-def test_native_clients_need_tokens_and_ids_of_their_own() -> None:
+def test_native_clients_need_tokens_and_distinct_ids() -> None:
     client = NativeClient("desktop", ["http://127.0.0.1/callback"])
     given: dict[str, Any] = {
         "providers": [OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)],

@@ -1,4 +1,4 @@
-"""Pushed authorization requests (RFC 9126): what the browser carries, and that a push that fails is a login that fails."""
+"""Pushed authorization requests (RFC 9126): the browser carries only a reference; a failed push fails the login."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def world_of(metadata: dict[str, Any], **provider: Any) -> World:
 
 
 async def assert_refused(world: World, status: int, reason: str) -> None:
-    """Nothing has left, and nothing is left behind."""
+    """No request was sent to the provider, and no login is left open."""
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert (response.status_code, world.reasons()) == (status, [reason])
     assert "set-cookie" not in response.headers
@@ -35,7 +35,7 @@ async def assert_refused(world: World, status: int, reason: str) -> None:
     ("metadata", "option"),
     [(OFFERED, "auto"), (REQUIRED, "auto"), (OFFERED, "required"), (REQUIRED, "off")],
 )
-async def test_a_login_with_a_pushed_request(metadata: dict[str, Any], option: str) -> None:
+async def test_a_login_with_a_pushed_request_succeeds(metadata: dict[str, Any], option: str) -> None:
     world = world_of(metadata, pushed_authorization_requests=option)
     url = await world.start(next="/account", login_hint="alice@example.org", max_age="60")
     asked = parse_qs(urlsplit(url).query)
@@ -50,7 +50,7 @@ async def test_a_login_with_a_pushed_request(metadata: dict[str, Any], option: s
 
 
 @pytest.mark.parametrize(("metadata", "option"), [({}, "auto"), (OFFERED, "off")])
-async def test_a_login_through_the_browser(metadata: dict[str, Any], option: str) -> None:
+async def test_a_login_without_pushing_goes_through_the_browser(metadata: dict[str, Any], option: str) -> None:
     world = world_of(metadata, pushed_authorization_requests=option)
     assert "code_challenge" in await world.start()
     assert world.op.count("/par") == 0
@@ -60,7 +60,7 @@ async def test_a_login_through_the_browser(metadata: dict[str, Any], option: str
     ("metadata", "option"),
     [({}, "required"), ({"require_pushed_authorization_requests": True}, "auto")],
 )
-async def test_a_provider_that_cannot_take_what_is_required(metadata: dict[str, Any], option: str) -> None:
+async def test_a_provider_without_a_required_push_endpoint_is_refused(metadata: dict[str, Any], option: str) -> None:
     await assert_refused(world_of(metadata, pushed_authorization_requests=option), 503, "par_missing")
 
 
@@ -96,13 +96,13 @@ def answer(**changes: Any) -> httpx2.Response:
         (answer(request_uri="urn:" + "x" * 2_000_000), "par_too_large"),
     ],
 )
-async def test_answers_that_are_none(reply: httpx2.Response, reason: str) -> None:
+async def test_malformed_responses_are_refused(reply: httpx2.Response, reason: str) -> None:
     world = world_of(OFFERED)
     world.op.replies["/par"] = lambda _: reply
     await assert_refused(world, 502, reason)
 
 
-async def test_a_request_uri_is_encoded_into_the_address() -> None:
+async def test_a_request_uri_is_percent_encoded_in_the_url() -> None:
     world = world_of(OFFERED)
     world.op.replies["/par"] = lambda _: answer(request_uri="urn:x&client_id=evil#f")
     query = parse_qs(urlsplit(await world.start()).query)
@@ -110,7 +110,7 @@ async def test_a_request_uri_is_encoded_into_the_address() -> None:
 
 
 @pytest.mark.attack("34")
-async def test_an_endpoint_that_hangs() -> None:
+async def test_a_hanging_endpoint_fails_the_login() -> None:
     async def hang(_: httpx2.Request) -> httpx2.Response:
         await asyncio.Event().wait()
         raise AssertionError
@@ -122,7 +122,7 @@ async def test_an_endpoint_that_hangs() -> None:
 
 
 @pytest.mark.attack("33")
-async def test_an_endpoint_without_tls() -> None:
+async def test_an_endpoint_without_tls_is_refused() -> None:
     world = world_of({"pushed_authorization_request_endpoint": "http://op.example/par"})
     await assert_refused(world, 503, "discovery_insecure_endpoint")
 

@@ -1,4 +1,4 @@
-"""Step-up from the guard to the provider and back: the same page, the proof checked, a form not lost without a word."""
+"""Step-up from the guard to the provider and back to the page; the proof is checked, and an unsent form is reported."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StepUpWorld(World):
         self.clock.advance(seconds=600)
 
     async def follow(self, response: httpx.Response) -> httpx.Response:
-        """From the guard's answer over the provider back to where it leads."""
+        """Follow the guard's response through the provider to the final page."""
         assert response.status_code == 303, response.text
         started = await self.browser.get(response.headers["location"], headers=PAGE)
         assert started.status_code == 303, started.text
@@ -68,7 +68,7 @@ def world() -> StepUpWorld:
     return StepUpWorld()
 
 
-async def test_a_page_that_needs_a_recent_login(world: StepUpWorld) -> None:
+async def test_a_recent_login_is_requested_and_proved(world: StepUpWorld) -> None:
     await world.log_in_long_ago()
     response = await world.browser.get("/recent?tab=2", headers=PAGE)
     assert response.headers["location"] == "/auth/login?next=%2Frecent%3Ftab%3D2&max_age=240"
@@ -81,19 +81,19 @@ async def test_a_page_that_needs_a_recent_login(world: StepUpWorld) -> None:
 
 
 @pytest.mark.parametrize(("age", "reason"), [(301, "auth_time_too_old"), (None, "auth_time_missing")])
-async def test_a_provider_that_did_not_ask_the_user_again(world: StepUpWorld, age: int | None, reason: str) -> None:
+async def test_a_provider_that_did_not_prompt_the_user_is_rejected(world: StepUpWorld, age: int | None, reason: str) -> None:
     await world.log_in_long_ago()
     world.op.auth_time = None if age is None else world.now - age
     back = await world.follow(await world.browser.get("/recent", headers=PAGE))
     assert (back.status_code, world.reasons()) == (400, [reason])
-    # The login that there was is as it was, and still not recent.
+    # The existing login is unchanged and still not recent.
     assert await world.subject() == "alice"
     assert (await world.browser.get("/recent", headers=PAGE)).status_code == 303
 
 
 @pytest.mark.parametrize("age", [0, 240, 299])
-async def test_what_passes_the_login_passes_the_guard(world: StepUpWorld, age: int) -> None:
-    """With a clock a little apart there is no way to go back and forth between the two."""
+async def test_a_login_that_passes_the_check_passes_the_guard(world: StepUpWorld, age: int) -> None:
+    """Slightly different clocks must not cause a redirect loop between the two."""
     await world.log_in_long_ago()
     world.op.auth_time = world.now - age
     back = await world.follow(await world.browser.get("/recent", headers=PAGE))
@@ -101,7 +101,7 @@ async def test_what_passes_the_login_passes_the_guard(world: StepUpWorld, age: i
     assert (await world.browser.get("/recent", headers=PAGE)).text == "recent"
 
 
-async def test_a_page_that_needs_a_strong_login(world: StepUpWorld) -> None:
+async def test_a_strong_login_is_requested_and_proved(world: StepUpWorld) -> None:
     await world.login()
     response = await world.browser.get("/strong", headers=PAGE)
     assert response.headers["location"] == "/auth/login?next=%2Fstrong&acr_values=phr%20phrh"
@@ -111,14 +111,14 @@ async def test_a_page_that_needs_a_strong_login(world: StepUpWorld) -> None:
 
 
 @pytest.mark.parametrize("claims", [{}, {"acr": "pwd"}, {"acr": "phr phrh"}])
-async def test_a_provider_that_did_not_reach_the_class(world: StepUpWorld, claims: dict[str, str]) -> None:
+async def test_a_provider_that_did_not_reach_the_class_is_rejected(world: StepUpWorld, claims: dict[str, str]) -> None:
     await world.login()
     world.op.claims = claims
     back = await world.follow(await world.browser.get("/strong", headers=PAGE))
     assert (back.status_code, world.reasons(), await world.subject()) == (400, ["acr_not_met"], "alice")
 
 
-async def test_both_at_once_end_after_two_logins(world: StepUpWorld) -> None:
+async def test_recent_and_strong_together_need_two_logins(world: StepUpWorld) -> None:
     await world.log_in_long_ago()
     world.op.auth_time = world.now
     assert (await world.follow(await world.browser.get("/both", headers=PAGE))).headers["location"] == "/both"
@@ -128,7 +128,7 @@ async def test_both_at_once_end_after_two_logins(world: StepUpWorld) -> None:
 
 
 class TestForms:
-    async def test_the_page_of_the_form_learns_that_it_was_not_sent(self, world: StepUpWorld) -> None:
+    async def test_the_page_of_the_form_reports_that_it_was_not_sent(self, world: StepUpWorld) -> None:
         await world.log_in_long_ago()
         headers = {**PAGE, "referer": f"{PUBLIC_URL}/read?tab=2"}
         response = await world.browser.post("/recent", data={"amount": "5"}, headers=headers)
@@ -140,7 +140,7 @@ class TestForms:
     @pytest.mark.parametrize(
         "referer", ["", "https://evil.example/read", f"{PUBLIC_URL}@evil.example/", "http://[", f"{PUBLIC_URL}//evil"]
     )
-    async def test_a_form_from_who_knows_where(self, world: StepUpWorld, referer: str) -> None:
+    async def test_a_form_without_a_valid_referrer_returns_to_the_default_page(self, world: StepUpWorld, referer: str) -> None:
         await world.log_in_long_ago()
         response = await world.browser.post("/recent", headers={**PAGE, "referer": referer})
         world.op.auth_time = world.now
@@ -152,7 +152,7 @@ class TestForms:
         assert response.headers["location"] == "/auth/login?next=%2Fread%3Ftab%3D2&unsent=1"
         assert (await world.follow(response)).headers["location"] == "/read?tab=2&unsent=1"
 
-    async def test_an_address_that_would_become_too_long_is_kept_without_the_word(self, world: StepUpWorld) -> None:
+    async def test_a_url_that_would_become_too_long_is_kept_without_the_report(self, world: StepUpWorld) -> None:
         target = "/read?" + "a" * 1000
         response = await world.browser.get("/auth/login", params={"next": target, "unsent": "1"}, headers=PAGE)
         back = await world.come_back(world.op.authorize(response.headers["location"]))
@@ -169,14 +169,14 @@ class TestForms:
         ("/recent?q=" + "a" * 1900, "/recent?q=" + "a" * 1900),
     ],
 )
-async def test_what_the_guard_writes_the_login_accepts(world: StepUpWorld, asked: str, led_to: str) -> None:
+async def test_parameters_written_by_the_guard_are_accepted_by_the_login(world: StepUpWorld, asked: str, led_to: str) -> None:
     path, _, query = asked.partition("?")
     response = await world.browser.get(httpx.URL("http://127.0.0.1:8000" + path).copy_with(query=query.encode()), headers=PAGE)
     assert (await world.follow(response)).headers["location"] == led_to
 
 
 class TestPrograms:
-    async def test_get_the_required_step_up(self, world: StepUpWorld) -> None:
+    async def test_programs_get_the_required_step_up(self, world: StepUpWorld) -> None:
         await world.log_in_long_ago()
         response = await world.browser.post("/recent", headers={"accept": "application/json"})
         assert (response.status_code, response.json()["code"], response.json()["max_age"]) == (401, "step_up_required", 300)
@@ -185,19 +185,19 @@ class TestPrograms:
         assert response.headers["www-authenticate"] == f'{CHALLENGE}, acr_values="phr phrh"'
         assert response.headers["cache-control"].endswith("no-store")
 
-    async def test_a_login_that_is_missing_altogether_is_no_step_up(self, world: StepUpWorld) -> None:
+    async def test_a_missing_login_is_not_a_step_up(self, world: StepUpWorld) -> None:
         response = await world.browser.get("/recent", headers={"accept": "application/json"})
         assert (response.status_code, response.json()["code"]) == (401, "login_required")
         assert "www-authenticate" not in response.headers
 
 
 @pytest.mark.parametrize("value", ['a"b', "a b", "a\\b", "", "é", "a\nb"])
-def test_a_class_that_could_not_be_asked_for(value: str) -> None:
+def test_an_invalid_class_is_refused(value: str) -> None:
     with pytest.raises(Exception, match="single words"):
         requires_acr(value)
 
 
-async def test_the_hook_refuses_with_a_reason_of_its_own() -> None:
+async def test_the_hook_refuses_with_its_own_reason() -> None:
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> None:
         raise LoginRefusedError("not_invited")  # noqa: EM101 - a reason slug
 
@@ -209,7 +209,7 @@ async def test_the_hook_refuses_with_a_reason_of_its_own() -> None:
 
 
 @pytest.mark.attack("63")
-async def test_a_user_who_is_disabled_is_refused_with_the_next_request() -> None:
+async def test_a_disabled_user_is_refused_on_the_next_request() -> None:
     disabled: set[str] = set()
     world = StepUpWorld()
     object.__setattr__(world.sessions.config, "is_active", lambda identity: identity.subject not in disabled)

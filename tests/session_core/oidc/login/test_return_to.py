@@ -1,4 +1,4 @@
-"""Where a login may lead: the corpus of open redirects, and a browser's reading of whatever is accepted."""
+"""Redirect targets of a login: a corpus of open redirects, and accepted values parsed as a browser does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def return_to(next_: object) -> str:
 
 
 def as_a_browser_reads(location: str) -> str:
-    """The absolute URL a browser goes to, with the quirks of the WHATWG URL parser that `urljoin` does not have."""
+    """The absolute URL a browser navigates to, with quirks of the WHATWG URL parser that `urljoin` lacks."""
     text = re.sub(r"[\t\n\r]", "", location.strip("".join(map(chr, range(0x21)))))
     before_query = re.match(r"[^?#]*", text)
     assert before_query is not None
@@ -53,7 +53,7 @@ def without_dot_segments(path: str) -> str:
 
 
 def leaves_the_site(location: str) -> bool:
-    """Whether the browser goes elsewhere, at once or after servers on the way decoded and normalised the path again."""
+    """Whether the browser leaves the site, also after intermediate servers decoded and normalised the path again."""
     for _ in range(3):
         try:
             parts = urlsplit(as_a_browser_reads(location))
@@ -159,13 +159,13 @@ OPEN_REDIRECTS = [
 @pytest.mark.attack("asvs-3.7.2")
 @pytest.mark.attack("56")
 @pytest.mark.parametrize("next_", OPEN_REDIRECTS, ids=lambda next_: ascii(next_[:40]))
-def test_everything_else_is_the_default(next_: str) -> None:
+def test_other_values_become_the_default(next_: str) -> None:
     assert return_to(next_) == DEFAULT
 
 
 @pytest.mark.attack("56")
 @pytest.mark.parametrize("next_", [None, b"/x", 1, ["/x"], ("/x",), {"/x": 1}, object(), True])
-def test_what_is_no_text_is_the_default(next_: object) -> None:
+def test_values_other_than_text_become_the_default(next_: object) -> None:
     assert return_to(next_) == DEFAULT
 
 
@@ -177,16 +177,16 @@ class TestForbiddenPrefixes:
             "/aut%68", "/auth?x", "/auth#x", "/auth/login?a=1", "/auth%2Flogin", "/./auth/login", "/x/../auth/login",
         ],
     )  # fmt: skip
-    def test_the_way_back_never_loops_through_the_login_routes(self, next_: str) -> None:
+    def test_login_routes_are_no_target(self, next_: str) -> None:
         assert return_to(next_) == DEFAULT
 
-    def test_the_prefixes_are_the_applications(self) -> None:
+    def test_the_application_can_set_the_forbidden_prefixes(self) -> None:
         assert local_return_to("/auth/x", forbidden_prefixes=()) == "/auth/x"
         assert local_return_to("/oidc/start", forbidden_prefixes=("/auth/", "/oidc/")) == "/"
         assert local_return_to("/oidc", forbidden_prefixes=("/oidc/",)) == "/"
 
 
-def test_the_default_default_is_the_home_page() -> None:
+def test_without_a_setting_the_default_is_the_home_page() -> None:
     assert local_return_to(None) == "/"
 
 
@@ -205,7 +205,7 @@ path_like = st.lists(hostile_pieces, max_size=8).map(lambda pieces: "/a" + "".jo
 @example("/..//e")
 @example("/a?" + "%25" * 600)
 @settings(deadline=None, max_examples=1000)
-def test_whatever_is_accepted_stays_on_this_site_and_fits_a_location_header(next_: str) -> None:
+def test_an_accepted_value_stays_on_this_site_and_fits_a_location_header(next_: str) -> None:
     result = return_to(next_)
     assert not leaves_the_site(result), result
     assert re.fullmatch(r"/[!-~]*", result)
@@ -220,12 +220,12 @@ def test_whatever_is_accepted_stays_on_this_site_and_fits_a_location_header(next
      "/%252fe", "/.//e", "/..//e",
      "/%2e%2e//e", " //e"],
 )  # fmt: skip
-def test_the_browser_of_these_tests_is_taken_in_by_each_classic(location: str) -> None:
-    """What the property above proves is worth something only if its judge falls for what a naive check lets pass."""
+def test_the_simulated_browser_follows_each_classic_open_redirect(location: str) -> None:
+    """The property above proves something only if its parser follows the redirects that a naive check allows."""
     assert leaves_the_site(location)
 
 
-def test_the_property_bites_on_the_usual_naive_check() -> None:
+def test_the_property_test_detects_a_naive_check() -> None:
     def naive(next_: str) -> str:
         return next_ if next_.startswith("/") and not next_.startswith("//") else DEFAULT
 

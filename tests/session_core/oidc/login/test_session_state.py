@@ -1,4 +1,4 @@
-"""`GET /auth/session`: who is logged in and for how long, without being a use of the session."""
+"""`GET /auth/session` returns the user and the remaining lifetime without extending the session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def world() -> World:
     return World()
 
 
-async def test_it_says_who_and_for_how_long_and_extends_nothing(world: World) -> None:
+async def test_it_returns_user_and_lifetime_and_extends_nothing(world: World) -> None:
     await world.login()
     browser = world.browser
     first = (await browser.get("/auth/session")).json()
@@ -26,7 +26,7 @@ async def test_it_says_who_and_for_how_long_and_extends_nothing(world: World) ->
     assert first["absolute_expires_in"] - later.json()["absolute_expires_in"] == 600
     assert later.headers["cache-control"] == "private, no-store"
     assert "set-cookie" not in later.headers
-    for _ in range(4):  # asked again and again, it ends all the same
+    for _ in range(4):  # repeated requests do not prevent the timeout
         world.clock.advance(seconds=first["expires_in"] // 4)
         answer = await browser.get("/auth/session")
     assert answer.status_code == 401
@@ -41,8 +41,8 @@ async def test_a_visitor_gets_401_and_never_a_redirect(world: World, accept: str
 
 
 @pytest.mark.attack("63")
-async def test_a_user_who_may_not_act_is_not_reported(world: World) -> None:
-    """What guards refuse must not be shown as logged in; whatever but True the application answers."""
+async def test_a_user_refused_by_guards_is_not_reported_as_logged_in(world: World) -> None:
+    """Any result of the application's check except True refuses the user."""
     await world.login()
     config = world.sessions.config
     for answer in (False, None, "yes", 1):
@@ -59,13 +59,13 @@ async def test_a_user_who_may_not_act_is_not_reported(world: World) -> None:
 
 
 @pytest.mark.parametrize(("known", "status"), [(True, 200), (False, 401)])
-async def test_nor_is_one_whom_the_application_does_not_know(known: bool, status: int) -> None:
+async def test_a_user_unknown_to_the_application_is_not_reported(known: bool, status: int) -> None:
     world = World(config={"load_user": lambda identity, _: identity if known else None})
     await world.login()
     assert (await world.browser.get("/auth/session")).status_code == status
 
 
-async def test_a_logout_by_fetch_answers_with_the_address_of_the_provider(world: World) -> None:
+async def test_a_logout_by_fetch_returns_the_providers_logout_url(world: World) -> None:
     await world.login()
     answer = await world.browser.post("/auth/logout", headers={"accept": "application/json"})
     assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""What the cookies of logins may hold: nothing that a client sends is an error of ours."""
+"""Login cookies from a hostile client never cause a server error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HTTP = "http://localhost:8000"
 
 
 class Browser:
-    """One login that was begun, and the cookie that it left."""
+    """A started login and its cookie."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -29,7 +29,7 @@ class Browser:
         return state, set_cookies
 
     def finds(self, *, state: str = "", value: bytes = b"") -> str:
-        """Why the login is not found, or nothing."""
+        """Why the login is not found, or None."""
         try:
             self.logins.find([(b"cookie", self.name + b"=" + (value or self.value))], state or self.state)
         except AuthorizationResponseError as error:
@@ -49,7 +49,7 @@ def test_a_login_is_found_by_its_state_for_ten_minutes() -> None:
 @pytest.mark.attack("1")
 @pytest.mark.attack("58")
 @pytest.mark.parametrize("more", ["x", "\n", "\ud800", "é", "x" * 2_000_000], ids=["x", "newline", "surrogate", "e", "2MB"])
-def test_a_state_has_nothing_behind_it(more: str) -> None:
+def test_a_state_with_a_suffix_is_not_found(more: str) -> None:
     browser = Browser()
     assert browser.finds(state=browser.state + more) == "state_malformed"
     assert browser.finds(state=browser.state[:-1]) == "state_malformed"
@@ -57,15 +57,15 @@ def test_a_state_has_nothing_behind_it(more: str) -> None:
 
 @pytest.mark.attack("50")
 @pytest.mark.parametrize("more", [b".", b"!", b"~", b"%C3%A9", b"%0A"])
-def test_the_value_of_a_login_cookie_has_nothing_behind_it(more: bytes) -> None:
-    """Base64 decoders pass over what is no letter of theirs: one value would have many spellings."""
+def test_a_login_cookie_with_a_suffix_is_not_found(more: bytes) -> None:
+    """Base64 decoders skip foreign characters, so a value would have many spellings."""
     browser = Browser()
     assert browser.finds(value=browser.value + more) == "state_unknown"
 
 
 @pytest.mark.attack("53")
 @pytest.mark.parametrize("more", [b"\xff", b"x", b"\x80" * 8])
-def test_a_cookie_whose_name_only_begins_like_ours_stays(more: bytes) -> None:
+def test_a_cookie_with_a_similar_name_is_kept(more: bytes) -> None:
     browser = Browser()
     _, set_cookies = browser.start(*(browser.name + more + b"=" + browser.value for _ in range(2)))
     assert len(set_cookies) == 1

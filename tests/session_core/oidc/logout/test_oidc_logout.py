@@ -1,4 +1,4 @@
-"""Every way out: from the application, from the provider in the back and in the front; and forged orders to leave."""
+"""RP-initiated, back-channel and front-channel logout, and forged logout requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def world() -> World:
 
 class TestFromTheApplication:
     @pytest.mark.attack("oidcc-client-test-rp-init-logout")
-    async def test_the_session_ends_here_first_and_then_at_the_provider(self, world: World) -> None:
+    async def test_the_session_ends_locally_first_and_then_at_the_provider(self, world: World) -> None:
         cookie = world.browser.cookies["session-8000"]
         response = await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert response.status_code == 303
@@ -53,18 +53,18 @@ class TestFromTheApplication:
     @pytest.mark.attack("oidcc-client-test-rp-init-logout-other-state")
     @pytest.mark.attack("oidcc-client-test-rp-init-logout-no-state")
     @pytest.mark.parametrize("query", ["", "?state=other", "?state=1&state=2"])
-    async def test_nothing_depends_on_the_state_that_comes_back(self, world: World, query: str) -> None:
+    async def test_the_returned_state_is_not_needed(self, world: World, query: str) -> None:
         await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert (await world.browser.get(f"/public{query}")).status_code == 200
 
     @pytest.mark.attack("48")
-    async def test_the_provider_is_down(self) -> None:
+    async def test_a_logout_succeeds_while_the_provider_is_down(self) -> None:
         def down(_: httpx2.Request) -> httpx2.Response:
             raise httpx2.ConnectError("down")  # noqa: EM101 - a test's error
 
         world = World()
         await world.login()
-        # A process that has not heard of the provider yet.
+        # A process without the provider's metadata.
         party = world.oidc.relying_party
         party.connection.discovery = Discovery(party.provider, party.connection.http, world.clock)
         world.op.replies = {"/.well-known/openid-configuration": down}
@@ -72,14 +72,14 @@ class TestFromTheApplication:
         assert (response.status_code, response.headers["location"]) == (303, "/")
         assert await world.subject() is None
 
-    async def test_a_provider_without_logout(self, world: World) -> None:
+    async def test_a_provider_without_logout_ends_the_local_session_only(self, world: World) -> None:
         other = World(post_logout_path="/public")
         other.op.metadata = {"end_session_endpoint": GONE}
         await other.login()
         response = await other.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert (response.status_code, response.headers["location"]) == (303, "/public")
 
-    async def test_a_visitor(self, world: World) -> None:
+    async def test_a_visitor_can_log_out(self, world: World) -> None:
         async with client_of(world.app) as visitor:
             response = await visitor.post("/auth/logout", headers=SAME_ORIGIN)
             assert (response.status_code, response.headers["location"]) == (303, "/")
@@ -89,12 +89,12 @@ class TestFromTheApplication:
         "headers",
         [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "none", "origin": "null"}],
     )
-    async def test_a_cross_site_post(self, world: World, headers: dict[str, str]) -> None:
+    async def test_a_cross_site_post_is_refused(self, world: World, headers: dict[str, str]) -> None:
         assert (await world.browser.post("/auth/logout", headers=headers)).status_code == 403
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("47")
-    async def test_a_get(self, world: World) -> None:
+    async def test_a_get_is_refused(self, world: World) -> None:
         assert (await world.browser.get("/auth/logout")).status_code == 405
         assert await world.subject() == "alice"
 
@@ -165,14 +165,16 @@ class TestFromTheProviderInTheBack:
         ("header", "claims", "reason"),
         [pytest.param(*rest, marks=pytest.mark.attack(attack), id=f"{rest[2]}-{n}") for n, (attack, *rest) in enumerate(BAD)],
     )
-    async def test_a_bad_token(self, world: World, header: dict[str, Any], claims: dict[str, Any], reason: str) -> None:
+    async def test_a_bad_token_is_refused(
+        self, world: World, header: dict[str, Any], claims: dict[str, Any], reason: str
+    ) -> None:
         assert_refused(await world.send_logout(world.op.logout_token(header, **claims)))
         assert world.reasons("logout.rejected") == [reason]
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("44")
     @pytest.mark.attack("oidcc-client-test-rp-backchannel-rpinitlogout-alg-none")
-    async def test_a_missing_or_foreign_signature(self, world: World) -> None:
+    async def test_a_missing_or_foreign_signature_is_refused(self, world: World) -> None:
         good = world.op.logout_token()
         head, body, _ = good.split(".")
         unsigned = f"{b64_json({'alg': 'none', 'typ': 'logout+jwt'})}.{body}."
@@ -183,14 +185,14 @@ class TestFromTheProviderInTheBack:
         assert (await world.send_logout(good)).status_code == 200
 
     @pytest.mark.attack("44")
-    async def test_an_id_token_as_logout_token(self) -> None:
+    async def test_an_id_token_as_logout_token_is_refused(self) -> None:
         for typ in ("strict", "if_present"):
             world = World(provider={"logout_token_typ": typ})
             await world.login()
             assert_refused(await world.send_logout(world.op.id_token({"nonce": "n"}, "at-1")))
             assert await world.subject() == "alice"
 
-    async def test_a_provider_that_sends_no_typ(self) -> None:
+    async def test_a_token_without_typ_is_accepted_when_configured(self) -> None:
         world = World(provider={"logout_token_typ": "if_present"})
         await world.login()
         assert_refused(await world.send_logout(world.op.logout_token({"typ": "at+jwt"})))
@@ -198,10 +200,10 @@ class TestFromTheProviderInTheBack:
         assert await world.subject() is None
 
     @pytest.mark.parametrize("exp", [GONE, None, "", "soon"], ids=["missing", "null", "empty", "malformed"])
-    async def test_a_provider_that_sends_no_exp(self, exp: Any) -> None:
+    async def test_a_token_without_exp_is_accepted_when_configured(self, exp: Any) -> None:
         world = World(provider={"logout_token_typ": "if_present"})
         await world.login()
-        # The token's age and its single use are bounded all the same.
+        # The token's age and its single use are still bounded.
         for changes in ({"iat": NOW - 600}, {"iat": GONE}, {"jti": GONE}):
             assert_refused(await world.send_logout(world.op.logout_token({"typ": GONE}, exp=exp, **changes)))
         assert_refused(await world.send_logout(world.op.logout_token({"typ": GONE}, exp=NOW - 60)))
@@ -212,14 +214,14 @@ class TestFromTheProviderInTheBack:
 
     @pytest.mark.parametrize("value", [None, "", 7, [], {}, "a\u0000b"], ids=ascii)
     @pytest.mark.parametrize("name", ["sid", "nbf", "azp", "extra"])
-    async def test_an_optional_claim_that_is_malformed_counts_as_absent(self, world: World, name: str, value: Any) -> None:
+    async def test_a_malformed_optional_claim_counts_as_absent(self, world: World, name: str, value: Any) -> None:
         if (name, value) in [("nbf", 7), ("azp", "a\u0000b")]:
-            return  # these say something
+            return  # these are well-formed
         assert (await world.send_logout(world.op.logout_token(sub="alice", **{name: value}))).status_code == 200
         assert await world.subject() is None
 
     @pytest.mark.parametrize("kid", [None, "", 7, {}], ids=repr)
-    async def test_a_kid_that_is_malformed_counts_as_absent(self, world: World, kid: Any) -> None:
+    async def test_a_malformed_kid_counts_as_absent(self, world: World, kid: Any) -> None:
         token = sign({"alg": "RS256", "kid": kid, "typ": "logout+jwt"}, self.claims_of(world), world.op.key)
         assert (await world.send_logout(token)).status_code == 200
 
@@ -237,7 +239,7 @@ class TestFromTheProviderInTheBack:
         assert len(world.op.calls) == calls
 
     @pytest.mark.parametrize("typ", ["JWT", "jwt", "logout+jwt", "application/logout+jwt"])
-    async def test_a_provider_that_sends_the_general_typ(self, typ: str) -> None:
+    async def test_the_general_typ_is_accepted_only_when_configured(self, typ: str) -> None:
         strict = World()
         await strict.login()
         expected = 400 if typ.upper() == "JWT" else 200
@@ -248,20 +250,20 @@ class TestFromTheProviderInTheBack:
         assert await world.subject() is None
 
     @pytest.mark.attack("44")
-    async def test_a_replayed_jti(self, world: World) -> None:
+    async def test_a_replayed_jti_is_refused(self, world: World) -> None:
         token = world.op.logout_token()
         assert (await world.send_logout(token)).status_code == 200
         world.clock.advance(seconds=1)
         await world.login()
         assert_refused(await world.send_logout(token))
         assert await world.subject() == "alice"
-        # Remembered for as long as the token could pass, whatever its own expiry.
+        # Stored for as long as the token could pass, whatever its own expiry.
         world.clock.advance(seconds=179)
         assert_refused(await world.send_logout(token))
 
     @pytest.mark.attack("44")
-    async def test_a_replayed_jti_at_the_largest_tolerance_of_clocks(self) -> None:
-        """A provider whose clock is five minutes ahead: its token passes for the longest time there is."""
+    async def test_a_replayed_jti_is_refused_at_the_largest_clock_tolerance(self) -> None:
+        """A provider whose clock is five minutes ahead: its token is valid for the longest possible time."""
         world = World(provider={"clock_tolerance_seconds": 300})
         await world.login()
         now = world.clock.now() // 1000
@@ -273,17 +275,17 @@ class TestFromTheProviderInTheBack:
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("45")
-    async def test_an_unknown_sid(self, world: World) -> None:
+    async def test_an_unknown_sid_is_accepted(self, world: World) -> None:
         assert (await world.send_logout(world.op.logout_token(sid="unknown"))).status_code == 200
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("45")
-    async def test_the_same_sid_of_another_issuer(self, world: World) -> None:
+    async def test_the_same_sid_of_another_issuer_ends_nothing(self, world: World) -> None:
         await world.sessions.sessions.end_op_session("https://other.example", "op-session-1")
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("45")
-    async def test_sub_only_ends_all_sessions_of_the_user(self, world: World) -> None:
+    async def test_sub_alone_ends_all_sessions_of_the_user(self, world: World) -> None:
         second, bob = world.new_browser(), world.new_browser()
         world.op.sid = "op-session-2"
         await world.login(second)
@@ -312,24 +314,24 @@ class TestFromTheProviderInTheBack:
         assert await world.subject() is None
 
     @pytest.mark.attack("42")
-    async def test_a_login_without_a_sid_that_is_under_way_does_not_survive_it(self, world: World) -> None:
+    async def test_a_login_without_sid_in_progress_does_not_survive_the_logout(self, world: World) -> None:
         started = await world.start(other := world.new_browser())
         assert (await world.send_logout(world.op.logout_token(sub="alice"))).status_code == 200
         world.op.claims = {"sid": GONE}
         assert (await world.come_back(world.op.authorize(started), other)).status_code == 400
         assert world.reasons() == ["ended_by_provider"]
-        # Another user's, and one that begins afterwards, go on.
+        # Another user's login, and one that starts afterwards, continue.
         world.op.subject = "bob"
         assert (await world.login(other)).status_code == 303
 
-    async def test_without_a_sub_sessions_without_a_sid_stay(self, world: World) -> None:
+    async def test_without_a_sub_sessions_without_a_sid_are_kept(self, world: World) -> None:
         world.op.claims = {"sid": GONE}
         await world.login(other := world.new_browser())
         assert (await world.send_logout(world.op.logout_token())).status_code == 200
         assert [await world.subject(each) for each in (world.browser, other)] == [None, "alice"]
 
     @pytest.mark.attack("46")
-    async def test_bodies_that_are_no_logout_request(self, world: World) -> None:
+    async def test_malformed_bodies_are_refused(self, world: World) -> None:
         token = world.op.logout_token()
         form = {"content-type": "application/x-www-form-urlencoded"}
         requests: list[dict[str, Any]] = [
@@ -354,26 +356,26 @@ class TestFromTheProviderInTheBack:
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("46")
-    async def test_a_body_without_end_is_not_read_to_its_end(self, world: World) -> None:
+    async def test_an_endless_body_is_not_read_to_its_end(self, world: World) -> None:
         chunks = iter([b"logout_token="] + [b"x" * 10_000] * 1000)
         form = {"content-type": "application/x-www-form-urlencoded", "transfer-encoding": "chunked"}
         status = await world.raw_status("/auth/backchannel-logout", b"", form, method="POST", body=chunks)
         assert status == 400
         assert len(list(chunks)) > 900
 
-    async def test_a_browsers_cookies_are_neither_read_nor_set(self, world: World) -> None:
+    async def test_browser_cookies_are_neither_read_nor_set(self, world: World) -> None:
         response = await world.browser.post("/auth/backchannel-logout", data={"logout_token": world.op.logout_token()})
         assert response.status_code == 200
         assert "set-cookie" not in response.headers
 
-    async def test_other_parameters_and_a_charset_are_no_error(self, world: World) -> None:
+    async def test_other_parameters_and_a_charset_are_accepted(self, world: World) -> None:
         headers = {"content-type": "application/x-www-form-urlencoded;charset=UTF-8", "sec-fetch-site": "cross-site"}
         content = f"foo=bar&logout_token={world.op.logout_token()}"
         async with world.new_browser() as provider:
             response = await provider.post("/auth/backchannel-logout", content=content, headers=headers)
         assert response.status_code == 200
 
-    async def test_rejections_say_nothing_secret(self, world: World) -> None:
+    async def test_rejections_reveal_no_secret(self, world: World) -> None:
         token = world.op.logout_token(aud="other")
         response = await world.send_logout(token)
         assert token not in response.text + repr(world.events)
@@ -406,13 +408,13 @@ class TestFromTheProviderInTheFront:
             {},
         ],
     )
-    async def test_anything_else_ends_nothing(self, world: World, params: dict[str, str]) -> None:
+    async def test_other_requests_end_nothing(self, world: World, params: dict[str, str]) -> None:
         response = await world.browser.get("/auth/frontchannel-logout", params=params)
         assert response.status_code == 400
         assert await world.subject() == "alice"
 
     @pytest.mark.parametrize("by", ["frame", "token"])
-    async def test_the_name_of_a_session_may_be_long(self, by: str) -> None:
+    async def test_a_long_sid_is_accepted(self, by: str) -> None:
         world = World()
         world.op.sid = "s" * 2048
         await world.login()
@@ -423,7 +425,7 @@ class TestFromTheProviderInTheFront:
             assert (await world.send_logout(world.op.logout_token(sub=GONE))).status_code == 200
         assert await world.subject() is None
 
-    async def test_an_unknown_sid_leaves_nothing_in_the_store(self, world: World) -> None:
+    async def test_an_unknown_sid_stores_nothing(self, world: World) -> None:
         before = len(vars(world.sessions.store.inner).get("_claims", ()))
         for number in range(20):
             params = {"iss": ISSUER, "sid": f"unknown-{number}"}
@@ -442,7 +444,7 @@ BROWSER = {
 
 
 class TestHowTheBrowserLeaves:
-    async def test_a_program_gets_the_address_as_json(self) -> None:
+    async def test_a_program_gets_the_logout_url_as_json(self) -> None:
         world = World()
         await world.login()
         headers = {"sec-fetch-site": "same-origin", "accept": "application/json"}
@@ -454,8 +456,8 @@ class TestHowTheBrowserLeaves:
         again = await world.browser.post("/auth/logout", headers=headers)
         assert (again.status_code, again.json()) == (200, {"logout_url": None})
 
-    async def test_a_form_in_a_browser_ends_on_a_page_that_leads_on(self) -> None:
-        """`form-action` of the page with the form covers all redirects after it, also those from the provider to others."""
+    async def test_a_form_in_a_browser_gets_a_page_that_redirects(self) -> None:
+        """`form-action` of the page with the form applies to all redirects, also those from the provider to other sites."""
         world = World()
         await world.login()
         response = await world.browser.post("/auth/logout", headers=BROWSER)
@@ -465,7 +467,7 @@ class TestHowTheBrowserLeaves:
         assert response.headers["clear-site-data"]
         assert "no-store" in response.headers["cache-control"]
 
-    async def test_a_form_that_needs_a_login_ends_on_a_page_too(self) -> None:
+    async def test_a_form_that_needs_a_login_gets_a_redirecting_page_too(self) -> None:
         world = World()
         refused = await world.browser.get("/auth/login?next=/read&page=1", headers=BROWSER)
         assert refused.status_code == 200

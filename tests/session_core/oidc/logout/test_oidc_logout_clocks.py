@@ -1,4 +1,4 @@
-"""The provider ends a login that is under way, at nodes whose clocks are five minutes apart: no clock tells the order."""
+"""The provider ends a login in progress at nodes whose clocks differ by five minutes: no clock decides the order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BY = pytest.mark.parametrize("claims", [{}, {"sid": GONE, "sub": "alice"}], ids=
 
 
 class Cluster(NamedTuple):
-    """Two nodes over one store. A node further behind its provider would take its tokens for ones from the future."""
+    """Two nodes with one store. A node further behind would reject the provider's tokens as issued in the future."""
 
     behind: World
     ahead: World
@@ -39,11 +39,11 @@ class Cluster(NamedTuple):
 
     @staticmethod
     def hand_over(here: World, there: World) -> None:
-        """The browser's next request meets another node."""
+        """The browser's next request goes to another node."""
         there.browser.cookies = here.browser.cookies
 
     async def send_logout(self, at: World, claims: dict[str, Any]) -> None:
-        # A longer expiry than is recommended: by the clock that is ahead the usual two minutes are over.
+        # A longer expiry than recommended: by the clock that is ahead, the usual two minutes are over.
         token = self.behind.op.logout_token(exp=self.behind.op.clock.now() // 1000 + 600, **claims)
         assert (await at.send_logout(token)).status_code == 200
 
@@ -69,7 +69,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 @ENDED
 @NODES
 @BY
-async def test_a_logout_while_the_callback_is_under_way(
+async def test_a_logout_during_the_callback_ends_the_login(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any]
 ) -> None:
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
@@ -99,7 +99,7 @@ async def test_a_logout_while_the_callback_is_under_way(
 @ENDED
 @NODES
 @BY
-async def test_a_logout_after_the_callback(
+async def test_a_logout_after_the_callback_ends_the_session(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any]
 ) -> None:
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
@@ -118,10 +118,10 @@ async def test_a_logout_after_the_callback(
 @NODES
 @pytest.mark.parametrize("seconds", [0, 2, 299])
 @BY
-async def test_a_logout_before_the_callback(
+async def test_a_logout_before_the_callback_ends_the_login(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any], seconds: int
 ) -> None:
-    """The provider redeems a code that it gave out before the logout, though it should not, for an ID token of now."""
+    """The provider redeems a code issued before the logout, although it should not, for a current ID token."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     begun.op.auth_time = begun.op.clock.now() // 1000 - 3600
     url = begun.op.authorize(await begun.start())
@@ -138,10 +138,10 @@ async def test_a_logout_before_the_callback(
 @ENDED
 @NODES
 @BY
-async def test_the_login_after_the_logout_is_another_one(
+async def test_a_login_after_the_logout_is_not_affected(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any], ago: int | None
 ) -> None:
-    """No request waits, also where the provider keeps its own session, and `sid`: a logout from this application alone."""
+    """No waiting, also when the provider keeps its session and `sid`: a logout from this application only."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     begun.op.auth_time = None if ago is None else begun.op.clock.now() // 1000 - ago
     await cluster.send_logout(ended, claims)
@@ -155,10 +155,10 @@ async def test_the_login_after_the_logout_is_another_one(
 @ENDED
 @NODES
 @BY
-async def test_a_login_that_is_proved_after_the_logout_goes_on(
+async def test_a_login_authenticated_after_the_logout_continues(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any]
 ) -> None:
-    """A provider that ends the old session for the sake of this very login, and says so while it is under way."""
+    """A provider that ends the old session because of this login, and sends the logout token meanwhile."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     start = await begun.start()
     await cluster.send_logout(ended, claims)

@@ -1,4 +1,4 @@
-"""Tokens are revoked at the provider when they are not needed any more, and no logout waits or fails for that."""
+"""Unneeded tokens are revoked at the provider; a logout neither waits for that nor fails."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_the_session_ends_before_the_revocation_at_the_provider() -> None:
 
 @pytest.mark.attack("48")
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503, 302])
-async def test_a_provider_that_refuses_fails_no_logout(status: int) -> None:
+async def test_a_provider_that_refuses_does_not_fail_the_logout(status: int) -> None:
     world = await logged_in()
     world.op.replies["/revoke"] = lambda _: httpx2.Response(status, json={"error": "unsupported_token_type"})
     assert (await world.browser.post("/auth/logout")).status_code == 303
@@ -77,7 +77,7 @@ async def test_a_provider_that_refuses_fails_no_logout(status: int) -> None:
 
 
 @pytest.mark.attack("48")
-async def test_a_provider_that_hangs_delays_no_logout_for_long() -> None:
+async def test_a_hanging_provider_delays_the_logout_only_briefly() -> None:
     world = await logged_in(http_timeout_seconds=0.5)
 
     async def never(_: httpx2.Request) -> httpx2.Response:
@@ -92,7 +92,7 @@ async def test_a_provider_that_hangs_delays_no_logout_for_long() -> None:
     assert world.reasons("tokens.revocation_failed") == ["revocation_timeout"]
 
 
-async def test_a_provider_without_revocation_is_not_asked() -> None:
+async def test_a_provider_without_a_revocation_endpoint_is_not_called() -> None:
     world = await logged_in()
     world.op.metadata = {}
     fresh = World(handlers=[token_now])
@@ -103,7 +103,7 @@ async def test_a_provider_without_revocation_is_not_asked() -> None:
     assert not fresh.reasons("tokens.revocation_failed")
 
 
-async def test_a_provider_that_takes_it_as_the_end_of_consent_is_not_told() -> None:
+async def test_a_provider_that_treats_revocation_as_end_of_consent_is_not_called() -> None:
     world = World(handlers=[token_now], provider={"revoke_at_logout": False})
     world.op.refreshable = True
     world.op.metadata = {"revocation_endpoint": f"{ISSUER}/revoke"}
@@ -113,7 +113,7 @@ async def test_a_provider_that_takes_it_as_the_end_of_consent_is_not_told() -> N
     assert not revoked(world)
 
 
-async def test_a_session_that_an_operator_ends_keeps_its_grant() -> None:
+async def test_a_session_ended_by_an_operator_keeps_its_grant() -> None:
     world = await logged_in()
     [summary] = [each async for each in world.sessions.sessions.all()]
     assert await world.sessions.sessions.revoke_any(summary.handle)
@@ -122,7 +122,7 @@ async def test_a_session_that_an_operator_ends_keeps_its_grant() -> None:
 
 @pytest.mark.attack("40")
 async def test_tokens_that_arrive_after_the_logout_are_revoked() -> None:
-    """A refresh was under way when the user logged out: its result is discarded."""
+    """A refresh was in progress at the logout; its result is discarded."""
     world = await logged_in()
     world.clock.advance(seconds=300)
     asked, go_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""How we prove to a provider who we are: with a secret, with a key, or not at all; and that nothing of it leaks."""
+"""Client authentication by secret, by key or not at all; no secret leaks."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def part(assertion: str, index: int) -> dict[str, Any]:
 
 
 def verify(assertion: str, key: Any) -> None:
-    """Verify without the library that signed; raises when the signature is wrong."""
+    """Verify without the library that signed; raises for a wrong signature."""
     text, _, encoded = assertion.rpartition(".")
     signed = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
     alg = part(assertion, 0)["alg"]
@@ -84,7 +84,7 @@ def verify(assertion: str, key: Any) -> None:
 
 
 class Checker:
-    """The provider's side: collects what our requests proved themselves with."""
+    """The provider's side: collects the credentials of each request."""
 
     def __init__(self, world: World) -> None:
         self.forms: list[dict[str, str]] = []
@@ -97,12 +97,12 @@ class Checker:
 
 
 @pytest.mark.attack("oidcc-client-test-client-secret-basic")
-async def test_the_secret_by_basic() -> None:
+async def test_the_secret_is_sent_by_basic() -> None:
     world = World()
     assert (await world.login()).status_code == 303
 
 
-async def test_the_secret_in_the_form() -> None:
+async def test_the_secret_is_sent_in_the_form() -> None:
     world = World(provider=AS_POST)
     seen = Checker(world)
     await world.login()
@@ -110,7 +110,7 @@ async def test_the_secret_in_the_form() -> None:
     assert (form["client_id"], form["client_secret"], seen.basic) == (CLIENT_ID, CLIENT_SECRET, [False])
 
 
-async def test_a_public_client() -> None:
+async def test_a_public_client_sends_no_secret() -> None:
     world = World(provider=PUBLIC)
     seen = Checker(world)
     await world.login()
@@ -135,7 +135,7 @@ async def test_a_public_client() -> None:
         (lambda: ClientKey(json.dumps(ec_jwk())), EC_KEY, "ES256"),
     ],
 )
-async def test_a_key(made: Any, key: Any, alg: str) -> None:
+async def test_a_key_signs_a_client_assertion(made: Any, key: Any, alg: str) -> None:
     world = World(provider=by_key(made()))
     seen = Checker(world)
     assert (await world.login()).status_code == 303
@@ -154,7 +154,7 @@ def ec_jwk() -> dict[str, Any]:
     return public_jwk(EC_KEY, "key-1", alg="ES256", use="sig") | {"d": number(secret, 32)}
 
 
-async def test_the_name_of_the_key() -> None:
+async def test_the_kid_is_in_the_assertion() -> None:
     for key, kid in (
         (ClientKey(ec_jwk()), "key-1"),
         (ClientKey(pem(EC_KEY), kid="mine"), "mine"),
@@ -166,7 +166,7 @@ async def test_the_name_of_the_key() -> None:
         assert part(seen.forms[0]["client_assertion"], 0).get("kid") == kid
 
 
-async def test_every_assertion_is_good_for_one_use() -> None:
+async def test_every_assertion_is_single_use() -> None:
     world = World(provider=by_key(ClientKey(pem(EC_KEY))), handlers=[token])
     world.op.refreshable = True
     seen = Checker(world)
@@ -178,8 +178,8 @@ async def test_every_assertion_is_good_for_one_use() -> None:
     assert second["iat"] == first["iat"] + 301
 
 
-async def test_an_assertion_is_made_out_to_the_configured_issuer_whatever_the_metadata_say() -> None:
-    """A provider whose metadata name another's token endpoint must not get an assertion that is good there (CVE-2025-27370)."""
+async def test_the_audience_is_the_configured_issuer_whatever_the_metadata_contain() -> None:
+    """Metadata that name another provider's token endpoint must not obtain an assertion valid there (CVE-2025-27370)."""
     world = World(provider=by_key(ClientKey(pem(EC_KEY))))
     world.op.metadata = {"token_endpoint": "https://victim.example/token"}
     seen = Checker(world)
@@ -187,17 +187,17 @@ async def test_an_assertion_is_made_out_to_the_configured_issuer_whatever_the_me
     assert [part(form["client_assertion"], 1)["aud"] for form in seen.forms] == [ISSUER]
 
 
-async def test_the_token_endpoint_as_audience_for_providers_that_want_it() -> None:
+async def test_the_token_endpoint_as_audience_can_be_configured() -> None:
     world = World(provider=by_key(ClientKey(pem(EC_KEY)), client_assertion_audience="token_endpoint"))
     world.op.metadata = {"pushed_authorization_request_endpoint": f"{ISSUER}/par"}
     seen = Checker(world)
     await world.login()
-    # The pushed request's, too: RFC 9126 2 has every provider take that.
+    # Also for the pushed request, where RFC 9126 2 requires every provider to accept it.
     assert [part(form["client_assertion"], 1)["aud"] for form in seen.forms] == [f"{ISSUER}/token"] * 2
 
 
 @pytest.mark.parametrize("provider", [{}, AS_POST, by_key(ClientKey(pem(EC_KEY)))])
-async def test_revocation_is_authenticated_like_everything_else(provider: dict[str, Any]) -> None:
+async def test_revocation_uses_the_same_authentication(provider: dict[str, Any]) -> None:
     world = World(provider=provider)
     world.op.metadata = {"revocation_endpoint": f"{ISSUER}/revoke"}
     world.op.replies["/revoke"] = lambda request: (world.op.form_of(request), httpx2.Response(200))[1]
@@ -228,7 +228,7 @@ async def test_revocation_is_authenticated_like_everything_else(provider: dict[s
         EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
     ],
 )
-def test_what_is_no_key_for_this(key: Any) -> None:
+def test_an_invalid_key_is_refused(key: Any) -> None:
     with pytest.raises(ConfigurationError) as refused:
         ClientKey(key)
     assert refused.value.__cause__ is None
@@ -236,12 +236,12 @@ def test_what_is_no_key_for_this(key: Any) -> None:
 
 
 @pytest.mark.parametrize(("key", "alg"), [(EC_KEY, "RS256"), (RSA_KEY, "ES256"), (EC_KEY, "none"), (RSA_KEY, "HS256")])
-def test_an_algorithm_that_does_not_fit_the_key(key: Any, alg: str) -> None:
+def test_an_algorithm_that_does_not_match_the_key_is_refused(key: Any, alg: str) -> None:
     with pytest.raises(ConfigurationError):
         ClientKey(pem(key), alg=alg)
 
 
-def test_a_key_is_in_no_repr() -> None:
+def test_no_repr_contains_the_key() -> None:
     key = ClientKey(ec_jwk())
     provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, **by_key(key))
     assert ec_jwk()["d"] not in repr(provider) + repr(key) + str(vars(provider))
@@ -259,7 +259,7 @@ def test_a_key_is_in_no_repr() -> None:
         {"client_assertion_audience": "par"},
     ],
 )
-def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
+def test_contradictory_configurations_are_refused(change: dict[str, Any]) -> None:
     given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **change}
     with pytest.raises(ConfigurationError):
         OidcProvider(**given)
@@ -267,8 +267,8 @@ def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("decode", [unquote, unquote_plus])
 @pytest.mark.parametrize("text", ["two words", "a+b", "100%", "a:b", "caf\u00e9 &=~*-._", " "], ids=ascii)
-async def test_every_kind_of_decoder_reads_a_secret_as_it_is(decode: Callable[[str], str], text: str) -> None:
-    """Some servers decode as RFC 6749 2.3.1 says, others take `+` for itself."""
+async def test_the_basic_secret_is_decoded_correctly_by_both_kinds_of_servers(decode: Callable[[str], str], text: str) -> None:
+    """Some servers decode as RFC 6749 2.3.1 says; others keep `+` as it is."""
     provider = OidcProvider(issuer=ISSUER, client_id="an app", client_secret=text)
     client = ClientAuthentication(provider, FakeClock())
     headers, form = await client.prepare({"grant_type": "x"}, token_endpoint=f"{ISSUER}/token")

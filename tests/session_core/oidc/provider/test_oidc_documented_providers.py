@@ -1,4 +1,4 @@
-"""The settings of `docs/how-to/providers.md`, each with a provider that behaves as its documentation says."""
+"""The settings of `docs/how-to/providers.md`, each against a provider scripted from its documentation."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ USER = '{"name": {"firstName": "Ada", "lastName": "L"}, "email": "ada@example.or
 
 @cache
 def recipes() -> dict[str, OidcProvider | OAuth2Provider]:
-    """The providers of the page's last example, which has all of them, by their ids."""
+    """The providers of the page's last example, which contains all of them, by id."""
     found: dict[str, Any] = {}
     exec(blocks(PAGE)[-1].code, found)
     return {provider.id: provider for provider in found["config"].providers}
 
 
 class DocumentedWorld(World):
-    """The application with one recipe, and its provider."""
+    """The application with one recipe and its provider."""
 
     def __init__(self, name: str) -> None:
         self.recipe, self.seen = recipes()[name], list[Mapping[str, Any]]()
@@ -73,7 +73,7 @@ class DocumentedWorld(World):
         return await self.come_back(posted.headers["location"])
 
 
-def test_every_recipe_is_tested_and_says_so() -> None:
+def test_every_recipe_is_tested_and_marked_on_the_page() -> None:
     assert set(recipes()) - {"node", "django", "idpyoidc", "github", "x"} == set(DOCUMENTED)
     text = PAGE.read_text()
     sections = re.split(r"(?m)^## ", text)[1:]
@@ -84,7 +84,7 @@ def test_every_recipe_is_tested_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-async def test_a_login_with_the_roles_of_its_claim(name: str) -> None:
+async def test_a_login_has_the_roles_of_the_configured_claim(name: str) -> None:
     world = DocumentedWorld(name)
     response = await world.enter()
     assert response.status_code == 303, world.reasons()
@@ -96,7 +96,7 @@ async def test_a_login_with_the_roles_of_its_claim(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-async def test_a_logout(name: str) -> None:
+async def test_a_logout_reaches_the_provider(name: str) -> None:
     world = DocumentedWorld(name)
     await world.enter()
     response = await world.browser.post("/auth/logout", headers={"sec-fetch-site": "same-origin"})
@@ -112,7 +112,7 @@ async def test_a_logout(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in DOCUMENTED.items() if row.logout_token is not None])
-async def test_a_logout_by_the_provider(name: str) -> None:
+async def test_a_logout_by_the_provider_ends_the_session(name: str) -> None:
     world = DocumentedWorld(name)
     await world.enter()
     async with world.new_browser() as provider:
@@ -125,14 +125,14 @@ async def test_a_logout_by_the_provider(name: str) -> None:
     ("name", "parameter"),
     [("keycloak", "kc_idp_hint"), ("auth0", "organization"), ("auth0", "screen_hint"), ("cognito", "identity_provider")],
 )
-async def test_what_a_link_may_set(name: str, parameter: str) -> None:
+async def test_a_link_can_set_the_documented_parameters(name: str, parameter: str) -> None:
     world = DocumentedWorld(name)
     url = (await world.browser.get(f"/auth/login/{world.recipe.id}?{parameter}=some", headers=GET_PAGE)).headers["location"]
     assert parse_qs(urlsplit(url).query)[parameter] == ["some"]
 
 
 class NamedOp(PlainOp):
-    """Plain OAuth 2.0 as GitHub and X document it: GitHub names itself, X wants Basic and puts the user into `data`."""
+    """Plain OAuth 2.0 as documented by GitHub and X: GitHub names itself, X requires Basic and nests the user in `data`."""
 
     def __init__(self, recipe: OAuth2Provider) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class NamedOp(PlainOp):
 
 
 @pytest.mark.parametrize("name", ["github", "x"])
-async def test_plain_oauth2(name: str) -> None:
+async def test_plain_oauth2_logs_in(name: str) -> None:
     recipe = recipes()[name]
     assert isinstance(recipe, OAuth2Provider)
     op = NamedOp(recipe)

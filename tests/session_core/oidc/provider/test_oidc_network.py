@@ -1,4 +1,4 @@
-"""The way to the provider: a private certificate authority, a forward proxy, and what the log says when it is blocked."""
+"""Connections to the provider: a private certificate authority, a forward proxy, and log messages for network errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    """The authority's file, and what a server of op.example runs with."""
+    """The CA file, and the TLS context of a server for op.example."""
     chain, key = make_certificate(tmp_path, "op.example")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(chain, key)
@@ -45,7 +45,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @asynccontextmanager
 async def listening(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve on loopback, and end what is still open."""
+    """Serve on loopback and close remaining connections."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +83,7 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
 
 
 class Proxy:
-    """A forward proxy that leads every tunnel to one port of this machine."""
+    """A forward proxy that connects every tunnel to one local port."""
 
     def __init__(self, target: int, answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
         self.target, self.answer = target, answer
@@ -132,26 +132,26 @@ async def status_of(http: OpHttp, url: str) -> int:
 
 
 class TestReasons:
-    async def test_no_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_unknown_host_is_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown(*_: object, **__: object) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
         assert await reason_of(OpHttp(timeout_seconds=5), "https://op.example/") == "discovery_dns"
 
-    async def test_nothing_listens(self) -> None:
+    async def test_a_refused_connection_is_the_reason(self) -> None:
         assert await reason_of(OpHttp(timeout_seconds=5), f"http://127.0.0.1:{free_port()}/") == "discovery_refused"
 
-    async def test_a_certificate_of_an_unknown_authority(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
+    async def test_an_unknown_certificate_authority_is_the_reason(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
         async with serving(certificate[1]) as port:
             assert await reason_of(OpHttp(timeout_seconds=5), f"https://127.0.0.1:{port}/") == "discovery_tls"
 
-    async def test_a_certificate_of_another_host(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
+    async def test_a_certificate_of_another_host_is_the_reason(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
         async with serving(certificate[1]) as port:
             http = OpHttp(timeout_seconds=5, tls=tls_context(certificate[0]))
             assert await reason_of(http, f"https://localhost:{port}/") == "discovery_tls"
 
-    async def test_no_tls_at_all(self) -> None:
+    async def test_missing_tls_is_the_reason(self) -> None:
         async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
             writer.write(OK)
@@ -160,25 +160,27 @@ class TestReasons:
         async with listening(plain) as port:
             assert await reason_of(OpHttp(timeout_seconds=5), f"https://127.0.0.1:{port}/") == "discovery_tls"
 
-    async def test_a_proxy_that_refuses(self) -> None:
+    async def test_a_refusing_proxy_is_the_reason(self) -> None:
         proxy = Proxy(0, b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
         async with proxy.running() as address:
             assert await reason_of(OpHttp(timeout_seconds=5, proxy=address), "https://op.example/") == "discovery_proxy"
 
 
 class TestPrivateAuthority:
-    async def test_by_the_option(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
+    async def test_a_private_authority_is_trusted_by_option(self, certificate: tuple[Path, ssl.SSLContext]) -> None:
         async with serving(certificate[1]) as port:
             assert (
                 await status_of(OpHttp(timeout_seconds=5, tls=tls_context(certificate[0])), f"https://127.0.0.1:{port}/") == 200
             )
 
-    async def test_by_the_environment(self, certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_private_authority_is_trusted_by_environment(
+        self, certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         async with serving(certificate[1]) as port:
             assert await status_of(OpHttp(timeout_seconds=5), f"https://127.0.0.1:{port}/") == 200
 
-    def test_the_usual_authorities_stay_trusted(self, certificate: tuple[Path, ssl.SSLContext], tmp_path: Path) -> None:
+    def test_public_authorities_stay_trusted(self, certificate: tuple[Path, ssl.SSLContext], tmp_path: Path) -> None:
         usual = len(tls_context(certificate[0]).get_ca_certs())
         other, _ = make_certificate(tmp_path, "other.example")
         both = tmp_path / "both.pem"
@@ -188,7 +190,7 @@ class TestPrivateAuthority:
 
 class TestForwardProxy:
     @pytest.mark.parametrize("by", ["option", "environment"])
-    async def test_a_tunnel_is_asked_for(
+    async def test_a_tunnel_is_requested(
         self, certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch, by: str
     ) -> None:
         async with serving(certificate[1]) as port:
@@ -203,7 +205,7 @@ class TestForwardProxy:
         assert ("proxy-authorization: basic" in proxy.requests[0].lower()) == (by == "option")
 
     @pytest.mark.parametrize("by", ["option", "environment"])
-    async def test_none_for_a_loopback_host(self, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    async def test_a_loopback_host_needs_no_proxy(self, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
         async with serving() as port:
             proxy = Proxy(port)
             async with proxy.running() as address:
@@ -224,7 +226,7 @@ class TestForwardProxy:
         lambda _: {"proxy": "http://"},
     ],
 )
-def test_options_that_cannot_work(tmp_path: Path, make: Callable[[Path], dict[str, object]]) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, make: Callable[[Path], dict[str, object]]) -> None:
     provider = OidcProvider(issuer="https://op.example", client_id="app", client_secret="s" * 16)
     with pytest.raises(ConfigurationError, match="must be") as caught:
         OidcConfig(

@@ -1,4 +1,4 @@
-"""Providers of plain OAuth 2.0 with a user endpoint: what proves who logged in, and what is refused for want of proof."""
+"""Providers of plain OAuth 2.0 with a user endpoint: what proves the user, and what is refused without proof."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def world() -> PlainWorld:
     return PlainWorld()
 
 
-async def test_a_login(world: PlainWorld) -> None:
+async def test_a_login_sets_the_identity(world: PlainWorld) -> None:
     response = await world.enter(next="/account")
     assert (response.status_code, response.headers["location"]) == (303, "/account")
     assert world.identity() == Identity(issuer=PLAIN_ISSUER, subject="583231")
@@ -62,7 +62,7 @@ async def test_a_login(world: PlainWorld) -> None:
 
 
 @pytest.mark.attack("15")
-async def test_the_authorization_request_has_pkce_and_state_and_nothing_of_openid(world: PlainWorld) -> None:
+async def test_the_authorization_request_has_pkce_and_state_and_no_openid_parameters(world: PlainWorld) -> None:
     url = await world.begin()
     asked = parse_qs(urlsplit(url).query)
     assert url.startswith(f"{HOST}/login/oauth/authorize?")
@@ -73,14 +73,14 @@ async def test_the_authorization_request_has_pkce_and_state_and_nothing_of_openi
     assert asked["redirect_uri"] == ["http://127.0.0.1:8000/auth/callback/git"]
 
 
-async def test_scopes_with_commas_or_none_at_all() -> None:
+async def test_scopes_can_have_commas_or_be_omitted() -> None:
     with_commas = PlainWorld({"scope_separator": ","})
     assert "scope=read%3Auser%2Cuser%3Aemail" in await with_commas.begin()
     assert "scope=" not in await PlainWorld({"scopes": ()}).begin()
 
 
 @pytest.mark.parametrize("subject", [583231, "u-1", 0, 2**60])
-async def test_subjects(world: PlainWorld, subject: object) -> None:
+async def test_subjects_are_accepted(world: PlainWorld, subject: object) -> None:
     world.plain.user = {"id": subject}
     assert (await world.enter()).status_code == 303
     assert await world.subject() == str(subject)
@@ -88,13 +88,13 @@ async def test_subjects(world: PlainWorld, subject: object) -> None:
 
 @pytest.mark.attack("25")
 @pytest.mark.parametrize("subject", [None, True, False, 1.0, "", "a\n", "é", "x" * 256, [1], {"id": 1}])
-async def test_what_is_no_subject(world: PlainWorld, subject: object) -> None:
+async def test_invalid_subjects_are_refused(world: PlainWorld, subject: object) -> None:
     await world.plant()
     world.plain.user = {"id": subject}
     await world.assert_rejected(await world.enter(), "sub_missing" if subject is None else "sub_malformed")
 
 
-async def test_a_user_without_the_claim(world: PlainWorld) -> None:
+async def test_a_user_without_the_subject_claim_is_refused(world: PlainWorld) -> None:
     await world.plant()
     world.plain.user = {"login": "octocat"}
     await world.assert_rejected(await world.enter(), "sub_missing")
@@ -112,7 +112,7 @@ async def test_a_user_without_the_claim(world: PlainWorld) -> None:
         (httpx2.Response(200, content=b" " * 2_000_000, headers={"content-type": "application/json"}), "userinfo_too_large"),
     ],
 )
-async def test_answers_of_the_user_endpoint(world: PlainWorld, reply: httpx2.Response, reason: str) -> None:
+async def test_bad_responses_of_the_user_endpoint_are_refused(world: PlainWorld, reply: httpx2.Response, reason: str) -> None:
     await world.plant()
     world.plain.user_reply = reply
     await world.assert_rejected(await world.enter(), reason)
@@ -130,14 +130,14 @@ async def test_answers_of_the_user_endpoint(world: PlainWorld, reply: httpx2.Res
         (httpx2.Response(200, json={"token_type": "bearer"}), "access_token_missing"),
     ],
 )  # fmt: skip
-async def test_answers_of_the_token_endpoint(world: PlainWorld, reply: httpx2.Response, reason: str) -> None:
+async def test_bad_responses_of_the_token_endpoint_are_refused(world: PlainWorld, reply: httpx2.Response, reason: str) -> None:
     await world.plant()
     world.plain.token_reply = reply
     await world.assert_rejected(await world.enter(), reason)
 
 
 @pytest.mark.attack("16")
-async def test_a_stolen_code_in_another_browser(world: PlainWorld) -> None:
+async def test_a_stolen_code_in_another_browser_is_rejected(world: PlainWorld) -> None:
     stolen = parse_qs(urlsplit(world.plain.authorize(await world.begin())).query)["code"][0]
     await world.plant()
     mine = parse_qs(urlsplit(world.plain.authorize(await world.begin())).query)
@@ -146,14 +146,14 @@ async def test_a_stolen_code_in_another_browser(world: PlainWorld) -> None:
 
 
 @pytest.mark.attack("3")
-async def test_a_callback_that_this_browser_did_not_begin(world: PlainWorld) -> None:
+async def test_an_unsolicited_callback_is_rejected(world: PlainWorld) -> None:
     attackers = world.plain.authorize(await world.begin())
     world.browser = world.new_browser()
     await world.plant()
     await world.assert_rejected(await world.come_back(attackers), "state_unknown")
 
 
-async def test_an_id_token_from_such_a_provider_is_worth_nothing(world: PlainWorld) -> None:
+async def test_an_id_token_of_such_a_provider_is_ignored(world: PlainWorld) -> None:
     forged = world.op.id_token({"nonce": "n"}, "gho_1")
     world.plain.answer["id_token"] = forged
     assert (await world.enter()).status_code == 303
@@ -162,7 +162,7 @@ async def test_an_id_token_from_such_a_provider_is_worth_nothing(world: PlainWor
     assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
-async def test_an_id_token_from_such_a_provider_is_not_kept(world: PlainWorld) -> None:
+async def test_an_id_token_of_such_a_provider_is_not_stored(world: PlainWorld) -> None:
     world.plain.token_reply = httpx2.Response(200, json={**world.plain.answer, "id_token": "a.b.c"})
     party = world.oidc.relying_parties.find("git")
     assert party is not None
@@ -170,7 +170,7 @@ async def test_an_id_token_from_such_a_provider_is_not_kept(world: PlainWorld) -
     assert (answer.access_token, answer.id_token) == ("gho_1", None)
 
 
-async def test_the_access_token_without_an_expiry_and_fresh_userinfo(world: PlainWorld) -> None:
+async def test_an_access_token_without_expiry_and_fresh_userinfo(world: PlainWorld) -> None:
     await world.enter()
     world.clock.advance(seconds=1800)
     assert (await world.browser.get("/token")).text == "gho_1"
@@ -186,7 +186,7 @@ async def test_the_access_token_without_an_expiry_and_fresh_userinfo(world: Plai
         ({"acr_values": "phr"}, "step_up_unsupported"),
     ],
 )
-async def test_what_it_cannot_prove_is_not_asked_of_it(world: PlainWorld, params: dict[str, str], reason: str) -> None:
+async def test_requests_it_cannot_prove_are_refused(world: PlainWorld, params: dict[str, str], reason: str) -> None:
     response = await world.browser.get("/auth/login/git", params=params, headers=GET_PAGE)
     assert (response.status_code, "set-cookie" in response.headers, world.reasons()) == (400, False, [reason])
 
@@ -195,8 +195,8 @@ async def test_what_it_cannot_prove_is_not_asked_of_it(world: PlainWorld, params
 @pytest.mark.parametrize(
     ("changes", "prompt"), [({}, "login"), ({"reauthentication_prompt": "select_account"}, "select_account")]
 )
-async def test_a_browser_that_was_signed_out_is_asked_again(changes: dict[str, Any], prompt: str) -> None:
-    """That it was cannot be verified here: nothing says when the user logged in."""
+async def test_a_browser_that_was_signed_out_gets_a_prompt(changes: dict[str, Any], prompt: str) -> None:
+    """Without auth_time the application cannot verify a new authentication."""
     world = PlainWorld(changes)
     await world.enter()
     identity = world.identity()
@@ -207,14 +207,14 @@ async def test_a_browser_that_was_signed_out_is_asked_again(changes: dict[str, A
     assert (await world.enter()).status_code == 303
 
 
-async def test_a_silent_login_leads_to_the_page(world: PlainWorld) -> None:
+async def test_a_silent_login_returns_to_the_page(world: PlainWorld) -> None:
     response = await world.browser.get("/auth/login/git", params={"prompt": "none"}, headers=GET_PAGE)
     assert (response.status_code, response.headers["location"], "set-cookie" in response.headers) == (303, "/", False)
     assert world.reasons("login.silent_failed") == ["silent_unsupported"]
 
 
 @pytest.mark.attack("7")
-async def test_the_iss_of_such_a_provider() -> None:
+async def test_the_iss_of_such_a_provider_is_checked() -> None:
     world = PlainWorld()
     world.plain.response_params = {"iss": "https://evil.example"}
     await world.plant()
@@ -232,7 +232,7 @@ async def emails(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
     return {"name": user["login"], "email": email, "id": "another user"}
 
 
-async def test_claims_from_a_further_address() -> None:
+async def test_claims_from_an_additional_endpoint() -> None:
     seen: dict[str, Any] = {}
 
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
@@ -247,7 +247,7 @@ async def test_claims_from_a_further_address() -> None:
     "address",
     ["http://git.example/api/user/emails", "https://evil.example/api/user/emails", "https://git.example:444/api/user/emails"],
 )
-async def test_the_token_goes_to_no_address_without_tls_or_of_another_host(address: str) -> None:
+async def test_the_token_is_not_sent_to_another_host_or_without_tls(address: str) -> None:
     async def careless(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
         return dict(await fetch(address))
 
@@ -273,6 +273,6 @@ async def test_the_token_goes_to_no_address_without_tls_or_of_another_host(addre
         {"client_secret": None},
     ],
 )
-def test_configurations_that_cannot_work(change: dict[str, Any]) -> None:
+def test_contradictory_configurations_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         plain_provider(**change)

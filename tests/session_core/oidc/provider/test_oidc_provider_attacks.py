@@ -1,4 +1,4 @@
-"""A provider that is down, slow, huge, misconfigured or an impostor; and keys that rotate or are flooded."""
+"""A provider that is down, slow, oversized, misconfigured or impersonated; keys that rotate or are flooded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMPATIENT, PATIENT = 0.5, 30.0
 
 @contextmanager
 def within(seconds: float, reason: str) -> Iterator[None]:
-    """For so long it waits for silence at most, and works at most, by the processor's clock: other work does not stretch it."""
+    """Bounds silence, and the process's own CPU time, so that other programs do not affect it."""
     begun, worked = time.monotonic(), time.process_time()
     yield
     assert time.process_time() - worked < seconds
@@ -37,7 +37,7 @@ def within(seconds: float, reason: str) -> Iterator[None]:
 
 
 async def world_for(reason: str) -> World:
-    """Where a provider misbehaves. Only silence is cut short: on a loaded machine every other answer may take its time."""
+    """A world whose provider misbehaves. Only silence has a short timeout; on a loaded machine other responses may be slow."""
     made = World(http_timeout_seconds=IMPATIENT if reason == "timeout" else PATIENT)
     await made.plant()
     return made
@@ -107,7 +107,7 @@ MISBEHAVIOURS = {
 
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_discovery_misbehaves(name: str) -> None:
+async def test_a_faulty_discovery_is_rejected(name: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
     world = await world_for(reason)
     world.op.replies[CONFIGURATION] = reply
@@ -115,14 +115,14 @@ async def test_discovery_misbehaves(name: str) -> None:
         response = await world.browser.get("/auth/login", headers=GET_PAGE)
     assert response.status_code == 503
     await world.assert_rejected(response, f"discovery_{reason}")
-    # It recovers without a restart, at once.
+    # The next login succeeds at once, without a restart.
     world.op.replies.clear()
     assert (await world.login()).status_code == 303
 
 
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_the_key_set_misbehaves(name: str) -> None:
+async def test_a_faulty_key_set_is_rejected(name: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
     world = await world_for(reason)
     world.op.replies["/jwks"] = reply
@@ -136,7 +136,7 @@ async def test_the_key_set_misbehaves(name: str) -> None:
 @pytest.mark.attack("34")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 @pytest.mark.parametrize("endpoint", ["token", "userinfo"])
-async def test_the_token_or_userinfo_endpoint_misbehaves(name: str, endpoint: str) -> None:
+async def test_a_faulty_token_or_userinfo_endpoint_is_rejected(name: str, endpoint: str) -> None:
     reply, reason = MISBEHAVIOURS[name]
     world = await world_for(reason)
     world.op.replies[f"/{endpoint}"] = reply
@@ -150,7 +150,7 @@ async def test_the_token_or_userinfo_endpoint_misbehaves(name: str, endpoint: st
 
 
 @pytest.mark.attack("32")
-async def test_sessions_work_while_the_provider_is_out(world: World) -> None:
+async def test_sessions_work_while_the_provider_is_down(world: World) -> None:
     await world.login()
     world.op.replies = dict.fromkeys((CONFIGURATION, "/jwks", "/token"), fail)
     world.clock.advance(minutes=30)
@@ -158,7 +158,7 @@ async def test_sessions_work_while_the_provider_is_out(world: World) -> None:
 
 
 @pytest.mark.attack("32")
-async def test_logins_work_with_metadata_and_keys_known_before_the_outage(world: World) -> None:
+async def test_logins_work_with_metadata_and_keys_fetched_before_the_outage(world: World) -> None:
     await world.login()
     world.clock.advance(minutes=59)
     world.op.replies = {CONFIGURATION: fail, "/jwks": fail}
@@ -194,7 +194,7 @@ async def test_logins_work_with_metadata_and_keys_known_before_the_outage(world:
         ({"id_token_signing_alg_values_supported": ["RS256", None]}, "discovery_malformed"),
     ],
 )
-async def test_metadata_that_must_not_be_believed(world: World, metadata: dict[str, Any], reason: str) -> None:
+async def test_metadata_with_untrusted_values_is_rejected(world: World, metadata: dict[str, Any], reason: str) -> None:
     world.op.metadata = metadata
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     await world.assert_rejected(response, reason)
@@ -210,7 +210,7 @@ OPTIONAL_METADATA = (
 
 @pytest.mark.parametrize("value", [None, "", "n/a", "not a url", 7, [], {}, [None], "https://op example/x"], ids=repr)
 @pytest.mark.parametrize("name", OPTIONAL_METADATA)
-async def test_optional_metadata_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_malformed_optional_metadata_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     world.op.metadata = {name: value}
     assert (await world.login()).status_code == 303, world.reasons()
@@ -220,7 +220,7 @@ async def test_optional_metadata_that_is_malformed_counts_as_absent(name: str, v
 
 
 @pytest.mark.parametrize("value", [None, [], GONE], ids=["null", "empty", "missing"])
-async def test_algorithms_that_are_not_listed_narrow_nothing(value: Any) -> None:
+async def test_unlisted_algorithms_narrow_nothing(value: Any) -> None:
     world = World()
     world.op.metadata = {"id_token_signing_alg_values_supported": value}
     assert (await world.login()).status_code == 303
@@ -230,7 +230,7 @@ async def test_algorithms_that_are_not_listed_narrow_nothing(value: Any) -> None
 @pytest.mark.parametrize(
     "host", ["x;sandbox", "*", "*.example", "x,https://y", "x y", "'self'", "x;script-src *", "u@x", "x:", "\u202ex"]
 )
-async def test_no_address_of_the_provider_adds_to_a_header(host: str) -> None:
+async def test_no_url_of_the_provider_adds_to_a_header(host: str) -> None:
     world = World()
     names = ("end_session_endpoint", "revocation_endpoint", "userinfo_endpoint")
     world.op.metadata = dict.fromkeys(names, f"https://{host}/x")
@@ -243,7 +243,7 @@ async def test_no_address_of_the_provider_adds_to_a_header(host: str) -> None:
 
 @pytest.mark.attack("33")
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "http://op.example/me", "//op.example/me", "", 7, None])
-async def test_a_link_to_the_account_that_is_unfit_is_left_out_and_logins_go_on(url: object) -> None:
+async def test_an_invalid_account_url_is_omitted_and_logins_continue(url: object) -> None:
     world = World()
     world.op.metadata = {"account_management_uri": url}
     assert (await world.login()).status_code == 303
@@ -251,7 +251,7 @@ async def test_a_link_to_the_account_that_is_unfit_is_left_out_and_logins_go_on(
     assert metadata.account_management_uri is None
 
 
-async def test_the_link_to_the_account_is_known() -> None:
+async def test_the_account_url_is_available() -> None:
     world = World()
     world.op.metadata = {"account_management_uri": "https://id.example/me?tab=1"}
     await world.login()
@@ -259,7 +259,7 @@ async def test_the_link_to_the_account_is_known() -> None:
     assert metadata.account_management_uri == "https://id.example/me?tab=1"
 
 
-async def test_the_query_of_an_endpoint_stays_as_it_is() -> None:
+async def test_the_query_of_an_endpoint_is_preserved() -> None:
     world = World()
     query = "p=$b2c'x'&q=%2F"
     world.op.metadata = {"authorization_endpoint": f"{ISSUER}/authorize?{query}", "end_session_endpoint": f"{ISSUER}/end?{query}"}
@@ -290,7 +290,7 @@ async def test_the_query_of_an_endpoint_stays_as_it_is() -> None:
         ("", False, False),
     ],
 )
-def test_addresses_of_a_provider(url: str, allow_http: bool, good: bool) -> None:
+def test_accepted_and_refused_urls_of_a_provider(url: str, allow_http: bool, good: bool) -> None:
     assert is_provider_url(url, allow_http=allow_http) is good
 
 
@@ -303,7 +303,7 @@ async def test_metadata_and_keys_are_fetched_once(world: World) -> None:
     assert world.op.count("/mtls-token") == 0
 
 
-async def test_fifty_logins_at_once_ask_once(world: World) -> None:
+async def test_fifty_concurrent_logins_fetch_metadata_once(world: World) -> None:
     browsers = [world.new_browser() for _ in range(50)]
     await asyncio.gather(*(world.login(browser) for browser in browsers))
     assert (world.op.count(CONFIGURATION), world.op.count("/jwks")) == (1, 1)
@@ -324,20 +324,20 @@ class TestKeys:
         ],
         ids=["new kid", "overlap", "same kid", "no kid", "no kid in the token", "no kid in the set"],
     )
-    async def test_the_login_right_after_a_rotation_succeeds(self, world: World, kid: str | None, jwks: list[Any]) -> None:
+    async def test_a_login_right_after_a_rotation_succeeds(self, world: World, kid: str | None, jwks: list[Any]) -> None:
         assert (await world.login()).status_code == 303
         world.op.key, world.op.kid, world.op.jwks = OTHER_RSA_KEY, kid, jwks
         assert (await world.login()).status_code == 303
         assert world.op.count("/jwks") == 2
 
-    async def test_rotation_after_rotation_succeeds_at_once(self, world: World) -> None:
+    async def test_consecutive_rotations_succeed_at_once(self, world: World) -> None:
         for number in range(4):
             key, kid = (RSA_KEY, OTHER_RSA_KEY)[number % 2], f"k{number}"
             world.op.key, world.op.kid, world.op.jwks = key, kid, [public_jwk(key, kid)]
             assert (await world.login()).status_code == 303
 
     @pytest.mark.attack("31")
-    async def test_a_thousand_logout_tokens_of_unknown_keys_cost_one_fetch_and_hinder_no_rotation(self, world: World) -> None:
+    async def test_a_thousand_logout_tokens_with_unknown_kids_cost_one_fetch_and_delay_no_rotation(self, world: World) -> None:
         await world.login()
         for number in range(1000):
             token = world.op.logout_token({"kid": f"forged-{number}"})
@@ -357,14 +357,14 @@ class TestKeys:
         assert world.op.count("/jwks") == 1 + 5
 
     @pytest.mark.attack("31")
-    async def test_a_hundred_at_once_are_one_fetch(self, world: World) -> None:
+    async def test_a_hundred_concurrent_tokens_cause_one_fetch(self, world: World) -> None:
         await world.login()
         tokens = [world.op.logout_token({"kid": f"forged-{number}"}) for number in range(100)]
         await asyncio.gather(*(world.send_logout(token) for token in tokens))
         assert world.op.count("/jwks") == 2
 
     @pytest.mark.attack("31")
-    async def test_id_tokens_of_unknown_keys_cost_one_fetch_per_cooldown(self, world: World) -> None:
+    async def test_id_tokens_with_unknown_kids_cost_one_fetch_per_cooldown(self, world: World) -> None:
         await world.login()
         world.op.header = {"kid": "forged"}
         for _ in range(20):
@@ -372,7 +372,7 @@ class TestKeys:
         assert world.op.count("/jwks") == 2
 
     @pytest.mark.attack("31")
-    async def test_logout_tokens_do_not_ask_a_provider_that_is_out_again_and_again(self, world: World) -> None:
+    async def test_logout_tokens_do_not_repeat_requests_to_a_provider_that_is_down(self, world: World) -> None:
         world.op.replies = {CONFIGURATION: fail}
         for _ in range(20):
             assert (await world.send_logout(world.op.logout_token())).status_code == 503
@@ -390,7 +390,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "jwks", [[OLD], [NEW, OLD], [public_jwk(EC_KEY, "e"), public_jwk(ED_KEY, "d"), NEW, OLD], [public_jwk(RSA_KEY)]]
     )
-    async def test_a_token_without_kid(self, world: World, jwks: list[Any]) -> None:
+    async def test_a_token_without_kid_is_verified(self, world: World, jwks: list[Any]) -> None:
         world.op.kid, world.op.jwks = None, jwks
         assert (await world.login()).status_code == 303
 
@@ -405,7 +405,7 @@ class TestKeys:
         assert (await world.login()).status_code == 303
 
     @pytest.mark.attack("32")
-    async def test_a_hundred_thousand_keys(self, world: World) -> None:
+    async def test_a_key_set_of_a_hundred_thousand_keys_is_rejected(self, world: World) -> None:
         world.op.jwks = [OLD] + [{"kty": "RSA", "n": "x", "e": "AQAB"}] * 20_000
         with within(2, "work"):
             assert (await world.login()).status_code == 303
@@ -432,21 +432,21 @@ class TestKeys:
             {**public_jwk(EC_KEY), "crv": "secp256k1"},
         ],
     )
-    def test_keys_that_may_not_verify(self, jwk: dict[str, Any]) -> None:
+    def test_keys_not_for_signatures_are_ignored(self, jwk: dict[str, Any]) -> None:
         assert parse_jwk_set({"keys": [jwk]}) == ()
         assert len(parse_jwk_set({"keys": [jwk, OLD]})) == 1
 
     @pytest.mark.parametrize("value", [None, "", 7, [], {}, ["sig"], "x" * 513], ids=lambda value: str(value)[:9])
     @pytest.mark.parametrize("name", ["kid", "use", "alg", "key_ops", "x5t", "x5c"])
-    def test_an_optional_member_of_a_key_that_is_malformed_counts_as_absent(self, name: str, value: Any) -> None:
+    def test_a_malformed_optional_member_of_a_key_counts_as_absent(self, name: str, value: Any) -> None:
         if (name, value) == ("key_ops", ["sig"]):
-            value = "verify"  # a list that lacks this says that the key is not for signatures
+            value = "verify"  # a list without this value says that the key is not for signatures
         (key,) = parse_jwk_set({"keys": [{**public_jwk(RSA_KEY), "d": None, "k": "", name: value}]})
         assert (key.kid, key.alg) == (None, None)
 
     @pytest.mark.attack("71")
     @pytest.mark.parametrize("kid", [None, "k1", "forged"])
-    async def test_a_forged_token_has_a_bounded_number_of_keys_tried(
+    async def test_a_forged_token_is_tried_with_a_bounded_number_of_keys(
         self, world: World, kid: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tried: list[object] = []
@@ -457,29 +457,29 @@ class TestKeys:
         await world.send_logout(world.op.logout_token({"kid": kid}))
         assert len(tried) == 10
         assert world.reasons("logout.rejected") == ["too_many_keys"]
-        # The set was fetched just now; once in a cooldown it is fetched again for the token.
+        # The set was just fetched; once per cooldown it is fetched again for the token.
         world.clock.advance(seconds=11)
         for _ in range(3):
             await world.send_logout(world.op.logout_token({"kid": kid}))
         assert len(tried) == 10 + 20 + 10 + 10
 
     @pytest.mark.attack("71")
-    async def test_a_forged_token_costs_milliseconds_whatever_the_key_set(self, world: World) -> None:
+    async def test_a_forged_token_costs_milliseconds_with_any_key_set(self, world: World) -> None:
         for size, exponent in ((384, b"\x3f" + b"\xff" * 383), (1024, b"\xff" * 4)):
             world.op.jwks = [{"kty": "RSA", "n": b64(b"\xff" * size), "e": b64(exponent)}] * 100
             world.clock.advance(minutes=11)
-            # As long as the modulus: any other signature is refused before anything is computed.
+            # As long as the modulus, because any other signature is refused before any computation.
             signed = world.op.logout_token({"kid": GONE}).rpartition(".")[0]
             token = f"{signed}.{b64(bytes(1) + b'x' * (size - 1))}"
             await world.send_logout(token)  # fetches the set
             worked = time.process_time()
             for _ in range(10):
                 assert (await world.send_logout(token)).status_code == 400
-            assert time.process_time() - worked < 1  # ten tokens; without the bounds each of them takes as long
+            assert time.process_time() - worked < 1  # ten tokens; without the bounds each takes as long
 
     @pytest.mark.attack("71")
     @pytest.mark.attack("oidcc-client-test-kid-absent-multiple-jwks")
-    async def test_the_key_that_a_token_names_is_tried_before_those_without_a_name(self, world: World) -> None:
+    async def test_the_key_named_by_the_token_is_tried_before_keys_without_kid(self, world: World) -> None:
         world.op.jwks = [*([public_jwk(OTHER_RSA_KEY)] * 50), OLD]
         assert (await world.login()).status_code == 303
 
@@ -491,12 +491,12 @@ class TestKeys:
         assert world.reasons() == ["unknown_key"]
 
     @pytest.mark.parametrize("document", [{}, {"keys": {}}, {"keys": None}])
-    def test_what_is_no_key_set(self, document: dict[str, Any]) -> None:
+    def test_an_invalid_key_set_is_rejected(self, document: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="JWK Set"):
             parse_jwk_set(document)
 
 
-async def test_cookies_of_the_provider_are_not_kept(world: World) -> None:
+async def test_cookies_of_the_provider_are_not_stored(world: World) -> None:
     def with_cookie(_: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, json=world.op.configuration(), headers={"set-cookie": "sticky=1; Path=/"})
 
@@ -515,7 +515,7 @@ async def test_a_network_error_is_not_chained_to_the_request_with_its_secrets() 
 
 
 class TestOverARealSocket:
-    """The limits hold for bytes from a network too, where the client library has its own ideas of time."""
+    """The limits also hold for bytes from a network, where the client library has its own timeouts."""
 
     ANSWERS = (
         ("silence", (), "timeout"),
@@ -531,7 +531,7 @@ class TestOverARealSocket:
     @pytest.mark.attack("32")
     @pytest.mark.attack("34")
     @pytest.mark.parametrize(("answer", "reason"), [pytest.param(*rest, id=name) for name, *rest in ANSWERS])
-    async def test_an_answer_without_end(self, answer: tuple[bytes, ...] | None, reason: str) -> None:
+    async def test_an_endless_response_is_cut_off(self, answer: tuple[bytes, ...] | None, reason: str) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             first, rest = (answer or ())[:1], (answer or ())[1:]

@@ -1,4 +1,4 @@
-"""What providers need that keep to the specifications in a way of their own."""
+"""Options for providers that follow the specifications in unusual ways."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def asked(url: str) -> dict[str, str]:
 
 
 class TestMetadata:
-    async def test_from_another_address(self) -> None:
+    async def test_metadata_from_another_url(self) -> None:
         world = World(provider={"metadata_url": f"{ISSUER}/b2c/policy/metadata?p=one"})
         world.op.replies["/b2c/policy/metadata"] = lambda _: httpx2.Response(200, json=world.op.configuration())
         assert (await world.login()).status_code == 303
         assert world.op.count("/.well-known/openid-configuration") == 0
 
-    async def test_that_name_another_issuer_are_refused(self) -> None:
+    async def test_metadata_of_another_issuer_is_refused(self) -> None:
         world = World(provider={"metadata_url": f"{ISSUER}/elsewhere"})
         world.op.metadata = {"issuer": "https://other.example"}
         world.op.replies["/elsewhere"] = lambda _: httpx2.Response(200, json=world.op.configuration())
         assert (await world.browser.get("/auth/login", headers=GET_PAGE)).status_code == 503
         assert world.reasons() == ["discovery_issuer_mismatch"]
 
-    async def test_by_hand(self) -> None:
+    async def test_metadata_by_hand(self) -> None:
         given = {name: f"{ISSUER}/{path}" for name, path in
                  {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}.items()}  # fmt: skip
         world = World(provider={"metadata": given})
@@ -105,15 +105,15 @@ class TestMetadata:
         ],
         ids=str,
     )
-    def test_options_that_cannot_work(self, options: dict[str, Any]) -> None:
+    def test_invalid_options_are_refused(self, options: dict[str, Any]) -> None:
         given: dict[str, Any] = {"issuer": ISSUER, "client_id": "app", "client_secret": CLIENT_SECRET}
         with pytest.raises(ConfigurationError):
             OidcProvider(**{**given, **options})
 
 
 class TestLogout:
-    async def test_at_another_address_with_other_parameters(self) -> None:
-        """As Cognito has it."""
+    async def test_a_logout_url_with_other_parameter_names(self) -> None:
+        """As Cognito documents it."""
         options = {"end_session_endpoint": "https://shop.auth.example/logout", "logout_return_param": "logout_uri"}
         world = World(provider=options)
         world.op.metadata = {"end_session_endpoint": GONE}
@@ -124,15 +124,15 @@ class TestLogout:
         assert (query["client_id"], query["logout_uri"]) == (CLIENT_ID, "http://127.0.0.1:8000/")
         assert "post_logout_redirect_uri" not in query
 
-    async def test_with_further_parameters(self) -> None:
-        """As Auth0 has it."""
+    async def test_additional_logout_parameters(self) -> None:
+        """As Auth0 documents it."""
         world = World(provider={"logout_params": {"federated": ""}})
         await world.login()
         url = (await world.browser.post("/auth/logout", headers=SAME_ORIGIN)).headers["location"]
         assert url.startswith(f"{ISSUER}/end?")
         assert asked(url)["federated"] == ""
 
-    async def test_an_id_token_that_is_too_long_for_an_address_is_posted(self) -> None:
+    async def test_an_id_token_too_long_for_a_url_is_posted(self) -> None:
         world = World()
         world.op.claims = {"groups": ["g" * 100] * 80}
         await world.login()
@@ -146,7 +146,7 @@ class TestLogout:
         assert "script-src 'sha256-" in response.headers["content-security-policy"]
         assert await world.subject() is None
 
-    async def test_programs_get_the_form_as_json_beside_an_address_without_the_token(self) -> None:
+    async def test_programs_get_the_form_as_json_and_a_url_without_the_token(self) -> None:
         world = World()
         world.op.claims = {"groups": ["g" * 100] * 80}
         await world.login()
@@ -157,13 +157,13 @@ class TestLogout:
 
 
 class TestLinkParameters:
-    async def test_a_link_sets_what_the_configuration_names(self) -> None:
+    async def test_a_link_can_set_the_configured_parameters(self) -> None:
         world = World(provider={"link_params": ["kc_idp_hint", "organization"]})
         query = asked(await world.start(None, kc_idp_hint="google", screen_hint="signup"))
         assert query["kc_idp_hint"] == "google"
         assert not {"organization", "screen_hint"} & set(query)
 
-    async def test_only_at_the_provider_that_takes_it(self) -> None:
+    async def test_a_link_parameter_applies_only_to_its_provider(self) -> None:
         plain = PlainOp()
         world = World(
             provider={"link_params": ["kc_idp_hint"]}, beside=lambda _: [(plain_provider(link_params=["allow_signup"]), plain)]
@@ -177,14 +177,14 @@ class TestLinkParameters:
     @pytest.mark.parametrize(
         "query", ["kc_idp_hint=a&kc_idp_hint=b", "kc_idp_hint=", "kc_idp_hint=a%0d", "kc_idp_hint=" + "x" * 257]
     )
-    async def test_values_that_are_refused(self, query: str) -> None:
+    async def test_invalid_values_are_refused(self, query: str) -> None:
         world = World(provider={"link_params": ["kc_idp_hint"]})
         assert (await world.browser.get(f"/auth/login?{query}", headers=GET_PAGE)).status_code == 400
 
 
 class TestClientSecret:
     @pytest.mark.parametrize("kind", ["plain", "async"])
-    async def test_a_function_is_asked_for_every_request(self, kind: str) -> None:
+    async def test_a_secret_function_is_called_for_every_request(self, kind: str) -> None:
         made: list[str] = []
 
         def secret() -> str:
@@ -201,7 +201,7 @@ class TestClientSecret:
             assert len(made) == number
 
     @pytest.mark.parametrize("secret", [lambda: "", lambda: None, lambda: 1 / 0])
-    async def test_one_that_gives_none(self, secret: Callable[[], Any]) -> None:
+    async def test_a_function_without_a_secret_fails_the_login(self, secret: Callable[[], Any]) -> None:
         world = World(provider={"client_secret": secret})
         assert (await world.login()).status_code == 502
         assert world.reasons() == ["client_secret_unavailable"]
@@ -228,26 +228,26 @@ class TestPostedUser:
         assert (await world.come_back(response.headers["location"])).status_code == 303
         return seen[0]
 
-    async def test_is_a_claim_where_that_is_asked_for(self) -> None:
+    async def test_the_posted_user_is_a_claim_when_configured(self) -> None:
         claims = await self.claims_of_a_login(self.USER, posted_user=True)
         assert claims["user"]["name"]["firstName"] == "Ada"
         assert claims["sub"] == "alice"
 
     @pytest.mark.parametrize("user", [None, "", "Ada", "[]", '{"a":1,"a":2}', json.dumps({"name": "x" * 1024})])
-    async def test_what_is_malformed_counts_as_absent(self, user: str | None) -> None:
+    async def test_a_malformed_posted_user_counts_as_absent(self, user: str | None) -> None:
         assert "user" not in await self.claims_of_a_login(user, posted_user=True)
 
     @pytest.mark.parametrize(("count", "kept"), [(200, True), (900, False)])
-    async def test_a_long_name_of_any_script_fits_or_is_left_out(self, count: int, kept: bool) -> None:
+    async def test_a_long_name_in_any_script_fits_or_is_omitted(self, count: int, kept: bool) -> None:
         user = json.dumps({"name": {"firstName": "\U0001f600" * count}}, ensure_ascii=False)
         assert ("user" in await self.claims_of_a_login(user, posted_user=True)) == kept
 
-    async def test_not_otherwise(self) -> None:
+    async def test_the_posted_user_is_ignored_by_default(self) -> None:
         assert "user" not in await self.claims_of_a_login(self.USER)
 
 
 class TestWithout:
-    async def test_pkce(self) -> None:
+    async def test_pkce_can_be_omitted(self) -> None:
         world = World(provider={"accept_code_injection_without_pkce": True})
         url = await world.start()
         assert not {"code_challenge", "code_challenge_method"} & set(asked(url))
@@ -262,7 +262,7 @@ class TestWithout:
         world.op.replies["/token"] = token
         assert (await world.come_back(world.op.authorize(url))).status_code == 303
 
-    async def test_a_nonce(self) -> None:
+    async def test_the_nonce_can_be_omitted(self) -> None:
         world = World(provider={"accept_id_token_replay_without_nonce": True})
         url = await world.start()
         assert "nonce" not in asked(url)
@@ -272,7 +272,7 @@ class TestWithout:
         world.op.claims = {"nonce": GONE}
         assert (await world.come_back(back)).status_code == 303
 
-    async def test_both_are_needed_unless_said(self) -> None:
+    async def test_both_are_required_by_default(self) -> None:
         world = World()
         world.op.claims = {"nonce": GONE}
         assert (await world.login()).status_code == 400
@@ -285,8 +285,8 @@ async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, An
 
 
 class TestSubject:
-    async def test_nested_at_plain_oauth2(self) -> None:
-        """As X has it."""
+    async def test_a_nested_subject_of_plain_oauth2(self) -> None:
+        """As X documents it."""
         plain = PlainOp()
         plain.user = {"data": {"id": "2244994945", "username": "ada"}}
         world = World(beside=lambda _: [(plain_provider(subject_claim="data.id"), plain)])
@@ -300,20 +300,20 @@ class TestSubject:
         assert (await world.login()).status_code == 303
         assert await world.subject() == "8c5e"
         assert (await world.browser.get("/userinfo")).json()["sub"] == "alice"
-        # It names no session, and by `sub` there is no user here: the provider learns that it could not be carried out.
+        # The logout token names no session, and its `sub` is no local user: the provider gets an error.
         assert (await world.send_logout(world.op.logout_token(sid=GONE, sub="alice"))).status_code == 400
         assert await world.subject() == "8c5e"
         assert (await world.send_logout(world.op.logout_token(sub="alice"))).status_code == 200
         assert await world.subject() is None
 
     @pytest.mark.parametrize("value", [GONE, "", None, 1.5, True, ["a"], "x" * 256])
-    async def test_a_malformed_one(self, value: Any) -> None:
+    async def test_a_malformed_subject_is_refused(self, value: Any) -> None:
         world = World(provider={"subject_claim": "oid"})
         world.op.claims = {"oid": value}
         assert (await world.login()).status_code == 400
         assert world.reasons()[0] in {"sub_missing", "sub_malformed"}
 
-    async def test_only_from_what_is_signed(self) -> None:
+    async def test_the_subject_comes_from_signed_claims_only(self) -> None:
         world = World(provider={"subject_claim": "oid"})
         world.op.userinfo = {"oid": "admin"}
         assert (await world.login()).status_code == 400
@@ -323,13 +323,13 @@ class TestClockTolerance:
     @pytest.mark.parametrize(
         ("tolerance", "late", "status"), [(60, 61, 400), (120, 61, 303), (120, 121, 400), (0, 0, 303), (0, 1, 400)]
     )
-    async def test_of_an_id_token(self, tolerance: int, late: int, status: int) -> None:
+    async def test_the_tolerance_of_an_id_token(self, tolerance: int, late: int, status: int) -> None:
         world = World(provider={"clock_tolerance_seconds": tolerance})
         world.op.claims = {"iat": world.clock.now() // 1000 + late}
         assert (await world.login()).status_code == status
 
     @pytest.mark.parametrize(("tolerance", "status"), [(60, 400), (120, 200)])
-    async def test_of_a_logout_token(self, tolerance: int, status: int) -> None:
+    async def test_the_tolerance_of_a_logout_token(self, tolerance: int, status: int) -> None:
         world = World(provider={"clock_tolerance_seconds": tolerance})
         token = world.op.logout_token(iat=world.clock.now() // 1000 + 100)
         assert (await world.send_logout(token)).status_code == status
@@ -340,7 +340,7 @@ ONE, TWO, THIRD = (f"{number:08d}-0000-0000-0000-000000000000" for number in (1,
 
 
 class EntraWorld(World):
-    """One registration for several tenants, whose metadata name a placeholder as the issuer."""
+    """One registration for several tenants, whose metadata contain a placeholder as issuer."""
 
     def __init__(self, tenants: Any = (ONE, TWO), **options: Any) -> None:
         provider = {"issuer": ENTRA, "metadata_url": f"{ISSUER}/organizations", "tenants": tenants, **options}
@@ -359,7 +359,7 @@ class EntraWorld(World):
 
 @pytest.mark.attack("9")
 class TestTenants:
-    async def test_each_tenant_is_an_issuer_of_its_own(self) -> None:
+    async def test_each_tenant_is_a_separate_issuer(self) -> None:
         world = EntraWorld()
         for tenant in (ONE, TWO):
             world.of_tenant(tenant)
@@ -377,13 +377,13 @@ class TestTenants:
             (ONE, {"tid": ONE.upper() + "/../x"}, "tenant_not_admitted"),
         ],
     )
-    async def test_a_token_of_another(self, tenant: str, claims: dict[str, Any], reason: str) -> None:
+    async def test_a_token_of_another_issuer_is_refused(self, tenant: str, claims: dict[str, Any], reason: str) -> None:
         world = EntraWorld()
         world.of_tenant(tenant, **claims)
         assert (await world.login()).status_code == 400
         assert world.reasons() == [reason]
 
-    async def test_a_function_may_decide(self) -> None:
+    async def test_a_function_can_decide(self) -> None:
         customers = {TWO}
         world = EntraWorld(lambda tenant: tenant in customers)
         world.of_tenant(ONE)
@@ -391,7 +391,7 @@ class TestTenants:
         world.of_tenant(TWO)
         assert (await world.login()).status_code == 303
 
-    async def test_a_key_of_another_issuer_signs_nothing(self) -> None:
+    async def test_a_key_of_another_issuer_is_refused(self) -> None:
         world = EntraWorld()
         world.of_tenant(ONE)
         consumers = public_jwk(RSA_KEY, "k1", issuer=f"https://op.example/{THIRD}/v2.0")
@@ -400,7 +400,7 @@ class TestTenants:
         assert world.reasons() == ["unknown_key"]
 
     @pytest.mark.parametrize("issuer", [ENTRA, f"https://op.example/{ONE}/v2.0"])
-    async def test_a_key_of_all_issuers_or_of_this_one(self, issuer: str) -> None:
+    async def test_a_key_of_all_issuers_or_of_this_one_is_accepted(self, issuer: str) -> None:
         world = EntraWorld()
         world.of_tenant(ONE)
         world.op.jwks = [public_jwk(OTHER_RSA_KEY, "k2", issuer=ENTRA), public_jwk(RSA_KEY, "k1", issuer=issuer)]
@@ -420,7 +420,7 @@ class TestTenants:
         assert (await world.send_logout(world.op.logout_token(**one))).status_code == 200
         assert await world.subject() is None
 
-    async def test_a_response_that_names_an_issuer(self) -> None:
+    async def test_the_issuer_in_a_response_is_checked(self) -> None:
         world = EntraWorld()
         world.of_tenant(ONE)
         world.op.response_params = {"iss": f"https://op.example/{THIRD}/v2.0"}
@@ -435,7 +435,7 @@ class TestTenants:
         response = await world.browser.post("/auth/logout", headers=SAME_ORIGIN)
         assert response.headers["location"].startswith(f"{ISSUER}/end?")
 
-    def test_a_tenant_cannot_have_a_provider_of_its_own_beside(self) -> None:
+    def test_a_tenant_cannot_also_be_a_separate_provider(self) -> None:
         common: dict[str, Any] = {"client_id": "app", "client_secret": CLIENT_SECRET}
         several = OidcProvider(issuer=ENTRA, metadata_url=ISSUER, tenants=[ONE], **common)
         single = OidcProvider(id="one", issuer=f"https://op.example/{ONE}/v2.0", **common)
@@ -443,7 +443,7 @@ class TestTenants:
             OidcConfig(providers=[single, several], public_url="https://app.example", sealing=SealingKeys([b"k" * 32]))
 
 
-def test_the_provider_of_an_identity() -> None:
+def test_the_provider_of_an_identity_is_found() -> None:
     one = OidcProvider(issuer=ISSUER, client_id="app", client_secret=CLIENT_SECRET)
     two: OAuth2Provider = plain_provider()
     config = OidcConfig(providers=[one, two], public_url="https://app.example", sealing=SealingKeys([b"k" * 32]))
@@ -454,7 +454,7 @@ def test_the_provider_of_an_identity() -> None:
     )
 
 
-async def test_the_page_that_posts_a_logout_escapes_what_it_holds() -> None:
+async def test_the_page_that_posts_a_logout_escapes_its_values() -> None:
     world = World(provider={"logout_params": {"a": '"><script>'}})
     world.op.claims = {"groups": ["g" * 100] * 80}
     await world.login()

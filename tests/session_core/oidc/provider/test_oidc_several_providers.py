@@ -1,4 +1,4 @@
-"""More than one provider: each has its own addresses, and nothing of one is ever taken for, or sent to, another."""
+"""Several providers: each has its own callback URL, and data of one is never accepted from or sent to another."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_each_provider_has_its_own_redirect_uri(world: TwoProviders) -> No
     [("/auth/login/other", {}), ("/auth/login", {"provider": "other"}), ("/auth/login", {"iss": OTHER}),
      ("/auth/login/other", {"provider": "other", "iss": OTHER})],
 )  # fmt: skip
-async def test_the_ways_to_name_a_provider(world: TwoProviders, path: str, params: dict[str, str]) -> None:
+async def test_a_link_can_name_a_provider(world: TwoProviders, path: str, params: dict[str, str]) -> None:
     url = await world.start_at(path, next="/account", **params)
     assert url.startswith(f"{OTHER}/authorize?")
     response = await world.come_back(world.other.authorize(url))
@@ -91,12 +91,12 @@ async def test_the_ways_to_name_a_provider(world: TwoProviders, path: str, param
     [("/auth/login/other?provider=default", 400), (f"/auth/login/other?iss={ISSUER}", 400), ("/auth/login?provider=x", 400),
      ("/auth/login?iss=https://evil.example", 400), ("/auth/login/x", 404), ("/auth/login/..%2fother", 404)],
 )  # fmt: skip
-async def test_names_that_are_none_or_differ(world: TwoProviders, path: str, status: int) -> None:
+async def test_unknown_or_contradictory_names_are_refused(world: TwoProviders, path: str, status: int) -> None:
     response = await world.browser.get(path, headers=GET_PAGE)
     assert (response.status_code, "set-cookie" in response.headers) == (status, False)
 
 
-async def test_a_person_is_asked_where_nothing_says_so(world: TwoProviders) -> None:
+async def test_a_user_chooses_when_no_provider_is_named(world: TwoProviders) -> None:
     response = await world.browser.get("/auth/login?next=/a%3Fb%3D1%26c%3D%22&prompt=login", headers=GET_PAGE)
     assert (response.status_code, "set-cookie" in response.headers) == (200, False)
     assert response.headers["cache-control"] == "no-store"
@@ -110,7 +110,7 @@ async def test_a_program_gets_the_list(world: TwoProviders) -> None:
 
 
 @pytest.mark.attack("56")
-async def test_the_choice_repeats_nothing_unescaped(world: TwoProviders) -> None:
+async def test_the_choice_page_escapes_its_values(world: TwoProviders) -> None:
     response = await world.browser.get('/auth/login?next="><script>alert(1)</script>', headers=GET_PAGE)
     assert "<script" not in response.text
 
@@ -122,20 +122,20 @@ async def test_a_login_without_a_provider_goes_to_the_provider_of_the_session(wo
 
 @pytest.mark.attack("9")
 class TestMixUp:
-    async def test_a_code_of_one_provider_at_the_address_of_the_other(self, world: TwoProviders) -> None:
-        """The browser was sent to the honest provider; the attacker's makes its code arrive as if it were an answer of his."""
+    async def test_a_code_of_one_provider_at_the_callback_of_the_other_is_rejected(self, world: TwoProviders) -> None:
+        """The browser was sent to the honest provider; the attacker's provider redirects with that code as its own response."""
         await world.plant()
         back = world.op.authorize(await world.start_at("/auth/login", provider="default"))
         await world.assert_rejected(await world.come_back(back.replace("/callback?", "/callback/other?")), "provider_mismatch")
         assert world.other.count("/token") == world.op.count("/token") == 0
 
-    async def test_a_state_of_one_login_with_the_code_of_another_providers(self, world: TwoProviders) -> None:
+    async def test_a_state_of_one_login_with_a_code_of_the_other_provider_is_rejected(self, world: TwoProviders) -> None:
         await world.plant()
         honest = world.op.authorize(await world.start_at("/auth/login", provider="default"))
         (code,) = parse_qs(urlsplit(honest).query)["code"]
         world.other.response_params = {"code": code}
         response = await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
-        # The attacker's own provider gets a code that it cannot use: the verifier of the honest login never leaves us.
+        # The attacker's provider gets a code without its PKCE verifier, which it cannot redeem.
         assert response.status_code == 502
         sent = [parse_qs(call.content.decode()) for call in world.other.calls if call.url.path == "/token"]
         challenge = world.op.codes[code]["code_challenge"]
@@ -144,33 +144,33 @@ class TestMixUp:
         assert world.op.count("/token") == 0
         assert await world.subject() is None
 
-    async def test_a_response_that_names_the_other_issuer(self, world: TwoProviders) -> None:
+    async def test_a_response_with_the_other_issuer_is_rejected(self, world: TwoProviders) -> None:
         await world.plant()
         world.other.response_params = {"iss": ISSUER}
         back = world.other.authorize(await world.start_at("/auth/login/other"))
         await world.assert_rejected(await world.come_back(back), "iss_mismatch")
         assert world.other.count("/token") == 0
 
-    async def test_a_provider_that_says_it_sends_iss_and_does_not(self, world: TwoProviders) -> None:
+    async def test_a_missing_iss_is_rejected_when_the_provider_announces_it(self, world: TwoProviders) -> None:
         await world.plant()
         world.other.response_params = {"iss": None}
         back = world.other.authorize(await world.start_at("/auth/login/other"))
         await world.assert_rejected(await world.come_back(back), "iss_missing")
 
-    async def test_an_id_token_of_the_other_issuer(self, world: TwoProviders) -> None:
+    async def test_an_id_token_of_the_other_issuer_is_rejected(self, world: TwoProviders) -> None:
         await world.plant()
         world.other.claims = {"iss": ISSUER}
         back = world.other.authorize(await world.start_at("/auth/login/other"))
         await world.assert_rejected(await world.come_back(back), "iss_mismatch")
 
-    async def test_a_provider_that_names_the_others_token_endpoint_gets_no_login(self, world: TwoProviders) -> None:
-        """A code of the attacker's login, redeemed at the honest provider, is a code that it never issued."""
+    async def test_metadata_with_the_others_token_endpoint_give_no_login(self, world: TwoProviders) -> None:
+        """The honest provider never issued the code of the attacker's login."""
         await world.plant()
         world.other.metadata = {"token_endpoint": f"{ISSUER}/token"}
         back = world.other.authorize(await world.start_at("/auth/login/other"))
         await world.assert_rejected(await world.come_back(back), "invalid_grant")
 
-    async def test_an_unknown_provider_in_the_address(self, world: TwoProviders) -> None:
+    async def test_an_unknown_provider_in_the_url_is_a_404(self, world: TwoProviders) -> None:
         back = world.other.authorize(await world.start_at("/auth/login/other"))
         assert (await world.come_back(back.replace("/other?", "/x?"))).status_code == 404
         assert (await world.come_back(back.replace("/other?", "/default?"))).status_code == 404
@@ -186,14 +186,14 @@ async def test_the_same_subject_of_another_issuer_is_another_user(world: TwoProv
     assert (state["subject"], state["data"]["note"]) == ("alice", "")
 
 
-async def test_tabs_of_both_providers_finish_in_any_order(world: TwoProviders) -> None:
+async def test_tabs_of_both_providers_complete_in_any_order(world: TwoProviders) -> None:
     one = world.op.authorize(await world.start_at("/auth/login", provider="default", next="/one"))
     two = world.other.authorize(await world.start_at("/auth/login/other", next="/two"))
     assert (await world.come_back(two)).headers["location"] == "/two"
     assert (await world.come_back(one)).headers["location"] == "/one"
 
 
-async def test_refresh_and_userinfo_ask_the_provider_of_the_session(world: TwoProviders) -> None:
+async def test_refresh_and_userinfo_go_to_the_provider_of_the_session(world: TwoProviders) -> None:
     world.other.refreshable = True
     await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
     world.clock.advance(seconds=301)
@@ -222,12 +222,12 @@ class TestLogoutByTheProvider:
             return (await provider.post(path, data={"logout_token": logout_token})).status_code
 
     @pytest.mark.parametrize("path", ["/auth/backchannel-logout", "/auth/backchannel-logout/other"])
-    async def test_the_token_is_found_its_provider(self, world: TwoProviders, path: str) -> None:
+    async def test_the_provider_of_a_token_is_found(self, world: TwoProviders, path: str) -> None:
         assert await self.send(world, path, world.other.logout_token()) == 200
         assert await world.subject() is None
 
     @pytest.mark.attack("45")
-    async def test_the_same_sid_of_the_other_provider(self, world: TwoProviders) -> None:
+    async def test_the_same_sid_of_the_other_provider_ends_nothing(self, world: TwoProviders) -> None:
         assert await self.send(world, "/auth/backchannel-logout", world.op.logout_token()) == 200
         assert await world.subject() == "alice"
 
@@ -236,24 +236,24 @@ class TestLogoutByTheProvider:
         ("path", "status"),
         [("/auth/backchannel-logout/other", 400), ("/auth/backchannel-logout/default", 404), ("/auth/backchannel-logout/x", 404)],
     )
-    async def test_a_token_at_an_address_that_is_not_its_providers(self, world: TwoProviders, path: str, status: int) -> None:
+    async def test_a_token_at_the_url_of_another_provider_is_refused(self, world: TwoProviders, path: str, status: int) -> None:
         assert await self.send(world, path, world.op.logout_token()) == status
         assert await world.subject() == "alice"
 
     @pytest.mark.attack("44")
-    async def test_a_token_of_the_other_that_claims_to_be_of_this_one(self, world: TwoProviders) -> None:
+    async def test_a_token_of_the_other_with_a_forged_issuer_is_refused(self, world: TwoProviders) -> None:
         world.op.kid = "forged"
         world.op.key = OTHER_RSA_KEY
         assert await self.send(world, "/auth/backchannel-logout", world.op.logout_token(iss=OTHER)) == 400
         assert await world.subject() == "alice"
 
     @pytest.mark.parametrize("issuer", ["https://evil.example", 1, None])
-    async def test_a_token_without_a_known_issuer(self, world: TwoProviders, issuer: object) -> None:
+    async def test_a_token_without_a_known_issuer_is_refused(self, world: TwoProviders, issuer: object) -> None:
         assert await self.send(world, "/auth/backchannel-logout", world.other.logout_token(iss=issuer)) == 400
         assert world.op.count("/jwks") == 0
 
     @pytest.mark.parametrize("path", ["/auth/frontchannel-logout", "/auth/frontchannel-logout/other"])
-    async def test_a_frame(self, world: TwoProviders, path: str) -> None:
+    async def test_a_frame_ends_the_session(self, world: TwoProviders, path: str) -> None:
         other = await world.browser.get(path, params={"iss": ISSUER, "sid": "op-session-1"})
         assert other.status_code == (200 if path.endswith("logout") else 400)
         assert await world.subject() == "alice"
@@ -266,7 +266,7 @@ class TestLogoutByTheProvider:
         assert (response.status_code, response.headers["cache-control"]) == (405, "no-store")
 
 
-async def test_a_session_of_a_provider_that_is_configured_no_more(world: TwoProviders) -> None:
+async def test_a_session_of_a_removed_provider_stays_logged_in_without_tokens(world: TwoProviders) -> None:
     await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
     later = World(sharing=world, handlers=[token])
     later.browser.cookies = world.browser.cookies
@@ -279,7 +279,7 @@ async def test_a_session_of_a_provider_that_is_configured_no_more(world: TwoProv
 
 
 @pytest.mark.attack("9")
-async def test_a_provider_that_took_over_anothers_id_gets_none_of_its_tokens(world: TwoProviders) -> None:
+async def test_a_provider_that_takes_over_anothers_id_gets_no_tokens(world: TwoProviders) -> None:
     world.op.refreshable = True
     await world.come_back(world.op.authorize(await world.start_at("/auth/login", provider="default")))
     replaced = World(sharing=world, provider={"issuer": OTHER}, handlers=[token, userinfo])
@@ -292,7 +292,7 @@ async def test_a_provider_that_took_over_anothers_id_gets_none_of_its_tokens(wor
     assert await replaced.subject() == "alice"
 
 
-async def test_a_provider_that_has_another_id_now_is_still_asked(world: TwoProviders) -> None:
+async def test_a_provider_with_a_new_id_is_still_called(world: TwoProviders) -> None:
     world.other.refreshable = True
     await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
     renamed = World(sharing=world, beside=lambda _: [(other_provider(id="renamed"), world.other)], handlers=[token])
@@ -301,7 +301,7 @@ async def test_a_provider_that_has_another_id_now_is_still_asked(world: TwoProvi
     assert (await renamed.browser.get("/token")).text == "at-2"
 
 
-async def test_a_provider_that_is_out_does_not_keep_the_others_users_out(world: TwoProviders) -> None:
+async def test_an_outage_of_one_provider_does_not_affect_the_others_users(world: TwoProviders) -> None:
     def down(_: Any) -> Any:
         raise OSError
 
@@ -311,7 +311,7 @@ async def test_a_provider_that_is_out_does_not_keep_the_others_users_out(world: 
     assert await world.subject() == "alice"
 
 
-async def test_only_named_providers() -> None:
+async def test_without_an_unnamed_provider_every_route_has_an_id() -> None:
     plugin = OidcPlugin(
         OidcConfig(
             providers=[other_provider(), plain_provider()],
@@ -335,12 +335,12 @@ async def test_only_named_providers() -> None:
         [other_provider(), plain_provider(issuer=OTHER)],
     ],
 )
-def test_configurations_that_cannot_work(providers: list[Any]) -> None:
+def test_contradictory_configurations_are_refused(providers: list[Any]) -> None:
     with pytest.raises(ConfigurationError):
         OidcConfig(providers=providers, public_url="https://app.example.org", sealing=SealingKeys([b"k" * 32]))
 
 
-async def test_a_plain_provider_beside() -> None:
+async def test_a_plain_oauth2_provider_beside_an_oidc_provider() -> None:
     plain = PlainOp()
     world = World(beside=lambda _: [(plain_provider(title="Git <b>"), plain)])
     page = await world.browser.get("/auth/login", headers=GET_PAGE)

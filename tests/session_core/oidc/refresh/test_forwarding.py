@@ -1,4 +1,4 @@
-"""Calling an API for the user: the `httpx2` authentication, and the forwarding route."""
+"""Calls to an API on behalf of the user: the `httpx2` authentication, and the forwarding route."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def browser(site: Site) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_token_is_fetched_anew_once_after_401(site: Site, browser: httpx.AsyncClient) -> None:
+async def test_the_token_is_refreshed_once_after_a_401(site: Site, browser: httpx.AsyncClient) -> None:
     assert (await browser.get("/call")).json() == 200
     old = site.api.calls[-1].headers["authorization"].removeprefix("Bearer ")
     site.api.refused.add(old)
@@ -102,14 +102,14 @@ async def test_the_token_is_fetched_anew_once_after_401(site: Site, browser: htt
     assert site.api.calls[-1].headers["authorization"] != f"Bearer {old}"
 
 
-async def test_an_api_that_refuses_every_token_is_asked_twice(site: Site, browser: httpx.AsyncClient) -> None:
+async def test_an_api_that_refuses_every_token_is_called_twice(site: Site, browser: httpx.AsyncClient) -> None:
     site.api.answer = httpx2.Response(401)
     assert (await browser.get("/call")).json() == 401
     assert len(site.api.calls) == 2
 
 
 @pytest.mark.attack("77")
-async def test_the_token_goes_to_its_own_origin_alone(site: Site, browser: httpx.AsyncClient) -> None:
+async def test_the_token_is_sent_to_its_own_origin_only(site: Site, browser: httpx.AsyncClient) -> None:
     answer = await browser.get("/call", params={"where": "https://evil.example"})
     assert answer.status_code == 500
     assert site.api.calls == []
@@ -129,7 +129,7 @@ async def test_a_request_is_forwarded_with_the_token_and_without_the_cookie(site
     assert {"cookie", "x-own", "sec-fetch-site", "origin"}.isdisjoint(sent.headers)
 
 
-async def test_a_body_is_forwarded_and_other_methods_are_not(site: Site, browser: httpx.AsyncClient) -> None:
+async def test_a_body_is_forwarded_and_other_methods_are_refused(site: Site, browser: httpx.AsyncClient) -> None:
     await browser.post("/api/orders", json={"item": 1}, headers=SAME_ORIGIN)
     assert msgspec.json.decode(site.api.calls[-1].content) == {"item": 1}
     assert str(site.api.calls[-1].url) == f"{API}/v1"
@@ -138,7 +138,7 @@ async def test_a_body_is_forwarded_and_other_methods_are_not(site: Site, browser
 
 @pytest.mark.attack("77")
 @pytest.mark.parametrize("path", ["/../admin", "/%2e%2e/admin", "/a/%2e%2e%2f%2e%2e/x", "/a%5c..%5cx", "/%252e%252e/x", "/a%00"])
-async def test_no_path_leads_out_of_the_prefix(site: Site, browser: httpx.AsyncClient, path: str) -> None:
+async def test_no_path_leaves_the_prefix(site: Site, browser: httpx.AsyncClient, path: str) -> None:
     url = httpx.URL("http://127.0.0.1:8000").copy_with(raw_path=f"/api/orders{path}".encode())
     answer = await browser.get(url, headers=SAME_ORIGIN)
     assert answer.status_code in {404, 405}
@@ -156,12 +156,12 @@ async def test_no_path_leads_out_of_the_prefix(site: Site, browser: httpx.AsyncC
         {"sec-fetch-site": "none", "origin": "null"},
     ],
 )
-async def test_no_other_site_reaches_the_api(site: Site, browser: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_other_sites_cannot_reach_the_api(site: Site, browser: httpx.AsyncClient, headers: dict[str, str]) -> None:
     assert (await browser.get("/api/orders", headers=headers)).status_code == 403
     assert site.api.calls == []
 
 
-async def test_a_visitor_reaches_nothing(site: Site) -> None:
+async def test_a_visitor_cannot_reach_the_api(site: Site) -> None:
     async with client_of(site.app) as client:
         assert (await client.get("/api/orders", headers=SAME_ORIGIN)).status_code == 401
     assert site.api.calls == []
@@ -176,12 +176,14 @@ async def test_a_redirect_of_the_api_is_not_followed(site: Site, browser: httpx.
 
 
 @pytest.mark.parametrize(("fault", "status"), [(httpx2.ConnectError("x"), 502), (httpx2.ReadTimeout("x"), 504)])
-async def test_an_api_that_is_out(site: Site, browser: httpx.AsyncClient, fault: Exception, status: int) -> None:
+async def test_an_api_that_is_down_is_a_gateway_error(
+    site: Site, browser: httpx.AsyncClient, fault: Exception, status: int
+) -> None:
     site.api.fails = fault
     assert (await browser.get("/api/orders", headers=SAME_ORIGIN)).status_code == status
 
 
-async def test_fifty_calls_at_once_refresh_once(site: Site, browser: httpx.AsyncClient) -> None:
+async def test_fifty_concurrent_calls_refresh_once(site: Site, browser: httpx.AsyncClient) -> None:
     await browser.get("/api/orders", headers=SAME_ORIGIN)
     site.api.refused.add(site.api.calls[-1].headers["authorization"].removeprefix("Bearer "))
     before = site.op.count("/token")
@@ -203,7 +205,7 @@ async def test_fifty_calls_at_once_refresh_once(site: Site, browser: httpx.Async
         ({"response_headers": ["set-cookie"]}, "cannot be forwarded"),
     ],
 )
-def test_what_would_be_unsafe_is_refused_at_start(change: dict[str, Any], message: str) -> None:
+def test_unsafe_options_are_refused_at_start(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"path": "/api/orders", "url": API, **change}
     with pytest.raises(ConfigurationError, match=message):
         Upstream(**given)

@@ -1,4 +1,4 @@
-"""Who holds the lease of a session's refresh token, and for how long; the store is as small as it can be."""
+"""The lease on a session's refresh token: its holder and its term, with a minimal store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class OneSession:
-    """As much of `SessionTokens` as a lease needs. `after` is called when a change has been made, before it is answered."""
+    """The parts of `SessionTokens` that a lease needs. `after` is called when a change was applied, before the response."""
 
     def __init__(self, lease: Lease = Lease(), family: str = "") -> None:  # noqa: B008 - frozen
         record = SessionRecord(created_at=0, absolute_expires_at=1)
@@ -68,7 +68,7 @@ async def taken(session: OneSession, seconds: float = 8) -> HeldLease:
     return held
 
 
-async def test_each_lease_has_a_term_and_a_holder_of_its_own_and_each_renewal_counts(time: Time) -> None:
+async def test_each_lease_has_its_own_term_and_holder_and_counts_renewals(time: Time) -> None:
     session = OneSession(Lease(term=6))
     held = await taken(session)
     first = session.held.tokens.lease
@@ -86,8 +86,8 @@ async def test_each_lease_has_a_term_and_a_holder_of_its_own_and_each_renewal_co
 
 @pytest.mark.parametrize("other", ["!", "~"])
 @pytest.mark.parametrize("what", ["family", "holder"])
-async def test_a_lease_that_another_has_is_neither_renewed_nor_given_back(time: Time, what: str, other: str) -> None:
-    """Whichever of the two names comes first in the alphabet."""
+async def test_a_lease_of_another_holder_is_neither_renewed_nor_released(time: Time, what: str, other: str) -> None:
+    """Whichever of the two names sorts first."""
     session = OneSession()
     held = await taken(session)
     if what == "family":
@@ -102,7 +102,7 @@ async def test_a_lease_that_another_has_is_neither_renewed_nor_given_back(time: 
     assert session.held.tokens == theirs
 
 
-async def test_a_lease_is_confirmed_from_memory_for_a_quarter_of_its_time(time: Time) -> None:
+async def test_a_lease_is_confirmed_from_memory_for_a_quarter_of_its_term(time: Time) -> None:
     session = OneSession()
     held = await taken(session, seconds=8)
     time.now += 1.9
@@ -129,7 +129,7 @@ async def test_a_lease_is_not_confirmed_when_the_session_has_ended(time: Time) -
 
 
 @pytest.mark.parametrize("holder", [None, "!", "~"])
-async def test_after_a_lost_answer_the_store_says_who_has_the_lease(holder: str | None) -> None:
+async def test_after_a_lost_response_the_store_names_the_holder(holder: str | None) -> None:
     session = OneSession()
 
     def lose_the_answer() -> None:
@@ -146,7 +146,7 @@ async def test_after_a_lost_answer_the_store_says_who_has_the_lease(holder: str 
 
 
 @pytest.mark.parametrize("change", [{"family": "f"}, {"term": 1}, {"refresh_token": "other"}, {"lease": Lease(beat=1)}])
-async def test_a_lease_is_taken_in_the_state_that_was_judged_alone(change: dict[str, Any]) -> None:
+async def test_a_lease_is_taken_only_in_the_examined_state(change: dict[str, Any]) -> None:
     session = OneSession()
     judged = session.held
     session.put(**change)
@@ -155,7 +155,7 @@ async def test_a_lease_is_taken_in_the_state_that_was_judged_alone(change: dict[
     assert await take_lease(session, session.held, seconds=8, used=False) is not None  # type: ignore[arg-type]
 
 
-def test_a_holder_counts_as_dead_when_its_lease_has_not_changed_for_the_whole_time(time: Time) -> None:
+def test_a_holder_counts_as_dead_when_its_lease_did_not_change_for_a_full_term(time: Time) -> None:
     watch = LeaseWatch(8)
     assert watch.may_take(Lease(term=3))
     lease = Lease(term=3, holder="h")

@@ -1,4 +1,4 @@
-"""Access tokens of a session: used while good, redeemed once when not, lost only when the provider says so."""
+"""Access tokens of a session: used while valid, refreshed once when expired, lost only when the provider refuses."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ async def world() -> World:
 
 
 def redemptions(world: World) -> Counter[str]:
-    """How often each refresh token was sent."""
+    """The number of uses of each refresh token."""
     forms = [dict(parse_qsl(call.content.decode())) for call in world.op.calls if call.url.path == "/token"]
     return Counter(form["refresh_token"] for form in forms if "refresh_token" in form)
 
 
-async def test_a_good_token_is_used_as_it_is(world: World) -> None:
+async def test_a_valid_token_is_returned_unchanged(world: World) -> None:
     world.clock.advance(seconds=269)
     assert (await world.browser.get("/token-now")).text == "at-1"
     assert not redemptions(world)
 
 
-async def test_an_expired_token_is_refreshed_and_kept(world: World) -> None:
+async def test_an_expired_token_is_refreshed_and_stored(world: World) -> None:
     for number in (2, 3, 4):
         world.clock.advance(seconds=300)
         for _ in range(2):
@@ -66,8 +66,8 @@ async def test_an_expired_token_is_refreshed_and_kept(world: World) -> None:
     assert await world.subject() == "alice"
 
 
-async def test_a_provider_that_does_not_rotate_refresh_tokens(world: World) -> None:
-    """RFC 6749 6: without a new refresh token in the response the old one stays valid, for every later refresh too."""
+async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(world: World) -> None:
+    """RFC 6749 6: without a new refresh token in the response, the old one stays valid for later refreshes too."""
     first = world.op.refresh_token
     world.op.answer = {"refresh_token": GONE}
     for number in (2, 3, 4):
@@ -77,7 +77,7 @@ async def test_a_provider_that_does_not_rotate_refresh_tokens(world: World) -> N
     assert redemptions(world) == {first: 3}
 
 
-async def test_userinfo(world: World) -> None:
+async def test_userinfo_is_fetched(world: World) -> None:
     assert (await world.browser.get("/userinfo-now")).json() == {"sub": "alice", "name": "Alice"}
     world.clock.advance(seconds=300)
     assert (await world.browser.get("/userinfo-now")).status_code == 200
@@ -85,13 +85,13 @@ async def test_userinfo(world: World) -> None:
 
 
 @pytest.mark.attack("29")
-async def test_userinfo_of_another_user(world: World) -> None:
+async def test_userinfo_of_another_user_is_refused(world: World) -> None:
     world.op.userinfo = {"sub": "bob"}
     assert (await world.browser.get("/userinfo-now")).status_code == 502
     assert await world.subject() == "alice"
 
 
-async def test_userinfo_when_the_provider_is_out_or_refuses(world: World) -> None:
+async def test_userinfo_when_the_provider_is_down_or_refuses(world: World) -> None:
     for status, expected in ((500, 502), (401, 401)):
         world.op.replies["/userinfo"] = lambda _, status=status: httpx2.Response(status)  # type: ignore[misc]
         assert (await world.browser.get("/userinfo-now")).status_code == expected
@@ -136,7 +136,7 @@ async def test_a_request_that_loaded_the_session_before_the_refresh_does_not_red
 
 
 @pytest.mark.attack("35")
-async def test_the_client_goes_away_in_the_middle_of_a_refresh(world: World) -> None:
+async def test_a_client_that_disconnects_during_a_refresh_does_not_stop_it(world: World) -> None:
     world.clock.advance(seconds=300)
     inside, go_on = asyncio.Event(), asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_the_client_goes_away_in_the_middle_of_a_refresh(world: World) -> 
     with pytest.raises(asyncio.CancelledError):
         await request
     refreshing = list(world.oidc.tokens._flight._running.values())
-    assert refreshing, "the refresh went away with its client"
+    assert refreshing, "the refresh was cancelled with its client"
     go_on.set()
     await asyncio.gather(*refreshing)
     world.op.replies.clear()
@@ -161,8 +161,8 @@ async def test_the_client_goes_away_in_the_middle_of_a_refresh(world: World) -> 
 
 
 @pytest.mark.attack("35")
-async def test_the_redeeming_process_is_killed(world: World) -> None:
-    """The holder of the lease may be dead: the others get an answer in time, and the session is not stuck."""
+async def test_a_killed_process_does_not_block_the_session(world: World) -> None:
+    """The lease's holder may be dead: others get a response in time, and the session still works."""
     world.clock.advance(seconds=300)
     other = World(handlers=HANDLERS, sharing=world)
     tokens, inside = world.oidc.tokens, asyncio.Event()
@@ -183,7 +183,7 @@ async def test_the_redeeming_process_is_killed(world: World) -> None:
     [stored] = await world.sessions.store.find(SessionIndex(user=ALICE.user_key))
     held = await tokens.refresh.store.load(stored.key)
     assert held is not None
-    assert held.tokens.lease.held, "no process was killed: the lease was given back"
+    assert held.tokens.lease.held, "no process was killed: the lease was released"
     world.op.replies.clear()
     async with other.new_browser(cookies=cookies) as browser:
         assert (await browser.get("/token-now")).text == "at-2"
@@ -216,7 +216,7 @@ async def test_invalid_grant_ends_the_login(world: World) -> None:
 
 
 @pytest.mark.attack("37")
-async def test_an_outage_ends_nothing(world: World) -> None:
+async def test_an_outage_ends_no_session(world: World) -> None:
     world.op.replies["/token"] = lambda _: httpx2.Response(503)
     world.clock.advance(seconds=280)
     # Due for a refresh, not expired yet.
@@ -228,7 +228,7 @@ async def test_an_outage_ends_nothing(world: World) -> None:
     assert (await world.browser.get("/token-now")).text == "at-2"
 
 
-async def test_a_login_without_refresh_token(world: World) -> None:
+async def test_without_a_refresh_token_an_expired_access_token_is_a_401(world: World) -> None:
     other = World(handlers=HANDLERS)
     await other.login()
     other.clock.advance(seconds=299)
@@ -237,7 +237,7 @@ async def test_a_login_without_refresh_token(world: World) -> None:
     assert (await other.browser.get("/token-now")).status_code == 401
 
 
-async def test_a_token_that_never_said_when_it_expires(world: World) -> None:
+async def test_a_token_without_expiry_is_used(world: World) -> None:
     other = World(handlers=HANDLERS)
     other.op.answer = {"expires_in": GONE}
     await other.login()
@@ -249,7 +249,7 @@ class TestVault:
     alice, bob = Identity(issuer=ISSUER, subject="alice"), Identity(issuer=ISSUER, subject="bob")
     tokens = TokenSet(access_token="canary-access", refresh_token="canary-refresh", id_token="canary-id", expires_at=1)
 
-    def test_only_its_user_opens_it(self) -> None:
+    def test_the_vault_opens_for_its_user_only(self) -> None:
         vault = TokenVault(SealingKeys([b"k" * 32]))
         sealed = vault.seal(self.tokens, self.alice)
         assert b"canary" not in sealed

@@ -1,4 +1,4 @@
-"""Tokens of users who are away: those that are due are refreshed, and no other session is read."""
+"""Batch refresh for absent users: due tokens are refreshed, and no other session is read."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def world() -> World:
     return await world_in_use()
 
 
-async def test_what_is_not_due_is_left_alone(world: World) -> None:
+async def test_tokens_not_due_are_left_unchanged(world: World) -> None:
     assert await run(world) == result()
     assert world.op.count("/token") == 1
 
 
-async def test_what_is_due_is_refreshed_once_and_becomes_due_again(world: World) -> None:
+async def test_due_tokens_are_refreshed_once_and_become_due_again(world: World) -> None:
     for number in (2, 3, 4):
         await stay_in_use(world, 55)
         assert await run(world) == result(due=1, refreshed=1)
@@ -60,13 +60,13 @@ async def test_a_dry_run_only_counts(world: World) -> None:
     assert world.op.count("/token") == 1
 
 
-async def test_the_horizon_decides(world: World) -> None:
+async def test_the_horizon_selects_the_tokens(world: World) -> None:
     assert await run(world, horizon_seconds=3599) == result()
     assert await run(world, horizon_seconds=3600) == result(due=1, refreshed=1)
 
 
-async def test_tokens_that_live_for_less_than_the_horizon_are_refreshed_once_in_a_run(world: World) -> None:
-    """The new token is due in a later minute, to which the run comes only then."""
+async def test_tokens_with_a_shorter_lifetime_than_the_horizon_are_refreshed_once_per_run(world: World) -> None:
+    """The new token is due in a later minute, which the run has not reached yet."""
     await stay_in_use(world, 55)
     world.op.answer = {"expires_in": 400}
     assert await run(world, horizon_seconds=600) == result(due=1, refreshed=1)
@@ -76,8 +76,8 @@ async def test_tokens_that_live_for_less_than_the_horizon_are_refreshed_once_in_
     assert len(await notes(world)) == 1
 
 
-async def test_what_a_long_run_leaves_for_the_next_is_found_by_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new token is noted in a minute that is long past when the run is over."""
+async def test_tokens_left_by_a_long_run_are_found_by_the_next_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new token is recorded in a minute that is long over when the run ends."""
     await stay_in_use(world, 55)
     world.op.answer = {"expires_in": 400}
     due, seen = DueNotes.due, []
@@ -95,8 +95,8 @@ async def test_what_a_long_run_leaves_for_the_next_is_found_by_it(world: World, 
     assert await run(world, horizon_seconds=3600) == result(due=1, refreshed=1)
 
 
-async def test_a_run_keeps_no_session_alive(world: World) -> None:
-    """Who is away is logged out in the end, however often the tokens are refreshed."""
+async def test_a_run_does_not_extend_sessions(world: World) -> None:
+    """An absent user is logged out eventually, however often the tokens are refreshed."""
     world.op.answer = {"expires_in": 600}
     await run(world, horizon_seconds=3600)
     for _ in range(5):
@@ -107,14 +107,14 @@ async def test_a_run_keeps_no_session_alive(world: World) -> None:
     assert await world.subject() is None
 
 
-async def test_a_refresh_by_a_request_moves_the_note(world: World) -> None:
+async def test_a_refresh_by_a_request_moves_the_record(world: World) -> None:
     await stay_in_use(world, 60)
     assert (await world.browser.get("/token-now")).text == "at-2"
     assert len(await notes(world)) == 1
     assert await run(world) == result()
 
 
-async def test_a_session_that_has_ended_is_skipped_and_forgotten(world: World) -> None:
+async def test_an_ended_session_is_skipped_and_forgotten(world: World) -> None:
     await stay_in_use(world, 55)
     await world.browser.post("/auth/logout")
     assert await run(world) == result(skipped=1)
@@ -141,7 +141,7 @@ async def test_invalid_grant_ends_the_login(world: World) -> None:
 
 
 @pytest.mark.attack("37")
-async def test_an_outage_ends_nothing_and_the_next_run_tries_again(world: World) -> None:
+async def test_an_outage_ends_no_session_and_the_next_run_tries_again(world: World) -> None:
     await stay_in_use(world, 55)
     world.op.replies["/token"] = lambda _: httpx2.Response(503)
     assert await run(world) == result(due=1, failed=1)
@@ -150,7 +150,7 @@ async def test_an_outage_ends_nothing_and_the_next_run_tries_again(world: World)
     assert await run(world) == result(due=1, refreshed=1)
 
 
-async def test_a_provider_that_is_out_is_not_asked_for_ever(world: World) -> None:
+async def test_a_provider_that_is_down_is_not_called_repeatedly(world: World) -> None:
     several_users(world)
     for _ in range(30):
         async with world.new_browser() as browser:
@@ -165,7 +165,7 @@ async def test_a_provider_that_is_out_is_not_asked_for_ever(world: World) -> Non
     assert (await run(world))["refreshed"] == 30
 
 
-async def test_runs_and_requests_at_once_redeem_once(world: World) -> None:
+async def test_concurrent_runs_and_requests_redeem_once(world: World) -> None:
     await stay_in_use(world, 60)
     other = new_world(sharing=world)
     cookies = {"session-8000": world.browser.cookies["session-8000"]}
@@ -176,7 +176,7 @@ async def test_runs_and_requests_at_once_redeem_once(world: World) -> None:
     assert world.op.count("/token") == 2
 
 
-async def test_at_most_so_many_in_one_run(world: World) -> None:
+async def test_the_number_per_run_is_bounded(world: World) -> None:
     small = new_world(batch_refresh=BatchRefresh(max_sessions=2, concurrency=1))
     several_users(small)
     for _ in range(5):
@@ -186,7 +186,7 @@ async def test_at_most_so_many_in_one_run(world: World) -> None:
     assert [(await run(small))["refreshed"] for _ in range(3)] == [2, 2, 1]
 
 
-async def test_a_note_is_no_session(world: World) -> None:
+async def test_a_due_record_is_not_listed_as_a_session(world: World) -> None:
     [note] = await notes(world)
     assert len(note.key) == len(session_key(new_session_id()))
     with pytest.raises(UndecodableError):
@@ -198,13 +198,13 @@ async def test_a_note_is_no_session(world: World) -> None:
     assert b"rt-" not in note.entry.data
 
 
-async def test_notes_leave_by_themselves(world: World) -> None:
+async def test_due_records_expire(world: World) -> None:
     world.clock.advance(days=32)
     await world.sessions.sessions.prune()
     assert await records(world) == []
 
 
-async def test_nothing_is_noted_without_the_option() -> None:
+async def test_nothing_is_recorded_without_the_option() -> None:
     plain = new_world(batch_refresh=None)
     await plain.login()
     assert len(await records(plain)) == 1
@@ -225,7 +225,7 @@ class Counting:
         return getattr(self.inner, name)
 
 
-async def test_of_ten_thousand_sessions_only_those_that_are_due_are_read() -> None:
+async def test_of_ten_thousand_sessions_only_the_due_ones_are_read() -> None:
     world = new_world()
     several_users(world)
     guarded: Any = world.sessions.store
@@ -252,8 +252,8 @@ async def test_of_ten_thousand_sessions_only_those_that_are_due_are_read() -> No
 
 
 @pytest.mark.attack("35")
-async def test_a_run_that_is_stopped_loses_no_tokens(world: World) -> None:
-    """The provider has spent the refresh token: what it gave for it is stored, although no caller waits any more."""
+async def test_a_stopped_run_loses_no_tokens(world: World) -> None:
+    """The provider has consumed the refresh token, so its response is stored although no caller waits."""
     await stay_in_use(world, 55)
     spent, go_on = asyncio.Event(), asyncio.Event()
 

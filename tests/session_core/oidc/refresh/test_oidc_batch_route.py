@@ -1,4 +1,4 @@
-"""`POST /auth/refresh-tokens`: for callers with the key only."""
+"""`POST /auth/refresh-tokens` accepts only callers with the key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_it_refreshes_and_counts(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "x", KEY[:-1], KEY + "x", KEY.upper(), "\u00e9" * 40])
-async def test_without_the_key_nothing_happens(world: World, key: str | None) -> None:
+async def test_without_the_key_the_request_is_refused(world: World, key: str | None) -> None:
     await stay_in_use(world, 55)
     header = {} if key is None else {b"authorization": b"Bearer " + key.encode()}
     async with world.new_browser() as machine:
@@ -38,15 +38,15 @@ async def test_without_the_key_nothing_happens(world: World, key: str | None) ->
     assert world.reasons("access.denied") == ["refresh_tokens_key"]
 
 
-async def test_the_cookie_of_a_user_is_no_key(world: World) -> None:
+async def test_a_users_cookie_is_no_key(world: World) -> None:
     assert (await world.browser.post("/auth/refresh-tokens")).status_code == 401
 
 
-async def test_not_by_get(world: World) -> None:
+async def test_a_get_is_refused(world: World) -> None:
     assert (await world.browser.get("/auth/refresh-tokens", headers={"authorization": f"Bearer {KEY}"})).status_code == 405
 
 
-async def test_not_more_often_than_every_ten_seconds(world: World) -> None:
+async def test_runs_are_limited_to_one_in_ten_seconds(world: World) -> None:
     other = new_world(sharing=world)
     assert (await post_to(world, KEY)).status_code == 200
     refused = await post_to(other, KEY)
@@ -55,7 +55,7 @@ async def test_not_more_often_than_every_ten_seconds(world: World) -> None:
     assert (await post_to(other, KEY)).status_code == 200
 
 
-async def test_without_a_key_there_is_no_such_route() -> None:
+async def test_without_a_configured_key_the_route_does_not_exist() -> None:
     assert (await post_to(new_world(batch_refresh=BatchRefresh()), KEY)).status_code == 404
 
 
@@ -66,10 +66,10 @@ def test_a_weak_key_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("values", [{"horizon_seconds": 0}, {"concurrency": 0}, {"concurrency": 101}, {"max_sessions": 0}])
-def test_values_that_cannot_work_are_refused(values: dict[str, int]) -> None:
+def test_invalid_values_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
         BatchRefresh(**values)  # type: ignore[arg-type]
 
 
-def test_the_key_is_not_shown() -> None:
+def test_the_key_is_not_in_the_repr() -> None:
     assert KEY not in repr(BatchRefresh(key=KEY))

@@ -1,4 +1,4 @@
-"""The process that redeems a token is killed at each step: the others go on, and no session is stuck."""
+"""The process that redeems a token is killed at each step: the others continue, and no session is blocked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @on_postgres
 @pytest.mark.attack("35")
-async def test_killed_while_the_provider_has_not_answered(nodes: Nodes) -> None:
+async def test_killed_before_the_provider_responds(nodes: Nodes) -> None:
     one = await nodes.start(lease=3)
     await nodes.log_in(one)
     two = await nodes.start(lease=3)
@@ -26,7 +26,7 @@ async def test_killed_while_the_provider_has_not_answered(nodes: Nodes) -> None:
     one.kill()
     nodes.op.replies.clear()
     begun = time.monotonic()
-    # The token was not spent: the other process goes on as soon as the lease is over.
+    # The token was not consumed: the other process continues as soon as the lease expires.
     assert await two.token() == (200, "at-2")
     assert time.monotonic() - begun < 10
     assert await two.subject() == "alice"
@@ -60,8 +60,8 @@ async def test_killed_before_the_token_was_sent(nodes: Nodes) -> None:
 
 @on_sqlite
 @pytest.mark.attack("35")
-async def test_killed_when_the_provider_has_answered(nodes: Nodes) -> None:
-    """The old token is spent and the new one is lost: the login ends, and nothing is stuck."""
+async def test_killed_after_the_provider_responds(nodes: Nodes) -> None:
+    """The old token is consumed and the new one is lost: the login ends, and no request hangs."""
     one = await nodes.start(lease=3)
     await nodes.log_in(one)
     two = await nodes.start(lease=3)
@@ -83,7 +83,7 @@ async def test_killed_when_the_provider_has_answered(nodes: Nodes) -> None:
 
 @on_valkey
 @pytest.mark.attack("35")
-async def test_killed_when_the_new_tokens_are_stored(nodes: Nodes) -> None:
+async def test_killed_after_the_new_tokens_are_stored(nodes: Nodes) -> None:
     one = await nodes.start(die_on="tokens.refreshed")
     await nodes.log_in(one)
     two = await nodes.start()

@@ -1,4 +1,4 @@
-"""One redemption over real processes: while they wait, when they are killed, stand still, or disagree about the time."""
+"""One redemption across real processes that wait, are killed, are suspended, or have different clocks."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def test_twenty_requests_in_two_processes_redeem_once(nodes: Nodes) -> Non
 
 
 @on_valkey
-async def test_without_a_lease_they_redeem_twice(nodes: Nodes) -> None:
-    """The check above can fail."""
+async def test_without_a_lease_two_processes_redeem_twice(nodes: Nodes) -> None:
+    """The test above can fail."""
     one = await nodes.start(broken="lease")
     await nodes.log_in(one)
     two = await nodes.start(broken="lease")
@@ -65,7 +65,7 @@ async def test_a_slow_redemption_keeps_its_lease(nodes: Nodes) -> None:
 
 @on_valkey
 async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -> None:
-    """The check above can fail."""
+    """The test above can fail."""
     one = await nodes.start(lease=1, broken="renewal")
     await nodes.log_in(one)
     two = await nodes.start(lease=1)
@@ -81,7 +81,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
 
 @on_valkey
 @pytest.mark.attack("35")
-async def test_the_client_goes_away_in_the_middle(nodes: Nodes) -> None:
+async def test_a_client_that_disconnects_does_not_stop_the_redemption(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
     asked, go_on = nodes.hold()
@@ -98,11 +98,11 @@ async def test_the_client_goes_away_in_the_middle(nodes: Nodes) -> None:
 @on_valkey
 @pytest.mark.attack("35")
 @pytest.mark.parametrize("clock", [300_000, -300_000])
-async def test_clocks_that_are_five_minutes_apart(nodes: Nodes, clock: int) -> None:
+async def test_clocks_five_minutes_apart_redeem_once(nodes: Nodes, clock: int) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start(clock=clock)
-    # A node that is behind takes the first token for a good one; the resource server says that it is not.
+    # A node whose clock is behind considers the first token valid; the resource server refuses it.
     for number in (2, 3):
         old = f"at-{number - 1}"
         asked, go_on = nodes.hold()
@@ -117,7 +117,7 @@ async def test_clocks_that_are_five_minutes_apart(nodes: Nodes, clock: int) -> N
 
 @on_valkey
 @pytest.mark.attack("35")
-async def test_an_old_holder_that_wakes_up_refused_ends_nothing(nodes: Nodes) -> None:
+async def test_a_late_refusal_of_a_former_holder_ends_nothing(nodes: Nodes) -> None:
     one = await nodes.start(lease=1)
     await nodes.log_in(one)
     two = await nodes.start(lease=1)
@@ -130,15 +130,15 @@ async def test_an_old_holder_that_wakes_up_refused_ends_nothing(nodes: Nodes) ->
     go_on.set()
     await until(lambda: sum(nodes.redemptions().values()) == 2)
     one.process.send_signal(signal.SIGCONT)
-    # The provider has refused the token that the other one had redeemed; what that one stored is good.
+    # The provider refuses the token that the other process has redeemed; the stored tokens stay valid.
     assert await late == (200, "at-2")
     assert [await node.subject() for node in (one, two)] == ["alice", "alice"]
 
 
 @on_valkey
 @pytest.mark.attack("35")
-async def test_an_old_holder_that_wakes_up_overwrites_nothing_newer(nodes: Nodes) -> None:
-    """At a provider whose refresh tokens are good for many uses, so that both redemptions succeed."""
+async def test_a_late_response_of_a_former_holder_overwrites_nothing_newer(nodes: Nodes) -> None:
+    """At a provider with reusable refresh tokens, so that both redemptions succeed."""
     nodes.op.refreshable, nodes.op.refresh_token = False, "rt-for-ever"
     one = await nodes.start(lease=1)
     await nodes.log_in(one, refresh_token="rt-for-ever")
@@ -162,7 +162,7 @@ async def test_an_old_holder_that_wakes_up_overwrites_nothing_newer(nodes: Nodes
 
 @on_valkey
 @pytest.mark.attack("39")
-async def test_a_session_that_gets_a_new_id_in_the_middle_keeps_the_new_tokens(nodes: Nodes) -> None:
+async def test_a_regeneration_during_the_redemption_keeps_the_new_tokens(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start()
@@ -180,7 +180,7 @@ async def test_a_session_that_gets_a_new_id_in_the_middle_keeps_the_new_tokens(n
 
 @on_valkey
 @pytest.mark.attack("40")
-async def test_a_logout_in_the_middle_wins(nodes: Nodes) -> None:
+async def test_a_logout_during_the_redemption_wins(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start()

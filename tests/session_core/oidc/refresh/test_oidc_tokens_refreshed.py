@@ -1,4 +1,4 @@
-"""What a refresh may bring, and what it must not: ID tokens of another login, tokens that get lost, upgrades in silence."""
+"""The response of a refresh: ID tokens of another login, lost tokens, silent upgrades."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def all_tokens_expired(world: World) -> None:
         ({"iat": 1, "sub": "bob"}, "sub_mismatch"),
     ],
 )
-async def test_a_refreshed_id_token_of_another_login_ends_it(world: World, claims: dict[str, Any], reason: str) -> None:
+async def test_a_refreshed_id_token_of_another_login_ends_the_session(world: World, claims: dict[str, Any], reason: str) -> None:
     all_tokens_expired(world)
     world.op.claims = claims
     assert (await world.browser.get("/token-now")).status_code == 401
@@ -106,8 +106,8 @@ async def test_a_refused_refreshed_id_token_revokes_the_fresh_tokens(claims: dic
 
 
 @pytest.mark.parametrize("moved", [1, -1, 240, -3600])
-async def test_an_auth_time_that_has_moved_ends_nothing_and_is_not_kept(world: World, moved: int) -> None:
-    """Some providers write the user's last login there, which may have been in another browser."""
+async def test_a_changed_auth_time_ends_nothing_and_is_not_stored(world: World, moved: int) -> None:
+    """Some providers write the user's last login there, possibly from another browser."""
     first, before = (await stored_tokens(world)).id_token, (await world.browser.get("/identity-now")).json()
     for number in (2, 3):
         all_tokens_expired(world)
@@ -120,7 +120,7 @@ async def test_an_auth_time_that_has_moved_ends_nothing_and_is_not_kept(world: W
 
 
 @pytest.mark.attack("36")
-async def test_an_auth_time_that_has_moved_hides_no_other_login(world: World) -> None:
+async def test_a_changed_auth_time_does_not_hide_another_login(world: World) -> None:
     all_tokens_expired(world)
     world.op.claims = {"auth_time": 1, "sub": "bob"}
     assert (await world.browser.get("/token-now")).status_code == 401
@@ -132,9 +132,7 @@ async def test_an_auth_time_that_has_moved_hides_no_other_login(world: World) ->
     [*({"nonce": value} for value in (None, "", 7, [])), {"azp": None}, {"auth_time": "x"}, {"at_hash": None}, {"amr": "pwd"}],
     ids=repr,
 )
-async def test_an_optional_claim_of_a_refreshed_id_token_that_is_malformed_counts_as_absent(
-    world: World, claims: dict[str, Any]
-) -> None:
+async def test_a_malformed_optional_claim_of_a_refreshed_id_token_counts_as_absent(world: World, claims: dict[str, Any]) -> None:
     first = (await stored_tokens(world)).id_token
     all_tokens_expired(world)
     world.op.claims = claims
@@ -144,7 +142,7 @@ async def test_an_optional_claim_of_a_refreshed_id_token_that_is_malformed_count
 
 @pytest.mark.parametrize("name", ["id_token", "scope", "expires_in", "refresh_token"])
 @pytest.mark.parametrize("value", [None, "", 7, [], {}, ["openid"], "a b"], ids=repr)
-async def test_an_optional_member_of_a_refresh_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_member_of_a_refresh_counts_as_absent(name: str, value: Any) -> None:
     world = await rotating_world()
     before = await stored_tokens(world)
     all_tokens_expired(world)
@@ -163,7 +161,7 @@ async def test_an_optional_member_of_a_refresh_that_is_malformed_counts_as_absen
     [("x", "token_form"), ("e30.e30", "token_form"), ("bm90.bm90.bm90", "token_json"),
      (f"{b64_json({'alg': 'dir', 'enc': 'A256GCM'})}..eA.eA.eA", "encrypted")],
 )  # fmt: skip
-async def test_a_refreshed_id_token_that_cannot_be_read_is_not_kept(world: World, token: str, reason: str) -> None:
+async def test_an_unreadable_refreshed_id_token_is_not_stored(world: World, token: str, reason: str) -> None:
     first = (await stored_tokens(world)).id_token
     all_tokens_expired(world)
     world.op.answer = {"id_token": token}
@@ -177,7 +175,7 @@ async def test_a_refreshed_id_token_that_cannot_be_read_is_not_kept(world: World
     "answer",
     [{"access_token": GONE}, {"access_token": "a b"}, {"token_type": "DPoP"}, {"token_type": GONE}, {"access_token": None}],
 )
-async def test_the_new_refresh_token_is_kept_whatever_the_rest_of_the_answer_is_like(answer: dict[str, Any]) -> None:
+async def test_the_new_refresh_token_is_stored_whatever_the_rest_of_the_response(answer: dict[str, Any]) -> None:
     world = await rotating_world()
     all_tokens_expired(world)
     world.op.answer = answer
@@ -189,7 +187,7 @@ async def test_the_new_refresh_token_is_kept_whatever_the_rest_of_the_answer_is_
 
 
 @pytest.mark.attack("37")
-async def test_the_new_refresh_token_is_stored_before_the_id_token_is_judged() -> None:
+async def test_the_new_refresh_token_is_stored_before_the_id_token_is_verified() -> None:
     """The process may be killed while it waits for the provider's keys."""
     world = await rotating_world()
     for _ in range(4):
@@ -235,7 +233,7 @@ async def test_a_forged_refreshed_id_token_ends_the_login(world: World) -> None:
     assert await world.subject() is None
 
 
-async def test_the_nonce_of_the_login_is_remembered_over_refreshes(world: World) -> None:
+async def test_the_nonce_of_the_login_is_kept_across_refreshes(world: World) -> None:
     first = (await stored_tokens(world)).id_token
     for number in (2, 3):
         all_tokens_expired(world)
@@ -251,8 +249,8 @@ async def test_the_nonce_of_the_login_is_remembered_over_refreshes(world: World)
 @pytest.mark.parametrize(
     "claims", [{"iat": 1}, {"exp": 1}, {"iat": 2**40, "exp": 2**41}, {"nbf": 2**40}], ids=["old", "expired", "future", "not yet"]
 )
-async def test_an_id_token_that_is_not_of_this_moment_is_not_kept(world: World, claims: dict[str, Any]) -> None:
-    """Our own clock may be wrong: of the same login all the same, so it ends nothing."""
+async def test_an_id_token_from_another_time_is_not_stored(world: World, claims: dict[str, Any]) -> None:
+    """The local clock may be wrong; the token is of the same login, so it ends nothing."""
     first = (await stored_tokens(world)).id_token
     all_tokens_expired(world)
     world.op.claims = claims
@@ -261,7 +259,7 @@ async def test_an_id_token_that_is_not_of_this_moment_is_not_kept(world: World, 
     assert len(world.reasons("tokens.refresh_failed")) == 1
 
 
-async def test_a_refresh_upgrades_nothing_in_silence(world: World) -> None:
+async def test_a_refresh_never_upgrades_the_login(world: World) -> None:
     before = (await world.browser.get("/identity-now")).json()
     all_tokens_expired(world)
     world.op.claims = {"acr": "phr", "amr": ["mfa"], "sid": "another"}
@@ -270,8 +268,8 @@ async def test_a_refresh_upgrades_nothing_in_silence(world: World) -> None:
 
 
 @pytest.mark.attack("37")
-async def test_keys_that_cannot_be_had_lose_no_login(world: World) -> None:
-    """The old refresh token is spent: the new one is kept, and the access token is not used before its ID token is judged."""
+async def test_unavailable_keys_lose_no_login(world: World) -> None:
+    """The old refresh token is consumed: the new one is stored, and the access token is unused until its ID token is verified."""
     for _ in range(4):
         world.clock.advance(minutes=20)
         assert await world.subject() == "alice"
@@ -284,7 +282,7 @@ async def test_keys_that_cannot_be_had_lose_no_login(world: World) -> None:
 
 
 @pytest.mark.attack("37")
-async def test_who_waits_gets_no_expired_token_where_the_new_one_cannot_be_judged(
+async def test_a_waiting_request_gets_no_expired_token_when_the_new_one_is_unverified(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
@@ -339,7 +337,7 @@ async def test_an_unknown_key_ends_no_session(world: World) -> None:
         httpx2.Response(200, json={"access_token": "x", "token_type": "DPoP"}),
     ],
 )
-async def test_an_answer_that_is_none_ends_nothing(world: World, reply: httpx2.Response) -> None:
+async def test_a_malformed_response_ends_nothing(world: World, reply: httpx2.Response) -> None:
     all_tokens_expired(world)
     world.op.replies["/token"] = lambda _: reply
     assert (await world.browser.get("/token-now")).status_code == 502
@@ -366,21 +364,21 @@ async def test_a_token_about_to_expire_is_used_while_another_is_fetched(world: W
     assert (await world.browser.get("/token-now")).text == "at-2"
 
 
-async def test_a_token_that_was_refused_is_replaced(world: World) -> None:
+async def test_a_refused_token_is_replaced(world: World) -> None:
     assert (await world.browser.get("/token-now?refused=at-0")).text == "at-1"
     assert (await world.browser.get("/token-now?refused=at-1")).text == "at-2"
-    # The next one who was refused the old token gets what is there.
+    # The next caller whose old token was refused gets the stored one.
     assert (await world.browser.get("/token-now?refused=at-1")).text == "at-2"
 
 
-async def test_a_short_lived_token_is_not_fetched_anew_each_time(world: World) -> None:
+async def test_a_short_lived_token_is_not_refreshed_each_time(world: World) -> None:
     world.op.answer = {"expires_in": 20}
     all_tokens_expired(world)
     for _ in range(3):
         assert (await world.browser.get("/token-now")).text == "at-2"
 
 
-async def test_tokens_are_stored_though_the_store_was_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tokens_are_stored_after_a_store_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     all_tokens_expired(world)
     store, outages = world.sessions.store, iter(range(3))
     replace = store.inner.replace
@@ -399,7 +397,7 @@ async def test_tokens_are_stored_though_the_store_was_out(world: World, monkeypa
     assert next(outages, None) is None
 
 
-async def test_a_write_whose_answer_was_lost_is_not_made_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_with_a_lost_response_is_not_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     all_tokens_expired(world)
     store = world.sessions.store
     replace = store.inner.replace
@@ -428,19 +426,19 @@ class TestKeys:
         other.browser = other.new_browser(cookies=world.browser.cookies)
         return other
 
-    async def test_an_older_key_opens_and_the_first_one_seals_at_the_next_use(self, world: World) -> None:
+    async def test_an_older_key_opens_and_the_first_key_seals_at_the_next_use(self, world: World) -> None:
         rotated = await self.with_keys(world, b"n" * 32, b"k" * 32)
         assert (await rotated.browser.get("/token-now")).text == "at-1"
         retired = await self.with_keys(world, b"n" * 32)
         assert (await retired.browser.get("/token-now")).text == "at-1"
 
-    async def test_a_retired_key_is_a_new_login_and_no_fault(self, world: World) -> None:
+    async def test_a_retired_key_needs_a_new_login_and_is_no_error(self, world: World) -> None:
         retired = await self.with_keys(world, b"n" * 32)
         assert (await retired.browser.get("/token-now")).status_code == 401
         assert (await retired.login()).status_code == 303
         assert (await retired.browser.get("/token-now")).text == "at-2"
 
-    async def test_no_token_is_in_the_store(self, world: World) -> None:
+    async def test_the_store_contains_no_token(self, world: World) -> None:
         all_tokens_expired(world)
         await world.browser.get("/token-now")
         tokens = await stored_tokens(world)
@@ -448,4 +446,4 @@ class TestKeys:
         for secret in (tokens.access_token, tokens.refresh_token, tokens.id_token):
             assert secret
             assert secret.encode() not in data
-        assert ISSUER.encode() in data  # of the identity, which is no secret
+        assert ISSUER.encode() in data  # of the identity, which is not secret

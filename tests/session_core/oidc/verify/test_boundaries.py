@@ -1,4 +1,4 @@
-"""The exact edges of the token checks, on both sides: a limit that moves by one step in either direction fails here."""
+"""The exact limits of the token checks: a limit moved by one step in either direction fails a test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def times(**changes: Any) -> int:
     ],
     ids=["exp", "iat in the future", "iat too old", "nbf"],
 )
-def test_the_edges_of_the_times(accepted: dict[str, Any], refused: dict[str, Any], reason: str | None) -> None:
+def test_the_limits_of_the_times(accepted: dict[str, Any], refused: dict[str, Any], reason: str | None) -> None:
     assert times(**accepted) == int(accepted.get("iat", NOW))
     with pytest.raises(IdTokenError) as raised:
         times(**refused)
@@ -61,7 +61,7 @@ def test_the_edges_of_the_times(accepted: dict[str, Any], refused: dict[str, Any
         ({}, False),
     ],
 )
-def test_each_audience(claims: dict[str, Any], passes: bool) -> None:
+def test_each_audience_is_checked(claims: dict[str, Any], passes: bool) -> None:
     if passes:
         check_audience(claims, "us", IdTokenError)
         return
@@ -70,23 +70,23 @@ def test_each_audience(claims: dict[str, Any], passes: bool) -> None:
 
 
 async def test_an_id_token_needs_no_typ_header() -> None:
-    """OpenID Connect Core 2 does not require one, and some providers send none."""
+    """OpenID Connect Core 2 does not require one, and some providers omit it."""
     world = World()
     world.op.header = {"typ": GONE}
     assert (await world.login()).status_code == 303
 
 
 @pytest.mark.parametrize(("age", "status"), [(60 + SKEW_SECONDS, 303), (61 + SKEW_SECONDS, 400)])
-async def test_the_edge_of_a_recent_login(age: int, status: int) -> None:
-    """The clocks may differ by the skew in favour of the user, and no further."""
+async def test_the_limit_of_a_recent_login(age: int, status: int) -> None:
+    """The clock skew extends the limit in the user's favour, and no further."""
     world = World()
     world.op.auth_time = world.clock.now() // 1000 - age
     assert (await world.login(max_age="60")).status_code == status
 
 
 @pytest.mark.parametrize(("age", "passes"), [(0, True), (12, True), (13, False), (60, False)])
-def test_the_edge_of_a_login_that_must_be_newer_than_its_request(age: int, passes: bool) -> None:
-    """Both times are the provider's, which writes whole seconds: two seconds, and no clock's difference."""
+def test_the_limit_of_a_login_that_must_be_newer_than_its_request(age: int, passes: bool) -> None:
+    """Both times are the provider's, in whole seconds: a tolerance of two seconds and no clock skew."""
     expected = id_token.ExpectedIdToken(
         issuer_of=lambda _: None, client_id="us", algorithms=RSA, jwks_uri="", now=NOW + 1000, nonce=None, access_token="",
         authenticated_within=10,
@@ -100,8 +100,8 @@ def test_the_edge_of_a_login_that_must_be_newer_than_its_request(age: int, passe
     assert raised.value.reason == "auth_time_too_old"
 
 
-def test_a_logout_token_is_remembered_for_as_long_as_it_could_pass() -> None:
-    """From the earliest `iat` that passes (in the future by the skew) to the last moment it does."""
+def test_a_logout_token_is_remembered_as_long_as_it_could_pass() -> None:
+    """From the earliest valid `iat` (in the future by the skew) to the last moment at which it is valid."""
     assert logout_token.REPLAY_SECONDS >= logout_token._MAX_AGE_SECONDS + 2 * MAX_SKEW_SECONDS
 
 
@@ -111,7 +111,7 @@ def part(value: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("rest", ["=", "==", "\n", " ", "+", "/", "\0", "é"])
-def test_a_part_of_a_token_is_base64url_to_its_end(place: int, rest: str) -> None:
+def test_a_part_of_a_token_must_be_base64url_to_its_end(place: int, rest: str) -> None:
     parts = [part({"alg": "RS256"}), part({"iss": "x"}), "c2ln"]
     assert parse_jws(".".join(parts), algorithms=RSA, error=IdTokenError).claims == {"iss": "x"}
     parts[place] += rest
@@ -120,8 +120,8 @@ def test_a_part_of_a_token_is_base64url_to_its_end(place: int, rest: str) -> Non
     assert re.fullmatch(r"token_[a-z]+|[a-z_]+", raised.value.reason)
 
 
-def test_the_same_length_of_other_characters() -> None:
-    """Four characters more keep the length right, so that only the alphabet can refuse them."""
+def test_other_characters_of_the_same_length_are_refused() -> None:
+    """Four more characters keep the length valid, so only the alphabet check can refuse them."""
     head, claims = part({"alg": "RS256"}), part({"iss": "x"})
     for junk in ("\n\n\n\n", "====", "+/+/", "    "):
         with pytest.raises(IdTokenError):

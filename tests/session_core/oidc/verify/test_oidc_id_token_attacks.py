@@ -1,4 +1,4 @@
-"""Hostile tokens: each differs from a good one in one thing, and none gets a session.
+"""Hostile tokens: each differs from a valid one in one respect, and none gets a session.
 
 That the good one passes is shown first; without that, every rejection here would prove nothing.
 """
@@ -46,11 +46,11 @@ async def world() -> World:
 
 
 def attack(*ids: str, **case: Any) -> Any:
-    """A case with the ids of the requirements it covers."""
+    """A case with the ids of its requirements."""
     return pytest.param(*case.values(), marks=[pytest.mark.attack(each) for each in ids])
 
 
-async def test_the_good_token_that_all_others_differ_from(world: World) -> None:
+async def test_the_unmodified_token_is_accepted(world: World) -> None:
     assert (await world.login()).status_code == 303
     assert world.reasons() == []
 
@@ -90,9 +90,9 @@ OPTIONAL_CLAIMS = ("auth_time", "acr", "amr", "sid", "nbf", "c_hash", "s_hash", 
 
 
 @pytest.mark.parametrize("value", MALFORMED, ids=lambda value: ascii(value)[:12])
-async def test_an_optional_claim_that_is_malformed_counts_as_absent(value: Any) -> None:
+async def test_a_malformed_optional_claim_counts_as_absent(value: Any) -> None:
     world = World()
-    # A text or a number is malformed where the other is expected: what is well-formed is left out. A `sid` may be longer.
+    # Text is malformed where a number is expected, and vice versa; well-formed values are omitted here. A `sid` may be longer.
     well_formed = {"auth_time": (), "nbf": (7,), "sid": ("x" * 256,)}
     world.op.claims = {name: GONE if value in well_formed.get(name, ()) else value for name in OPTIONAL_CLAIMS}
     world.op.claims["auth_time"] = "1" if type(value) is int and 0 <= value < 2**53 else value
@@ -105,7 +105,7 @@ async def test_an_optional_claim_that_is_malformed_counts_as_absent(value: Any) 
 
 @pytest.mark.parametrize("value", [None, "", 7, [], {}, [CLIENT_ID], True], ids=repr)
 @pytest.mark.parametrize("name", ["azp", "at_hash"])
-async def test_what_binds_a_token_and_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_binding_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     world.op.claims = {name: value}
     assert (await world.login()).status_code == 303, world.reasons()
@@ -113,11 +113,11 @@ async def test_what_binds_a_token_and_is_malformed_counts_as_absent(name: str, v
 
 @pytest.mark.parametrize("value", [None, "", 7, [], {}, ["k1"], "x" * 513], ids=lambda value: repr(value)[:9])
 @pytest.mark.parametrize("name", ["kid", "typ", "cty", "x5t"])
-async def test_an_optional_header_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_header_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     world.op.header = {name: value}
     if name == "typ" and isinstance(value, str) and value:
-        return  # another type, if a long one
+        return  # another type, although a long one
     assert (await world.login()).status_code == 303, world.reasons()
 
 
@@ -130,7 +130,7 @@ async def test_an_optional_header_that_is_malformed_counts_as_absent(name: str, 
         ({"acr_values": "high"}, {"acr": ["high"]}, "acr_not_met"),
     ],
 )
-async def test_an_optional_claim_that_was_asked_for_is_required(
+async def test_an_optional_claim_that_was_requested_is_required(
     world: World, params: dict[str, str], claims: dict[str, Any], reason: str
 ) -> None:
     world.op.claims = claims
@@ -138,7 +138,7 @@ async def test_an_optional_claim_that_was_asked_for_is_required(
 
 
 @pytest.mark.parametrize("claims", GOOD_CLAIMS)
-async def test_what_must_pass(world: World, claims: dict[str, Any]) -> None:
+async def test_a_valid_variation_is_accepted(world: World, claims: dict[str, Any]) -> None:
     world.op.claims = claims
     world.op.userinfo = {"sub": claims.get("sub", "alice")}
     assert (await world.login()).status_code == 303, world.reasons()
@@ -197,13 +197,13 @@ BAD_CLAIMS = [
 
 
 @pytest.mark.parametrize(("claims", "reason"), BAD_CLAIMS)
-async def test_a_bad_claim(world: World, claims: dict[str, Any], reason: str) -> None:
+async def test_a_bad_claim_is_rejected(world: World, claims: dict[str, Any], reason: str) -> None:
     world.op.claims = claims
     await world.assert_rejected(await world.login(), reason)
 
 
 @pytest.mark.attack("17")
-async def test_a_replayed_nonce(world: World) -> None:
+async def test_a_replayed_nonce_is_rejected(world: World) -> None:
     first = await world.start()
     world.op.claims = {"nonce": dict(httpx2.URL(first).params)["nonce"]}
     await world.assert_rejected(await world.login(), "nonce_mismatch")
@@ -229,9 +229,9 @@ BAD_HEADERS = [
 
 
 @pytest.mark.parametrize(("header", "reason"), BAD_HEADERS)
-async def test_a_bad_header(world: World, header: dict[str, Any], reason: str) -> None:
+async def test_a_bad_header_is_rejected(world: World, header: dict[str, Any], reason: str) -> None:
     world.op.header = header
-    # Correctly signed, as far as there is a signature for it: only the header is wrong.
+    # Correctly signed where a signature exists, so only the header is wrong.
     world.op.forge = lambda given, claims: sign({"alg": "RS256"}, claims, RSA_KEY).replace(
         b64_json({"alg": "RS256"}), b64_json(given)
     )
@@ -259,21 +259,21 @@ PUBLIC_PEM = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.Subjec
 @pytest.mark.attack("19")
 @pytest.mark.attack("oidcc-client-test-invalid-sig-hs256")
 @pytest.mark.parametrize("forge", [unsigned, hs256(PUBLIC_PEM), hs256(CLIENT_SECRET.encode()), hs256(b"published-oct-key")])
-async def test_no_signature_or_one_by_a_public_secret(world: World, forge: Any) -> None:
+async def test_a_missing_signature_or_one_by_a_public_secret_is_rejected(world: World, forge: Any) -> None:
     world.op.jwks.append({"kty": "oct", "k": b64(b"published-oct-key"), "kid": "k1", "alg": "HS256"})
     world.op.forge = forge
     await world.assert_rejected(await world.login(), "token_form" if forge is unsigned else "alg_not_allowed")
 
 
 @pytest.mark.attack("19")
-async def test_an_oct_key_is_never_a_key(world: World) -> None:
+async def test_an_oct_key_is_never_used(world: World) -> None:
     world.op.jwks = [{"kty": "oct", "k": b64(b"published-oct-key"), "kid": "k1"}]
     await world.assert_rejected(await world.login(), "unknown_key")
 
 
 @pytest.mark.attack("20")
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
-async def test_a_key_that_the_token_brings_along_is_not_looked_at(world: World, name: str) -> None:
+async def test_a_key_inside_the_token_is_ignored(world: World, name: str) -> None:
     value: Any = {
         "jku": "https://evil.example/jwks",
         "x5u": "https://evil.example/cert",
@@ -309,13 +309,13 @@ async def test_a_key_that_the_token_brings_along_is_not_looked_at(world: World, 
         (lambda _: f"{b64_json({'alg': 'dir', 'enc': 'A256GCM', 'cty': 'JWT'})}..eA.eA.eA", "encrypted"),
     ],
 )
-async def test_a_damaged_token(world: World, change: Callable[[str], str], reason: str) -> None:
+async def test_a_damaged_token_is_rejected(world: World, change: Callable[[str], str], reason: str) -> None:
     world.op.forge = lambda header, claims: change(sign(header, claims, RSA_KEY))
     await world.assert_rejected(await world.login(), reason)
 
 
-async def test_every_bit_of_the_signature_counts(world: World) -> None:
-    """Also the unused bits of the last base64 character: a token has one spelling."""
+async def test_a_signature_with_any_bit_changed_is_rejected(world: World) -> None:
+    """Also the unused bits of the last base64 character, so that a token has one spelling."""
     last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for step in (1, 2, 8, 16, 32):
         world.op.forge = (
@@ -329,20 +329,20 @@ async def test_every_bit_of_the_signature_counts(world: World) -> None:
 
 @pytest.mark.attack("27")
 @pytest.mark.attack("oidcc-client-test-invalid-sig-es256")
-async def test_another_key_of_the_same_kid(world: World) -> None:
+async def test_another_key_with_the_same_kid_is_rejected(world: World) -> None:
     world.op.key = OTHER_RSA_KEY
     await world.assert_rejected(await world.login(), "bad_signature")
 
 
 @pytest.mark.attack("oidcc-client-test-invalid-sig-es256")
-async def test_an_es256_signature_of_zeros(world: World) -> None:
+async def test_an_es256_signature_of_zeros_is_rejected(world: World) -> None:
     world.op.alg, world.op.key, world.op.jwks = "ES256", EC_KEY, [public_jwk(EC_KEY, "k1")]
     world.op.forge = lambda header, claims: f"{b64_json(header)}.{b64_json(claims)}.{b64(bytes(64))}"
     await world.assert_rejected(await world.login(), "bad_signature")
 
 
 @pytest.mark.attack("27")
-async def test_a_key_of_the_wrong_kind_under_the_right_kid(world: World) -> None:
+async def test_a_key_of_the_wrong_type_under_the_right_kid_is_rejected(world: World) -> None:
     world.op.jwks = [public_jwk(EC_KEY, "k1")]
     await world.assert_rejected(await world.login(), "unknown_key")
 
@@ -351,13 +351,13 @@ async def test_a_key_of_the_wrong_kind_under_the_right_kid(world: World) -> None
 @pytest.mark.parametrize(
     "extra", ['"sub":"admin"', '"aud":"other"', '"x":{"a":1,"a":2}', '"x":NaN', '"x":1e999', '"x":"\\ud800"']
 )
-async def test_json_that_two_readers_read_differently(world: World, extra: str) -> None:
+async def test_ambiguous_json_is_rejected(world: World, extra: str) -> None:
     world.op.forge = lambda header, claims: sign(header, json.dumps(claims)[:-1] + f",{extra}}}", RSA_KEY)
     await world.assert_rejected(await world.login(), "token_json")
 
 
 @pytest.mark.attack("25")
-async def test_deep_nesting_is_no_crash(world: World) -> None:
+async def test_deep_nesting_is_rejected(world: World) -> None:
     world.op.forge = lambda header, claims: sign(header, "[" * 20_000, RSA_KEY)
     await world.assert_rejected(await world.login(), "token_json")
 
@@ -381,7 +381,7 @@ BAD_ANSWERS = [
 
 
 @pytest.mark.parametrize(("answer", "reason"), BAD_ANSWERS)
-async def test_a_bad_token_answer(world: World, answer: dict[str, Any], reason: str) -> None:
+async def test_a_bad_token_response_is_rejected(world: World, answer: dict[str, Any], reason: str) -> None:
     world.op.answer = answer
     await world.assert_rejected(await world.login(), reason)
 
@@ -390,11 +390,11 @@ async def test_a_bad_token_answer(world: World, answer: dict[str, Any], reason: 
     "value", [None, "", -1, True, 10**12, [1], {}, "a b\r\nc: d", ["openid", "profile"], "\u0430"], ids=ascii
 )
 @pytest.mark.parametrize("name", ["expires_in", "scope", "refresh_token", "error"])
-async def test_an_optional_member_of_a_token_response_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_member_of_a_token_response_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     world.op.answer = {name: value}
     if name == "error" and isinstance(value, str) and value:
-        return  # an error, if an odd one
+        return  # an error, although an unusual one
     assert (await world.login()).status_code == 303, world.reasons()
     (stored,) = [each async for each in world.sessions.store.scan()]
     held = world.oidc.tokens.refresh.store.read(stored)
@@ -404,7 +404,7 @@ async def test_an_optional_member_of_a_token_response_that_is_malformed_counts_a
 
 
 @pytest.mark.parametrize("answer", [{"token_type": "bearer"}, {"expires_in": GONE}, {"expires_in": "300"}, {"expires_in": 299.5}])
-async def test_token_answers_that_must_pass(world: World, answer: dict[str, Any]) -> None:
+async def test_valid_token_responses_are_accepted(world: World, answer: dict[str, Any]) -> None:
     world.op.answer = answer
     assert (await world.login()).status_code == 303
 
@@ -412,7 +412,7 @@ async def test_token_answers_that_must_pass(world: World, answer: dict[str, Any]
 @pytest.mark.attack("29")
 @pytest.mark.attack("oidcc-client-test-userinfo-invalid-sub")
 @pytest.mark.parametrize("sub", ["bob", "", GONE, None, ["alice"], "Alice"])
-async def test_userinfo_of_another_user(world: World, sub: object) -> None:
+async def test_userinfo_of_another_user_is_rejected(world: World, sub: object) -> None:
     world.op.userinfo = {"sub": sub}
     await world.assert_rejected(await world.login(), "userinfo_sub_mismatch")
 
@@ -427,7 +427,7 @@ async def test_userinfo_of_another_user(world: World, sub: object) -> None:
         ({"sub": "bob"}, RSA_KEY, "RS256", "userinfo_sub_mismatch"),
     ],
 )
-async def test_signed_userinfo_that_is_not_genuine(world: World, claims: Any, key: Any, alg: str, reason: str) -> None:
+async def test_invalid_signed_userinfo_is_rejected(world: World, claims: Any, key: Any, alg: str, reason: str) -> None:
     token = sign({"alg": alg, "kid": "k1"}, claims, key)
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     await world.assert_rejected(await world.login(), reason)
@@ -435,7 +435,7 @@ async def test_signed_userinfo_that_is_not_genuine(world: World, claims: Any, ke
 
 @pytest.mark.parametrize("value", [None, "", 7, [], {}], ids=repr)
 @pytest.mark.parametrize("name", ["iss", "aud", "name"])
-async def test_an_optional_member_of_signed_userinfo_that_is_malformed_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_member_of_signed_userinfo_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     token = sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", name: value}, RSA_KEY)
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
@@ -443,7 +443,7 @@ async def test_an_optional_member_of_signed_userinfo_that_is_malformed_counts_as
 
 
 @pytest.mark.attack("18")
-async def test_unsigned_userinfo_that_says_it_is_signed(world: World) -> None:
+async def test_unsigned_userinfo_declared_as_signed_is_rejected(world: World) -> None:
     token = unsigned({}, {"sub": "alice"})
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     await world.assert_rejected(await world.login(), "token_form")
@@ -463,7 +463,7 @@ async def test_unsigned_userinfo_that_says_it_is_signed(world: World) -> None:
         ({"acr_values": "high higher"}, {"acr": "higher"}, None),
     ],
 )
-async def test_a_login_that_was_asked_to_be_recent_or_strong(
+async def test_a_login_without_the_requested_recency_or_class_is_rejected(
     world: World, params: dict[str, str], claims: dict[str, Any], reason: str | None
 ) -> None:
     world.op.claims = claims
@@ -476,13 +476,13 @@ async def test_a_login_that_was_asked_to_be_recent_or_strong(
 
 @pytest.mark.attack("18")
 @pytest.mark.attack("asvs-9.1.2")
-async def test_a_narrowed_algorithm(world: World) -> None:
+async def test_an_algorithm_outside_the_configured_list_is_rejected(world: World) -> None:
     narrowed = World(provider={"signing_algorithms": ["ES256"]})
     await narrowed.plant()
     await narrowed.assert_rejected(await narrowed.login(), "alg_not_allowed")
 
 
-def test_the_fake_provider_hashes_as_the_specification_says() -> None:
-    """OpenID Connect Core A.3's at_hash example, so that at_hash is not checked against the same mistake twice."""
+def test_the_fake_providers_half_hash_follows_the_specification() -> None:
+    """The example of OpenID Connect Core A.3, so that a shared mistake in at_hash is detected."""
     half = hashlib.sha256(b"jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y").digest()[:16]
     assert b64(half) == "77QmUPtjPfzWtF2AnpK9RQ"
