@@ -1,4 +1,4 @@
-"""Servers that the store tests share."""
+"""Servers shared by the store tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.redis_servers import _old_redis, _valkey, _valkey_cluster, ol
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL that lives as long as this test process."""
+    """A PostgreSQL that runs as long as this test process."""
     with postgres_server() as server:
         yield server
 
@@ -28,7 +28,7 @@ def postgres_url(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 async def database(postgres_url: str) -> str:
-    """The URL of a database of that server without tables."""
+    """The URL of an empty database on that server."""
     engine = create_async_engine(postgres_url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         await connection.execute(text("DROP TABLE IF EXISTS sessions, session_claims"))
@@ -38,14 +38,14 @@ async def database(postgres_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariadbServer]:
-    """A MariaDB that lives as long as this test process."""
+    """A MariaDB that runs as long as this test process."""
     with mariadb_server() as server:
         yield server
 
 
 @pytest.fixture
 async def mariadb_url(mariadb: MariadbServer) -> str:
-    """The URL of a database of that server without tables."""
+    """The URL of an empty database on that server."""
     engine = create_async_engine(mariadb.url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         for table in ("sessions", "session_claims"):
@@ -56,7 +56,7 @@ async def mariadb_url(mariadb: MariadbServer) -> str:
 
 @pytest.fixture(params=["postgres", "mariadb"])
 def sql_server(request: pytest.FixtureRequest) -> PostgresServer | MariadbServer:
-    """Each of the two servers in turn, its database without tables."""
+    """Each of the two servers in turn, with an empty database."""
     request.getfixturevalue({"postgres": "database", "mariadb": "mariadb_url"}[request.param])
     server = request.getfixturevalue(request.param)
     assert isinstance(server, PostgresServer | MariadbServer)

@@ -1,4 +1,4 @@
-"""What sessions should do, as a table in memory: what the lifecycle on a real store is compared with."""
+"""A model of the session lifecycle in memory, compared with the lifecycle on a real store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARK_MS = 21 * 60_000
 
 @dataclass
 class Expected:
-    """One session id, and all that must be true of it."""
+    """One session id and its expected state."""
 
     visits: int
     note: str
@@ -29,7 +29,7 @@ class Expected:
 
 @dataclass
 class Model:
-    """All sessions there ever were, by id."""
+    """All sessions ever created, by id."""
 
     timeouts: Timeouts
     sessions: dict[str, Expected] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Model:
         self.sessions[session_id].successor = successor, now + SUCCESSOR_MS
 
     def end(self, session_id: str, now: int) -> None:
-        """A logout: also of what the id was rotated to a moment ago."""
+        """A logout, which also ends the successor of a recent rotation."""
         following: str | None = session_id
         while following is not None and following in self.sessions:
             each = self.sessions[following]
@@ -80,11 +80,11 @@ class Model:
             following = each.successor[0] if each.successor and each.successor[1] > now else None
 
     def mark(self, index_key: str, now: int) -> None:
-        """The OP ends what a key names."""
+        """The provider ends the sessions of an index key."""
         self.ends += 1
         self.marks[index_key] = self.ends, now
 
     def is_refused(self, identity: Identity, begun: int, now: int) -> bool:
-        """Whether the OP has ended a login that began when there had been so many ends."""
+        """Whether the provider has ended a login that started after this many ends."""
         marks = [self.marks.get(name) for name in filter(None, (identity.op_session_key, identity.user_key))]
         return any(mark is not None and mark[0] > begun and mark[1] + MARK_MS > now for mark in marks)

@@ -1,4 +1,4 @@
-"""A call with a time limit, as `GuardedStore` makes one: for the tests of the timer that all share."""
+"""A call with a time limit, as `GuardedStore` makes it, for the tests of the shared timer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def limited(deadlines: Deadlines, call: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Return what the call returns. Raises `TimeoutError` after `seconds`; the call is cancelled then."""
+    """Return the result of the call. Raises `TimeoutError` after `seconds` and cancels the call."""
     task = deadlines.begin(monotonic() + seconds)
     if task is None:
         async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""Processes that share a store, for the tests: this one begins them, each does one kind of work and says what it did.
+"""Starts processes that share a store; each does one kind of work and prints the results.
 
 Reads commands, one JSON array a line: URL, kind of work, argument, number of processes. Prints `<process id> begun` for each
 process, `<process id> said <line>` for what it says, and `ended` with all exit statuses when the last has ended.
@@ -36,12 +36,12 @@ class Data(msgspec.Struct):
 
 
 def say(line: str) -> None:
-    # One write: lines of several processes do not mix.
+    # One write, so that lines of several processes do not mix.
     os.write(1, f"{os.getpid()} said {line}\n".encode())
 
 
 async def increment(store: SessionStore, count: int) -> None:
-    """Add to one counter by load and compare-and-swap; say how many were acknowledged."""
+    """Increment one counter by load and compare-and-swap; print the number of acknowledged increments."""
     with suppress(SessionConflictError):
         await store.create("counter", Entry(b"0", FOREVER))
     done = 0
@@ -57,7 +57,7 @@ async def increment(store: SessionStore, count: int) -> None:
 
 
 async def log_in(store: SessionStore, count: int) -> None:
-    """Begin sessions of one user, some by rotation; say which were begun and which were ended for it."""
+    """Start sessions of one user, some by rotation; print the started sessions and those ended for them."""
     for number in range(count):
         key, entry = f"{os.getpid()}-{number}", Entry(b"", FOREVER, "user", None, number)
         if number % 2:
@@ -71,7 +71,7 @@ async def log_in(store: SessionStore, count: int) -> None:
 
 
 async def log_in_or_be_refused(store: SessionStore, count: int) -> None:
-    """Log one user in, several times at once, where three sessions are allowed; say what came of each."""
+    """Log one user in several times at once with a limit of three sessions; print each result."""
     clock = SystemClock()
     events = Events(clock, ())
     limits = LoginLimits(store, clock, events, 3, on_limit="refuse", patience=60)
@@ -93,14 +93,14 @@ async def log_in_or_be_refused(store: SessionStore, count: int) -> None:
 
 
 async def claim(store: SessionStore, count: int) -> None:
-    """Claim names that others claim, too; say which were won."""
+    """Claim names that others claim too; print the claims won."""
     for number in range(count):
         if await store.claim(str(number), FOREVER):
             say(str(number))
 
 
 async def rotate(store: SessionStore, key: str) -> None:
-    """Rotate a session until killed; say each new key before it is used."""
+    """Rotate a session until killed; print each new key before its use."""
     number = 0
     while True:
         new = f"{os.getpid()}-{number}"
@@ -123,14 +123,14 @@ async def main(url: str, work: str, argument: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Whatever happens to the tests, no process of theirs stays."""
+    """No process outlives the tests."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def begin(url: str, work: str, argument: str) -> int:
-    """Begin a process. Forking after the imports, drivers included, makes many cheap; nothing here has begun a thread."""
+    """Start a process. Forking after the imports, drivers included, is fast; no thread runs yet."""
     child = os.fork()
     if child:
         return child

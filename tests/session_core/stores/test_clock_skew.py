@@ -1,4 +1,4 @@
-"""Nodes whose clocks differ by five minutes, on every store: no write lost, nothing brought back, no user logged out.
+"""Nodes whose clocks differ by five minutes, on every store: no write lost, nothing revived, no user logged out.
 
 Lifetimes are off by the difference, in either direction, and by no more.
 """
@@ -54,7 +54,7 @@ class Node(NamedTuple):
         return SessionHandle(self.lifecycle, PresentedId(session_id))
 
     async def uses(self, session_id: str | None) -> bool:
-        """A request that reads the session; returns whether it is there."""
+        """A request that reads the session; returns whether it exists."""
         handle = await self.handle(session_id).load()
         await handle.save()
         return handle.exists
@@ -66,7 +66,7 @@ class Nodes(NamedTuple):
 
     @property
     def op_seconds(self) -> int:
-        """The provider's clock: between those of the nodes, as far as its tokens are taken by both."""
+        """The provider's clock: between those of the nodes, so that both accept its tokens."""
         return self.behind.clock.now() // 1000 + 60
 
     def advance(self, *, minutes: float = 0, seconds: float = 0) -> None:
@@ -102,7 +102,7 @@ async def test_no_write_is_lost(nodes: Nodes) -> None:
 
 
 async def test_an_active_user_stays_logged_in(nodes: Nodes) -> None:
-    """Whichever node each request meets, until the absolute timeout, or the difference before it."""
+    """Whichever node handles each request, until the absolute timeout minus the difference."""
     handle = nodes.ahead.handle()
     await handle.login(ALICE)
     for minute in range(0, 8 * 60 - SKEW_MINUTES - 30, 30):
@@ -113,7 +113,7 @@ async def test_an_active_user_stays_logged_in(nodes: Nodes) -> None:
 
 @pytest.mark.parametrize("end", ["destroy", "revoke_all", "op_logout", "regenerate", "expiry"])
 @pytest.mark.parametrize("at", ["ahead", "behind"])
-async def test_what_ended_at_one_node_comes_back_at_no_other(nodes: Nodes, at: str, end: str) -> None:
+async def test_a_session_ended_at_one_node_is_revived_at_no_other(nodes: Nodes, at: str, end: str) -> None:
     here, there = (nodes.ahead, nodes.behind) if at == "ahead" else (nodes.behind, nodes.ahead)
     owner = here.handle()
     await owner.login(ALICE)
@@ -141,7 +141,7 @@ async def test_what_ended_at_one_node_comes_back_at_no_other(nodes: Nodes, at: s
 
 @pytest.mark.parametrize("at", ["ahead", "behind"])
 async def test_a_logout_with_a_rotated_id_finds_its_successor_by_any_clock(nodes: Nodes, at: str) -> None:
-    """Within a minute, as where there is one clock."""
+    """Within a minute, as with one clock."""
     here, there = (nodes.ahead, nodes.behind) if at == "ahead" else (nodes.behind, nodes.ahead)
     owner = here.handle()
     await owner.login(ALICE)
@@ -153,12 +153,12 @@ async def test_a_logout_with_a_rotated_id_finds_its_successor_by_any_clock(nodes
     assert await here.uses(owner.session_id) is False
 
 
-async def test_idle_sessions_end_at_their_time_give_or_take_the_difference(nodes: Nodes) -> None:
+async def test_idle_sessions_end_in_time_within_the_clock_difference(nodes: Nodes) -> None:
     for begun_at in nodes:
         handle = begun_at.handle()
         await handle.login(ALICE)
         for seen_at in nodes:
-            # Only looked at: a use would extend it.
+            # Only examined, because a use would extend it.
             difference = (begun_at.clock.now() - seen_at.clock.now()) // MINUTE
             assert abs(difference) <= SKEW_MINUTES
         nodes.advance(minutes=60 - SKEW_MINUTES, seconds=-1)
@@ -168,7 +168,7 @@ async def test_idle_sessions_end_at_their_time_give_or_take_the_difference(nodes
         assert not any([await node.store.load(key) is not None for node in nodes])
 
 
-async def test_a_name_is_claimed_once_but_for_the_difference(nodes: Nodes) -> None:
+async def test_a_claim_is_granted_once_within_the_clock_difference(nodes: Nodes) -> None:
     for here, there in (nodes, nodes[::-1]):
         name = f"by the clock of {here.clock.now()}"
         assert await here.manager.claim(name, seconds=600)
@@ -179,12 +179,12 @@ async def test_a_name_is_claimed_once_but_for_the_difference(nodes: Nodes) -> No
 
 @pytest.mark.attack("42")
 @pytest.mark.parametrize("signed", [True, False], ids=["by a logout token", "by a frame"])
-async def test_a_login_under_way_meets_the_end_of_its_op_session(nodes: Nodes, signed: bool) -> None:
-    """Begun, ended and finished at any three nodes, within ten minutes."""
+async def test_a_login_in_progress_meets_the_end_of_its_provider_session(nodes: Nodes, signed: bool) -> None:
+    """Started, ended and completed at any three nodes, within ten minutes."""
     cases = product(product(nodes, repeat=3), ((0, 0), (0.1, 9.8), (SKEW_MINUTES + 0.1, 4.8), (9.8, 0.1)))
     for number, ((begun, ended, finished), (before, after)) in enumerate(cases):
         identity = Identity(issuer=ALICE.issuer, subject=f"user {number}", sid=f"op session {number}")
-        # Older ends of the same, which must not make the last one go early.
+        # Earlier ends of the same session must not remove the last mark early.
         await ended.manager.end_op_session(identity.issuer, identity.sid or "")
         nodes.advance(minutes=SKEW_MINUTES, seconds=1)
         await ended.manager.end_op_session(identity.issuer, identity.sid or "")
@@ -199,12 +199,12 @@ async def test_a_login_under_way_meets_the_end_of_its_op_session(nodes: Nodes, s
         with pytest.raises(SessionGoneError):
             await finished.handle().login(identity, begun=moment)
         assert list(await begun.store.find(SessionIndex(user=identity.user_key))) == []
-        # The next login, at once and at any node, whatever the clocks say.
+        # The next login, immediately and at any node, for any clocks.
         await finished.handle().login(identity, begun=await begun.manager.moment())
 
 
 async def marked_until_the_last_login(nodes: Nodes) -> bool:
-    """Whether a login that began at the node ahead meets, as late as the node behind takes it for live, a mark left at that one.
+    """Whether a login started at the node ahead still meets a mark left there when the node behind accepts it at the latest.
 
     The node ahead has swept whatever is over by its clock.
     """
@@ -218,11 +218,11 @@ async def marked_until_the_last_login(nodes: Nodes) -> bool:
     return await was_ended_since(finished.store, ALICE, moment)
 
 
-async def test_a_mark_is_there_as_long_as_any_node_takes_a_login_for_live(nodes: Nodes) -> None:
+async def test_a_mark_exists_as_long_as_any_node_accepts_a_login(nodes: Nodes) -> None:
     assert await marked_until_the_last_login(nodes)
 
 
-async def test_that_a_shorter_life_of_marks_is_found(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_shorter_lifetime_of_marks_is_detected(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(end_marks, "_KEPT_MS", end_marks._KEPT_MS - TOLERATED_SKEW_MS)
-    # A store that counts down by itself has no node that sweeps early.
+    # With a store that expires entries itself, no node sweeps early.
     assert await marked_until_the_last_login(nodes) is nodes.ahead.store.capabilities.native_expiry

@@ -1,4 +1,4 @@
-"""One timer for many calls must end exactly the calls whose time is up, and no other."""
+"""One shared timer ends exactly the calls whose deadline has passed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ async def hang() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_call_that_hangs_is_ended_and_the_task_goes_on() -> None:
+async def test_a_hanging_call_is_ended_and_the_task_continues() -> None:
     deadlines = Deadlines()
     with pytest.raises(TimeoutError):
         await limited(deadlines, hang(), SHORT)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    await asyncio.sleep(0)  # a cancellation that was left behind would come up here
+    await asyncio.sleep(0)  # a leftover cancellation would be raised here
     assert deadlines._running == deadlines._expired == {}
 
 
@@ -45,7 +45,7 @@ async def test_a_result_and_an_error_pass_unchanged() -> None:
     assert deadlines._running == {}
 
 
-async def test_each_call_has_its_own_time() -> None:
+async def test_each_call_has_its_own_deadline() -> None:
     deadlines = Deadlines()
     loop = asyncio.get_running_loop()
 
@@ -62,7 +62,7 @@ async def test_each_call_has_its_own_time() -> None:
         await asyncio.sleep(SHORT / 2)
         return await timed()
 
-    # The quick one makes the timer; when it fires without a call to end, it must be set again for those still running.
+    # The quick call sets the timer; when it fires with no call to end, it must be set again for running calls.
     _, *took = await asyncio.gather(quick(), *(timed() for _ in range(20)), *(later() for _ in range(20)))
     assert min(took) >= SHORT * 0.99
 
@@ -76,7 +76,7 @@ async def test_a_task_cancelled_from_outside_stays_cancelled() -> None:
         await task
 
 
-async def test_cancelled_by_both_at_once_stays_cancelled() -> None:
+async def test_a_task_cancelled_by_deadline_and_caller_stays_cancelled() -> None:
     deadlines = Deadlines()
     tasks: list[asyncio.Task[None]] = []
 
@@ -84,14 +84,14 @@ async def test_cancelled_by_both_at_once_stays_cancelled() -> None:
         try:
             await hang()
         finally:
-            tasks[0].cancel()  # the client goes away while the time is up
+            tasks[0].cancel()  # the client disconnects at the deadline
 
     tasks.append(asyncio.create_task(limited(deadlines, ends_late(), SHORT)))
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
 
 
-async def test_a_call_that_finishes_although_its_time_is_up_leaves_no_cancellation() -> None:
+async def test_a_call_that_finishes_despite_its_deadline_leaves_no_cancellation() -> None:
     deadlines = Deadlines()
 
     async def stubborn() -> str:
@@ -107,7 +107,7 @@ async def test_a_call_that_finishes_although_its_time_is_up_leaves_no_cancellati
     assert task.cancelling() == 0
 
 
-async def test_a_call_inside_a_call_has_a_limit_too() -> None:
+async def test_a_nested_call_has_its_own_deadline() -> None:
     deadlines = Deadlines()
 
     async def inner() -> str:

@@ -1,4 +1,4 @@
-"""One timer for many calls: calls that tidy up behind themselves, and event loops in several threads."""
+"""One shared timer: calls that clean up after cancellation, and event loops in several threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def hang() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_call_that_asks_again_while_it_is_ended_has_still_run_out_of_time() -> None:
+async def test_a_call_that_calls_again_during_cleanup_has_still_timed_out() -> None:
     deadlines = Deadlines()
 
     async def tidies_up() -> None:
@@ -34,7 +34,7 @@ async def test_a_call_that_asks_again_while_it_is_ended_has_still_run_out_of_tim
     assert task.cancelling() == 0
 
 
-def test_a_timer_left_in_a_loop_of_another_thread_cancels_no_task_here() -> None:
+def test_a_timer_left_in_another_threads_loop_cancels_no_task_here() -> None:
     deadlines = Deadlines()
     other = asyncio.new_event_loop()
     other.run_until_complete(limited(deadlines, asyncio.sleep(0), SHORT))
@@ -48,7 +48,7 @@ def test_a_timer_left_in_a_loop_of_another_thread_cancels_no_task_here() -> None
 
     async def ask() -> str:
         found = await limited(deadlines, answer(), SHORT)
-        await asyncio.sleep(0)  # a cancellation that was left behind would come up here
+        await asyncio.sleep(0)  # a leftover cancellation would be raised here
         return found
 
     assert asyncio.run(ask()) == "answer"

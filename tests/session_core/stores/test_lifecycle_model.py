@@ -1,4 +1,4 @@
-"""Random sequences of operations on sessions, on every store, compared with a simple model.
+"""Random sequences of session operations on every store, compared with a simple model.
 
 Also checked after every step: no ended session can be loaded, ids are unique, every acknowledged visit is counted, no user has
 more sessions than the limit, versions grow by one, and the list of the user is right.
@@ -54,20 +54,20 @@ class Data(msgspec.Struct):
 
 
 class Held(msgspec.Struct):
-    """A request that has loaded its session and is slow."""
+    """A slow request that has loaded its session."""
 
     handle: SessionHandle[Data]
     session_id: str
     note: str
-    """As it was then."""
+    """Its state at that time."""
 
 
 class Begun(msgspec.Struct):
-    """A login that is at the provider."""
+    """A login in progress at the provider."""
 
     moment: Moment
     ends: int
-    """How often the OP had ended something by then."""
+    """The number of provider logouts at that time."""
 
 
 def bump(data: Data) -> None:
@@ -75,7 +75,7 @@ def bump(data: Data) -> None:
 
 
 class Place:
-    """An engine that all examples share, each with users of its own."""
+    """An engine shared by all examples, with separate users for each."""
 
     def __init__(self, store: SessionStore, clock: FakeClock, runner: asyncio.Runner) -> None:
         self.store = store
@@ -85,7 +85,7 @@ class Place:
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """What browsers, users, operators and the OP can do."""
+    """Actions of browsers, users, operators and the provider."""
 
     place: Place
     timeouts = Timeouts(idle=3600, absolute=4 * 3600, touch_interval=60)
@@ -108,7 +108,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.written = 0
         self.claimed: dict[str, int] = {}
 
-    # -- what happens ------------------------------------------------------------------------------------------
+    # -- actions ----------------------------------------------------------------------------------------------
 
     @initialize(target=ids)
     def first_visit(self) -> str:
@@ -120,7 +120,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(session_id=ids)
     def a_visit_is_counted(self, session_id: str) -> None:
-        """Of an id that is no more, nothing is adopted."""
+        """An ended id is not adopted."""
         handle = self._handle(session_id)
         self._run(handle.load())
         expected = self.model.live(session_id, self.clock.now())
@@ -173,7 +173,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(target=ids, session_id=st.none() | ids, user=st.sampled_from(USERS), sid=st.sampled_from(SIDS))
     def a_user_logs_in(self, session_id: str | None, user: str, sid: str) -> str:
-        """An id that is no more leads nowhere: what it was rotated to is another tab's session."""
+        """An ended id is not followed: its successor is another tab's session."""
         return self._log_in(self._handle(session_id), session_id, self._identity(user, sid))
 
     @rule(target=ids, slow=consumes(held), user=st.sampled_from(USERS), sid=st.sampled_from(SIDS))
@@ -186,8 +186,8 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(target=ids, login=begun, user=st.sampled_from(USERS), sid=st.sampled_from(SIDS))
     def a_login_comes_back_from_the_provider(self, login: Begun, user: str, sid: str) -> Any:
-        """One that was begun a while ago: refused when the OP has ended it since."""
-        self.clock.advance(seconds=0.001)  # so that no two sessions are of one rank
+        """A login started earlier, refused when the provider has ended it since."""
+        self.clock.advance(seconds=0.001)  # so that no two sessions have the same rank
         identity, handle = self._identity(user, sid), self._handle(None)
         if self.model.is_refused(identity, login.ends, self.clock.now()):
             self._refused(handle.login(identity, begun=login.moment), SessionGoneError)
@@ -217,7 +217,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         handle = self._handle(session_id)
         self._run(handle.load())
         self._run(handle.destroy())
-        # Also with an id that is no more: it may have been rotated a moment ago.
+        # Also with an ended id, which may have been rotated a moment ago.
         self.model.end(session_id, self.clock.now())
 
     @rule(slow=consumes(held))
@@ -269,7 +269,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def what_has_expired_is_swept(self) -> None:
         self._run(self.store.delete_expired())
 
-    # -- what must always be true ------------------------------------------------------------------------------
+    # -- invariants --------------------------------------------------------------------------------------------
 
     @invariant()
     def sessions_are_what_the_model_says(self) -> None:
@@ -297,7 +297,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             listed = await self.store.find(SessionIndex(user=self._identity(user, "1").user_key))
             assert sorted(stored.key for stored in listed) == sorted(keys[each] for each in mine)
 
-    # -- inside --------------------------------------------------------------------------------------------------
+    # -- private -----------------------------------------------------------------------------------------------
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.place.runner.run(call)
@@ -319,7 +319,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         return self._entered(handle, 1, "", None)
 
     def _log_in(self, handle: SessionHandle[Data], session_id: str | None, identity: Identity) -> str:
-        # Two logins of one millisecond have no order.
+        # Two logins in the same millisecond have no order.
         now = self.clock.advance(seconds=0.001)
         expected = self.model.live(session_id, now)
         self._run(handle.login(identity))
@@ -348,7 +348,7 @@ def place(make_store: MakeStore, anyio_backend: str) -> Iterator[Place]:  # noqa
 
 
 def assert_model_holds(place: Place, examples: int, *phases: Phase) -> None:
-    """The same examples each time in CI; others each time elsewhere."""
+    """The same examples each time in CI, random ones elsewhere."""
     chosen = settings(
         max_examples=examples,
         stateful_step_count=30,
@@ -363,13 +363,13 @@ def assert_model_holds(place: Place, examples: int, *phases: Phase) -> None:
         run_state_machine_as_test(type("Machine", (LifecycleMachine,), {"place": place}), settings=chosen)
 
 
-def test_the_lifecycle_does_what_the_model_says(place: Place) -> None:
+def test_the_lifecycle_equals_the_model(place: Place) -> None:
     assert_model_holds(place, 100 if place.store.__class__.__name__ == "MemoryStore" else 12)
 
 
 @pytest.mark.parametrize("make_store", ["memory"], indirect=True)
-def test_the_model_notices_a_store_that_brings_sessions_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And that in a hundred examples at most."""
+def test_the_model_detects_a_store_that_revives_sessions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a hundred examples."""
     kept = place.store.delete
 
     async def delete(key: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Node:
         self.sessions = SessionManager(store, TIMEOUTS, clock, events)
 
     async def log_in(self) -> SessionHandle[Any] | str:
-        """Return the session of one more login, or the code of the error."""
+        """Log in; return the session id, or the code of the error."""
         handle: SessionHandle[Any] = SessionHandle(self.lifecycle, PresentedId())
         try:
             await handle.login(ALICE)
@@ -73,8 +73,8 @@ async def test_twelve_logins_at_two_nodes_give_exactly_three_sessions(make_store
 
 
 @on_every_store
-async def test_a_login_that_was_stopped_while_others_came_is_refused(make_store: MakeStore) -> None:
-    """Between its look and its session: by then its note is over, for a node whose clock is ahead at once."""
+async def test_a_login_suspended_while_others_log_in_is_refused(make_store: MakeStore) -> None:
+    """Between its check and its session: its reservation then expires, immediately for a node whose clock is ahead."""
     behind, ahead = FakeClock(), FakeClock()
     ahead.advance(seconds=TOLERATED_SKEW_MS / 1000)
     slow, quick = Node(make_store(behind), behind), Node(make_store(ahead), ahead, patience=0.05)
@@ -91,7 +91,7 @@ async def test_a_login_that_was_stopped_while_others_came_is_refused(make_store:
     slow.limits._sessions_of = look_and_stop  # type: ignore[method-assign]
     outcomes = [await slow.log_in(), *others]
     entered = [each for each in outcomes if not isinstance(each, str)]
-    # Where the store has a clock of its own the note holds, and the others wait in vain.
+    # With a store clock the reservation stays, and the others wait until they time out.
     assert len(entered) in {1, LIMIT}
     assert {each.handle for each in entered} == {each.handle for each in await quick.sessions.list_for(ALICE)}
     for node in (slow, quick):
@@ -107,10 +107,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param in names:
         return str(request.getfixturevalue(names[request.param]))
     server = str(request.getfixturevalue(request.param).url)
-    return f"{server}{'&' if '?' in server else '?'}timeout=60"  # however busy the machine is
+    return f"{server}{'&' if '?' in server else '?'}timeout=60"  # also on a busy machine
 
 
-async def test_two_processes_never_pass_a_limit_that_refuses(url: str, workers: Workers) -> None:
+async def test_two_processes_never_exceed_a_refusing_limit(url: str, workers: Workers) -> None:
     workers.begin(url, "log_in_or_be_refused", "8", processes=2)
     said = Counter(text for _, text in workers.said())
     assert said == {"entered": LIMIT, "session_limit": 16 - LIMIT}

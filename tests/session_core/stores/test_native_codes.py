@@ -1,4 +1,4 @@
-"""The one-time code of a native client, redeemed by many requests at once, on every store."""
+"""The one-time code of a native client, redeemed by many concurrent requests, on every store."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.attack("92")
 @pytest.mark.parametrize("make_store", [*STORES, *CONDITIONAL], indirect=True)
-async def test_of_fifty_redemptions_at_once_one_gets_a_token_on_every_store(make_store: MakeStore) -> None:
+async def test_of_fifty_concurrent_redemptions_one_gets_a_token_on_every_store(make_store: MakeStore) -> None:
     clock = FakeClock()
-    patient = {"store_timeout": 60}  # however busy the machine is
+    patient = {"store_timeout": 60}  # also on a busy machine
     nodes = [world_of(store=make_store(clock), clock=clock, config=patient)]
     nodes.append(world_of(store=make_store(clock), clock=clock, config=patient, sharing=nodes[0]))
     for node in nodes:
@@ -33,7 +33,7 @@ async def test_of_fifty_redemptions_at_once_one_gets_a_token_on_every_store(make
         given = [answer for answer in answers if answer.status_code == 200]
         assert len(given) == 1
         assert {answer.status_code for answer in answers} == {200, 400}
-        # The code was presented again with its verifier: what it opened has ended.
+        # The code was presented again with its verifier, so its session has ended.
         assert await subject(nodes[0], given[0].json()["access_token"]) is None
     finally:
         for node in nodes:

@@ -1,4 +1,4 @@
-"""What a browser sees while its store fails, on real servers: five promises, one test each engine and way to fail.
+"""A browser while its store fails, on real servers: five guarantees for each engine and fault.
 
 503 within the configured timeout; the cookie untouched; no user logged out; no acknowledged write lost; over when the fault is
 over, without a restart of the application. Routes without sessions answer all the time.
@@ -29,17 +29,17 @@ from tests.support.stopwatch import stopwatch
 pytestmark = pytest.mark.anyio
 
 TIMEOUT = 1.5
-"""Seconds within which the application must answer; a machine that is busy gets some more."""
+"""Seconds within which the application must respond, with a margin for a busy machine."""
 PATIENCE = 5.0
 CALM = 20.0
-"""The same where nothing may fail: what is slow here is the machine."""
+"""The same when no request may fail, which covers slow machines."""
 LAST_SLOT_OF_THE_FIRST = 16384 // 3 - 1
 """Of three primaries."""
 Server = PostgresServer | MariadbServer | RedisServer
 
 
 class Ride:
-    """A logged-in browser that counts its visits, and what it was told."""
+    """A logged-in browser that counts its visits and records acknowledgements."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -64,14 +64,14 @@ class Ride:
         return session_key(unquote(self.cookie).removeprefix("s:").partition(".")[0])
 
     async def until_acknowledged(self, number: int) -> None:
-        """Visit until that many more were acknowledged."""
+        """Visit until this many more were acknowledged."""
         until = self.acknowledged + number
         async with asyncio.timeout(30):
             while self.acknowledged < until:
                 await self.visit()
 
     async def assert_outage(self) -> None:
-        """Every request that needs the session is answered 503, in time; the others are not disturbed."""
+        """Every request that needs the session gets 503 in time; the others are not affected."""
         paths = ("/visit", "/logout", "/regenerate", "/login/alice")
         for method, path in (("GET", "/read"), *(("POST", path) for path in paths), ("GET", "/read")):
             answer = await self._timed(method, path)
@@ -80,7 +80,7 @@ class Ride:
         assert (await self._timed("GET", "/public")).status_code == 200
 
     async def assert_recovery(self) -> None:
-        """Wait until the session is there again; it is this user's, with every visit that was acknowledged."""
+        """Wait until the session is back, with the same user and every acknowledged visit."""
         async with asyncio.timeout(30):
             while (answer := await self._timed("GET", "/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
                 await asyncio.sleep(0.05)
@@ -90,7 +90,7 @@ class Ride:
         assert self.acknowledged <= seen["data"]["visits"] <= self.acknowledged + self.unknown
         self.acknowledged, self.unknown = seen["data"]["visits"], 0
         await self.until_acknowledged(2)
-        assert self.unknown <= 2, "it is not over"
+        assert self.unknown <= 2, "the outage has not ended"
 
     async def _timed(self, method: str, path: str) -> httpx.Response:
         async with stopwatch() as watch:
@@ -142,7 +142,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def test_a_server_that_is_killed_and_started_again(server: Server, stack: AsyncExitStack) -> None:
+async def test_a_killed_and_restarted_server(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.kill()
     await ride.assert_outage()
@@ -150,7 +150,7 @@ async def test_a_server_that_is_killed_and_started_again(server: Server, stack: 
     await ride.assert_recovery()
 
 
-async def test_a_server_that_freezes(server: Server, stack: AsyncExitStack) -> None:
+async def test_a_frozen_server(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.freeze()
     try:
@@ -160,8 +160,8 @@ async def test_a_server_that_freezes(server: Server, stack: AsyncExitStack) -> N
     await ride.assert_recovery()
 
 
-async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> None:
-    """Slower than the timeout, so that its answers come, and come too late."""
+async def test_a_slow_server(server: Server, stack: AsyncExitStack) -> None:
+    """Slower than the timeout, so that its responses arrive too late."""
     proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
     ride = await begin(stack, store_of(server, url_through(server, proxy)))
     proxy.delay = 2 * TIMEOUT
@@ -171,7 +171,7 @@ async def test_a_server_that_is_slow(server: Server, stack: AsyncExitStack) -> N
 
 
 async def test_a_connection_reset_after_the_command_was_sent(server: Server, stack: AsyncExitStack) -> None:
-    """No request fails, and nothing is counted twice: the outcome is found out."""
+    """No request fails and nothing is counted twice: the store determines the outcome."""
     proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
     ride = await begin(stack, store_of(server, url_through(server, proxy), CALM), CALM)
     for number in range(4, 10):
@@ -188,7 +188,7 @@ async def administrator(ride: Ride, disturb: Callable[[], object]) -> None:
         await ride.visit()
 
 
-async def test_a_script_cache_that_is_flushed(stack: AsyncExitStack) -> None:
+async def test_a_flushed_script_cache(stack: AsyncExitStack) -> None:
     with own_server("valkey") as server:
         assert isinstance(server, RedisServer)
         ride = await begin(stack, store_of(server, timeout=CALM), CALM)
@@ -197,8 +197,8 @@ async def test_a_script_cache_that_is_flushed(stack: AsyncExitStack) -> None:
         await ride.assert_recovery()
 
 
-async def test_memory_that_is_full(stack: AsyncExitStack) -> None:
-    """An outage for writes alone: the user stays logged in and sees the page."""
+async def test_full_memory(stack: AsyncExitStack) -> None:
+    """An outage for writes only: the user stays logged in and sees the page."""
     with own_server("valkey") as server:
         assert isinstance(server, RedisServer)
         ride = await begin(stack, store_of(server, timeout=CALM), CALM)
@@ -213,7 +213,7 @@ async def test_memory_that_is_full(stack: AsyncExitStack) -> None:
 
 
 async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
-    """Killed, and started without it: its sessions have ended, which is no error, and the cookie opens nothing."""
+    """Killed and restarted without data: its sessions have ended without an error, and the cookie opens none."""
     with running(needed_valkey()) as server:
         ride = await begin(stack, store_of(server))
         server.kill()
@@ -228,7 +228,7 @@ async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
         assert cookie_of(ride.client) != ride.cookie
 
 
-async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> None:
+async def test_a_killed_primary_of_a_cluster(stack: AsyncExitStack) -> None:
     """Under load. No user is logged out; those on the other primaries lose nothing at all.
 
     Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
@@ -258,7 +258,7 @@ async def test_a_primary_of_a_cluster_that_is_killed(stack: AsyncExitStack) -> N
 
 
 def replicated(servers: RedisCluster) -> bool:
-    """Whether each replica has all that its primary had when it was asked."""
+    """Whether each replica has everything that its primary had at the start of the call."""
     return all(0 < written <= followed for written, followed in map(replication, servers.primaries))
 
 

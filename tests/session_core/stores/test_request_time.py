@@ -1,4 +1,4 @@
-"""One request waits for its store once: a stalled store costs one timeout, and a healthy one costs nothing."""
+"""A request waits for its store once: a stalled store costs one timeout, and a healthy one none."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ pytestmark = pytest.mark.anyio
 
 TIMEOUT = 0.4
 SLACK = 0.3
-"""Seconds that a busy machine may take on top: less than a second timeout."""
+"""Extra seconds for a busy machine, less than a second timeout."""
 
 
 class SlowStore(MemoryStore):
-    """Takes `seconds` for every call after `calm` ones; `seen` are the deadlines that it was given, in seconds from then."""
+    """Takes `seconds` for every call after the first `calm` ones; `seen` are the remaining seconds of the given deadlines."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(clock=clock)
@@ -98,7 +98,7 @@ VERBS: dict[str, Verb] = {
 def app_with(verb: Verb, store: MemoryStore) -> Any:
     @post("/verb")
     async def handler(session: Session[AppSession]) -> None:
-        for _ in range(3):  # an application that tries again waits no longer
+        for _ in range(3):  # an application that retries waits no longer
             try:
                 await verb(session)
             except StoreUnavailableError as error:
@@ -113,7 +113,7 @@ def app_with(verb: Verb, store: MemoryStore) -> Any:
 @pytest.mark.parametrize("calm", [0, 1])
 @pytest.mark.parametrize("name", VERBS)
 @pytest.mark.parametrize("part", [0.4, 0.8, 100.0], ids=["slow", "slower", "stalled"])
-async def test_a_store_that_does_not_keep_up_costs_a_request_one_timeout(name: str, part: float, calm: int) -> None:
+async def test_a_store_that_is_too_slow_costs_a_request_one_timeout(name: str, part: float, calm: int) -> None:
     store = SlowStore()
     app = app_with(VERBS[name], store)
     async with app.lifespan(), client_of(app) as client:
@@ -128,7 +128,7 @@ async def test_a_store_that_does_not_keep_up_costs_a_request_one_timeout(name: s
         assert (await client.get("/read")).status_code == 200
 
 
-async def test_the_look_that_comes_first_counts_too() -> None:
+async def test_the_time_of_the_first_read_counts_too() -> None:
     """A load of 0.7 timeouts leaves 0.3 for the write."""
     store = SlowStore()
     app = app_with(VERBS["update"], store)
@@ -141,8 +141,8 @@ async def test_the_look_that_comes_first_counts_too() -> None:
         assert store.seen[-1] < 0.35 * TIMEOUT
 
 
-async def test_writers_that_wait_behind_a_stuck_write_are_answered_each_in_its_own_time() -> None:
-    """And what was answered 503 is not written when the store is back."""
+async def test_writers_behind_a_stuck_write_each_time_out_on_their_own() -> None:
+    """And a write answered with 503 is not applied when the store is back."""
     store = SlowStore()
     app = make_app(store=store, store_timeout=TIMEOUT)
     async with app.lifespan(), client_of(app) as client:
@@ -166,7 +166,7 @@ async def test_writers_that_wait_behind_a_stuck_write_are_answered_each_in_its_o
 
 
 async def test_a_logout_of_the_provider_waits_for_the_store_once() -> None:
-    """Its route has no session, and it takes five store calls."""
+    """Its route has no session and makes five store calls."""
     clock = FakeClock()
     world = World(clock=clock, store=SlowStore(clock))
     await world.login()
@@ -182,8 +182,8 @@ async def test_a_logout_of_the_provider_waits_for_the_store_once() -> None:
     assert await world.subject() is None
 
 
-async def test_what_the_handler_does_besides_costs_nothing() -> None:
-    """The store answers in a third of its timeout; between the calls the handler works for longer than all of it."""
+async def test_other_work_of_the_handler_costs_nothing() -> None:
+    """The store responds in a third of its timeout; between the calls the handler works for longer than the whole timeout."""
     store = SlowStore()
 
     @post("/works")
@@ -201,7 +201,7 @@ async def test_what_the_handler_does_besides_costs_nothing() -> None:
 
 
 async def test_many_calls_of_a_healthy_store_cost_nothing() -> None:
-    """One after another and at once: together they take several timeouts."""
+    """In sequence and concurrently: together they take several timeouts."""
     store = SlowStore()
 
     @post("/busy")
@@ -242,7 +242,7 @@ async def test_each_store_call_of_a_websocket_has_its_own_time() -> None:
     assert seen == ["written", "written", "503", "written"]
 
 
-async def test_the_deadline_of_a_step_is_known_inside_of_it_alone() -> None:
+async def test_the_deadline_of_a_step_is_visible_only_inside_it() -> None:
     assert step_deadline() is None
     assert remaining(7.0) == 7.0
     with Step(5.0) as outer:
@@ -263,21 +263,21 @@ async def test_the_deadline_of_a_step_is_known_inside_of_it_alone() -> None:
     check_deadline()
 
 
-def test_steps_that_overlap_count_once() -> None:
+def test_overlapping_steps_count_once() -> None:
     request, now = RequestTime(), monotonic()
     assert request.begin(now - 1.5, 2.0) == 2.0
-    assert request.begin(now - 0.5, 2.0) == 1.0  # the first has been waited for already
+    assert request.begin(now - 0.5, 2.0) == 1.0  # the first has already been waited for
     request.end(now - 1.5, 2.0)
     request.end(now - 0.5, 2.0)
     assert 1.5 <= request.spent < 1.6
     assert 0.4 < request.begin(monotonic(), 2.0) <= 0.5
     quick = monotonic()
     request.begin(quick, 2.0)
-    request.end(quick, 2.0)  # quick enough to be healthy
+    request.end(quick, 2.0)  # fast enough to be healthy
     assert 1.5 <= request.spent < 1.6
 
 
-async def test_a_request_without_time_asks_the_store_nothing() -> None:
+async def test_a_request_without_time_left_calls_no_store() -> None:
     store = SlowStore()
 
     async def told(_: str) -> None:

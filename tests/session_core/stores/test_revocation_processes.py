@@ -1,4 +1,4 @@
-"""A session that ends on one node closes its WebSockets and streams on the other, on every kind of store, within a second."""
+"""A session ended on one node closes its connections on the other within a second, on every kind of store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.websocket_client import WebSocketClient
 pytestmark = pytest.mark.anyio
 WITHIN_SECONDS = 1.0
 PUSH_ALONE = {"TEST_POLL": "3600"}
-"""No look at the store but after an announcement, when a channel is opened, and every half minute."""
+"""The store is polled only after an announcement, when a channel opens, and every half minute."""
 
 
 @pytest.fixture(params=["valkey", "valkey_cluster", "postgres", "sqlite"])
@@ -50,7 +50,7 @@ def _store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
 
 @contextmanager
 def nodes(store: str, **environment: str) -> Iterator[tuple[str, str]]:
-    """Two processes that serve the same sessions; the first is given the environment, too."""
+    """Two processes that serve the same sessions; the first also gets the environment."""
     with ExitStack() as stack:
         processes = [
             stack.enter_context(_serving(store, port, environment if place == 0 else {}))
@@ -100,7 +100,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 class Visitor:
-    """A browser that is logged in, with a WebSocket and a stream to one node."""
+    """A logged-in browser with a WebSocket and a stream to one node."""
 
     def __init__(self, client: httpx.AsyncClient, node: str) -> None:
         self.client = client
@@ -126,7 +126,7 @@ class Visitor:
         assert b"open" in await anext(self._chunks)
 
     async def closed(self) -> tuple[str | int, float]:
-        """How the WebSocket was closed, and when both were."""
+        """The WebSocket's close code, and when both were closed."""
         code = await self.socket.receive()
         async for _ in self._chunks:
             pass
@@ -188,7 +188,7 @@ async def command_line(client: httpx.AsyncClient, node: str, visitor: Visitor, s
     )
     assert process.stdout is not None
     said = b""
-    while b"ended" not in said:  # the acknowledgement; the process has still to end
+    while b"ended" not in said:  # the acknowledgement; the process has not ended yet
         line = await process.stdout.readline()
         assert line, said
         said += line
@@ -199,7 +199,7 @@ ENDING: list[asyncio.subprocess.Process] = []
 WAYS: list[End] = [logout, revoke, revoke_all, other_login, limit, command_line]
 
 
-async def test_what_ends_on_one_node_is_closed_on_the_other_within_a_second(store: str, record_property: Any) -> None:
+async def test_a_session_ended_on_one_node_is_closed_on_the_other_within_a_second(store: str, record_property: Any) -> None:
     took: dict[str, float] = {}
     with nodes(store) as (here, there):
         async with visitors(here, "bob") as [other]:
@@ -227,7 +227,7 @@ async def test_a_regenerated_session_is_followed_to_its_new_key_on_the_other_nod
         async with visitors(here, "alice") as [alice]:
             for _ in range(3):
                 alice.keep(await alice.client.post(f"{there}/regenerate", headers={"cookie": alice.cookie}))
-            await asyncio.sleep(1)  # nothing may happen: that cannot be waited for
+            await asyncio.sleep(1)  # asserting that nothing happens needs a fixed time
             assert await alice.is_open()
             alice.socket.send("count")
             assert await alice.socket.receive() == "1"
@@ -236,7 +236,7 @@ async def test_a_regenerated_session_is_followed_to_its_new_key_on_the_other_nod
                 assert (await alice.closed())[0] == 4401
 
 
-async def test_announcements_alone_are_enough_and_are_made_by_the_ending_step_itself(pushing: str) -> None:
+async def test_announcements_alone_suffice_and_are_made_by_the_ending_step(pushing: str) -> None:
     with nodes(pushing, **PUSH_ALONE) as (here, there):
         async with visitors(here, "alice", "bob") as [alice, bob]:
             alice.keep(await alice.client.post(f"{there}/regenerate", headers={"cookie": alice.cookie}))
@@ -246,8 +246,8 @@ async def test_announcements_alone_are_enough_and_are_made_by_the_ending_step_it
             assert await bob.is_open()
 
 
-async def test_a_node_that_does_not_listen_shows_that_it_is_the_announcement(pushing: str) -> None:
-    """The check can fail: with announcements unheard and no polling, the connections stay."""
+async def test_without_listening_the_connections_stay_open(pushing: str) -> None:
+    """The test above can fail: without announcements and polling, the connections stay."""
     with nodes(pushing, **PUSH_ALONE, TEST_DEAF="1") as (here, there):
         async with visitors(here, "alice") as [alice]:
             waiting = asyncio.create_task(alice.closed())
@@ -258,7 +258,7 @@ async def test_a_node_that_does_not_listen_shows_that_it_is_the_announcement(pus
 
 
 async def break_channels(store: str, request: pytest.FixtureRequest) -> int:
-    """Break the connections that announcements are heard on; return how many."""
+    """Close the connections of the announcement channels; return how many."""
     if store.startswith("postgresql"):
         engine = create_async_engine(store, isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
@@ -271,7 +271,7 @@ async def break_channels(store: str, request: pytest.FixtureRequest) -> int:
     return sum(reply for reply in replies if isinstance(reply, int))
 
 
-async def test_what_ends_while_the_channel_is_broken_is_closed_when_it_is_back(
+async def test_sessions_ended_while_the_channel_is_broken_are_closed_when_it_is_back(
     pushing: str, request: pytest.FixtureRequest
 ) -> None:
     with nodes(pushing, **PUSH_ALONE) as (here, there):
@@ -283,13 +283,13 @@ async def test_what_ends_while_the_channel_is_broken_is_closed_when_it_is_back(
             async with asyncio.timeout(10):
                 assert (await alice.closed())[0] == 4401
             assert await bob.is_open()
-            # And the new channel is heard.
+            # The new channel works too.
             await bob.client.delete(f"{there}/revoke/bob")
             async with asyncio.timeout(10):
                 assert (await bob.closed())[0] == 4401
 
 
-async def test_a_frozen_store_closes_nothing_until_it_says_what_ended(valkey: RedisServer) -> None:
+async def test_a_frozen_store_closes_nothing_until_it_resumes(valkey: RedisServer) -> None:
     with nodes(valkey.url) as (here, there):
         async with visitors(here, "alice", "bob") as [alice, bob]:
             valkey.freeze()

@@ -1,4 +1,4 @@
-"""The promises that a session makes, on every store that keeps them in one process, and over real processes."""
+"""Guarantees of a session on every store that keeps them within one process, and over real processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store_url(kind: str, folder: Path) -> str:
 
 @pytest.fixture(params=STORES)
 async def app(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Litestar]:
-    # A generous deadline: these tests are about order, and a loaded machine is no outage.
+    # A long deadline: these tests check the order of writes, and a loaded machine must not cause an outage.
     app = make_app(store=store_url(request.param, tmp_path), clock=clock, store_timeout=30, max_sessions_per_user=3)
     async with app.lifespan():
         yield app
@@ -54,7 +54,7 @@ async def test_parallel_increments_all_count(app: Litestar) -> None:
 
 @pytest.mark.attack("40")
 @pytest.mark.parametrize("end", ["destroy", "revoke", "revoke_all", "op_logout", "expiry", "regenerate", "login"])
-async def test_a_slow_writer_never_brings_a_session_back(app: Litestar, clock: FakeClock, end: str) -> None:
+async def test_a_slow_writer_never_revives_a_session(app: Litestar, clock: FakeClock, end: str) -> None:
     owner = handle_on(plugin_in(app))
     await owner.login(ALICE)
     slow = await handle_on(plugin_in(app), owner.session_id).load()
@@ -97,7 +97,7 @@ async def test_the_same_subject_at_another_provider_is_another_user(app: Litesta
 
 
 @pytest.mark.attack("43")
-async def test_twenty_logins_at_once_never_pass_the_limit(app: Litestar) -> None:
+async def test_twenty_concurrent_logins_never_exceed_the_limit(app: Litestar) -> None:
     handles = [handle_on(plugin_in(app)) for _ in range(20)]
     await asyncio.gather(*(each.login(ALICE) for each in handles))
     assert len(await plugin_in(app).sessions.list_for(ALICE)) == 3
@@ -121,7 +121,7 @@ async def test_sign_out_everywhere_else_keeps_this_one(app: Litestar) -> None:
     assert (await handle_on(plugin_in(app), there.session_id).load()).identity is None
 
 
-async def test_a_write_and_a_regeneration_at_once_lose_nothing(app: Litestar) -> None:
+async def test_a_concurrent_write_and_regeneration_lose_nothing(app: Litestar) -> None:
     owner = handle_on(plugin_in(app))
     await owner.login(ALICE)
     writers = [await handle_on(plugin_in(app), owner.session_id).load() for _ in range(10)]
@@ -145,7 +145,7 @@ async def test_expired_sessions_leave_the_store(app: Litestar, clock: FakeClock)
 
 @contextmanager
 def server(store: str) -> Iterator[str]:
-    """One more process that serves the same sessions."""
+    """Another process that serves the same sessions."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

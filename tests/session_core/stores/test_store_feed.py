@@ -1,4 +1,4 @@
-"""What became of many sessions at once, on every store; and what Redis and PostgreSQL announce, when, and to whom."""
+"""Traces of many sessions at once on every store, and the announcements of Redis and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_trace_returns_the_state_of_every_key(store: Any, clock: FakeClock
     assert list(await store.trace([old, new, live])) == [live]
 
 
-async def test_a_remembered_rotation_is_forgotten_in_time(store: Any, clock: FakeClock) -> None:
+async def test_a_remembered_rotation_expires(store: Any, clock: FakeClock) -> None:
     old = new_key()
     new = new_key(after=old)
     await store.create(old, entry(clock))
@@ -103,14 +103,14 @@ async def test_a_remembered_rotation_is_forgotten_in_time(store: Any, clock: Fak
     assert list(await store.trace([old, new])) == [new]
 
 
-async def test_more_keys_than_one_statement_takes(store: Any, clock: FakeClock) -> None:
+async def test_more_keys_than_one_statement_holds(store: Any, clock: FakeClock) -> None:
     keys = [new_key() for _ in range(60)]
     for key in keys:
         await store.create(key, entry(clock))
     assert set(await store.trace([*(new_key() for _ in range(1100)), *keys])) == set(keys)
 
 
-async def test_a_store_that_cannot_tell_is_asked_key_by_key(clock: FakeClock) -> None:
+async def test_a_store_without_trace_is_queried_key_by_key(clock: FakeClock) -> None:
     class Plain:
         async def load(self, key: str) -> Any:
             return None if key == "gone" else type("Stored", (), {"entry": entry(clock)})
@@ -120,7 +120,7 @@ async def test_a_store_that_cannot_tell_is_asked_key_by_key(clock: FakeClock) ->
 
 
 class Ear:
-    """A listener."""
+    """A listener of announcements."""
 
     def __init__(self, store: RevocationFeed) -> None:
         self._store = store
@@ -156,7 +156,7 @@ async def listening(store: Any) -> AsyncIterator[Ear]:
     await asyncio.wait([task])
 
 
-async def test_all_that_ends_or_moves_is_heard_by_another_process_and_nothing_else(url: str, clock: FakeClock) -> None:
+async def test_another_process_hears_every_end_and_rotation_and_nothing_else(url: str, clock: FakeClock) -> None:
     clock = FakeClock(2**41)
     async with opened(url) as here, opened(url) as there, listening(here) as ear:
         keys = [new_key() for _ in range(6)]
@@ -178,15 +178,15 @@ async def test_all_that_ends_or_moves_is_heard_by_another_process_and_nothing_el
         await there.delete_by(SessionIndex(user="user"), keep=last)
         await ear.expect(keys[3], newer)
         assert len(ear.names) == 7
-        await there.delete(keys[4])  # what it was rotated to has ended before
+        await there.delete(keys[4])  # its successor has ended before
         await there.delete(last)
         await ear.expect(last)
         assert not {*keys, newer, last} & set(ear.names)
 
 
-async def test_many_ends_at_once_are_all_heard(url: str, clock: FakeClock) -> None:
+async def test_many_concurrent_ends_are_all_announced(url: str, clock: FakeClock) -> None:
     clock = FakeClock(2**41)
-    keys = [new_key() for _ in range(400)]  # more than one notification of PostgreSQL takes
+    keys = [new_key() for _ in range(400)]  # more than one notification of PostgreSQL holds
     async with opened(url) as here, opened(url) as there, listening(here) as ear:
         for key in keys:
             await there.create(key, entry(clock, user="crowd"))
@@ -196,7 +196,7 @@ async def test_many_ends_at_once_are_all_heard(url: str, clock: FakeClock) -> No
 
 async def test_a_silent_channel_stays_open(url: str) -> None:
     async with opened(url) as store, listening(store) as ear:
-        await asyncio.sleep(1)  # five times as long as it may be silent without being asked
+        await asyncio.sleep(1)  # five times the silence after which a channel is checked
         assert ear.names == []
         await store.create(key := new_key(), Entry(b"", 2**41))
         await store.delete(key)
@@ -207,7 +207,7 @@ def ignore(names: Sequence[str] | None) -> None:
     del names
 
 
-async def test_a_channel_that_falls_silent_for_ever_is_noticed(valkey: RedisServer) -> None:
+async def test_a_channel_that_stays_silent_is_detected(valkey: RedisServer) -> None:
     async with opened(valkey.url) as store:
         ear = Ear(store)
         task = asyncio.create_task(store.listen(ear.heard, patience=0.2))
@@ -222,7 +222,7 @@ async def test_a_channel_that_falls_silent_for_ever_is_noticed(valkey: RedisServ
             valkey.thaw()
 
 
-async def test_missing_rights_to_publish_or_subscribe(valkey: RedisServer) -> None:
+async def test_missing_permissions_to_publish_or_subscribe(valkey: RedisServer) -> None:
     valkey.admin("ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "resetchannels")
     try:
         async with opened(f"redis://mute:secret@127.0.0.1:{valkey.port}") as store:
@@ -237,8 +237,8 @@ async def test_missing_rights_to_publish_or_subscribe(valkey: RedisServer) -> No
         valkey.admin("ACL", "DELUSER", "mute")
 
 
-async def test_what_is_undone_is_not_announced(database: str) -> None:
-    """The announcement is part of the transaction: it is made with the deletion, or not at all."""
+async def test_a_rolled_back_end_is_not_announced(database: str) -> None:
+    """The announcement is part of the transaction that deletes."""
     async with opened(database) as store, listening(store) as ear:
         async with store._database.pool.lend(monotonic() + 20) as link:
             await link.begin()
@@ -253,5 +253,5 @@ async def test_what_is_undone_is_not_announced(database: str) -> None:
     ("make", "pushes"),
     [(lambda: SqlStore("mysql+asyncmy://user@host/db"), False), (lambda: RedisStore("redis://127.0.0.1:1"), True)],
 )
-def test_only_what_can_announce_says_so(make: Callable[[], Any], pushes: bool) -> None:
+def test_only_stores_that_announce_declare_it(make: Callable[[], Any], pushes: bool) -> None:
     assert make().pushes is pushes

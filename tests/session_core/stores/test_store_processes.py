@@ -1,4 +1,4 @@
-"""Promises that only real processes can break: nothing lost, no limit passed, no claim won twice, no kill half-done."""
+"""Guarantees that only real processes can break: no lost write, no exceeded limit, no claim won twice, no partial rotation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 class Workers:
-    """A process that has imported everything and begins others on demand."""
+    """A process that has imported everything and starts others on demand."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
@@ -51,7 +51,7 @@ class Workers:
         self._commands.flush()
 
     def until_all_ended(self, *, well: bool = True) -> Iterator[tuple[str, str]]:
-        """What the processes do until all have ended: each time a process id, and what it says (empty when it begins)."""
+        """The output of the processes until all have ended: each time a process id and a line (empty at its start)."""
         for line in self._lines:
             who, what, *rest = line.strip().split(" ", 2)
             if who == "ended":
@@ -61,7 +61,7 @@ class Workers:
         pytest.fail("the workers are gone")
 
     def said(self) -> list[tuple[str, str]]:
-        """What the processes say until all have ended well."""
+        """The output of the processes until all have ended successfully."""
         return [(who, text) for who, text in self.until_all_ended() if text]
 
 
@@ -85,7 +85,7 @@ async def test_no_increment_of_several_processes_is_lost(url: str, workers: Work
     assert (stored.entry.data, stored.version) == (b"120", 121)
 
 
-async def test_logins_in_several_processes_never_pass_the_limit(url: str, workers: Workers) -> None:
+async def test_logins_in_several_processes_never_exceed_the_limit(url: str, workers: Workers) -> None:
     workers.begin(url, "log_in", "20", processes=3)
     lines = [text.split() for _, text in workers.said()]
     store = open_store(url)
@@ -103,7 +103,7 @@ async def test_each_claim_is_won_by_one_process(url: str, workers: Workers) -> N
 
 
 async def test_a_kill_during_rotation_leaves_exactly_one_key(url: str, workers: Workers) -> None:
-    """Thirty kills at arbitrary moments: as soon as the parent has read a number of lines."""
+    """Thirty kills at arbitrary moments: when the parent has read a number of lines."""
     store = open_store(url)
     await store.open()
     await store.create("0", Entry(b"", FOREVER, "user", "op"))

@@ -39,7 +39,7 @@ class EngineProcess:
         self._process.send_signal(signal.SIGCONT)
 
     def name(self) -> str:
-        """Return a word that no other test has, for a prefix of its own."""
+        """Return a name that no other test uses, for a separate prefix."""
         return f"t{os.getpid()}-{next(_numbers)}"
 
 
@@ -53,7 +53,7 @@ def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    """Return when the port takes connections."""
+    """Return when the port accepts connections."""
     deadline = time.monotonic() + 60
     while True:
         assert process.poll() is None, "the server has ended"
@@ -86,7 +86,7 @@ def memcached_server(*options: str) -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="session")
 def memcached() -> Iterator[EngineProcess]:
-    """A Memcached that keeps what it is given."""
+    """A Memcached that never evicts."""
     with memcached_server("-M", "-o", "slab_automove=0") as server:
         yield server
 
@@ -110,7 +110,7 @@ _AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[EngineProcess]:
-    """Azure Table Storage of Azurite; its address is a connection string."""
+    """Azure Table Storage of Azurite, as a connection string."""
     node, server = node_command(Path(__file__).with_name("azurite_server"))
     port = free_port()
     program = Path(server).parent / "node_modules" / "azurite" / "dist" / "src" / "table" / "main.js"

@@ -1,4 +1,4 @@
-"""A server that speaks as much of MongoDB's wire protocol as the store uses, after the published description; no MongoDB."""
+"""A server with the part of MongoDB's wire protocol that the store uses, written from the published specification."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HELLO = {
 
 
 class MongoDbStandin:
-    """Documents by `_id`, of one collection; `port` is where it listens."""
+    """One collection of documents by `_id`, listening on `port`."""
 
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
@@ -94,7 +94,7 @@ class MongoDbStandin:
             for each in there[:1]:
                 del self.documents[each["_id"]]
             return {"n": len(there[:1]), "ok": 1.0}
-        return _HELLO  # to a hello; for createIndexes, ping and endSessions "ok" is enough
+        return _HELLO  # to a hello; "ok" is enough for createIndexes, ping and endSessions
 
 
 def _command(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""moto as a server, one request at a time: it compares and writes in two steps, which two of its threads would mix."""
+"""moto as a single-threaded server, because it compares and writes in two steps that threads would interleave."""
 
 from __future__ import annotations
 

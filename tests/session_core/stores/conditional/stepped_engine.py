@@ -1,4 +1,4 @@
-"""Conditional writes in a dictionary that several processes share; a test decides which makes the next step, and which dies."""
+"""Conditional writes to a dictionary shared by simulated processes; a test chooses the next step and kills processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CAPABILITIES = StoreCapabilities(atomic=True, indexed=True, shared=True, durable
 
 
 _SETTLED = 12
-"""Turns of the event loop after which every call has come to its next step."""
+"""Turns of the event loop after which every call has reached its next step."""
 
 
 class Turns:
-    """Lets one waiting step happen at a time. Not running, it lets all pass. What a dead process does comes to nothing."""
+    """Lets one waiting step run at a time; when it is not running, all steps run. Steps of a killed process have no effect."""
 
     def __init__(self) -> None:
         self.running = False
@@ -47,7 +47,7 @@ class Turns:
         """
         self.running = True
         tasks = [asyncio.create_task(_outcome(call)) for call in calls]
-        # One is often much faster than the other: else a long call would never be far ahead of a short one.
+        # Uneven speeds, because otherwise a long call would never be far ahead of a short one.
         speeds = [10 ** chance.uniform(-1.5, 1.5) for _ in calls]
         made = 0
         while not all(task.done() for task in tasks):
@@ -68,14 +68,14 @@ class Turns:
                 made += process == 0
                 future.set_result(None)
         self.running = False
-        while self._waiting:  # what goes on after the answer
+        while self._waiting:  # the code after the response runs
             self._waiting.pop()[1].set_result(None)
             await asyncio.sleep(0)
         return ["killed" if task.cancelled() else task.result() for task in tasks]
 
 
 class SteppedEngine:
-    """What one process does with the shared dictionary: each name is read or written in a step of its own."""
+    """The view of one process on the shared dictionary: each name is read or written in a separate step."""
 
     def __init__(self, values: dict[str, Versioned], turns: Turns, process: int) -> None:
         self._values = values
@@ -121,7 +121,7 @@ class SteppedEngine:
 def processes(
     number: int, clock: Clock | None = None, kind: type[SteppedEngine] = SteppedEngine
 ) -> tuple[list[ConditionalStore], Turns, dict[str, Versioned]]:
-    """Stores of several processes over one engine."""
+    """Stores of several processes on one engine."""
     values: dict[str, Versioned] = {}
     turns = Turns()
     clock = clock or FakeClock()

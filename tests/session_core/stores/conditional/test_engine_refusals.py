@@ -1,4 +1,4 @@
-"""What an engine that cannot keep the promises, or a URL that means nothing, is answered."""
+"""Engines that cannot keep the guarantees, and invalid URLs, are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _OverwritesAnything(SteppedEngine):
 
 
 class _CreatesOnly(SteppedEngine):
-    """Looks at `version` only where it is None, as a server does that knows `If-None-Match` and not `If-Match`."""
+    """Checks `version` only when it is None, as a server that supports `If-None-Match` but not `If-Match`."""
 
     def _write(self, name: str, value: Versioned | None, version: object | None) -> bool:
         there = self._values.get(name)
@@ -42,14 +42,14 @@ class _DeletesAnything(SteppedEngine):
 
 
 @pytest.mark.parametrize("kind", [_OverwritesAnything, _CreatesOnly, _DeletesAnything])
-async def test_an_engine_that_ignores_conditions_is_refused_when_it_is_opened(kind: type[SteppedEngine]) -> None:
+async def test_an_engine_that_ignores_conditions_is_refused_at_open(kind: type[SteppedEngine]) -> None:
     (store,), _, _ = processes(1, kind=kind)
     with pytest.raises(ConfigurationError, match="no conditional writes"):
         await store.open()
 
 
 @pytest.mark.parametrize("options", [(), ("-M",), ("-o", "slab_automove=0")], ids=["default", "moves", "evicts"])
-async def test_a_memcached_that_throws_values_away_is_refused(options: tuple[str, ...]) -> None:
+async def test_a_memcached_that_evicts_is_refused(options: tuple[str, ...]) -> None:
     with memcached_server(*options) as server:
         store = open_store(f"memcached://{server.address}")
         with pytest.raises(ConfigurationError, match="start it with -M -o slab_automove=0"):
@@ -100,7 +100,7 @@ async def test_a_full_memcached_is_an_outage_and_loses_nothing() -> None:
         "memcached://a,b",
     ],
 )
-def test_a_url_that_means_nothing_is_refused_without_its_secrets(url: str) -> None:
+def test_an_invalid_url_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         open_store(url)
     assert "hunter2" not in str(refused.value)
@@ -113,7 +113,7 @@ async def test_an_azure_table_without_a_connection_string_is_refused(monkeypatch
         await open_store("azure-tables://sessions").open()
 
 
-async def test_an_engine_that_is_not_there_is_an_outage() -> None:
+async def test_an_unreachable_engine_is_an_outage() -> None:
     store = open_store("memcached://127.0.0.1:1")
     with pytest.raises((OSError, StoreUnavailableError)):
         await store.open()
@@ -122,8 +122,8 @@ async def test_an_engine_that_is_not_there_is_an_outage() -> None:
     await store.close()
 
 
-async def test_documents_in_pieces_leave_none_behind() -> None:
-    """Written over, deleted, refused: the pieces go with the document that names them."""
+async def test_documents_in_chunks_leave_no_chunks() -> None:
+    """When overwritten, deleted or refused: the chunks are deleted with the document that names them."""
     values: dict[str, Versioned] = {}
     pieces = InPieces(SteppedEngine(values, Turns(), 0), 10)
     store = ConditionalStore(pieces, CAPABILITIES, clock=(clock := FakeClock()))
@@ -139,13 +139,13 @@ async def test_documents_in_pieces_leave_none_behind() -> None:
     assert values == {}
 
 
-async def test_a_document_is_read_whole_while_it_is_written_over() -> None:
+async def test_a_document_is_read_consistently_while_it_is_overwritten() -> None:
     values: dict[str, Versioned] = {}
     documents = InPieces(SteppedEngine(values, Turns(), 0), 10)
     await documents.put("s:key", bytes(100), version=None, seconds=60)
 
     class _WrittenOver(SteppedEngine):
-        """Another process writes between the reading of the document and of its pieces."""
+        """Another process writes between the reads of the document and of its chunks."""
 
         async def get(self, names: Sequence[str]) -> list[Versioned | None]:
             if names[0].startswith("p:") and len(values["s:key"].value) > 5 and not self.done:

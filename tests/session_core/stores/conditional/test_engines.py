@@ -1,4 +1,4 @@
-"""The store contract on each engine with conditional writes that there is a server of."""
+"""The store contract on each engine with conditional writes whose server is available."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class _EngineContract(SessionStoreContract):
-    """Each test under a prefix of its own, so that none has to empty the engine."""
+    """A separate prefix for each test, so that no test has to empty the engine."""
 
     rounds = 8
 
@@ -99,7 +99,7 @@ class TestAzureTables(_EngineContract):
 
 
 class TestMongoDb(SessionStoreContract):
-    """On a stand-in: there is no MongoDB to install by a package's name."""
+    """On a stand-in: no package installs MongoDB."""
 
     rounds = 8
 

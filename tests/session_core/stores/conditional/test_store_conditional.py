@@ -1,4 +1,4 @@
-"""The whole contract on nothing but conditional writes, and between processes step by step in orders made by chance."""
+"""The store contract on conditional writes only, with concurrent processes step by step in random orders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backing off takes turns of the event loop instead of time."""
+    """Backoff yields to the event loop instead of sleeping."""
 
     async def back_off(attempt: int) -> None:
         del attempt
@@ -70,8 +70,8 @@ async def _found(store: ConditionalStore, index: SessionIndex = USER) -> list[st
 @stepped
 @pytest.mark.parametrize("end", ["delete", "delete_by_user", "delete_by_op_session"])
 @pytest.mark.parametrize("write", ["replace", "touch", "rotate"])
-async def test_what_another_process_writes_meanwhile_brings_nothing_back(end: str, write: str) -> None:
-    """Nor when that process is killed between any two of its steps."""
+async def test_a_concurrent_write_of_another_process_revives_nothing(end: str, write: str) -> None:
+    """Also when that process is killed between any two steps."""
     for seed in range(ORDERS):
         await _assert_the_end_wins(seed, end, write)
 
@@ -101,8 +101,8 @@ async def _assert_the_end_wins(seed: int, end: str, write: str) -> None:
 
 @stepped
 @pytest.mark.parametrize("steps", range(34))
-async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
-    """At every instant exactly one of the two is live, and that one can be used and ended."""
+async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
+    """At any time exactly one of the two keys is live, and it can be used and ended."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
     await first.create("old", _entry(clock))
@@ -121,8 +121,8 @@ async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
 
 @stepped
 @pytest.mark.parametrize("steps", range(0, 50, 2))
-async def test_a_login_that_dies_happens_wholly_or_not_at_all(steps: int) -> None:
-    """With the session that it ends for the limit."""
+async def test_a_killed_login_happens_completely_or_not_at_all(steps: int) -> None:
+    """Including the session that it ends for the limit."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
     await first.create("before", _entry(clock, rank=1))
@@ -140,7 +140,7 @@ _LOOKS = {(True, False, True), (True, False, False), (True, True, False), (False
 
 
 async def _looks(seed: int, kind: type[Transactions] = Transactions) -> object:
-    """Return whether the old, the new and again the old key were live while the session was rotated."""
+    """Return whether the old, the new and again the old key were live during the rotation."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
     second._transactions = kind(second._documents, clock)
@@ -154,12 +154,12 @@ async def _looks(seed: int, kind: type[Transactions] = Transactions) -> object:
 
 
 @stepped
-async def test_a_session_that_is_rotated_is_found_once() -> None:
+async def test_a_session_being_rotated_is_found_once() -> None:
     assert {await _looks(seed) for seed in range(3 * ORDERS)} <= _LOOKS
 
 
 class _TrustsAnAbsentDecision(Transactions):
-    """Does not look again for the intent: the decision may have been made, carried out and removed meanwhile."""
+    """Does not read the intent again: the decision may have been made, applied and removed meanwhile."""
 
     async def _judged(self, name: str, stored: Versioned | None) -> Found:
         held = decode(stored.value, Held) if stored is not None else None
@@ -170,12 +170,12 @@ class _TrustsAnAbsentDecision(Transactions):
 
 
 @stepped
-async def test_these_orders_find_a_reader_that_trusts_an_absent_decision() -> None:
+async def test_random_orders_detect_a_reader_that_trusts_an_absent_decision() -> None:
     assert not {await _looks(seed, _TrustsAnAbsentDecision) for seed in range(3 * ORDERS)} <= _LOOKS
 
 
 @stepped
-async def test_find_misses_no_session_that_is_rotated_meanwhile() -> None:
+async def test_find_misses_no_session_being_rotated() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
@@ -187,8 +187,8 @@ async def test_find_misses_no_session_that_is_rotated_meanwhile() -> None:
 
 
 @stepped
-async def test_logins_in_several_processes_never_pass_the_limit() -> None:
-    """One of them dies, often: each session is live and listed, or neither."""
+async def test_logins_in_several_processes_never_exceed_the_limit() -> None:
+    """One process is killed, often: each session is live and listed, or neither."""
     for seed in range(ORDERS):
         clock = FakeClock()
         stores, turns, _ = processes(4, clock)
@@ -208,8 +208,8 @@ async def test_logins_in_several_processes_never_pass_the_limit() -> None:
 
 
 @stepped
-async def test_revoking_everything_meets_a_session_that_another_process_begins() -> None:
-    """It is ended, or it began after the revocation and is live and listed."""
+async def test_revoking_all_sessions_meets_a_session_started_by_another_process() -> None:
+    """It is ended, or it started after the revocation and is live and listed."""
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second, third), turns, _ = processes(3, clock)
@@ -224,7 +224,7 @@ async def test_revoking_everything_meets_a_session_that_another_process_begins()
 
 
 @stepped
-async def test_a_claim_is_given_once_and_no_write_is_lost() -> None:
+async def test_a_claim_is_granted_once_and_no_write_is_lost() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         stores, turns, _ = processes(3, clock)
@@ -237,7 +237,7 @@ async def test_a_claim_is_given_once_and_no_write_is_lost() -> None:
 
 
 class _LosesAnswers(SteppedEngine):
-    """Now and then a call is made and its answer lost, or it is not made and fails."""
+    """Now and then a call is applied and its response lost, or it fails without effect."""
 
     chance = random.Random(0)
 
@@ -262,8 +262,8 @@ class _LosesAnswers(SteppedEngine):
 
 
 @stepped
-async def test_lost_answers_neither_lose_nor_double_a_write() -> None:
-    """What was acknowledged is there; what failed is there or not, wholly."""
+async def test_lost_responses_neither_lose_nor_repeat_a_write() -> None:
+    """An acknowledged write is there; a failed one is there completely or not at all."""
     for seed in range(ORDERS):
         _LosesAnswers.chance = random.Random(seed)
         clock = FakeClock()
@@ -297,7 +297,7 @@ async def test_lost_answers_neither_lose_nor_double_a_write() -> None:
 
 
 @stepped
-async def test_lost_answers_leave_a_login_whole() -> None:
+async def test_lost_responses_leave_a_login_complete() -> None:
     for seed in range(ORDERS):
         _LosesAnswers.chance = random.Random(seed)
         clock = FakeClock()

@@ -1,4 +1,4 @@
-"""Stores with one bug each, as people write them: how they say which tests of the contract must find it."""
+"""Stores with one typical bug each, which name the contract tests that must detect it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from session_core.stores.base import Entry
 from session_core.stores.memory import MemoryStore
 
 FOUND_BY: dict[type[MemoryStore], tuple[str, ...]] = {}
-"""Which tests find which bug; filled by the modules beside this one."""
+"""The tests that detect each bug; filled by the other modules of this folder."""
 
 
 def found_by(*tests: str) -> Callable[[type[MemoryStore]], type[MemoryStore]]:
@@ -25,5 +25,5 @@ def found_by(*tests: str) -> Callable[[type[MemoryStore]], type[MemoryStore]]:
 
 
 def changed(entry: Entry, **fields: Any) -> Entry:
-    """Return the entry with other values."""
+    """Return the entry with changed values."""
     return msgspec.structs.replace(entry, **fields)

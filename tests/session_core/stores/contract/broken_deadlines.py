@@ -1,4 +1,4 @@
-"""Stores that do after the deadline what was answered 503 by then."""
+"""Stores that apply a change after its deadline, when 503 was already returned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RaisesNowAppliesLater(MemoryStore):
 
 
 class GoesOnWithoutItsCaller(MemoryStore):
-    """Waits until after the deadline, for a lock say, in a task of its own."""
+    """Waits until after the deadline, for a lock for example, in a separate task."""
 
     async def late(self, change: Callable[[], object]) -> None:
         deadline = step_deadline() or 0.0

@@ -1,4 +1,4 @@
-"""Stores that check, pause, and act on what may have changed."""
+"""Stores that check, pause, and then act on outdated state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores that say what they cannot do, and then do not refuse it."""
+"""Stores that declare a missing capability but do not refuse its use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores with a bug in what they do with one record."""
+"""Stores with a bug in operations on one record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every store of the library on a real engine, one after another, for what must hold on each of them."""
+"""Every store of the library on a real engine in turn, for guarantees that hold on each of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MakeStore = Callable[[Clock], SessionStore]
 
 @pytest.fixture(params=STORES)
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    """A way to open several stores on one engine."""
+    """A function that opens several stores on one engine."""
     kind: str = request.param
     shared: list[SessionStore] = []
 
     def make(clock: Clock) -> SessionStore:
         if kind == "memory":
-            # Its nodes are one: the same store under other clocks.
+            # Its nodes share one store with different clocks.
             store = open_store("memory://", clock=clock)
             if shared:
                 store.__dict__.update({name: value for name, value in shared[0].__dict__.items() if name != "_clock"})

@@ -1,4 +1,4 @@
-"""The races of the contract for a store that is atomic among the tasks of one process, and says no more."""
+"""The race tests of the contract, for a store that is atomic only within one process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEEDS_A_LIMIT = "test_simultaneous_logins_never_pass_the_limit"
 
 
 class OneProcessContract(RacesContract):
-    """What `atomic` promises over all processes, in one."""
+    """The guarantees of `atomic` within one process."""
 
     rounds = 8
 

@@ -1,4 +1,4 @@
-"""The store contract on every store of the library that needs no server."""
+"""The store contract on every store that needs no server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestSqliteStore(SessionStoreContract):
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
-        """Another program has the write lock."""
+        """Another program holds the write lock."""
         assert isinstance(store, SqliteStore)
         other = sqlite3.connect(store._path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -46,7 +46,7 @@ class TestSqliteStore(SessionStoreContract):
 
 
 class TestSqliteStoreOnASlowDisk(DeadlinesContract):
-    """The statements have been run, and their commit is to begin."""
+    """The statements have run, and their commit is about to start."""
 
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:

@@ -1,4 +1,4 @@
-"""The contract's tests are worth something: each finds the bug of at least one broken store."""
+"""Each test of the contract detects the bug of at least one broken store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN = (
     broken_promises,
     broken_upkeep,
     broken_deadlines,
-)  # they register themselves
+)  # these modules register their stores
 
 TESTS = {
     name.removeprefix("test_"): getattr(SessionStoreContract, name)
@@ -39,7 +39,7 @@ TESTS = {
 
 
 def _cases(test: Callable[..., Coroutine[None, None, None]]) -> Iterator[dict[str, object]]:
-    """The arguments of each parametrized case, as pytest would give them."""
+    """The arguments of each parametrized case, as pytest passes them."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     for values in itertools.product(*(mark.args[1] for mark in marks)):
         yield dict(zip((mark.args[0] for mark in marks), values, strict=True))
@@ -51,7 +51,7 @@ def _finds_a_bug(store_type: type[MemoryStore], test: Callable[..., Coroutine[No
         call = {"store": store_type(clock=clock), **arguments}
         if "clock" in test.__annotations__:
             call["clock"] = clock
-        # A broken store may make a test wait for what never comes: that finds it, too.
+        # A broken store may make a test wait forever; a timeout counts as detected.
         async with asyncio.timeout(2):
             await test(SessionStoreContract(), **call)
 
@@ -70,14 +70,14 @@ def _finds_a_bug(store_type: type[MemoryStore], test: Callable[..., Coroutine[No
     [(store_type, name) for store_type, names in FOUND_BY.items() for name in names],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_the_bug_is_found(store_type: type[MemoryStore], name: str) -> None:
+def test_the_bug_is_detected(store_type: type[MemoryStore], name: str) -> None:
     assert _finds_a_bug(store_type, TESTS[name])
 
 
-def test_every_test_of_the_contract_finds_a_bug() -> None:
+def test_every_test_of_the_contract_detects_a_bug() -> None:
     assert set(TESTS) == {name for names in FOUND_BY.values() for name in names}
 
 
 @pytest.mark.parametrize("name", TESTS)
-def test_nothing_is_found_in_a_store_without_a_bug(name: str) -> None:
+def test_a_correct_store_passes(name: str) -> None:
     assert not _finds_a_bug(MemoryStore, TESTS[name])

@@ -1,4 +1,4 @@
-"""What a store cannot promise is said at start, refused where a promise depends on it, and told in the reference."""
+"""A missing guarantee of a store is logged at start, refused where a feature depends on it, and documented."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _announced(app: Litestar, events: list[Event]) -> dict[str, dict[str, 
         ({"listable": False, "native_expiry": False}, ["not_listable", "never_removed"]),
     ],
 )
-async def test_each_lost_promise_is_announced_at_start(lost: dict[str, bool], reasons: list[str]) -> None:
+async def test_each_missing_guarantee_is_logged_at_start(lost: dict[str, bool], reasons: list[str]) -> None:
     events: list[Event] = []
     config = make_config(store=_store(**lost), on_event=[events.append], accept_weak_store=True)
     announced = await _announced(Litestar([], plugins=[SessionPlugin(config)]), events)
@@ -73,14 +73,14 @@ async def test_each_lost_promise_is_announced_at_start(lost: dict[str, bool], re
     assert all(detail["lost"] for detail in announced.values())
 
 
-async def test_a_store_that_is_not_atomic_cannot_carry_a_relying_party() -> None:
-    """Two processes could both use one callback, one logout token, one refresh token."""
+async def test_a_non_atomic_store_is_refused_for_a_relying_party() -> None:
+    """Two processes could both use one callback, logout token or refresh token."""
     config = make_config(store=_store(atomic=False))
     with pytest.raises(ConfigurationError, match="claims are atomic"):
         Litestar([], plugins=[SessionPlugin(config), _oidc()])
 
 
-async def test_an_accepted_weak_store_is_logged_with_what_is_lost() -> None:
+async def test_an_accepted_weak_store_is_logged_with_its_missing_guarantees() -> None:
     events: list[Event] = []
     config = make_config(store=_store(atomic=False), on_event=[events.append], accept_weak_store=True)
     announced = await _announced(Litestar([], plugins=[SessionPlugin(config), _oidc()]), events)
@@ -88,12 +88,12 @@ async def test_an_accepted_weak_store_is_logged_with_what_is_lost() -> None:
 
 
 @pytest.mark.parametrize("accept", [False, True])
-def test_the_session_limit_is_refused_whatever_is_accepted(accept: bool) -> None:
+def test_the_session_limit_is_refused_even_when_accepted(accept: bool) -> None:
     with pytest.raises(ConfigurationError, match="max_sessions_per_user"):
         SessionPlugin(make_config(store=_store(atomic=False), max_sessions_per_user=3, accept_weak_store=accept))
 
 
-def test_an_eventually_consistent_store_is_refused_unless_it_is_accepted() -> None:
+def test_an_eventually_consistent_store_is_refused_unless_accepted() -> None:
     store = open_store("cloudflare-kv://:token@account/namespace")
     with pytest.raises(ConfigurationError, match="eventually consistent"):
         SessionPlugin(make_config(store=store))
@@ -127,14 +127,12 @@ _LOOKS = {"test_scan_bears_changes", "test_scan_gives_the_live_records", "test_d
         ({"native_expiry": False, "durable": False}, {"test_durable_sessions_survive_reopening"}),
     ],
 )
-def test_the_contract_leaves_out_what_a_lost_capability_makes_impossible_and_nothing_else(
-    lost: dict[str, bool], skipped: set[str]
-) -> None:
+def test_the_contract_skips_only_tests_of_missing_capabilities(lost: dict[str, bool], skipped: set[str]) -> None:
     assert {name for name in dir(SessionStoreContract) if name.startswith("test_") and _is_skipped(name, lost)} == skipped
 
 
 def _is_skipped(name: str, lost: dict[str, bool]) -> bool:
-    """Whether a test of the contract gives up; what it finds does not matter here."""
+    """Whether a test of the contract skips; its result does not matter here."""
     test = getattr(SessionStoreContract, name)
     arguments: dict[str, object] = {"store": _store(**lost), "clock": FakeClock()}
     for mark in getattr(test, "pytestmark", ()):
@@ -165,7 +163,7 @@ def _rows() -> Iterator[list[str]]:
 ROWS = list(_rows())
 
 
-def test_every_scheme_has_a_row() -> None:
+def test_every_scheme_has_a_row_in_the_reference() -> None:
     text = " ".join(row[1] for row in ROWS)
     known = set(_OPENERS)
     assert {"redis", "https", "cloudflare-kv", "keyvalue"} <= known
@@ -175,7 +173,7 @@ def test_every_scheme_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_the_reference_says_what_the_store_says(row: list[str]) -> None:
+def test_the_reference_equals_the_stores_capabilities(row: list[str]) -> None:
     store = _store_of(row[1])
     if store is None:
         pytest.skip("the driver is not installed, or the server is another's")
@@ -190,7 +188,7 @@ def test_the_reference_says_what_the_store_says(row: list[str]) -> None:
 
 
 def _store_of(cell: str) -> SessionStore | StoreCapabilities | None:
-    """What the first example of a row is opened as."""
+    """The store opened by the first example of a row."""
     example = re.findall(r"`([^`]+)`", cell)[0]
     backend = BACKENDS.get(example)
     if backend is None and (match := re.match(r"keyvalue\+([a-z0-9]+)", example)):

@@ -1,6 +1,6 @@
-"""A stand-in for the KV part of the Cloudflare API, after its published description; it is not Cloudflare.
+"""A stand-in for the KV part of the Cloudflare API, written from its published description.
 
-It has places: what is written at one is seen there at once, and at the others a minute later. The minute is the test's.
+It has locations: a write is visible at its location at once and at the others a minute later, by the test's clock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Written:
 
 @dataclass
 class KvStandIn:
-    """All places together."""
+    """All locations together."""
 
     now: float = 0.0
     history: dict[str, list[Written]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class KvStandIn:
     refuse: Answer | None = None
 
     def place(self, name: str = "here") -> Callable[..., Any]:
-        """The API as an ASGI application, asked from a place."""
+        """The API as an ASGI application at one location."""
 
         async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any]) -> None:
             body = b""
@@ -86,7 +86,7 @@ class KvStandIn:
         return _error(405, 10000, "Method not allowed")
 
     def seen(self, place: str, key: str) -> bytes | None:
-        """The value of a key as a place sees it."""
+        """The value of a key as seen at a location."""
         for written in reversed(self.history.get(key, [])):
             if written.place == place or written.at + _PROPAGATION_SECONDS <= self.now:
                 return written.value if written.expires_at > self.now else None

@@ -1,4 +1,4 @@
-"""An HTTP service on loopback that answers as a test says: too much, too slowly, in another form, or not at all."""
+"""A hostile HTTP service on loopback: responses that are too large, too slow, malformed, or missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HTML = b"<!doctype html><title>Sign in</title>"
 
 @dataclass
 class HostileHttp:
-    """`answer` gives what is written for a request line; None means silence."""
+    """`answer` returns the bytes for a request line; None means no response."""
 
     answer: Callable[[str], bytes | None]
     drip: float = 0.0
@@ -38,7 +38,7 @@ class HostileHttp:
 
 
 def http(status: int, body: bytes, media_type: str = "text/html", *headers: str) -> bytes:
-    """An answer in full."""
+    """A complete response."""
     lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(body)}", "connection: close", *headers]
     if media_type:
         lines.append(f"content-type: {media_type}")

@@ -1,4 +1,4 @@
-"""Documents in a dictionary that several processes share, of which a test decides who makes the next step, and who dies."""
+"""Documents in a dictionary shared by simulated processes; a test chooses the next step and kills processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPABILITIES = StoreCapabilities(atomic=False, indexed=True, shared=True, durabl
 
 
 class Turns:
-    """Lets one waiting step happen at a time. Not running, it lets all pass."""
+    """Lets one waiting step run at a time; when it is not running, all steps run."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, asyncio.Future[None]] = {}
@@ -38,7 +38,7 @@ class Turns:
         self.running = True
         tasks = [asyncio.create_task(_outcome(call)) for call in calls]
         made = 0
-        # One is often much faster than the other: else a long call would never be far ahead of a short one.
+        # Uneven speeds, because otherwise a long call would never be far ahead of a short one.
         speeds = [10 ** chance.uniform(-1.5, 1.5) for _ in calls]
         while not all(task.done() for task in tasks):
             while sum(not future.done() for future in self.waiting.values()) < sum(not task.done() for task in tasks):  # noqa: ASYNC110
@@ -50,7 +50,7 @@ class Turns:
                 continue
             ready = sorted(self.waiting)
             if not ready:
-                break  # all have come to their end meanwhile
+                break  # all have ended meanwhile
             (process,) = chance.choices(ready, [speeds[each] for each in ready])
             made += process == 0
             self.waiting.pop(process).set_result(None)
@@ -60,7 +60,7 @@ class Turns:
 
 
 class SteppedDocuments:
-    """What one process does with the shared dictionary: each name is read or written in a step of its own."""
+    """The view of one process on the shared dictionary: each name is read or written in a separate step."""
 
     def __init__(self, values: dict[str, bytes], turns: Turns, process: int) -> None:
         self._values = values
@@ -94,7 +94,7 @@ class SteppedDocuments:
 def processes(
     number: int, clock: FakeClock, kind: type[DocumentStore] = DocumentStore
 ) -> tuple[list[DocumentStore], Turns, dict[str, bytes]]:
-    """Stores of several processes over one place."""
+    """Stores of several processes on one shared dictionary."""
     values: dict[str, bytes] = {}
     turns = Turns()
     return [kind(SteppedDocuments(values, turns, process), CAPABILITIES, clock=clock) for process in range(number)], turns, values

@@ -1,4 +1,4 @@
-"""The store contract on a stand-in for Cloudflare KV, and what eventual consistency means for a session."""
+"""The store contract on a stand-in for Cloudflare KV, and the effects of eventual consistency on a session."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class TestOneProcess(OneProcessContract):
             yield store
 
 
-async def test_a_logout_is_not_seen_elsewhere_at_once(kv: KvStandIn) -> None:
-    """This is what `consistent=False` says, and why the plugin refuses this store unless `accept_weak_store` is set."""
+async def test_a_logout_is_not_visible_elsewhere_at_once(kv: KvStandIn) -> None:
+    """The meaning of `consistent=False`: the plugin refuses this store unless `accept_weak_store` is set."""
     clock = FakeClock()
     here, there = _store(kv, "here", clock=clock), _store(kv, "there", clock=clock)
     await here.create("key", Entry(b"data", clock.now() + 600_000, user="u"))
@@ -68,8 +68,8 @@ async def test_a_logout_is_not_seen_elsewhere_at_once(kv: KvStandIn) -> None:
     assert await there.load("key") is None
 
 
-async def test_a_write_in_flight_elsewhere_brings_nothing_back(kv: KvStandIn) -> None:
-    """The mark wins over the record, whenever both have arrived."""
+async def test_a_concurrent_write_elsewhere_revives_nothing(kv: KvStandIn) -> None:
+    """The mark overrides the record once both have arrived."""
     clock = FakeClock()
     here, there = _store(kv, "here", clock=clock), _store(kv, "there", clock=clock)
     await here.create("key", Entry(b"data", clock.now() + 600_000))
@@ -81,11 +81,11 @@ async def test_a_write_in_flight_elsewhere_brings_nothing_back(kv: KvStandIn) ->
     assert [await store.load("key") for store in (here, there, third)] == [None, None, None]
 
 
-async def test_a_process_sees_its_own_writes_whatever_its_place_says(kv: KvStandIn) -> None:
+async def test_a_process_sees_its_own_writes_at_any_location(kv: KvStandIn) -> None:
     clock = FakeClock()
     store = _store(kv, "here", clock=clock)
     await store.create("key", Entry(b"1", clock.now() + 600_000))
-    for written in kv.history.values():  # as if the API were asked elsewhere from now on
+    for written in kv.history.values():  # the API is called at another location from now on
         for each in written:
             each.place = "elsewhere"
     stored = await store.load("key")
@@ -93,7 +93,7 @@ async def test_a_process_sees_its_own_writes_whatever_its_place_says(kv: KvStand
     assert await store.replace("key", Entry(b"2", clock.now() + 600_000), version=stored.version) == 2
 
 
-async def test_a_list_of_many_pages(kv: KvStandIn) -> None:
+async def test_a_list_of_many_pages_is_read_completely(kv: KvStandIn) -> None:
     clock = FakeClock()
     store = _store(kv, clock=clock)
     for number in range(1203):
@@ -103,7 +103,7 @@ async def test_a_list_of_many_pages(kv: KvStandIn) -> None:
     assert [path.rpartition("/")[2] for _, path in kv.calls].count("keys") == 2
 
 
-async def test_nothing_is_stored_for_less_than_the_least_time(kv: KvStandIn) -> None:
+async def test_the_time_to_live_is_at_least_the_minimum(kv: KvStandIn) -> None:
     clock = FakeClock()
     store = _store(kv, clock=clock)
     await store.create("key", Entry(b"", clock.now() + 1000))
@@ -113,7 +113,7 @@ async def test_nothing_is_stored_for_less_than_the_least_time(kv: KvStandIn) -> 
     assert await store.claimed_until("name") is None
 
 
-async def test_revoking_everything_meets_a_session_that_no_list_has(kv: KvStandIn) -> None:
+async def test_revoking_all_sessions_meets_a_session_missing_from_every_list(kv: KvStandIn) -> None:
     clock = FakeClock()
     store = _store(kv, clock=clock)
     await store.create("key", Entry(b"", clock.now() + 600_000, user="u"))
@@ -136,7 +136,7 @@ async def test_revoking_everything_meets_a_session_that_no_list_has(kv: KvStandI
         (302, b"", "text/plain"),
     ],
 )
-async def test_whatever_else_is_answered_is_an_outage_and_no_logout(kv: KvStandIn, answer: tuple[int, bytes, str]) -> None:
+async def test_any_other_response_is_an_outage_and_no_logout(kv: KvStandIn, answer: tuple[int, bytes, str]) -> None:
     kv.refuse = answer
     store = _store(kv)
     for call in (store.load("key"), store.delete("key"), store.ping(), store.claim("name", 9)):
@@ -147,13 +147,13 @@ async def test_whatever_else_is_answered_is_an_outage_and_no_logout(kv: KvStandI
 
 
 @pytest.mark.parametrize("url", [URL.replace(TOKEN, "wrong"), URL.replace(NAMESPACE, "0" * 32), URL.replace(ACCOUNT, "0" * 32)])
-async def test_a_wrong_token_or_place_is_an_outage(kv: KvStandIn, url: str) -> None:
+async def test_a_wrong_token_or_namespace_is_an_outage(kv: KvStandIn, url: str) -> None:
     with pytest.raises(StoreUnavailableError) as error:
         await _store(kv, url=url).load("key")
     assert "wrong" not in str(error.value)
 
 
-def test_the_token_comes_from_the_environment_and_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_comes_from_the_environment_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KV_TOKEN", "very-secret")
     store = open_store("cloudflare-kv://account/namespace?token_env=KV_TOKEN&prefix=shop:&timeout=3")
     assert isinstance(store, CloudflareKvStore)

@@ -1,4 +1,4 @@
-"""What holds between processes without compare-and-swap, step by step in orders made by chance, and what does not."""
+"""Guarantees between processes without compare-and-swap, step by step in random orders, and their limits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u") -> E
 
 
 async def _a_write_meets_an_end(seed: int, end: str, write: str, kind: type[DocumentStore] = DocumentStore) -> list[str]:
-    """Let them meet; return what is alive when the end has been acknowledged and the write is over."""
+    """Run both concurrently; return the live sessions after the end was acknowledged and the write is over."""
     clock = FakeClock()
     (first, second, third), turns, _ = processes(3, clock, kind)
     await first.create("old", _entry(clock))
@@ -80,13 +80,13 @@ async def _a_write_meets_an_end(seed: int, end: str, write: str, kind: type[Docu
 
 @pytest.mark.parametrize("end", ["delete", "delete_by_user", "delete_by_op_session"])
 @pytest.mark.parametrize("write", ["replace", "touch", "rotate"])
-async def test_what_another_process_writes_meanwhile_brings_nothing_back(end: str, write: str) -> None:
-    """Nor when that process is killed between any two of its steps."""
+async def test_a_concurrent_write_of_another_process_revives_nothing(end: str, write: str) -> None:
+    """Also when that process is killed between any two steps."""
     for seed in range(ORDERS):
         assert await _a_write_meets_an_end(seed, end, write) == [], seed
 
 
-async def test_a_write_that_is_acknowledged_after_the_end_does_not_exist() -> None:
+async def test_no_write_is_acknowledged_after_the_end() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
@@ -98,8 +98,8 @@ async def test_a_write_that_is_acknowledged_after_the_end_does_not_exist() -> No
 
 
 @pytest.mark.parametrize("steps", range(22))
-async def test_a_rotation_that_dies_leaves_one_key(steps: int) -> None:
-    """At every instant exactly one of the two is alive, and that one can be used and ended."""
+async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
+    """At any time exactly one of the two keys is live, and it can be used and ended."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
     await first.create("old", _entry(clock))
@@ -130,8 +130,8 @@ async def test_a_search_during_a_rotation_finds_the_session_once() -> None:
         assert seen in {(True, False, True), (True, False, False), (True, True, False), (False, True, False)}
 
 
-async def test_revoking_everything_meets_a_session_that_another_process_begins() -> None:
-    """It is listed or not; it is ended, or it began after the revocation and is alive: never half of each."""
+async def test_revoking_all_sessions_meets_a_session_started_by_another_process() -> None:
+    """It is listed or not; it is ended, or it started after the revocation and is live: never half of each."""
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second, third), turns, _ = processes(3, clock)
@@ -144,7 +144,7 @@ async def test_revoking_everything_meets_a_session_that_another_process_begins()
         assert await _live(third, "meanwhile") == []
 
 
-async def test_a_list_that_lost_a_key_heals_when_the_session_is_used() -> None:
+async def test_an_index_that_lost_a_key_is_repaired_when_the_session_is_used() -> None:
     clock = FakeClock()
     (first, second), turns, values = processes(2, clock)
     lost = 0
@@ -158,11 +158,11 @@ async def test_a_list_that_lost_a_key_heals_when_the_session_is_used() -> None:
         assert {stored.key for stored in await first.find(SessionIndex(user="u"))} == {"a", "b"}
         assert await first.delete_by(SessionIndex(user="u"))
         assert await _live(second, "a", "b") == []
-    assert lost, "if this never happens, the words in the documentation are too careful"
+    assert lost, "if this never happens, the documentation is too cautious"
 
 
-async def test_two_processes_can_be_given_one_claim() -> None:
-    """This is what `atomic=False` says: why a relying party on such a store is refused."""
+async def test_two_processes_can_both_get_one_claim() -> None:
+    """The meaning of `atomic=False`, and why a relying party on such a store is refused."""
     results = set()
     for seed in range(ORDERS):
         clock = FakeClock()
@@ -174,7 +174,7 @@ async def test_two_processes_can_be_given_one_claim() -> None:
 
 
 async def test_two_processes_can_lose_a_write() -> None:
-    """And this; within one process the contract shows that none is lost."""
+    """The same; within one process the contract shows that none is lost."""
     results = set()
     for seed in range(ORDERS):
         clock = FakeClock()
@@ -187,7 +187,7 @@ async def test_two_processes_can_lose_a_write() -> None:
 
 
 class _LooksBeforeItLeavesTheMark(DocumentStore):
-    """With the order of the two steps the other way round, which looks just as good."""
+    """The two steps in the opposite order, which looks equally correct."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ class _Careless(DocumentSteps):
 
 
 class _NoMarks(DocumentStore):
-    """Deletes the record and leaves it at that, as a plain key-value session store does."""
+    """Deletes only the record, as a plain key-value session store does."""
 
     async def delete(self, key: str) -> tuple[str, ...]:
         await self._documents.delete(f"s:{key}")
@@ -212,7 +212,7 @@ class _NoMarks(DocumentStore):
 @pytest.mark.parametrize(
     ("kind", "write"), [(_LooksBeforeItLeavesTheMark, "rotate"), (_NoMarks, "replace"), (_NoMarks, "touch"), (_NoMarks, "rotate")]
 )
-async def test_the_orders_find_a_store_that_brings_sessions_back(kind: type[DocumentStore], write: str) -> None:
+async def test_random_orders_detect_a_store_that_revives_sessions(kind: type[DocumentStore], write: str) -> None:
     assert any([await _a_write_meets_an_end(seed, "delete", write, kind) for seed in range(ORDERS)])
 
 
@@ -223,7 +223,7 @@ async def test_an_unused_lock_is_forgotten() -> None:
     assert store._locks._locks == {}
 
 
-async def test_a_sweep_reads_each_record_once_in_its_life() -> None:
+async def test_a_sweep_reads_each_record_once_in_its_lifetime() -> None:
     clock = FakeClock()
     (store,), _, _ = processes(1, clock)
     for number in range(20):

@@ -1,4 +1,4 @@
-"""The store contract over py-key-value: in memory, on disk, in files, and on a real Valkey."""
+"""The store contract with py-key-value: in memory, on disk, in files, and on a real Valkey."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestOneProcess(OneProcessContract):
             yield store
 
 
-async def test_a_backend_of_ones_own_stays_open_and_nothing_good_is_assumed_of_it() -> None:
+async def test_a_custom_backend_stays_open_and_no_guarantee_is_assumed() -> None:
     kv = MemoryStore()
     store = KeyValueStore(PrefixKeysWrapper(kv, prefix="a"))
     assert store.capabilities == StoreCapabilities(
@@ -90,7 +90,7 @@ async def test_a_backend_of_ones_own_stays_open_and_nothing_good_is_assumed_of_i
 
 
 @pytest.mark.parametrize("value", [{"b": 5}, {"b": "no base64!"}, {"c": "x"}, {}, {"b": "aGVsbG8="}])
-async def test_a_poisoned_value_is_a_session_that_cannot_be_read(value: dict[str, object]) -> None:
+async def test_an_undecodable_value_is_an_unreadable_session(value: dict[str, object]) -> None:
     clock, kv = FakeClock(), MemoryStore()
     store = KeyValueStore(kv, clock=clock)
     await store.open()
@@ -104,7 +104,7 @@ async def test_a_poisoned_value_is_a_session_that_cannot_be_read(value: dict[str
     assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == ["new"]
 
 
-async def test_a_file_that_is_no_document_spoils_no_other(tmp_path: Path) -> None:
+async def test_a_foreign_file_does_not_affect_other_documents(tmp_path: Path) -> None:
     clock = FakeClock()
     store = KeyValueStore.from_url(f"keyvalue+filetree://{tmp_path}/kv", clock=clock)
     await store.open()
@@ -119,7 +119,7 @@ async def test_a_file_that_is_no_document_spoils_no_other(tmp_path: Path) -> Non
     await store.close()
 
 
-async def test_a_server_that_dies_and_comes_back() -> None:
+async def test_a_killed_server_recovers() -> None:
     clock = FakeClock()
     with running(needed_valkey()) as server:
         outages: list[str] = []
@@ -147,7 +147,7 @@ async def test_a_server_that_dies_and_comes_back() -> None:
         await store.close()
 
 
-async def test_expired_files_leave_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_files_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyvalue, "_CULL_SECONDS", 0.0)
     monkeypatch.setattr(documents, "_SLACK_SECONDS", 1)
     clock = FakeClock()
@@ -177,7 +177,7 @@ async def test_expired_files_leave_by_themselves(tmp_path: Path, monkeypatch: py
         ("keyvalue+rocksdb:///var/a%20b", {"path": "/var/a b"}),
     ],
 )
-def test_what_a_url_means(url: str, arguments: dict[str, object]) -> None:
+def test_urls_select_their_backend(url: str, arguments: dict[str, object]) -> None:
     inner = url.removeprefix("keyvalue+")
     assert keyvalue_backends._arguments(inner.partition("://")[0], inner) == arguments
 

@@ -1,4 +1,4 @@
-"""The store contract on a real unstorage server from npm, and what happens when something else answers."""
+"""The store contract on a real unstorage server from npm, and other servers at its address."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def server(_unstorage: UnstorageServer) -> UnstorageServer:  # noqa: F811
 
 
 def _base(kind: str) -> str:
-    """A base that no other test uses."""
+    """A base URL that no other test uses."""
     return f"{kind}/{next(_numbers)}"
 
 
 async def _opened(url: str, clock: FakeClock) -> AsyncIterator[SessionStore]:
-    # A generous deadline: these tests are about order, and a loaded machine is no outage.
+    # A long deadline: these tests check the order of writes, and a loaded machine must not cause an outage.
     store = UnstorageStore(url, clock=clock, timeout=30)
     await store.open()
     yield store
@@ -92,7 +92,7 @@ async def test_the_time_to_live_is_sent_to_the_server(server: UnstorageServer) -
     assert 600 <= int(answer.headers["x-ttl"]) <= 700
 
 
-async def test_a_token_opens_what_is_locked_and_is_shown_nowhere(server: UnstorageServer) -> None:
+async def test_a_token_is_sent_and_not_shown(server: UnstorageServer) -> None:
     base = _base("locked")
     store = UnstorageStore(server.url(base, token="open-sesame"))
     await store.open()
@@ -115,7 +115,7 @@ async def test_a_token_comes_from_the_environment(server: UnstorageServer, monke
     await store.close()
 
 
-async def test_a_server_that_is_killed_and_comes_back(unstorage_command: list[str], tmp_path: Path) -> None:  # noqa: F811
+async def test_a_killed_server_recovers(unstorage_command: list[str], tmp_path: Path) -> None:  # noqa: F811
     clock = FakeClock()
     with unstorage_server(unstorage_command, tmp_path) as server:
         store = UnstorageStore(server.url("fs/a"), clock=clock, timeout=20)
@@ -153,7 +153,7 @@ async def test_a_server_that_is_killed_and_comes_back(unstorage_command: list[st
     ],
     ids=["html", "charset", "json", "404", "json404", "500", "302", "401", "gzip", "huge", "cut", "ssh", "closed"],
 )
-async def test_whatever_else_answers_is_an_outage_and_no_logout(answer: bytes) -> None:
+async def test_any_other_response_is_an_outage_and_no_logout(answer: bytes) -> None:
     async with hostile(lambda _: answer) as service:
         store = UnstorageStore(f"http://127.0.0.1:{service.port}/base")
         calls = [store.load("key"), store.delete("key"), store.touch("key", 1), store.claimed_until("name"), store.open()]
@@ -164,7 +164,7 @@ async def test_whatever_else_answers_is_an_outage_and_no_logout(answer: bytes) -
 
 
 @pytest.mark.parametrize("drip", [0.0, 0.05])
-async def test_silence_and_dripping_end_with_the_timeout(drip: float) -> None:
+async def test_a_silent_or_dripping_server_ends_with_the_timeout(drip: float) -> None:
     async with hostile(lambda _: http(200, b"x" * 1000, "") if drip else None, drip=drip) as service:
         store = UnstorageStore(f"http://127.0.0.1:{service.port}/?timeout=0.3")
         started = time.monotonic()
@@ -174,7 +174,7 @@ async def test_silence_and_dripping_end_with_the_timeout(drip: float) -> None:
         await store.close()
 
 
-async def test_nothing_is_asked_for_that_could_be_harmful() -> None:
+async def test_no_harmful_request_is_sent() -> None:
     async with hostile(lambda _: http(500, b"")) as service:
         store = UnstorageStore(f"http://:secret@127.0.0.1:{service.port}/base")
         with pytest.raises(StoreUnavailableError):
@@ -187,7 +187,7 @@ async def test_nothing_is_asked_for_that_could_be_harmful() -> None:
 
 
 @pytest.mark.parametrize("value", [b"junk", b"\x89sc1", b"\x89sc1\xc1", b"\x89sc1" + b"\x91" * 50_000, b"", b"\x89sc1\x91\x01"])
-async def test_a_poisoned_value_is_a_session_that_cannot_be_read(server: UnstorageServer, value: bytes) -> None:
+async def test_an_undecodable_value_is_an_unreadable_session(server: UnstorageServer, value: bytes) -> None:
     clock, base = FakeClock(), _base("memory")
     async with httpx.AsyncClient(trust_env=False) as client:
         headers = {"content-type": "application/octet-stream"}

@@ -17,7 +17,7 @@ _SOURCE = Path(__file__).parent / "unstorage_server"
 
 
 class UnstorageServer:
-    """One server process on a port of its own, which it keeps when it is started again; the files below `directory` stay."""
+    """One server process on its own port, which a restart keeps; the files below `directory` stay."""
 
     def __init__(self, command: list[str], directory: Path) -> None:
         self.port = free_port()
@@ -49,7 +49,7 @@ class UnstorageServer:
 
 @pytest.fixture(scope="session")
 def unstorage_command() -> list[str]:
-    """What starts the server, up to its arguments."""
+    """The command line that starts the server, up to its arguments."""
     return node_command(_SOURCE)
 
 

@@ -1,4 +1,4 @@
-"""Ways to a server that fail at a chosen moment, and a certificate to reach one with."""
+"""Connections to a server that fail at a chosen moment, and a certificate for TLS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class CuttingProxy:
-    """A way to a server that can be cut after a command has reached it and before its reply has come back."""
+    """A proxy whose connection can be cut after a command has reached the server and before its reply returns."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -23,15 +23,15 @@ class CuttingProxy:
         self._meanwhile: Callable[[], Awaitable[object]] | None = None
         self.port = 0
         self.delay = 0.0
-        """Seconds by which each answer comes late."""
+        """Delay of each reply in seconds."""
 
     def cut_after(self, part: bytes, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Deliver the next command that contains `part`, await `meanwhile`, and break the connection off instead of the reply."""
+        """Deliver the next command that contains `part`, await `meanwhile`, then close the connection instead of the reply."""
         self._cut_after, self._meanwhile = part, meanwhile
 
     @property
     def waiting(self) -> bool:
-        """Whether the command to cut after has not come yet."""
+        """Whether the command to cut after has not arrived yet."""
         return self._cut_after is not None
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ class CuttingProxy:
 
 @asynccontextmanager
 async def answering(reply: bytes) -> AsyncIterator[int]:
-    """A server that tells the time and gives one reply to whatever else it is sent; yields its port."""
+    """A server that answers TIME and sends one fixed reply to every other command; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -87,7 +87,7 @@ async def answering(reply: bytes) -> AsyncIterator[int]:
 
 
 def certificate_for_loopback(directory: Path) -> tuple[str, str]:
-    """Write a certificate that signs itself, and its key; return both paths."""
+    """Write a self-signed certificate and its key; return both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     today = datetime.now(UTC)

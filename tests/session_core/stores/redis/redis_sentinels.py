@@ -13,7 +13,7 @@ _QUORUM = 2
 
 
 class Sentinels:
-    """`servers` are the primary and its replica, as they began."""
+    """`servers` are the primary and its replica, in their initial roles."""
 
     def __init__(self, servers: list[RedisServer], sentinels: list[RedisServer]) -> None:
         self.servers = servers
@@ -25,16 +25,16 @@ class Sentinels:
 
     @property
     def primary(self) -> RedisServer:
-        """Who most Sentinels say it is."""
+        """The primary by the majority of Sentinels."""
         answers = [self._told_by(sentinel) for sentinel in self.sentinels]
         return max(self.servers, key=lambda server: answers.count(server.port))
 
     def written(self) -> int:
-        """How far the primary has written."""
+        """The primary's replication offset."""
         return replication(self.primary)[0]
 
     def replicated(self) -> int:
-        """How far the replica has followed it, as it last said (once a second)."""
+        """The offset acknowledged by the replica (once a second)."""
         return replication(self.primary)[1]
 
     def _told_by(self, sentinel: RedisServer) -> int:

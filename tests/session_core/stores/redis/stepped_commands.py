@@ -1,4 +1,4 @@
-"""Runs several calls of cluster stores in a chosen order of their commands: each command waits for its turn."""
+"""Runs several calls of cluster stores in a chosen order of their commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("Stepped", "orders", "run_in_order")
 
 
 class Stepped:
-    """One call of a store, whose commands are sent one by one when told."""
+    """One call of a store, whose commands are sent one by one on demand."""
 
     def __init__(self, store: RedisStore, call: Coroutine[Any, Any, object]) -> None:
         link = store._link
@@ -37,7 +37,7 @@ class Stepped:
         self.task.add_done_callback(lambda _: self._news.set())
 
     async def step(self) -> None:
-        """Send the next command and wait until the call has another one, or has ended."""
+        """Send the next command and wait until the call has another one or has ended."""
         await self._stands()
         if self._waiting:
             self.steps += 1
@@ -56,7 +56,7 @@ class Stepped:
 
 
 async def run_in_order(calls: Sequence[Stepped], order: Sequence[int]) -> list[object]:
-    """Send a command of the call that `order` names, one after the other, and what is left afterwards; return the results."""
+    """Send the next command of each call named in `order`, then the rest; return the results."""
     for place in order:
         await calls[place].step()
     for call in calls:
@@ -65,6 +65,6 @@ async def run_in_order(calls: Sequence[Stepped], order: Sequence[int]) -> list[o
 
 
 def orders(first: int, second: int) -> Iterator[list[int]]:
-    """All orders of so many commands of one call and so many of another."""
+    """All orders of this many commands of one call and of another."""
     for places in combinations(range(first + second), first):
         yield [0 if place in places else 1 for place in range(first + second)]

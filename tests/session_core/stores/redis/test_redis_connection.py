@@ -1,4 +1,4 @@
-"""The shared connection of the Redis store when it ends in the moment in which it begins."""
+"""The shared connection of the Redis store when `close` runs while it is being established."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.redis_servers import needed_valkey, running
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_connection_that_was_made_in_the_turn_in_which_the_store_is_closed_is_closed() -> None:
-    """The connecting task has ended, but its waiters do not know yet, when `close` looks for what it must close."""
+async def test_a_connection_made_during_close_is_closed() -> None:
+    """The connecting task has ended, but its waiters have not resumed, when `close` collects the open connections."""
     with running(needed_valkey()) as server:
         link = RedisStore(server.url)._link
         assert isinstance(link, SingleLink)

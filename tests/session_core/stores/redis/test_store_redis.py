@@ -1,4 +1,4 @@
-"""The store contract on real servers: Valkey from a wheel, the system's Redis, and a cluster of three primaries and replicas."""
+"""The store contract on real servers: Valkey, the system's Redis, and a cluster of three primaries with replicas."""
 
 from __future__ import annotations
 

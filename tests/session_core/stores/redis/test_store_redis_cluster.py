@@ -1,4 +1,4 @@
-"""What only a cluster can do: slots that move, primaries that die."""
+"""Features of a cluster: migrated slots, killed primaries, reservations across slots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUT = Layout(b"sc:")
 TOKEN = b"8 bytes."
 
 
-def test_a_regenerated_id_is_in_the_slot_of_the_one_before() -> None:
+def test_a_regenerated_id_is_in_the_slot_of_the_previous_one() -> None:
     slots = set()
     for _ in range(100):
         old = session_key(new_session_id())
@@ -45,8 +45,8 @@ async def test_keys_of_two_slots_cannot_be_rotated(valkey_cluster: RedisCluster)
     await store.close()
 
 
-async def test_a_cluster_and_a_server_are_not_mixed_up(valkey_cluster: RedisCluster, valkey: RedisServer) -> None:
-    """The outage says what to write instead."""
+async def test_a_cluster_and_a_single_server_are_not_confused(valkey_cluster: RedisCluster, valkey: RedisServer) -> None:
+    """The error names the right URL scheme."""
     single = RedisStore(valkey_cluster.servers[0].url)
     await single.open()
     with pytest.raises(StoreUnavailableError, match=r"redis\+cluster"):
@@ -58,8 +58,8 @@ async def test_a_cluster_and_a_server_are_not_mixed_up(valkey_cluster: RedisClus
     await clustered.close()
 
 
-async def test_a_login_that_lost_its_place_while_it_was_under_way_is_over(valkey_cluster: RedisCluster) -> None:
-    """The later login ends the reservation of the earlier one, whose record then never appears."""
+async def test_a_login_that_lost_its_reservation_fails(valkey_cluster: RedisCluster) -> None:
+    """The later login ends the reservation of the earlier one, whose record is never created."""
     store = RedisStore(valkey_cluster.url)
     await store.open()
     slow, fast = session_key(new_session_id()), session_key(new_session_id())
@@ -73,8 +73,8 @@ async def test_a_login_that_lost_its_place_while_it_was_under_way_is_over(valkey
     await store.close()
 
 
-async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valkey_cluster: RedisCluster) -> None:
-    """Its id was to be replaced: it must not be good for anything any more."""
+async def test_an_anonymous_session_ends_with_the_login_that_lost_its_reservation(valkey_cluster: RedisCluster) -> None:
+    """Its id was to be replaced, so it must not open a session any more."""
     store = RedisStore(valkey_cluster.url)
     await store.open()
     old = session_key(new_session_id())
@@ -90,7 +90,7 @@ async def test_an_anonymous_session_ends_with_the_login_that_lost_its_place(valk
 
 
 async def test_a_login_that_fails_ends_no_session(valkey_cluster: RedisCluster) -> None:
-    """Whether the session to be moved is still what it was is seen before anything else."""
+    """The session to be moved is checked for changes before any other step."""
     store = RedisStore(valkey_cluster.url)
     await store.open()
     old, other = session_key(new_session_id()), session_key(new_session_id())
@@ -103,7 +103,7 @@ async def test_a_login_that_fails_ends_no_session(valkey_cluster: RedisCluster) 
     await store.close()
 
 
-async def test_a_session_that_is_being_regenerated_counts_once(valkey_cluster: RedisCluster) -> None:
+async def test_a_session_being_regenerated_counts_once(valkey_cluster: RedisCluster) -> None:
     """Its reservation is in the index beside it, and a login at the limit ends neither."""
     store = RedisStore(valkey_cluster.url)
     await store.open()
@@ -120,7 +120,7 @@ async def test_a_session_that_is_being_regenerated_counts_once(valkey_cluster: R
     await store.close()
 
 
-async def test_a_reservation_that_lapsed_is_an_outage_and_ends_nothing(valkey_cluster: RedisCluster) -> None:
+async def test_an_expired_reservation_is_an_outage_and_ends_nothing(valkey_cluster: RedisCluster) -> None:
     store = RedisStore(valkey_cluster.url)
     await store.open()
     old = session_key(new_session_id())
@@ -141,8 +141,8 @@ async def test_a_reservation_that_lapsed_is_an_outage_and_ends_nothing(valkey_cl
     await store.close()
 
 
-async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisCluster) -> None:
-    """ASK while it moves, TRYAGAIN while only one of two keys has moved, MOVED afterwards: every increment is made once."""
+async def test_no_write_is_lost_while_a_slot_migrates(valkey_cluster: RedisCluster) -> None:
+    """ASK during the migration, TRYAGAIN while only one of two keys has moved, MOVED afterwards: every increment counts once."""
     store = RedisStore(valkey_cluster.url, timeout=5)
     await store.open()
     key = session_key(new_session_id())
@@ -174,7 +174,7 @@ async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisClu
     moved.set()
     await counting
     await asyncio.to_thread(_begin_to_move, slot, source, target)
-    # The slot is on its way and its keys are there: the node that has it does not serve it, and the other answers when asked.
+    # The slot is being migrated and its keys have moved: the old node redirects, and the new one responds to ASKING.
     stored = await store.load(key)
     assert stored is not None
     async with asyncio.timeout(1):
@@ -188,13 +188,13 @@ async def test_a_slot_that_moves_takes_no_write_with_it(valkey_cluster: RedisClu
     await store.close()
 
 
-async def test_a_killed_primary_takes_no_session_with_it_that_its_replica_had() -> None:
-    """Under load. Replication is asynchronous: what was acknowledged, and had not been passed on yet, may be lost."""
+async def test_a_killed_primary_loses_no_replicated_session() -> None:
+    """Under load. Replication is asynchronous: an acknowledged write that was not replicated yet may be lost."""
     with cluster(needed_valkey(), failover=True) as servers:
         store = RedisStore(servers.url, timeout=2)
         await store.open()
         acknowledged: dict[str, float] = {}
-        """When each was begun."""
+        """The time at which each was started."""
         outages = 0
         stop = asyncio.Event()
 
@@ -255,7 +255,7 @@ def _line_of_slot(server: RedisServer, slot: int) -> bytes:
 
 
 def _move(slot: int, source: RedisServer, target: RedisServer) -> None:
-    """Move a slot as redis-cli does."""
+    """Migrate a slot as redis-cli does."""
     _begin_to_move(slot, source, target)
     _end_of_move(slot, source, target)
 

@@ -1,4 +1,4 @@
-"""What the simulation does not count: limits above one, and lists, in any order of commands (see `tests/simulation`)."""
+"""Limits above one, and lists, in any order of commands; the simulation covers a limit of one (see `tests/simulation`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def servers(request: pytest.FixtureRequest) -> RedisCluster:
 
 
 class Plugins:
-    """Stores of several processes, opened before the steps begin."""
+    """Stores of several processes, opened before the steps start."""
 
     def __init__(self, stores: list[RedisStore]) -> None:
         self.plain, *self._stepped = stores
@@ -69,8 +69,8 @@ async def live(store: RedisStore, *keys: str) -> list[str]:
     return [key for key in keys if await store.load(key) is not None]
 
 
-async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) -> None:
-    """In three hundred orders; the session that moves counts once, so a limit of three ends nothing."""
+async def test_two_logins_and_a_rotation_never_exceed_the_limit(plugins: Plugins) -> None:
+    """In three hundred orders; a rotating session counts once, so a limit of three ends nothing."""
     choose = random.Random(94)
     for number in range(300):
         user, old, limit = new_key(), new_key(), choose.choice([1, 2, 3])
@@ -91,7 +91,7 @@ async def test_two_logins_and_a_rotation_never_pass_the_limit(plugins: Plugins) 
             assert sorted(found) == sorted(keys), (number, order, results)
 
 
-async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
+async def test_two_rotations_in_a_row_are_followed(plugins: Plugins) -> None:
     """The login reads the index, then the session moves twice, then the login reads the records.
 
     A pointer stays for half a minute, also where the caller wants none.
@@ -111,8 +111,8 @@ async def test_a_rotation_on_a_rotation_is_followed(plugins: Plugins) -> None:
     assert await live(plugins.plain, old, *keys, login) == [login]
 
 
-async def test_a_login_that_fails_takes_its_reservation_back(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no other login's: a later one counts what is reserved."""
+async def test_a_failed_login_removes_its_reservation(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that of another login, because a later one counts reservations."""
     key, token = new_key(), b"12345678"
     store = plugins.plain
 
@@ -130,8 +130,8 @@ async def test_a_login_that_fails_takes_its_reservation_back(plugins: Plugins, m
     assert await store._steps.read([member_of(key)]) == [None]
 
 
-async def test_a_login_that_is_refused_ends_no_session(plugins: Plugins) -> None:
-    """The session that it moves was written meanwhile: that is seen before there is room made for it."""
+async def test_a_refused_login_ends_no_session(plugins: Plugins) -> None:
+    """The session that it moves was written meanwhile; this is detected before other sessions are ended for the limit."""
     old, other = new_key(), new_key()
     store = plugins.plain
     await store.create(old, entry("anonymous", 1))
@@ -143,7 +143,7 @@ async def test_a_login_that_is_refused_ends_no_session(plugins: Plugins) -> None
     assert await live(store, old, new, other) == [old, other]
 
 
-async def test_a_login_that_is_refused_in_its_last_step_leaves_no_reservation(plugins: Plugins) -> None:
+async def test_a_login_refused_in_its_last_step_leaves_no_reservation(plugins: Plugins) -> None:
     """The session that it moves is written between the first step and the last."""
     old = new_key()
     new = new_key(after=old)
@@ -159,7 +159,7 @@ async def test_a_login_that_is_refused_in_its_last_step_leaves_no_reservation(pl
     assert await live(plugins.plain, old) == [old]
 
 
-async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(plugins: Plugins) -> None:
+async def test_a_list_shows_a_rotating_session_once_in_every_order(plugins: Plugins) -> None:
     for order in orders(3, 3):
         user, old = new_key(), new_key()
         new = new_key(after=old)
@@ -174,7 +174,7 @@ async def test_a_list_shows_a_session_that_is_being_rotated_once_in_every_order(
         assert [stored.key for stored in found] in [[old], [new]], order
 
 
-async def test_a_rotation_whose_reservation_has_lapsed_changes_nothing(plugins: Plugins) -> None:
+async def test_a_rotation_with_an_expired_reservation_changes_nothing(plugins: Plugins) -> None:
     store, old = plugins.plain, new_key()
     new = new_key(after=old)
     await store.create(old, entry("alice", 1))
@@ -184,7 +184,7 @@ async def test_a_rotation_whose_reservation_has_lapsed_changes_nothing(plugins: 
     await store.delete(old)
 
 
-async def test_a_rotation_whose_place_a_later_login_has_taken_ends_the_session(plugins: Plugins) -> None:
+async def test_a_rotation_whose_reservation_a_later_login_removed_ends_the_session(plugins: Plugins) -> None:
     """As if it had been live for an instant."""
     store, old, token = plugins.plain, new_key(), b"8 bytes!"
     new = new_key(after=old)

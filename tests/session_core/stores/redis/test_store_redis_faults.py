@@ -1,4 +1,4 @@
-"""What a Redis server, and the way to it, can do to a store: each an outage in time, no write lost, none made twice."""
+"""Faults of a Redis server and its connection: each is an outage in time, no write is lost or repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def opened(url: str, **options: float) -> AsyncIterator[RedisStore]:
 
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
-    """A server for one test, that keeps its data when it is stopped."""
+    """A server for one test that keeps its data across restarts."""
     with running(needed_valkey(), "--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
@@ -58,9 +58,9 @@ class TestConnection:
             await asyncio.gather(*(store.create(str(number), entry()) for number in range(200)))
             assert len(await store.find(SessionIndex(user="user"))) == 200
             clients = str(valkey.admin("CLIENT", "LIST"))
-            assert clients.count("cmd=") == 2  # and the one that asks
+            assert clients.count("cmd=") == 2  # plus the one of this query
 
-    async def test_callers_that_go_away_take_no_reply_with_them(self, valkey: RedisServer) -> None:
+    async def test_cancelled_callers_do_not_shift_replies(self, valkey: RedisServer) -> None:
         async with opened(valkey.url) as store:
             await asyncio.gather(*(store.create(str(number), entry(str(number).encode())) for number in range(50)))
             tasks = [asyncio.create_task(store.load(str(number % 50))) for number in range(300)]
@@ -72,7 +72,7 @@ class TestConnection:
                 if number % 3:
                     assert getattr(stored, "key", None) == str(number % 50)
 
-    async def test_a_store_that_is_not_open_is_an_outage(self, valkey: RedisServer) -> None:
+    async def test_a_closed_store_is_an_outage(self, valkey: RedisServer) -> None:
         store = RedisStore(valkey.url)
         with pytest.raises(StoreUnavailableError):
             await store.load(KEY)
@@ -82,8 +82,10 @@ class TestConnection:
             await store.load(KEY)
 
     @pytest.mark.parametrize("how", [("CLIENT", "KILL", "TYPE", "normal"), ("SCRIPT", "FLUSH")], ids=["kill", "flush"])
-    async def test_increments_survive_an_administrator(self, valkey: RedisServer, how: tuple[str, ...]) -> None:
-        """Connections that are killed, scripts that are forgotten: every increment is made, once."""
+    async def test_increments_survive_killed_connections_and_flushed_scripts(
+        self, valkey: RedisServer, how: tuple[str, ...]
+    ) -> None:
+        """Every increment is applied exactly once."""
         async with opened(valkey.url) as store:
             await store.create(KEY, entry(b"0.start"))
             unknown = 0
@@ -133,7 +135,7 @@ class TestUncertainWrites:
         async with opened(f"redis://127.0.0.1:{proxy.port}") as store:
             yield store
 
-    async def test_a_replace_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+    async def test_a_replace_is_applied_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         await cut_off.create(KEY, entry())
         proxy.cut_after(b"mine")
         assert await cut_off.replace(KEY, entry(b"mine"), version=1) == 2
@@ -149,10 +151,10 @@ class TestUncertainWrites:
             proxy.cut_after(b"mine", lambda: other.touch(KEY, FOREVER + 5))
             assert await cut_off.replace(KEY, Entry(b"mine", FOREVER), version=1) == 2
 
-    async def test_a_replace_that_others_wrote_upon_is_not_called_a_conflict(
+    async def test_a_replace_overwritten_by_others_is_not_reported_as_a_conflict(
         self, cut_off: RedisStore, proxy: CuttingProxy, valkey: RedisServer
     ) -> None:
-        """A conflict would be answered by applying the change again, and it may have been applied."""
+        """A conflict would be retried, and the change may have been applied."""
         await cut_off.create(KEY, entry())
         async with opened(valkey.url) as other:
             proxy.cut_after(b"mine", lambda: other.replace(KEY, entry(b"theirs"), version=2))
@@ -165,26 +167,26 @@ class TestUncertainWrites:
         with pytest.raises(SessionConflictError):
             await cut_off.replace(KEY, entry(b"mine"), version=5)
 
-    async def test_a_create_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+    async def test_a_create_is_applied_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         proxy.cut_after(b"mine")
         assert await cut_off.create(KEY, entry(b"mine"), limit=2) == ()
         assert [stored.key for stored in await cut_off.find(SessionIndex(user="user"))] == [KEY]
         with pytest.raises(SessionConflictError):
             await cut_off.create(KEY, entry(b"mine"))
 
-    async def test_a_rotation_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+    async def test_a_rotation_is_applied_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         await cut_off.create(KEY, entry())
         proxy.cut_after(b"mine")
         assert await cut_off.rotate(KEY, NEXT, entry(b"mine"), version=1, successor_until=FOREVER) == ()
         assert await cut_off.load(KEY) is None
         assert await cut_off.delete(KEY) == (NEXT,)
 
-    async def test_a_claim_is_won_by_who_made_it(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+    async def test_a_claim_is_won_by_its_first_writer(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         proxy.cut_after(b"EVALSHA")
         assert await cut_off.claim("name", FOREVER) is True
         assert await cut_off.claim("name", FOREVER) is False
 
-    async def test_reads_touches_and_deletes_may_be_repeated(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+    async def test_reads_touches_and_deletes_can_be_repeated(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         await cut_off.create(KEY, entry())
         proxy.cut_after(b"GET")
         assert await cut_off.load(KEY) is not None
@@ -196,8 +198,8 @@ class TestUncertainWrites:
 
 
 class TestServer:
-    async def test_a_restarted_server_needs_no_restarted_application(self, own_server: RedisServer) -> None:
-        """Outages while it is away are reported at once; then everything is as it was."""
+    async def test_the_application_survives_a_restart_of_the_server(self, own_server: RedisServer) -> None:
+        """Outages are reported at once; afterwards everything works as before."""
         async with opened(own_server.url) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.kill()
@@ -213,7 +215,7 @@ class TestServer:
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
     async def test_a_server_that_lost_its_data_has_no_sessions(self, own_server: RedisServer) -> None:
-        """It logs no user in, and nothing fails."""
+        """No user is logged in, and no request fails."""
         async with opened(own_server.url) as store:
             await store.create(KEY, entry())
             own_server.admin("FLUSHALL")
@@ -240,10 +242,10 @@ class TestServer:
             await until_back(store)
             stored = await store.load(KEY)
             assert stored is not None
-            # What had been sent may have been made when the server came to itself, once.
+            # Sent commands may have been applied once when the server resumed.
             assert (stored.version, stored.entry.data) in [(1, b"kept"), (2, b"late")]
 
-    async def test_full_memory_is_an_outage_for_writes_alone(self, own_server: RedisServer) -> None:
+    async def test_full_memory_is_an_outage_for_writes_only(self, own_server: RedisServer) -> None:
         async with opened(own_server.url) as store:
             await store.create(KEY, entry(b"kept"))
             await store.create(NEXT, entry(b"other"))
@@ -292,8 +294,8 @@ class TestServer:
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
         ],
     )
-    async def test_whatever_a_server_says_instead_is_an_outage(self, reply: bytes) -> None:
-        """Its code is shown, its words are not: they quote names and values."""
+    async def test_any_other_server_error_is_an_outage(self, reply: bytes) -> None:
+        """Its code is shown, but not its text, which quotes names and values."""
         async with answering(b"+OK\r\n") as port, answering(reply) as other:
             store = RedisStore(f"redis://127.0.0.1:{port}", timeout=0.3)
             await store.open()
@@ -305,7 +307,7 @@ class TestServer:
                 assert "secret" not in str(caught.value)
             await store.close()
 
-    async def test_wrong_passwords_are_an_outage_that_names_none(self) -> None:
+    async def test_wrong_passwords_are_an_outage_without_the_password(self) -> None:
         with running(needed_valkey(), password="right-secret") as server:
             async with opened(server.url) as store:
                 await store.ping()

@@ -1,4 +1,4 @@
-"""What stands in the index of a user: in which order, for how long, and when a member leaves it."""
+"""The index of a user: order, lifetime, and removal of members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.redis_servers import RedisServer
 pytestmark = pytest.mark.anyio
 HOUR = 3_600_000
 SMALL = 8
-"""Members up to which nothing is looked at when one enters."""
+"""Up to this number of members, adding one cleans nothing."""
 
 
 def now() -> int:
@@ -29,7 +29,7 @@ def entry(rank: int = 0, *, hours: int = 1) -> Entry:
 
 
 class Index:
-    """The index of one user on a server of its own."""
+    """The index of one user on a separate server."""
 
     def __init__(self, server: RedisServer, store: RedisStore) -> None:
         self.server = server
@@ -43,7 +43,7 @@ class Index:
         return keys
 
     def expire(self, *keys: str) -> None:
-        """As the server does: without a word to the index."""
+        """As on the server: the index is not updated."""
         self.server.admin("DEL", *(self.store._layout.record(key) for key in keys))
 
     @property
@@ -74,11 +74,11 @@ async def index(valkey: RedisServer) -> AsyncIterator[Index]:
     await store.close()
 
 
-async def test_members_stand_in_the_order_of_entry(index: Index) -> None:
+async def test_members_are_in_the_order_of_addition(index: Index) -> None:
     keys = await index.add(20)
     assert index.members == keys
     assert index.scores == sorted(set(index.scores))
-    # The last one's place stays taken, and one that enters again keeps its own.
+    # The last one's score stays used, and a member added again keeps its own.
     await index.store.delete(keys[3])
     await index.store.replace(keys[5], entry(hours=30), version=1)
     assert [key for key in index.members if key in keys] == [key for key in keys if key in index.members]
@@ -86,8 +86,8 @@ async def test_members_stand_in_the_order_of_entry(index: Index) -> None:
     assert index.members[-1] == last
 
 
-async def test_a_member_that_enters_again_keeps_its_score(index: Index) -> None:
-    """The command is sent again where its answer was lost; a login looks at what has entered before it, and at nothing else."""
+async def test_a_member_added_again_keeps_its_score(index: Index) -> None:
+    """The command is repeated after a lost reply; a login reads only members added before it."""
     one, two = member_of(session_key(new_session_id())), member_of(session_key(new_session_id()))
     steps, until = index.store._steps, now() + HOUR
     first = await steps.enlist(index.name, one, until)
@@ -97,7 +97,7 @@ async def test_a_member_that_enters_again_keeps_its_score(index: Index) -> None:
     assert await steps.enlist(index.name, two, until) == Entered(second.score, 2)
 
 
-async def test_a_rotated_session_takes_the_place_of_the_old_one(index: Index) -> None:
+async def test_a_rotated_session_takes_the_position_of_the_old_one(index: Index) -> None:
     keys = await index.add(3)
     new = session_key(new_session_id(after=keys[1]))
     scores = index.scores
@@ -107,7 +107,7 @@ async def test_a_rotated_session_takes_the_place_of_the_old_one(index: Index) ->
     assert index.lives > 30 * HOUR - 1000
 
 
-async def test_an_index_is_kept_for_its_longest_session(index: Index) -> None:
+async def test_an_index_lives_as_long_as_its_longest_session(index: Index) -> None:
     await index.add(hours=30)
     (short,) = await index.add()
     assert index.lives > 30 * HOUR - 1000
@@ -118,14 +118,14 @@ async def test_an_index_is_kept_for_its_longest_session(index: Index) -> None:
     assert index.lives > 60 * HOUR - 1000
 
 
-async def test_a_small_index_is_not_cleaned_by_those_who_enter(index: Index) -> None:
+async def test_a_small_index_is_not_cleaned_by_additions(index: Index) -> None:
     dead = await index.add(SMALL - 1)
     index.expire(*dead)
     (one,) = await index.add()
     assert index.members == [*dead, one]
 
 
-async def test_a_large_index_is_cleaned_by_those_who_enter_and_of_nothing_else(index: Index) -> None:
+async def test_a_large_index_is_cleaned_by_additions_of_dead_members_only(index: Index) -> None:
     live, dead = await index.add(10), await index.add(10)
     index.expire(*dead)
     entered = [key for _ in range(40) for key in await index.add()]
@@ -134,7 +134,7 @@ async def test_a_large_index_is_cleaned_by_those_who_enter_and_of_nothing_else(i
     assert await index.live() == {*live, *entered}
 
 
-async def test_a_large_index_that_has_become_small_is_left_alone(index: Index) -> None:
+async def test_a_large_index_that_has_become_small_is_left_unchanged(index: Index) -> None:
     keys = await index.add(30)
     await index.store.delete_by(SessionIndex(user="user"), keep=keys[0])
     left = await index.add(SMALL - 1)
@@ -144,17 +144,17 @@ async def test_a_large_index_that_has_become_small_is_left_alone(index: Index) -
     assert await index.live() == {keys[0], *left[1:], one}
 
 
-async def test_who_lists_removes_what_is_gone_and_nothing_else(index: Index) -> None:
+async def test_listing_removes_dead_members_only(index: Index) -> None:
     keys = await index.add(6)
     index.expire(*keys[::2])
     assert await index.live() == set(keys[1::2])
     assert index.members == keys[1::2]
-    # What has come back under its key meanwhile stays, and is not removed.
+    # A key that exists again meanwhile stays in the index.
     await index.store._steps.delist(index.name, [member_of(key) for key in keys])
     assert index.members == keys[1::2]
 
 
-async def test_who_ends_all_removes_all_but_what_is_kept(index: Index) -> None:
+async def test_ending_all_removes_all_but_the_kept_one(index: Index) -> None:
     keys = await index.add(250)
     index.expire(*keys[:7])
     ended = await index.store.delete_by(SessionIndex(user="user"), keep=keys[120])
@@ -162,14 +162,14 @@ async def test_who_ends_all_removes_all_but_what_is_kept(index: Index) -> None:
     assert index.members == [keys[120]]
 
 
-async def test_what_a_login_ends_leaves_the_index_at_once(index: Index) -> None:
+async def test_sessions_ended_by_a_login_leave_the_index_at_once(index: Index) -> None:
     keys = await index.add(4)
     login = session_key(new_session_id())
     assert await index.store.create(login, entry(9), limit=3) == (keys[0], keys[1])
     assert index.members == [keys[2], keys[3], login]
 
 
-async def test_of_one_rank_the_same_one_is_ended_on_every_node(index: Index) -> None:
+async def test_of_equal_ranks_every_node_ends_the_same_session(index: Index) -> None:
     keys = sorted([session_key(new_session_id()) for _ in range(6)], key=member_of)
     for key in (keys[3], keys[0], keys[5], keys[1], keys[4], keys[2]):
         await index.store.create(key, entry(7))
@@ -177,8 +177,8 @@ async def test_of_one_rank_the_same_one_is_ended_on_every_node(index: Index) -> 
     assert await index.store.create(login, entry(8), limit=4) == tuple(keys[:3])
 
 
-async def test_a_touch_moves_the_expiry_and_nothing_else(index: Index) -> None:
-    """Of a record in its short form, which holds the times of these decades; a test clock may be beyond them."""
+async def test_a_touch_changes_the_expiry_only(index: Index) -> None:
+    """In the record's compact form, which covers the times of a few decades; a test clock may be beyond them."""
     key, before = session_key(new_session_id()), Entry(b"data", now() + HOUR, "user", "op", now())
     await index.store.create(key, before)
     for hours in (2, 3, 200_000, 400_000):  # the last ones are beyond

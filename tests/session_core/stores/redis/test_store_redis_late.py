@@ -1,4 +1,4 @@
-"""What was sent to a server that stood still has no effect when it goes on after the caller has given up."""
+"""Commands sent to a frozen server have no effect when it resumes after the caller has given up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.sessions import ALICE, BOB, AppSession, client_of, cookie_of,
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
 SECONDS = 0.6
-"""After which a call gives up."""
+"""Timeout of a call in seconds."""
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def opened(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore
 
 @pytest.fixture(params=["valkey", "redis", "cluster"])
 def servers(request: pytest.FixtureRequest) -> Iterator[list[RedisServer]]:
-    """Servers of one test: one, or the nodes of a cluster."""
+    """The servers of one test: one, or the nodes of a cluster."""
     if request.param == "cluster":
         with cluster(needed_valkey(), primaries=3, replicas=False) as nodes:
             yield list(nodes.primaries)
@@ -55,7 +55,7 @@ def url_of(servers: list[RedisServer]) -> str:
 
 
 def content(servers: list[RedisServer]) -> dict[bytes, object]:
-    """All that the servers hold, but for what `ping` writes."""
+    """All contents of the servers, except those of `ping`."""
     found: dict[bytes, object] = {}
     for server in servers:
         names = server.admin("KEYS", "*")
@@ -104,15 +104,15 @@ CALLS: dict[str, Callable[[RedisStore, str], Awaitable[object]]] = {
 
 
 def load_scripts(servers: Sequence[RedisServer]) -> None:
-    """A script that a server does not know yet is not run, late or not."""
+    """A script that the server does not know yet does not run, whether late or not."""
     for server in servers:
         for script in vars(scripts).values():
             if isinstance(script, scripts.Script):
                 server.admin("SCRIPT", "LOAD", script.text)
 
 
-async def test_nothing_takes_effect_after_the_answer(servers: list[RedisServer]) -> None:
-    """Every call that changes anything, while all servers stand still; they go on when the callers have given up."""
+async def test_late_commands_have_no_effect(servers: list[RedisServer]) -> None:
+    """Every modifying call while all servers are frozen; they resume after the callers have given up."""
     async with opened(url_of(servers)) as store:
         load_scripts(servers)
         keys = {name: new_key() for name in CALLS}
@@ -129,7 +129,7 @@ async def test_nothing_takes_effect_after_the_answer(servers: list[RedisServer])
         finally:
             for server in servers:
                 server.thaw()
-        # They have been run by now, and refused; in a cluster some calls begin by reading.
+        # They have run by now and were refused; in a cluster some calls start with a read.
         await until(lambda: refused_as_late(servers) >= (len(CALLS) if len(servers) == 1 else len(CALLS) - 2))
         assert content(servers) == before
         for name, key in keys.items():
@@ -149,8 +149,8 @@ async def test_a_stall_that_ends_in_time_is_no_outage(servers: list[RedisServer]
         assert await call == 2
 
 
-async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins(valkey_cluster: RedisCluster) -> None:
-    """Nor does it count: the next login at the limit ends one session, not two."""
+async def test_a_login_whose_node_freezes_before_its_last_step_never_starts(valkey_cluster: RedisCluster) -> None:
+    """It does not count either: the next login at the limit ends one session, not two."""
     async with AsyncExitStack() as stack:
         plain, stepped = [await stack.enter_async_context(opened(valkey_cluster.url)) for _ in range(2)]
         load_scripts(valkey_cluster.primaries)
@@ -175,8 +175,8 @@ async def test_a_login_whose_node_stands_still_before_its_last_step_never_begins
         assert sorted(stored.key for stored in await plain.find(SessionIndex(user=user))) == sorted([others[1], last])
 
 
-async def test_a_login_that_has_too_little_time_left_ends_no_session(valkey_cluster: RedisCluster) -> None:
-    """The node of the session that has to go stands still until half of the time of the login is over."""
+async def test_a_login_with_too_little_time_left_ends_no_session(valkey_cluster: RedisCluster) -> None:
+    """The node of the session to be ended is frozen until half of the login's time is over."""
     async with AsyncExitStack() as stack:
         plain = await stack.enter_async_context(opened(valkey_cluster.url))
         user, old = new_key(), new_key()
@@ -198,8 +198,8 @@ async def test_a_login_that_has_too_little_time_left_ends_no_session(valkey_clus
             frozen.thaw()
         await ending
         await call.to_its_end()
-        if not call.task.exception():  # it came before the freeze
-            pytest.fail("the session has ended before its node stood still")
+        if not call.task.exception():  # it arrived before the freeze
+            pytest.fail("the session ended before its node was frozen")
         assert await plain.load(old) is not None
         assert await plain.load(key) is None
 
@@ -224,8 +224,8 @@ VERBS: dict[str, Callable[[SessionHandle[AppSession]], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("seconds", [0.5, 20])
-async def test_a_step_answered_503_does_not_happen_later(verb: str, seconds: float) -> None:
-    """Whichever is the shorter: the store's own timeout, or that of the requests."""
+async def test_a_step_answered_with_503_is_not_applied_later(verb: str, seconds: float) -> None:
+    """For the shorter of the store's own timeout and the request's."""
     with running(needed_valkey()) as server:
 
         @post("/act")
@@ -244,12 +244,12 @@ async def test_a_step_answered_503_does_not_happen_later(verb: str, seconds: flo
                 server.thaw()
             assert answer.status_code == 503
             await until(lambda: refused_as_late([server]) > 0)
-            # Until the next request the cookie may name a second id, since the answer was lost; then it is as it was.
+            # Until the next request the cookie may contain a second id, because the response was lost; then it is as before.
             assert (await browser.get("/read")).json() == before
             assert cookie_of(browser) == cookie
 
 
-async def test_a_login_answered_503_ends_no_other_session() -> None:
+async def test_a_login_answered_with_503_ends_no_other_session() -> None:
     with running(needed_valkey()) as server:
         load_scripts([server])
         app = make_app(store=RedisStore(server.url), store_timeout=SECONDS, max_sessions_per_user=1)
@@ -265,11 +265,11 @@ async def test_a_login_answered_503_ends_no_other_session() -> None:
 
 
 class TestClock:
-    """The server's clock, as the client knows it."""
+    """The client's estimate of the server's clock."""
 
     @pytest.mark.parametrize("seconds", [-7200, -5, 5, 7200])
-    async def test_a_server_whose_clock_was_set_is_no_outage(self, valkey: RedisServer, seconds: float) -> None:
-        """The known clock is changed instead of the server's, by as much in the other direction."""
+    async def test_a_server_whose_clock_was_changed_is_no_outage(self, valkey: RedisServer, seconds: float) -> None:
+        """The test changes the estimate instead of the server's clock, by the same amount in the opposite direction."""
         async with opened(valkey.url) as store:
             await store.create(key := new_key(), entry())
             for version in (1, 2):
@@ -278,8 +278,8 @@ class TestClock:
                 clock(store)._ahead -= seconds
                 assert await store.claim(f"name{version}", FOREVER) is True
 
-    async def test_a_clock_that_is_set_back_while_the_server_stands_still_lets_nothing_through(self) -> None:
-        """By more than the stall: the script finds that it was sent in the future."""
+    async def test_a_clock_set_back_while_the_server_is_frozen_allows_no_late_command(self) -> None:
+        """By more than the stall: the script sees a command from the future."""
         with running(needed_valkey()) as server:
             async with opened(server.url) as store:
                 load_scripts([server])
@@ -294,7 +294,7 @@ class TestClock:
                 assert stored is not None
                 assert stored.entry.data == b""
 
-    async def test_the_clock_is_read_again_now_and_then(self, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_clock_is_read_again_periodically(self, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("session_core.stores.redis.connection._CLOCK_SECONDS", 0.05)
         async with opened(valkey.url) as store:
             wrong = clock(store)._ahead = clock(store)._ahead + 3600
@@ -306,10 +306,10 @@ class TestClock:
         readings=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 5)), min_size=1, max_size=20),
         drift=st.floats(-0.0009, 0.0009),
     )
-    def test_a_deadline_is_never_later_than_it_is(
+    def test_a_deadline_is_never_estimated_too_late(
         self, ahead: float, readings: list[tuple[float, float, float]], drift: float
     ) -> None:
-        """Whatever the ways there and back take, and while the clocks drift apart."""
+        """For any network delay and clock drift."""
         known, now = ServerClock(), 1000.0
 
         def server_time(at: float) -> float:
@@ -323,7 +323,7 @@ class TestClock:
             assert earliest <= server_time(now) * 1000 + 1
             assert latest <= server_time(now + 2) * 1000 + 1
 
-    def test_the_closest_reading_is_kept_until_it_cannot_be_right(self) -> None:
+    def test_the_most_precise_reading_is_kept_while_plausible(self) -> None:
         known = ServerClock()
         known.learn(10, 10.001, 1010)
         known.learn(20, 23, 1022)

@@ -1,4 +1,4 @@
-"""A user with very many sessions: each command of the server and each turn of the event loop stays short for all others."""
+"""A user with very many sessions: each server command and each turn of the event loop stays short."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FOREVER = 2**41
 MANY = 10_000
 USER = Identity(issuer="https://op", subject="many").user_key
 MOST_MS = 20
-"""That another request may be delayed."""
+"""Allowed delay of another request in seconds."""
 
 
 @pytest.fixture(params=["redis", "cluster"])
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """One server: with three nodes the same commands would be spread over three."""
+    """One server, because three nodes would share the same commands."""
     if request.param == "cluster":
         with cluster(needed_valkey(), primaries=1, replicas=False) as servers:
             yield servers.primaries[0]
@@ -47,7 +47,7 @@ async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 
 def fill(server: RedisServer, store: RedisStore, number: int = MANY, *, milliseconds: int | None = None) -> list[str]:
-    """What as many logins leave behind, of rising rank."""
+    """The result of this many logins, of rising rank."""
     keys = [session_key(new_session_id()) for _ in range(number)]
     index = store._layout.user_index(USER)
     with redis.Redis(port=server.port, protocol=2) as client:
@@ -61,10 +61,10 @@ def fill(server: RedisServer, store: RedisStore, number: int = MANY, *, millisec
 
 
 async def on_the_side(server: RedisServer, call: Coroutine[Any, Any, Any]) -> Any:
-    """Run a call; assert that neither the server nor the event loop was kept busy for long at a time."""
+    """Run a call; assert that neither the server nor the event loop was blocked for long."""
     server.admin("CONFIG", "RESETSTAT")
     gc.collect()
-    gc.disable()  # a full collection takes as long as the test run has made objects
+    gc.disable()  # the duration of a full garbage collection depends on the whole test run
     longest, before, loop, done = 0.0, time.thread_time(), asyncio.get_running_loop(), False
 
     def turn() -> None:
@@ -82,7 +82,7 @@ async def on_the_side(server: RedisServer, call: Coroutine[Any, Any, Any]) -> An
         gc.enable()
     assert longest * 1000 < MOST_MS, "the event loop"
     stats = statistics(server, "commandstats")
-    # The mean of each command: a machine that is busy with other things makes single ones longer.
+    # The mean of each command, because a busy machine prolongs single ones.
     slow = {
         name: each for name, each in stats.items() if name.startswith("cmdstat") and each["usec_per_call"] > MOST_MS * 1000 / 4
     }
@@ -90,13 +90,13 @@ async def on_the_side(server: RedisServer, call: Coroutine[Any, Any, Any]) -> An
     return result
 
 
-async def test_listing(server: RedisServer, store: RedisStore) -> None:
+async def test_listing_blocks_neither_server_nor_event_loop(server: RedisServer, store: RedisStore) -> None:
     keys = fill(server, store)
     found = await on_the_side(server, store.find(SessionIndex(user=USER)))
     assert sorted(stored.key for stored in found) == sorted(keys)
 
 
-async def test_ending_all_but_one(server: RedisServer, store: RedisStore) -> None:
+async def test_ending_all_but_one_blocks_neither(server: RedisServer, store: RedisStore) -> None:
     keys = fill(server, store)
     ended = await on_the_side(server, store.delete_by(SessionIndex(user=USER), keep=keys[77]))
     assert sorted(ended) == sorted({*keys} - {keys[77]})
@@ -104,19 +104,19 @@ async def test_ending_all_but_one(server: RedisServer, store: RedisStore) -> Non
     assert server.admin("ZCARD", store._layout.user_index(USER)) == 1
 
 
-async def test_listing_after_all_have_expired(server: RedisServer, store: RedisStore) -> None:
+async def test_listing_after_all_have_expired_blocks_neither(server: RedisServer, store: RedisStore) -> None:
     fill(server, store, milliseconds=1)
     assert await on_the_side(server, store.find(SessionIndex(user=USER))) == []
     assert server.admin("EXISTS", store._layout.user_index(USER)) == 0
 
 
-async def test_a_login_at_the_limit(server: RedisServer, store: RedisStore) -> None:
+async def test_a_login_at_the_limit_blocks_neither(server: RedisServer, store: RedisStore) -> None:
     keys = fill(server, store)
     entry = Entry(bytes(300), FOREVER, USER, None, MANY + 1)
     assert await on_the_side(server, store.create(session_key(new_session_id()), entry, limit=MANY)) == (keys[0],)
 
 
-async def test_a_login_after_the_limit_was_lowered(server: RedisServer, store: RedisStore) -> None:
+async def test_a_login_after_the_limit_was_lowered_blocks_neither(server: RedisServer, store: RedisStore) -> None:
     keys = fill(server, store)
     old, entry = session_key(new_session_id()), Entry(bytes(300), FOREVER, USER, None, MANY + 1)
     await store.create(old, Entry(b"", FOREVER))
@@ -127,8 +127,8 @@ async def test_a_login_after_the_limit_was_lowered(server: RedisServer, store: R
     assert sorted(stored.key for stored in found) == sorted([*keys[MANY - 999 :], new])
 
 
-async def test_a_session_that_is_regenerated_very_often(server: RedisServer, store: RedisStore) -> None:
-    """Each rotation leaves a pointer for a minute; to end the sessions follows them once, not once for each."""
+async def test_a_session_regenerated_very_often_ends_quickly(server: RedisServer, store: RedisStore) -> None:
+    """Each rotation leaves a pointer for a minute; ending the sessions follows the chain once, not once per pointer."""
     key = session_key(new_session_id())
     entry = Entry(b"", FOREVER, USER, None, 1)
     await store.create(key, entry)
@@ -140,7 +140,7 @@ async def test_a_session_that_is_regenerated_very_often(server: RedisServer, sto
 
 
 async def test_a_login_in_one_step_counts_one_in_several_steps(server: RedisServer, store: RedisStore) -> None:
-    """The later login takes the place of the one that is under way, whose session never appears."""
+    """The later login ends the reservation of the one in progress, whose session is never created."""
     kept, *_ = fill(server, store, 300)
     slow, fast = session_key(new_session_id()), session_key(new_session_id())
     entry, token = Entry(b"", FOREVER, USER, None, 1000), b"8 bytes."
@@ -153,8 +153,10 @@ async def test_a_login_in_one_step_counts_one_in_several_steps(server: RedisServ
     assert await store.load(slow) is None
 
 
-async def test_logins_at_once_of_a_user_with_many_sessions_never_pass_the_limit(server: RedisServer, store: RedisStore) -> None:
-    """Those in several steps and those in one: the user is just below the number that one script looks at."""
+async def test_concurrent_logins_of_a_user_with_many_sessions_never_exceed_the_limit(
+    server: RedisServer, store: RedisStore
+) -> None:
+    """Logins in several steps and in one: the user is just below the number that one script reads."""
     limit = 250
     for turn in range(3):
         server.admin("FLUSHALL")

@@ -1,4 +1,4 @@
-"""Foreign values, and scripts that a server does not finish: no user is locked out, nothing is done twice."""
+"""Foreign values, and scripts that a server aborts: no user is locked out, nothing is applied twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def store(own_server: RedisServer) -> AsyncIterator[RedisStore]:
         b"\x9a\x00\x00\x00",
     ],
 )
-async def test_a_poisoned_value_is_no_outage_and_can_be_ended(store: RedisStore, own_server: RedisServer, value: bytes) -> None:
+async def test_a_foreign_value_is_no_outage_and_can_be_deleted(store: RedisStore, own_server: RedisServer, value: bytes) -> None:
     own_server.admin("SET", b"sc:" + member_of(KEY), value)
     found = await store.load(KEY)
     assert found is None or found.entry.data != b"data"
@@ -53,9 +53,7 @@ async def test_a_poisoned_value_is_no_outage_and_can_be_ended(store: RedisStore,
     await store.touch(KEY, FOREVER + 1)
 
 
-async def test_a_script_that_stopped_half_way_is_not_run_again_as_if_it_had_not_begun(
-    store: RedisStore, own_server: RedisServer
-) -> None:
+async def test_an_aborted_script_is_not_repeated_from_the_start(store: RedisStore, own_server: RedisServer) -> None:
     await store.create(KEY, Entry(b"1", FOREVER - 10**8, "user", None, 0))
     own_server.admin("ACL", "SETUSER", "default", "-pexpire")
     try:
@@ -65,7 +63,7 @@ async def test_a_script_that_stopped_half_way_is_not_run_again_as_if_it_had_not_
         own_server.admin("ACL", "SETUSER", "default", "+pexpire")
 
 
-async def test_a_full_server_is_asked_once(store: RedisStore, own_server: RedisServer) -> None:
+async def test_a_full_server_is_called_once(store: RedisStore, own_server: RedisServer) -> None:
     await store.create(KEY, Entry(b"1", FOREVER, None, None, 0))
     own_server.admin("CONFIG", "SET", "maxmemory", "1mb")
     with pytest.raises(StoreUnavailableError):

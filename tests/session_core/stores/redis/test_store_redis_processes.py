@@ -1,4 +1,4 @@
-"""Promises of the Redis store that only real processes can break, on one server and on a cluster."""
+"""Guarantees of the Redis store that only real processes can break, on one server and on a cluster."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.anyio
 FOREVER = 2**41
 ROUNDS = 6
 LOGINS = 10
-"""At once, of each of two processes."""
+"""Concurrent calls of each of two processes."""
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__, "redis.asyncio.connection"])
 
 
 def name(*parts: object, tag: str = "tag") -> str:
-    """A session key that another process can name, too."""
+    """A session key that another process can also compute."""
     return session_key("-".join(map(str, parts)).ljust(43, "_") + tag)
 
 
@@ -51,7 +51,7 @@ async def _increment(store: RedisStore, talk: Connection, argument: str) -> None
 
 
 async def _log_in(store: RedisStore, talk: Connection, argument: str) -> None:
-    """Half of the logins begin a session, half move an anonymous one."""
+    """Half of the logins start a session, half move an anonymous one."""
     for turn in range(ROUNDS):
         calls: list[Coroutine[object, object, object]] = []
         for number in range(LOGINS):
@@ -69,7 +69,7 @@ async def _log_in(store: RedisStore, talk: Connection, argument: str) -> None:
 
 
 async def _rotate(store: RedisStore, talk: Connection, key: str) -> None:
-    """Rotate until killed; say each new key before it is used."""
+    """Rotate until killed; print each new key before its use."""
     while True:
         new = session_key(new_session_id(after=key))
         talk.send(new)
@@ -93,7 +93,7 @@ def _main(url: str, work: str, argument: str, talk: Connection) -> None:
 
 
 def begin(url: str, work: str, argument: str) -> tuple[int, Connection]:
-    """Begin a process; return its id and a way to talk to it."""
+    """Start a process; return its id and a connection to it."""
     ours, theirs = _processes.Pipe()
     process = _processes.Process(target=_main, args=(url, work, argument, theirs), daemon=True)
     process.start()
@@ -121,8 +121,8 @@ async def test_no_increment_of_several_processes_is_lost(url: str) -> None:
     await store.close()
 
 
-async def test_twenty_logins_in_two_processes_never_pass_the_limit(url: str) -> None:
-    """Looked at all the time: no session comes back, so those seen twice were live all at once between the two looks."""
+async def test_twenty_logins_in_two_processes_never_exceed_the_limit(url: str) -> None:
+    """Polled all the time: sessions never come back, so those seen in two polls were all live between them."""
     store = RedisStore(url)
     await store.open()
     talks = [begin(url, "log_in", str(number))[1] for number in range(2)]
@@ -137,7 +137,7 @@ async def test_twenty_logins_in_two_processes_never_pass_the_limit(url: str) -> 
             talk.send(None)
         before: list[bool] = [False] * len(keys)
         while not waiting.done():
-            # 128 and above: a record, and no reservation.
+            # 128 and above: a record, not a reservation.
             live = [bool(value) and value[0] >= 128 for value in await store._link.read(records)]
             seen.append(sum(was and is_live for was, is_live in zip(before, live, strict=True)))
             before = live
@@ -151,7 +151,7 @@ async def test_twenty_logins_in_two_processes_never_pass_the_limit(url: str) -> 
 
 
 async def test_a_kill_during_rotation_leaves_exactly_one_key(url: str) -> None:
-    """At arbitrary moments: as soon as the parent has read a number of keys."""
+    """At arbitrary moments: when the parent has read a number of keys."""
     store = RedisStore(url)
     await store.open()
     first = alive = session_key(new_session_id())

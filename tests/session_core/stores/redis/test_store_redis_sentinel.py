@@ -1,4 +1,4 @@
-"""The store contract by way of real Sentinels, and a primary that fails while it is in use."""
+"""The store contract through real Sentinels, and a primary that fails in use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def own_sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
 
 
 class Load:
-    """Clients that increment a counter each, rotate its key now and then, and remember what was acknowledged."""
+    """Clients that each increment a counter, sometimes rotate its key, and record acknowledged writes."""
 
     def __init__(self, store: RedisStore, clients: int) -> None:
         self._store = store
@@ -65,7 +65,7 @@ class Load:
         self._stop.set()
 
     async def found(self, number: int) -> int:
-        """The counter, under whichever key it is."""
+        """The counter, under its current key."""
         counters = [int(stored.entry.data) for key in self.keys[number] if (stored := await self._store.load(key)) is not None]
         assert len(counters) == 1, "the session is not under exactly one key"
         return counters[0]
@@ -77,7 +77,7 @@ class Load:
             try:
                 stored = await self._store.load(key)
                 if stored is None:
-                    # A failover took back the rotation that made this key.
+                    # A failover reverted the rotation that created this key.
                     key = await self._live(keys)
                     continue
                 new = Entry(b"%d" % (int(stored.entry.data) + 1), FOREVER, "user")
@@ -121,9 +121,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", ["kill", "freeze"])
-async def test_a_failover_under_load_loses_nothing_that_was_replicated(
-    own_sentinels: Sentinels, stack: AsyncExitStack, how: str
-) -> None:
+async def test_a_failover_under_load_loses_no_replicated_write(own_sentinels: Sentinels, stack: AsyncExitStack, how: str) -> None:
     """What the replica is known to have had is there afterwards, and each session is under one key; writing goes on by itself.
 
     What was acknowledged in the last instant, and had not been passed on, may be lost: that is what the documentation says.
@@ -147,12 +145,12 @@ async def test_a_failover_under_load_loses_nothing_that_was_replicated(
         assert await load.found(number) >= least + 10
     assert len(await store.find(SessionIndex(user="user"))) == 6
     if how == "freeze":
-        # Back from the dead it still believes to be the primary, until a Sentinel corrects it; no client asks it.
+        # After its restart it considers itself the primary until a Sentinel corrects it; no client uses it.
         before = [await load.found(number) for number in range(6)]
         primary.thaw()
 
         def demoted() -> bool:
-            with suppress(redis.exceptions.ConnectionError):  # the Sentinel ends its clients, this one too
+            with suppress(redis.exceptions.ConnectionError):  # the Sentinel closes its clients, including this one
                 return b"role:slave" in info(primary, "replication")
             return False
 

@@ -1,4 +1,4 @@
-"""What a session takes in Redis, and what is left of it afterwards."""
+"""The memory that a session takes in Redis, and what remains afterwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest) -> RedisServer:
 
 
 async def test_a_session_of_300_bytes_takes_700_bytes_at_most(server: RedisServer) -> None:
-    """Of a user and an OP session that have no other, the worst case: both indexes are there for it alone."""
+    """Of a user and a provider session without others, the worst case: both indexes exist for it alone."""
     store = RedisStore(server.url)
     await store.open()
     key = session_key(new_session_id())
@@ -46,8 +46,8 @@ async def test_a_session_of_300_bytes_takes_700_bytes_at_most(server: RedisServe
     await store.close()
 
 
-async def test_everything_leaves_by_itself(valkey: RedisServer) -> None:
-    """No key is without an expiry, and none outlives the session by more than two hours."""
+async def test_every_key_expires(valkey: RedisServer) -> None:
+    """No key lacks an expiry, and none outlives the session by more than two hours."""
     store = RedisStore(valkey.url)
     await store.open()
     old, until = session_key(new_session_id()), now() + HOUR
@@ -67,7 +67,7 @@ async def test_everything_leaves_by_itself(valkey: RedisServer) -> None:
 
 
 async def test_an_index_outlives_its_sessions(valkey: RedisServer) -> None:
-    """Also those that were extended without touching it: a revocation must find them."""
+    """Also those extended without a write to the index: a revocation must find them."""
     clock = FakeClock()
     clock.advance(seconds=-(clock.now() % HOUR) / 1000)
     store = RedisStore(valkey.url, clock=clock)
@@ -97,7 +97,7 @@ async def test_an_index_does_not_grow_with_sessions_that_have_ended(valkey: Redi
     await store.close()
 
 
-async def test_prefixes_keep_applications_apart(valkey: RedisServer) -> None:
+async def test_prefixes_separate_applications(valkey: RedisServer) -> None:
     stores = [RedisStore(f"{valkey.url}/1?prefix=shop:"), RedisStore(valkey.url + "/1", prefix="blog:")]
     for store in stores:
         await store.open()
@@ -113,7 +113,7 @@ async def test_prefixes_keep_applications_apart(valkey: RedisServer) -> None:
 
 @pytest.mark.parametrize("version", [1, 2**24 - 1, 2**24, 2**40])
 @pytest.mark.parametrize("expires_at", [0, 1, 1_577_836_799_999, 1_577_836_800_000, 2**41, 2**52])
-def test_every_record_comes_back(version: int, expires_at: int) -> None:
+def test_every_record_is_restored(version: int, expires_at: int) -> None:
     owners = (None, "u", "short", user_key("a", "b"), "A" * 42 + "B", "_" * 43, "x" * 300)
     ranks = (0, -1, -(2**40), 1_577_836_800_000, 2**41, 2**52)
     for user, op_session, rank in itertools.product(owners, owners, ranks):
@@ -124,7 +124,7 @@ def test_every_record_comes_back(version: int, expires_at: int) -> None:
 
 
 @pytest.mark.parametrize("key", [session_key("A" * 46), "A" * 43, "A" * 42 + "B" + "tag", "k", "x" * 100, "-_" * 23, "+/" * 23])
-def test_every_key_comes_back(key: str) -> None:
+def test_every_key_is_restored(key: str) -> None:
     assert key_of(member_of(key)) == key
 
 

@@ -1,4 +1,4 @@
-"""How the URL of a Redis store may look, and where it leads: through TLS, and past Sentinels."""
+"""URLs of the Redis store, and where they connect: through TLS, and through Sentinels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
         ("valkey+unix:///run/valkey.sock?db=0&prefix=shop:", [("/run/valkey.sock", 0)]),
     ],
 )
-def test_good_urls(url: str, addresses: list[tuple[str, int]]) -> None:
+def test_valid_urls(url: str, addresses: list[tuple[str, int]]) -> None:
     target = parse_redis_url(url, timeout=2, prefix="sc:")
     assert list(target.addresses) == addresses
     assert "pass" not in repr(target)
@@ -102,7 +102,7 @@ def test_redis_urls_open_redis_stores() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["unix", "redis+unix", "valkey+unix"])
-async def test_a_unix_socket(scheme: str, tmp_path: Path) -> None:
+async def test_a_unix_socket_url_connects(scheme: str, tmp_path: Path) -> None:
     with running(needed_valkey(), "--unixsocket", str(tmp_path / "the socket"), password="p@ss") as server:
         store = open_store(f"{scheme}://:p%40ss@{tmp_path}/the%20socket?db=3")
         await store.open()
@@ -121,7 +121,7 @@ async def test_a_unix_socket(scheme: str, tmp_path: Path) -> None:
 
 
 async def test_listening_ends_at_once_whenever_it_is_cancelled(valkey: RedisServer) -> None:
-    """`asyncio.wait_for` of Python 3.11, which redis-py calls to send, may swallow the cancellation."""
+    """`asyncio.wait_for` of Python 3.11, which redis-py uses to send, may swallow the cancellation."""
     store = open_store(valkey.url)
     assert isinstance(store, RedisStore)
     await store.open()
@@ -135,8 +135,8 @@ async def test_listening_ends_at_once_whenever_it_is_cancelled(valkey: RedisServ
     await store.close()
 
 
-async def test_tls_and_a_user(tmp_path: Path) -> None:
-    """A certificate that is checked, and one that is not trusted."""
+async def test_tls_with_a_user(tmp_path: Path) -> None:
+    """A verified certificate, and one that is not trusted."""
     program = needed_redis()
     certificate, key = certificate_for_loopback(tmp_path)
     port = free_port()
@@ -155,8 +155,8 @@ async def test_tls_and_a_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis", "cluster"])
-async def test_the_user_of_the_documentation_may_do_all_that_the_store_does(kind: str) -> None:
-    """And nothing beside: the line is taken from the page."""
+async def test_the_documented_acl_user_can_do_what_the_store_needs(kind: str) -> None:
+    """And nothing else: the line is read from the page."""
     page = (Path(__file__).parents[4] / "docs/reference/stores.md").read_text()
     (line,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER app "))
     with ExitStack() as stack:
@@ -188,17 +188,17 @@ async def test_the_user_of_the_documentation_may_do_all_that_the_store_does(kind
         assert len(await store.delete_by(SessionIndex(op_session="op"))) == 10
         assert await store.find(SessionIndex(user="user")) == []
         await store.ping()
-        await asyncio.sleep(0.2)  # asked whether it is still there
+        await asyncio.sleep(0.2)  # health check of the connection
         assert not listening.done()
         listening.cancel()
         await asyncio.wait([listening])
         await store.close()
         denied = {entry[entry.index(b"object") + 1] for entry in server.admin("ACL", "LOG")}  # type: ignore[attr-defined]
-        assert denied <= {b"client|setinfo", b"client"}  # redis-py tells its name, where it may
+        assert denied <= {b"client|setinfo", b"client"}  # redis-py sends its name where permitted
 
 
-async def test_sentinels_lead_to_the_new_primary() -> None:
-    """The primary is killed; its replica takes over, and the sessions are there."""
+async def test_sentinel_urls_lead_to_the_new_primary() -> None:
+    """The primary is killed; its replica takes over and has the sessions."""
     program = needed_valkey()
     with running(program) as primary, running(program, "--replicaof", f"127.0.0.1 {primary.port}") as replica:
         sentinel_options = ["--sentinel", "monitor", "main", "127.0.0.1", str(primary.port), "1"]

@@ -1,4 +1,4 @@
-"""Ways to a database that stand still at a chosen moment, and how to wait until a server has dealt with what it was sent."""
+"""Connections to a database that stall at a chosen moment, and waiting until a server has processed its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Server = PostgresServer | MariadbServer
 
 @asynccontextmanager
 async def frozen(server: Server) -> AsyncIterator[None]:
-    """Stop a server: its sockets take what is sent, and nothing runs."""
+    """Stop a server by SIGSTOP: its sockets accept data, and nothing runs."""
     await asyncio.to_thread(server.freeze)
     try:
         yield
@@ -26,7 +26,7 @@ async def frozen(server: Server) -> AsyncIterator[None]:
 
 
 class HoldingProxy:
-    """A way to a server on which each connection can be held at its n-th message, or fall silent for good."""
+    """A proxy that can hold each connection at its n-th message, or silence it permanently."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -37,7 +37,7 @@ class HoldingProxy:
         self._silent: set[int] = set()
         self._connections: set[int] = set()
         self.held = 0
-        """Connections whose next message waits here."""
+        """Connections whose next message is held."""
 
     def hold_at(self, message: int) -> None:
         """Hold each connection at that message from now on, counted from 0."""
@@ -46,12 +46,12 @@ class HoldingProxy:
         self._go_on.clear()
 
     def let_go(self) -> None:
-        """Deliver what is held; hold nothing more."""
+        """Deliver held messages and hold no more."""
         self._hold_at = None
         self._go_on.set()
 
     def fall_silent(self) -> None:
-        """From now on deliver nothing on the connections that are open; neither side notices."""
+        """Deliver nothing more on the open connections; neither side notices."""
         self._silent |= self._connections
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ _OTHERS = {
 
 
 async def until_alone(server: Server) -> None:
-    """Return when the server has no other client: it has read all that was sent, and ended it."""
+    """Return when the server has no other client, so it has read and processed all input."""
     engine = create_async_engine(server.url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection, asyncio.timeout(30):
         while (await connection.execute(text(_OTHERS[type(server)]))).scalar_one():  # noqa: ASYNC110 - waits for a server

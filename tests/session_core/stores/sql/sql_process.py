@@ -1,4 +1,4 @@
-"""One more process on a PostgreSQL database, for the tests: gives sessions new keys in one batch, and stops before the commit.
+"""Another process on a PostgreSQL database: rotates sessions in one batch and stops before the commit.
 
 Arguments: URL, and how many sessions. Says `at the commit` once all statements have been run, and then waits for its end.
 """

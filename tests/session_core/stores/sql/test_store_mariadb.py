@@ -1,4 +1,4 @@
-"""The store contract on a real MariaDB, and what only a server can do wrong."""
+"""The store contract on a real MariaDB, and faults of a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL behind a PgBouncer that pools by transaction, as hosters offer it: few server processes, shared by all clients."""
+"""PostgreSQL behind a PgBouncer in transaction mode, as hosting providers offer it: few server processes for all clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestPgbouncerStore(SessionStoreContract):
 
 
 async def use(store: SqlStore, name: str) -> None:
-    """Do everything that a request may do."""
+    """Do everything that a request can do."""
     entry = Entry(b"data", FOREVER, name, f"op {name}")
     await store.create(name, entry)
     assert await store.replace(name, entry, version=1) == 2
@@ -54,19 +54,19 @@ async def use(store: SqlStore, name: str) -> None:
     await store.ping()
 
 
-async def test_no_request_fails_and_nothing_is_left_to_other_clients(pooled: str, database: str) -> None:
-    """No setting, no prepared statement and no lock: the next client of a server process is another application."""
+async def test_no_request_fails_and_no_state_is_left_to_other_clients(pooled: str, database: str) -> None:
+    """No setting, prepared statement or lock: the next client of a server process is another application."""
     stores = [SqlStore(pooled) for _ in range(3)]
     for store in stores:
         await store.open()
     await asyncio.gather(*(use(store, f"{number} {turn}") for number, store in enumerate(stores) for turn in range(12)))
     others = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(SERVER_PROCESSES)]
     for other in others:
-        await other.execute("BEGIN")  # each has a server process of its own now
+        await other.execute("BEGIN")  # each now has its own server process
     processes = {await other.fetchval("SELECT pg_backend_pid()") for other in others}
     assert len(processes) == SERVER_PROCESSES
     for other in others:
-        # What PgBouncer itself keeps in step with each client.
+        # Settings that PgBouncer itself tracks for each client.
         changed = "SELECT name FROM pg_settings WHERE source = 'session' AND name NOT IN ('client_encoding', 'application_name')"
         assert await other.fetch(changed) == []
         assert await other.fetch("SELECT name FROM pg_prepared_statements WHERE name <> ''") == []
@@ -76,8 +76,8 @@ async def test_no_request_fails_and_nothing_is_left_to_other_clients(pooled: str
         await store.close()
 
 
-async def test_the_pooler_is_noticed(pooled: str, database: str) -> None:
-    """Without it statements are prepared once, and ends of sessions are announced; with it neither."""
+async def test_the_pooler_is_detected(pooled: str, database: str) -> None:
+    """Without it statements are prepared once and ends of sessions are announced; with it neither."""
     for url, is_pooled in ((pooled, True), (database, False)):
         store = SqlStore(url)
         await store.open()
@@ -89,7 +89,7 @@ async def test_the_pooler_is_noticed(pooled: str, database: str) -> None:
         await store.close()
 
 
-async def test_prepared_statements_that_are_insisted_on_fail_with_the_advice(pooled: str, database: str) -> None:
+async def test_required_prepared_statements_fail_with_the_advice(pooled: str, database: str) -> None:
     store = SqlStore(f"{pooled}?prepared_statements=on")
 
     async def use_until_it_fails() -> None:

@@ -1,4 +1,4 @@
-"""The store contract on a real PostgreSQL, and what only a server can do wrong."""
+"""The store contract on a real PostgreSQL, and faults of a server."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class TestPostgresServer:
     def anyio_backend(self) -> str:
         return "asyncio"
 
-    async def test_many_processes_may_create_the_tables_at_once(self, database: str) -> None:
+    async def test_many_processes_can_create_the_tables_at_once(self, database: str) -> None:
         stores = [SqlStore(database) for _ in range(8)]
         await asyncio.gather(*(store.open() for store in stores))
         for store in stores:
             assert await store.load("unknown") is None
             await store.close()
 
-    async def test_works_whatever_the_default_isolation_of_the_database(self, database: str) -> None:
-        """With snapshots older than the lock, a limit would be counted on what was before."""
+    async def test_the_store_works_with_any_default_isolation_of_the_database(self, database: str) -> None:
+        """With a snapshot from before the lock, a limit would count outdated rows."""
         await _execute(database, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
         try:
             store = SqlStore(database)
@@ -74,7 +74,7 @@ class TestPostgresServer:
     async def test_a_connection_lost_between_two_messages_is_replaced(
         self, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The driver has no protocol then, and raises an error that is none of its own."""
+        """The driver then has no protocol and raises an undocumented error."""
         store = SqlStore(database, pool_size=1)
         await store.open()
         prepare = asyncpg.Connection._get_statement
@@ -95,8 +95,8 @@ class TestPostgresServer:
         assert await store.claim("name", 2**52) is True
         await store.close()
 
-    async def test_connections_that_the_server_closed_are_replaced(self, database: str) -> None:
-        """A restarted server must not log a user out, nor need a restart of the application."""
+    async def test_connections_closed_by_the_server_are_replaced(self, database: str) -> None:
+        """A restarted server must neither log a user out nor require a restart of the application."""
         store = SqlStore(database, pool_size=3)
         await store.open()
         await store.create("k", Entry(b"data", 2**52))
@@ -111,7 +111,7 @@ class TestPostgresServer:
         await store.close()
 
     async def test_a_session_locked_by_another_client_is_an_outage_in_time(self, database: str) -> None:
-        """Never a hang; afterwards everything works, and no transaction stays open on the server."""
+        """No request hangs; afterwards everything works, and no transaction stays open on the server."""
         store = SqlStore(database, timeout=2)
         await store.open()
         await store.create("k", Entry(b"data", 2**52))
@@ -136,7 +136,7 @@ class TestPostgresServer:
             ("nologin", "InvalidAuthorizationSpecificationError 28000"),
         ],
     )
-    async def test_a_server_that_refuses_is_an_outage(self, postgres_url: str, change: str, kind: str) -> None:
+    async def test_a_refusing_server_is_an_outage(self, postgres_url: str, change: str, kind: str) -> None:
         """Its address and password are not in the message."""
         url = {
             "nodb": postgres_url.replace("/postgres?", "/missing?"),

@@ -1,4 +1,4 @@
-"""What is special about sessions on a database server: outages, errors that quote nothing, tables, users with many sessions."""
+"""Sessions on a database server: outages, errors without values, tables, users with many sessions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def script(store: SqlStore, *texts: str) -> None:
 
 
 async def test_no_driver_error_shows_a_value(sql_server: Server) -> None:
-    """Not in the message, nor in that of the cause's kind, which a log may show."""
+    """Neither in the message nor in that of its cause, which a log may show."""
     store = SqlStore(sql_server.url)
     await store.open()
     await script(store, "DROP TABLE sessions")
@@ -45,7 +45,7 @@ async def test_no_driver_error_shows_a_value(sql_server: Server) -> None:
     await store.close()
 
 
-async def test_a_store_that_is_not_open_is_an_outage(sql_server: Server) -> None:
+async def test_a_closed_store_is_an_outage(sql_server: Server) -> None:
     store = SqlStore(sql_server.url)
     calls = (lambda: store.load("a"), lambda: store.claim("a", FOREVER), lambda: store.replace("a", Entry(b"", 1), version=1))
     for _ in range(2):
@@ -59,7 +59,7 @@ async def test_a_store_that_is_not_open_is_an_outage(sql_server: Server) -> None
 
 
 async def test_tables_can_be_left_to_migrations(sql_server: Server) -> None:
-    """Then it is said at once that they are missing, and what to do."""
+    """Missing tables are then reported at once, with the remedy."""
     store = SqlStore(sql_server.url, create_tables=False)
     with pytest.raises(ConfigurationError, match="alembic upgrade head"):
         await store.open()
@@ -67,7 +67,7 @@ async def test_tables_can_be_left_to_migrations(sql_server: Server) -> None:
     assert sorted(metadata.tables) == ["session_claims", "sessions"]
 
 
-async def test_many_processes_may_create_the_tables_at_once(sql_server: Server) -> None:
+async def test_many_processes_can_create_the_tables_at_once(sql_server: Server) -> None:
     stores = [SqlStore(sql_server.url, timeout=20) for _ in range(6)]
     await asyncio.gather(*(store.open() for store in stores))
     for store in stores:
@@ -75,7 +75,7 @@ async def test_many_processes_may_create_the_tables_at_once(sql_server: Server) 
         await store.close()
 
 
-async def test_who_may_not_create_tables_may_use_them(sql_server: Server) -> None:
+async def test_a_role_without_create_permission_can_use_the_tables(sql_server: Server) -> None:
     """An application's role need not own the tables."""
     owner = SqlStore(sql_server.url)
     await owner.open()
@@ -97,8 +97,8 @@ async def test_who_may_not_create_tables_may_use_them(sql_server: Server) -> Non
     await owner.close()
 
 
-async def test_a_user_with_very_many_sessions(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is listed and logged out in pieces, between which other requests are served: what each takes at most is bounded."""
+async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing and ending run in chunks with other requests in between, and the size of a chunk is bounded."""
     store = SqlStore(sql_server.url, timeout=60)
     await store.open()
     rows = ", ".join(f"('{number}', 1, '', {FOREVER}, 'u', 0)" for number in range(MANY))
@@ -136,13 +136,13 @@ async def test_a_user_with_very_many_sessions(sql_server: Server, monkeypatch: p
     await store.close()
 
 
-def test_mysql_tells_keys_apart_by_case_and_takes_large_data() -> None:
+def test_mysql_keys_are_case_sensitive_and_data_can_be_large() -> None:
     ddl = str(CreateTable(metadata.tables["sessions"]).compile(dialect=mysql.dialect()))
     assert "`key` VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin" in ddl
     assert "data LONGBLOB" in ddl
 
 
-def test_the_tables_can_be_added_to_a_metadata_of_ones_own() -> None:
+def test_the_tables_can_be_added_to_the_applications_metadata() -> None:
     own = MetaData()
     session_tables(own)
     assert sorted(own.tables) == sorted(metadata.tables)

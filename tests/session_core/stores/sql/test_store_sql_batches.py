@@ -1,4 +1,4 @@
-"""Many calls as one statement on PostgreSQL: each decides on its own, and what one of them meets harms no other."""
+"""Many calls as one statement on PostgreSQL: each call has its own result, and a failure affects no other."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def store(database: str) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 async def client(store: SqlStore, database: str) -> AsyncIterator[Any]:
-    """Another client of the database, for what no store does."""
-    del store  # which has made the tables
+    """Another client of the database, for operations that no store performs."""
+    del store  # it has created the tables
     connection = await asyncpg.connect(database.replace("+asyncpg", ""))
     yield connection
     await connection.close()
@@ -48,7 +48,7 @@ async def client(store: SqlStore, database: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Statement, list[str]]]:
-    """The keys of each statement that has `keys`, as they are sent."""
+    """The keys of each statement with a `keys` parameter, as they are sent."""
     sent: list[tuple[Statement, list[str]]] = []
     rows = PostgresqlLink.rows
 
@@ -73,8 +73,8 @@ def kinds(results: Sequence[object]) -> list[object]:
     return [type(result) if isinstance(result, BaseException) else result for result in results]
 
 
-async def test_of_a_batch_one_conflicts_one_is_gone_one_is_refused_and_the_others_are_made(store: SqlStore, client: Any) -> None:
-    """The database refuses the statement as a whole for one session that is too large for it."""
+async def test_each_call_of_a_batch_succeeds_conflicts_or_fails_on_its_own(store: SqlStore, client: Any) -> None:
+    """The database refuses the whole statement for one session that is too large for it."""
     await fill(store, *"abcd")
     await client.execute("ALTER TABLE sessions ADD CONSTRAINT small CHECK (octet_length(data) < 1000)")
     results = await asyncio.gather(
@@ -90,7 +90,7 @@ async def test_of_a_batch_one_conflicts_one_is_gone_one_is_refused_and_the_other
     assert [each and each.entry.data for each in found] == [b"new", b"data", b"data", b"new"]
 
 
-async def test_what_is_large_travels_alone(store: SqlStore, batches: list[tuple[Statement, list[str]]]) -> None:
+async def test_large_data_is_sent_alone(store: SqlStore, batches: list[tuple[Statement, list[str]]]) -> None:
     keys = [str(number) for number in MANY]
     await fill(store, *keys, "large")
     batches.clear()
@@ -118,8 +118,8 @@ async def test_the_rotations_of_one_turn_are_one_statement(store: SqlStore, batc
     assert await store.delete("3") == ("3 new",)
 
 
-async def test_of_rotations_each_decides_on_its_own(store: SqlStore) -> None:
-    """A conflict, one that is gone, one whose new key is taken, one that has moved already."""
+async def test_each_rotation_of_a_batch_has_its_own_result(store: SqlStore) -> None:
+    """A conflict, a missing session, a new key that is taken, one that was already rotated."""
     await fill(store, *"abcde", "taken")
     await store.rotate("e", "e new", entry(), version=1, successor_until=FOREVER)
 
@@ -134,8 +134,8 @@ async def test_of_rotations_each_decides_on_its_own(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize("held", ["user", "row"])
-async def test_a_rotation_that_has_to_wait_keeps_no_other_waiting(held: str, store: SqlStore, client: Any) -> None:
-    """Another client ends the sessions of one user, or holds one of the rows."""
+async def test_a_blocked_rotation_does_not_delay_others(held: str, store: SqlStore, client: Any) -> None:
+    """Another client ends the sessions of one user, or locks one of the rows."""
     await fill(store, "a", "b")
     async with client.transaction():
         if held == "user":
@@ -155,7 +155,7 @@ async def test_a_rotation_that_has_to_wait_keeps_no_other_waiting(held: str, sto
 
 @pytest.mark.parametrize("limit", [3, 4])
 async def test_logins_of_one_user_in_one_batch_keep_the_limit(limit: int, store: SqlStore) -> None:
-    """Those that do not fit end the oldest, and say so; the session of another user is left alone."""
+    """Logins above the limit end the oldest sessions and report them; another user's session is unchanged."""
     keys = [str(number) for number in MANY]
     await fill(store, *keys, "guest")
     logins = [
@@ -170,8 +170,8 @@ async def test_logins_of_one_user_in_one_batch_keep_the_limit(limit: int, store:
     assert len(await store.find(SessionIndex(user="other"))) == 1
 
 
-async def test_a_login_that_met_the_end_of_its_users_sessions_is_found_by_it(store: SqlStore, client: Any) -> None:
-    """Who ends the sessions of a user waits for logins under way, and sees what became of them."""
+async def test_revoking_a_users_sessions_finds_a_concurrent_login(store: SqlStore, client: Any) -> None:
+    """The revocation waits for logins in progress and sees their result."""
     await fill(store, "guest")
     async with client.transaction():
         await client.execute("SELECT pg_advisory_xact_lock($1)", int(steps.lock_number("alice")))
@@ -184,12 +184,12 @@ async def test_a_login_that_met_the_end_of_its_users_sessions_is_found_by_it(sto
                 await asyncio.sleep(0.01)
     await login
     ended = await ending
-    # Whichever came first: the session is ended, or it began after the call, as the library's marks then find.
+    # In either order: the session is ended, or it started after the call, which the library's marks detect.
     assert (await store.load("session") is None) == (ended == ("session",))
 
 
-async def test_a_batch_whose_answer_was_lost_is_made_once(store: SqlStore, postgres: PostgresServer) -> None:
-    """As when the process that sent it is replaced by another at that moment: the database has done all of it, or nothing."""
+async def test_a_batch_with_a_lost_response_is_applied_once(store: SqlStore, postgres: PostgresServer) -> None:
+    """As when the sending process is replaced at that moment: the database has applied all of it or nothing."""
     keys = [str(number) for number in MANY]
     await fill(store, *keys, *(f"{key} old" for key in keys))
     async with CuttingProxy(postgres.port).running() as proxy:
@@ -216,7 +216,7 @@ async def test_the_claims_of_one_turn_are_one_statement_and_each_has_one_winner(
 ) -> None:
     names = [f"name{number}" for number in MANY]
     await store.claim("name3", FOREVER)
-    await store.claim("name4", 1)  # over
+    await store.claim("name4", 1)  # expired
     batches.clear()
     assert await asyncio.gather(*(store.claim(name, FOREVER) for name in names)) == [number != 3 for number in MANY]
     assert batches == [(statements.CLAIM_MANY, names)]
@@ -230,8 +230,8 @@ async def test_the_claims_of_one_turn_are_one_statement_and_each_has_one_winner(
     await other.close()
 
 
-async def test_batches_of_two_clients_at_different_times_lose_nothing(store: SqlStore, database: str) -> None:
-    """Each meets the other's rows, in another order, and writes of its own meanwhile."""
+async def test_batches_of_two_concurrent_clients_lose_nothing(store: SqlStore, database: str) -> None:
+    """Each writes the other's rows in another order, together with its own."""
     keys, times = [f"counter{number}" for number in range(6)], 15
     await asyncio.gather(*(store.create(key, entry(b"0")) for key in keys))
     other = SqlStore(database)

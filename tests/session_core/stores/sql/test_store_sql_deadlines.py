@@ -1,4 +1,4 @@
-"""What was answered 503 never happens afterwards, at whichever message of a step the server stood still."""
+"""A step answered with 503 is never applied later, at whichever message the server froze."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS: Steps = {
     "claim": lambda store: store.claim("claimed", FOREVER),
 }
 BEFORE = {"replaced": 1, "touched": 1, "old": 1, "guest": 1, "of the user": 1, "first": 1, "deleted": 1, "revoked": 1}
-"""The sessions at the beginning, and their versions."""
+"""The initial sessions and their versions."""
 
 
 def entry(owner: str, data: bytes = b"kept", rank: int = 1) -> Entry:
@@ -45,7 +45,7 @@ def entry(owner: str, data: bytes = b"kept", rank: int = 1) -> Entry:
 
 @pytest.fixture(params=["postgres", "mariadb"], scope="module")
 def own_server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
-    """A server that these tests may stop."""
+    """A server that these tests may freeze."""
     with postgres_server() if request.param == "postgres" else mariadb_server() as server:
         yield server
 
@@ -57,7 +57,7 @@ async def opened(url: str, timeout: float = PATIENCE) -> AsyncIterator[GuardedSt
 
     inner = SqlStore(url, timeout=20)
     await inner.open()
-    # Its connections are open before any time is measured.
+    # Its connections are opened before any measurement.
     await asyncio.gather(*(inner.load("") for _ in range(3)), *(inner.find(SessionIndex(user="")) for _ in range(9)))
     store = GuardedStore(inner, timeout=timeout, on_outage=ignore)
     store._opened = True
@@ -82,7 +82,7 @@ async def begin(store: SqlStore) -> None:
 
 
 async def effects(store: SqlStore) -> set[str]:
-    """The steps that have had an effect."""
+    """The steps that had an effect."""
     now = {stored.key: (stored.version, stored.entry) async for stored in store.scan()}
     changed = {
         "replace": now["replaced"] != (1, entry("replaced")),
@@ -98,8 +98,8 @@ async def effects(store: SqlStore) -> set[str]:
     return {name for name, has_changed in changed.items() if has_changed}
 
 
-async def test_whatever_the_message_at_which_the_server_freezes(own_server: Server) -> None:
-    """Each step of a request is held at its n-th message, the server is frozen, and gets the messages before it is thawed."""
+async def test_a_freeze_at_any_message_applies_nothing_late(own_server: Server) -> None:
+    """Each step is held at its n-th message; the server is frozen, receives the messages, and resumes."""
     message = 0
     answered: set[str] = set()
     while answered != set(STEPS):
@@ -125,7 +125,7 @@ async def test_whatever_the_message_at_which_the_server_freezes(own_server: Serv
 
 
 async def test_a_commit_after_the_deadline_is_refused_by_the_server(own_server: Server) -> None:
-    """Also where none of the limits that it has been told of has run out."""
+    """Also when none of the server's own timeouts has expired."""
     async with directly(own_server) as store:
         await begin(store)
         async with store._database.pool.lend(time.monotonic() + 20) as link:
@@ -138,8 +138,8 @@ async def test_a_commit_after_the_deadline_is_refused_by_the_server(own_server: 
         assert len([stored async for stored in store.scan()]) == len(BEFORE)
 
 
-async def test_a_peer_that_has_vanished_costs_one_timeout(own_server: Server) -> None:
-    """No connection is closed; those that are open are given up when the first of them has been silent for its time."""
+async def test_a_vanished_peer_costs_one_timeout(own_server: Server) -> None:
+    """No connection is closed; the open ones are abandoned when the first has been silent for the timeout."""
     patience = 1.0
     async with directly(own_server) as other, HoldingProxy(own_server.port).running() as proxy:
         await begin(other)
@@ -155,8 +155,8 @@ async def test_a_peer_that_has_vanished_costs_one_timeout(own_server: Server) ->
             assert patience * 0.9 < max(failures) - silent_at < patience * 1.5
 
 
-async def test_a_peer_that_has_vanished_costs_one_request_where_there_are_few(own_server: Server) -> None:
-    """Those that come afterwards do not try the other old connections one after another."""
+async def test_a_vanished_peer_costs_one_request_when_there_are_few(own_server: Server) -> None:
+    """Later requests do not try the other old connections one by one."""
     async with directly(own_server) as other, HoldingProxy(own_server.port).running() as proxy:
         await begin(other)
         async with opened(own_server.url_through(proxy.port)) as store:
@@ -168,7 +168,7 @@ async def test_a_peer_that_has_vanished_costs_one_request_where_there_are_few(ow
 
 
 async def failed_at(call: Coroutine[object, object, object]) -> float | None:
-    """Return when a call failed; None when it did not."""
+    """The time at which a call failed; None when it succeeded."""
     try:
         await call
     except StoreUnavailableError:

@@ -1,4 +1,4 @@
-"""A process that is killed between the statements of a batch and its commit, on either side of the connection, leaves nothing."""
+"""A client or server killed between the statements of a batch and its commit leaves no change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def rotate(store: SqlStore, key: str) -> tuple[str, ...]:
 
 
 async def stored(store: SqlStore) -> list[tuple[str, int, bytes]]:
-    """What is under the old keys and the new ones."""
+    """The sessions under the old and the new keys."""
     found = [await store.load(key) for key in [*KEYS, *(f"{key} new" for key in KEYS)]]
     return [(each.key, each.version, each.entry.data) for each in found if each is not None]
 
@@ -50,7 +50,7 @@ BEFORE = [(key, 1, b"old") for key in KEYS]
 AFTER = [(f"{key} new", 1, b"new") for key in KEYS]
 
 
-async def test_a_process_killed_before_its_commit_leaves_all_sessions_as_they_were(database: str) -> None:
+async def test_a_process_killed_before_its_commit_leaves_all_sessions_unchanged(database: str) -> None:
     async with opened(database, seconds=60) as store:
         process = await asyncio.create_subprocess_exec(
             sys.executable, sql_process.__file__, database, str(len(KEYS)), stdout=asyncio.subprocess.PIPE
@@ -63,12 +63,12 @@ async def test_a_process_killed_before_its_commit_leaves_all_sessions_as_they_we
             process.kill()
             await process.wait()
         assert await stored(store) == BEFORE
-        # Another process is not kept waiting: its locks ended with the connection.
+        # Another process does not wait: the locks ended with the connection.
         assert await asyncio.gather(*(rotate(store, key) for key in KEYS)) == [()] * len(KEYS)
         assert await stored(store) == AFTER
 
 
-async def test_a_server_killed_before_a_commit_answers_503_to_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_killed_before_a_commit_gives_503_to_all_waiting_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     with postgres_server() as server:
         async with opened(server.url, seconds=5) as store:
             commit = PostgresqlLink.commit

@@ -1,4 +1,4 @@
-"""The tables of the SQL store in another alembic project: generated, migrated, in use, and never found different."""
+"""The SQL store's tables in another Alembic project: generated, migrated, used, and without differences afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TARGETS = {
     "beside": "target_metadata = [own, session_core.stores.sql.schema.metadata]",
     "within": "session_core.stores.sql.schema.session_tables(own)\ntarget_metadata = own",
 }
-# What `alembic init -t async` writes, without comments; and one table of the project's own.
+# The output of `alembic init -t async` without comments, and one table of the project.
 ENVIRONMENT = """
 import asyncio
 from alembic import context
@@ -66,7 +66,7 @@ def downgrade():
 
 
 class Project:
-    """A project that has nothing of this one but the library."""
+    """A project that uses only the library."""
 
     def __init__(self, directory: Path, url: str, way: str) -> None:
         self.directory = directory
@@ -93,7 +93,7 @@ class Project:
         await self._run(command.downgrade, "base")
 
     async def _run(self, work: Callable[..., object], *arguments: object, **options: object) -> None:
-        # In a thread: the project's environment runs an event loop of its own.
+        # In a thread, because the project's environment runs its own event loop.
         config = Config(self.directory / "alembic.ini", stdout=StringIO())
         await asyncio.to_thread(work, config, *arguments, **options)
 
@@ -137,7 +137,7 @@ async def test_a_project_generates_migrates_and_uses_the_tables(url: str, way: s
 
 
 async def _with_the_stores_own_tables_nothing_differs(project: Project) -> None:
-    """What the store itself makes is what migrations make."""
+    """Tables created by the store equal those created by migrations."""
     await execute(project.url, "DROP TABLE sessions", "DROP TABLE session_claims")
     store = SqlStore(project.url)
     await store.open()
@@ -145,7 +145,7 @@ async def _with_the_stores_own_tables_nothing_differs(project: Project) -> None:
     await project.check()
 
 
-async def test_tables_of_an_earlier_version_are_refused_until_they_are_migrated(url: str, tmp_path: Path) -> None:
+async def test_tables_of_an_earlier_version_are_refused_until_migrated(url: str, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", url, "beside")
     await project.revise("one")
     generated = next(project.versions.glob("*.py"))
@@ -162,7 +162,7 @@ async def test_tables_of_an_earlier_version_are_refused_until_they_are_migrated(
     await store.close()
 
 
-async def test_a_store_that_makes_its_tables_adds_what_an_earlier_version_lacked(url: str) -> None:
+async def test_a_store_that_creates_its_tables_adds_missing_columns(url: str) -> None:
     store = SqlStore(url)
     await store.open()
     await store.create("k", Entry(b"kept", FOREVER))

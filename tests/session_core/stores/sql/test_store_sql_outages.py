@@ -1,4 +1,4 @@
-"""What a database server can do to a store: each an outage in time, no acknowledged write lost, and over when it is over."""
+"""Faults of a database server: each is an outage in time, loses no acknowledged write, and ends with the fault."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def answers(store: SqlStore) -> bool:
 
 
 class Load:
-    """Clients that increment a counter each, and remember what was acknowledged."""
+    """Clients that each increment a counter and record acknowledged increments."""
 
     def __init__(self, store: SqlStore, clients: int) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class Load:
         self.acknowledged = dict.fromkeys(self._keys, 0)
         self.unknown = dict.fromkeys(self._keys, 0)
         self.longest = 0.0
-        """Seconds that one call took at most."""
+        """The longest duration of a call in seconds."""
         self._stop = asyncio.Event()
 
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Load:
         await asyncio.gather(*tasks)
 
     async def more(self, number: int) -> None:
-        """Wait until every client has been acknowledged some more."""
+        """Wait until every client has some more acknowledgements."""
         begun = dict(self.acknowledged)
 
         async def done() -> bool:
@@ -95,7 +95,7 @@ class Load:
         await until(done)
 
     async def check(self) -> None:
-        """Nothing acknowledged is lost, and nothing is there twice."""
+        """Nothing acknowledged is lost, and nothing was applied twice."""
         for key in self._keys:
             stored = await self._store.load(key)
             assert stored is not None
@@ -123,7 +123,7 @@ class Load:
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_a_server_restarted_under_load_loses_nothing(own_server: Server, how: str) -> None:
-    """In the orderly way, and by kill -9. The application is not restarted."""
+    """By a clean shutdown and by kill -9. The application is not restarted."""
     async with opened(own_server.url, timeout=1, pool_size=4) as store:
         load = Load(store, 6)
         async with load.running():
@@ -140,7 +140,7 @@ async def test_a_server_restarted_under_load_loses_nothing(own_server: Server, h
 
 
 async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
-    """The server then ends all of them, recovers, and goes on."""
+    """The server then ends all its processes, recovers, and continues."""
     with postgres_server() as server:
         async with opened(server.url, timeout=1, pool_size=4) as store:
             load = Load(store, 6)
@@ -155,7 +155,7 @@ async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
 
 
 async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
-    """Twice as long as the timeout at most; and closing does not wait for it either."""
+    """At most twice the timeout; closing does not wait for it either."""
     async with opened(own_server.url, timeout=1, pool_size=2) as store, opened(own_server.url, timeout=1) as other:
         await store.create("k", Entry(b"kept", FOREVER))
         await other.ping()
@@ -175,12 +175,12 @@ async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
         await until(lambda: answers(store))
         stored = await store.load("k")
         assert stored is not None
-        # What had been sent may have been made when the server came to itself, once.
+        # Sent statements may have been applied once when the server resumed.
         assert (stored.version, stored.entry.data) in [(1, b"kept"), (2, b"late")]
 
 
-async def test_what_the_database_undid_is_done_again(sql_server: Server) -> None:
-    """Two transactions that wait for each other: the server ends one, and it runs again."""
+async def test_a_rolled_back_transaction_is_repeated(sql_server: Server) -> None:
+    """Two transactions that wait for each other: the server aborts one, and it runs again."""
     async with opened(sql_server.url) as store:
         await store.create("a", Entry(b"", FOREVER))
         await store.create("b", Entry(b"", FOREVER))
@@ -207,8 +207,8 @@ async def test_what_the_database_undid_is_done_again(sql_server: Server) -> None
             assert stored.version == 3
 
 
-async def test_a_serialization_failure_is_done_again(database: str) -> None:
-    """As databases report it that know no other isolation."""
+async def test_a_serialization_failure_is_repeated(database: str) -> None:
+    """As reported by databases that support no other isolation."""
     async with opened(database) as store:
         await store.create("a", Entry(b"", FOREVER))
         runs = 0
@@ -231,7 +231,7 @@ async def test_a_serialization_failure_is_done_again(database: str) -> None:
 
 
 async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
-    """In time, and without anything left behind that others would wait for."""
+    """In time, and without leaving locks that would block others."""
     async with opened(sql_server.url, timeout=1) as store:
         await store.create("k", Entry(b"", FOREVER, "user"))
         engine = create_async_engine(sql_server.url)
@@ -248,10 +248,10 @@ async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
 
 
 async def test_a_client_frozen_in_a_transaction_blocks_no_other(sql_server: Server) -> None:
-    """Its locks end with its patience, which the server knows."""
+    """Its locks end with its timeout, which the server enforces."""
     async with opened(sql_server.url, timeout=1) as frozen, opened(sql_server.url, timeout=5) as other:
         await other.create("k", Entry(b"", FOREVER))
-        link = await frozen._database.driver.connect(1)  # as no pool would watch it
+        link = await frozen._database.driver.connect(1)  # without a pool that would check the connection
         link.deadline = time.monotonic() + 1
         await link.begin()
         await link.script("SELECT * FROM sessions FOR UPDATE")
@@ -259,7 +259,7 @@ async def test_a_client_frozen_in_a_transaction_blocks_no_other(sql_server: Serv
         link.terminate()
 
 
-async def test_a_pool_that_is_used_up_is_an_outage_in_time(sql_server: Server) -> None:
+async def test_an_exhausted_pool_is_an_outage_in_time(sql_server: Server) -> None:
     async with opened(sql_server.url, pool_size=2, timeout=1) as store:
         await store.create("k", Entry(b"", FOREVER))
         async with AsyncExitStack() as all_of_them:
@@ -273,8 +273,8 @@ async def test_a_pool_that_is_used_up_is_an_outage_in_time(sql_server: Server) -
         assert await store.load("k") is not None
 
 
-async def test_a_primary_that_became_a_standby_answers_nothing() -> None:
-    """Not even reads: it may not know the newest logouts. When it is promoted, or another has its address, all is well."""
+async def test_a_primary_that_became_a_standby_is_an_outage() -> None:
+    """Also for reads, because it may not have the newest logouts. When a primary is back, everything works."""
     with postgres_server() as server:
         async with opened(server.url, timeout=1) as store:
             await store.create("k", Entry(b"", FOREVER))
@@ -289,7 +289,7 @@ async def test_a_primary_that_became_a_standby_answers_nothing() -> None:
 
 
 async def test_of_several_hosts_the_primary_is_used() -> None:
-    """Whichever it is at the moment: the other one takes over, and the same store goes there."""
+    """Also after a failover: the same store connects to the new primary."""
     with postgres_server() as one, postgres_server() as two:
         async with opened(one.url), opened(two.url):
             pass  # the tables
@@ -303,12 +303,12 @@ async def test_of_several_hosts_the_primary_is_used() -> None:
             await execute(two.url_through(two.port), "SELECT pg_promote()")
             await asyncio.to_thread(one.kill)
             await until(lambda: answers(store))
-            assert await store.load("k") is None  # it is another server, and these two do not replicate
+            assert await store.load("k") is None  # a separate server, without replication between the two
             await store.create("k", Entry(b"two", FOREVER))
 
 
-async def test_connections_to_a_server_that_takes_no_writes_any_more_are_replaced(own_server: Server) -> None:
-    """They may lead to another server by now, or the same one may have become the primary."""
+async def test_connections_to_a_read_only_server_are_replaced(own_server: Server) -> None:
+    """The address may point to another server by now, or the same one may have become the primary."""
     if isinstance(own_server, PostgresServer):
         url = own_server.url
         begin, end = ("ALTER ROLE postgres SET default_transaction_read_only = on", "ALTER ROLE postgres RESET ALL")
@@ -329,8 +329,8 @@ async def test_connections_to_a_server_that_takes_no_writes_any_more_are_replace
         assert await store.replace("k", Entry(b"", FOREVER), version=1) == 2
 
 
-async def test_an_increment_without_the_version_is_lost() -> None:
-    """What the load above is for: a store that does not look at the version fails its check."""
+async def test_the_load_detects_an_increment_without_version_check() -> None:
+    """A store that ignores the version must fail the load's check."""
     from session_core.stores.memory import MemoryStore
 
     class Careless(MemoryStore):

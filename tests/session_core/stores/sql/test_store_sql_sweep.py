@@ -1,4 +1,4 @@
-"""Sweeping a SQL database while it is used: in small steps, by many nodes at once, without delaying requests.
+"""Sweeping a SQL database in use: in small steps, by many nodes at once, without delaying requests.
 
 How long a request waits at most is measured by `benchmarks/sweeping.py`; here is what makes it short.
 """
@@ -27,7 +27,7 @@ from tests.support.postgres_server import PostgresServer
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
 MOST = 100
-"""Rows that one step may delete."""
+"""Maximum rows of one step."""
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ async def transaction(store: SqlStore) -> AsyncIterator[Link]:
 
 
 class Watched:
-    """The steps of a store's sweeps: what each deleted, in how many statements; and a time that passes only for them.
+    """Records a store's sweep steps: rows and statements of each, with a clock that advances only by them.
 
     A row takes `seconds_a_row`. Rests are noted, and over at once.
     """
@@ -106,8 +106,8 @@ async def test_no_step_deletes_more_than_a_few_rows(url: str, monkeypatch: pytes
         assert watched.deleted == [25, 50, MOST, MOST, 25, 1]
 
 
-async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds for a row: a disk that syncs, a machine that is busy. It grows again when that is over."""
+async def test_the_size_of_a_step_adapts_to_its_duration(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds per row occur with a syncing disk or a busy machine. The size grows again afterwards."""
     async with opened(url) as store:
         await fill(store, 400)
         watched = Watched(store, monkeypatch)
@@ -119,7 +119,7 @@ async def test_a_step_is_as_small_as_the_time_it_takes_wants_it(url: str, monkey
         assert watched.deleted == [25, 50, 100, 50, 25, 25, 25, 50, 50]
 
 
-async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_each_step_a_sweep_pauses_as_long_as_the_step_took(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(url) as store:
         await fill(store, 75)
         watched = Watched(store, monkeypatch, seconds_a_row=0.001)
@@ -131,8 +131,8 @@ async def test_after_each_step_a_sweep_rests_for_as_long_as_it_took(url: str, mo
         assert watched.rests[3:] == [1.0]
 
 
-async def test_a_call_ends_while_its_caller_still_waits_for_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With something done: nothing would mean that nothing is left."""
+async def test_a_call_ends_within_its_callers_timeout(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With at least one row: zero would mean that nothing is left."""
     async with opened(url) as store:
         await fill(store, 60)
         watched = Watched(store, monkeypatch, seconds_a_row=0.5)
@@ -140,10 +140,10 @@ async def test_a_call_ends_while_its_caller_still_waits_for_it(url: str, monkeyp
         assert len(watched.deleted) == 3
 
 
-async def test_nothing_is_locked_between_two_statements(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_lock_is_held_between_two_statements(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction keeps its locks, and SQLite's only writer, while the event loop is busy elsewhere; one statement does not.
 
-    MySQL alone needs more: its DELETE cannot pass over what others are at.
+    MySQL alone needs more, because its DELETE cannot skip locked rows.
     """
     async with opened(url) as store:
         await fill(store, 75)
@@ -152,21 +152,21 @@ async def test_nothing_is_locked_between_two_statements(url: str, monkeypatch: p
         assert watched.statements == ([3, 3] if "mysql" in url else [1, 1])
 
 
-async def test_a_step_does_not_read_what_earlier_ones_have_emptied(database: str) -> None:
-    """PostgreSQL goes by the index of the expiry also where nearly all rows have expired, and it could take any."""
+async def test_a_step_does_not_read_rows_deleted_by_earlier_steps(database: str) -> None:
+    """PostgreSQL uses the expiry index even when nearly all rows have expired and a sequential scan would be possible."""
     scans = Statement("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'sessions'")
     async with opened(database) as store:
         await fill(store, 5000)
         async with transaction(store) as link:
             await link.script("ANALYZE sessions")
             before = await link.rows(scans, {})
-            for _ in range(10):  # it makes one plan for all parameters when it has seen five
+            for _ in range(10):  # PostgreSQL uses a generic plan from the sixth execution on
                 assert await remove_some(link, "sessions", MOST, FOREVER - 1) == (MOST, MOST)
             assert await link.rows(scans, {}) == before
 
 
-async def test_the_commit_of_a_sweep_waits_for_no_disk_and_every_other_does(database: str) -> None:
-    """PostgreSQL waits as the setting says at the commit; it is the sweep's own for one transaction, not its connection's."""
+async def test_only_the_commit_of_a_sweep_waits_for_no_disk(database: str) -> None:
+    """The setting applies at the commit, for the sweep's transaction only, not for its connection."""
     setting = Statement("SHOW synchronous_commit")
     async with opened(database) as store:
         await fill(store, 2)
@@ -177,8 +177,8 @@ async def test_the_commit_of_a_sweep_waits_for_no_disk_and_every_other_does(data
             assert [row[0] for row in await link.rows(setting, {})] == ["on"]
 
 
-async def test_a_sweeper_in_the_middle_keeps_no_other_waiting(sql_server: PostgresServer | MariadbServer) -> None:
-    """They share the rows: what one has taken the other passes over."""
+async def test_a_sweeper_in_progress_does_not_block_another(sql_server: PostgresServer | MariadbServer) -> None:
+    """They share the rows: each skips rows locked by the other."""
     async with opened(sql_server.url) as one, opened(sql_server.url) as two:
         await fill(one, 100)
         async with transaction(one) as link:
@@ -188,8 +188,8 @@ async def test_a_sweeper_in_the_middle_keeps_no_other_waiting(sql_server: Postgr
         assert await two.delete_expired() == 0
 
 
-async def test_requests_go_on_beside_a_sweeper_in_the_middle(sql_server: PostgresServer | MariadbServer) -> None:
-    """Those of the very user whose old sessions are being removed, and every kind of them."""
+async def test_requests_continue_beside_a_sweeper_in_progress(sql_server: PostgresServer | MariadbServer) -> None:
+    """Requests of all kinds, by the user whose old sessions are being removed."""
     async with opened(sql_server.url) as sweeper, opened(sql_server.url) as store:
         await fill(sweeper, 50)
         await sweeper.claim("over", 1)
@@ -211,7 +211,7 @@ async def test_requests_go_on_beside_a_sweeper_in_the_middle(sql_server: Postgre
                 assert await store.delete_by(SessionIndex(op_session="op")) == ("live",)
 
 
-async def test_a_session_in_use_is_passed_over_and_not_waited_for(sql_server: PostgresServer | MariadbServer) -> None:
+async def test_a_locked_session_is_skipped_without_waiting(sql_server: PostgresServer | MariadbServer) -> None:
     async with opened(sql_server.url) as sweeper, opened(sql_server.url) as store:
         await fill(sweeper, 3)
         async with transaction(store) as link:

@@ -1,4 +1,4 @@
-"""The database did what it was told, and the connection was lost before it could say so: decided by what is stored."""
+"""The connection was lost after the database applied a statement and before its response: the stored state decides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def entry(data: bytes = b"data", user: str | None = "user", rank: int = 0) -> En
 
 
 class Place(NamedTuple):
-    """A way to the database that can be cut, another that cannot, and what ends a write of one statement."""
+    """A connection that can be cut, one that cannot, and the last message of a single-statement write."""
 
     proxy: CuttingProxy
     cut_off: SqlStore
@@ -56,7 +56,7 @@ async def place(sql_server: PostgresServer | MariadbServer) -> AsyncIterator[Pla
         assert not proxy.waiting, "the connection was never cut"
 
 
-async def test_a_replace_is_made_once(place: Place) -> None:
+async def test_a_replace_is_applied_once(place: Place) -> None:
     await place.other.create("k", entry())
     place.proxy.cut_after(b"mine")
     assert await place.cut_off.replace("k", entry(b"mine"), version=1) == 2
@@ -71,8 +71,8 @@ async def test_a_replace_that_was_extended_meanwhile_is_recognized(place: Place)
     assert await place.cut_off.replace("k", Entry(b"mine", FOREVER), version=1) == 2
 
 
-async def test_a_replace_that_others_wrote_upon_is_not_called_a_conflict(place: Place) -> None:
-    """A conflict would be answered by applying the change again, and it may have been applied."""
+async def test_a_replace_overwritten_by_others_is_not_reported_as_a_conflict(place: Place) -> None:
+    """A conflict would be retried, and the change may have been applied."""
     await place.other.create("k", entry())
     place.proxy.cut_after(b"mine", lambda: place.other.replace("k", entry(b"theirs"), version=2))
     with pytest.raises(StoreUnavailableError):
@@ -90,8 +90,8 @@ async def test_a_refused_replace_is_still_a_conflict(place: Place) -> None:
         await place.cut_off.replace("k", entry(b"mine"), version=1)
 
 
-async def test_a_replace_of_what_has_ended_stays_without_effect(place: Place) -> None:
-    """Also when it was made before the end: nothing comes back."""
+async def test_a_replace_of_an_ended_session_has_no_effect(place: Place) -> None:
+    """Also when it was applied before the end: nothing is revived."""
     await place.other.create("k", entry())
     place.proxy.cut_after(b"mine", lambda: place.other.delete("k"))
     with pytest.raises(SessionGoneError):
@@ -100,8 +100,8 @@ async def test_a_replace_of_what_has_ended_stays_without_effect(place: Place) ->
 
 
 @pytest.mark.parametrize("limit", [0, 2])
-async def test_a_create_is_made_once(place: Place, limit: int) -> None:
-    """What it ended for the limit is reported."""
+async def test_a_create_is_applied_once(place: Place, limit: int) -> None:
+    """Sessions that it ended for the limit are reported."""
     for rank in range(2):
         await place.other.create(f"old{rank}", entry(rank=rank))
     place.proxy.cut_after(COMMIT if limit else place.single)
@@ -112,7 +112,7 @@ async def test_a_create_is_made_once(place: Place, limit: int) -> None:
     assert len(await place.other.find(SessionIndex(user="user"))) == (2 if limit else 3)
 
 
-async def test_a_create_under_a_key_that_is_taken_is_refused(place: Place) -> None:
+async def test_a_create_under_a_taken_key_is_refused(place: Place) -> None:
     await place.other.create("k", entry(b"theirs"))
     place.proxy.cut_after(b"mine")
     with pytest.raises(SessionConflictError):
@@ -122,7 +122,7 @@ async def test_a_create_under_a_key_that_is_taken_is_refused(place: Place) -> No
     assert stored.entry.data == b"theirs"
 
 
-async def test_a_rotation_is_made_once(place: Place) -> None:
+async def test_a_rotation_is_applied_once(place: Place) -> None:
     await place.other.create("k", entry())
     await place.other.create("other", entry(rank=-1))
     place.proxy.cut_after(COMMIT)
@@ -131,8 +131,8 @@ async def test_a_rotation_is_made_once(place: Place) -> None:
     assert await place.other.delete("k") == ("n",)
 
 
-async def test_a_rotation_that_was_never_committed_is_made(place: Place) -> None:
-    """Lost within the transaction: the database undid it."""
+async def test_a_rotation_that_was_never_committed_is_repeated(place: Place) -> None:
+    """The connection was lost within the transaction, so the database rolled it back."""
     await place.other.create("k", entry())
     place.proxy.cut_after(b"mine")
     assert await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER, limit=9) == ()
@@ -147,7 +147,7 @@ async def test_a_rotation_that_ended_meanwhile_is_gone(place: Place) -> None:
     assert list(await place.other.find(SessionIndex(user="user"))) == []
 
 
-async def test_a_claim_is_won_by_who_made_it(place: Place) -> None:
+async def test_a_claim_is_won_by_its_first_writer(place: Place) -> None:
     place.proxy.cut_after(place.single.replace(b"mine", b"claimed"))
     assert await place.cut_off.claim("claimed", FOREVER) is True
     assert await place.cut_off.claim("claimed", FOREVER) is False
@@ -159,7 +159,7 @@ async def test_a_claim_held_by_another_process_is_not_won(place: Place) -> None:
     assert await place.cut_off.claim("claimed", FOREVER) is False
 
 
-async def test_an_end_is_reported_also_when_its_answer_was_lost(place: Place) -> None:
+async def test_an_end_is_reported_also_after_a_lost_response(place: Place) -> None:
     await place.other.create("k", entry())
     await place.other.rotate("k", "n", entry(), version=1, successor_until=FOREVER)
     place.proxy.cut_after(COMMIT)
@@ -171,7 +171,7 @@ async def test_an_end_is_reported_also_when_its_answer_was_lost(place: Place) ->
     assert await place.other.load("a") is None
 
 
-async def test_reads_touches_and_sweeps_may_be_repeated(place: Place) -> None:
+async def test_reads_touches_and_sweeps_can_be_repeated(place: Place) -> None:
     await place.other.create("thekey", entry())
     await place.other.create("over", Entry(b"", 1))
     place.proxy.cut_after(b"thekey")
@@ -180,15 +180,15 @@ async def test_reads_touches_and_sweeps_may_be_repeated(place: Place) -> None:
     assert await place.cut_off.touch("thekey", FOREVER + 1) is True
     now = 2**40
     place.cut_off._clock = FakeClock(now)
-    # What the one statement of PostgreSQL is run with; MariaDB's are a transaction.
+    # The message that runs PostgreSQL's single statement; MariaDB uses a transaction.
     place.proxy.cut_after(COMMIT if place.single == COMMIT else now.to_bytes(8, "big"))
     await place.cut_off.delete_expired()
     assert await place.other.delete_expired() == 0
     assert await place.cut_off.load("thekey") is not None
 
 
-async def test_without_the_decision_an_increment_is_made_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What these tests are for: a store that takes the second run's refusal at its word."""
+async def test_without_the_check_an_increment_is_applied_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that trusts the refusal of the second attempt must fail these tests."""
     await place.other.create("k", entry(b"0"))
     monkeypatch.setattr(Earlier, "uncertain", property(lambda _: False, lambda _, __: None))
 
@@ -210,7 +210,7 @@ async def test_without_the_decision_an_increment_is_made_twice(place: Place, mon
     assert stored.entry.data == b"2.mine"
 
 
-async def test_more_lost_connections_than_it_is_worth_are_an_outage(place: Place) -> None:
+async def test_repeatedly_lost_connections_are_an_outage(place: Place) -> None:
     runs = 0
 
     async def work(link: Link, earlier: Earlier[None]) -> None:

@@ -1,4 +1,4 @@
-"""What URLs of PostgreSQL and MySQL mean, as hosters and client libraries write them; connects to nothing."""
+"""Parsing of PostgreSQL and MySQL URLs as hosting providers and client libraries write them; no connections."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"{PG}?nonsense={SECRET}",
     ],
 )
-def test_an_unfit_url_is_refused_at_once(url: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         SqlStore(url)
     error: BaseException | None = caught.value
@@ -64,7 +64,7 @@ def test_an_unfit_url_is_refused_at_once(url: str) -> None:
 @pytest.mark.parametrize(
     "scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgres+asyncpg", "mysql", "mariadb", "mysql+asyncmy"]
 )
-def test_every_scheme_that_hosters_write(scheme: str) -> None:
+def test_every_scheme_of_hosting_providers_is_accepted(scheme: str) -> None:
     assert isinstance(open_store(f"{scheme}://user:password@host/db"), SqlStore)
 
 
@@ -87,7 +87,7 @@ def arguments(url: str) -> dict[str, Any]:
         ("postgresql:///db", None, None),
     ],
 )
-def test_where_a_postgresql_is(url: str, host: list[str] | None, port: list[int] | None) -> None:
+def test_the_address_of_a_postgresql(url: str, host: list[str] | None, port: list[int] | None) -> None:
     found = arguments(url)
     assert (found["host"], found["port"], found["database"]) == (host, port, "db")
 
@@ -103,15 +103,15 @@ def test_where_a_postgresql_is(url: str, host: list[str] | None, port: list[int]
         ("user:%2B+", "user", "++"),
     ],
 )
-def test_who_one_is(credentials: str, user: str, password: str | None) -> None:
-    """A password may hold `@` and `:` as they are."""
+def test_the_user_and_password_of_a_url(credentials: str, user: str, password: str | None) -> None:
+    """A password may contain unescaped `@` and `:`."""
     found = arguments(f"postgresql://{credentials}@host/db")
     assert (found["host"], found["user"], found["password"] or None) == (["host"], user, password)
     mysql = parse_mysql_url(f"mysql://{credentials}@host/db").arguments
     assert (mysql["host"], mysql["user"], mysql["password"].decode() or None) == ("host", user, password)
 
 
-def test_settings_of_the_server_are_passed_on() -> None:
+def test_server_settings_are_passed_on() -> None:
     found = arguments(f"{PG}?application_name=web&options=-c%20search_path%3Dsessions")
     assert found["server_settings"] == {"application_name": "web", "options": "-c search_path=sessions"}
     assert arguments(f"{PG}?fallback_application_name=web")["server_settings"] == {"application_name": "web"}
@@ -120,7 +120,7 @@ def test_settings_of_the_server_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
-def test_tls_that_may_be_missing_is_the_drivers_affair(mode: str) -> None:
+def test_optional_tls_is_left_to_the_driver(mode: str) -> None:
     assert arguments(f"{PG}?sslmode={mode}")["ssl"] == mode
     assert arguments(f"{PG}?ssl={mode}")["ssl"] == mode
     assert "ssl" not in arguments(PG)
@@ -133,7 +133,7 @@ def tls_of(found: dict[str, Any]) -> tuple[ssl.VerifyMode, bool]:
     return context.verify_mode, context.check_hostname
 
 
-def test_tls_as_libpq_reads_it(home: Path) -> None:
+def test_tls_options_are_read_as_by_libpq(home: Path) -> None:
     roots, key = certificate_for_loopback(home)
     assert tls_of(arguments(f"{PG}?sslmode=require")) == (ssl.CERT_NONE, False)
     assert tls_of(arguments(f"{PG}?sslmode=require&sslrootcert={roots}")) == (ssl.CERT_REQUIRED, False)
@@ -150,7 +150,7 @@ def test_tls_as_libpq_reads_it(home: Path) -> None:
     assert tls_of(arguments(f"{PG}?sslmode=verify-full")) == (ssl.CERT_REQUIRED, True)
 
 
-def test_channel_binding_means_a_server_that_is_verified(home: Path) -> None:
+def test_channel_binding_requires_a_verified_server(home: Path) -> None:
     neon = f"{PG}?sslmode=require&channel_binding=require"
     roots, _ = certificate_for_loopback(home)
     for url in (neon, f"{PG}?channel_binding=require", f"{neon}&sslrootcert={roots}"):
@@ -161,7 +161,7 @@ def test_channel_binding_means_a_server_that_is_verified(home: Path) -> None:
     assert arguments(neon)["ssl"].cert_store_stats()["x509"] == 1
 
 
-def test_options_of_a_socket_are_set() -> None:
+def test_socket_options_are_set() -> None:
     found = parse_postgresql_url(f"{PG}?keepalives_idle=30&keepalives_interval=10&keepalives_count=3&tcp_user_timeout=1000")
     assert found.socket_options == {
         socket.TCP_KEEPIDLE: 30,
@@ -186,11 +186,11 @@ def test_options_of_a_socket_are_set() -> None:
         ("prepared_statement_cache_size=500", None),
     ],
 )
-def test_who_keeps_prepared_statements(option: str, named: bool | None) -> None:
+def test_which_urls_use_prepared_statements(option: str, named: bool | None) -> None:
     assert parse_postgresql_url(f"{PG}?{option}").named_statements is named
 
 
-def test_the_options_of_the_store_itself() -> None:
+def test_the_options_of_the_store() -> None:
     assert parse_postgresql_url(f"{PG}?connect_timeout=3&pool_size=4").timeout == 3
     assert parse_postgresql_url(f"{PG}?connect_timeout=0").timeout > 1000
     assert SqlStore(f"{PG}?pool_size=4")._database._pool_size == 4
@@ -212,7 +212,7 @@ def test_the_options_of_the_store_itself() -> None:
         "load_balance_hosts=disable",
     ],
 )
-def test_options_that_ask_for_nothing_else_are_taken(option: str) -> None:
+def test_options_with_their_default_meaning_are_accepted(option: str) -> None:
     assert parse_postgresql_url(f"{PG}?{option}").arguments["host"] == parse_postgresql_url(PG).arguments["host"]
 
 
@@ -247,7 +247,7 @@ def test_options_that_ask_for_nothing_else_are_taken(option: str) -> None:
         ("foo=1", "foo"),
     ],
 )
-def test_what_the_driver_cannot_do_is_refused_by_name(home: Path, option: str, named: str) -> None:
+def test_options_unsupported_by_the_driver_are_refused_by_name(home: Path, option: str, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         SqlStore(f"{PG}?{option}")
 
@@ -269,12 +269,12 @@ def test_what_the_driver_cannot_do_is_refused_by_name(home: Path, option: str, n
     ],
 )
 def test_tls_to_a_mysql(option: str, expected: tuple[ssl.VerifyMode, bool]) -> None:
-    """The strictest of what is asked for."""
+    """The strictest of the given options applies."""
     assert tls_of(parse_mysql_url(f"{MY}?{option}").arguments) == expected
 
 
 @pytest.mark.parametrize("option", ["sslaccept=strict", 'ssl={"rejectUnauthorized":true}'])
-def test_the_url_that_planetscale_shows(option: str) -> None:
+def test_the_url_shown_by_planetscale(option: str) -> None:
     arguments = parse_mysql_url(f"mysql://name:pscale_pw_secret@aws.connect.psdb.cloud/shop?{option}").arguments
     assert (arguments["host"], arguments["port"], arguments["database"]) == ("aws.connect.psdb.cloud", 3306, "shop")
     assert tls_of(arguments) == (ssl.CERT_REQUIRED, True)
@@ -305,13 +305,13 @@ def test_a_mysql_without_tls(option: str) -> None:
         ("foo=1", "foo"),
     ],
 )
-def test_what_the_driver_of_mysql_cannot_do_is_refused_by_name(option: str, named: str) -> None:
+def test_options_unsupported_by_the_mysql_driver_are_refused_by_name(option: str, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         SqlStore(f"{MY}?{option}")
 
 
 @pytest.mark.parametrize("url", [f"{PG}?sslmode=require", f"{MY}?ssl=true"])
-def test_no_password_in_what_is_printed(url: str) -> None:
+def test_no_repr_shows_the_password(url: str) -> None:
     store = SqlStore(url)
     address = store._database.driver._address  # type: ignore[attr-defined]
     assert SECRET not in repr(address) + repr(store) + repr(store._database.driver)

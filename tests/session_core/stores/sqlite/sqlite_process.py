@@ -1,4 +1,4 @@
-"""One more process on the file of a SQLite store, for the tests: does one kind of work, and says what it did.
+"""Another process on the file of a SQLite store: does one kind of work and prints the result.
 
 Arguments: file, kind of work, and what that takes.
 """
@@ -27,7 +27,7 @@ def entry(data: bytes) -> Entry:
 
 
 async def die(store: SqliteStore, moment: str) -> None:
-    """Write a group, and be killed between its statements and its commit, or right after the commit."""
+    """Write a group and be killed between its statements and its commit, or right after the commit."""
     writer = store._opened()[1]
     commit: Callable[[list[Any]], bool] = writer._commit
 
@@ -43,7 +43,7 @@ async def die(store: SqliteStore, moment: str) -> None:
 
 
 async def increment(store: SqliteStore, sessions: str, writers: str, times: str, pause: str) -> None:
-    """Increment counters by several writers, which meet in one session now and then, with pauses of their own."""
+    """Increment counters with several writers that sometimes use the same session, with random pauses."""
 
     async def write(number: int) -> None:
         for time in range(int(times)):
@@ -64,13 +64,13 @@ async def increment(store: SqliteStore, sessions: str, writers: str, times: str,
 
 
 async def fork(store: SqliteStore) -> None:
-    """Use an open store in a forked child, in an event loop of its own, and in the parent at the same time."""
+    """Use an open store in a forked child, in its own event loop, and in the parent at the same time."""
     await store.create("before", entry(b""))
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            # In a thread: the child's own one believes that the parent's event loop runs in it.
+            # In a thread, because the child's main thread inherits the parent's running event loop.
             thread = Thread(target=lambda: asyncio.run(use(store, "child")))
             thread.start()
             thread.join()

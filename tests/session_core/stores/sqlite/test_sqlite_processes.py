@@ -1,4 +1,4 @@
-"""Several processes on one SQLite file, and what is left by one that was killed."""
+"""Several processes on one SQLite file, and the state left by a killed one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_sound(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_process_that_dies_at_the_commit_leaves_all_of_its_group_or_nothing(
+async def test_a_process_killed_at_the_commit_leaves_all_of_its_group_or_nothing(
     moment: str, store: SqliteStore, path: Path
 ) -> None:
     keys = [str(number) for number in range(10)]
@@ -66,7 +66,7 @@ async def test_a_process_that_dies_at_the_commit_leaves_all_of_its_group_or_noth
     found = [each and (each.version, each.entry.data) for each in stored]
     made = moment == "after"
     assert found == [(2, b"new") if made else (1, b"old")] * 10 + ([None, (1, b"new")] if made else [(1, b"old"), None])
-    # Its lock went with it, and others go on.
+    # Its lock was released, and others continue.
     assert await store.replace("0", Entry(b"x", FOREVER), version=2 if made else 1) == (3 if made else 2)
     assert is_sound(path)
 
@@ -91,8 +91,8 @@ async def test_processes_that_commit_groups_at_different_times_lose_nothing(stor
     assert is_sound(path)
 
 
-async def test_a_store_that_is_open_is_used_on_both_sides_of_a_fork(path: Path) -> None:
-    """The child opens the file anew: the parent's connections, locks and thread are the parent's."""
+async def test_an_open_store_is_used_on_both_sides_of_a_fork(path: Path) -> None:
+    """The child reopens the file, because connections, locks and thread belong to the parent."""
     with process(path, "fork") as forking:
         output, _ = forking.communicate(timeout=60)
     assert json.loads(output) == [0, 100]

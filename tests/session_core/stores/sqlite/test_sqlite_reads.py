@@ -1,4 +1,4 @@
-"""The reads of one turn of the event loop are one statement; each gets its own answer, and what fails is read again alone."""
+"""The reads of one event loop turn are one statement; each gets its result, and failed ones are repeated alone."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ async def test_the_reads_of_one_turn_are_one_statement(loads: int, statements: i
     assert len(seen) == statements
 
 
-async def test_each_read_gets_its_own_answer(store: SqliteStore, clock: FakeClock) -> None:
-    """One session twice, one that is not there, one that has expired, one whose caller has left."""
+async def test_each_read_gets_its_own_result(store: SqliteStore, clock: FakeClock) -> None:
+    """A repeated session, a missing one, an expired one, and one whose caller was cancelled."""
     await store.create("over", Entry(b"", clock.now() + 10))
     clock.advance(seconds=1)
     leaving = asyncio.ensure_future(store.load("3"))
@@ -70,13 +70,13 @@ async def test_each_read_gets_its_own_answer(store: SqliteStore, clock: FakeCloc
     assert [each and each.entry.data for each in found] == [b"1", None, b"1", None, None, b"2"]
 
 
-async def test_reads_that_fail_together_are_read_again_alone(store: SqliteStore) -> None:
+async def test_reads_that_fail_together_are_repeated_alone(store: SqliteStore) -> None:
     reader = store._reader
     assert reader is not None
     refused: list[str] = []
 
     def refuse_together(action: int, *_: str | None) -> int:
-        """What prepares the statement for several is refused once."""
+        """Preparing the combined statement fails once."""
         if action == sqlite3.SQLITE_SELECT and not refused:
             refused.append("")
             return sqlite3.SQLITE_DENY
@@ -98,7 +98,7 @@ async def test_reads_of_a_store_that_is_closed_meanwhile_are_outages(path: Path)
     assert [type(result) for result in results if result is not None] in ([StoreUnavailableError] * 2, [])
 
 
-def test_two_event_loops_read_at_once(path: Path) -> None:
+def test_two_event_loops_can_read_at_once(path: Path) -> None:
     """An application in a test client's thread, beside another one."""
     store = SqliteStore(path, timeout=30)
 
@@ -123,13 +123,13 @@ def test_two_event_loops_read_at_once(path: Path) -> None:
 
 
 async def abandon(store: SqliteStore) -> None:
-    """Leave a read behind with its event loop."""
+    """Leave a pending read behind with its event loop."""
     task = asyncio.ensure_future(store.load("1"))
     await asyncio.sleep(0)
     task.cancel()
 
 
-def test_a_read_left_behind_by_an_event_loop_stops_no_later_one(path: Path) -> None:
+def test_a_read_pending_in_a_closed_event_loop_blocks_no_later_one(path: Path) -> None:
     store = SqliteStore(path, timeout=30)
     asyncio.run(store.open())
     loop = asyncio.new_event_loop()

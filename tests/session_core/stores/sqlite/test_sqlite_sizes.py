@@ -1,4 +1,4 @@
-"""What is large: a user with very many sessions, a log that a reader keeps from being shortened, many expired rows."""
+"""Large cases: a user with very many sessions, a WAL kept long by a reader, many expired rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, clock=clock, timeout=60)  # a loaded machine is no outage
+    store = SqliteStore(path, clock=clock, timeout=60)  # a loaded machine must not cause an outage
     await store.open()
     yield store
     await store.close()
@@ -57,7 +57,7 @@ def fill(path: Path, count: int = MANY, *, expires_at: int = FOREVER, first: int
 
 
 class Beside:
-    """What goes on while a call runs: the most rows changed by one step of the event loop, and the writes of other sessions."""
+    """Concurrent activity during a call: the most rows changed in one turn of the event loop, and writes of other sessions."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.most_rows = 0
@@ -110,10 +110,8 @@ async def test_listing_very_many_sessions_lets_others_go_on_in_between(store: Sq
 
 
 @pytest.mark.parametrize("expired", [False, True])
-async def test_a_limit_that_is_new_lets_others_write_in_between(
-    store: SqliteStore, path: Path, clock: FakeClock, expired: bool
-) -> None:
-    """A login at a limit far below what the user has, and one that must pass thousands of expired sessions."""
+async def test_a_new_limit_lets_others_write_in_between(store: SqliteStore, path: Path, clock: FakeClock, expired: bool) -> None:
+    """A login with a limit far below the user's sessions, and one that must skip thousands of expired sessions."""
     fill(path)
     fill(path, 3, first=MANY)
     if expired:
@@ -128,7 +126,7 @@ async def test_a_limit_that_is_new_lets_others_write_in_between(
     assert alive == {f"k{MANY + 1:06}", f"k{MANY + 2:06}", "new"}
 
 
-async def test_a_session_that_moves_is_never_part_of_the_surplus(store: SqliteStore, path: Path) -> None:
+async def test_the_session_being_rotated_is_never_ended_for_the_limit(store: SqliteStore, path: Path) -> None:
     fill(path, 500)
     entry = Entry(b"", FOREVER, "u", None, 0)
     ended = await store.rotate("k000000", "new", entry, version=1, successor_until=FOREVER, limit=2)
@@ -148,7 +146,7 @@ async def test_sessions_rotated_meanwhile_are_ended_too(store: SqliteStore, path
         ]
 
     rotating = asyncio.create_task(rotate())
-    rotating.add_done_callback(lambda task: task.exception())  # the rest were ended before they could move
+    rotating.add_done_callback(lambda task: task.exception())  # the rest were ended before their rotation
     ended = await store.delete_by(SessionIndex(user="u"))
     await asyncio.wait([rotating])
     assert len(ended) == 1000
@@ -168,7 +166,7 @@ async def test_sweeping_lets_others_write_in_between(store: SqliteStore, path: P
 
 
 async def write_megabytes(store: SqliteStore, megabytes: int) -> None:
-    """Overwrite some sessions again and again, and read them all the time."""
+    """Overwrite some sessions repeatedly, and read them all the time."""
     for _ in range(megabytes):
         stored = [await store.load(f"large{number}") for number in range(10)]
         await asyncio.gather(
@@ -183,8 +181,8 @@ def log_of(path: Path) -> int:
     return path.with_name(f"{path.name}-wal").stat().st_size
 
 
-async def test_the_log_stays_short_under_writers_that_never_pause(store: SqliteStore, path: Path) -> None:
-    """Those of several processes as well: none of them waits for a moment without commits, which would never come."""
+async def test_the_wal_stays_short_under_continuous_writers(store: SqliteStore, path: Path) -> None:
+    """Also with several processes: none waits for a moment without commits, which would never come."""
     other = SqliteStore(path, timeout=60)
     await other.open()
     for number in range(10):
@@ -201,7 +199,7 @@ async def test_the_log_stays_short_under_writers_that_never_pause(store: SqliteS
 
 
 async def test_no_process_writes_during_a_checkpoint(store: SqliteStore, path: Path) -> None:
-    """It copies all of the log then; and it is what SQLite before 3.51.3 needs, see ADR 0022."""
+    """A checkpoint then copies the whole WAL; SQLite before 3.51.3 needs this, see ADR 0022."""
     other = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
     checkpoints: list[bool] = []
 
@@ -224,8 +222,8 @@ async def test_no_process_writes_during_a_checkpoint(store: SqliteStore, path: P
     assert all(checkpoints)
 
 
-async def test_the_log_is_short_again_after_a_long_reader(store: SqliteStore, path: Path) -> None:
-    """A backup, say: while it reads, nothing of what it sees may be overwritten. Writers go on meanwhile and afterwards."""
+async def test_the_wal_is_short_again_after_a_long_reader(store: SqliteStore, path: Path) -> None:
+    """For example a backup: while it reads, its snapshot must not be overwritten. Writers continue meanwhile."""
     for number in range(10):
         await store.create(f"large{number}", Entry(os.urandom(100_000), FOREVER))
     reader = sqlite3.connect(path, isolation_level=None)

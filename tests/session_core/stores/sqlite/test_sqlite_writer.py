@@ -1,4 +1,4 @@
-"""Group commit: what waits is one transaction, each step decides on its own, and none takes effect after its deadline."""
+"""Group commit: waiting steps share a transaction, each has its own result, and none is applied after its deadline."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def groups_are_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loaded machine makes them smaller."""
+    """A loaded machine would make the groups smaller."""
     monkeypatch.setattr(writer, "_SECONDS_IN_LOOP", 60)
 
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, timeout=30)  # a loaded machine is no outage
+    store = SqliteStore(path, timeout=30)  # a loaded machine must not cause an outage
     await store.open()
     yield store
     await store.close()
@@ -63,7 +63,7 @@ async def data_of(store: SqliteStore, *keys: str) -> list[bytes | None]:
 
 
 class Commits:
-    """What each transaction of a store commits: the number of steps that were not refused."""
+    """The commits of a store: the number of steps that were not refused."""
 
     def __init__(self, writer: Writer) -> None:
         self.steps: list[int] = []
@@ -79,7 +79,7 @@ class Commits:
 
 @contextmanager
 def busy_thread(store: SqliteStore) -> Iterator[None]:
-    """The next commit does not begin before the end of this block."""
+    """The next commit does not start before the end of this block."""
     go_on = threading.Event()
     writer_of(store)._thread.submit(go_on.wait)
     try:
@@ -100,28 +100,28 @@ async def test_the_writes_of_one_turn_are_one_commit(store: SqliteStore) -> None
     assert commits.steps == [50]
 
 
-async def test_a_group_does_not_keep_the_event_loop_for_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the time does not allow for is the next group."""
+async def test_a_group_does_not_block_the_event_loop_for_long(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps beyond the time limit form the next group."""
     monkeypatch.setattr(writer, "_SECONDS_IN_LOOP", 0)
     commits = Commits(writer_of(store))
     await asyncio.gather(*(store.create(str(number), entry()) for number in range(3)))
     assert commits.steps == [1, 1, 1]
 
 
-async def test_what_arrives_during_a_commit_is_the_next_one(store: SqliteStore) -> None:
+async def test_steps_that_arrive_during_a_commit_are_the_next_group(store: SqliteStore) -> None:
     commits = Commits(writer_of(store))
     with busy_thread(store):
         first = asyncio.create_task(store.create("first", entry()))
         await until(lambda: not writer_of(store)._waiting and writer_of(store)._connection.in_transaction)
         others = [asyncio.create_task(store.create(str(number), entry())) for number in range(50)]
         await asyncio.sleep(0)
-        assert await store.load("first") is None  # readers see what is committed, and wait for nothing
+        assert await store.load("first") is None  # readers see committed data without waiting
     await asyncio.gather(first, *others)
     assert commits.steps == [1, 50]
 
 
-async def test_each_step_of_a_group_decides_on_its_own(store: SqliteStore) -> None:
-    """A conflict, a session that is gone, one that is too large, one that cannot be bound, and a caller that has left."""
+async def test_each_step_of_a_group_has_its_own_result(store: SqliteStore) -> None:
+    """A conflict, a missing session, an oversized one, an unbindable value, and a cancelled caller."""
     for key in ("a", "b", "c", "large", "odd", "left"):
         await store.create(key, entry(b"old"))
     await store.replace("b", entry(b"newer"), version=1)
@@ -149,8 +149,8 @@ async def test_each_step_of_a_group_decides_on_its_own(store: SqliteStore) -> No
     assert await data_of(store, "a", "b", "c", "large", "odd", "left") == [b"new", b"newer", None, b"old", b"old", b"old"]
 
 
-async def test_a_step_that_fails_half_way_is_undone_alone(store: SqliteStore) -> None:
-    """A rotation whose new record is too large has retired the old one already."""
+async def test_a_step_that_fails_half_way_is_rolled_back_alone(store: SqliteStore) -> None:
+    """A rotation whose new record is too large has already retired the old one."""
     for key in ("a", "b", "c"):
         await store.create(key, entry(b"old"))
     writer_of(store)._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
@@ -164,12 +164,12 @@ async def test_a_step_that_fails_half_way_is_undone_alone(store: SqliteStore) ->
     assert results[0] == results[2] == 2
     assert isinstance(results[1], StoreUnavailableError)
     assert await data_of(store, "a", "b", "c", "large") == [b"new", b"old", b"new", None]
-    assert commits.steps == [1, 1]  # one by one, after the group was undone
+    assert commits.steps == [1, 1]  # one by one, after the group was rolled back
     await asyncio.gather(*(store.replace(key, entry(b"newer"), version=2) for key in ("a", "c")))
     assert commits.steps == [1, 1, 2]  # and together again
 
 
-async def test_a_full_disk_in_the_middle_of_a_group_takes_those_that_fit(store: SqliteStore) -> None:
+async def test_a_full_disk_in_a_group_fails_only_the_steps_that_do_not_fit(store: SqliteStore) -> None:
     for key in ("a", "b", "large"):
         await store.create(key, entry(b"old"))
     connection = writer_of(store)._connection
@@ -190,7 +190,7 @@ async def test_a_full_disk_in_the_middle_of_a_group_takes_those_that_fit(store: 
 
 @contextmanager
 def files_no_longer_than(size: int) -> Iterator[None]:
-    """Every write of this process behind that place of a file fails, as on a full disk."""
+    """Every write of this process beyond that file position fails, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -199,8 +199,8 @@ def files_no_longer_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_commit_that_cannot_be_written_is_decided_session_by_session(store: SqliteStore, path: Path) -> None:
-    """The log has room for one small transaction, and not for the group."""
+async def test_a_failed_commit_is_repeated_session_by_session(store: SqliteStore, path: Path) -> None:
+    """The WAL has room for one small transaction, but not for the group."""
     keys = [str(number) for number in range(40)]
     await asyncio.gather(*(store.create(key, entry(bytes(3000))) for key in keys))
     log = path.with_name("sessions.db-wal")
@@ -213,7 +213,7 @@ async def test_a_commit_that_cannot_be_written_is_decided_session_by_session(sto
         assert 0 < len(written) < len(keys)
         assert {type(result) for result in refused} == {StoreUnavailableError}
         assert await data_of(store, *keys) == [b"x" * 3000 if key in written else bytes(3000) for key in keys]
-    # Nothing of what was refused comes later, also not by way of the log that others read after a crash.
+    # A refused step is not applied later, not even by a recovery from the WAL after a crash.
     other = SqliteStore(path)
     await other.open()
     assert await data_of(other, *keys) == [b"x" * 3000 if key in written else bytes(3000) for key in keys]
@@ -221,8 +221,8 @@ async def test_a_commit_that_cannot_be_written_is_decided_session_by_session(sto
     await asyncio.gather(*(store.replace(key, entry(b"y"), version=2 if key in written else 1) for key in keys))
 
 
-async def test_a_lock_held_too_long_is_an_outage_within_the_deadline_and_nothing_happens_later(path: Path) -> None:
-    """Every writing step, each first in the queue or behind others. Reads go on."""
+async def test_a_lock_held_too_long_is_an_outage_in_time_and_nothing_is_applied_later(path: Path) -> None:
+    """Every writing step, first in the queue or behind others. Reads continue."""
     store = SqliteStore(path, timeout=0.3)
     await store.open()
     await store.create("a", Entry(b"old", FOREVER, "u", "o"))
@@ -255,7 +255,7 @@ async def test_a_lock_held_too_long_is_an_outage_within_the_deadline_and_nothing
     await store.close()
 
 
-async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> None:
+async def test_the_store_waits_for_a_short_lock(store: SqliteStore, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     claiming = asyncio.create_task(store.claim("name", FOREVER))
@@ -266,8 +266,8 @@ async def test_a_short_lock_is_waited_for(store: SqliteStore, path: Path) -> Non
     assert await claiming
 
 
-async def test_a_deadline_that_passes_before_the_commit_is_kept(store: SqliteStore) -> None:
-    """The statements were run, the disk was slow: what is late is undone, what is not is committed without it."""
+async def test_a_deadline_that_passes_before_the_commit_is_respected(store: SqliteStore) -> None:
+    """The statements ran and the disk was slow: late steps are rolled back, and the others are committed without them."""
     await store.create("late", entry(b"old"))
     await store.create("in time", entry(b"old"))
     of_store = writer_of(store)
@@ -287,8 +287,8 @@ async def test_a_deadline_that_passes_before_the_commit_is_kept(store: SqliteSto
     assert await data_of(store, "late", "in time") == [b"old", b"\x01"]
 
 
-async def test_a_request_that_was_answered_503_never_takes_effect(path: Path) -> None:
-    """Through the guard, which ends the call; with the disk stalled after the statements, and before them."""
+async def test_a_request_answered_with_503_is_never_applied(path: Path) -> None:
+    """Through the guard, which cancels the call; with a stalled disk before and after the statements."""
 
     async def ignore(reason: str) -> None:
         del reason
@@ -310,7 +310,7 @@ async def test_a_request_that_was_answered_503_never_takes_effect(path: Path) ->
     await store.close()
 
 
-async def test_a_caller_that_leaves_before_its_transaction_takes_its_step_along(store: SqliteStore) -> None:
+async def test_a_caller_cancelled_before_its_transaction_withdraws_its_step(store: SqliteStore) -> None:
     with busy_thread(store):
         first = asyncio.create_task(store.create("first", entry()))
         await until(lambda: writer_of(store)._connection.in_transaction)
@@ -322,7 +322,7 @@ async def test_a_caller_that_leaves_before_its_transaction_takes_its_step_along(
     assert await data_of(store, "first", "second") == [b"", None]
 
 
-async def test_close_waits_for_what_is_under_way(path: Path) -> None:
+async def test_close_waits_for_steps_in_progress(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     go_on = threading.Event()
@@ -344,7 +344,7 @@ async def test_close_waits_for_what_is_under_way(path: Path) -> None:
 
 
 def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
-    """Also where the one before it ended in the middle of a commit."""
+    """Also when the previous one ended in the middle of a commit."""
     store = SqliteStore(path)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -381,9 +381,7 @@ def test_a_store_is_used_in_one_event_loop_after_another(path: Path) -> None:
     asyncio.run(end())
 
 
-async def test_an_error_of_the_writer_itself_leaves_no_caller_waiting(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_of_the_writer_itself_reaches_every_caller(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     of_store = writer_of(store)
     monkeypatch.setattr(of_store, "_run", lambda group: 1 / 0)
     for _ in range(2):

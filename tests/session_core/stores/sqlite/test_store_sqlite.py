@@ -1,4 +1,4 @@
-"""What is special about sessions in one SQLite file: its URL, its mode, its tables, and who else is at it."""
+"""Sessions in one SQLite file: its URL, file mode, tables, and other programs that use it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, timeout=30)  # a loaded machine is no outage
+    store = SqliteStore(path, timeout=30)  # a loaded machine must not cause an outage
     await store.open()
     yield store
     await store.close()
@@ -57,17 +57,17 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
         "file:///directory?mode=ro",
     ],
 )
-def test_an_unfit_url_is_refused_at_once(url: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(url)
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite", "SQLite"])
 @pytest.mark.parametrize("name", ["app.db", "a b%20c#d&é.db"])
-async def test_a_url_names_the_file_that_it_names_in_sqlalchemy(
+async def test_a_url_names_the_same_file_as_in_sqlalchemy(
     scheme: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application's own tables are in the same file by default: relative and absolute paths mean the same to both."""
+    """The application's tables are in the same file by default, so relative and absolute paths must mean the same to both."""
     monkeypatch.chdir(tmp_path)
     for path in (name, str(tmp_path / f"absolute {name}")):
         store = open_store(f"{scheme}:///{path}")
@@ -80,7 +80,7 @@ async def test_a_url_names_the_file_that_it_names_in_sqlalchemy(
         engine.dispose()
 
 
-async def test_only_the_owner_can_read(store: SqliteStore, path: Path) -> None:
+async def test_only_the_owner_can_read_the_file(store: SqliteStore, path: Path) -> None:
     await store.create("a", Entry(b"secret", FOREVER))
     assert path.parent.stat().st_mode & 0o777 == 0o700
     modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
@@ -107,15 +107,15 @@ async def test_opening_a_file_keeps_the_locks_of_this_process(store: SqliteStore
     assert locks() >= before
 
 
-async def test_acknowledged_writes_are_on_the_disk(store: SqliteStore) -> None:
-    """Write-ahead log, each commit synced: FULL is 2."""
+async def test_acknowledged_writes_are_on_disk(store: SqliteStore) -> None:
+    """WAL mode, each commit synced: FULL is 2."""
     connection = store._opened()[1]._connection
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 async def test_no_error_shows_a_value(store: SqliteStore, path: Path) -> None:
-    """Not in the message, nor in that of the cause, which a log may show. And when the tables are back, so are the sessions."""
+    """Neither in the message nor in that of its cause, which a log may show. When the tables return, so do the sessions."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("ALTER TABLE sessions RENAME TO hidden")
     for call in (
@@ -134,7 +134,7 @@ async def test_no_error_shows_a_value(store: SqliteStore, path: Path) -> None:
     await store.create("thekey", Entry(b"thedata", FOREVER))
 
 
-async def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_an_outage(tmp_path: Path) -> None:
     path = tmp_path / "file.db"
     path.write_bytes(b"not a database" * 1000)
     store = SqliteStore(path)
@@ -143,7 +143,7 @@ async def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_directory_that_cannot_be_made_is_an_outage(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_an_outage(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = SqliteStore(tmp_path / "file" / "sessions.db")
     with pytest.raises(StoreUnavailableError) as caught:
@@ -151,7 +151,7 @@ async def test_a_directory_that_cannot_be_made_is_an_outage(tmp_path: Path) -> N
     assert str(tmp_path) not in str(caught.value)
 
 
-async def test_a_table_that_is_not_the_librarys_is_refused(path: Path) -> None:
+async def test_a_foreign_table_is_refused(path: Path) -> None:
     path.parent.mkdir()
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE sessions (id INTEGER PRIMARY KEY, cookie TEXT)")
@@ -161,7 +161,7 @@ async def test_a_table_that_is_not_the_librarys_is_refused(path: Path) -> None:
         await store.open()
 
 
-async def test_a_store_that_is_not_open_is_an_outage(store: SqliteStore) -> None:
+async def test_a_closed_store_is_an_outage(store: SqliteStore) -> None:
     await store.close()
     for call in (store.load("a"), store.ping(), store.claim("a", FOREVER), store.find(SessionIndex(user="a"))):
         with pytest.raises(StoreUnavailableError):
@@ -170,7 +170,7 @@ async def test_a_store_that_is_not_open_is_an_outage(store: SqliteStore) -> None
     assert await store.load("a") is None
 
 
-async def test_many_may_create_the_file_at_once(path: Path) -> None:
+async def test_several_processes_can_create_the_file_at_once(path: Path) -> None:
     stores = [SqliteStore(path, timeout=30) for _ in range(6)]
     await asyncio.gather(*(store.open() for store in stores))
     for store in stores:
@@ -179,7 +179,7 @@ async def test_many_may_create_the_file_at_once(path: Path) -> None:
 
 
 async def test_the_file_opens_while_another_process_writes(store: SqliteStore, path: Path) -> None:
-    """Tables that are there need no lock; sessions are read at once."""
+    """Existing tables need no lock; sessions are read at once."""
     await store.create("a", Entry(b"", FOREVER))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -190,8 +190,8 @@ async def test_the_file_opens_while_another_process_writes(store: SqliteStore, p
     await second.close()
 
 
-async def test_the_tables_are_those_of_the_other_databases(store: SqliteStore, path: Path) -> None:
-    """Migrations that compare with the library's metadata find nothing to do."""
+async def test_the_tables_equal_those_of_the_other_databases(store: SqliteStore, path: Path) -> None:
+    """A migration generated from the library's metadata is empty."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -201,15 +201,15 @@ async def test_the_tables_are_those_of_the_other_databases(store: SqliteStore, p
     engine.dispose()
 
 
-async def test_files_of_the_earlier_store_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    """Never are they read as an empty store, which would log every user out without a word."""
+async def test_files_of_the_earlier_store_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    """They are never read as an empty store, which would silently log every user out."""
     (tmp_path / "old" / "sessions").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"one file for each session.* Delete the directory.*or name another one"):
         open_store(f"file://{tmp_path}/old")
 
 
-async def test_a_directory_holds_one_file(tmp_path: Path) -> None:
-    for _ in range(2):  # again, with what is in it
+async def test_the_file_is_created_in_an_existing_directory(tmp_path: Path) -> None:
+    for _ in range(2):  # again, with its sessions
         store = open_store(f"file://{tmp_path}/private/sessions")
         assert isinstance(store, SqliteStore)
         await store.open()
@@ -219,5 +219,5 @@ async def test_a_directory_holds_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "private" / "sessions").stat().st_mode & 0o777 == 0o700
 
 
-def test_it_announces_nothing(path: Path) -> None:
+def test_the_store_announces_nothing(path: Path) -> None:
     assert not isinstance(SqliteStore(path), RevocationFeed)
