@@ -8,7 +8,7 @@ default:
     @just --list
 
 # demo:begin
-# the demo: identity provider and application, logged in within a minute
+# the demo: identity provider and application
 demo *ARGS:
     uv run demo {{ARGS}}
 # demo:end
@@ -17,15 +17,15 @@ demo *ARGS:
 serve *ARGS:
     uv run serve {{ARGS}}
 
-# a test of every promise in some minutes, or the tests named
+# at least one test of every promise, in minutes, or the given tests
 test *ARGS:
     {{run}} pytest {{ARGS}}
 
-# all tests: every engine, browser and moment
+# all tests: every engine, browser and failure point
 test-all *ARGS:
     {{run}} pytest --all {{ARGS}}
 
-# style, formatting, and who may import whom
+# style, formatting, and import rules
 lint:
     {{run}} ruff check .
     {{run}} ruff format --check .
@@ -51,15 +51,15 @@ screenshots *ARGS:
 security:
     {{run}} python scripts/security_table.py
 
-# small faults in the modules that promises rest on: each must make a test fail
+# mutation testing of the modules behind the guarantees
 mutants *ARGS:
     {{run}} --group mutants python scripts/mutants.py {{ARGS}}
 
-# every order of a few requests with faults at every store call; with a seed, that schedule again
+# every order of a few requests with faults at every store call; with a seed, replay that schedule
 simulate *SEEDS:
     {{run}} python -m tests.simulation.explore {{ if SEEDS == "" { "--all" } else { SEEDS } }}
 
-# measure the sessions beside their peers; a full run writes docs/benchmarks.md
+# benchmark the sessions and comparable libraries; a full run writes docs/benchmarks.md
 bench *ARGS:
     {{run}} python -m benchmarks {{ARGS}}
 
@@ -67,7 +67,7 @@ bench *ARGS:
 docs:
     {{run}} zensical build --strict --clean
 
-# a release: checks, changelog, version, files in dist/; publishing them is left to you
+# prepare a release: checks, changelog, version, files in dist/; you publish them
 release VERSION:
     {{run}} python scripts/release.py {{VERSION}}
 
@@ -80,17 +80,17 @@ use-release VERSION:
 settings:
     uv run python -m app.settings.reference
 
-# bring the database of the settings to the newest version
+# migrate the configured database to the newest revision
 migrate:
     uv run alembic upgrade head
 
-# give the project a name of your own, on its pages and in its texts; spaces are allowed
+# rename the project, on its pages and in its texts; spaces are allowed
 [positional-arguments]
 rename *NAME:
     uv run python scripts/rename.py "$@"
 
 # demo:begin
-# drop the demo; what is left logs in at your own provider
+# remove the demo; logins then use your own provider
 eject:
     uv run python scripts/eject.py
 # demo:end

@@ -1,1 +1,1 @@
-"""Measures the sessions beside their peers: `uv run just bench`."""
+"""Benchmarks of the sessions and comparable libraries: `uv run just bench`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints, and in a full run writes docs/benchmarks.md and its chart."""
+"""`python -m benchmarks`: runs the benchmarks and prints the results; a full run also writes docs/benchmarks.md and its chart."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _CHART: Final = "assets/benchmarks.svg"
 @dataclass(frozen=True)
 class _Plan:
     rounds: int
-    """With one set of server processes."""
+    """Rounds with one set of server processes."""
     turns: int
     """Likewise."""
     fresh_pairs: tuple[int, int]
-    """Likewise: how many, and turns of each."""
+    """The same for turns: how many sets, and turns of each."""
     sets: int
-    """How often all servers are started anew: no figure hangs on one process alone."""
+    """How often all servers are restarted, so that no figure depends on a single process."""
     amount: Amount
     sizes: tuple[int, ...]
     rows: int
@@ -56,7 +56,7 @@ _QUICK: Final = _Plan(1, 2, (1, 2), 1, Amount(seconds=0.1, increments=320), (500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure as the command line says; return the exit status."""
+    """Run the benchmarks of the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     begin = time.monotonic()
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_stacks(plan: _Plan, rounds: int, results: Results) -> None:
-    """Run every stack beside the others for so many rounds; their servers are started anew for each set of these."""
+    """Run every stack for this many rounds; the servers are restarted for each set of rounds."""
     sets = min(plan.sets, rounds)
     for number in range(sets):
         share = range(number * rounds // sets, (number + 1) * rounds // sets)
@@ -96,7 +96,7 @@ def measure_stacks(plan: _Plan, rounds: int, results: Results) -> None:
 
 
 def _measure_set(plan: _Plan, rounds: range, results: Results) -> None:
-    """Start all servers, measure the rounds of these numbers, and end the servers."""
+    """Start all servers, measure these rounds, and stop the servers."""
     stacks = results.stacks
     results.left_out.clear()
     with _engines(postgresql=any(stack.engine == "postgresql" for stack in stacks)) as engines:
@@ -139,7 +139,7 @@ def _measure_sockets(results: Results) -> None:
 
 
 def _kept(path: Path | None) -> Results | None:
-    """What earlier runs have found."""
+    """The results of earlier runs."""
     if path is None or not path.exists():
         return None
     found: Results = pickle.loads(path.read_bytes())
@@ -148,7 +148,7 @@ def _kept(path: Path | None) -> Results | None:
 
 @contextmanager
 def _engines(*, postgresql: bool) -> Iterator[Engines]:
-    """Empty servers, and a directory that is readable for the user that PostgreSQL runs as where we are root."""
+    """Empty servers, and a directory readable by PostgreSQL's user when running as root."""
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as directory,
         redis_server() as redis,

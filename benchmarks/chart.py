@@ -1,4 +1,4 @@
-"""Draws what a run has found as one SVG: no script, no font and no image of another host."""
+"""Draws the results as one SVG, without scripts, fonts or images of another host."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STYLE: Final = """
 
 @dataclass(frozen=True)
 class _Row:
-    """One stack in a panel: its bar, the span of its rounds, and what stands beside them."""
+    """One stack in a panel: its bar, the range of its rounds, and its label."""
 
     stack: Stack
     value: float
@@ -49,7 +49,7 @@ class _Row:
 
 
 def draw(results: Results) -> str:
-    """The picture: reads, writes, and what is kept of writes that meet; in each panel the best stack comes first.
+    """The chart of reads, writes, and kept concurrent writes; in each panel the best stack comes first.
 
     A thin line goes from the worst to the best round.
     """

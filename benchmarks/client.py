@@ -1,4 +1,4 @@
-"""Sends requests over many keep-alive connections and checks every answer; one thread, no event loop, nothing to wait for.
+"""Sends requests over many keep-alive connections and checks every response, in one thread without an event loop.
 
 A server under load is what is measured, so the client must cost little: it writes requests that are ready made, and looks at
 nothing of a response but its status, its length, its body and, where asked, its cookie.
@@ -40,18 +40,18 @@ _RECEIVE_BYTES: Final = 65536
 
 
 class BrokenPromiseError(Exception):
-    """A server gave a wrong answer, or none: the run is worth nothing."""
+    """A server gave a wrong response or none, which makes the run invalid."""
 
 
 class Lane(Protocol):
-    """What one connection asks for, one request after the other."""
+    """The requests of one connection, in sequence."""
 
     def next(self) -> bytes:
         """The next request."""
         ...
 
     def took(self, head: bytes, body: bytes) -> None:
-        """Look at the answer. Raises `BrokenPromiseError`."""
+        """Check the response. Raises `BrokenPromiseError`."""
         ...
 
 
@@ -59,17 +59,17 @@ Check = Callable[[bytes], bool]
 
 
 def exactly(body: bytes) -> Check:
-    """Accept this body alone."""
+    """Accept only this body."""
     return body.__eq__
 
 
 def counted(body: bytes) -> bool:
-    """Accept the answer of `/increment`."""
+    """Accept the response of `/increment`."""
     return _COUNTED.fullmatch(body) is not None
 
 
 def request(method: str, target: str, port: int, cookie: bytes = b"") -> bytes:
-    """One request, as a page of the same origin sends it."""
+    """One request, as a same-origin page sends it."""
     lines = [f"{method} {target} HTTP/1.1", f"host: 127.0.0.1:{port}", "user-agent: benchmarks", "accept: application/json"]
     if method != "GET":
         lines += ["sec-fetch-site: same-origin", f"origin: http://127.0.0.1:{port}", "content-length: 0"]
@@ -78,7 +78,7 @@ def request(method: str, target: str, port: int, cookie: bytes = b"") -> bytes:
 
 
 class Fixed:
-    """Sends the same requests over and over."""
+    """Sends the same requests repeatedly."""
 
     def __init__(self, requests: Sequence[bytes], check: Check) -> None:
         self._requests = requests
@@ -98,7 +98,7 @@ class Fixed:
 
 
 class Jar:
-    """Sends one request over and over, with the cookie that the last answer has set, as a browser does."""
+    """Sends one request repeatedly, with the cookie of the latest response, as a browser does."""
 
     def __init__(self, method: str, target: str, port: int, check: Check, *, cookie: bytes = b"", must_change: bool) -> None:
         self._method, self._target, self._port = method, target, port
@@ -120,13 +120,13 @@ class Jar:
 
 
 def round_robin(items: Sequence[bytes], lanes: int) -> list[Sequence[bytes]]:
-    """Deal items to lanes, so that no item is with two lanes."""
+    """Assign items to lanes so that no item is in two lanes."""
     return [items[at::lanes] or items[:1] for at in range(lanes)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a drive: how many answers, all of them right, in how many seconds; how long each took, and its begin (ns)."""
+    """The result of a drive: the number of responses, all correct; the seconds; each response's duration and start (ns)."""
 
     answers: int
     seconds: float
@@ -136,12 +136,12 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return self.answers / self.seconds
 
 
 class _Connection:
-    """One lane on its way."""
+    """The connection of one lane."""
 
     __slots__ = ("begun", "lane", "part", "socket")
 
@@ -157,7 +157,7 @@ class _Connection:
         self.socket.sendall(self.lane.next())
 
     def received(self) -> bool:
-        """Read what has come; return whether the answer is complete. Raises `BrokenPromiseError` for a wrong one."""
+        """Read available data; return whether the response is complete. Raises `BrokenPromiseError` for a wrong one."""
         data = self.socket.recv(_RECEIVE_BYTES)
         if not data:
             msg = f"the server closed the connection after {self.part[:300]!r}"
@@ -185,7 +185,7 @@ class _Connection:
 
 
 class Connections:
-    """A connection for each lane, kept from one drive to the next. Lanes go to the servers in turn."""
+    """A connection for each lane, kept across drives. Lanes are assigned to the servers in turn."""
 
     def __init__(self, lanes: Sequence[Lane], ports: Sequence[int]) -> None:
         connections = [_Connection(lane, ports[at % len(ports)]) for at, lane in enumerate(lanes)]
@@ -193,9 +193,9 @@ class Connections:
         self._wait = _waiter(list(self._connections))
 
     def drive(self, *, seconds: float = inf, answers: float = inf) -> Outcome:
-        """Run all lanes at once for `seconds` or until there are `answers`, whichever is first.
+        """Run all lanes at once for `seconds` or until there are `answers` responses, whichever is first.
 
-        Raises `BrokenPromiseError` for the first wrong answer.
+        Raises `BrokenPromiseError` for the first wrong response.
         """
         connections, wait = self._connections, self._wait
         latencies: list[int] = []
@@ -232,13 +232,13 @@ class Connections:
 
 
 def drive(lanes: Sequence[Lane], ports: Sequence[int], *, seconds: float = inf, answers: float = inf) -> Outcome:
-    """Run all lanes at once, each on a new connection of its own; see `Connections.drive`."""
+    """Run all lanes at once, each on a new connection; see `Connections.drive`."""
     with closing(Connections(lanes, ports)) as connections:
         return connections.drive(seconds=seconds, answers=answers)
 
 
 def _waiter(numbers: list[int]) -> Callable[[], list[tuple[int, int]]]:
-    """What waits for any of the sockets to be readable: epoll where there is one, else poll."""
+    """A poller for readable sockets: epoll where available, else poll."""
     if hasattr(select, "epoll"):
         epoll = select.epoll()
         for number in numbers:

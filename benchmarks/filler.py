@@ -1,4 +1,4 @@
-"""Copies one stored session very many times inside a store, each copy with a key and a user of its own.
+"""Copies one stored session very many times inside a store, each copy with its own key and user.
 
 A million logins one by one would take minutes. A copy is what the store itself has written, byte for byte, but for the random
 parts, and is as large; the copies belong to users that no request names.
@@ -32,7 +32,7 @@ _LIFE_MS: Final = 3_600_000
 
 
 class Filler:
-    """Copies the one session, of `identity`, that is in a Redis. Raises `RuntimeError` when it looks otherwise than expected."""
+    """Copies the single session, of `identity`, in a Redis. Raises `RuntimeError` when it has another format than expected."""
 
     def __init__(self, port: int, identity: Identity) -> None:
         self._port = port
@@ -56,7 +56,7 @@ class Filler:
             raise ValueError
 
     def fill(self, sessions: int) -> None:
-        """Copy until there are that many sessions."""
+        """Copy until there are this many sessions."""
         with socket.create_connection(("127.0.0.1", self._port)) as connection:
             connection.sendall(b"CLIENT REPLY OFF\r\n")
             while self._copies < sessions - 1:
@@ -100,7 +100,7 @@ _COPY: Final = (
 
 
 def fill_sqlite(path: Path, sessions: int) -> float:
-    """Copy a session of the file until there are that many; return the bytes that each takes, indexes included."""
+    """Copy a session of the file until there are this many; return the bytes per session, indexes included."""
     with closing(sqlite3.connect(path)) as connection:
         ((present,),) = connection.execute("SELECT count(*) FROM sessions")
         numbers = "(WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?) SELECT n FROM number)"
@@ -111,7 +111,7 @@ def fill_sqlite(path: Path, sessions: int) -> float:
 
 
 async def fill_postgresql(url: str, sessions: int) -> float:
-    """The same for the database that `url` names."""
+    """The same for the database at `url`."""
     connection = await asyncpg.connect(url.replace("postgresql+asyncpg:", "postgresql:"))
     try:
         missing = sessions - await connection.fetchval("SELECT count(*) FROM sessions")

@@ -1,4 +1,4 @@
-"""What a reader must know of the machine; never its name or place."""
+"""The description of the machine for the results page, without its name or place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES: Final = (
 
 
 def machine_facts(redis_server: RedisServer, directory: Path, *, postgresql: bool) -> dict[str, str]:
-    """Names and values, in the order in which they are shown; `directory` is on the disk of the stores."""
+    """Names and values, in display order; `directory` is on the disk of the stores."""
     facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
@@ -55,7 +55,7 @@ def machine_facts(redis_server: RedisServer, directory: Path, *, postgresql: boo
 
 
 def _syncs(path: Path) -> str:
-    """How long the disk takes to keep what one commit writes, which every durable write waits for."""
+    """How long the disk takes to sync one commit, which every durable write waits for."""
     took = []
     with path.open("wb", buffering=0) as file:
         for _ in range(_SYNCS):

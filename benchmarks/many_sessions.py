@@ -1,4 +1,4 @@
-"""Lists and ends the 10,000 sessions of one user while another user's session is read, and looks for the longest wait.
+"""Lists and ends the 10,000 sessions of one user while another user's session is read, and reports the longest wait.
 
 `uv run python -m benchmarks.many_sessions [--sessions N] [--engines NAME ...]` does so with each store that is installed. The
 other user reads in the process that works, whose event loop must go on, and in a process of its own (`--read URL KEY`), which the
@@ -43,7 +43,7 @@ _HOUR_MS: Final = 3_600_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure as the command line says."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--engines", nargs="+", choices=_ENGINES, default=_ENGINES)
@@ -125,7 +125,7 @@ def _entry(identity: Identity) -> Entry:
 
 
 async def _time_reads(store: SessionStore, key: str, note: Callable[[float, float], None]) -> None:
-    """Read without end, and note when each read began and how long it took."""
+    """Read continuously; record the start and duration of each read."""
     while True:
         begun = time.monotonic()
         await store.load(key)
@@ -134,7 +134,7 @@ async def _time_reads(store: SessionStore, key: str, note: Callable[[float, floa
 
 
 async def _read(url: str, key: str) -> None:
-    """Be the other user in a process of its own: print when each read began, and how long it took."""
+    """Run the other user in a separate process: print the start and duration of each read."""
     store = open_store(url)
     await store.open()
     gc.disable()
@@ -143,7 +143,7 @@ async def _read(url: str, key: str) -> None:
 
 @contextmanager
 def _reader(engine: str, url: str, key: str) -> Iterator[Callable[[float, float], list[float]]]:
-    """Read in a process of its own; yield what returns the waits between two moments. None for a store in this process."""
+    """Read in a separate process; yields a function that returns the waits between two times. None for a local store."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "waits")
         command = [sys.executable, "-m", "benchmarks.many_sessions", "--read", url, key]

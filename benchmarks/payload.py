@@ -1,4 +1,4 @@
-"""What every stack keeps in a session: the same fields with the same values, 300 bytes in MessagePack."""
+"""The session data of every stack: the same fields with the same values, 300 bytes in MessagePack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIELDS: Final[dict[str, Any]] = {
     "and please ring twice: the bell is old and hard to hear from the kitchen, at night.",
     "visits": 0,
 }
-"""What a login puts into a session."""
+"""The session data of a login."""
 MESSAGEPACK_BYTES: Final = 300
 JSON_BYTES: Final = len(json.dumps(FIELDS, separators=(",", ":")))
 
@@ -26,6 +26,6 @@ COOKIE: Final = "session"
 LIFETIME_SECONDS: Final = 3600
 
 DARK: Final = b'{"theme":"dark"}'
-"""What `/read` answers to a logged-in user, and `/public` to every visitor."""
+"""The response of `/read` to a logged-in user, and of `/public` to every visitor."""
 LIGHT: Final = b'{"theme":"light"}'
-"""What `/read` answers to a visitor."""
+"""The response of `/read` to a visitor."""

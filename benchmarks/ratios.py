@@ -1,4 +1,4 @@
-"""What must be reached, and whether it was: every target of the project, from one run; a miss is a miss."""
+"""The targets of the project, and whether one run reached them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from benchmarks.stacks import (
 __all__ = ("TARGETS", "Target", "Verdict", "ratio", "verdicts")
 
 _SAME_COST: Final = 1.5
-"""What is to cost the same may take this much longer: at a hundred times as many sessions, and on another store."""
+"""The tolerance for costs that should be equal: with a hundred times as many sessions, and on another store."""
 _MOST_BYTES: Final = 700
 _MOST_MS: Final = 50
 
 
 @dataclass(frozen=True)
 class Target:
-    """The rate of one stack at a work, as a multiple of another's."""
+    """The rate of one stack as a multiple of another's."""
 
     name: str
     work: str
@@ -42,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One target, what was reached, and whether that is enough; None where it was not measured."""
+    """One target, the measured value, and whether it is enough; None when not measured."""
 
     name: str
     reached: str
@@ -51,7 +51,7 @@ class Verdict:
 
     @property
     def word(self) -> Literal["yes", "no", "not measured"]:
-        """For people."""
+        """The value as text."""
         return "not measured" if self.met is None else "yes" if self.met else "no"
 
 
@@ -79,7 +79,7 @@ TARGETS: Final = (
 
 
 def ratio(ours: Cell, other: Cell) -> float:
-    """The median of the ratios within each round or turn: what disturbs the machine for a while disturbs both."""
+    """The median of the ratios within each round or turn, so that a temporary slowdown of the machine affects both sides."""
     return median(mine.rate / theirs.rate for mine, theirs in zip(ours.samples, other.samples, strict=True))
 
 
@@ -124,7 +124,7 @@ def _bytes(results: Results) -> Verdict:
 
 
 def _scales(results: Results) -> list[Verdict]:
-    """For each engine, the cost at the most sessions: as a multiple of that at the fewest, and of that of Redis."""
+    """For each engine, the cost at the largest number of sessions, as a multiple of that at the smallest and of that of Redis."""
     verdicts = []
     for engine in ("Redis", "SQLite", "PostgreSQL"):
         mine = [scale for scale in results.scales if scale.engine == engine]
@@ -137,7 +137,7 @@ def _scales(results: Results) -> list[Verdict]:
             most = f"{engine}: {name} a user's sessions among {sizes[-1]:,} sessions"
             verdicts.append(_worst(f"{most}, of the same among {sizes[0]:,}", mine, mine, (sizes[-1], sizes[0]), cost))
             if engine != "Redis" and sizes[-1] in {scale.sessions for scale in of_redis}:
-                # The cost of each session: what a step costs once, such as a sync of the disk, is in the table.
+                # The cost per session; the fixed cost of a step, such as a disk sync, is in the table.
                 most_of_user = max(scale.per_user for scale in mine)
                 ours, others = ([s for s in scales if s.per_user == most_of_user] for scales in (mine, of_redis))
                 verdicts.append(
@@ -149,7 +149,7 @@ def _scales(results: Results) -> list[Verdict]:
 def _worst(
     name: str, ours: Sequence[Scale], others: Sequence[Scale], sizes: tuple[int, int], cost: Callable[[Scale], float]
 ) -> Verdict:
-    """The greatest ratio of costs, over every number of sessions per user."""
+    """The largest ratio of costs, over every number of sessions per user."""
     by_user = {scale.per_user: cost(scale) for scale in ours if scale.sessions == sizes[0]}
     other = {scale.per_user: cost(scale) for scale in others if scale.sessions == sizes[1]}
     reached = max(by_user[number] / other[number] for number in other)

@@ -1,4 +1,4 @@
-"""Writes what a run has found as a page of the documentation."""
+"""Writes the results as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ the memory of server processes without WebSockets, and pages that do real work, 
 
 
 def page(results: Results, chart: str) -> str:
-    """The whole page; `chart` is the path of the picture as seen from it."""
+    """The whole page; `chart` is the relative path of the picture."""
     parts = [_ABOUT, _machine(results), f"![Requests per second of each stack]({chart})\n", "## Must reach\n", _verdicts(results)]
     parts += ["## Requests per second\n", _rates(results), "## Waiting for an answer\n", _latencies(results)]
     parts += [_one_session(results), _redis(results), _scale(results), _memory(results), _sweep(results), _left_out(results)]
@@ -74,7 +74,7 @@ def page(results: Results, chart: str) -> str:
 
 
 def summary(results: Results) -> str:
-    """The tables alone, for a terminal."""
+    """Only the tables, for a terminal."""
     parts = [
         _rates(results),
         _latencies(results),
@@ -88,7 +88,7 @@ def summary(results: Results) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is aligned to the right."""
+    """A Markdown table; every column except the first is right-aligned."""
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     return "\n".join([*lines, *(_line(row) for row in rows)]) + "\n"
 

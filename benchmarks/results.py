@@ -1,4 +1,4 @@
-"""What a run has found, as values: no server, no clock, no text."""
+"""The results of a run as values, without servers, clocks or text."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ("Cell", "Results", "Sample", "Scale", "Sweep", "percentile")
 
 
 def percentile(ordered: Sequence[int], share: float) -> float:
-    """The value that `share` of all are not above; `ordered` ascends."""
+    """The value that `share` of all do not exceed; `ordered` ascends."""
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One stack doing one work in one round. Times in milliseconds."""
+    """One stack at one work in one round. Times in milliseconds."""
 
     rate: float
     """Answers per second."""
     p50: float
     p99: float
     acknowledged: int = 0
-    """Increments of one session that were answered with 200."""
+    """Increments of one session that got a 200."""
     kept: int = 0
-    """How many of them the session has afterwards."""
+    """The number of them in the session afterwards."""
 
 
 @dataclass
 class Cell:
-    """One stack doing one work, round by round."""
+    """One stack at one work, by round."""
 
     samples: list[Sample] = field(default_factory=list)
 
@@ -63,12 +63,12 @@ class Cell:
 
     @property
     def acknowledged(self) -> int:
-        """All increments that were acknowledged."""
+        """All acknowledged increments."""
         return sum(sample.acknowledged for sample in self.samples)
 
     @property
     def kept(self) -> int:
-        """Those that were not lost."""
+        """The increments that were not lost."""
         return sum(sample.kept for sample in self.samples)
 
 
@@ -85,7 +85,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep of expired rows while requests go on. Times in milliseconds."""
+    """A sweep of expired rows during requests. Times in milliseconds."""
 
     rows: int
     seconds: float
@@ -98,28 +98,28 @@ class Sweep:
     longest_before: float
     """The longest request of the same clients without it, before and after."""
     longest_step: float
-    """The longest statement of the sweep, which holds what it locks for no longer."""
+    """The longest statement of the sweep, which bounds how long it holds locks."""
 
     @property
     def in_the_way(self) -> float:
-        """How long it can have been in a request's way: by its statements, or by what the longest request took more than else."""
+        """The longest delay of a request: by the sweep's statements, or by the longest request's extra time."""
         return max(self.within, self.longest - self.longest_before)
 
 
 @dataclass
 class Results:
-    """Everything that a run has found."""
+    """All results of a run."""
 
     date: str
     rounds: int
     seconds: float
-    """How long each timed measurement took."""
+    """The duration of each timed measurement."""
     machine: Mapping[str, str]
     stacks: Sequence[Stack]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     """By work and stack."""
     turns: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    """The same for what the targets compare, in many short turns."""
+    """The same for the works compared by the targets, in many short turns."""
     waiting: dict[tuple[str, str, int], Cell] = field(default_factory=dict)
     """By work, stack and number of connections."""
     commands: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -127,20 +127,20 @@ class Results:
     memory: dict[str, float] = field(default_factory=dict)
     """By stack: bytes per session in Redis, indexes included."""
     stored_bytes: int | None = None
-    """What our store takes in Redis for 300 bytes of a user's session at a provider, both indexes included."""
+    """The Redis memory of a 300-byte session of a user and a provider session, both indexes included."""
     scales: list[Scale] = field(default_factory=list)
     scale_bytes: dict[str, float] = field(default_factory=dict)
     """By engine: bytes per session, indexes included, at the largest scale."""
     socket_bytes: dict[str, float] = field(default_factory=dict)
-    """By stack: what a server process grows by for each open WebSocket."""
+    """By stack: the memory growth of a server process per open WebSocket."""
     sweep: Sweep | None = None
     left_out: list[str] = field(default_factory=list)
-    """What could not be measured here, and why."""
+    """What could not be measured, and why."""
 
     def cell(self, work: str, stack: str) -> Cell | None:
-        """What a stack reached at a work, or None."""
+        """The result of a stack at a work, or None."""
         return self.cells.get((work, stack))
 
     def compared(self, work: str, stack: str) -> Cell | None:
-        """The same, of what is there to be compared with others: in turns where it was measured so, else in rounds."""
+        """The same for comparisons: from turns where available, else from rounds."""
         return self.turns.get((work, stack)) or self.cell(work, stack)

@@ -1,4 +1,4 @@
-"""Runs every stack beside the others: all servers are up, and each round asks each of them, in turn, for each work."""
+"""Runs all stacks side by side: all servers are up, and each round measures each stack at each work in turn."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = (
 _WARM_UP: Final = Amount(seconds=0.1, increments=320)
 TURN_SECONDS: Final = 0.025
 _TURNS_BEFORE: Final = 4
-"""That are not counted."""
+"""Warm-up requests that are not counted."""
 
 
 @dataclass(frozen=True)
 class Engines:
-    """Where the stores are."""
+    """The URLs of the stores."""
 
     directory: Path
     redis: RedisServer
@@ -41,7 +41,7 @@ class Engines:
 
 @contextmanager
 def serve_all(stacks: Sequence[Stack], engines: Engines, results: Results, say: Callable[[str], None]) -> Iterator[list[Served]]:
-    """Start a server for each stack (two where ours can share), with sessions in it; note what cannot be started."""
+    """Start a server for each stack (two where the stack can share), with sessions; record those that cannot start."""
     with ExitStack() as running:
         launched: list[tuple[int, Stack, list[Launched]]] = []
         for number, stack in enumerate(stacks):
@@ -92,7 +92,7 @@ def run_rounds(
     *,
     warm_up: bool = True,
 ) -> None:
-    """Measure; another stack begins each round, so that none is always the one after the warm cache of another."""
+    """Measure; each round starts with another stack, so that none always follows the same warm cache."""
     for number in [-1, *rounds] if warm_up else rounds:
         say("warming up" if number < 0 else f"round {number + 1} of {results.rounds}")
         turn = max(number, 0) % max(len(served), 1)
@@ -107,7 +107,7 @@ def run_rounds(
 
 
 def run_turns(served: Sequence[Served], turns: int, results: Results, say: Callable[[str], None]) -> None:
-    """Measure what the targets compare, in turns so short that a machine which changes its speed is as fast for all of them."""
+    """Measure the works of the targets in turns so short that a change of the machine's speed affects all stacks."""
     for work in ("read", "increment", "visitor", "login"):
         compared = _compared(work)
         those = [one for one in served if one.stack.name in compared]
@@ -116,7 +116,7 @@ def run_turns(served: Sequence[Served], turns: int, results: Results, say: Calla
 
 
 def run_waiting(served: Sequence[Served], amount: Amount, results: Results) -> None:
-    """Measure how long answers take with one, some and many connections; note which peer cannot serve so many."""
+    """Measure response times with one, some and many connections; record stacks that cannot serve so many."""
     for one, number, work in product(served, CONNECTIONS, ("read", "increment")):
         if not one.stack.sessions:
             continue
@@ -147,7 +147,7 @@ def run_fresh_pairs(stacks: Sequence[Stack], engines: Engines, pairs: int, turns
 
 
 def _compared(work: str) -> set[str]:
-    """The stacks that the targets of a work name."""
+    """The stacks named by the targets of a work."""
     known = {stack.name for stack in STACKS}
     return {name for target in TARGETS if target.work == work for name in (target.stack, target.other)} & known
 
@@ -166,7 +166,7 @@ def _take_turns(work: str, those: Sequence[Served], turns: int, results: Results
 
 
 def measure_commands(served: Sequence[Served], engines: Engines, results: Results) -> None:
-    """Count what Redis is asked for one read and one increment."""
+    """Count the Redis commands of one read and one increment."""
     for one in served:
         if one.stack.engine == "redis":
             results.commands[one.stack.name] = _commands(one, engines.redis.port)
@@ -178,6 +178,6 @@ def _commands(served: Served, redis_port: int) -> tuple[int, int]:
     increment = Fixed([request("POST", "/increment", served.port, cookie)], counted)
     counts = []
     for lane in (read, increment):
-        drive([lane], [served.port], answers=1)  # connects, and brings its scripts
+        drive([lane], [served.port], answers=1)  # connects and loads its scripts
         counts.append(commands_of(redis_port, partial(drive, [lane], [served.port], answers=1)))
     return counts[0], counts[1]

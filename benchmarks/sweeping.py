@@ -1,4 +1,4 @@
-"""Sweeps very many expired rows out of a SQL database while requests go on, and looks for the longest of them.
+"""Sweeps very many expired rows from a SQL database during requests, and reports the longest request.
 
 `just bench` does so with PostgreSQL; `uv run python -m benchmarks.sweeping [--rows N] [--engines NAME ...]` does it alone, with
 each SQL database that is installed. `--sweep URL` is the sweep itself, in a process of its own: it waits for a line, then
@@ -43,21 +43,21 @@ from tests.support import mariadb_server, postgres_server
 __all__ = ("longest_overlap", "measure_sweep")
 
 Span: TypeAlias = tuple[int, int]
-"""From when until when, in nanoseconds of a clock that all processes share."""
+"""Start and end, in nanoseconds of a clock shared by all processes."""
 
 _READERS: Final = 2
 _WRITERS: Final = 2
 _SLICE_SECONDS: Final = 0.25
 _CHUNK: Final = 5000
 _ENGINES: Final = ("sqlite", "postgresql", "mariadb")
-# As it is installed, but with room in the log for the rows that are inserted: InnoDB lets all writers wait when it is full.
+# As installed, but with a log large enough for the inserted rows: InnoDB blocks all writers when it is full.
 _MARIADB: Final = ("--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=128M", "--innodb-log-file-size=512M")
 
 
 def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: Results) -> None:
-    """Measure on the database at `url`, which `served` uses; without the sweep for `seconds` before it, and again after it."""
+    """Measure the database at `url`, which `served` uses, and for `seconds` before and after the sweep."""
     asyncio.run(_insert_expired(url, rows))
-    gc.freeze()  # a full collection of the client would look like a server that is slow
+    gc.freeze()  # a garbage collection of the client would look like a slow server
     lanes = _lanes(served)
     quiet = list(drive(lanes, [served.port], seconds=seconds).latencies)
     command = [sys.executable, "-m", "benchmarks.sweeping", "--sweep", url]
@@ -91,7 +91,7 @@ def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: 
 
 
 def longest_overlap(spans: Sequence[Span], others: Sequence[Span]) -> int:
-    """The most that the others together cover of one of the spans; the others follow one another, and do not overlap."""
+    """The longest time within one of the spans that is covered by the others, which do not overlap."""
     ends = [end for _, end in others]
     most = 0
     for begin, end in spans:
@@ -150,7 +150,7 @@ async def _sweep(url: str) -> None:
 
 
 def _timed_statements() -> list[Span]:
-    """A list to which every statement of this process adds when it ran."""
+    """A list to which every statement of this process is appended."""
     taken: list[Span] = []
 
     def timed(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -170,7 +170,7 @@ def _timed_statements() -> list[Span]:
 
 
 def _timed_transactions(store: SqliteStore) -> list[Span]:
-    """The same of the embedded store: when its transactions held the write lock."""
+    """The same for the embedded store: the times at which its transactions held the write lock."""
     writer = store._opened()[1]  # noqa: SLF001 - the library has no such hook
     taken: list[Span] = []
     begun: list[int] = []
@@ -191,7 +191,7 @@ def _timed_transactions(store: SqliteStore) -> list[Span]:
 
 @contextmanager
 def _database(engine: str, directory: str) -> Iterator[str | None]:
-    """The URL of a database of its own, or None where it is not installed."""
+    """The URL of a separate database, or None where it is not installed."""
     if engine == "sqlite":
         yield f"sqlite+aiosqlite:///{directory}/sessions.db"
         return
@@ -210,7 +210,7 @@ def _database(engine: str, directory: str) -> Iterator[str | None]:
 
 
 def _measure_alone(engine: str, rows: int, seconds: float) -> str:
-    """Return a line of the table."""
+    """Return a row of the table."""
     stack = next(stack for stack in STACKS if stack.name == "postgresql")
     results = Results("", 1, seconds, {}, [stack])
     with tempfile.TemporaryDirectory(prefix="sweeping-") as directory, _database(engine, directory) as url:

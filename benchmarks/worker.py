@@ -1,4 +1,4 @@
-"""What Granian starts for every Python stack: its application, with the garbage collector as `serve` leaves it in production."""
+"""The program that Granian starts for every Python stack, with the garbage collector settings of production."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("create",)
 
 
 def create() -> Any:  # noqa: ANN401 - an ASGI or a WSGI application
-    """The application of `BENCH_PROGRAM`, a `module:factory`."""
+    """The application named by `BENCH_PROGRAM`, a `module:factory`."""
     module, _, factory = os.environ["BENCH_PROGRAM"].partition(":")
     application = getattr(import_module(module), factory)()
     settle_collector()

@@ -1,4 +1,4 @@
-"""What each stack is asked to do."""
+"""The kinds of work that each stack does."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = (
 LANES: Final = 32
 SESSIONS: Final = 200
 CONNECTIONS: Final = (1, 32, 256)
-"""How many requests are under way at once where waiting for an answer is measured; each for a session of its own."""
+"""The number of concurrent requests for response times, each with its own session."""
 _LONGEST_SECONDS: Final = 1.0
-"""For the increments of one session, however slow the stack."""
+"""Time limit for the increments of one session."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of a work is one measurement."""
+    """The size of one measurement."""
 
     seconds: float
     increments: int
@@ -46,18 +46,18 @@ class Amount:
 
 @dataclass
 class Served:
-    """A stack whose servers run, with logged-in sessions in it."""
+    """A stack with running servers and logged-in sessions."""
 
     stack: Stack
     ports: list[int]
     cookies: list[bytes] = field(default_factory=list)
     login_lanes: list[Lane] = field(default_factory=list)
-    """Those who log in again and again, with their cookies."""
+    """The users who log in repeatedly, with their cookies."""
     users: count[int] = field(default_factory=count)
 
     @property
     def port(self) -> int:
-        """Of its first process."""
+        """The id of its first process."""
         return self.ports[0]
 
 
@@ -72,7 +72,7 @@ class Work:
 
 
 def log_in(served: Served, number: int) -> list[bytes]:
-    """Log that many new users in; return the cookies of their sessions."""
+    """Log this many new users in; return their session cookies."""
     if not served.stack.sessions:
         return [b"session=" + b"x" * 100] * number  # as long as the others' requests
     cookies: list[bytes] = []
@@ -84,7 +84,7 @@ def log_in(served: Served, number: int) -> list[bytes]:
 
 
 def read_visits(served: Served, cookie: bytes) -> int:
-    """How often `/increment` has counted, as the store has it."""
+    """The counter of `/increment` in the store."""
     found: list[bytes] = []
 
     def keep(body: bytes) -> bool:
@@ -102,7 +102,7 @@ def _login_lane(served: Served, user: int, cookie: bytes = b"") -> Jar:
 
 
 def sample_of(outcome: Outcome, *, acknowledged: int = 0, kept: int = 0) -> Sample:
-    """What a drive says of a stack."""
+    """The sample of a drive."""
     ordered = sorted(outcome.latencies)
     p50, p99 = percentile(ordered, 0.5) / 1e6, percentile(ordered, 0.99) / 1e6
     return Sample(outcome.rate, p50, p99, acknowledged, kept)
@@ -153,7 +153,7 @@ def _log_in_again(served: Served) -> list[Lane]:
 
 
 def measure_waiting(served: Served, work: str, connections: int, amount: Amount) -> Sample:
-    """How long the answers to reads, or to increments, take with so many connections."""
+    """The response times of reads or increments with this many connections."""
     lanes = (_reads if work == "read" else _increments)(served, connections)
     return sample_of(drive(lanes, [served.port], seconds=amount.seconds))
 
@@ -176,4 +176,4 @@ WORKS: Final = (
 )
 
 STEADY: Final = {"read": _read, "public": _public, "visitor": _visitor, "increment": _increment, "login": _log_in_again}
-"""What is asked for, over and over, by the works that can be broken off and gone on with: by their names."""
+"""The requests of works that can be interrupted and continued, by name."""

@@ -1,4 +1,4 @@
-"""Build hook: the commands of the template belong to the repository's own environment, never to the wheel."""
+"""Build hook: the template's commands belong to the repository's own environment, never to the wheel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class TemplateCommands(BuildHookInterface[Any]):
-    """Adds the configured commands to an editable installation, which is what `uv sync` and `uv run` make of this folder."""
+    """Adds the configured commands to an editable installation, which `uv sync` and `uv run` create."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before each build; `version` is "editable" or "standard"."""

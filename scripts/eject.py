@@ -1,4 +1,4 @@
-"""Drops the demo from a clone: its provider, its command, its tests, and what pages say of it.
+"""Removes the demo from a clone: its provider, command, tests, and texts about it.
 
     uv run python scripts/eject.py
 
@@ -47,7 +47,7 @@ _CONTRACT: Final = re.compile(rf'(?m)^\[\[tool\.importlinter\.contracts\]\]\n{_L
 
 
 def eject(root: Path) -> list[str]:
-    """Remove the demo below `root`; return what was done, one line each."""
+    """Remove the demo below `root`; return the changes, one line each."""
     proved = _attacks(root)
     done: list[str] = []
     for name in _DIRECTORIES:
@@ -78,14 +78,14 @@ def _without_demo(text: str) -> str:
 
 
 def _instead(block: re.Match[str]) -> str:
-    """Return the text that replaces a block: as it stands in a comment of Markdown, without `# ` elsewhere."""
+    """Return the text that replaces a block: from a comment in Markdown, without `# ` elsewhere."""
     found = _INSTEAD.search(block[0])
     text = found["text"] if found else ""
     return text if block[0].startswith("<!--") else re.sub(r"(?m)^( *)# ?", r"\1", text)
 
 
 def _remove_dependent(root: Path) -> list[str]:
-    """Remove tests and examples that import the demo, and those that import such a test, until there are none."""
+    """Remove tests and examples that import the demo or import a removed file, until none is left."""
     done: list[str] = []
     gone: set[str] = set()
     while True:
@@ -102,7 +102,7 @@ def _remove_dependent(root: Path) -> list[str]:
 def _edit_pyproject(path: Path) -> list[str]:
     before = _read(path)
     after = re.sub(r'(?m)^demo = "auth_demo[^"]*"\n', "", _CONTRACT.sub("", before))
-    # In lists of packages, whether on one line or on a line of their own.
+    # In lists of packages, on one line or one per line.
     after = re.sub(r'(?m)^\s*"auth_demo(?:[./][^"]*)?",?\s*\n', "", after)
     after = re.sub(r'"auth_demo(?:[./][^"]*)?",\s*|,\s*"auth_demo(?:[./][^"]*)?"', "", after)
     after = after.replace("The application stands on the demo, the demo on the library", "The application stands on the library")
@@ -111,7 +111,7 @@ def _edit_pyproject(path: Path) -> list[str]:
 
 
 def _edit_long_run(root: Path) -> list[str]:
-    """Drop the tests that are gone from the list of those that only a long run has."""
+    """Remove deleted tests from the list of long tests."""
     path = root / "tests" / "long_run.txt"
     before = _read(path)
     kept = [line for line in before.splitlines(keepends=True) if not line.startswith(("auth_demo/", "e2e/"))]
@@ -119,7 +119,7 @@ def _edit_long_run(root: Path) -> list[str]:
 
 
 def _edit_security(root: Path, lost: set[str]) -> list[str]:
-    """Drop the requirements that only the demo's tests proved, and the demo's tests from the table."""
+    """Remove requirements proved only by the demo's tests, and the demo's tests from the table."""
     requirements, table = root / "docs" / "security_requirements.toml", root / "docs" / "security.md"
     before = _read(requirements)
     kept = [line for line in before.splitlines(keepends=True) if line.partition("=")[0].strip().strip('"') not in lost]

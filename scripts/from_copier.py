@@ -1,4 +1,4 @@
-"""Carries out the answers given to copier, on the copy that it has made. Run by copier.yml, in the copy.
+"""Applies the answers given to copier to the new copy. Run by copier.yml, in the copy.
 
 python scripts/from_copier.py TITLE demo|no-demo folder|dependency SESSION_STORE DATABASE_URL
 """
@@ -19,7 +19,7 @@ _DEFAULT: Final = "sqlite+aiosqlite:///var/app.db"
 
 
 def main() -> int:
-    """Rename, eject, depend on the release, and note where the data is in `.env`, unless there is one; return the exit code."""
+    """Rename, eject, use the release, and write the data's location to a new `.env`; return the exit code."""
     title, demo, library, store, database = sys.argv[1:]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     try:
@@ -30,8 +30,8 @@ def main() -> int:
     if demo == "no-demo":
         eject(ROOT)
     if library == "dependency":
-        use_release(ROOT, version)  # the first `uv run` brings uv.lock up to date
-    # It is about the template, which the copy is not.
+        use_release(ROOT, version)  # the first `uv run` updates uv.lock
+    # It is about the template, not about the copy.
     (ROOT / "tests" / "app" / "test_template.py").unlink(missing_ok=True)
     chosen = {"SESSION_STORE": store, "DATABASE_URL": database}
     lines = [f"{name}={value}\n" for name, value in chosen.items() if value != _DEFAULT]

@@ -1,4 +1,4 @@
-"""Mutation testing: small faults, one at a time, in the modules that promises rest on; each must make a test fail.
+"""Mutation testing of the modules behind the guarantees: each small fault must make a test fail.
 
     uv run just mutants                          a sample from every module
     uv run just mutants --sample 0               every mutant (hours)
@@ -39,7 +39,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _SKIPPED: Final = re.compile(
     r"core/(?:Variable|RemoveDecorator|ReplaceBinaryOperator_BitOr_|ReplaceBinaryOperator_\w+_(?:Pow|Mod|RShift|LShift))"
 )
-"""Type unions, decorators, and arithmetic that no author would write by mistake."""
+"""Excluded: type unions, decorators, and arithmetic that nobody writes by mistake."""
 _PATTERN_RULES: Final = (
     ("end anchor removed", re.compile(r"\\Z"), ""),
     ("start anchor removed", re.compile(r'(?<=r")\^'), ""),
@@ -70,14 +70,14 @@ _LUA_RULES: Final = (
 
 
 class Target(NamedTuple):
-    """Files to mutate, and the tests that must notice."""
+    """Files to mutate, and the tests that must fail."""
 
     files: list[str]
     tests: list[str]
 
 
 class Mutant(NamedTuple):
-    """One fault."""
+    """One mutation."""
 
     file: str
     rule: str
@@ -91,13 +91,13 @@ class Mutant(NamedTuple):
         return "\n".join(lines)
 
     def changed(self) -> tuple[str, str]:
-        """Return the first changed line before and after, for the list of mutants that change no behaviour."""
+        """Return the first changed line before and after, for the list of equivalent mutants."""
         lines = [line for line in self.diff().splitlines()[2:] if line[:1] in {"-", "+"}]
         return next((x[1:].strip() for x in lines if x[0] == "-"), ""), next((x[1:].strip() for x in lines if x[0] == "+"), "")
 
 
 def main() -> int:
-    """Run the mutants; return 1 when one survives that is not listed."""
+    """Run the mutants; return 1 when an unlisted one survives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=8, help="mutants of each file; 0 for all")
     parser.add_argument("--seed", type=int, default=1)
@@ -141,7 +141,7 @@ def main() -> int:
 
 
 def mutants_of(file: str, target: Target) -> list[Callable[[], Mutant | None]]:
-    """Return what makes the mutants of a file, one each; making them takes time, so a sample is chosen first."""
+    """Return functions that create the mutants of a file; creating one takes time, so a sample is chosen first."""
     code = (ROOT / file).read_text(encoding="utf-8")
     rules = _LUA_RULES if file.endswith(".lua") else _SQL_RULES if "SELECT " in code else _PATTERN_RULES
     makers: list[Callable[[], Mutant | None]] = [

@@ -1,4 +1,4 @@
-"""Makes a release: checks, changelog, version, wheel and source distribution. Publishing them is left to you.
+"""Prepares a release: checks, changelog, version, wheel and source distribution. You publish them.
 
     uv run just release 0.2.0
 
@@ -22,11 +22,11 @@ _UNRELEASED: Final = "## Unreleased\n"
 
 
 class ReleaseError(Exception):
-    """Why there can be no release, in one line."""
+    """Why a release is impossible, in one line."""
 
 
 def note_release(changelog: str, version: str, day: dt.date) -> str:
-    """Return the changelog with what was unreleased under its version. Raises `ReleaseError`."""
+    """Return the changelog with the unreleased entries under the version. Raises `ReleaseError`."""
     before, found, after = changelog.partition(_UNRELEASED)
     if not found or f"\n## {version} " in changelog:
         message = f"CHANGELOG.md has no section Unreleased, or one for {version} already"
@@ -38,7 +38,7 @@ def note_release(changelog: str, version: str, day: dt.date) -> str:
 
 
 def set_version(pyproject: str, version: str) -> str:
-    """Return the project's metadata with this version. Raises `ReleaseError` for what is no later version."""
+    """Return the project's metadata with this version. Raises `ReleaseError` unless it is a later version."""
     if not _VERSION.fullmatch(version):
         message = f"{version!r} is no version; good examples: 0.2.0, 1.0.0rc1"
         raise ReleaseError(message)
@@ -50,7 +50,7 @@ def set_version(pyproject: str, version: str) -> str:
 
 
 def check_wheel(wheel: Path) -> None:
-    """Refuse a wheel that holds anything but the library. Raises `ReleaseError`."""
+    """Refuse a wheel that contains anything except the library. Raises `ReleaseError`."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
     foreign = {name.partition("/")[0] for name in names if not re.match(r"session_core(/|-[^/]+\.dist-info/)", name)}
@@ -60,7 +60,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def release(root: Path, version: str, dist: Path) -> list[Path]:
-    """Write version and changelog, build into `dist` and try the wheel; return the files. Raises `ReleaseError`."""
+    """Write version and changelog, build into `dist` and test the wheel; return the files. Raises `ReleaseError`."""
     changelog, pyproject = root / "CHANGELOG.md", root / "pyproject.toml"
     noted = note_release(changelog.read_text("utf-8"), version, dt.datetime.now(dt.UTC).date())
     numbered = set_version(pyproject.read_text("utf-8"), version)
@@ -75,7 +75,7 @@ def release(root: Path, version: str, dist: Path) -> list[Path]:
 
 
 def _try_import(wheel: Path) -> None:
-    """Import the library from the wheel, beside the packages that are installed here."""
+    """Import the library from the wheel with the installed packages."""
     with TemporaryDirectory() as folder:
         with ZipFile(wheel) as archive:
             archive.extractall(folder)
@@ -91,7 +91,7 @@ def _refuse_changes(root: Path) -> None:
 
 
 def _order(version: str) -> list[tuple[int, str]]:
-    # A pre-release comes before its release.
+    # A pre-release sorts before its release.
     parts = re.fullmatch(r"([\d.]+)(.*)", version)
     numbers, rest = (parts[1], parts[2]) if parts else ("0", "")
     return [*((int(number), "") for number in numbers.split(".")), (0 if rest else 1, rest)]

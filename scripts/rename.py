@@ -1,4 +1,4 @@
-"""Makes a clone yours: its name, start page, README and documentation. The packages keep their names.
+"""Renames a clone: project name, start page, README and documentation. The packages keep their names.
 
     uv run python scripts/rename.py Web Shop
 
@@ -27,7 +27,7 @@ _TEXTS: Final = {
 
 
 def rename(root: Path, title: str) -> list[str]:
-    """Write `title` where the old name stands; return the files changed. Raises `ValueError` for a name that cannot be one."""
+    """Replace the old name by `title`; return the files changed. Raises `ValueError` for an invalid name."""
     name = _project_name(title)
     if not _TITLE.fullmatch(title) or len(title) > _MAX or not name:
         message = (

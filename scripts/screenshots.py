@@ -1,4 +1,4 @@
-"""Takes the pictures of README and documentation from the running demo, as a user sees it within a minute.
+"""Takes the pictures of README and documentation from the running demo.
 
     uv run python scripts/screenshots.py [--to DIRECTORY] [--any-port]
 
@@ -32,7 +32,7 @@ _SHOWN: Final = {
 
 
 class _Film:
-    """The frames of the animation, and for how long each is seen."""
+    """The frames of the animation and their durations."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -40,12 +40,12 @@ class _Film:
         self._milliseconds: list[int] = []
 
     def take(self, milliseconds: int) -> None:
-        """Add what the window shows now."""
+        """Add the current view of the window."""
         self._frames.append(Image.open(io.BytesIO(self._page.screenshot())).convert("RGB"))
         self._milliseconds.append(milliseconds)
 
     def save(self, path: Path) -> None:
-        """Write an animated WebP that begins again at its end."""
+        """Write an endlessly repeating WebP animation."""
         first, *rest = self._frames
         first.save(path, save_all=True, append_images=rest, duration=self._milliseconds, loop=0, quality=70, method=6)
 
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _film(browser: Browser, app_url: str) -> _Film:
-    """Log in, and press the buttons of the guarantees."""
+    """Log in and press the buttons of the guarantees."""
     page = _window(browser, app_url, _FILM)
     film = _Film(page)
     page.goto("/")
@@ -124,7 +124,7 @@ def _window(browser: Browser, app_url: str, size: dict[str, int], *, scale: floa
 
 
 def _press(page: Page, name: str) -> Locator:
-    """Run a demonstration; return its card, with what was measured."""
+    """Run a demonstration; return its card with the measurements."""
     card = page.locator(f"#{name}")
     card.get_by_role("button", name=_SHOWN[name]).click()
     expect(card.get_by_text("Held", exact=True)).to_be_visible(timeout=_PATIENCE_MS)

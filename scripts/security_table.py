@@ -29,7 +29,7 @@ _TITLES: Final = {
 
 
 class Seen(NamedTuple):
-    """One test: its name as pytest says it, the ids it carries, and how it ended."""
+    """One test: its pytest name, its ids, and its outcome."""
 
     name: str
     ids: tuple[str, ...]
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 def ask_pytest(*options: str) -> list[Seen]:
-    """Return what pytest says of all tests that carry an id."""
+    """Return all tests with an id, as reported by pytest."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "results.json"
         environment = {**os.environ, "SECURITY_RESULTS": str(file)}
@@ -50,7 +50,7 @@ def ask_pytest(*options: str) -> list[Seen]:
 
 
 def problems(seen: list[Seen], sections: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what keeps the page from being written."""
+    """Return the reasons that prevent writing the page."""
     found = [f"{test.name}: {test.outcome}" for test in seen if test.outcome == "failed"]
     proved = {name for test in seen if test.outcome in {"passed", "collected"} for name in test.ids}
     for section in sections.values():
@@ -62,7 +62,7 @@ def tables(seen: list[Seen], sections: dict[str, dict[str, Any]]) -> str:
     """Return the tables as Markdown."""
     tests: dict[str, set[str]] = {}
     for test in seen:
-        # Without the parameters: a case more is no other test. Where the tests lie, for those that share a name.
+        # Without parameters, because a further case is not another test. The folder distinguishes tests with the same name.
         for name in test.ids:
             tests.setdefault(name, set()).add(test.name.partition("[")[0])
     parts: list[str] = []
@@ -73,7 +73,7 @@ def tables(seen: list[Seen], sections: dict[str, dict[str, Any]]) -> str:
 
 
 def with_tables(page: str, made: str) -> str:
-    """Return the page with these tables in place of its own."""
+    """Return the page with its tables replaced."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def _files() -> list[str]:
-    """Return the files that may carry an id: reading all the others would take longer than these."""
+    """Return the files that may carry an id; reading all files would take longer."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if "attack" in file.read_text(encoding="utf-8")]
 

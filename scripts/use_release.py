@@ -1,4 +1,4 @@
-"""Makes a clone depend on a released version of the library instead of the folder `session_core`.
+"""Replaces the folder `session_core` in a clone by a released version of the library.
 
     uv run just use-release 0.1.0
 
@@ -33,7 +33,7 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\d+(?:(?:a|b|rc)\d+)?")
 
 
 def use_release(root: Path, version: str) -> list[str]:
-    """Edit the clone below `root`; return what was done. Raises `ValueError` for what is no version."""
+    """Edit the clone below `root`; return the changes. Raises `ValueError` for an invalid version."""
     requirement = f">={version},<{_next_breaking(version)}"
     pyproject = root / "pyproject.toml"
     text = pyproject.read_text("utf-8")
@@ -65,7 +65,7 @@ def _edited(pyproject: str, project: str, requirement: str) -> str:
     text = re.sub(rf'(?m)^name = "{project}"$', f'name = "{name}"', pyproject, count=1)
     text = re.sub(rf'"{project}(\[[^]]+\])"', rf'"{_LIBRARY}\1{requirement}"', text)
     text = re.sub(r"(?ms)^# What `import session_core`[^\n]*\ndependencies = \[\n.*?^\]\n", "dependencies = []\n", text, count=1)
-    # Who imports whom inside the library.
+    # Import rules inside the library.
     head, *contracts = re.split(r"(?m)^(?=\[\[tool\.importlinter\.contracts\]\]$)", text)
     text = head + "".join(each for each in contracts if not _INSIDE.search(each))
     # In lists of packages.
@@ -78,7 +78,7 @@ def _next_breaking(version: str) -> str:
     if parts is None:
         message = f"{version!r} is no version; a good example: 0.1.0"
         raise ValueError(message)
-    # Before 1.0 a minor version may break.
+    # Before 1.0 a minor version may break compatibility.
     return f"0.{int(parts[2]) + 1}" if parts[1] == "0" else str(int(parts[1]) + 1)
 
 

@@ -1,4 +1,4 @@
-"""The stacks that are compared, as data: one line for each.
+"""The compared stacks as data, one line each.
 
 Each serves the same routes: `GET /read` and `GET /visits` read one value of the session, `POST /increment` adds one to `visits`,
 `POST /login?user=N` does what a login callback does after the provider's answer, `GET /public` uses no session.
@@ -39,17 +39,17 @@ class Stack:
     """`module:factory` for Granian, or a JavaScript file for Node."""
     engine: Engine
     package: str = ""
-    """What must be importable."""
+    """The modules that it imports."""
     interface: Literal["asgi", "wsgi"] = "asgi"
     store_options: str = ""
     """The query of the store's URL."""
     ours: bool = False
     login: str = "new id"
-    """What its login does to the session id."""
+    """The effect of its login on the session id."""
 
     @property
     def sessions(self) -> bool:
-        """Whether it has sessions at all."""
+        """Whether it has sessions."""
         return self.engine != "none"
 
     @property
@@ -95,5 +95,5 @@ STACKS: Final = (
 
 
 def missing_package(stack: Stack) -> str | None:
-    """The package that keeps a stack from running, or None."""
+    """The missing package that prevents a stack from running, or None."""
     return stack.package if stack.package and find_spec(stack.package) is None else None

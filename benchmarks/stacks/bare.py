@@ -1,4 +1,4 @@
-"""Litestar with nothing added: what a session's cost is measured against."""
+"""Litestar alone, the baseline for the cost of a session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from litestar import Litestar, Request, WebSocket, get, websocket
 
 @get(["/read", "/public"])
 async def page(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Take the request, as a page without a session does."""
+    """Inject the request, as a page without a session does."""
     del request
     return {"theme": "dark"}
 

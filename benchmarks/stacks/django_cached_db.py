@@ -1,4 +1,4 @@
-"""Django's cached_db sessions: every write goes to SQLite and Redis, a read to Redis alone."""
+"""Django's cached_db sessions: writes go to SQLite and Redis, reads to Redis only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ urlpatterns = [
 
 
 def create() -> Any:  # noqa: ANN401 - Django declares no types
-    """The application, with its table."""
+    """The application with its table."""
     settings.configure(
         SECRET_KEY=SECRET,
         ALLOWED_HOSTS=["127.0.0.1"],
@@ -70,7 +70,7 @@ def create() -> Any:  # noqa: ANN401 - Django declares no types
         INSTALLED_APPS=["django.contrib.sessions"],
         MIDDLEWARE=[
             "django.contrib.sessions.middleware.SessionMiddleware",
-            "django.middleware.common.CommonMiddleware",  # says how long a body is
+            "django.middleware.common.CommonMiddleware",  # the length of a body is required
         ],
         SESSION_ENGINE="django.contrib.sessions.backends.cached_db",
         SESSION_COOKIE_NAME=COOKIE,

@@ -42,7 +42,7 @@ async def increment(request: AnyRequest) -> dict[str, int]:
 
 @post("/login", status_code=200)
 async def login(request: AnyRequest, user: str) -> dict[str, str]:
-    """Fill the session. There is no way to give it a new id."""
+    """Fill the session. Its id cannot be changed."""
     request.set_session({**FIELDS, "user": user})
     return {"user": user}
 

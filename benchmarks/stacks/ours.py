@@ -1,4 +1,4 @@
-"""Our sessions, on the store that `BENCH_STORE` names."""
+"""These sessions, on the store of `BENCH_STORE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from session_core import CookieConfig, Identity, Session, SessionConfig, Session
 
 
 class AppSession(msgspec.Struct):
-    """What is kept; the fields of `benchmarks.payload`."""
+    """The session data; the fields of `benchmarks.payload`."""
 
     name: str = ""
     email: str = ""
@@ -58,7 +58,7 @@ async def increment(session: Session[AppSession]) -> dict[str, int]:
 
 @post("/login", status_code=200)
 async def login(session: Session[AppSession], user: str) -> dict[str, str]:
-    """Do what the login callback does after the provider's answer: data, a new id, indexes."""
+    """Do what a login callback does after the provider's response: data, a new id, indexes."""
     session.data = AppSession(**FIELDS)
     await session.login(Identity(issuer=ISSUER, subject=user, sid=f"op-{user}", auth_time=1_790_000_000))
     return {"user": user}
@@ -74,7 +74,7 @@ async def wait_for_client(socket: WebSocket[Any, Any, Any], session: Session[App
 
 
 def create() -> Litestar:
-    """The application. Its events are not printed: the peers print nothing either."""
+    """The application without event logging, because the other stacks log nothing either."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     config = SessionConfig(
         AppSession,
@@ -83,7 +83,7 @@ def create() -> Litestar:
         public_url=f"http://127.0.0.1:{os.environ['BENCH_PORT']}",
         cookie=CookieConfig(name=COOKIE),
         timeouts=Timeouts(idle=LIFETIME_SECONDS),
-        sweep_interval=0,  # the sweep is a measurement of its own
+        sweep_interval=0,  # the sweep is measured separately
     )
     return Litestar(
         [public, read, visits, increment, login, wait_for_client], plugins=[SessionPlugin(config)], openapi_config=None

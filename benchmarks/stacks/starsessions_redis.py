@@ -1,4 +1,4 @@
-"""starsessions in Redis on Starlette, where it is at home, as its documentation sets it up."""
+"""starsessions in Redis on Starlette, as its documentation sets it up."""
 
 from __future__ import annotations
 
