@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace, connections: int) -> None:
         port=options.port,
         workers=options.workers,
         interface=Interfaces.ASGI,
-        # No automatic protocol detection: it has no time limit, so a silent connection would stay open for ever.
+        # No automatic protocol detection: it has no time limit, so a silent connection would stay open forever.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=SILENT_SECONDS * 1000),
         # Each open connection holds one. The default is 1024 for all workers; then no more connections are accepted.

@@ -212,7 +212,7 @@ def _has_ipv6() -> bool:
 def _is_busy(host: str, port: int) -> bool:
     family = socket.AF_INET6 if host == _IPV6 else socket.AF_INET
     with socket.socket(family) as probe:
-        # Not SO_REUSEPORT, which the server itself uses: with it, two demos would share the port without a word.
+        # Not SO_REUSEPORT, which the server itself uses: with it, two demos would silently share the port.
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -170,4 +170,4 @@ def _sweep(results: Results) -> Verdict:
     if results.sweep is None:
         return Verdict(name, "", wanted, None)
     name = name.replace("expired", f"{results.sweep.rows:,} expired")
-    return Verdict(name, f"{results.sweep.in_the_way:.1f} ms", wanted, results.sweep.in_the_way <= _MOST_MS)
+    return Verdict(name, f"{results.sweep.request_delay:.1f} ms", wanted, results.sweep.request_delay <= _MOST_MS)

@@ -101,7 +101,7 @@ class Sweep:
     """The longest statement of the sweep, which bounds how long it holds locks."""
 
     @property
-    def in_the_way(self) -> float:
+    def request_delay(self) -> float:
         """The longest delay of a request: by the sweep's statements, or by the longest request's extra time."""
         return max(self.within, self.longest - self.longest_before)
 

@@ -39,7 +39,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _SKIPPED: Final = re.compile(
     r"core/(?:Variable|RemoveDecorator|ReplaceBinaryOperator_BitOr_|ReplaceBinaryOperator_\w+_(?:Pow|Mod|RShift|LShift))"
 )
-"""Excluded: type unions, decorators, and arithmetic that nobody writes by mistake."""
+"""Excluded: type unions, decorators, and arithmetic that is not a typical mistake."""
 _PATTERN_RULES: Final = (
     ("end anchor removed", re.compile(r"\\Z"), ""),
     ("start anchor removed", re.compile(r'(?<=r")\^'), ""),

@@ -19,7 +19,7 @@ _TURN_SECONDS: Final = 0.001
 
 
 async def back_off(attempt: int) -> None:
-    """Wait a random time that grows with `attempt`, from 0: two processes in lockstep would make each other fail for ever."""
+    """Wait a random time that grows with `attempt`, from 0: two processes in lockstep would make each other fail forever."""
     await asyncio.sleep(random.random() * min(_FIRST_SECONDS * 2**attempt, _MOST_SECONDS))  # noqa: S311 - no secret
 
 

@@ -177,7 +177,7 @@ class SessionConfig(Generic[D]):
         """Whether the secret lives only as long as this process."""
         secrets = self.secrets or (random.token_urlsafe(32),)
         self.signer = CookieSigner(secrets)
-        # Of keys of its own, under a name that no cookie can have: a cookie is no token, and a token no cookie.
+        # Separate keys, derived from a name that no cookie can have, so that cookies and tokens are not interchangeable.
         self.token_signer = CookieSigner.for_cookie("bearer token", secrets) if self.bearer else None
         self.codec = DataCodec(
             self.data_type,

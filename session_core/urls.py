@@ -91,7 +91,7 @@ class BaseUrl(NamedTuple):
 
         It keeps the cookies of `127.0.0.1` and `localhost` apart, so a login that begins at one fails at the other. None for a
         method that is not safe, where the request came to the right name, and where neither is sure: a proxy may have changed
-        `Host`. It has a port of its own, so names of this machine with the same port are no proxy's doing.
+        `Host`. It has its own port, so names of this machine with the same port are not set by a proxy.
         """
         if scope["method"] not in _SAFE_METHODS or not is_loopback(self.host):
             return None

@@ -97,7 +97,7 @@ class GracefulStop:
     def take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the stop at the first signal for which a handler is added to `loop` from now on, and then call that handler.
 
-        Later signals do nothing: Granian's handler blocks for ever at its third call.
+        Later signals do nothing: Granian's handler blocks forever at its third call.
         """
         add = loop.add_signal_handler
 

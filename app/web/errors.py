@@ -206,7 +206,7 @@ async def _visitor(
             if identity is None or isinstance(error, SessionGoneError | SQLAlchemyError | DatabaseUnavailableError):
                 return session, None
             return session, await services.users.find(identity.user_key)
-    except Exception:  # noqa: BLE001 - whatever it is, the page of the first error is what is asked for
+    except Exception:  # noqa: BLE001 - the page shows the first error, without the user
         return session, None
 
 

@@ -44,8 +44,8 @@ class Explanation(NamedTuple):
 
 _OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
 _NEEDS_COOKIES: Final = (
-    "Nothing was changed: an earlier session is as it was. A login needs cookies: if your browser blocks them, please allow them "
-    "for this site. It has to be finished within ten minutes, in the window where it began. Start again from here, at {url}."
+    "Nothing was changed: an earlier session is unaffected. A login needs cookies: if your browser blocks them, please allow "
+    "them for this site. It has to be finished within ten minutes, in the window where it began. Start again from here, at {url}."
 )
 # The first that fits. After a failed login it is the same for every check, and must not show which of them has failed.
 _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
@@ -78,21 +78,21 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
         ),
     ),
     (SessionLimitError, Explanation("Sign one of them out, then log in here again.", "login again")),
-    (TooManyRequestsError, Explanation("That was a little too often. Nothing was changed.", "back")),
-    (StoreUnavailableError, Explanation(f"The place where sessions are kept does not answer. {_OUTAGE}", "back")),
-    (SQLAlchemyError, Explanation(f"The place where users are kept does not answer. {_OUTAGE}", "back")),
-    (DatabaseUnavailableError, Explanation(f"The place where users are kept does not answer. {_OUTAGE}", "back")),
+    (TooManyRequestsError, Explanation("Too many requests. Nothing was changed.", "back")),
+    (StoreUnavailableError, Explanation(f"The session store does not respond. {_OUTAGE}", "back")),
+    (SQLAlchemyError, Explanation(f"The user database does not respond. {_OUTAGE}", "back")),
+    (DatabaseUnavailableError, Explanation(f"The user database does not respond. {_OUTAGE}", "back")),
     (
         LoginRefusedError,
         Explanation("The identity provider knows you, but this application does not let you in. Nothing was changed.", "log out"),
     ),
     (
         DiscoveryError,
-        Explanation("It does not answer as it should. An earlier session is as it was. Please try again.", "login again"),
+        Explanation("It does not respond correctly. An earlier session is unaffected. Please try again.", "login again"),
     ),
     (
         TokenExchangeError,
-        Explanation("It did not answer as it should. An earlier session is as it was. Please try again.", "login again"),
+        Explanation("It did not respond correctly. An earlier session is unaffected. Please try again.", "login again"),
     ),
     (OidcError, Explanation(_NEEDS_COOKIES, "login again")),
 )
@@ -102,9 +102,9 @@ _BY_STATUS: Final = {
     405: Explanation("This address does not accept this kind of request.", "back"),
     408: Explanation("The request did not arrive completely. Nothing was changed.", "back"),
     413: Explanation("That was too large. Nothing was changed.", "back"),
-    502: Explanation("The identity provider did not answer as it should. Your session is as it was.", "back"),
-    503: Explanation(f"Something that this page needs does not answer. {_OUTAGE}", "back"),
-    504: Explanation("The identity provider took too long. Your session is as it was.", "back"),
+    502: Explanation("The identity provider did not respond correctly. Your session is unaffected.", "back"),
+    503: Explanation(f"A service that this page needs does not respond. {_OUTAGE}", "back"),
+    504: Explanation("The identity provider took too long. Your session is unaffected.", "back"),
 }
 _UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "back")
 

@@ -20,7 +20,7 @@ MESSAGES: Final = {
     "saved": "Your changes are saved.",
     "theme-light": "The light theme is on.",
     "theme-dark": "The dark theme is on.",
-    "new-id": "Your session has a new id. The old one opens nothing any more.",
+    "new-id": "Your session has a new id. The old id is no longer valid.",
     "logged-out": "You are logged out.",
     "device-signed-out": "The device is signed out.",
     "devices-signed-out": "{count} devices are signed out.",

@@ -62,7 +62,7 @@ class _Asking:
         self.answered += 1
         self.last_asked = sent
 
-    async def ask_for_ever(self) -> None:
+    async def ask_forever(self) -> None:
         """Send requests at a steady pace."""
         while True:
             await self.ask()
@@ -103,7 +103,7 @@ class _Show:
         while self._counter.acknowledged < _VISITS:
             await self._writer.ask()
         _say(f"logged in as alice, counted {_VISITS} visits")
-        asking = [asyncio.create_task(each.ask_for_ever()) for each in (self._writer, *self._readers, self._public)]
+        asking = [asyncio.create_task(each.ask_forever()) for each in (self._writer, *self._readers, self._public)]
         living = asyncio.create_task(self._live_through())
         try:
             await asyncio.wait([living, *asking], return_when=asyncio.FIRST_COMPLETED)

@@ -80,7 +80,7 @@ class ClusterWatch:
         await asyncio.gather(*map(self._look, self._cluster.nodes))
         self._note("three primaries and their replicas are up", "good")
         # A task for each server, so that a silent one does not delay the others.
-        looking = asyncio.gather(*map(self._look_for_ever, self._cluster.nodes))
+        looking = asyncio.gather(*map(self._poll_forever, self._cluster.nodes))
         try:
             yield
         finally:
@@ -135,7 +135,7 @@ class ClusterWatch:
 
         return cast("ASGIApp", counted)
 
-    async def _look_for_ever(self, node: ClusterNode) -> None:
+    async def _poll_forever(self, node: ClusterNode) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             await self._look(node)

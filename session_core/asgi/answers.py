@@ -116,7 +116,7 @@ def login_redirect(connection: HasHeaders, error: SessionCoreError, config: Sess
     if isinstance(error, StepUpRequiredError):
         if error.max_age is not None:
             # Less than the guard will require: if the clocks differ a little, the provider would accept the login as recent,
-            # the guard would not, and the browser would be redirected for ever.
+            # the guard would not, and the browser would be redirected forever.
             query["max_age"] = str(max(0, error.max_age - _SKEW_SECONDS))
         if error.acr_values:
             query["acr_values"] = " ".join(error.acr_values)

@@ -56,10 +56,10 @@ class BearerTokens:
         return several or self.presents_cookie(headers) or bool(_IN_QUERY.search(scope["query_string"]))
 
     def presents_cookie(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a request has a session cookie, whatever it is worth."""
+        """Whether a request has a session cookie, valid or not."""
         return presents_cookie(headers, self._cookie)
 
 
 def presents_bearer(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request has a bearer token, whatever it is worth."""
+    """Whether a request has a bearer token, valid or not."""
     return any(name == b"authorization" and _SCHEME.match(value) for name, value in headers)

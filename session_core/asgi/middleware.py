@@ -90,7 +90,7 @@ class SessionMiddleware:
         if not self._extends:
             handle.extends = False
         services.under_way.begin(handle)
-        # Weakly: a task that the request leaves behind must not keep the session, nor act in its name.
+        # Weakly: a task that outlives the request must not keep or use its session.
         acting = current_session.set(None if services.lifecycle.impersonation is None else ref(handle))
         token = None if self._current is None else self._current.set(handle)
         try:

@@ -85,9 +85,9 @@ class ConnectionWatch:
         self._enter(snapshot).connections.add(connection)
         if not self._tasks:
             # The tasks must not keep context variables of the first request, such as its session or its name in the log.
-            self._tasks = [asyncio.create_task(self._look_for_ever(), name="session-connections", context=Context())]
+            self._tasks = [asyncio.create_task(self._poll_forever(), name="session-connections", context=Context())]
             if self._feed is not None:
-                listening = self._listen_for_ever()
+                listening = self._listen_forever()
                 self._tasks.append(asyncio.create_task(listening, name="session-announcements", context=Context()))
 
     def remove(self, connection: Watched, key: str) -> None:
@@ -115,7 +115,7 @@ class ConnectionWatch:
 
     # -- when to look ----------------------------------------------------------------------------------------
 
-    async def _look_for_ever(self) -> None:
+    async def _poll_forever(self) -> None:
         loop = asyncio.get_running_loop()
         next_beat = 0.0
         while True:
@@ -132,7 +132,7 @@ class ConnectionWatch:
                 self._choose_due(loop.time())
             try:
                 await self._look()
-            except Exception as error:  # noqa: BLE001 - one bad look must not end the looking for ever
+            except Exception as error:  # noqa: BLE001 - one failed poll must not end polling
                 _log.error("check of sessions failed", error=type(error).__name__)
             if beat:
                 next_beat = loop.time() + self._interval
@@ -146,7 +146,7 @@ class ConnectionWatch:
         self._chosen.update(self._due)
         self._due.clear()
 
-    async def _listen_for_ever(self) -> None:
+    async def _listen_forever(self) -> None:
         while True:
             with suppress(SessionCoreError):
                 await self._store.listen(self._heard, patience=self._interval)

@@ -97,7 +97,7 @@ def read_session_id(headers: Iterable[tuple[bytes, bytes]], cookie: ResolvedCook
 
 
 def presents_cookie(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bool:
-    """Whether a request has a cookie of exactly this name, whatever it is worth."""
+    """Whether a request has a cookie of exactly this name, valid or not."""
     lines = [line for header, line in headers if header == b"cookie" and name in line]
     return any(pair.strip(b" \t").partition(b"=")[0] == name for line in lines for pair in line.split(b";"))
 

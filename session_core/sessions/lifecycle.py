@@ -345,7 +345,7 @@ class SessionLifecycle(Generic[D]):
             handle = handle_of(snapshot.key)
             await self.events.emit("access.denied", handle=handle, identity=owner, reason=error.code, target=identity.user_key)
             raise
-        # What the provider has said of its own user's login is no proof of this one.
+        # The provider's claims about its user's login do not prove this one.
         user = Identity(issuer=identity.issuer, subject=identity.subject)
         begun_with = first(self._blank())
 

@@ -39,7 +39,7 @@ class Sweeper:
 
     def start(self) -> None:
         """Begin; the first sweep is in the next slot."""
-        self._task = asyncio.create_task(self._sweep_for_ever(), name="session-sweeper")
+        self._task = asyncio.create_task(self._sweep_forever(), name="session-sweeper")
 
     async def stop(self) -> None:
         """Stop, also during a sweep and while the store does not answer. Safe without `start`."""
@@ -56,14 +56,14 @@ class Sweeper:
         won = await self._sessions.store.claim(f"sweep-{slot_ms}-{slot}", (slot + _KEPT_SLOTS) * slot_ms)
         return await self._sessions.prune() if won else None
 
-    async def _sweep_for_ever(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(self._until_next_slot())
             try:
                 await self.sweep_once()
             except StoreUnavailableError:
                 continue  # the outage was logged as an event; the next slot tries again
-            except Exception as error:  # noqa: BLE001 - one bad round must not end the sweeping for ever
+            except Exception as error:  # noqa: BLE001 - one failed round must not end sweeping
                 _log.error("sweep failed", error=type(error).__name__)
 
     def _until_next_slot(self) -> float:

@@ -43,7 +43,7 @@ class DeadlinesContract(ContractBase):
 
     @pytest.mark.parametrize("step", _STEPS)
     async def test_a_step_whose_deadline_has_passed_is_refused(self, store: SessionStore, clock: FakeClock, step: str) -> None:
-        """It raises `StoreUnavailableError`, and changes nothing: neither now nor later."""
+        """It raises `StoreUnavailableError` and has no effect, not even later."""
         await self._begin(store, clock)
         before = await self._picture(store)
         with Step(until=monotonic()), pytest.raises(StoreUnavailableError):

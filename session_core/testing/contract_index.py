@@ -136,7 +136,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, old, new) == [new]
 
     async def test_the_limit_leaves_room_unused(self, store: SessionStore, clock: FakeClock) -> None:
-        """Nothing ends below the limit, nor without one, nor for a session without a user."""
+        """No session ends below the limit, without a limit, or for a session without a user."""
         self.needs_an_atomic_store(store)
         keys = await self.fill(store, clock, "ab", "u")
         assert await store.create(self.key("c"), self.entry(clock, user="u"), limit=3) == ()

@@ -1,4 +1,4 @@
-"""The store contract, part four: methods that meet each other, many times and in both orders."""
+"""The store contract, part four: concurrent methods, many times and in both orders."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class RecordsContract(ContractBase):
 
     @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n'\"\\\x80", bytes(range(256)) * 4096], ids=["empty", "binary", "1MB"])
     async def test_data_is_opaque(self, store: SessionStore, clock: FakeClock, data: bytes) -> None:
-        """Data comes back byte for byte, whatever it is."""
+        """Any data is returned byte for byte."""
         await store.create(self.key("a"), self.entry(clock, data))
         stored = await store.load(self.key("a"))
         assert stored is not None
@@ -72,7 +72,7 @@ class RecordsContract(ContractBase):
     async def test_create_takes_the_place_of_an_expired_record(
         self, store: SessionStore, clock: FakeClock, *, rotated: bool
     ) -> None:
-        """An expired record does not exist, nor does a key that was rotated long ago: it is free; nothing of it remains."""
+        """An expired record does not exist, and a key rotated long ago is free again, without remains."""
         key, after = self.key("a"), self.key("b", after=self.key("a"))
         await store.create(key, self.entry(clock, user="u", op_session="o", rank=9))
         if rotated:

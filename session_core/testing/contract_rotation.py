@@ -79,7 +79,7 @@ class RotationContract(ContractBase):
 
     @pytest.mark.parametrize("how", ["never", "deleted", "expired", "rotated"])
     async def test_rotate_never_brings_a_session_back(self, store: SessionStore, clock: FakeClock, how: str) -> None:
-        """Neither under the old key nor under the new one."""
+        """The session exists under neither key."""
         old = self.key("old")
         if how != "never":
             await store.create(old, self.entry(clock))

@@ -31,7 +31,7 @@ async def said(browser: httpx.AsyncClient, answer: httpx.Response) -> list[str]:
         ("/session/visits", {}, "Your visit is counted."),
         ("/session/theme", {"theme": "dark"}, "The dark theme is on."),
         ("/session/preferences", {"language": "de", "note": "x"}, "Your changes are saved."),
-        ("/session/regenerate", {}, "Your session has a new id. The old one opens nothing any more."),
+        ("/session/regenerate", {}, "Your session has a new id. The old id is no longer valid."),
         ("/account/sessions/end-others", {}, "There was no other device to sign out."),
         ("/auth/logout", {}, "You are logged out."),
     ],

@@ -124,7 +124,7 @@ def test_interleaved_measurements_are_compared_within_each_turn() -> None:
 def test_the_delay_of_a_sweep_is_its_own_time_or_the_time_after_it(
     within: float, longest: float, before: float, reached: float
 ) -> None:
-    assert Sweep(1, 1, 1, longest, within, before, 1).in_the_way == reached
+    assert Sweep(1, 1, 1, longest, within, before, 1).request_delay == reached
 
 
 def test_the_delay_caused_by_other_statements() -> None:

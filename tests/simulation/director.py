@@ -20,7 +20,7 @@ from session_core.stores.redis.store import RedisStore
 __all__ = ("FAULTS", "Actor", "Director", "Fault", "Plan", "SteppedCluster", "SteppedStore")
 
 Fault: TypeAlias = Literal["lost", "lost_down", "not_down", "later_down", "gone_before", "gone_after"]
-"""`lost`: applied, and the answer lost. `not`: not applied. `later`: applied after the caller was told that it failed. `gone`:
+"""`lost`: applied, and the answer lost. `not`: not applied. `later`: applied after the caller got an error. `gone`:
 the process ends before or after the call. `down`: every further call of the request fails as well."""
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 STEPS: Final = ("load", "create", "replace", "rotate", "touch", "delete", "find", "delete_by", "claim", "claimed_until")

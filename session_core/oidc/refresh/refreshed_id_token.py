@@ -33,8 +33,8 @@ async def check_refreshed_id_token(
     """Return None if `token` may replace the current ID token, or the reason why it must not be kept.
 
     The login is the same if issuer, subject, audience and `azp` are equal, and `nonce` if present. Then a token with wrong times
-    does not end the login: our own clock may be wrong. Nor does a changed `auth_time`, which Core 12.2 forbids: some providers
-    write the user's last login there, which may have been in another browser.
+    does not end the login: our own clock may be wrong. A changed `auth_time` does not either, although Core 12.2 forbids it:
+    some providers write the user's last login there, which may have been in another browser.
 
     Raises `IdTokenError` for another login or an invalid token, `DiscoveryError` when the keys are unavailable.
     """

@@ -1,4 +1,4 @@
-"""What an engine with conditional writes must do; it knows nothing of sessions."""
+"""The interface of an engine with conditional writes, independent of sessions."""
 
 from __future__ import annotations
 

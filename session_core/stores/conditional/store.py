@@ -1,11 +1,11 @@
-"""Sessions in an engine with conditional writes: the whole store contract over all processes, on nothing but that.
+"""Sessions in an engine with conditional writes: the whole store contract, across all processes, with only these writes.
 
-What one document holds is changed by one write under a condition. What several hold (a rotation, a login with a limit, a
-revocation) is changed in one step by `Transactions`. The lists of a user's and of an OP session's keys never lack a live session;
-they may name some that have ended, which are struck off where they are met.
+A change of one document is one conditional write. A change of several documents (a rotation, a login with a limit, a
+revocation) is one step by `Transactions`. The lists of a user's and of an OP session's keys never lack a live session;
+they may contain ended ones, which are removed when found.
 
-A step is not begun after its deadline, nor is the write that decides it. That one write may be under way when the time is up;
-`keeps_deadlines` of the capabilities says whether the engine itself refuses it then.
+No step starts after its deadline, and neither does its deciding write. That write may be in progress at the deadline;
+`keeps_deadlines` of the capabilities tells whether the engine itself then refuses it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Changes of several documents in one step, where the engine changes one at a time and only under a condition.
 
-Every document of a change first gets an *intent*: what it is to become, beside what it is, written only if it is still what was
-read. Then one more document says that the transaction is committed; it can be written once. That write is the instant of the
-change, for all readers. Afterwards the intents are replaced by what they say, by the writer or by any other process that meets
-them. A process that dies before the decision has changed nothing.
+Every document of a change first gets an *intent*: its new value beside its current one, on the condition that it is unchanged.
+Then the *decision* is created: one more document, which can be written once and means that the transaction is committed. That
+write is the moment of the change for all readers. Afterwards the writer, or any other process that finds an intent, replaces it
+by the new value. A process that dies before the decision has changed nothing.
 
-A reader that meets an intent without a decision returns what is so. When the caller of that transaction has given up, or keeps a
-writer waiting, the reader writes the decision itself: the transaction is aborted, and a commit that is still on its way fails.
+A reader that finds an intent without a decision returns the previous state. After the deadline of that transaction, or when it
+delays a writer, the reader writes the decision itself: the transaction is aborted, and a later commit fails.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class SharedConnection(asyncio.Protocol):
         if self.lost:
             future.set_exception(ConnectionLostError(sent=False, late=False))
             return future
-        # Not one by one: each write is a system call on both sides. Nor all of a turn at once: the server can work on the first
-        # ones while others are prepared.
+        # Not one by one: each write is a system call on both sides. Not all of a turn at once either: the server can process the
+        # first ones while others are prepared.
         if not unsent:
             loop.call_soon(self._flush)
         unsent.append(packed)

@@ -133,7 +133,7 @@ def member_of(key: str) -> bytes:
     digest = _pack(key[:DIGEST_CHARS]) if len(key) == DIGEST_CHARS + TAG_CHARS else None
     if digest is None:
         if "{" in key or "}" in key or len(key) > _MAX_KEY_CHARS:
-            msg = f"a session key must not contain braces, nor more than {_MAX_KEY_CHARS} characters"
+            msg = f"a session key must not contain braces or more than {_MAX_KEY_CHARS} characters"
             raise ValueError(msg)
         return b"{%b}" % key.encode("ascii")
     return b"{%b}%b" % (key[DIGEST_CHARS:].encode("ascii"), digest)

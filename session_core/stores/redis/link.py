@@ -116,7 +116,7 @@ class RedisLink(Protocol):
     def run(self, script: Script, keys: Sequence[bytes], *args: Word, by: float | None = None) -> Awaitable[Reply]:
         """Return the result of a script; `args` follow those that every script has.
 
-        It takes no effect after `by` (`time.monotonic`) or the deadline of the running step, nor once this call has raised.
+        It has no effect after `by` (`time.monotonic`), after the deadline of the running step, or after this call has raised.
         """
         ...
 

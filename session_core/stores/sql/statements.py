@@ -177,7 +177,7 @@ CLAIMED_UNTIL: Final = Statement("SELECT expires_at FROM session_claims WHERE na
 
 LOCK: Final = Statement(
     "SELECT pg_advisory_xact_lock(number::bigint) FROM unnest(:numbers::text[]) AS number",
-    # A row of its own, in the table that is swept anyway.
+    # A separate row, in the table that is swept anyway.
     mysql="INSERT INTO session_claims (name, expires_at) VALUES (:name, :expires_at)"
     " ON DUPLICATE KEY UPDATE expires_at = :expires_at",
 )
@@ -188,4 +188,4 @@ TRY_LOCK: Final = Statement(
 """The same for those of the locks that are free, which are returned; on PostgreSQL."""
 NOTIFY: Final = Statement("SELECT pg_notify('session_core_ended', names) FROM unnest(:names::text[]) AS names")
 TRY_WRITE: Final = Statement("UPDATE session_claims SET expires_at = 0 WHERE name = ''")
-"""Meets no row, and still fails where nothing can be written: a read-only replica, or a full disk."""
+"""Matches no row, but still fails where writes are impossible: on a read-only replica or a full disk."""

@@ -123,7 +123,7 @@ class Writer:
                 await self._transact(group)
                 if self._checkpoints.are_due():
                     await self._call_in_thread(self._checkpoints.run, self._connection)
-        except Exception as error:  # noqa: BLE001 - whatever it is, no caller may wait for ever
+        except Exception as error:  # noqa: BLE001 - any error must reach the callers, or they would wait forever
             self._answer([*group, *self._waiting], error)
             self._waiting.clear()
         finally:

@@ -72,7 +72,7 @@ def _name(link: Path) -> str:
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 40
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not reached in time"
         time.sleep(0.02)
 
 

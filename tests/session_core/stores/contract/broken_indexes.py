@@ -11,7 +11,7 @@ from tests.session_core.stores.contract.broken import changed, found_by
 
 
 @found_by("find_returns_the_sessions_of_a_user")
-class FindsEverybody(MemoryStore):
+class FindsEveryUser(MemoryStore):
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         return [stored for key in list(self._records) if (stored := self._live(key))]
 

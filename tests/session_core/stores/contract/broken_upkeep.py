@@ -114,7 +114,7 @@ class LeaksAConnectionPerCancellation(MemoryStore):
     free = 2
 
     async def load(self, key: str) -> StoredSession | None:
-        while self.free == 0:  # noqa: ASYNC110 - for ever
+        while self.free == 0:  # noqa: ASYNC110 - forever
             await asyncio.sleep(0)
         self.free -= 1
         await asyncio.sleep(0)
