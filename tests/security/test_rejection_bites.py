@@ -111,7 +111,7 @@ async def test_a_login_behind_an_error_response_is_detected(site: Site, monkeypa
 
     monkeypatch.setattr(id_token, "check_issuer", lambda claims, *_: claims["iss"])
     monkeypatch.setattr(SessionHandle, "login", log_in_and_refuse)
-    with pytest.raises(AssertionError, match="in the answer: "):
+    with pytest.raises(AssertionError, match="in the response: "):
         await assert_all_rejected(site, WRONG_ISSUER, "iss_mismatch")
 
 
