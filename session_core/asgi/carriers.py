@@ -85,6 +85,8 @@ class CookieCarrier:
         services = self._services
         cookie = services.cookie
         if handle.cookie_action == "delete":
+            if services.cookies.read(self._headers).is_foreign:
+                return headers
             last = cookie.delete_header()
         elif (held := handle.cookie()) is not None:
             last = services.set_cookie(*held)

@@ -25,6 +25,8 @@ __all__ = ("CookieReading", "CookieRejection", "SessionCookieReader", "presents_
 CookieRejection: TypeAlias = Literal["oversized", "re-encoded", "unsigned", "bad_signature", "bad_form", "ambiguous", "too_many"]
 """Why the cookies gave no id; stable, safe to log."""
 
+_FOREIGN: Final = frozenset({"oversized", "re-encoded", "unsigned", "bad_signature"})
+# Not "too_many": one that is ours may be among them.
 _MAX_VALUE_BYTES: Final = 4096
 _MAX_CANDIDATES: Final = 32
 _MAX_GENUINE: Final = 4
@@ -45,6 +47,11 @@ class CookieReading(SecretStruct, frozen=True):
     needs_resign: bool = False
     rejected: CookieRejection | None = None
     several: tuple[str | UncertainId, ...] = ()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether no secret of ours has signed what was sent: it may belong to another application on this host."""
+        return self.rejected in _FOREIGN
 
 
 _NO_COOKIE: Final = CookieReading()
