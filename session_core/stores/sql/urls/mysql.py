@@ -86,7 +86,7 @@ def _tls(options: Options) -> ssl.SSLContext | None:
     key = options.take("ssl_key") or options.take("ssl-key")
     levels = [*_levels(options)]
     # The strictest of the given options; authorities alone mean that certificates are verified.
-    level = max(levels) if levels else (VERIFIED_HOST if authorities or certificate else None)
+    level = max(levels) if levels else (VERIFIED_HOST if authorities or certificate or key else None)
     if level is None:
         return None
     return client_context(level, authorities=authorities, certificate=certificate, key=key)

@@ -10,7 +10,7 @@ import msgspec
 
 from session_core.errors import ConfigurationError
 
-__all__ = ("Options", "UrlParts", "malformed", "split_url")
+__all__ = ("MAX_PORT", "Options", "UrlParts", "malformed", "split_url")
 
 _URL: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9]*)(?:\+(?P<driver>[a-z0-9]+))?://(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^/?#]*))?@)?"
@@ -18,7 +18,7 @@ _URL: Final = re.compile(
     re.ASCII,
 )
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5})?)?\Z", re.ASCII)
-_MAX_PORT: Final = 65535
+MAX_PORT: Final = 65535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -44,6 +44,10 @@ class Options:
         for name, values in self._given.items():
             if len(values) > 1 and name != repeatable:
                 self.refuse(name, "may be given once")
+
+    def has(self, name: str) -> bool:
+        """Whether an option was given and is not yet taken."""
+        return name in self._given
 
     def take(self, name: str) -> str | None:
         """Return the value of an option; None where it is not given, or empty."""
@@ -133,7 +137,7 @@ def split_hosts(text: str, example: str) -> tuple[tuple[str, int | None], ...]:
             continue
         found = _HOST.match(part)
         port = int(found["port"]) if found is not None and found["port"] else None
-        if found is None or (port is not None and not 0 < port <= _MAX_PORT):
+        if found is None or (port is not None and not 0 < port <= MAX_PORT):
             raise malformed(example)
         hosts.append((unquote(found["ipv6"] or found["name"]), port))
     return tuple(hosts)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from session_core.errors import ConfigurationError
-from session_core.stores.sql.urls.parts import Options, malformed, split_hosts, split_url
+from session_core.stores.sql.urls.parts import MAX_PORT, Options, split_hosts, split_url
 from session_core.stores.sql.urls.tls import ENCRYPTED, VERIFIED_CA, VERIFIED_HOST, client_context
 
 if TYPE_CHECKING:
@@ -105,11 +106,15 @@ def parse_postgresql_url(text: str) -> PostgresqlAddress:
 
 def _place(url: UrlParts, options: Options) -> dict[str, Any]:
     hosts = list(url.hosts)
+    twice = {"host": hosts, "user": url.user, "password": url.password, "dbname": url.database}
+    for name, place in twice.items():
+        if place and options.has(name):
+            options.refuse(name, "is given before the question mark as well")
     for value in options.take_all("host"):
         hosts += split_hosts(value, _EXAMPLE)
     ports = (options.take("port") or "").split(",")
-    if any(port and not port.isdecimal() for port in ports):
-        raise malformed(_EXAMPLE)
+    if not all(port == "" or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= MAX_PORT) for port in ports):
+        options.refuse("port", "must be a number from 1 to 65535")
     if len(ports) == 1:
         ports *= max(len(hosts), 1)
     if hosts and len(ports) != len(hosts):
@@ -131,19 +136,14 @@ def _tls(options: Options) -> dict[str, Any]:
     least = options.take_one_of("ssl_min_protocol_version", *_TLS_VERSIONS)
     most = options.take_one_of("ssl_max_protocol_version", *_TLS_VERSIONS)
     direct = options.take_one_of("sslnegotiation", "postgres", "direct") == "direct"
-    # `ssl` is what the driver and SQLAlchemy call it.
-    mode = options.take_one_of("sslmode", "disable", "allow", "prefer", *_MODES)
-    mode = mode or options.take_one_of("ssl", "disable", "allow", "prefer", *_MODES, "true", "false")
-    options.take("ssl")
-    mode = {"true": "verify-full", "false": "disable"}.get(mode or "", mode)
-    mode, roots = _with_channel_binding(options, mode, roots)
+    mode, roots = _with_channel_binding(options, _mode(options), roots)
     if roots == "system":
         if mode not in {None, "verify-full"}:
             options.refuse("sslrootcert", "may be system with sslmode=verify-full alone")
         mode = "verify-full"
     if mode not in _MODES:
-        if roots or certificate or direct:
-            options.refuse("sslmode", "must be require, verify-ca or verify-full where certificates or sslnegotiation are given")
+        if any((roots, certificate, key, password, revoked, least, most, direct)):
+            options.refuse("sslmode", "must be require, verify-ca or verify-full where other options of TLS are given")
         return {"ssl": mode} if mode else {}
     level = _MODES[mode]
     home = _own_authorities()
@@ -167,6 +167,16 @@ def _tls(options: Options) -> dict[str, Any]:
     if most is not None:
         context.maximum_version = ssl.TLSVersion[most.replace(".", "_")]
     return {"ssl": context, "direct_tls": True} if direct else {"ssl": context}
+
+
+def _mode(options: Options) -> str | None:
+    """Return `sslmode`, which the driver and SQLAlchemy call `ssl`."""
+    mode = options.take_one_of("sslmode", "disable", "allow", "prefer", *_MODES)
+    same = options.take_one_of("ssl", "disable", "allow", "prefer", *_MODES, "true", "false")
+    same = {"true": "verify-full", "false": "disable"}.get(same or "", same)
+    if mode and same and (mode in _MODES) is not (same in _MODES):
+        options.refuse("ssl", "contradicts sslmode; leave it out")
+    return mode or same
 
 
 def _with_channel_binding(options: Options, mode: str | None, roots: str | None) -> tuple[str | None, str | None]:

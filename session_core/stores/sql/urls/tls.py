@@ -30,7 +30,7 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return a context of TLS 1.2 or later. Without `authorities` those of the system are trusted.
 
-    Raises `ConfigurationError` for a file that cannot be read, by what the file is for.
+    Raises `ConfigurationError` for a file that cannot be read, by what the file is for, and for a key without its certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -41,6 +41,9 @@ def client_context(
             context.load_default_certs()
         else:
             _load("certificate authorities", lambda: context.load_verify_locations(cafile=authorities))
+    if key is not None and certificate is None:
+        msg = "the URL of the session store names the key of a client certificate without the certificate"
+        raise ConfigurationError(msg)
     if certificate is not None:
         _load("client certificate", lambda: context.load_cert_chain(certificate, key, lambda: password or ""))
     if revoked is not None:

@@ -119,6 +119,24 @@ def test_server_settings_are_passed_on() -> None:
     assert arguments(PG)["server_settings"] == {}
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        *(("sslmode=disable&ssl=true", "ssl"), ("ssl=prefer&sslmode=require", "ssl")),
+        *((f"port={port}", "port") for port in (70000, 0, -1)),
+        *(("sslkey=/k", "sslmode"), ("sslcrl=/c", "sslmode"), ("sslpassword=p", "sslmode")),
+        *((f"{name}=x", name) for name in ("host", "user", "password", "dbname")),
+        ("ssl_min_protocol_version=TLSv1.3&sslmode=prefer", "sslmode"),
+    ],
+)
+def test_options_that_contradict_or_cannot_be_are_refused_by_name(options: str, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the option {name} "):
+        parse_postgresql_url(f"{PG}?{options}")
+    assert isinstance(arguments(f"{PG}?sslmode=require&ssl=true")["ssl"], ssl.SSLContext)
+    with pytest.raises(ConfigurationError, match="client certificate"):
+        parse_postgresql_url(f"{PG}?sslmode=require&sslkey=/k")
+
+
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
 def test_optional_tls_is_left_to_the_driver(mode: str) -> None:
     assert arguments(f"{PG}?sslmode={mode}")["ssl"] == mode
@@ -297,6 +315,7 @@ def test_a_mysql_without_tls(option: str) -> None:
     [
         ("ssl-mode=PREFERRED", "ssl-mode"),
         ("ssl=maybe", "ssl"),
+        ("ssl-key=/k", "client certificate"),
         ('ssl={"ca":"x"}', "ssl"),
         ("sslaccept=perhaps", "sslaccept"),
         ("ssl_ca=/missing.pem", "certificate authorities"),
