@@ -10,12 +10,17 @@ from urllib.parse import quote, unquote
 from session_core.errors import ConfigurationError
 
 __all__ = (
-    "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "ip_of", "is_loopback", "network_of", "normalised_origin",
-    "origin_of", "party_origin",
+    "PATH_MARKS", "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "ip_of", "is_loopback", "network_of",
+    "normalised_origin", "origin_of", "packed", "party_origin", "unpacked",
 )  # fmt: skip
 
+PATH_MARKS: Final = "-._~!$&'()*+,=:"
+"""Characters that a path may have unencoded besides letters, digits and slashes; no `;` and `@`, which some servers interpret."""
 QUERY_MARKS: Final = "-._~!$&'()*+,=:/?@;"
 """Characters that a query may have unencoded besides letters and digits (RFC 3986 3.4)."""
+_ENCODED_MARK: Final = re.compile(r"%(?:5[BDE]|60|7[BCD])", re.IGNORECASE)
+_UNENCODED_MARK: Final = re.compile(r"[\[\]^`{|}]")
+"""Browsers send these as they are, although RFC 3986 has them encoded."""
 _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ORIGIN_PORT: Final = re.compile(r":([0-9]+)\Z")
@@ -106,7 +111,7 @@ class BaseUrl(NamedTuple):
     def page(self, scope: Any) -> str:  # noqa: ANN401 - likewise
         """Return the path in a browser, percent-encoded, and the query of a request that has reached this base URL."""
         own = getattr(scope.get("litestar_app"), "path", "").rstrip("/")
-        path = quote(self.of(self.local(scope["path"]).removeprefix(own) or "/"))
+        path = quote(self.of(self.local(scope["path"]).removeprefix(own) or "/"), safe=PATH_MARKS + "/")
         query = encoded_query(scope["query_string"].decode(errors="surrogateescape"))
         return f"{path}?{query}" if query else path
 
@@ -204,3 +209,13 @@ def encoded_query(query: str) -> str:
     Bytes that are not UTF-8 are given as `surrogateescape` decodes them. Raises `UnicodeError` for other surrogates.
     """
     return quote(_STRAY_PERCENT.sub("%25", query), safe=QUERY_MARKS + "%", errors="surrogateescape")
+
+
+def packed(target: str) -> str:
+    """Return an encoded path and query with `[]^`{|}` unencoded: as long as browsers send it, up to three times shorter."""
+    return _ENCODED_MARK.sub(lambda found: unquote(found[0]), target)
+
+
+def unpacked(target: str) -> str:
+    """Reverse `packed`."""
+    return _UNENCODED_MARK.sub(lambda found: quote(found[0]), target)

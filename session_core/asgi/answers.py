@@ -20,7 +20,7 @@ from session_core.errors import (
     StoreUnavailableError,
     TooManyRequestsError,
 )
-from session_core.urls import encoded_query
+from session_core.urls import PATH_MARKS, encoded_query
 
 if TYPE_CHECKING:
     from session_core.asgi.web import HasHeaders
@@ -156,4 +156,5 @@ def return_to(connection: HasHeaders, base: BaseUrl) -> str:
         return base.of("/")
     if f"{referer.scheme}://{referer.netloc}" != base.origin:
         return base.of("/")
-    return f"{referer.path}?{encoded_query(referer.query)}" if referer.query else referer.path or "/"
+    path = quote(referer.path, safe=PATH_MARKS + "/%") or "/"
+    return f"{path}?{encoded_query(referer.query)}" if referer.query else path

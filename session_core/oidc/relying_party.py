@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from session_core.errors import AuthorizationResponseError, DiscoveryError
+from session_core.errors import AuthorizationResponseError, DiscoveryError, OidcError
 from session_core.identity import Identity
 from session_core.ids import SecretStruct
 from session_core.oidc.connection import ProviderConnection
@@ -29,6 +29,7 @@ from session_core.oidc.tokens.vault import TokenSet
 from session_core.sessions.store_order import Moment
 
 if TYPE_CHECKING:
+    from session_core.errors import SessionCoreError
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.login.native_request import NativeRequest
     from session_core.oidc.provider.registration import Registration
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Callback", "FinishedLogin", "ProviderEndSession", "RelyingParty", "SilentRefusal")
 
+_OF_A_SILENT_LOGIN: Final = frozenset({"state_expired", "reauthentication_required", "ended_by_provider", "code_malformed"})
 _MAX_HINT_CHARS: Final = 6000
 """An ID token longer than this does not fit into a URL everywhere."""
 
@@ -184,6 +186,20 @@ class RelyingParty:
         except AuthorizationResponseError:
             return None
         return self.transactions.finished_return_to(headers, response.state, response.code, self.provider.id)
+
+    def silent_return_to(self, query: bytes, headers: list[tuple[bytes, bytes]], error: SessionCoreError) -> str | None:
+        """Return the page that a silent login leads to although it has failed; None where the error has to be shown.
+
+        It is shown for other logins, and for a response that is not known to be this provider's.
+        """
+        if not isinstance(error, OidcError):
+            return None
+        if isinstance(error, AuthorizationResponseError) and error.reason not in _OF_A_SILENT_LOGIN:
+            return None
+        transaction = self.transactions.opened(headers, read_authorization_response(query).state)
+        if transaction is None or transaction.provider != self.provider.id or transaction.native is not None:
+            return None
+        return transaction.return_to if transaction.silent else None
 
     def spent_cookies(self, callback: Callback) -> list[bytes]:
         """Return the Set-Cookie values that delete the cookies of a finished login."""

@@ -3,14 +3,15 @@ r"""Decides where a login may send the browser afterwards: to a page of this sit
 An open redirect after login helps phishing, and every blacklist of bad URLs has been bypassed by another spelling (`//e`, `/\e`,
 `/%09/e`, full-width slashes). So a small grammar defines local paths, and everything else becomes the default:
 
-    return-to = path [ "?" query ] [ "#" fragment ]       at most 2048 characters, before and after encoding
+    return-to = path [ "?" query ] [ "#" fragment ]       at most 2048 characters as browsers send them
     path      = "/" [ segment *( "/" segment ) [ "/" ] ]  no empty segment: nothing begins with, or contains, "//"
-    segment   = 1*char, not beginning with "."            no dot segments to resolve
+    segment   = 1*char; after a leading "." a letter      no dot segments to resolve
 
 A path has ASCII letters, digits, `-._~!$&'()*+,=:` and percent-encoded octets that are valid UTF-8; decoded, these may
-add letters, marks and digits of any script and a space, `"<>[]^`{|};@`, but no slash, backslash, dot, percent sign or
-control character. The query may hold more (no backslash, no control character in any spelling); what browsers leave as it is
-in it (`[]^`{|}`, a lone `%`) is encoded in the result. A parameter named `next` in it must be a local path or not a URL.
+add visible characters of any script, a space and `"<>[]^`{|};@%`, but nothing that could be read as a slash, a
+backslash or a dot, no percent sign that begins another encoded octet, and no control character. The query may hold more (no
+backslash, no control character in any spelling, none that changes the direction of the text); what browsers leave as it is in it
+(`[]^`{|}`, a lone `%`) is encoded in the result. A parameter named `next` in it must be a local path or not a URL.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ import unicodedata
 from typing import Final
 from urllib.parse import quote, unquote
 
-from session_core.urls import QUERY_MARKS, encoded_query
+from session_core.urls import PATH_MARKS, QUERY_MARKS, encoded_query, packed
 
 __all__ = ("local_return_to",)
 
 _MAX_CHARS: Final = 2048
 _MAX_LAYERS: Final = 4
-_PATH_MARKS: Final = "-._~!$&'()*+,=:"
 _ENCODED_IN_QUERY: Final = "[]^`{|}%"
 """Browsers send these unencoded; the result has them percent-encoded."""
-_PATH_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(_PATH_MARKS)}]|[^\x00-\x7f]|%[0-9A-Fa-f]{{2}})"
+_PATH_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(PATH_MARKS)}]|[^\x00-\x7f]|%[0-9A-Fa-f]{{2}})"
 _QUERY_CHAR: Final = rf"(?:[A-Za-z0-9{re.escape(QUERY_MARKS + _ENCODED_IN_QUERY)}]|[^\x00-\x7f])"
-_SEGMENT: Final = rf"(?!\.){_PATH_CHAR}+"
+_SEGMENT: Final = rf"(?!\.(?![A-Za-z0-9_])){_PATH_CHAR}+"
 _RETURN_TO: Final = re.compile(
     rf"(?P<path>/(?:{_SEGMENT}(?:/{_SEGMENT})*/?)?)(?:\?(?P<query>{_QUERY_CHAR}*))?(?:\#{_QUERY_CHAR}*)?\Z"
 )
-_HIDDEN_IN_PATH: Final = re.compile(r"%(?:[01][0-9a-f]|7f|2e|2f|5c|25)", re.IGNORECASE)
+_HIDDEN_IN_PATH: Final = re.compile(r"%(?:[01][0-9a-f]|7f|2e|2f|5c)", re.IGNORECASE)
+_ENCODED_TWICE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Persian and Indic spelling, and many emoji, need them."""
+_PATH_CATEGORIES: Final = frozenset({"L", "M", "N", "P", "S", "Cn"})
+"""Of Unicode: letters, marks, numbers, punctuation, symbols, and what is newer than Python's tables, such as emoji."""
+_DIRECTIONS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+_MISREAD: Final = frozenset("/\\.%?#@:; \u2044\u2215\u2216\u29f5\u29f8\u29f9\u3002")
+"""With the slashes, backslashes and the full stop of other scripts."""
 _HIDDEN_IN_QUERY: Final = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 _NESTED: Final = re.compile(r"(?:^|[?&;#])next=([^&;#]*)", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"[\x00-\x20]*(?:[/\\]|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
@@ -53,7 +61,7 @@ def local_return_to(
     was accepted once is accepted again, unchanged. The fragment is dropped. A path under one of `forbidden_prefixes` is
     refused, also without its last slash: returning to the login would loop, returning to the logout would log out.
     """
-    if not isinstance(next, str) or len(next) > _MAX_CHARS:
+    if not isinstance(next, str) or len(next) > 3 * _MAX_CHARS:  # each character may be percent-encoded
         return default
     parts = _RETURN_TO.match(next)
     if parts is None:
@@ -66,10 +74,10 @@ def local_return_to(
     query = encoded_query(parts["query"] or "")
     if not _is_plain_path(path, forbidden_prefixes) or not _is_plain_query(query, forbidden_prefixes):
         return default
-    target = quote(path, safe=_PATH_MARKS + "/%")
+    target = quote(path, safe=PATH_MARKS + "/%")
     if query:
         target += "?" + query
-    return target if len(target) <= _MAX_CHARS else default
+    return target if len(packed(target)) <= _MAX_CHARS else default
 
 
 def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
@@ -78,7 +86,7 @@ def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     if _HIDDEN_IN_PATH.search(path):
         return False
     decoded = _decoded(path)
-    if decoded is None or not all(char.isascii() or _is_word_char(char) for char in decoded):
+    if decoded is None or _ENCODED_TWICE.search(decoded) or not all(char.isascii() or _is_path_char(char) for char in decoded):
         return False
     # Case-insensitive: a proxy or a router in front may be as well.
     folded = decoded.casefold() + "/"
@@ -89,7 +97,7 @@ def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     if _HIDDEN_IN_QUERY.search(query):
         return False
     decoded = unquote(query, errors="replace")
-    if not all(char.isascii() or char == "\N{REPLACEMENT CHARACTER}" or _is_visible(char) for char in decoded):
+    if not all(char.isascii() or _is_query_char(char) for char in decoded):
         return False
     # A page that redirects to its own `next` must not lead to a URL that this function refuses.
     for _ in range(_MAX_LAYERS):
@@ -109,8 +117,10 @@ def _leads_elsewhere(value: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     return local_return_to(value, default="", forbidden_prefixes=forbidden_prefixes) == ""
 
 
-def _is_visible(char: str) -> bool:
-    return unicodedata.category(char)[0] not in "CZ"
+def _is_query_char(char: str) -> bool:
+    if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char == "\N{LANGUAGE TAG}":
+        return False
+    return unicodedata.bidirectional(char) not in _DIRECTIONS
 
 
 def _decoded(text: str) -> str | None:
@@ -122,6 +132,9 @@ def _decoded(text: str) -> str | None:
     return decoded
 
 
-def _is_word_char(char: str) -> bool:
-    # Letters, marks and decimal digits: full-width slash and dot, bidi controls and invisible spaces are none of these.
-    return unicodedata.category(char) in {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Nd"}
+def _is_path_char(char: str) -> bool:
+    category = unicodedata.category(char)
+    if char not in _JOINERS and not {category, category[0]} & _PATH_CATEGORIES:
+        return False
+    # A server that normalises reads a full-width slash as a slash, and U+2100 as "a/c".
+    return _MISREAD.isdisjoint(unicodedata.normalize("NFKC", char))

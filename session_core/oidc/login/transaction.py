@@ -26,6 +26,7 @@ from session_core.errors import AuthorizationResponseError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.native_request import NativeRequest
 from session_core.sessions.store_order import Moment
+from session_core.urls import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "ResponseMode", "state_digest")
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T", "LoginTransaction", "_FinishedLogin")
 ResponseMode: TypeAlias = Literal["query", "form_post"]
 
 LIFETIME_SECONDS: Final = 600
@@ -177,16 +178,22 @@ class LoginTransactions:
         """
         if not _STATE.match(state):
             raise AuthorizationResponseError("state_malformed")
-        digest = state_digest(state)
-        headers = list(headers)
+        transaction = self.opened(headers, state)
+        if transaction is None:
+            raise AuthorizationResponseError("state_unknown")
+        if not self._is_recent(transaction.started_at):
+            raise AuthorizationResponseError("state_expired", return_to=transaction.return_to)
+        return transaction
+
+    def opened(self, headers: Iterable[tuple[bytes, bytes]], state: str) -> LoginTransaction | None:
+        """Return the transaction that this browser opened with `state`, also an expired one."""
+        digest, headers = state_digest(state), list(headers)
         jars = [self._cookie(digest, mode).name for mode in get_args(ResponseMode)]
         for name, value in ((jar, value) for jar in jars for value in read_cookies(headers, jar)):
             transaction = self._unseal(name, value, LoginTransaction)
             if transaction is not None and hmac.compare_digest(transaction.state_digest, digest):
-                if not self._is_recent(transaction.started_at):
-                    raise AuthorizationResponseError("state_expired", return_to=transaction.return_to)
                 return transaction
-        raise AuthorizationResponseError("state_unknown")
+        return None
 
     def finish_header(self, transaction: LoginTransaction, code: str | None) -> bytes:
         """Return the Set-Cookie value with the target and the code digest of a finished login."""
@@ -260,7 +267,8 @@ class LoginTransactions:
                     names[name.decode("ascii")] = None
         return list(names)
 
-    def _seal(self, name: str, value: msgspec.Struct) -> str:
+    def _seal(self, name: str, value: LoginTransaction | _FinishedLogin) -> str:
+        value = msgspec.structs.replace(value, return_to=packed(value.return_to))
         sealed = self._sealing.seal(msgspec.msgpack.encode(value), context=_context(name))
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
@@ -269,9 +277,10 @@ class LoginTransactions:
             return None
         plain = self._sealing.unseal(urlsafe_b64decode(value + "=" * (-len(value) % 4)), context=_context(name))
         try:
-            return None if plain is None else msgspec.msgpack.decode(plain, type=kind)
+            opened = None if plain is None else msgspec.msgpack.decode(plain, type=kind)
         except msgspec.MsgspecError:
             return None  # sealed by another version of this program
+        return None if opened is None else msgspec.structs.replace(opened, return_to=unpacked(opened.return_to))
 
     def _is_recent(self, at: int) -> bool:
         # The sealed time decides: the cookie's Max-Age is only a request to the browser.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from session_core.asgi.web import WebRequest
     from session_core.asgi_types import Headers
+    from session_core.events import Events
     from session_core.identity import Identity
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.login.native_request import NativeRequest
@@ -239,15 +240,25 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
             cookies.append(party.finish_cookie(received))
         return Redirect(finished.return_to, status_code=_SEE_OTHER)
     except SessionCoreError as error:
-        if not isinstance(error, TooManyRequestsError):
-            reason = error.reason if isinstance(error, OidcError) else error.code
-            await events.emit("login.failed", handle=handle, reason=reason)
+        led_to = party.silent_return_to(query, headers, error)
+        await _report(events, handle, error, silent=led_to is not None)
+        if led_to is not None:
+            return Redirect(led_to, status_code=_SEE_OTHER)
         if received is None:
             raise
         return await _answer_failed(request, relying_parties, received, error)
     except Exception:
         await events.emit("login.failed", handle=handle, reason="refused_by_application")
         raise
+
+
+async def _report(events: Events, handle: str | None, error: SessionCoreError, *, silent: bool) -> None:
+    """Emit the event of a failed login; the limit of callbacks has its own."""
+    reason = error.reason if isinstance(error, OidcError) else error.code
+    if silent:
+        await events.emit("login.silent_failed", handle=handle, reason=reason)
+    elif not isinstance(error, TooManyRequestsError):
+        await events.emit("login.failed", handle=handle, reason=reason)
 
 
 async def _answer_failed(

@@ -144,6 +144,31 @@ class TestSilentLogin:
         assert (response.status_code, response.headers["location"]) == (303, "/account")
         assert len(world.reasons("login.silent_failed")) == 1
 
+    @pytest.mark.parametrize("failure", ["token endpoint", "keys", "metadata", "id token", "userinfo", "no code", "late"])
+    async def test_a_login_that_fails_at_its_end_leads_to_the_page_too(self, failure: str) -> None:
+        world = World()
+        await world.plant()
+        back = world.op.authorize(await world.start(prompt="none", next="/account?tab=1"))
+        paths = {"token endpoint": "/token", "keys": "/jwks", "userinfo": "/userinfo"}
+        if failure in paths:
+            world.op.replies = {paths[failure]: lambda _: httpx2.Response(503)}
+        elif failure == "metadata":  # another process receives the callback
+            cookies = dict(world.browser.cookies)
+            world = World(sharing=world)
+            world.browser.cookies.update(cookies)
+            world.op.replies = {"/.well-known/openid-configuration": lambda _: httpx2.Response(503)}
+        elif failure == "id token":
+            world.op.claims = {"nonce": "another"}
+        elif failure == "no code":
+            back = back.replace("code=", "other=")
+        else:
+            world.clock.advance(seconds=601)
+        response = await world.come_back(back)
+        assert (response.status_code, response.headers["location"]) == (303, "/account?tab=1")
+        assert (world.reasons(), len(world.reasons("login.silent_failed"))) == ([], 1)
+        assert (await world.browser.get("/read")).json()["data"]["note"] == "before"
+        assert await world.subject() is None
+
     async def test_the_provider_gets_a_hint_of_the_logged_in_user(self) -> None:
         world = World()
         await world.login()

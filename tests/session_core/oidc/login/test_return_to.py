@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urljoin, urlsplit
+import unicodedata
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from session_core.oidc.login.return_to import local_return_to
+from session_core.urls import base_url_of, packed, unpacked
 
 SITE = "https://site.example"
 DEFAULT = "/default"
@@ -101,6 +103,23 @@ ACCEPTED = [
     ("/page?a=1#part/two?x", "/page?a=1"),
     ("/?a=1", "/?a=1"),
     ("/authors", "/authors"),
+    ("/50%25", "/50%25"),
+    ("/50%25-off/%25g", "/50%25-off/%25g"),
+    ("/.well-known/x", "/.well-known/x"),
+    ("/blob/main/.github/ci.yml", "/blob/main/.github/ci.yml"),
+    ("/tag/😀", "/tag/%F0%9F%98%80"),
+    ("/100\u20ac\u2013200\u20ac/\u2116/\u201cx\u201d", "/100%E2%82%AC%E2%80%93200%E2%82%AC/%E2%84%96/%E2%80%9Cx%E2%80%9D"),
+    ("/\u0646\u0645\u06cc\u200c\u062e", quote("/\u0646\u0645\u06cc\u200c\u062e")),
+    ("/search?q=\u0646\u0645\u06cc\u200c\u062e", "/search?q=" + quote("\u0646\u0645\u06cc\u200c\u062e")),
+    ("/search?q=\u6771\u4eac\u3000\u5929\u6c17", "/search?q=" + quote("\u6771\u4eac\u3000\u5929\u6c17")),
+    (
+        "/col\u00b7lecci\u00f3/\u3053\uff5e\u3001\u300c\u00d7\u300d",
+        quote("/col\u00b7lecci\u00f3/\u3053\uff5e\u3001\u300c\u00d7\u300d"),
+    ),
+    ("/search?q=10%C2%A0km", "/search?q=10%C2%A0km"),
+    ("/x?" + "[" * 2045, "/x?" + "%5B" * 2045),
+    ("/x?" + "%7c" * 2045, "/x?" + "%7c" * 2045),
+    ("/" + "%5B%5D" * 1000, "/" + "%5B%5D" * 1000),
     ("/x/auth/", "/x/auth/"),
 ]
 
@@ -118,7 +137,8 @@ OPEN_REDIRECTS = [
     "/\x85/evil.example",
     "/\u2028/evil.example", "/%2f/evil.example", "/%2F%2Fevil.example", "/%2fevil.example", "/%5cevil.example",
     "/%5C/evil.example",
-    "%2f%2fevil.example", "/%252f/evil.example", "/%25252f/evil.example", "/%255c/evil.example", "/%2525", "/x/%00",
+    "%2f%2fevil.example", "/%252f/evil.example", "/%25252f/evil.example", "/%25%32f/evil.example",
+    "/%25%32%66/evil.example", "/x%2525", "/%255c/evil.example", "/%2525", "/x/%00",
     "/%0d%0aLocation:%20https://evil.example", "/%0a/evil.example", "/x%0d%0aSet-Cookie:%20a=b", "/x?y=%0d%0aSet-Cookie:%20a=b",
     "/x\r\nSet-Cookie: a=b", "/x?y=\r\nSet-Cookie: a=b", "/x%7f", "/x\x7f",
     "https://evil.example", "https:evil.example", "https:/evil.example", "https:///evil.example", "HTTPS://evil.example",
@@ -134,13 +154,14 @@ OPEN_REDIRECTS = [
     "/../..//evil.example", "/x/..//evil.example", "/x/../..//evil.example", "/%2e/evil.example", "/%2e%2e//evil.example",
     "/%2E%2E/x", "/.%2e//evil.example", "/..;//evil.example", "/..;/x", "/;/evil.example", "/x;/evil.example",
     "/x//evil.example", "/x//",
-    "/.well-known", "/\uff0fevil.example", "\uff0f\uff0fevil.example", "/\uff0f/evil.example", "//evil\u3002example",
+    "/.;x", "/..x", "/.-", "/\uff0fevil.example", "\uff0f\uff0fevil.example", "/\uff0f/evil.example", "//evil\u3002example",
     "/\uff0e\uff0e/x",
     "/\uff3cevil.example", "/%EF%BC%8Fevil.example", "/%ef%bc%8e%ef%bc%8e/x", "/\u2215evil.example", "/\u2044evil.example",
     "/\u29f8evil",
     "/\u2024\u2024/x", "/\u3002", "/\u202eevil", "/%E2%80%AEevil", "/\u2066evil", "/\u200b/evil.example",
     "/%E2%80%8B/evil.example",
     "/\u00ad/evil", "/%C2%A0/evil", "/\u2100", "/x?q=\u202e", "/x?q=%E2%80%AE", "/x?q=\u2028", "/x?q=%F3%A0%80%81",
+    "/\u2488", "/\uff1a", "/\ufe68x", "/\ue000", "/x?q=\u2067", "/x?q=%E2%80%A9",
     "/\ud800", "/\udfff/evil", "/x?q=\ud83d", "/%ED%A0%80", "/%FF", "/%C0%AF/evil.example", "/%C0%AE%C0%AE/", "/%E0%80%AF",
 
     "/%", "/%2", "/%zz", "/%u002f", "/<script>", '/"onclick=', "/x?<script>", '/x?"', "/`", "/{x}",
@@ -152,7 +173,8 @@ OPEN_REDIRECTS = [
     "/x?%6eext=//evil.example", "/x?%6e%65%78%74%3d//evil.example", "/x?a=%2Fy%3Fnext%3D%2F%2Fevil.example",
     "/x?a=%252Fy%253Fnext%253D//e",
     "/x?y=%2525252525252525",
-    "/" + "a" * 8192, "/x?y=" + "a" * 8192, "/" + "a" * 2048, "/" + "é" * 1000, "/x#" + "a" * 8192, "/" * 8192,
+    "/" + "a" * 8192, "/x?y=" + "a" * 8192, "/" + "a" * 2048, "/" + "é" * 1000, "/x?" + "[" * 2046, "/" + "%5B" * 2048,
+    "/x#" + "a" * 8192, "/" * 8192,
 ]  # fmt: skip
 
 
@@ -209,9 +231,33 @@ def test_an_accepted_value_stays_on_this_site_and_fits_a_location_header(next_: 
     result = return_to(next_)
     assert not leaves_the_site(result), result
     assert re.fullmatch(r"/[!-~]*", result)
-    assert len(result) <= 2048
+    assert len(packed(result)) <= 2048
+    assert unpacked(packed(result)).lower() == result.lower()
     assert return_to(result) == result
     assert urlsplit(urljoin(SITE + "/auth/login", result))[:2] == ("https", "site.example")
+
+
+like_a_slash_or_dot = "\u2044\u2215\u2216\u29f5\u29f8\u29f9\u3002./\\"
+in_a_path = st.characters(categories=["L", "M", "N", "P", "S"], exclude_characters=like_a_slash_or_dot) | st.sampled_from(
+    "-._~!$&'()*+,=:;@\"<>[]^`{|}%?# "
+)
+in_a_query = st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]).map(quote) | st.sampled_from(
+    "-._~!$&'()*+,=:/?@;[]^`{|}\\%"
+)
+
+
+@given(st.lists(st.text(in_a_path, min_size=1, max_size=40), max_size=12), st.lists(in_a_query, max_size=600).map("".join))
+@example(["a"] * 1000, "")
+@example(["list"], "[]{}^|" * 340)
+@settings(deadline=None)
+def test_what_a_guard_writes_the_login_accepts(segments: list[str], query: str) -> None:
+    path = "/" + "/".join(segments)
+    assume(all(not segment.startswith(".") and re.search("%[0-9A-Fa-f]{2}", segment) is None for segment in segments))
+    assume(all(unicodedata.normalize("NFKC", char) == char for char in path))
+    assume("next" not in unquote(query).lower() and not re.search("%(?:[01][0-9a-f]|7f)", query, re.IGNORECASE))
+    written = base_url_of(SITE).page({"path": path, "query_string": query.encode()})
+    assume(len(packed(written)) <= 2048)
+    assert return_to(written) == written
 
 
 @pytest.mark.parametrize(
