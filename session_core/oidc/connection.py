@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from session_core.sessions.manager import SessionManager
 
 __all__ = ("ProviderConnection",)
+
+
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 class ProviderConnection:
@@ -166,8 +169,9 @@ class ProviderConnection:
         if not wanted or metadata.userinfo_endpoint is None:
             return valid.claims
         userinfo = await self.userinfo(answer.access_token, valid.claims["sub"])
-        # Claims of the validated ID token override those of userinfo.
-        return {**(userinfo or {}), **valid.claims}
+        # Claims of the validated ID token override those of userinfo; one that is null or empty counts as absent.
+        stated = {name: value for name, value in valid.claims.items() if value not in _EMPTY}
+        return {**valid.claims, **(userinfo or {}), **stated}
 
 
 def _metadata_of(provider: Registration, http: OpHttp, sessions: SessionManager) -> MetadataSource:

@@ -61,7 +61,7 @@ def read_authorization_response(encoded: bytes) -> AuthorizationResponse:
     state = params.get("state")
     if not state:
         raise AuthorizationResponseError("state_missing")
-    error = params.get("error")
+    error = params.get("error") or None  # some providers send it without a value beside a code
     if error is not None:
         error = error if error in _ERRORS else "provider_error"
     user = params.get("user")

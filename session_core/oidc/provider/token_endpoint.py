@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from session_core.errors import IdTokenError, TokenExchangeError
 from session_core.ids import SecretStruct
 from session_core.oidc.provider.openid import OidcProvider
-from session_core.oidc.verify.claims import check_audience, check_issuer, optional_text
+from session_core.oidc.verify.claims import audiences_of, check_issuer, optional_text
 from session_core.oidc.verify.jws import MAX_TOKEN_CHARS, parse_jws
 
 if TYPE_CHECKING:
@@ -147,8 +147,10 @@ async def fetch_userinfo(
     # 5.3.2: signed userinfo names its issuer and audience; others are refused.
     if optional_text(jws.claims.get("iss"), _MAX_ISSUER) is not None:
         check_issuer(jws.claims, provider.issuer_of(jws.claims), IdTokenError)
-    if isinstance(jws.claims.get("aud"), str | list) and jws.claims["aud"]:
-        check_audience(jws.claims, provider.client_id, IdTokenError)
+    # `azp` belongs to ID tokens: here it is enough that we are in the audience.
+    audiences = audiences_of(jws.claims)
+    if audiences and provider.client_id not in audiences:
+        raise IdTokenError("aud_mismatch")
     return jws.claims
 
 

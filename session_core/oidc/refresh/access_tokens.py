@@ -90,16 +90,23 @@ class AccessTokens:
     async def userinfo(self, session: SessionHandle[Any]) -> dict[str, Any]:
         """Return the provider's claims about the logged-in user, fetched now (OpenID Connect Core 5.3).
 
-        Raises what `access_token` raises; `LoginRequiredError` also when the provider refuses the token, and `TokenExchangeError`
-        when there is no such endpoint, no response, or one for another user. The session stays.
+        A refused token whose lifetime the provider has not stated is refreshed once. Raises what `access_token` raises;
+        `LoginRequiredError` also when the provider refuses the token, and `TokenExchangeError` when there is no such endpoint, no
+        response, or one for another user. The session stays.
         """
         token = await self.access_token(session)
         tokens = self._rps.vault.open(session.vault, session.identity)
         if session.identity is None or tokens is None:
             raise LoginRequiredError
         connection = self._rps.of(tokens.provider, session.identity).connection
+        subject = connection.sub_of(session.identity, tokens)
         try:
-            claims = await connection.userinfo(token, connection.sub_of(session.identity, tokens))
+            try:
+                claims = await connection.userinfo(token, subject)
+            except TokenExchangeError as error:
+                if error.reason != "userinfo_unauthorized" or tokens.lifetime is not None or tokens.refresh_token is None:
+                    raise
+                claims = await connection.userinfo(await self.access_token(session, refused=token), subject)
         except TokenExchangeError as error:
             if error.reason == "userinfo_unauthorized":
                 raise LoginRequiredError from None

@@ -12,6 +12,7 @@ import msgspec
 
 from session_core.errors import IdTokenError
 from session_core.oidc.strict_json import parse_object
+from session_core.oidc.verify.claims import audiences_of
 from session_core.oidc.verify.id_token import validate_id_token
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ async def check_refreshed_id_token(
 ) -> str | None:
     """Return None if `token` may replace the current ID token, or the reason why it must not be kept.
 
-    The login is the same if issuer, subject, audience and `azp` are equal, and `nonce` if present. Then a token with wrong times
+    The login is the same if issuer, subject and audience are equal, `azp` and `nonce` if present. Then a token with wrong times
     does not end the login: our own clock may be wrong. A changed `auth_time` does not either, although Core 12.2 forbids it:
     some providers write the user's last login there, which may have been in another browser.
 
@@ -52,9 +53,10 @@ async def check_refreshed_id_token(
         raise IdTokenError("sub_mismatch")
     if old.id_token is not None:
         first = _claims(old.id_token)
-        if _audience(valid.claims) != _audience(first):
+        if {*audiences_of(valid.claims)} != {*audiences_of(first)}:
             raise IdTokenError("aud_mismatch")
-        if _text(valid.claims.get("azp")) != _text(first.get("azp")):
+        azp = _text(valid.claims.get("azp"))
+        if azp is not None and azp != _text(first.get("azp")):
             raise IdTokenError("azp_mismatch")
     _check_nonce(valid.claims, nonce_digest(old))
     moved = None not in {valid.identity.auth_time, login.auth_time} and valid.identity.auth_time != login.auth_time
@@ -84,11 +86,6 @@ def _text(value: object) -> str | None:
 
 def _digest(nonce: str) -> str:
     return urlsafe_b64encode(sha256(nonce.encode()).digest()[:16]).rstrip(b"=").decode()
-
-
-def _audience(claims: dict[str, Any]) -> set[str]:
-    audience = claims.get("aud")
-    return {audience} if isinstance(audience, str) else {each for each in audience or () if isinstance(each, str)}
 
 
 def _claims(token: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from session_core.errors import OidcError
 
 __all__ = (
-    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "ExpectedToken", "check_audience", "check_issuer", "check_times", "check_type", "number",
+    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "ExpectedToken", "audiences_of",
+    "check_audience", "check_issuer", "check_times", "check_type", "number",
     "optional_number", "optional_sid", "optional_text", "subject_of", "text",
 )  # fmt: skip
 
@@ -72,9 +73,8 @@ def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError
 
     `azp` never replaces `aud`: a token for another client must not log in here.
     """
-    audience = claims.get("aud")
-    audiences = [audience] if isinstance(audience, str) else audience
-    if not isinstance(audiences, list) or not audiences or not all(isinstance(each, str) for each in audiences):
+    audiences = audiences_of(claims)
+    if not audiences:
         raise error("aud_missing")
     if client_id not in audiences:
         raise error("aud_mismatch")
@@ -84,6 +84,13 @@ def check_audience(claims: dict[str, Any], client_id: str, error: type[OidcError
             raise error("azp_mismatch")
     elif any(each != client_id for each in audiences):
         raise error("azp_mismatch")
+
+
+def audiences_of(claims: Mapping[str, Any]) -> list[str]:
+    """Return `aud` as a list (RFC 7519 4.1.3), an empty one if it is missing or malformed."""
+    audience = claims.get("aud")
+    audiences = [audience] if isinstance(audience, str) else audience
+    return audiences if isinstance(audiences, list) and all(isinstance(each, str) and each for each in audiences) else []
 
 
 def check_times(

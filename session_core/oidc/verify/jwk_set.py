@@ -18,7 +18,8 @@ _RSA_BITS: Final = range(2048, 8193)
 _MAX_EXPONENT_BITS: Final = 32
 """Real keys use 65537 or less. A large exponent makes verification slow: 20 ms per token for 3,070 bits."""
 _MAX_MEMBER_CHARS: Final = 2048
-_USED: Final = ("kty", "crv", "x", "y", "n", "e")
+_USED: Final = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y"), "OKP": ("kty", "crv", "x")}
+"""The members of the key itself: joserfc would also check certificates and URLs, and some providers write null for the others."""
 
 
 def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
@@ -40,32 +41,33 @@ def _parse(entry: object) -> VerificationKey | None:
         return None
     kid, alg, use, issuer = (optional_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
     operations = entry.get("key_ops")
-    if use not in {None, "sig"} or (isinstance(operations, list) and operations and "verify" not in operations):
+    if not isinstance(operations, list) or not all(map(optional_text, operations)):
+        operations = None
+    if use not in {None, "sig"} or (operations and "verify" not in operations):
         return None
-    # Only the members of the key itself: joserfc would also check certificates and URLs.
-    members = {name: entry[name] for name in _USED if name in entry}
+    kind = entry.get("kty")
+    if not isinstance(kind, str) or kind not in _USED:
+        return None
+    members: dict[str, Any] = {name: entry.get(name) for name in _USED[kind]}
     if not all(isinstance(value, str) and len(value) <= _MAX_MEMBER_CHARS for value in members.values()):
         return None
-    curve = members.get("crv", "") if members.get("kty") != "RSA" else ""
+    curve = members.get("crv", "")
     try:
-        key = _import(members, curve)
+        key = _import(kind, curve, members)
     except Exception:  # noqa: BLE001 - whatever a malformed key provokes, it is a key we cannot use
         return None
-    return None if key is None else VerificationKey(members["kty"], curve, kid, alg, key, issuer)
+    return None if key is None else VerificationKey(kind, curve, kid, alg, key, issuer)
 
 
-def _import(members: dict[str, str], curve: str) -> RSAKey | ECKey | OKPKey | None:
-    kind = members.get("kty")
+def _import(kind: str, curve: str, members: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
     if kind == "RSA":
         # Before the import: a huge modulus costs time, and joserfc warns about a small one.
         bits = len(members["n"].rstrip("=")) * 6
         if bits not in range(_RSA_BITS.start, _RSA_BITS.stop + 16):
             return None
-        rsa = RSAKey.import_key({name: members[name] for name in ("kty", "n", "e")})
+        rsa = RSAKey.import_key(members)
         fast = rsa.public_key.public_numbers().e.bit_length() <= _MAX_EXPONENT_BITS
         return rsa if fast and rsa.public_key.key_size in _RSA_BITS else None
     if _CURVES.get(curve) != kind:
         return None
-    if kind == "EC":
-        return ECKey.import_key({name: members[name] for name in ("kty", "crv", "x", "y")})
-    return OKPKey.import_key({name: members[name] for name in ("kty", "crv", "x")})
+    return ECKey.import_key(members) if kind == "EC" else OKPKey.import_key(members)

@@ -139,6 +139,11 @@ async def test_a_missing_issuer_is_accepted_from_a_provider_that_never_sends_it(
     assert (await world.login()).status_code == 400
 
 
+async def test_an_error_without_a_value_beside_a_code_is_none(world: World) -> None:
+    world.op.response_params = {"error": "", "error_description": ""}
+    assert (await world.login()).status_code == 303
+
+
 @pytest.mark.attack("10")
 async def test_an_error_with_a_wrong_state_leaves_the_transaction_open(world: World) -> None:
     url = world.op.authorize(await world.start())

@@ -252,6 +252,21 @@ async def test_the_hook_maps_users_from_all_claims() -> None:
     assert (state["subject"], state["data"]["roles"]) == ("bob", ["user"])
 
 
+@pytest.mark.parametrize("value", [None, "", [], {}], ids=repr)
+async def test_a_claim_that_the_id_token_has_without_a_value_comes_from_userinfo(value: Any) -> None:
+    seen: dict[str, Any] = {}
+
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
+        seen.update(claims)
+
+    world = World(on_login=on_login)
+    world.op.claims = {"email": value, "locale": value, "verified": False, "level": 0, "name": "Alice of the token"}
+    world.op.userinfo = {"email": "a@example.org", "verified": True, "level": 3}
+    assert (await world.login()).status_code == 303
+    assert (seen["email"], seen["locale"]) == ("a@example.org", value)
+    assert (seen["verified"], seen["level"], seen["name"]) == (False, 0, "Alice of the token")
+
+
 async def test_the_hook_can_refuse_a_login() -> None:
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
         raise PermissionDeniedException

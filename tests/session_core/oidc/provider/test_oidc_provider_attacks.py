@@ -310,6 +310,18 @@ async def test_fifty_concurrent_logins_fetch_metadata_once(world: World) -> None
 
 
 class TestKeys:
+    @pytest.mark.parametrize("value", [None, "", 7, [], {}, [None], [""], [7], True], ids=repr)
+    @pytest.mark.parametrize("key", [OTHER_RSA_KEY, EC_KEY, ED_KEY], ids=["RSA", "EC", "OKP"])
+    async def test_members_that_a_key_of_this_type_does_not_have(self, key: Any, value: Any) -> None:
+        """Some providers write null for all of them."""
+        world = World()
+        world.op.key = key
+        world.op.alg = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[public_jwk(key)["kty"]]
+        others = ("kid", "use", "key_ops", "alg", "x5u", "x5c", "x5t", "x5t#S256", "crv", "x", "y", "n", "e", "issuer")
+        world.op.jwks = [{**dict.fromkeys(others, value), **public_jwk(key)}]
+        world.op.claims = {"at_hash": GONE}  # of another length for Ed25519
+        assert (await world.login()).status_code == 303, world.reasons()
+
     @pytest.mark.attack("oidcc-client-test-signing-key-rotation")
     @pytest.mark.attack("oidcc-client-test-signing-key-rotation-just-before-signing")
     @pytest.mark.parametrize(

@@ -98,6 +98,30 @@ async def test_userinfo_when_the_provider_is_down_or_refuses(world: World) -> No
         assert await world.subject() == "alice"
 
 
+@pytest.mark.parametrize(
+    "value", [GONE, None, "", "soon", -1, [], {}, True], ids=lambda value: "gone" if value is GONE else repr(value)
+)
+async def test_userinfo_refreshes_a_refused_token_whose_lifetime_is_unknown(value: Any) -> None:
+    world = World(handlers=HANDLERS)
+    world.op.refreshable = True
+    world.op.answer = {"expires_in": value}
+    assert (await world.login()).status_code == 303
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        fresh = request.headers["authorization"] == "Bearer at-2"
+        return httpx2.Response(200, json={"sub": "alice"}) if fresh else httpx2.Response(401)
+
+    world.op.replies["/userinfo"] = answer
+    for _ in range(2):
+        assert (await world.browser.get("/userinfo-now")).json() == {"sub": "alice"}
+    assert list(redemptions(world).values()) == [1]
+    # One that is refused as well is refreshed once for each request.
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(401)
+    assert (await world.browser.get("/userinfo-now")).status_code == 401
+    assert list(redemptions(world).values()) == [1, 1]
+    assert await world.subject() == "alice"
+
+
 async def test_a_visitor_has_no_token(world: World) -> None:
     async with world.new_browser() as visitor:
         assert (await visitor.get("/token-now")).status_code == 401

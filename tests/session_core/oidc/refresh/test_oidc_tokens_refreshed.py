@@ -140,6 +140,18 @@ async def test_a_malformed_optional_claim_of_a_refreshed_id_token_counts_as_abse
     assert (await stored_tokens(world)).id_token != first
 
 
+@pytest.mark.parametrize("value", [GONE, None, "", 7, [], {}], ids=lambda value: "gone" if value is GONE else repr(value))
+async def test_an_azp_that_only_the_first_id_token_has_ends_nothing(value: Any) -> None:
+    made = World(handlers=HANDLERS)
+    made.op.refreshable = True
+    made.op.claims = {"azp": "app"}
+    assert (await made.login()).status_code == 303
+    all_tokens_expired(made)
+    made.op.claims = {"azp": value}
+    assert (await made.browser.get("/token-now")).text == "at-2"
+    assert await made.subject() == "alice"
+
+
 @pytest.mark.parametrize("name", ["id_token", "scope", "expires_in", "refresh_token"])
 @pytest.mark.parametrize("value", [None, "", 7, [], {}, ["openid"], "a b"], ids=repr)
 async def test_a_malformed_optional_member_of_a_refresh_counts_as_absent(name: str, value: Any) -> None:

@@ -433,11 +433,17 @@ async def test_invalid_signed_userinfo_is_rejected(world: World, claims: Any, ke
     await world.assert_rejected(await world.login(), reason)
 
 
-@pytest.mark.parametrize("value", [None, "", 7, [], {}], ids=repr)
-@pytest.mark.parametrize("name", ["iss", "aud", "name"])
+@pytest.mark.parametrize("value", [None, "", 7, [], {}, [7], [None], True], ids=repr)
+@pytest.mark.parametrize("name", ["iss", "aud", "azp", "exp", "name"])
 async def test_a_malformed_optional_member_of_signed_userinfo_counts_as_absent(name: str, value: Any) -> None:
     world = World()
     token = sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", name: value}, RSA_KEY)
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
+    assert (await world.login()).status_code == 303, world.reasons()
+
+
+async def test_signed_userinfo_for_us_and_others_needs_no_azp(world: World) -> None:
+    token = sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", "iss": ISSUER, "aud": ["other", CLIENT_ID]}, RSA_KEY)
     world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
     assert (await world.login()).status_code == 303, world.reasons()
 
