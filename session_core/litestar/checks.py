@@ -103,9 +103,14 @@ def _check_parameter(parameter: _Parameter, where: str, config: SessionConfig[An
         if field.annotation not in {Any, object}:
             msg = f"{where}: `{name}` is the session; write {right}, or give the parameter another name"
             raise ConfigurationError(msg)
-    elif provider is None and name not in _BODY and field.is_subclass_of(config.data_type):
+    elif provider is None and name not in _BODY and _is_or_may_be(field, config.data_type):
         msg = f"{where}: `{name}` is annotated with the struct of the session data; write {right}, and read `session.data`"
         raise ConfigurationError(msg)
+
+
+def _is_or_may_be(field: FieldDefinition, kind: type) -> bool:
+    """Whether a parameter is of this type, or of a union with it."""
+    return field.is_subclass_of(kind) or (field.is_union and field.has_inner_subclass_of(kind))
 
 
 def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) -> None:

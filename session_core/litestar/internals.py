@@ -34,6 +34,7 @@ from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
 from session_core.litestar.dependency import provide_session
 from session_core.sessions.handle import SessionHandle
+from session_core.sessions.manager import SessionManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -51,6 +52,8 @@ enabled = True
 """Set to False before the application is built: Litestar then does everything itself."""
 
 _NAME: Final = "session"
+_INJECTED: Final = ((SessionHandle, _NAME, "Session[...]"), (SessionManager, "sessions", "Sessions"))
+"""What the plugin injects, the names of the parameters, and their annotations."""
 _REFUSAL: Final = "_validate_signature_dependencies"
 _KWARGS: Final = "litestar._kwargs"
 _ERRORS: Final = "litestar.middleware._internal.exceptions.middleware"
@@ -226,11 +229,13 @@ def _fix_of(values: list[Any]) -> str | None:
     for value in values:
         parameters = getattr(value, "parameters", None)
         for name, field in parameters.items() if isinstance(parameters, dict) else ():
-            if name not in provided and field.is_subclass_of(SessionHandle):
-                if name != _NAME:
-                    return f"{function} takes a session as `{name}`; the parameter must be named `session`"
+            for kind, right, annotation in _INJECTED if name not in provided else ():
+                if not field.is_subclass_of(kind):
+                    continue
+                if name != right:
+                    return f"{function} takes {annotation} as `{name}`; the parameter must be named `{right}`"
                 return (
-                    f"{function} takes `session: Session[...]`, but the application has no SessionPlugin: "
+                    f"{function} takes `{right}: {annotation}`, but the application has no SessionPlugin: "
                     "Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
                 )
     return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.litestar.outside import CACHED_KEY
-from session_core.litestar.routes import knows_layers
+from session_core.litestar.routes import knows_layers, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,10 @@ def may_ask_outside(handler: BaseRouteHandler, *, uses: bool) -> bool:
     handlers = [each for layer in layers for each in (layer.exception_handlers or {}).values()]
     if any(_is_foreign(each) and not _module_of(each).startswith("litestar.") for each in handlers):
         return True
-    return not uses and any(callable(getattr(layer, name, None)) for layer in layers for name in _HOOKS)
+    guards = [getattr(guard, "func", guard) for guard in resolved(handler, "guards")]
+    return not uses and (
+        any(map(_is_foreign, guards)) or any(callable(getattr(layer, name, None)) for layer in layers for name in _HOOKS)
+    )
 
 
 def keep_out_of_cache(app_config: AppConfig) -> None:

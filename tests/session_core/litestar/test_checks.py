@@ -15,7 +15,7 @@ from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromQuery, JSONBody
 from litestar.types import Scope
 
-from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, session_of
+from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, Sessions, session_of
 from session_core.guards import requires, requires_login
 from session_core.litestar.routes import uses_session
 from tests.support.sessions import AppSession, client_of, make_config
@@ -200,6 +200,14 @@ async def renamed_plain(mine: SessionHandle[AppSession]) -> None: ...
 async def renamed_struct(mine: AppSession) -> None: ...
 
 
+@get("/x")
+async def perhaps_the_struct(mine: AppSession | None) -> None: ...
+
+
+@get("/x")
+async def renamed_manager(others: Sessions) -> None: ...
+
+
 @post("/x")
 async def through_a_dependency(inner: NamedDependency[str]) -> None: ...
 
@@ -237,6 +245,8 @@ async def guarded_by_another_type() -> None: ...
         (renamed, r"must be named `session`"),
         (renamed_plain, r"`session: Session\[AppSession\]`"),
         (renamed_struct, r"`session: Session\[AppSession\]`"),
+        (perhaps_the_struct, r"`session: Session\[AppSession\]`"),
+        (renamed_manager, r"must be named `sessions`"),
         (contradicts, r"opt=\{'session': False\}"),
         (contradicts_its_guard, r"exclude_from_auth"),
         (guarded_by_another_type, r"requires\(Other, \.\.\.\)"),
@@ -277,6 +287,15 @@ def test_a_session_without_the_plugin_is_refused_with_the_fix(through: bool) -> 
     with pytest.raises(ConfigurationError, match=r"SessionPlugin\(SessionConfig") as refused:
         build(through_a_dependency if through else alone, plugins=[], dependencies=dependencies)
     assert ("inner_of_another_type" if through else "alone") in str(refused.value)
+
+
+@pytest.mark.parametrize("bypasses", [True], indirect=True)  # the message is part of `internals`
+def test_the_manager_without_the_plugin_is_refused_with_the_fix() -> None:
+    @get("/x")
+    async def alone(sessions: Sessions) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"alone takes `sessions: Sessions`.*SessionPlugin\(SessionConfig"):
+        build(alone, plugins=[])
 
 
 def test_another_missing_dependency_is_refused_by_litestar() -> None:

@@ -374,6 +374,25 @@ async def test_a_session_read_without_a_declaration_is_an_error() -> None:
     assert "opt={'session': True}" in str(raised[0])
 
 
+async def test_a_guard_of_the_application_reads_the_session_also_on_routes_without_one() -> None:
+    """The routes of a provider's logout are such routes."""
+
+    async def gate(connection: ASGIConnection[Any, Any, Any, Any], _: Any) -> None:
+        if (await session_of(connection)).identity is None:
+            raise NotAuthorizedException
+
+    @get("/without", opt={"session": False})
+    async def without() -> str:
+        return "without"
+
+    app = build(without, guards=[gate])
+    async with client_of(app, cookies=dict([await logged_in_cookie(app, ALICE)])) as client:
+        assert (await client.get("/without")).text == "without"
+        client.cookies.clear()
+        for path in ("/without", "/public"):
+            assert (await client.get(path)).status_code == 401
+
+
 async def _note(raised: list[Exception], error: Exception) -> None:
     raised.append(error)
 
