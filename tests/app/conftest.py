@@ -19,7 +19,14 @@ from app.session_data import AppSession
 from app.settings.settings import Settings
 from session_core import Device, Identity, SessionPlugin
 from session_core.testing import FakeClock
-from tests.support.application_state import KEY, SECRET, empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
+from tests.support.application_state import (  # noqa: F401 - fixtures
+    KEY,
+    SECRET,
+    empty_database,
+    global_state_is_restored,
+    migrated_file,
+    templates_are_compiled_once,
+)
 
 ISSUER = "http://127.0.0.1:9000"
 

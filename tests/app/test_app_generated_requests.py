@@ -14,7 +14,6 @@ from app.settings.settings import Settings
 from tests.support.template_paths import is_of_the_template
 from tests.support.thread_server import listen, served
 
-pytestmark = pytest.mark.long
 CHECKS = [status_code_conformance, response_schema_conformance]
 
 

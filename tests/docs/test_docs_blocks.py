@@ -28,21 +28,21 @@ GROUPS: dict[str, list[object]] = PROJECT["dependency-groups"]
 SCRIPTS: dict[str, str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]
 # Programs that `uv run` does not install.
 _NEEDS_DEV = {"pytest", "ruff", "mypy", "pyright", "lint-imports", "zensical"}
+_HAS_TESTS = re.compile(r"^(?:async )?def test_|^class Test", re.MULTILINE)
 _SHIPPED = {f"app.routes.{name}" for name in ("account", "admin", "health", "home", "session_api", "static", "user_api")}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def _name(block: Block) -> str:
+    return "block_" + re.sub(r"\W", "_", str(block))
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if not _HAS_TESTS.search(block.code)], ids=str)
 def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "test_block.py"
+    file = tmp_path / "block.py"
     file.write_text(block.code, encoding="utf-8")
-    if re.search(r"^(?:async )?def test_|^class Test", block.code, re.MULTILINE):
-        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]
-        tried = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert tried.returncode == 0, tried.stdout
-        return
-    name = "block_" + re.sub(r"\W", "_", str(block))
+    name = _name(block)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -54,6 +54,17 @@ def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     if isinstance(app, Litestar):
         with TestClient(app):
             pass
+
+
+def test_the_tests_in_blocks_pass(tmp_path: Path) -> None:
+    files = {f"test_{_name(block)}.py": block.code for block in BLOCKS if _HAS_TESTS.search(block.code)}
+    for name, code in files.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    options = ("-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis")
+    command = [sys.executable, "-m", "pytest", "-rA", *options, *files]
+    tried = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert tried.returncode == 0, tried.stdout
+    assert [name for name in files if f"PASSED {name}::" not in tried.stdout] == []
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.same_as], ids=str)

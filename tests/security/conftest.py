@@ -11,7 +11,12 @@ import pytest
 
 from session_core.testing import FakeClock
 from tests.security.site import Site, running_site
-from tests.support.application_state import empty_database, global_state_is_restored, migrated_file  # noqa: F401 - fixtures
+from tests.support.application_state import (  # noqa: F401 - fixtures
+    empty_database,
+    global_state_is_restored,
+    migrated_file,
+    templates_are_compiled_once,
+)
 from tests.support.hostile_op.provider import HostileOp
 
 StartSite = Callable[..., AbstractAsyncContextManager[Site]]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import jinja2
 import pytest
 import structlog
 
 from app.data.database import migrate
+from app.web import pages
 
-__all__ = ("KEY", "SECRET", "empty_database", "global_state_is_restored", "migrated_file")
+__all__ = ("KEY", "SECRET", "empty_database", "global_state_is_restored", "migrated_file", "templates_are_compiled_once")
 
 SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
@@ -30,6 +33,28 @@ def global_state_is_restored() -> Iterator[None]:
     for name, earlier in levels.items():
         logging.getLogger(name).setLevel(earlier)
     structlog.configure(**configuration)
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """The templates that an application of this process has compiled."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if bucket.key in self._known:
+            bucket.bytecode_from_string(self._known[bucket.key])
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._known[bucket.key] = bucket.bytecode_to_string()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_are_compiled_once() -> Iterator[None]:
+    """Let all applications of this process share compiled templates: each test starts one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pages, "Environment", partial(jinja2.Environment, bytecode_cache=_Compiled()))
+        yield
 
 
 @pytest.fixture(scope="session")

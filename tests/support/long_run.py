@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ import pytest
 LIST: Final = Path(__file__).parent.parent / "long_run.txt"
 
 
+@cache
 def prefixes() -> tuple[str, ...]:
     """The prefixes of long tests' names, as listed."""
     lines = LIST.read_text(encoding="utf-8").splitlines()
@@ -30,6 +33,20 @@ def is_default_run(config: pytest.Config) -> bool:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """A default run uses three processes for two processors, because its tests wait for a third of the time."""
     return (os.cpu_count() or 1) * 3 // 2 if is_default_run(config) else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file, and enter no folder, that a default run leaves out as a whole."""
+    if not is_default_run(config):
+        return None
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    return (f"{name}/" if collection_path.is_dir() else name).startswith(prefixes()) or None
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking again and again at what all tests have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

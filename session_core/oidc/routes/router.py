@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +90,7 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
 def _operation(route: Route) -> type[PublicOperation]:
     """Return the class of the route's OpenAPI operation, with its responses that are no errors."""
 
-    @dataclass
-    class RouteOperation(PublicOperation):
+    class RouteOperation(PublicOperation):  # a dataclass by inheritance; making each one anew takes long
         def __post_init__(self) -> None:
             super().__post_init__()
             answers: dict[str, OpenAPIResponse | Reference] = {

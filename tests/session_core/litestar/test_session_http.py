@@ -17,7 +17,10 @@ from session_core.stores import MemoryStore, StoreCapabilities
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, AppSession, Recorder, client_of, cookie_of, make_app, make_config, plugin_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("bypasses", [True, False], ids=["bypassed", "by Litestar"], indirect=True),
+]
 
 
 class BrokenStore(MemoryStore):

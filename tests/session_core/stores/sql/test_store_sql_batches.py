@@ -9,7 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from session_core.clock import SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.sessions.revocation_marks import mark_revoked
+from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql import statements, steps
 from session_core.stores.sql.postgresql import PostgresqlLink
@@ -116,6 +119,14 @@ async def test_the_rotations_of_one_turn_are_one_statement(store: SqlStore, batc
     assert sorted((each.key, each.version, each.entry.data) for each in found) == [(f"{key} new", 1, b"new") for key in keys]
     assert [await store.load(key) for key in keys] == [None] * len(keys)
     assert await store.delete("3") == ("3 new",)
+
+
+async def test_the_marks_of_a_users_revoked_sessions_are_one_statement(
+    store: SqlStore, batches: list[tuple[Statement, list[str]]]
+) -> None:
+    keys = [f"{number:043d}abc" for number in range(100)]
+    await mark_revoked(store, keys, Timeouts(), SystemClock().now())
+    assert batches == [(statements.CLAIM_MANY, [f"revoked-{key}" for key in keys])]
 
 
 async def test_each_rotation_of_a_batch_has_its_own_result(store: SqlStore) -> None:
