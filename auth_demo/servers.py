@@ -27,7 +27,7 @@ __all__ = ("Addresses", "DemoServers", "StartError", "end_with_launcher")
 
 _CLIENT_ID: Final = "reference-app"
 _IPV4, _IPV6 = "127.0.0.1", "::1"
-_READY_SECONDS: Final = 10.0
+_READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 2.0
 _CONNECTIONS: Final = 1024
 """Held at once, silent ones included: a browser keeps some open, and the guarantees page opens two hundred."""

@@ -39,7 +39,7 @@ class _Form(HTMLParser):
 
 def new_client() -> httpx2.AsyncClient:
     """Return a client with a cookie jar of its own, which follows no redirect by itself."""
-    return httpx2.AsyncClient(timeout=10, follow_redirects=False, trust_env=False)
+    return httpx2.AsyncClient(timeout=30, follow_redirects=False, trust_env=False)
 
 
 async def log_in(client: httpx2.AsyncClient, app_url: str, issuer: str, user: str) -> None:

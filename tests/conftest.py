@@ -10,7 +10,13 @@ import pytest
 from session_core.testing import FakeClock
 from tests.app.processes import OUR_SETTINGS
 
-pytest_plugins = ("tests.support.bytecode", "tests.support.long_run", "tests.support.security_marks")
+pytest_plugins = (
+    "tests.support.bytecode",
+    "tests.support.long_run",
+    "tests.support.patience",
+    "tests.support.security_marks",
+    "tests.support.virtual_time",
+)
 
 _TESTS = Path(__file__).parent
 _OF_THE_LIBRARY = {

@@ -33,7 +33,7 @@ SLOTS: Final = 16384
 _PRIMARIES: Final = 3
 _STORE_SECONDS: Final = 1
 """Seconds that a request waits for the cluster before its 503; shorter than a failover, so that the demo shows it."""
-_AGREE_SECONDS: Final = 30.0
+_AGREE_SECONDS: Final = 90.0
 _ATTEMPTS: Final = 3
 _GUARD: Final = Path(__file__).with_name("guard.py")
 _MISSING: Final = (

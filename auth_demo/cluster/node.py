@@ -22,7 +22,7 @@ HOST: Final = "127.0.0.1"
 NODE_TIMEOUT_MS: Final = 1000
 """Milliseconds after which a silent node counts as dead. Short, because all nodes are on one machine."""
 _ANSWER_SECONDS: Final = 5.0
-_START_SECONDS: Final = 20.0
+_START_SECONDS: Final = 60.0
 _PORTS: Final = range(17000, 32000)
 """Below the ports of outgoing connections: a restarted server must find its port free."""
 

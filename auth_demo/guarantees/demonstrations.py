@@ -22,7 +22,7 @@ __all__ = ("RUNS", "Outcome", "Row")
 
 INCREMENTS: Final = 200
 _CONFLICT, _UNAUTHORIZED, _UNAVAILABLE = 409, 401, 503
-_CLOSE_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 15.0
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ COOKIE: Final = "guarantees"
 WORK_SECONDS: Final = 0.002
 """What a handler does between reading and writing, as a handler that asks a database does."""
 _ISSUER: Final = "https://guarantees.example"
-_GATE_SECONDS: Final = 10.0
+_GATE_SECONDS: Final = 30.0
 _COUNTER_MS: Final = 60_000
 
 
@@ -111,7 +111,7 @@ class Lab:
                 secrets=[secrets.token_urlsafe(32)],
                 public_url=config.public_url,
                 cookie=CookieConfig(name=COOKIE, persistent=False),
-                store_timeout=10.0,  # two hundred requests at once, on a machine that is busy
+                store_timeout=30.0,  # two hundred requests at once, on a machine that is busy
                 sweep_interval=0,  # the reference application sweeps the same store
                 clock=config.clock,
             )

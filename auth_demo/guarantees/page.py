@@ -36,7 +36,7 @@ __all__ = ("PATH", "add_guarantees_page")
 
 PATH: Final = "/demo/guarantees"
 _RUNS_PER_MINUTE: Final = 60
-_RUN_SECONDS: Final = 40.0
+_RUN_SECONDS: Final = 90.0
 _OK: Final = 200
 
 
@@ -72,7 +72,7 @@ class _Page:
     async def ask_as(self, request: PageRequest) -> list[Row]:
         """Ask the application with the visitor's cookie; return what came back."""
         cookie = request.headers.get("cookie", "")
-        async with httpx2.AsyncClient(base_url=self.base, timeout=5, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=self.base, timeout=30, trust_env=False) as http:
             own = await http.get("/api/session", headers={"cookie": cookie})
             public = await http.get("/health/live")
         return [

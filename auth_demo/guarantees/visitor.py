@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ("Answer", "Visitor", "visitors")
 
 _MOST_CONNECTIONS: Final = 256
-_SECONDS: Final = 15.0
+_SECONDS: Final = 30.0
 _SUCCESS: Final = range(200, 300)
 
 

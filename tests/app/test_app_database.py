@@ -87,7 +87,7 @@ orders: Final = Table(
 
     def done(*command: str) -> str:
         result = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
@@ -144,7 +144,7 @@ def test_alembic_upgrades_and_downgrades_the_configured_database(tmp_path: Path)
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'b.db'}"}
     for arguments in (["upgrade", "head"], ["check"], ["downgrade", "base"], ["upgrade", "head"]):
         command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "b.db").exists()
 
@@ -232,7 +232,7 @@ def test_entries_of_older_versions_are_attributed_to_the_user_once(tmp_path: Pat
 
     def alembic(*arguments: str) -> None:
         command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
         assert result.returncode == 0, result.stderr
 
     alembic("upgrade", "0002")

@@ -121,7 +121,7 @@ async def test_the_example_logs_in_by_browser_and_loopback(urls: dict[str, str],
             assert "You may close this page" in shown.text
             # The browser itself is not logged in.
             assert (await browser.get(f"{urls[name]}/auth/session")).status_code == 401
-        written, errors = running.communicate(timeout=60)
+        written, errors = running.communicate(timeout=120)
     finally:
         running.kill()
         running.wait(30)

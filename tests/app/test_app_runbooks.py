@@ -43,12 +43,12 @@ def litestar(directory: Path, settings: dict[str, str], *words: str) -> tuple[in
     """Run a command of a runbook; return its exit code and output."""
     command = [BIN / "litestar", "--app", "app:create_app", *words]
     environment = {**clean_environment(), **settings, "APP_LOG_LEVEL": "ERROR"}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=200)
     return done.returncode, done.stdout + done.stderr
 
 
 def until_ready(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while client.get("/health/ready").status_code != 200:
         assert time.monotonic() < deadline, "not ready"
         time.sleep(0.05)
@@ -57,7 +57,7 @@ def until_ready(client: httpx.Client) -> None:
 def test_store_and_database_fail_and_recover(
     tmp_path: Path, settings: dict[str, str], valkey: RedisServer, postgres: PostgresServer
 ) -> None:
-    with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+    with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         client.post("/api/session/visits")
         valkey.kill()
         out = client.get("/api/session")

@@ -65,7 +65,7 @@ def ask():
     while not server.started and not server.should_exit:
         pass
     try:
-        print("answered", urllib.request.urlopen("http://127.0.0.1:{port}/health/live", timeout=10).status)
+        print("answered", urllib.request.urlopen("http://127.0.0.1:{port}/health/live", timeout=60).status)
     except urllib.error.HTTPError as error:
         print("answered", error.code)
     except OSError:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,12 +20,13 @@ from tests.app.test_app_serve import serving, wait_until_free
 from tests.support.postgres_server import postgres_server
 from tests.support.redis_servers import needed_valkey
 from tests.support.redis_servers import running as running_redis
+from tests.support.stopwatch import stopwatch
 from tests.support.websocket_client import WebSocketClient
 
 pytestmark = pytest.mark.anyio
 EXTENDED = (sys.executable, "-m", "tests.support.extended_serve")
 SUPERVISOR_SECONDS = 10.0
-"""Docker's grace period before SIGKILL, which holds on a busy machine too."""
+"""Docker's grace period before SIGKILL."""
 
 
 class Server:
@@ -39,11 +39,11 @@ class Server:
 
     async def stop(self, *numbers: signal.Signals) -> tuple[float, str]:
         """Send signals to the whole group, as a terminal or a service manager does; return seconds and output."""
-        began = time.monotonic()
-        for number in numbers or (signal.SIGTERM,):
-            os.killpg(self.process.pid, number)
-        out, _ = await asyncio.to_thread(self.process.communicate, timeout=60)
-        took = time.monotonic() - began
+        async with stopwatch() as watch:
+            for number in numbers or (signal.SIGTERM,):
+                os.killpg(self.process.pid, number)
+            out, _ = await asyncio.to_thread(self.process.communicate, timeout=60)
+            took = watch.seconds
         assert self.process.returncode == 0, out
         assert wait_until_free(self.url)
         return took, out
@@ -64,7 +64,7 @@ def server(directory: Path, *arguments: str, **environment: str) -> Iterator[Ser
 async def slow_request(served: Server, client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
     """A request in progress."""
     task = asyncio.create_task(client.get("/test/slow"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (served.directory / "slow").exists():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.01)
     return task
@@ -80,7 +80,7 @@ class Stream:
 
     @classmethod
     async def open(cls, url: str) -> Stream:
-        client = httpx.AsyncClient(timeout=30)
+        client = httpx.AsyncClient(timeout=60)
         response = await client.send(client.build_request("GET", url), stream=True)
         stream = cls(client, response)
         await anext(stream._chunks)
@@ -112,7 +112,7 @@ async def test_live_connections_are_closed_first_and_requests_finish(tmp_path: P
     with server(tmp_path, "--workers", workers) as served:
         streams = [await Stream.open(f"{served.url}/test/{name}") for name in ("events", "session-events", "flood")]
         sockets = [await WebSocketClient.connect(f"{served.url}/test/socket/{kind}", "") for kind in ("echo", "deaf", "ticks")]
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             assert (await client.get("/health/live")).status_code == 200  # the connection stays open, idle
             visits = [client.post("/test/visit") for _ in range(20)]
             assert {(await answer).status_code for answer in asyncio.as_completed(visits)} == {201}
@@ -134,7 +134,7 @@ async def test_responses_that_never_end_are_aborted_in_time(tmp_path: Path) -> N
         reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
         writer.write(b"GET /test/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readexactly(12)  # read no more: the server waits for this client
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             stuck = asyncio.create_task(client.get("/test/stuck"))
             await client.post("/test/visit")
             stopping = asyncio.create_task(served.stop())
@@ -149,7 +149,7 @@ async def test_responses_that_never_end_are_aborted_in_time(tmp_path: Path) -> N
 async def test_several_signals_stop_it_once(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         stream = await Stream.open(f"{served.url}/test/events")
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             await client.post("/test/visit")
             slow = await slow_request(served, client)
             stopping = asyncio.create_task(served.stop(*[signal.SIGINT, signal.SIGINT, signal.SIGTERM] * 3))
@@ -164,7 +164,7 @@ async def test_several_signals_stop_it_once(tmp_path: Path) -> None:
 async def test_a_frozen_store_does_not_delay_the_stop(tmp_path: Path) -> None:
     with running_redis(needed_valkey()) as store, server(tmp_path, SESSION_STORE=store.url) as served:
         stream = await Stream.open(f"{served.url}/test/session-events")
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             await client.post("/test/visit")
             cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
             store.freeze()
@@ -187,7 +187,7 @@ async def test_a_frozen_database_does_not_delay_the_stop_and_its_entries_are_log
         served = stack.enter_context(
             server(tmp_path, DATABASE_URL=database.url, SESSION_STORE=database.url, APP_LOG_LEVEL="WARNING")
         )
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
             await client.post("/test/visit")
             cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
             assert (await client.get("/health/ready")).status_code == 200

@@ -23,7 +23,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 @pytest.fixture
 def client(demo: Demo) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as http:
+    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=60) as http:
         yield http
 
 
@@ -177,7 +177,7 @@ def asks_the_user(client: httpx.Client, demo: Demo) -> bool:
 @pytest.mark.attack("73")
 @pytest.mark.parametrize("by", ["one device", "all others", "the interface", "an administrator"])
 def test_signing_another_browser_out_lasts_until_its_user_signs_in_there(client: httpx.Client, demo: Demo, by: str) -> None:
-    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as other:
+    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=60) as other:
         log_in(other, demo)
         # The provider's session still exists: without "sign out" the next login needs no click.
         other.cookies.delete(demo.cookie)

@@ -75,7 +75,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=200,
         )
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
@@ -85,7 +85,7 @@ class Site:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             httpx.get(url, trust_env=False, timeout=5)
@@ -102,7 +102,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_the_command_refreshes_due_tokens_and_an_outage_ends_no_session(site: Site) -> None:
-    with site.running() as provider, httpx.Client(base_url=site.app_url, trust_env=False, timeout=10) as browser:
+    with site.running() as provider, httpx.Client(base_url=site.app_url, trust_env=False, timeout=60) as browser:
         demo = Demo.__new__(Demo)
         demo.issuer = site.issuer
         log_in(browser, demo)
@@ -110,7 +110,9 @@ def test_the_command_refreshes_due_tokens_and_an_outage_ends_no_session(site: Si
         assert site.refresh_tokens("--horizon", "600", "--dry-run") == (0, {**NOTHING, "due": 1})
         assert site.refresh_tokens("--horizon", "600", "--concurrency", "2") == (0, {**NOTHING, "due": 1, "refreshed": 1})
         assert browser.get("/api/userinfo").json()["name"]
-        machine = httpx.post(f"{site.app_url}/auth/refresh-tokens", headers={"authorization": f"Bearer {KEY}"}, trust_env=False)
+        machine = httpx.post(
+            f"{site.app_url}/auth/refresh-tokens", headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=60
+        )
         assert (machine.status_code, machine.json()["failed"]) == (200, 0)
         provider.kill()
         provider.wait()

@@ -304,6 +304,7 @@ def test_the_response_of_an_increment_is_checked() -> None:
 # -- a short real run ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)
 def test_every_python_stack_responds_correctly_in_a_real_run(tmp_path: Path) -> None:
     """The client checks status and body of each response; this test checks that all stacks ran."""
     for stack in STACKS:
@@ -312,7 +313,7 @@ def test_every_python_stack_responds_correctly_in_a_real_run(tmp_path: Path) -> 
             pytest.skip(f"{package} is not installed: uv sync --group dev")
     only = [stack.name for stack in STACKS if not stack.program.endswith(".js")]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(tmp_path), "--only", *only]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert run.returncode == 0, run.stderr[-4000:]
     text = (tmp_path / "benchmarks.md").read_text()
     left_out = text.partition("## Left out")[2].strip().splitlines()
@@ -327,6 +328,6 @@ def test_every_python_stack_responds_correctly_in_a_real_run(tmp_path: Path) -> 
 
 def test_an_unknown_stack_is_refused() -> None:
     command = [sys.executable, "-m", "benchmarks", "--only", "nothing"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
     assert run.returncode == 2
     assert "invalid choice: 'nothing'" in run.stderr

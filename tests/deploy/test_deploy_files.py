@@ -165,7 +165,7 @@ def test_the_application_is_served_behind_caddy(tmp_path: Path) -> None:
                 assert answers == [400, 400, 429, 429]
         finally:
             proxy.terminate()
-            proxy.wait(10)
+            proxy.wait(60)
         assert httpx.get(f"{url}/metrics").status_code == 404
         text = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
         assert 'http_requests_total{method="GET",route="/auth/callback",status="429"} 2.0' in text

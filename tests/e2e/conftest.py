@@ -8,13 +8,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
 
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.support.browsers.chromium import Chromium, find_chromium, launch_chromium
 from tests.support.browsers.firefox import Firefox
 from tests.support.browsers.webkit import WebKit
+from tests.support.browsers.window import PATIENCE_MS
 from tests.support.browsers.window import Browser as AnyBrowser
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def open_page(browser: Browser, demo: Demo) -> Iterator[OpenPage]:
 
     def open_one(**options: Any) -> Page:
         context = browser.new_context(base_url=demo.app_url, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         context.on("request", on_request)
         page = context.new_page()

@@ -12,11 +12,11 @@ from playwright.sync_api import Browser, Page, expect
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.support.browsers.accessibility import findings
 from tests.support.browsers.chromium import find_chromium
+from tests.support.browsers.window import PATIENCE_MS
 from tests.support.redis_servers import needed_valkey
 
 pytestmark = pytest.mark.e2e
 _PATH = "/demo/cluster"
-_FAILOVER_MS = 20_000
 _REFUSED = "the server responded with a status of 503"
 """The browser's own console message about such a response."""
 
@@ -49,7 +49,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     browser: Browser, demo: Demo, tmp_path: Path, scheme: str
 ) -> None:
     context = browser.new_context(base_url=demo.app_url, color_scheme=scheme)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     complaints: list[str] = []
     first, second = context.new_page(), context.new_page()
     for page in (first, second):
@@ -57,7 +57,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
         page.on("pageerror", lambda error: complaints.append(str(error)))
     first.goto(_PATH)
     first.get_by_role("button", name="Start it again").click()
-    expect(first.locator("[data-role=replica]")).to_have_count(3, timeout=_FAILOVER_MS)
+    expect(first.locator("[data-role=replica]")).to_have_count(3)
     log_in(first)
     second.goto(_PATH)
     assert [press(page) for page in (first, second) * 3] == [200] * 6
@@ -78,10 +78,10 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     answers = [press(page) for page in (first, second) * 3]
     assert set(answers) <= {200, 503}
     for page in (first, second):
-        expect(page.get_by_role("log")).to_contain_text("was promoted", timeout=_FAILOVER_MS)
+        expect(page.get_by_role("log")).to_contain_text("was promoted")
         expect(page.locator(".node.mine")).to_have_attribute("data-role", "primary")
         assert page.locator(".node.mine").get_attribute("data-port") != killed
-        expect(page.get_by_role("definition").filter(has_text="alice")).to_be_visible(timeout=_FAILOVER_MS)
+        expect(page.get_by_role("definition").filter(has_text="alice")).to_be_visible()
         expect(page.get_by_text("0 lost")).to_be_visible()
     answers.append(press(first))
     assert answers[-1] == 200
@@ -92,7 +92,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
     assert [cookie for cookie in context.cookies(demo.app_url) if cookie["name"] == demo.cookie] == before
 
     first.get_by_role("button", name="Start it again").click()
-    expect(first.locator(f'[data-port="{killed}"]')).to_have_attribute("data-role", "replica", timeout=_FAILOVER_MS)
+    expect(first.locator(f'[data-port="{killed}"]')).to_have_attribute("data-role", "replica")
     for width in (1280, 360):
         first.set_viewport_size({"width": width, "height": 800})
         assert len(first.screenshot(path=tmp_path / f"after-{scheme}-{width}.png", full_page=True)) > 10_000
@@ -106,7 +106,7 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
 
 def test_every_button_works_without_scripts(browser: Browser, demo: Demo) -> None:
     context = browser.new_context(base_url=demo.app_url, java_script_enabled=False)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto(_PATH)
     page.get_by_role("button", name="Start it again").click()

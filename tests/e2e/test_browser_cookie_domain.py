@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from session_core import CookieConfig
 from session_core.stores import MemoryStore
+from tests.support.browsers.window import PATIENCE_MS
 from tests.support.sessions import make_app
 from tests.support.thread_server import listen, served
 
@@ -44,7 +45,7 @@ def switched() -> Iterator[Switched]:
 @pytest.fixture
 def page(browser: Browser, switched: Switched) -> Iterator[Page]:
     context = browser.new_context(base_url=switched.url)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
     context.close()
 

@@ -21,6 +21,7 @@ from session_core.oidc.routes.leaving import leave, leave_by_form
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.support.browsers.accessibility import findings
 from tests.support.browsers.chromium import find_chromium
+from tests.support.browsers.window import PATIENCE_MS
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +44,7 @@ def demo(directory: Path) -> Iterator[Demo]:
 @pytest.fixture
 def page(browser: Browser, demo: Demo) -> Iterator[Page]:
     context = browser.new_context(base_url=demo.app_url)
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
     context.close()
 

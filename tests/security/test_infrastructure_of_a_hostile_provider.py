@@ -72,7 +72,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 def each_fault(patience: dict[str, float], endpoint: str) -> Iterator[tuple[Fault, str]]:
     """Every fault with the reason of its event; faults that never end get a short timeout."""
     for fault, reason in FAULTS.values():
-        patience[endpoint] = SECONDS if reason == "timeout" else 5
+        patience[endpoint] = SECONDS if reason == "timeout" else 30
         yield fault, f"{endpoint}_{reason}"
     patience.clear()
 
@@ -228,7 +228,7 @@ async def test_an_outage_ends_no_session(site: Site, patience: dict[str, float])
     await site.login(browser)
     tab = browser.tab(f"{site.url}/")
     for fault in (faults.UNAVAILABLE, faults.SERVER_ERROR, faults.hang, faults.hang_up, faults.HTML):
-        patience["token"] = SECONDS if fault is faults.hang else 5
+        patience["token"] = SECONDS if fault is faults.hang else 30
         site.op.grants.all[-1].after = Misbehaviour(token_fault=fault)
         site.clock.advance(seconds=275)  # due for a refresh, not expired yet
         assert (await tab.fetch("/api/userinfo")).status == 200

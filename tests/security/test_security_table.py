@@ -81,7 +81,7 @@ def run_project(directory: Path, *options: str, second: str = "2", body: str = "
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = {**kept, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", *options]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -56,7 +56,7 @@ app = make_app(
     revoke_all,
     handle,
     store=os.environ["TEST_STORE"],
-    store_timeout=5,
+    store_timeout=20,
     max_sessions_per_user=2,
     poll_interval=float(os.environ.get("TEST_POLL", "0.5")),
 )

@@ -89,7 +89,7 @@ class MariadbServer:
                 user=self._user,
                 preexec_fn=end_with_parent,  # noqa: PLW1509
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while b"ready for connections" not in log.read_bytes()[seen:]:
             assert self._process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, log.read_text(errors="replace")
@@ -111,7 +111,7 @@ class MariadbServer:
     def stop(self) -> None:
         """Shut it down cleanly."""
         self._running.terminate()
-        self._running.wait(timeout=60)
+        self._running.wait(timeout=90)
         self._process = None
 
     def remove(self) -> None:

@@ -57,7 +57,7 @@ def _node() -> tuple[str, list[str]]:
             return str(node_of_wheel), [str(node_of_wheel), str(npm_of_wheel)]
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
-        version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=200, check=True).stdout
         found = re.match(r"v(\d+)\.", version)
         if found and int(found[1]) >= _OLDEST_NODE:
             return node, [npm]

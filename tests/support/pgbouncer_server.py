@@ -58,7 +58,7 @@ def pgbouncer(server: PostgresServer, *, size: int) -> Iterator[str]:
             preexec_fn=end_with_parent,  # noqa: PLW1509
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while b"process up" not in log.read_bytes():
             assert process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, log.read_text(errors="replace")

@@ -71,7 +71,7 @@ class PostgresServer:
                 stdout=output,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while b"ready to accept" not in log.read_bytes()[seen:]:
             assert self._process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, log.read_text(errors="replace")
@@ -80,7 +80,7 @@ class PostgresServer:
     def stop(self) -> None:
         """Shut it down without waiting for clients (fast shutdown)."""
         self._running.send_signal(signal.SIGINT)
-        self._running.wait(timeout=30)
+        self._running.wait(timeout=90)
         self._process = None
 
     def kill(self) -> None:

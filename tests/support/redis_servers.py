@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ _FAILOVER_MS = 1000
 """The node timeout of a cluster with failover, in milliseconds."""
 _STEADY_MS = 60_000
 """The node timeout without failover: longer than any test stops a node, also on a busy machine."""
+_PATIENCE = 60.0
+"""Seconds that a server may take to start, to answer or to agree with others, on a machine that is busy."""
 _BUS = 10_000
 """The offset of a node's cluster bus port."""
 
@@ -77,19 +80,22 @@ class RedisServer:
                 cwd=self.directory,
                 preexec_fn=end_with_parent,  # noqa: PLW1509
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 self.admin("PING")
             except redis.RedisError:
-                assert time.monotonic() < deadline, (self.directory / "log").read_text(errors="replace")
+                is_late = self._process.poll() is not None or time.monotonic() > deadline
+                assert not is_late, (self.directory / "log").read_text(errors="replace")
                 time.sleep(0.01)
             else:
                 return
 
     def admin(self, *command: object) -> object:
         """Return the raw reply to one command, over a separate connection."""
-        connection = redis.Connection(port=self.port, password=self.password or None, socket_timeout=5, protocol=2)
+        connection = redis.Connection(
+            host="127.0.0.1", port=self.port, password=self.password or None, socket_timeout=_PATIENCE, protocol=2
+        )
         try:
             connection.send_command(*command)
             return connection.read_response()
@@ -142,6 +148,14 @@ class RedisCluster:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
+    def expect_failover(self, primary: int) -> None:
+        """From now on the replica of that primary takes over when it has not answered for about a second; no other one does."""
+        for number, server in enumerate(self.servers):
+            is_allowed = number == primary + len(self.primaries)
+            server.admin("CONFIG", "SET", "cluster-replica-no-failover", "no" if is_allowed else "yes")
+        for server in self.servers:
+            server.admin("CONFIG", "SET", "cluster-node-timeout", _FAILOVER_MS)
+
     def flush(self) -> None:
         for server in self.servers:
             with suppress(redis.RedisError):
@@ -149,20 +163,20 @@ class RedisCluster:
 
 
 @contextmanager
-def cluster(program: Path, *, primaries: int = 3, replicas: bool = True, failover: bool = False) -> Iterator[RedisCluster]:
-    """Run a cluster. With `failover`, the replica of an unresponsive primary takes over after about a second."""
-    timeout = _FAILOVER_MS if failover else _STEADY_MS
+def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iterator[RedisCluster]:
+    """Run a cluster, in which no replica takes over (see `expect_failover`)."""
     with ExitStack() as stack:
         servers = []
         for _ in range(primaries * (2 if replicas else 1)):
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout), "--cluster-config-file", "nodes.conf")
+            options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+            options += ("--cluster-node-timeout", str(_STEADY_MS))
             servers.append(stack.enter_context(running(program, *options, port=free_port(beside=_BUS))))
         for number, server in enumerate(servers[:primaries]):
             first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
             server.admin("CLUSTER", "ADDSLOTSRANGE", first, last)
             server.admin("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
-            servers[0].admin("CLUSTER", "MEET", "127.0.0.1", server.port)
+        for server, other in combinations(servers, 2):  # to learn of the others by gossip takes seconds
+            server.admin("CLUSTER", "MEET", "127.0.0.1", other.port)
         until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
         for number, server in enumerate(servers[primaries:]):
             server.admin("CLUSTER", "REPLICATE", servers[number].admin("CLUSTER", "MYID"))
@@ -202,7 +216,7 @@ def _bytes(reply: object) -> bytes:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait until the servers agree on the cluster's state."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "the servers do not agree"
         time.sleep(0.02)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.app.processes import clean_environment
-from tests.auth_demo.demo_process import DEMO, run_demo, running_demo, start_demo
+from tests.auth_demo.demo_process import DEMO_OF_CLUSTER, PATIENT_NODES, run_demo, running_demo, start_demo
 from tests.support.ports import free_ports
 from tests.support.redis_servers import needed_valkey
 
@@ -39,7 +39,7 @@ def ports_of(servers_files: Path) -> list[int]:
 
 def answers(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2):
+        with socket.create_connection(("127.0.0.1", port), timeout=30):
             return True
     except OSError:
         return False
@@ -56,7 +56,7 @@ def processes_in(directory: Path) -> list[str]:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -75,16 +75,16 @@ def smoke_arguments(*more: str) -> list[str]:
 
 
 def test_sessions_survive_a_killed_primary(tmp_path: Path, servers_files: Path) -> None:
-    result = run_demo(tmp_path, *smoke_arguments("--kill-primary"), timeout=120)
+    result = run_demo(tmp_path, *smoke_arguments("--kill-primary"))
     assert result.returncode == 0, result.stdout + result.stderr
     for line in (
         r"logged in as alice, counted 20 visits",
         r"\+0\.00 s  primary of slot \d+ on port \d+ killed \(SIGKILL\)",
-        r"\+\d\.\d\d s  first answer 503, the cookie untouched",
-        r"\+\d\.\d\d s  replica on port \d+ promoted",
-        r"\+\d\.\d\d s  still logged in as alice, reading and counting again",
+        r"\+\d+\.\d\d s  first answer 503, the cookie untouched",
+        r"\+\d+\.\d\d s  replica on port \d+ promoted",
+        r"\+\d+\.\d\d s  still logged in as alice, reading and counting again",
         r"\d+ requests answered as alice, [1-9]\d* answered 503, none 401, none anonymous, no cookie touched",
-        r"slowest answer \d\.\d\d s; without a session \d\.\d\d s, 0 refused",
+        r"slowest answer \d+\.\d\d s; without a session \d+\.\d\d s, 0 refused",
         r"counter: (\d+) acknowledged, \d+ stored, none lost",
         r"logged out; the old cookie opens nothing",
         r"server on port \d+ started again, a replica after \d+\.\d\d s",
@@ -97,7 +97,7 @@ def test_sessions_survive_a_killed_primary(tmp_path: Path, servers_files: Path) 
 
 
 def test_smoke_works_on_the_cluster(tmp_path: Path, servers_files: Path) -> None:
-    result = run_demo(tmp_path, *smoke_arguments(), timeout=90)
+    result = run_demo(tmp_path, *smoke_arguments())
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     assert result.stdout.endswith("smoke: everything worked\n")
@@ -161,8 +161,8 @@ def test_the_demo_fails_when_a_guarantee_is_broken(tmp_path: Path, servers_files
         "from session_core.stores.guarded import GuardedStore",
         "from session_core.stores.redis.store import RedisStore",
     )
-    broken = (sys.executable, "-c", "\n".join((*imports, fault, "sys.exit(main())")))
-    result = run_demo(tmp_path, *smoke_arguments("--kill-primary"), timeout=120, launcher=broken)
+    broken = (sys.executable, "-c", "\n".join((*imports, PATIENT_NODES, fault, "sys.exit(main())")))
+    result = run_demo(tmp_path, *smoke_arguments("--kill-primary"), launcher=broken)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "kill-primary: FAILED: " in result.stderr
     assert re.search(words, result.stderr)
@@ -176,7 +176,7 @@ def test_stopping_the_demo_leaves_no_server_behind(tmp_path: Path, servers_files
     ports = ports_of(servers_files)
     assert len(ports) == 6
     assert all(map(answers, ports))
-    assert len(processes_in(servers_files)) == 7
+    assert eventually(lambda: len(processes_in(servers_files)) == 7)  # a server may fork for a moment
     code, out, err = demo.stop(number)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     assert "Traceback" not in err
@@ -196,14 +196,14 @@ def test_stopping_the_demo_during_its_start_leaves_no_server_behind(
     tmp_path: Path, servers_files: Path, number: signal.Signals
 ) -> None:
     port, op_port = free_ports()
-    command = [*DEMO, "--cluster", "--no-browser", "--port", str(port), "--op-port", str(op_port)]
+    command = [*DEMO_OF_CLUSTER, "--cluster", "--no-browser", "--port", str(port), "--op-port", str(op_port)]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert eventually(lambda: len(processes_in(servers_files)) == 7), "no server was started"
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert "Traceback" not in err

@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 @pytest.fixture
 def client(demo: Demo) -> Iterator[httpx.Client]:
     """A visitor of a cluster whose servers are all up."""
-    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=10) as http:
+    with httpx.Client(base_url=demo.app_url, trust_env=False, timeout=60) as http:
         http.post(f"{PAGE}/start")
         until(lambda: all(node["in_sync"] for node in status(http)["nodes"]))
         yield http
@@ -70,7 +70,7 @@ def _name(link: Path) -> str:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "the condition was not reached in time"
         time.sleep(0.02)

@@ -129,8 +129,8 @@ async def test_a_slow_handler_keeps_its_session_alive(path: str, clock: FakeCloc
         assert (await client.get("/read")).json()["exists"] is True
 
 
-async def test_a_timer_keeps_the_session_alive() -> None:
-    """With the real clock: a request of two idle timeouts."""
+async def test_a_timer_keeps_the_session_alive(virtual_time: None) -> None:
+    """During a request of two idle timeouts."""
     timeouts = Timeouts(idle=1, absolute=1000, touch_interval=0)
     app = make_app(post("/work-for-real")(_work_for_real), timeouts=timeouts, close_connections="never")
     under_way = plugin_in(app).application.services.under_way

@@ -59,6 +59,7 @@ class BrokenStore(MemoryStore):
 
 
 @pytest.mark.attack("62")
+@pytest.mark.usefixtures("virtual_time")
 @pytest.mark.parametrize("fault", ["hang", "refuse", "driver", "typed"])
 async def test_an_outage_is_a_503_and_ends_no_session(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     store, recorder = BrokenStore(), Recorder()

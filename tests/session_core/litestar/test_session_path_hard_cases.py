@@ -36,6 +36,7 @@ class Broken(MemoryStore):
         raise StoreUnavailableError
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_listener_slower_than_the_store_timeout_is_no_outage() -> None:
     heard: list[str] = []
 
@@ -71,6 +72,7 @@ class Wrapped:
         return getattr(self._inner, name)
 
 
+@pytest.mark.usefixtures("virtual_time")
 @pytest.mark.parametrize("store", [Slow(), Wrapped(Slow())])
 async def test_only_a_load_with_its_own_timeout_is_called_directly(store: Any) -> None:
     async def ignore(reason: str) -> None:

@@ -92,7 +92,7 @@ def make_app() -> Litestar:
             providers=[provider],
             public_url=PUBLIC_URL,
             sealing=SealingKeys([b"k" * 32]),
-            http_timeout_seconds=float(os.environ.get("TEST_TIMEOUT", "5")),
+            http_timeout_seconds=float(os.environ.get("TEST_TIMEOUT", "60")),
             transport=ToTheRealAddress(),
         )
     )

@@ -130,7 +130,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stderr.close()
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while True:
         result = condition()

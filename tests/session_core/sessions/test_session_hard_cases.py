@@ -119,6 +119,7 @@ async def test_concurrent_first_writes_of_a_visitor_create_one_session() -> None
     assert (await plugin_in(app).sessions.stats()).total == 1
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_waiting_update_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     from session_core import SessionConflictError
 
@@ -354,6 +355,7 @@ async def test_registering_a_route_later_adds_no_second_middleware() -> None:
         assert (await client.get("/three")).status_code == 200
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_maintenance_may_take_longer_than_a_request() -> None:
     class Slow(MemoryStore):
         async def delete_expired(self, limit: int = 1000) -> int:

@@ -32,7 +32,7 @@ class Gate:
 
     async def until(self, count: int) -> None:
         for _ in range(count):
-            await asyncio.wait_for(self.arrived.acquire(), 10)
+            await asyncio.wait_for(self.arrived.acquire(), 60)
 
 
 def gated(gate: Gate) -> list[Any]:

@@ -48,7 +48,10 @@ class Ride:
         self.cookie = ""
 
     async def begin(self) -> None:
-        assert (await self.client.post("/login/alice")).status_code == 201
+        async with asyncio.timeout(60):  # the store's timeout is short, and the machine may be busy
+            while (answer := await self.client.post("/login/alice")).status_code == 503:
+                self.client.cookies.clear()
+        assert answer.status_code == 201
         self.cookie = cookie_of(self.client) or ""
         assert self.cookie
         await self.until_acknowledged(3)
@@ -66,7 +69,7 @@ class Ride:
     async def until_acknowledged(self, number: int) -> None:
         """Visit until this many more were acknowledged."""
         until = self.acknowledged + number
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.acknowledged < until:
                 await self.visit()
 
@@ -81,7 +84,7 @@ class Ride:
 
     async def assert_recovery(self) -> None:
         """Wait until the session is back, with the same user and every acknowledged visit."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (answer := await self._timed("GET", "/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
                 await asyncio.sleep(0.05)
         assert answer.status_code == 200
@@ -219,7 +222,7 @@ async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
         server.kill()
         await ride.assert_outage()
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (answer := await ride.client.get("/read")).status_code == 503:  # noqa: ASYNC110 - waits for a server
                 await asyncio.sleep(0.05)
         assert (answer.status_code, answer.json()["subject"], answer.json()["exists"]) == (200, None, False)
@@ -233,7 +236,7 @@ async def test_a_killed_primary_of_a_cluster(stack: AsyncExitStack) -> None:
 
     Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
     """
-    with cluster(needed_valkey(), failover=True) as servers:
+    with cluster(needed_valkey()) as servers:
         store = store_of(servers)
         assert isinstance(store, RedisStore)
         app = make_app(store=store, store_timeout=TIMEOUT)
@@ -248,6 +251,7 @@ async def test_a_killed_primary_of_a_cluster(stack: AsyncExitStack) -> None:
         await until(lambda: asyncio.to_thread(replicated, servers))
         load = asyncio.gather(*(ride.visit(15) for ride in rides))
         await until(lambda: asyncio.sleep(0, any(ride.acknowledged > 4 for ride in rides)))
+        await asyncio.to_thread(servers.expect_failover, 0)
         servers.primaries[0].kill()
         await load
         for ride in bereft:
@@ -263,6 +267,6 @@ def replicated(servers: RedisCluster) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - waits for servers and other tasks
             await asyncio.sleep(0.01)

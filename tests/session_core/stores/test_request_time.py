@@ -30,11 +30,11 @@ from tests.support.live_wire import Wire
 from tests.support.sessions import ALICE, AppSession, client_of, make_app
 from tests.support.stopwatch import stopwatch
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("virtual_time")]
 
 TIMEOUT = 0.4
 SLACK = 0.3
-"""Extra seconds for a busy machine, less than a second timeout."""
+"""Extra seconds for pauses between attempts, less than a second timeout."""
 
 
 class SlowStore(MemoryStore):

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -17,12 +12,14 @@ from litestar import Litestar
 
 from session_core import SessionConflictError, SessionGoneError
 from session_core.testing import FakeClock
+from tests.support.server_process import serving
 from tests.support.sessions import ALICE, AppSession, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
 
 STORES = ("memory", "sqlite")
-ROOT = Path(__file__).parents[3]
+SERVED = "tests.support.served:app"
+"""One more process that serves the same sessions."""
 
 
 def store_url(kind: str, folder: Path) -> str:
@@ -143,39 +140,10 @@ async def test_expired_sessions_leave_the_store(app: Litestar, clock: FakeClock)
     assert (await plugin_in(app).sessions.stats()).total == 0
 
 
-@contextmanager
-def server(store: str) -> Iterator[str]:
-    """Another process that serves the same sessions."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "TEST_STORE": store, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--no-access-log", "tests.support.served:app"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "Started worker-1 runtime" in line or "Started worker-1" in line:
-                break
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-        if process.stdout is not None:
-            process.stdout.close()
-
-
 @pytest.mark.attack("41")
 async def test_a_hundred_increments_over_two_processes_all_count(tmp_path: Path) -> None:
     store = store_url("sqlite", tmp_path)
-    with server(store) as one, server(store) as two:
+    with serving(SERVED, TEST_STORE=store) as one, serving(SERVED, TEST_STORE=store) as two:
         async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=16)) as client:
             created = await client.post(f"{one}/visit")
             headers = {"cookie": created.headers["set-cookie"].partition(";")[0]}
@@ -191,7 +159,7 @@ async def test_a_hundred_increments_over_two_processes_all_count(tmp_path: Path)
 @pytest.mark.attack("40")
 async def test_a_logout_in_one_process_stops_writers_in_the_other(tmp_path: Path) -> None:
     store = store_url("sqlite", tmp_path)
-    with server(store) as one, server(store) as two:
+    with serving(SERVED, TEST_STORE=store) as one, serving(SERVED, TEST_STORE=store) as two:
         async with httpx.AsyncClient(timeout=60) as client:
             created = await client.post(f"{one}/login/alice")
             headers = {"cookie": created.headers["set-cookie"].partition(";")[0]}

@@ -51,10 +51,10 @@ def stop_program(process: subprocess.Popen[str]) -> None:
     """End a program that `start_program` started."""
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def _end_with_the_parent() -> None:

@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 __all__ = ("WebKit",)
 
 _LOADING: Final = frozenset({"no such frame", "no such window", "stale element reference", "unexpected alert open"})
-_START_SECONDS: Final = 20.0
+_START_SECONDS: Final = 60.0
 
 
 class WebKit(Browser):

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-__all__ = ("ARRIVED", "Browser", "PageIsLoadingError", "Window")
+__all__ = ("ARRIVED", "PATIENCE_MS", "Browser", "PageIsLoadingError", "Window")
 
 
+PATIENCE_MS: Final = 60_000
+"""That a page, an element or a condition may take, on a machine that is busy."""
 ARRIVED: Final = "return !window.isLeft && document.readyState === 'complete' && location.href !== 'about:blank'"
 """Whether the marked page was replaced by another page than the empty one of a new process."""
 
@@ -26,7 +28,7 @@ class Window(ABC):
     Scripts are the bodies of asynchronous functions: `return await fetch(...)`; what they return must be JSON.
     """
 
-    timeout: ClassVar[float] = 20.0
+    timeout: ClassVar[float] = PATIENCE_MS / 1000
     """Timeout in seconds for a page, an element or a condition."""
 
     @abstractmethod

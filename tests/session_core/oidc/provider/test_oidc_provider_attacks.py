@@ -105,6 +105,7 @@ MISBEHAVIOURS = {
 }
 
 
+@pytest.mark.usefixtures("virtual_time")
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 async def test_a_faulty_discovery_is_rejected(name: str) -> None:
@@ -120,6 +121,7 @@ async def test_a_faulty_discovery_is_rejected(name: str) -> None:
     assert (await world.login()).status_code == 303
 
 
+@pytest.mark.usefixtures("virtual_time")
 @pytest.mark.attack("32")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 async def test_a_faulty_key_set_is_rejected(name: str) -> None:
@@ -133,6 +135,7 @@ async def test_a_faulty_key_set_is_rejected(name: str) -> None:
     assert (await world.login()).status_code == 303
 
 
+@pytest.mark.usefixtures("virtual_time")
 @pytest.mark.attack("34")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 @pytest.mark.parametrize("endpoint", ["token", "userinfo"])
@@ -542,6 +545,7 @@ class TestOverARealSocket:
 
     @pytest.mark.attack("32")
     @pytest.mark.attack("34")
+    @pytest.mark.usefixtures("virtual_time")
     @pytest.mark.parametrize(("answer", "reason"), [pytest.param(*rest, id=name) for name, *rest in ANSWERS])
     async def test_an_endless_response_is_cut_off(self, answer: tuple[bytes, ...] | None, reason: str) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -28,7 +28,7 @@ async def test_killed_before_the_provider_responds(nodes: Nodes) -> None:
     begun = time.monotonic()
     # The token was not consumed: the other process continues as soon as the lease expires.
     assert await two.token() == (200, "at-2")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30  # half of the timeout of a call to the provider
     assert await two.subject() == "alice"
     with pytest.raises(httpx.HTTPError):
         await lost

@@ -25,6 +25,7 @@ from tests.session_core.stores.document.unstorage_process import (  # noqa: F401
     unstorage_command,
     unstorage_server,
 )
+from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
 _numbers = itertools.count()
@@ -118,7 +119,7 @@ async def test_a_token_comes_from_the_environment(server: UnstorageServer, monke
 async def test_a_killed_server_recovers(unstorage_command: list[str], tmp_path: Path) -> None:  # noqa: F811
     clock = FakeClock()
     with unstorage_server(unstorage_command, tmp_path) as server:
-        store = UnstorageStore(server.url("fs/a"), clock=clock, timeout=20)
+        store = UnstorageStore(server.url("fs/a"), clock=clock)
         await store.open()
         await store.create("key", Entry(b"data", clock.now() + 600_000, user="u"))
         server.kill()
@@ -126,7 +127,7 @@ async def test_a_killed_server_recovers(unstorage_command: list[str], tmp_path: 
         for call in (store.load("key"), store.delete("key"), store.ping(), store.claim("a", clock.now() + 1000)):
             with pytest.raises(StoreUnavailableError):
                 await call
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         server.start()
         stored = await store.load("key")
         assert stored is not None
@@ -167,10 +168,10 @@ async def test_any_other_response_is_an_outage_and_no_logout(answer: bytes) -> N
 async def test_a_silent_or_dripping_server_ends_with_the_timeout(drip: float) -> None:
     async with hostile(lambda _: http(200, b"x" * 1000, "") if drip else None, drip=drip) as service:
         store = UnstorageStore(f"http://127.0.0.1:{service.port}/?timeout=0.3")
-        started = time.monotonic()
-        with pytest.raises(StoreUnavailableError, match="in time"):
-            await store.load("key")
-        assert time.monotonic() - started < 3
+        async with stopwatch() as watch:
+            with pytest.raises(StoreUnavailableError, match="in time"):
+                await store.load("key")
+            assert watch.seconds < 3
         await store.close()
 
 

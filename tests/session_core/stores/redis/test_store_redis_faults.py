@@ -16,6 +16,7 @@ from session_core.stores.redis.store import RedisStore
 from tests.session_core.stores.redis.redis_faults import CuttingProxy, answering
 from tests.support.opened_store import opened_store
 from tests.support.redis_servers import RedisServer, needed_valkey, running
+from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41
@@ -42,7 +43,7 @@ def own_server() -> Iterator[RedisServer]:
 
 
 async def until_back(store: RedisStore) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await store.ping()
@@ -207,7 +208,7 @@ class TestServer:
             for call in (store.load(KEY), store.replace(KEY, entry(), version=1), store.ping()):
                 with pytest.raises(StoreUnavailableError):
                     await call
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 30  # half of the store's timeout
             own_server.start()
             stored = await store.load(KEY)
             assert stored is not None
@@ -232,11 +233,11 @@ class TestServer:
             own_server.freeze()
             try:
                 for _ in range(2):
-                    began = time.monotonic()
                     calls = [store.load(KEY), store.replace(KEY, entry(b"late"), version=1), store.touch(KEY, FOREVER + 9)]
-                    results = await asyncio.gather(*calls, return_exceptions=True)
+                    async with stopwatch() as watch:
+                        results = await asyncio.gather(*calls, return_exceptions=True)
+                        assert watch.seconds < 2.5
                     assert all(isinstance(result, StoreUnavailableError) for result in results)
-                    assert 0.5 < time.monotonic() - began < 2.5
             finally:
                 own_server.thaw()
             await until_back(store)
@@ -271,7 +272,7 @@ class TestServer:
             assert await store.replace(KEY, entry(b"new"), version=1) == 2
 
     async def test_a_primary_that_became_a_replica_is_an_outage(self, own_server: RedisServer) -> None:
-        async with opened(own_server.url, timeout=1) as store:
+        async with opened(own_server.url) as store:
             await store.create(KEY, entry(b"kept"))
             own_server.admin("REPLICAOF", "127.0.0.1", 1)
             for call in (store.replace(KEY, entry(), version=1), store.claim("name", FOREVER), store.ping()):

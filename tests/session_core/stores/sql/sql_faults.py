@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from session_core.stores.sql.store import SqlStore
 from tests.support.mariadb_server import MariadbServer
 from tests.support.postgres_server import PostgresServer
 
@@ -23,6 +24,16 @@ async def frozen(server: Server) -> AsyncIterator[None]:
         yield
     finally:
         server.thaw()
+
+
+@contextmanager
+def hasty(store: SqlStore, seconds: float = 1.0) -> Iterator[None]:
+    """Give a store that was patient so far this timeout for a block."""
+    usual, store._database._timeout = store._database._timeout, seconds
+    try:
+        yield
+    finally:
+        store._database._timeout = usual
 
 
 class HoldingProxy:
@@ -103,7 +114,7 @@ _OTHERS = {
 async def until_alone(server: Server) -> None:
     """Return when the server has no other client, so it has read and processed all input."""
     engine = create_async_engine(server.url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection, asyncio.timeout(30):
+    async with engine.connect() as connection, asyncio.timeout(60):
         while (await connection.execute(text(_OTHERS[type(server)]))).scalar_one():  # noqa: ASYNC110 - waits for a server
             await asyncio.sleep(0.01)
     await engine.dispose()

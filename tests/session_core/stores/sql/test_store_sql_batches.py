@@ -190,7 +190,7 @@ async def test_revoking_a_users_sessions_finds_a_concurrent_login(store: SqlStor
         login = asyncio.ensure_future(
             store.rotate("guest", "session", entry(b"new", "alice"), version=1, successor_until=FOREVER)
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await client.fetchval(WAITING) < 2:  # noqa: ASYNC110 - waits for a state of the server, which sends no message
                 await asyncio.sleep(0.01)
     await login

@@ -18,10 +18,11 @@ from tests.session_core.stores.sql.sql_faults import HoldingProxy, Server, froze
 from tests.support.mariadb_server import mariadb_server
 from tests.support.opened_store import opened_store
 from tests.support.postgres_server import postgres_server
+from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
-PATIENCE = 0.4
+PATIENCE = 0.8
 Steps = Mapping[str, Callable[[GuardedStore], Awaitable[object]]]
 
 STEPS: Steps = {
@@ -55,19 +56,21 @@ async def opened(url: str, timeout: float = PATIENCE) -> AsyncIterator[GuardedSt
     async def ignore(reason: str) -> None:
         del reason
 
-    inner = SqlStore(url, timeout=20)
+    inner = SqlStore(url)
     await inner.open()
     # Its connections are opened before any measurement.
     await asyncio.gather(*(inner.load("") for _ in range(3)), *(inner.find(SessionIndex(user="")) for _ in range(9)))
     store = GuardedStore(inner, timeout=timeout, on_outage=ignore)
     store._opened = True
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @asynccontextmanager
 async def directly(server: Server) -> AsyncIterator[SqlStore]:
-    store = SqlStore(server.url, timeout=20)
+    store = SqlStore(server.url)
     async with opened_store(store):
         yield store
 
@@ -111,9 +114,9 @@ async def test_a_freeze_at_any_message_applies_nothing_late(own_server: Server) 
             await until(lambda calls=calls: proxy.held + sum(call.done() for call in calls.values()) >= len(STEPS))
             async with frozen(own_server):
                 proxy.let_go()
-                began = time.monotonic()
-                results = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
-                assert time.monotonic() - began < PATIENCE + 2
+                async with stopwatch() as watch:
+                    results = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
+                    assert watch.seconds < PATIENCE + 2
             refused = {name for name, result in results.items() if isinstance(result, StoreUnavailableError)}
             answered = {name for name, result in results.items() if not isinstance(result, BaseException)}
             assert refused | answered == set(STEPS), results
@@ -140,7 +143,7 @@ async def test_a_commit_after_the_deadline_is_refused_by_the_server(own_server: 
 
 async def test_a_vanished_peer_costs_one_timeout(own_server: Server) -> None:
     """No connection is closed; the open ones are abandoned when the first has been silent for the timeout."""
-    patience = 1.0
+    patience = 4.0  # new connections are made in half of it, however busy the machine is
     async with directly(own_server) as other, HoldingProxy(own_server.port).running() as proxy:
         await begin(other)
         async with opened(own_server.url_through(proxy.port), patience) as store:
@@ -163,8 +166,10 @@ async def test_a_vanished_peer_costs_one_request_when_there_are_few(own_server: 
             proxy.fall_silent()
             with pytest.raises(StoreUnavailableError):
                 await store.claim("first", FOREVER)
-            assert await store.claim("second", FOREVER)
-            assert await store.load("first") is not None
+            store._timeout = 60  # from now on nothing may fail: what is slow here is the machine
+            async with asyncio.timeout(30):
+                assert await store.claim("second", FOREVER)
+                assert await store.load("first") is not None
 
 
 async def failed_at(call: Coroutine[object, object, object]) -> float | None:
@@ -177,6 +182,6 @@ async def failed_at(call: Coroutine[object, object, object]) -> float | None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - waits for other tasks
             await asyncio.sleep(0.001)

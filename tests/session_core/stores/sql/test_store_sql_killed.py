@@ -14,6 +14,8 @@ from session_core.stores.base import Entry
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.sql import sql_process
+from tests.session_core.stores.sql.sql_faults import hasty
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import postgres_server
 
 pytestmark = pytest.mark.anyio
@@ -27,13 +29,11 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def opened(url: str, *, seconds: float) -> AsyncIterator[SqlStore]:
+async def opened(url: str) -> AsyncIterator[SqlStore]:
     """A store with a session under each of the keys."""
-    store = SqlStore(url, timeout=seconds)
-    await store.open()
-    await asyncio.gather(*(store.create(key, Entry(b"old", FOREVER)) for key in KEYS))
-    yield store
-    await store.close()
+    async with opened_store(SqlStore(url)) as store:
+        await asyncio.gather(*(store.create(key, Entry(b"old", FOREVER)) for key in KEYS))
+        yield store
 
 
 async def rotate(store: SqlStore, key: str) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ AFTER = [(f"{key} new", 1, b"new") for key in KEYS]
 
 
 async def test_a_process_killed_before_its_commit_leaves_all_sessions_unchanged(database: str) -> None:
-    async with opened(database, seconds=60) as store:
+    async with opened(database) as store:
         process = await asyncio.create_subprocess_exec(
             sys.executable, sql_process.__file__, database, str(len(KEYS)), stdout=asyncio.subprocess.PIPE
         )
@@ -70,7 +70,7 @@ async def test_a_process_killed_before_its_commit_leaves_all_sessions_unchanged(
 
 async def test_a_server_killed_before_a_commit_gives_503_to_all_waiting_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     with postgres_server() as server:
-        async with opened(server.url, seconds=5) as store:
+        async with opened(server.url) as store:
             commit = PostgresqlLink.commit
             later: list[asyncio.Task[tuple[str, ...]]] = []
 
@@ -81,8 +81,9 @@ async def test_a_server_killed_before_a_commit_gives_503_to_all_waiting_calls(mo
                 await commit(link)
 
             monkeypatch.setattr(PostgresqlLink, "commit", kill)
-            results = await asyncio.gather(*(rotate(store, key) for key in KEYS[:4]), return_exceptions=True)
-            results += await asyncio.gather(*later, return_exceptions=True)
+            with hasty(store, 5):
+                results = await asyncio.gather(*(rotate(store, key) for key in KEYS[:4]), return_exceptions=True)
+                results += await asyncio.gather(*later, return_exceptions=True)
             assert [type(result) for result in results] == [StoreUnavailableError] * len(KEYS)
             await asyncio.to_thread(server.start)
             assert await stored(store) == BEFORE

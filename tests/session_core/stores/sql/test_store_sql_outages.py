@@ -19,9 +19,11 @@ from session_core.stores.sql.database import Earlier
 from session_core.stores.sql.link import Link
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
+from tests.session_core.stores.sql.sql_faults import hasty
 from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer, postgres_server
+from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
@@ -29,9 +31,8 @@ Server = PostgresServer | MariadbServer
 
 
 @asynccontextmanager
-async def opened(url: str, **options: float) -> AsyncIterator[SqlStore]:
-    store = SqlStore(url, **{"timeout": 30, **options})  # type: ignore[arg-type]
-    async with opened_store(store):
+async def opened(url: str, **options: int) -> AsyncIterator[SqlStore]:
+    async with opened_store(SqlStore(url, **options)) as store:
         yield store
 
 
@@ -51,7 +52,7 @@ async def execute(url: str, *statements: str) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - waits for servers and other tasks
             await asyncio.sleep(0.01)
 
@@ -76,14 +77,18 @@ class Load:
         """The longest duration of a call in seconds."""
         self._stop = asyncio.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def begin(self) -> None:
         for key in self._keys:
             await self._store.create(key, Entry(b"0", FOREVER, "user"))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._count(key)) for key in self._keys]
-        yield
-        self._stop.set()
-        await asyncio.gather(*tasks)
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await asyncio.gather(*tasks)
 
     async def more(self, number: int) -> None:
         """Wait until every client has some more acknowledgements."""
@@ -124,16 +129,18 @@ class Load:
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_a_server_restarted_under_load_loses_nothing(own_server: Server, how: str) -> None:
     """By a clean shutdown and by kill -9. The application is not restarted."""
-    async with opened(own_server.url, timeout=1, pool_size=4) as store:
+    async with opened(own_server.url, pool_size=4) as store:
         load = Load(store, 6)
-        async with load.running():
-            for _ in range(2):
-                await load.more(10)
-                await asyncio.to_thread(getattr(own_server, how))
-                with pytest.raises(StoreUnavailableError):
-                    await store.ping()
-                await asyncio.to_thread(own_server.start)
-                await load.more(10)
+        await load.begin()
+        with hasty(store):
+            async with load.running():
+                for _ in range(2):
+                    await load.more(10)
+                    await asyncio.to_thread(getattr(own_server, how))
+                    with pytest.raises(StoreUnavailableError):
+                        await store.ping()
+                    await asyncio.to_thread(own_server.start)
+                    await load.more(10)
         await load.check()
         assert sum(load.unknown.values()) < sum(load.acknowledged.values())
         assert load.longest < 10
@@ -142,33 +149,36 @@ async def test_a_server_restarted_under_load_loses_nothing(own_server: Server, h
 async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
     """The server then ends all its processes, recovers, and continues."""
     with postgres_server() as server:
-        async with opened(server.url, timeout=1, pool_size=4) as store:
+        async with opened(server.url, pool_size=4) as store:
             load = Load(store, 6)
-            async with load.running():
-                await load.more(10)
-                async with store._database.pool.lend(time.monotonic() + 20) as link:
-                    assert isinstance(link, PostgresqlLink)
-                    os.kill(link.connection.get_server_pid(), signal.SIGKILL)
-                    link.terminate()
-                await load.more(10)
+            await load.begin()
+            with hasty(store):
+                async with load.running():
+                    await load.more(10)
+                    async with store._database.pool.lend(time.monotonic() + 60) as link:
+                        assert isinstance(link, PostgresqlLink)
+                        os.kill(link.connection.get_server_pid(), signal.SIGKILL)
+                        link.terminate()
+                    await load.more(10)
             await load.check()
 
 
 async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
     """At most twice the timeout; closing does not wait for it either."""
-    async with opened(own_server.url, timeout=1, pool_size=2) as store, opened(own_server.url, timeout=1) as other:
+    async with opened(own_server.url, pool_size=2) as store, opened(own_server.url) as other:
         await store.create("k", Entry(b"kept", FOREVER))
         await other.ping()
         own_server.freeze()
         try:
             for _ in range(2):
-                began = time.monotonic()
                 late = Entry(b"late", FOREVER)
                 calls = [store.load("k"), store.replace("k", late, version=1), store.touch("k", FOREVER + 9), store.ping()]
-                results = await asyncio.gather(*calls, return_exceptions=True)
+                async with stopwatch() as watch:
+                    with hasty(store):
+                        results = await asyncio.gather(*calls, return_exceptions=True)
+                    assert watch.seconds < 5
                 assert all(isinstance(result, StoreUnavailableError) for result in results)
-                assert 0.8 < time.monotonic() - began < 5
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await other.close()
         finally:
             own_server.thaw()
@@ -200,7 +210,7 @@ async def test_a_rolled_back_transaction_is_repeated(sql_server: Server) -> None
 
         column = "key" if isinstance(sql_server, PostgresServer) else "`key`"
         await asyncio.gather(lock_both("ab"), lock_both("ba"))
-        assert sorted(runs.values()) == [1, 2]
+        assert sum(runs.values()) >= 3  # more, when a second attempt takes its first lock before the other transaction wakes up
         for key in "ab":
             stored = await store.load(key)
             assert stored is not None
@@ -232,16 +242,17 @@ async def test_a_serialization_failure_is_repeated(database: str) -> None:
 
 async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
     """In time, and without leaving locks that would block others."""
-    async with opened(sql_server.url, timeout=1) as store:
+    async with opened(sql_server.url) as store:
         await store.create("k", Entry(b"", FOREVER, "user"))
         engine = create_async_engine(sql_server.url)
         async with engine.begin() as connection:
             await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
-            began = time.monotonic()
             ends = (store.delete("k"), store.delete_by(SessionIndex(user="user")), store.replace("k", Entry(b"", 9), version=1))
-            results = await asyncio.gather(*ends, return_exceptions=True)
+            async with stopwatch() as watch:
+                with hasty(store):
+                    results = await asyncio.gather(*ends, return_exceptions=True)
+                assert watch.seconds < 5
             assert all(isinstance(result, StoreUnavailableError) for result in results)
-            assert time.monotonic() - began < 5
             assert await store.load("k") is not None
         await engine.dispose()
         assert await store.delete("k") == ("k",)
@@ -249,10 +260,10 @@ async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
 
 async def test_a_client_frozen_in_a_transaction_blocks_no_other(sql_server: Server) -> None:
     """Its locks end with its timeout, which the server enforces."""
-    async with opened(sql_server.url, timeout=1) as frozen, opened(sql_server.url, timeout=5) as other:
+    async with opened(sql_server.url) as frozen, opened(sql_server.url) as other:
         await other.create("k", Entry(b"", FOREVER))
-        link = await frozen._database.driver.connect(1)  # without a pool that would check the connection
-        link.deadline = time.monotonic() + 1
+        link = await frozen._database.driver.connect(60)  # without a pool that would check the connection
+        link.deadline = time.monotonic() + 4
         await link.begin()
         await link.script("SELECT * FROM sessions FOR UPDATE")
         assert await other.delete("k") == ("k",)
@@ -260,30 +271,32 @@ async def test_a_client_frozen_in_a_transaction_blocks_no_other(sql_server: Serv
 
 
 async def test_an_exhausted_pool_is_an_outage_in_time(sql_server: Server) -> None:
-    async with opened(sql_server.url, pool_size=2, timeout=1) as store:
+    async with opened(sql_server.url, pool_size=2) as store:
         await store.create("k", Entry(b"", FOREVER))
         async with AsyncExitStack() as all_of_them:
             for _ in range(2):
-                await all_of_them.enter_async_context(store._database.pool.lend(time.monotonic() + 30))
-            began = time.monotonic()
+                await all_of_them.enter_async_context(store._database.pool.lend(time.monotonic() + 60))
             calls = [store.load("k"), store.delete("k"), store.claim("name", FOREVER), store.ping()]
-            results = await asyncio.gather(*calls, return_exceptions=True)
+            async with stopwatch() as watch:
+                with hasty(store):
+                    results = await asyncio.gather(*calls, return_exceptions=True)
+                assert watch.seconds < 5
             assert all(isinstance(result, StoreUnavailableError) for result in results)
-            assert time.monotonic() - began < 5
         assert await store.load("k") is not None
 
 
 async def test_a_primary_that_became_a_standby_is_an_outage() -> None:
     """Also for reads, because it may not have the newest logouts. When a primary is back, everything works."""
     with postgres_server() as server:
-        async with opened(server.url, timeout=1) as store:
+        async with opened(server.url) as store:
             await store.create("k", Entry(b"", FOREVER))
             await asyncio.to_thread(server.stop)
             (server.directory / "data" / "standby.signal").touch()
             await asyncio.to_thread(server.start)
-            for call in (store.load("k"), store.replace("k", Entry(b"", FOREVER), version=1), store.ping()):
-                with pytest.raises(StoreUnavailableError):
-                    await call
+            with hasty(store):
+                for call in (store.load("k"), store.replace("k", Entry(b"", FOREVER), version=1), store.ping()):
+                    with pytest.raises(StoreUnavailableError):
+                        await call
             await execute(server.url, "SELECT pg_promote()")
             assert await store.replace("k", Entry(b"", FOREVER), version=1) == 2
 
@@ -298,11 +311,12 @@ async def test_of_several_hosts_the_primary_is_used() -> None:
         for action in (two.stop, two.start):
             await asyncio.to_thread(action)
         hosts = f"host=127.0.0.1:{two.port}&host=127.0.0.1:{one.port}"
-        async with opened(f"postgresql+asyncpg://postgres@/postgres?{hosts}&ssl=disable", timeout=2) as store:
+        async with opened(f"postgresql+asyncpg://postgres@/postgres?{hosts}&ssl=disable") as store:
             await store.create("k", Entry(b"one", FOREVER))
             await execute(two.url_through(two.port), "SELECT pg_promote()")
             await asyncio.to_thread(one.kill)
-            await until(lambda: answers(store))
+            with hasty(store, 2):
+                await until(lambda: answers(store))
             assert await store.load("k") is None  # a separate server, without replication between the two
             await store.create("k", Entry(b"two", FOREVER))
 
@@ -345,6 +359,7 @@ async def test_the_load_detects_an_increment_without_version_check() -> None:
                 return 0
 
     load = Load(Careless(), 2)  # type: ignore[arg-type]
+    await load.begin()
     async with load.running():
         await load.more(3)
     with pytest.raises(AssertionError):

@@ -141,7 +141,7 @@ async def test_a_rotation_that_was_never_committed_is_repeated(place: Place) -> 
 
 async def test_a_rotation_that_ended_meanwhile_is_gone(place: Place) -> None:
     await place.other.create("k", entry())
-    place.proxy.cut_after(place.single, lambda: place.other.delete("k"))
+    place.proxy.cut_after(COMMIT, lambda: place.other.delete("k"))
     with pytest.raises(SessionGoneError):
         await place.cut_off.rotate("k", "n", entry(b"mine"), version=1, successor_until=FOREVER)
     assert list(await place.other.find(SessionIndex(user="user"))) == []

@@ -135,5 +135,5 @@ def test_a_read_pending_in_a_closed_event_loop_blocks_no_later_one(path: Path) -
     loop = asyncio.new_event_loop()
     loop.run_until_complete(abandon(store))
     loop.close()
-    assert asyncio.run(asyncio.wait_for(store.load("1"), 10)) is None
+    assert asyncio.run(asyncio.wait_for(store.load("1"), 60)) is None
     asyncio.run(store.close())

@@ -1,0 +1,46 @@
+"""Time that passes only while the event loop has nothing to do, and then at once: no test of a timeout depends on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import pytest
+
+__all__ = ("virtual_time",)
+
+_OVERSHOOT: Final = 1e-6
+"""Seconds by which a timer fires late, as on every real event loop."""
+_UNITS: Final = {"monotonic": 1, "perf_counter": 1, "time": 1, "time_ns": 1_000_000_000}
+"""The clocks of `time`, and what each adds in a second."""
+
+
+@pytest.fixture
+async def virtual_time(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Run a test on such a time. It may use no thread and no other process: the time they take is not waited for."""
+    selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    select, passed = selector.select, 0.0
+
+    def select_at_once(timeout: float | None = None) -> Any:
+        nonlocal passed
+        found = select(timeout if timeout is None else 0)
+        if timeout and not found:
+            passed += timeout + _OVERSHOOT
+        return found
+
+    def clock(name: str) -> Callable[[], Any]:
+        began, unit = getattr(time, name)(), _UNITS[name]
+        return lambda: began + type(began)(passed * unit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(selector, "select", select_at_once)
+        ours = [module for name, module in sys.modules.items() if name.partition(".")[0] in {"session_core", "tests"}]
+        for name in _UNITS:
+            real, virtual = getattr(time, name), clock(name)
+            for module in (time, *ours):
+                if vars(module).get(name) is real:
+                    patch.setattr(module, name, virtual)
+        yield
