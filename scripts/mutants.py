@@ -164,7 +164,13 @@ def _mutated(file: str, code: str, name: str, place: int, target: Target) -> Mut
         mutated = mutate_code(code, operator, place)
     except AttributeError:  # Cosmic Ray has no replacement for the dotted name of an exception
         return None
-    return None if mutated is None or mutated == code else Mutant(file, name.removeprefix("core/"), mutated, target)
+    if mutated is None or mutated == code:
+        return None
+    try:
+        compile(mutated, file, "exec")
+    except SyntaxError:  # such as another operator in place of the `*` before keyword-only parameters
+        return None
+    return Mutant(file, name.removeprefix("core/"), mutated, target)
 
 
 def _by_rules(code: str, rules: tuple[tuple[str, re.Pattern[str], str], ...]) -> list[tuple[str, str]]:

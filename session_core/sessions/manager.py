@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from session_core.calls import Calls
-from session_core.concurrency import in_turns
+from session_core.concurrency import in_turns, together
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from session_core.stores.base import SessionStore, StoredSession
 
 __all__ = ("SessionManager", "SessionStats", "SessionSummary")
+
+_AT_ONCE: Final = 8
+"""Sessions that are ended at once by their keys: a pool of connections has some left for requests."""
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -138,18 +141,9 @@ class SessionManager:
         because a session with a new id may escape a pass. For use after restoring a backup.
         """
         total = 0
-        while True:
-            ended: list[str] = []
-            async for stored in self._scan():
-                summary = self._summary(stored)
-                if summary is None or summary.created_at < moment:
-                    keys = await self.store.delete(stored.key)
-                    await self._report(keys, reason, summary.identity if summary else None, by_op=True)
-                    ended += keys
-            if not ended:
-                return total
-            await mark_revoked(self.store, ended, self.timeouts, self.clock.now())
-            total += len(ended)
+        while ended := await self._end_before(moment, reason):
+            total += ended
+        return total
 
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
@@ -195,12 +189,44 @@ class SessionManager:
         await self.store.ping()
 
     async def _end_without_sid(self, user: Identity) -> tuple[str, ...]:
-        ended: tuple[str, ...] = ()
-        async for stored in in_turns(await self.store.find(SessionIndex(user=user.user_key))):
-            summary = self._summary(stored)
-            if summary is not None and summary.identity is not None and summary.identity.sid is None:
-                ended += await self.store.delete(stored.key)
-        return ended
+        ended: list[str] = []
+
+        async def end(stored: StoredSession) -> None:
+            ended.extend(await self.store.delete(stored.key))
+
+        number = -1
+        while number < len(ended):  # until a pass ends none: a session with a new id may escape a list that is read in pages
+            number, found = len(ended), []
+            async for stored in in_turns(await self.store.find(SessionIndex(user=user.user_key))):
+                summary = self._summary(stored)
+                if summary is not None and summary.identity is not None and summary.identity.sid is None:
+                    found.append(stored)
+            for start in range(0, len(found), _AT_ONCE):
+                await together(*map(end, found[start : start + _AT_ONCE]))
+        return tuple(ended)
+
+    async def _end_before(self, moment: int, reason: str) -> int:
+        """End the sessions from before `moment` that one pass finds, some at a time; return how many."""
+        ended: list[str] = []
+        found: list[tuple[str, Identity | None]] = []
+
+        async def end(key: str, identity: Identity | None) -> None:
+            keys = await self.store.delete(key)
+            ended.extend(keys)
+            await self._report(keys, reason, identity, by_op=True)
+
+        try:
+            async for stored in self._scan():
+                summary = self._summary(stored)
+                if summary is None or summary.created_at < moment:
+                    found.append((stored.key, summary.identity if summary else None))
+                if len(found) == _AT_ONCE:
+                    some, found = found, []
+                    await together(*(end(*each) for each in some))
+            await together(*(end(*each) for each in found))
+        finally:
+            await mark_revoked(self.store, ended, self.timeouts, self.clock.now())
+        return len(ended)
 
     async def _scan(self) -> AsyncIterator[StoredSession]:
         """Iterate over all sessions, without the library's own notes."""

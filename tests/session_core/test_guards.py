@@ -343,3 +343,9 @@ def test_the_route_table_shows_inherited_guards_and_open_routes() -> None:
     assert rows["/router-closed/closed"] == "requires login (application), requires role admin"
     assert rows["/typo"] == "requires login (application)"
     assert {row.split()[0] for row in routes_posture(gated())} == set(rows)
+
+
+@pytest.mark.parametrize(("options", "seconds"), [({"seconds": 90}, 90), ({"minutes": 2}, 120)])
+def test_a_recent_login_takes_minutes_or_seconds(options: dict[str, float], seconds: int) -> None:
+    guard: Any = requires_recent_login(**options)
+    assert guard.__name__ == f"requires login within {seconds} s"

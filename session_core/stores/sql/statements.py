@@ -9,9 +9,9 @@ import re
 from typing import Final
 
 __all__ = (
-    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CLAIM_MANY", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM",
-    "FORGET_EXPIRED_SESSION", "HOLD", "HOLD_KEYS", "KEYS_OF", "LOAD", "LOCK", "MOVE_MANY", "NOTIFY", "OVERWRITE", "PAGE",
-    "REPLACE_MANY", "TOUCH", "TOUCH_MANY", "TRACE", "TRY_LOCK", "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
+    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CLAIM_MANY", "COUNT_OTHERS", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM",
+    "FORGET_EXPIRED_SESSION", "HOLD", "HOLD_KEYS", "KEYS_OF_OTHERS", "LOAD", "LOCK", "MOVE_MANY", "NOTIFY", "OVERWRITE", "PAGE",
+    "REPLACE_MANY", "SOME_OF", "TOUCH", "TOUCH_MANY", "TRACE", "TRY_LOCK", "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
 )  # fmt: skip
 
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
@@ -140,19 +140,27 @@ TOUCH_MANY: Final = Statement(
 
 HOLD: Final = Statement('SELECT successor, expires_at FROM sessions WHERE "key" = :key FOR UPDATE')
 """Waits for a rotation in flight and then looks at the row again."""
-KEYS_OF: Final = {
-    index: Statement(
-        f'{select} ORDER BY "rank", "key" FOR UPDATE',
-        # A locking read would also wait for the user's expired sessions that a sweeper is at.
-        mysql=f'{select} ORDER BY "rank", "key"',
-    )
+_OTHERS: Final = f'FROM sessions WHERE user_key = :value AND "key" <> :keep AND {_LIVE}'
+COUNT_OTHERS: Final = Statement(f"SELECT count(*) {_OTHERS}")
+"""How many live sessions a user has but `keep`; those that another transaction is just ending count as well."""
+KEYS_OF_OTHERS: Final = Statement(
+    f'SELECT "key" {_OTHERS} ORDER BY "rank", "key" LIMIT :most FOR UPDATE',
+    # A locking read would also wait for the user's expired sessions that a sweeper is at.
+    mysql=f'SELECT "key" {_OTHERS} ORDER BY "rank", "key" LIMIT :most',
+)
+"""Their keys, those of the lowest rank first; on MySQL `HOLD_KEYS` locks them afterwards."""
+SOME_OF: Final = {
+    index: Statement(f'WITH found AS MATERIALIZED ({select}) SELECT "key" FROM found LIMIT :most', mysql=f"{select} LIMIT :most")
     for index in ("user_key", "op_session_key")
     for select in (f'SELECT "key" FROM sessions WHERE {index} = :value AND "key" <> :keep AND {_LIVE}',)
 }
-"""The keys of an index, those of the lowest rank first; on MySQL `HOLD_KEYS` locks them afterwards."""
+"""Some keys of an index, for `HOLD_KEYS`. PostgreSQL plans the inner part for all rows, by the index: for a few it might read the
+table from its beginning, and pass all that earlier steps have deleted."""
 HOLD_KEYS: Final = Statement(
-    f'SELECT "key" FROM sessions FORCE INDEX (PRIMARY) WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE'
+    f'SELECT "key" FROM sessions WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE',
+    mysql=f'SELECT "key" FROM sessions FORCE INDEX (PRIMARY) WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE',
 )
+"""In one order for all, so that two transactions do not deadlock."""
 DELETE_KEYS: Final = Statement('DELETE FROM sessions WHERE "key" IN :keys')
 
 _INSERT_CLAIM: Final = "INSERT INTO session_claims (name, expires_at, token) VALUES (:name, :expires_at, :token)"

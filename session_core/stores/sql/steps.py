@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from session_core.stores.sql.statements import Statement
 
 __all__ = (
-    "LOCK_PREFIX", "begin", "claim", "columns", "end", "end_index", "extend", "lock", "lock_number",
-    "make_room", "move", "overwrite", "stored",
+    "AT_ONCE", "LOCK_PREFIX", "SurplusError", "begin", "claim", "columns", "end", "end_some", "end_surplus", "extend", "lock",
+    "lock_number", "make_room", "move", "overwrite", "stored",
 )  # fmt: skip
 
 LOCK_PREFIX: Final = "lock:"
 """The prefix of claims that are MySQL's locks; real claims have no colon."""
 _LOCK_ROW_MS: Final = 3_600_000
-_AT_ONCE: Final = 500
-"""Keys in one statement, which takes a few milliseconds."""
+AT_ONCE: Final = 200
+"""Keys in one statement, which takes a millisecond or two, and sessions that one transaction ends."""
 _TAKEN: Final = "the session key is taken"
+
+
+class SurplusError(Exception):
+    """A user has far more sessions than the limit, because it was lowered: `end_surplus` must end them first."""
 
 
 async def begin(link: Link, earlier: Earlier[Any], key: str, entry: Entry, now: int) -> bool:
@@ -129,27 +133,47 @@ async def end(link: Link, earlier: Earlier[tuple[str, ...]], key: str, now: int)
             deleted.append(following)
         following = successor if expires_at > now else None
     await _delete(link, seen)
-    return _together(earlier, deleted)
+    return _together(earlier.results, deleted)
 
 
-async def end_index(
-    link: Link, earlier: Earlier[tuple[str, ...]], index: str, value: str, *, keep: str, now: int
-) -> tuple[str, ...]:
-    """Delete the live sessions of an index, except `keep`; return their keys."""
+async def end_some(
+    link: Link, earlier: Earlier[tuple[tuple[str, ...], bool]], index: str, value: str, *, keep: str, now: int
+) -> tuple[tuple[str, ...], bool]:
+    """Delete some of the live sessions of an index, except `keep`; return their keys, and whether more may be left."""
     await lock(link, [value], now)
-    keys = await _hold_index(link, index, value, keep=keep, now=now)
+    found = await link.rows(statements.SOME_OF[index], {"value": value, "now": now, "keep": keep, "most": AT_ONCE})
+    keys = await _hold(link, [key for (key,) in found], now)
     await _delete(link, keys)
-    return _together(earlier, keys)
+    return _together([result for result, _ in earlier.results], keys), len(found) == AT_ONCE
+
+
+async def end_surplus(
+    link: Link, earlier: Earlier[tuple[tuple[str, ...], bool]], user: str, *, keep: str, limit: int, now: int
+) -> tuple[tuple[str, ...], bool]:
+    """Delete some of a user's sessions above `limit` beside `keep`, as `end_some` does; those of the lowest rank first."""
+    await lock(link, [user], now)
+    surplus = await _count_others(link, user, keep, now) - limit
+    keys = await _hold_others(link, user, keep, now, most=max(min(surplus, AT_ONCE), 0))
+    await _delete(link, keys)
+    return _together([result for result, _ in earlier.results], keys), surplus > AT_ONCE
 
 
 async def make_room(link: Link, key: str, user: str | None, limit: int, now: int) -> tuple[str, ...]:
-    """Delete what is above the limit beside `key`; return the keys. The lock on the user is held."""
+    """Delete what is above the limit beside `key`; return the keys. The lock on the user is held.
+
+    Raises `SurplusError` if that is more than one transaction should delete.
+    """
     if limit <= 0 or user is None:
         return ()
-    others = await _hold_index(link, "user_key", user, keep=key, now=now)
-    evicted = tuple(others[: max(len(others) - limit + 1, 0)])
+    surplus = await _count_others(link, user, key, now) - limit + 1
+    if surplus <= 0:
+        return ()
+    if surplus > AT_ONCE + 1:
+        raise SurplusError
+    others = await _hold_others(link, user, key, now, most=limit + surplus)
+    evicted = others[: max(len(others) - limit + 1, 0)]
     await _delete(link, evicted)
-    return evicted
+    return tuple(evicted)
 
 
 async def claim(link: Link, earlier: Earlier[bool], name: str, expires_at: int, token: int, now: int) -> bool:
@@ -216,25 +240,33 @@ async def _insert(link: Link, insert: Statement, forget: Statement, values: Mapp
         return False
 
 
-async def _hold_index(link: Link, index: str, value: str, *, keep: str, now: int) -> Sequence[str]:
-    """Lock the live sessions of an index except `keep`; return their keys, those of the lowest rank first.
+async def _count_others(link: Link, user: str, keep: str, now: int) -> int:
+    ((count,),) = await link.rows(statements.COUNT_OTHERS, {"value": user, "now": now, "keep": keep})
+    return int(count)
 
-    The lock on the index is held, so none is added meanwhile.
+
+async def _hold_others(link: Link, user: str, keep: str, now: int, *, most: int) -> Sequence[str]:
+    """Lock live sessions of a user except `keep`; return their keys, those of the lowest rank first.
+
+    The lock on the user is held, so none is added meanwhile.
     """
-    found = await link.rows(statements.KEYS_OF[index], {"value": value, "now": now, "keep": keep})
-    keys = [key for (key,) in found]
-    if link.dialect == "postgresql":
-        return keys
+    values = {"value": user, "now": now, "keep": keep, "most": most}
+    keys = [key for (key,) in await link.rows(statements.KEYS_OF_OTHERS, values)]
+    return keys if link.dialect == "postgresql" else await _hold(link, keys, now)
+
+
+async def _hold(link: Link, keys: Sequence[str], now: int) -> Sequence[str]:
+    """Lock those of the sessions that are live; return their keys, those of the lowest rank first in each statement."""
     held: list[str] = []
-    for start in range(0, len(keys), _AT_ONCE):
-        some = {"keys": keys[start : start + _AT_ONCE], "now": now}
+    for start in range(0, len(keys), AT_ONCE):
+        some = {"keys": list(keys[start : start + AT_ONCE]), "now": now}
         held += [key for (key,) in await link.rows(statements.HOLD_KEYS, some)]
     return held
 
 
 async def _delete(link: Link, keys: Sequence[str]) -> None:
-    for start in range(0, len(keys), _AT_ONCE):
-        some = list(keys[start : start + _AT_ONCE])
+    for start in range(0, len(keys), AT_ONCE):
+        some = list(keys[start : start + AT_ONCE])
         await announce(link, some)
         await link.count(statements.DELETE_KEYS, {"keys": some})
 
@@ -246,6 +278,6 @@ def _is(found: StoredSession, entry: Entry, version: int) -> bool:
     return (found.version, theirs.data, theirs.user, theirs.op_session, theirs.rank) == mine
 
 
-def _together(earlier: Earlier[tuple[str, ...]], keys: Sequence[str]) -> tuple[str, ...]:
+def _together(earlier: Sequence[tuple[str, ...]], keys: Sequence[str]) -> tuple[str, ...]:
     """Return the keys ended by this run or by an earlier one: better reported twice than never."""
-    return tuple(dict.fromkeys((*(key for result in earlier.results for key in result), *keys)))
+    return tuple(dict.fromkeys((*(key for result in earlier for key in result), *keys)))

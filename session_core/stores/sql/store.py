@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
+from session_core.errors import StoreUnavailableError
 from session_core.stores.announcements import Trace, announced_name
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.sql import statements, steps
@@ -15,7 +17,7 @@ from session_core.stores.sql.expiry import Pace, remove_expired
 from session_core.stores.sql.request_path import Move, RequestPath
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from session_core.stores.announcements import Heard
     from session_core.stores.sql.database import Earlier
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("SqlStore",)
 
 _AT_ONCE: Final = 500
-"""Keys in one statement."""
+"""Keys in one reading statement."""
 
 
 class SqlStore:
@@ -97,7 +99,7 @@ class SqlStore:
 
         if (limit <= 0 or entry.user is None) and self._is_postgresql:
             return await self._database.write(work)
-        return await self._database.transact(work_within_limit)
+        return await self._with_room(key, entry.user, limit, partial(self._database.transact, work_within_limit))
 
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         """See `SessionStore.replace`."""
@@ -108,7 +110,8 @@ class SqlStore:
     ) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
         limit = max(limit, 0) if entry.user is not None else 0
-        return await self._requests.rotate(Move(old_key, new_key, entry, version, successor_until, limit))
+        move = Move(old_key, new_key, entry, version, successor_until, limit)
+        return await self._with_room(old_key, entry.user, limit, partial(self._requests.rotate, move))
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
@@ -136,13 +139,9 @@ class SqlStore:
         return found
 
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
-        """See `SessionStore.delete_by`."""
+        """See `SessionStore.delete_by`. Very many sessions end in several transactions; what is rotated between them is found."""
         name, value = index.column
-
-        async def work(link: Link, earlier: Earlier[tuple[str, ...]]) -> tuple[str, ...]:
-            return await steps.end_index(link, earlier, name, value, keep=keep or "", now=self._clock.now())
-
-        return await self._database.transact(work)
+        return await self._end_in_steps(steps.end_some, name, value, keep=keep or "")
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """See `SessionStore.delete_expired`. Small steps with rests between them; may stop before `limit`, never at nothing."""
@@ -186,6 +185,37 @@ class SqlStore:
             await self._database.driver.listen(heard, patience)
         except self._database.driver.failures as error:
             raise self._database.unavailable(error, not_applied=True) from error
+
+    async def _with_room(
+        self, key: str, user: str | None, limit: int, login: Callable[[], Awaitable[tuple[str, ...]]]
+    ) -> tuple[str, ...]:
+        """Run a login; after the limit was lowered, end very many sessions above it first."""
+        ended: tuple[str, ...] = ()
+        while True:
+            try:
+                return ended + await login()
+            except steps.SurplusError:
+                ended += await self._end_in_steps(steps.end_surplus, user, keep=key, limit=limit)
+
+    async def _end_in_steps(
+        self, step: Callable[..., Awaitable[tuple[tuple[str, ...], bool]]], *arguments: object, **options: object
+    ) -> tuple[str, ...]:
+        """Repeat a step, each time in a transaction, until it ends no more sessions; all have one deadline."""
+        deadline = self._database.deadline()
+        ended: tuple[str, ...] = ()
+        more = True
+
+        async def work(link: Link, earlier: Earlier[tuple[tuple[str, ...], bool]]) -> tuple[tuple[str, ...], bool]:
+            return await step(link, earlier, *arguments, **options, now=self._clock.now())
+
+        try:
+            while more:
+                keys, more = await self._database.transact(work, deadline=deadline)
+                ended += keys
+        except StoreUnavailableError as error:
+            error.not_applied = error.not_applied and not ended
+            raise
+        return ended
 
     async def _read_pages(self, statement: Statement, values: Mapping[str, object]) -> AsyncIterator[StoredSession]:
         """Iterate over the rows of a statement after one key, page by page."""

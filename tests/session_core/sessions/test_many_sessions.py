@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from session_core import SessionPlugin, concurrency
 from session_core.concurrency import in_turns
+from session_core.errors import StoreUnavailableError
 from session_core.sessions import manager
 from session_core.sessions.manager import SessionSummary
 from session_core.sessions.record import Device
+from session_core.sessions.revocation_marks import was_revoked
 from session_core.stores import MemoryStore, StoreCapabilities, memory
+from session_core.stores.base import SessionIndex, StoredSession
 from tests.support.sessions import ALICE, AppSession, Recorder, make_config
 
 pytestmark = pytest.mark.anyio
@@ -128,4 +133,74 @@ async def test_memory_sessions_are_ended_in_steps(monkeypatch: pytest.MonkeyPatc
     assert await plugin.sessions.revoke_all(ALICE) == 25
     other.cancel()
     assert {15, 5} < {*left}
+    await plugin.store.close()
+
+
+class SlowDeletes(MemoryStore):
+    """Counts the deletes that are under way at once; `refused` names keys whose delete fails."""
+
+    most = under_way = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: set[str] = set()
+
+    async def delete(self, key: str) -> tuple[str, ...]:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        if key in self.refused:
+            raise StoreUnavailableError
+        return await super().delete(key)
+
+
+async def test_sessions_from_before_a_moment_are_ended_several_at_once() -> None:
+    """One by one, those of a large store would take minutes; all at once, they would take every connection of a pool."""
+    store, recorder = SlowDeletes(), Recorder()
+    plugin = SessionPlugin(make_config(store=store, on_event=[recorder]))
+    await plugin.store.open()
+    await log_in(plugin, 20)
+    assert await plugin.sessions.revoke_before(2**52) == 20
+    assert store.most == manager._AT_ONCE
+    assert [event.name for event in recorder.events].count("session.revoked") == 20
+    assert await plugin.sessions.list_for(ALICE) == []
+    await plugin.store.close()
+
+
+async def test_what_ended_before_a_failure_is_reported_and_marked() -> None:
+    store, recorder = SlowDeletes(), Recorder()
+    plugin = SessionPlugin(make_config(store=store, on_event=[recorder]))
+    await plugin.store.open()
+    await log_in(plugin, 4)
+    keys = [stored.key async for stored in store.scan()]
+    store.refused = {keys[0]}
+    with pytest.raises(StoreUnavailableError):
+        await plugin.sessions.revoke_before(2**52)
+    assert [event.name for event in recorder.events].count("session.revoked") == 3
+    assert [await was_revoked(plugin.store, [key]) for key in keys] == [False, True, True, True]
+    store.refused = set()
+    assert await plugin.sessions.revoke_before(2**52) == 1
+    await plugin.store.close()
+
+
+class ReadInPages(MemoryStore):
+    """A store whose list of a user, read in pages, misses a session that gets a new id meanwhile."""
+
+    async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
+        found = list(await super().find(index))
+        while len(found) > 1:
+            missed = found.pop()
+            await self.rotate(missed.key, f"{missed.key} new", missed.entry, version=missed.version, successor_until=2**52)
+        return found
+
+
+async def test_a_logout_of_the_op_finds_a_session_that_escapes_its_list() -> None:
+    plugin = SessionPlugin(make_config(store=ReadInPages()))
+    await plugin.store.open()
+    data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="")
+    for _ in range(2):
+        await plugin.lifecycle.begin(data, device=device, identity=replace(ALICE, sid=None))
+    assert await plugin.sessions.end_op_session(ALICE.issuer, "another", subject=ALICE.subject) == 2
+    assert await plugin.sessions.list_for(ALICE) == []
     await plugin.store.close()

@@ -98,6 +98,7 @@ ACCEPTED = [
     ("/search?url=https://other.example/", "/search?url=https://other.example/"),
     ("/search?nextpage=2&n=next", "/search?nextpage=2&n=next"),
     ("/search?q=100%252525", "/search?q=100%252525"),
+    ("/search?q=%25252525", "/search?q=%25252525"),
     ("/page?", "/page"),
     ("/page#part", "/page"),
     ("/page?a=1#part/two?x", "/page?a=1"),
@@ -172,7 +173,7 @@ OPEN_REDIRECTS = [
     "/x?next=%09//evil.example", "/x?next=/%5cevil.example", "/x?next=\\\\evil.example",
     "/x?%6eext=//evil.example", "/x?%6e%65%78%74%3d//evil.example", "/x?a=%2Fy%3Fnext%3D%2F%2Fevil.example",
     "/x?a=%252Fy%253Fnext%253D//e",
-    "/x?y=%2525252525252525",
+    "/x?y=%2525252525252525", "/x?y=%2525252525",
     "/" + "a" * 8192, "/x?y=" + "a" * 8192, "/" + "a" * 2048, "/" + "é" * 1000, "/x?" + "[" * 2046, "/" + "%5B" * 2048,
     "/x#" + "a" * 8192, "/" * 8192,
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Any
 
 import pytest
 from sqlalchemy import MetaData
@@ -12,6 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.sql import steps
 from session_core.stores.sql.link import Link
 from session_core.stores.sql.mysql import MysqlLink
 from session_core.stores.sql.postgresql import PostgresqlLink
@@ -19,6 +21,7 @@ from session_core.stores.sql.schema import metadata, session_tables
 from session_core.stores.sql.statements import DELETE_KEYS, Statement
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.sql.sql_faults import Server
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
 
 FOREVER = 2**52
@@ -31,6 +34,19 @@ async def script(store: SqlStore, *texts: str) -> None:
     async with store._database.pool.lend(monotonic() + 60) as link:
         for text in texts:
             await link.script(text.replace('"', "`") if link.dialect == "mysql" else text)
+
+
+def noting_deletes(count: Any, deleted: list[int]) -> Any:
+    """`Link.count`, which notes how many rows each DELETE takes."""
+
+    async def run(link: Link, statement: Statement, values: dict[str, list[str]]) -> int:
+        changed: int = await count(link, statement, values)
+        if statement is DELETE_KEYS:
+            deleted.append(len(values["keys"]))
+            assert changed == deleted[-1]
+        return changed
+
+    return run
 
 
 async def test_no_driver_error_shows_a_value(sql_server: Server) -> None:
@@ -99,41 +115,115 @@ async def test_a_role_without_create_permission_can_use_the_tables(sql_server: S
 
 async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listing and ending run in chunks with other requests in between, and the size of a chunk is bounded."""
-    store = SqlStore(sql_server.url, timeout=60)
-    await store.open()
-    rows = ", ".join(f"('{number}', 1, '', {FOREVER}, 'u', 0)" for number in range(MANY))
-    await script(store, f'INSERT INTO sessions ("key", version, data, expires_at, user_key, "rank") VALUES {rows}')
+    async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
+        rows = ", ".join(f"('{number}', 1, '', {FOREVER}, 'u', 0)" for number in range(MANY))
+        await script(store, f'INSERT INTO sessions ("key", version, data, expires_at, user_key, "rank") VALUES {rows}')
+        deleted: list[int] = []
+        commits = 0
+
+        def noted(commit: object) -> object:
+            async def run(link: Link) -> None:
+                nonlocal commits
+                commits += 1
+                assert len(deleted) <= commits, "several statements in one transaction"
+                await commit(link)  # type: ignore[operator]
+
+            return run
+
+        for kind in (PostgresqlLink, MysqlLink):
+            monkeypatch.setattr(kind, "count", noting_deletes(kind.count, deleted))
+            monkeypatch.setattr(kind, "commit", noted(kind.commit))
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        assert len(await store.find(SessionIndex(user="u"))) == MANY
+        assert turns >= MANY // 500
+        turns = 0
+        assert len(set(await store.delete_by(SessionIndex(user="u")))) == MANY
+        assert max(deleted) <= steps.AT_ONCE
+        assert turns >= MANY // steps.AT_ONCE
+        counting.cancel()
+
+
+@pytest.mark.parametrize("index", [SessionIndex(user="u"), SessionIndex(op_session="o")], ids=["user", "op_session"])
+async def test_what_is_rotated_between_two_transactions_is_ended_too(
+    sql_server: Server, index: SessionIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "AT_ONCE", 2)
+    async with opened_store(SqlStore(sql_server.url, timeout=20)) as store:
+        entry = Entry(b"", FOREVER, "u", "o")
+        for key in "abcdef":
+            await store.create(key, entry)
+        run, rotated = store._database.transact, ""
+
+        async def then_rotate(*arguments: Any, **options: Any) -> Any:
+            nonlocal rotated
+            result = await run(*arguments, **options)
+            if not rotated:
+                left = sorted(stored.key for stored in await store.find(SessionIndex(user="u")) if stored.key != "c")
+                assert len(left) == 3, "a transaction was to end two"
+                rotated = left[-1]
+                monkeypatch.setattr(store._database, "transact", run)
+                await store.rotate(rotated, "0", entry, version=1, successor_until=FOREVER)
+                monkeypatch.setattr(store._database, "transact", then_rotate)
+            return result
+
+        monkeypatch.setattr(store._database, "transact", then_rotate)
+        ended = await store.delete_by(index, keep="c")
+        assert sorted(ended) == sorted({*"abdef", "0"} - {rotated})
+        assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == ["c"]
+
+
+async def test_what_fails_half_way_has_ended_some_and_is_repeated(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error does not claim that nothing was done."""
+    monkeypatch.setattr(steps, "AT_ONCE", 2)
+    async with opened_store(SqlStore(sql_server.url, timeout=20)) as store:
+        for key in "abcde":
+            await store.create(key, Entry(b"", FOREVER, "u"))
+        run = store._database.transact
+        deadlines: list[float] = []
+
+        async def fail_at_second(*arguments: Any, deadline: float) -> Any:
+            deadlines.append(deadline)
+            if len(deadlines) == 2:
+                raise StoreUnavailableError(not_applied=True)
+            return await run(*arguments, deadline=deadline)
+
+        monkeypatch.setattr(store._database, "transact", fail_at_second)
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.delete_by(SessionIndex(user="u"))
+        assert not caught.value.not_applied
+        assert len(set(deadlines)) == 1, "all transactions of a call have its deadline"
+        assert len(await store.find(SessionIndex(user="u"))) == 3
+        assert len(await store.delete_by(SessionIndex(user="u"))) == 3
+
+
+@pytest.mark.parametrize("kind", ["create", "rotate"])
+async def test_a_login_after_the_limit_was_lowered(sql_server: Server, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of sessions above it end in several transactions, those of the lowest rank first; the login keeps the limit."""
+    monkeypatch.setattr(steps, "AT_ONCE", 2)
     deleted: list[int] = []
-
-    def counted(count: object) -> object:
-        async def run(link: Link, statement: Statement, values: dict[str, list[str]]) -> int:
-            changed: int = await count(link, statement, values)  # type: ignore[operator]
-            if statement is DELETE_KEYS:
-                deleted.append(len(values["keys"]))
-                assert changed == deleted[-1]
-            return changed
-
-        return run
-
-    for kind in (PostgresqlLink, MysqlLink):
-        monkeypatch.setattr(kind, "count", counted(kind.count))
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count_turns())
-    assert len(await store.find(SessionIndex(user="u"))) == MANY
-    assert turns >= MANY // 500
-    turns = 0
-    assert len(await store.delete_by(SessionIndex(user="u"))) == MANY
-    assert max(deleted) <= 500
-    assert turns >= MANY // 500
-    counting.cancel()
-    await store.close()
+    for link in (PostgresqlLink, MysqlLink):
+        monkeypatch.setattr(link, "count", noting_deletes(link.count, deleted))
+    async with opened_store(SqlStore(sql_server.url, timeout=20)) as store:
+        for rank, key in enumerate("ihgfedcba"):
+            await store.create(key, Entry(b"", FOREVER, "u", None, rank))
+        await store.create("other", Entry(b"", FOREVER, "another"))
+        login = Entry(b"", FOREVER, "u", None, 0)
+        if kind == "create":
+            ended = await store.create("new", login, limit=3)
+        else:  # the session that logs in has the lowest rank, and is none of those that end for it
+            ended = await store.rotate("i", "new", login, version=1, successor_until=FOREVER, limit=3)
+        assert ended == tuple("ihgfedc" if kind == "create" else "hgfedc")
+        assert {stored.key for stored in await store.find(SessionIndex(user="u"))} == {"new", "a", "b"}
+        assert await store.load("other") is not None
+    assert max(deleted) == 2
 
 
 def test_mysql_keys_are_case_sensitive_and_data_can_be_large() -> None:
