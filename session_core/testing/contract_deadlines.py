@@ -53,7 +53,7 @@ class DeadlinesContract(ContractBase):
         assert await self._picture(store) == before
 
     @pytest.mark.parametrize("step", _STEPS)
-    async def test_a_step_that_is_late_is_never_made(self, store: SessionStore, clock: FakeClock, step: str) -> None:
+    async def test_a_late_step_is_never_applied(self, store: SessionStore, clock: FakeClock, step: str) -> None:
         """Its caller gives up at the deadline; from then on only what was there then is there."""
         await self._begin(store, clock)
         before = await self._picture(store)

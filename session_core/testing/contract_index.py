@@ -43,7 +43,7 @@ class IndexContract(ContractBase):
         assert await self.found(store, SessionIndex(user="u")) == set(mine)
         assert await self.found(store, SessionIndex(user="another")) == set()
 
-    async def test_find_returns_what_load_returns(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_find_returns_the_same_as_load(self, store: SessionStore, clock: FakeClock) -> None:
         """The whole record, as it is now."""
         (key,) = await self.fill(store, clock, "a", "u", "o")
         await store.replace(key, self.entry(clock, b"2", user="u", op_session="o", rank=7), version=1)
@@ -67,7 +67,7 @@ class IndexContract(ContractBase):
         assert await self.found(store, SessionIndex(user="u2")) == set()
         assert await self.found(store, SessionIndex(op_session="o2")) == set()
 
-    async def test_find_leaves_out_what_has_ended(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_find_omits_ended_sessions(self, store: SessionStore, clock: FakeClock) -> None:
         """Deleted and expired sessions are not found, and a key used again is not found under its old user."""
         keys = await self.fill(store, clock, "abc", "u", "o")
         await store.delete(keys[0])
@@ -108,7 +108,7 @@ class IndexContract(ContractBase):
         clock.advance(hours=1)
         assert await store.delete_by(SessionIndex(user="u")) == ()
 
-    async def test_delete_by_meets_a_rotated_session(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_delete_by_ends_a_rotated_session(self, store: SessionStore, clock: FakeClock) -> None:
         """Under its new key, which is what is reported."""
         (old,) = await self.fill(store, clock, "a", "u", "o")
         new = self.key("new", after=old)
@@ -146,7 +146,7 @@ class IndexContract(ContractBase):
         names = [*keys, *(self.key(name) for name in "cdef")]
         assert await self.live(store, *names) == names
 
-    async def test_the_limit_does_not_count_what_has_ended(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_the_limit_does_not_count_ended_sessions(self, store: SessionStore, clock: FakeClock) -> None:
         """Expired, deleted and rotated sessions take no room."""
         self.needs_an_atomic_store(store)
         keys = await self.fill(store, clock, "abcd", "u")

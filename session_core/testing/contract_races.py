@@ -100,7 +100,7 @@ class RacesContract(ContractBase):
             results = await self.meet(number, store.delete(keys[0]), store.delete_by(index), store.delete_by(index))
             assert sorted(key for ended in results if isinstance(ended, tuple) for key in ended) == sorted(keys)
 
-    async def test_a_touch_takes_nothing_back(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_a_touch_never_reverts_a_concurrent_write(self, store: SessionStore, clock: FakeClock) -> None:
         """A touch beside a write leaves the written data and version as they are, and is not lost itself."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
@@ -174,9 +174,7 @@ class RacesContract(ContractBase):
 
         await asyncio.gather(rotate(), look(), look())
 
-    async def test_a_logout_ends_a_session_that_is_being_rotated_all_the_time(
-        self, store: SessionStore, clock: FakeClock
-    ) -> None:
+    async def test_a_logout_ends_a_session_under_continuous_rotation(self, store: SessionStore, clock: FakeClock) -> None:
         """The first key is enough to end the last."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds // 4):
@@ -200,7 +198,7 @@ class RacesContract(ContractBase):
             assert await self.live(store, *keys) == []
 
     @pytest.mark.parametrize("turn", [0, 1])
-    async def test_simultaneous_logins_never_pass_the_limit(self, store: SessionStore, clock: FakeClock, turn: int) -> None:
+    async def test_simultaneous_logins_never_exceed_the_limit(self, store: SessionStore, clock: FakeClock, turn: int) -> None:
         """Twenty logins at a limit of three leave three, and every other one is reported as ended, once."""
         self.needs_an_atomic_store(store)
         keys: list[str] = []

@@ -69,9 +69,7 @@ class RecordsContract(ContractBase):
         assert stored.entry.data == b"first"
 
     @pytest.mark.parametrize("rotated", [False, True])
-    async def test_create_takes_the_place_of_an_expired_record(
-        self, store: SessionStore, clock: FakeClock, *, rotated: bool
-    ) -> None:
+    async def test_create_replaces_an_expired_record(self, store: SessionStore, clock: FakeClock, *, rotated: bool) -> None:
         """An expired record does not exist, and a key rotated long ago is free again, without remains."""
         key, after = self.key("a"), self.key("b", after=self.key("a"))
         await store.create(key, self.entry(clock, user="u", op_session="o", rank=9))
@@ -116,7 +114,7 @@ class RecordsContract(ContractBase):
         assert (stored.version, stored.entry.data) == (2, b"2")
 
     @pytest.mark.parametrize("how", ["never", "deleted", "expired", "rotated", "revoked"])
-    async def test_replace_never_brings_a_session_back(self, store: SessionStore, clock: FakeClock, how: str) -> None:
+    async def test_replace_never_revives_a_session(self, store: SessionStore, clock: FakeClock, how: str) -> None:
         """A request in flight must not resurrect what was ended meanwhile."""
         key = self.key("a")
         if how != "never":

@@ -78,7 +78,7 @@ class RotationContract(ContractBase):
         assert await store.load(old) == StoredSession(old, 2, self.entry(clock, b"2"))
 
     @pytest.mark.parametrize("how", ["never", "deleted", "expired", "rotated"])
-    async def test_rotate_never_brings_a_session_back(self, store: SessionStore, clock: FakeClock, how: str) -> None:
+    async def test_rotate_never_revives_a_session(self, store: SessionStore, clock: FakeClock, how: str) -> None:
         """The session exists under neither key."""
         old = self.key("old")
         if how != "never":
@@ -111,7 +111,7 @@ class RotationContract(ContractBase):
             await store.rotate(old, new, self.entry(clock, user="u"), version=1, successor_until=clock.now() + HOUR)
         assert await store.load(new) == StoredSession(new, 1, self.entry(clock, b"theirs", user="v"))
 
-    async def test_rotate_takes_the_place_of_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_rotate_replaces_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:
         """As `create` does."""
         old = self.key("old")
         new = self.key("new", after=old)
@@ -183,7 +183,7 @@ class RotationContract(ContractBase):
         assert await store.load(newest) is not None
         assert await store.delete(new) == (newest,)
 
-    async def test_a_remembered_key_serves_delete_alone(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_a_remembered_key_is_used_by_delete_only(self, store: SessionStore, clock: FakeClock) -> None:
         """Nothing else may treat a regenerated id as alive: that is what regenerating is for."""
         old, new = await self.rotated(store, clock, "old", "new")
         assert await store.load(old) is None

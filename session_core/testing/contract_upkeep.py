@@ -50,7 +50,7 @@ class UpkeepContract(ContractBase):
         assert await store.claim(name, clock.now() + HOUR) is False
         assert await store.claimed_until(name) == clock.now() + HOUR
 
-    async def test_claims_and_sessions_are_apart(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_claims_and_sessions_are_separate(self, store: SessionStore, clock: FakeClock) -> None:
         """The same name may be a key, a user, an OP session and a claim."""
         name = self.key("name")
         await store.create(name, self.entry(clock, user=name, op_session=name))
@@ -58,7 +58,7 @@ class UpkeepContract(ContractBase):
         assert await store.delete(name) == (name,)
         assert await store.claim(name, clock.now() + HOUR) is False
 
-    async def test_delete_expired_removes_what_has_ended_only(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_delete_expired_removes_expired_records_only(self, store: SessionStore, clock: FakeClock) -> None:
         """Live sessions, remembered successors and claims that hold all stay."""
         for name in ("a", "b"):
             await store.create(self.key(name), self.entry(clock, user="u", op_session="o"))
@@ -109,7 +109,7 @@ class UpkeepContract(ContractBase):
         assert sum(removed) == (12 if self.sweeps(store) else 0)
         assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [self.key("new")]
 
-    async def test_scan_gives_the_live_records(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_scan_yields_the_live_records(self, store: SessionStore, clock: FakeClock) -> None:
         """Each once, as `load` gives it; nothing that has ended."""
         self.needs_a_listable_store(store)
         for number in range(5):
@@ -120,7 +120,7 @@ class UpkeepContract(ContractBase):
         assert sorted(stored.key for stored in seen) == sorted(self.key(str(number)) for number in (1, 2, 3))
         assert [await store.load(stored.key) for stored in seen] == seen
 
-    async def test_scan_bears_changes(self, store: SessionStore, clock: FakeClock) -> None:
+    async def test_scan_tolerates_changes(self, store: SessionStore, clock: FakeClock) -> None:
         """Sessions that end while an operator reads the list do no harm."""
         self.needs_a_listable_store(store)
         for number in range(5):

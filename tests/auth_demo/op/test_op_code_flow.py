@@ -47,7 +47,7 @@ def test_code_flow_gives_verified_id_token_and_userinfo(flow: Any, clock: Any) -
     }
 
 
-def test_userinfo_follows_scope_and_takes_post(flow: Any, http: Any) -> None:
+def test_userinfo_follows_scope_and_accepts_post(flow: Any, http: Any) -> None:
     token = flow.tokens("admin", scope="openid roles unknown-scope")["access_token"]
     answer = http.post("/userinfo", headers={"Authorization": f"Bearer {token}"})
     assert answer.json() == {"sub": "admin", "roles": ["user", "admin"]}

@@ -179,7 +179,7 @@ async def test_a_claim_is_granted_once_within_the_clock_difference(nodes: Nodes)
 
 @pytest.mark.attack("42")
 @pytest.mark.parametrize("signed", [True, False], ids=["by a logout token", "by a frame"])
-async def test_a_login_in_progress_meets_the_end_of_its_provider_session(nodes: Nodes, signed: bool) -> None:
+async def test_a_login_in_progress_ends_with_its_provider_session(nodes: Nodes, signed: bool) -> None:
     """Started, ended and completed at any three nodes, within ten minutes."""
     cases = product(product(nodes, repeat=3), ((0, 0), (0.1, 9.8), (SKEW_MINUTES + 0.1, 4.8), (9.8, 0.1)))
     for number, ((begun, ended, finished), (before, after)) in enumerate(cases):

@@ -48,14 +48,14 @@ class GoesOnWithoutItsCaller(MemoryStore):
         await asyncio.shield(self.task)
 
 
-@found_by("a_step_that_is_late_is_never_made")
+@found_by("a_late_step_is_never_applied")
 class ClaimsWithoutItsCaller(GoesOnWithoutItsCaller):
     async def claim(self, name: str, expires_at: int) -> bool:
         await self.late(lambda: self._claims.update({name: expires_at}))
         return True
 
 
-@found_by("a_step_that_is_late_is_never_made")
+@found_by("a_late_step_is_never_applied")
 class CreatesWithoutItsCaller(GoesOnWithoutItsCaller):
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         if step_deadline() is None:

@@ -16,7 +16,7 @@ class FindsEveryUser(MemoryStore):
         return [stored for key in list(self._records) if (stored := self._live(key))]
 
 
-@found_by("find_returns_what_load_returns")
+@found_by("find_returns_the_same_as_load")
 class FindsOldCopies(MemoryStore):
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         copies = self.__dict__.setdefault("copies", {})
@@ -43,7 +43,7 @@ class ReplaceKeepsTheIndexes(MemoryStore):
         return await super().replace(key, entry, version=version)
 
 
-@found_by("find_leaves_out_what_has_ended")
+@found_by("find_omits_ended_sessions")
 class FindIsStale(MemoryStore):
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
         return [self._records[key] for key in self._indexed(index)]
@@ -90,13 +90,13 @@ class LimitEndsTheLowestKeyOfAnyUser(MemoryStore):
         return self._evict(entry, limit + 1) if limit else ()
 
 
-@found_by("the_limit_leaves_room_unused", "a_rotation_does_not_count_twice", "simultaneous_logins_never_pass_the_limit")
+@found_by("the_limit_leaves_room_unused", "a_rotation_does_not_count_twice", "simultaneous_logins_never_exceed_the_limit")
 class LimitIsOneTooLow(MemoryStore):
     def _evict(self, entry: Entry, limit: int) -> tuple[str, ...]:
         return super()._evict(entry, max(limit - 1, 1)) if limit else ()
 
 
-@found_by("the_limit_does_not_count_what_has_ended")
+@found_by("the_limit_does_not_count_ended_sessions")
 class LimitCountsTheExpired(MemoryStore):
     def _live(self, key: str) -> StoredSession | None:
         stored = self._records.get(key)
@@ -112,7 +112,7 @@ class LimitCountsTheExpired(MemoryStore):
         return evicted
 
 
-@found_by("the_limit_applies_to_a_login_that_rotates", "simultaneous_logins_never_pass_the_limit")
+@found_by("the_limit_applies_to_a_login_that_rotates", "simultaneous_logins_never_exceed_the_limit")
 class RotateKnowsNoLimit(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, *, limit: int = 0, **rest: Any) -> tuple[str, ...]:
         return await super().rotate(old_key, new_key, entry, **rest)

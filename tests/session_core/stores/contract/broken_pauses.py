@@ -9,7 +9,7 @@ from session_core.stores.memory import MemoryStore
 from tests.session_core.stores.contract.broken import changed, found_by
 
 
-@found_by("of_many_creates_of_one_key_one_wins", "simultaneous_logins_never_pass_the_limit")
+@found_by("of_many_creates_of_one_key_one_wins", "simultaneous_logins_never_exceed_the_limit")
 class CreatePausesAfterItsChecks(MemoryStore):
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         self._refuse_taken(key)
@@ -28,7 +28,7 @@ class ReplacePausesAfterItsCheck(MemoryStore):
         return version + 1
 
 
-@found_by("the_end_of_a_session_wins", "a_touch_takes_nothing_back")
+@found_by("the_end_of_a_session_wins", "a_touch_never_reverts_a_concurrent_write")
 class TouchPausesAfterItsLook(MemoryStore):
     async def touch(self, key: str, expires_at: int) -> bool:
         stored = self._live(key)
@@ -70,7 +70,7 @@ class RotateBeginsTheNewFirst(MemoryStore):
         return evicted
 
 
-@found_by("a_logout_ends_a_session_that_is_being_rotated_all_the_time")
+@found_by("a_logout_ends_a_session_under_continuous_rotation")
 class DeletePausesOnTheWay(MemoryStore):
     async def delete(self, key: str) -> tuple[str, ...]:
         chain = [key]

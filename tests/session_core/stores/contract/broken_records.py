@@ -50,7 +50,7 @@ class CreateOverwrites(MemoryStore):
         self._drop(key)
 
 
-@found_by("create_takes_the_place_of_an_expired_record")
+@found_by("create_replaces_an_expired_record")
 class ExpiredKeysStayTaken(MemoryStore):
     def _refuse_taken(self, key: str) -> None:
         if key in self._records:
@@ -98,7 +98,7 @@ class AcceptsNewerVersions(MemoryStore):
             raise SessionConflictError
 
 
-@found_by("replace_never_brings_a_session_back", "the_end_of_a_session_wins")
+@found_by("replace_never_revives_a_session", "the_end_of_a_session_wins")
 class ReplaceIsAnUpsert(MemoryStore):
     async def replace(self, key: str, entry: Entry, *, version: int) -> int:
         self._put(StoredSession(key, version + 1, entry))
@@ -113,7 +113,7 @@ class ReplaceKeepsTheLaterExpiry(MemoryStore):
         return await super().replace(key, changed(entry, expires_at=later), version=version)
 
 
-@found_by("touch_moves_the_expiry_only", "a_touch_takes_nothing_back")
+@found_by("touch_moves_the_expiry_only", "a_touch_never_reverts_a_concurrent_write")
 class TouchCountsAsAWrite(MemoryStore):
     async def touch(self, key: str, expires_at: int) -> bool:
         stored = self._live(key)
@@ -122,7 +122,7 @@ class TouchCountsAsAWrite(MemoryStore):
         return await super().touch(key, expires_at)
 
 
-@found_by("touch_never_shortens", "a_touch_takes_nothing_back")
+@found_by("touch_never_shortens", "a_touch_never_reverts_a_concurrent_write")
 class TouchShortens(MemoryStore):
     async def touch(self, key: str, expires_at: int) -> bool:
         stored = self._live(key)

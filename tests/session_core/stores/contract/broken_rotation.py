@@ -29,7 +29,7 @@ class RotateContinuesTheVersion(MemoryStore):
         return evicted
 
 
-@found_by("rotate_moves_the_indexes", "delete_by_meets_a_rotated_session", "the_limit_applies_to_a_login_that_rotates")
+@found_by("rotate_moves_the_indexes", "delete_by_ends_a_rotated_session", "the_limit_applies_to_a_login_that_rotates")
 class RotateForgetsTheIndexes(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, **rest: Any) -> tuple[str, ...]:
         return await super().rotate(old_key, new_key, changed(entry, user=None, op_session=None), **rest)
@@ -49,7 +49,7 @@ class RotateIgnoresTheVersion(MemoryStore):
         return await super().rotate(old_key, new_key, entry, version=stored.version if stored else 1, **rest)
 
 
-@found_by("rotate_never_brings_a_session_back", "of_several_rotations_one_wins", "the_end_of_a_session_wins")
+@found_by("rotate_never_revives_a_session", "of_several_rotations_one_wins", "the_end_of_a_session_wins")
 class RotateIsACreate(MemoryStore):
     async def rotate(
         self, old_key: str, new_key: str, entry: Entry, *, version: int, successor_until: int, limit: int = 0
@@ -63,7 +63,7 @@ class RotateOverwrites(CreateOverwrites):
     pass
 
 
-@found_by("rotate_takes_the_place_of_an_expired_record")
+@found_by("rotate_replaces_an_expired_record")
 class RotateSparesAnExpiredRecord(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, **rest: Any) -> tuple[str, ...]:
         if new_key in self._records:
@@ -108,7 +108,7 @@ class DeletedKeysStayTaken(MemoryStore):
             raise SessionConflictError
 
 
-@found_by("delete_follows_the_successor", "delete_follows_all_successors", "delete_expired_removes_what_has_ended_only")
+@found_by("delete_follows_the_successor", "delete_follows_all_successors", "delete_expired_removes_expired_records_only")
 class RotateIsNotRemembered(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, **rest: Any) -> tuple[str, ...]:
         evicted = await super().rotate(old_key, new_key, entry, **rest)
@@ -116,7 +116,7 @@ class RotateIsNotRemembered(MemoryStore):
         return evicted
 
 
-@found_by("delete_follows_all_successors", "a_logout_ends_a_session_that_is_being_rotated_all_the_time")
+@found_by("delete_follows_all_successors", "a_logout_ends_a_session_under_continuous_rotation")
 class DeleteFollowsOneStep(MemoryStore):
     async def delete(self, key: str) -> tuple[str, ...]:
         follow = self._successors.get(key)
@@ -142,7 +142,7 @@ class DeleteFollowsForEver(MemoryStore):
         return await super().rotate(old_key, new_key, entry, successor_until=2**60, **rest)
 
 
-@found_by("a_remembered_key_serves_delete_alone", "rotate_moves_the_session")
+@found_by("a_remembered_key_is_used_by_delete_only", "rotate_moves_the_session")
 class LoadFollowsSuccessors(MemoryStore):
     async def load(self, key: str) -> StoredSession | None:
         successor, until = self._successors.get(key, (key, 0))

@@ -10,7 +10,7 @@ from session_core.stores.memory import MemoryStore
 from tests.session_core.stores.contract.broken import found_by
 
 
-@found_by("a_name_is_claimed_once", "of_many_claims_one_wins", "claims_and_sessions_are_apart")
+@found_by("a_name_is_claimed_once", "of_many_claims_one_wins", "claims_and_sessions_are_separate")
 class ClaimsAreFree(MemoryStore):
     async def claim(self, name: str, expires_at: int) -> bool:
         self._claims[name] = expires_at
@@ -25,13 +25,13 @@ class ClaimsAreForEver(MemoryStore):
         return await super().claim(name, expires_at)
 
 
-@found_by("claims_and_sessions_are_apart")
+@found_by("claims_and_sessions_are_separate")
 class ClaimsTakeKeys(MemoryStore):
     async def claim(self, name: str, expires_at: int) -> bool:
         return name not in self._records and await super().claim(name, expires_at)
 
 
-@found_by("delete_expired_removes_what_has_ended_only", "several_sweepers_share_the_work")
+@found_by("delete_expired_removes_expired_records_only", "several_sweepers_share_the_work")
 class SweepsTooMuch(MemoryStore):
     async def delete_expired(self, limit: int = 1000) -> int:
         count = len(self._records)
@@ -39,7 +39,7 @@ class SweepsTooMuch(MemoryStore):
         return count
 
 
-@found_by("delete_expired_removes_what_has_ended_only")
+@found_by("delete_expired_removes_expired_records_only")
 class SweepsLiveClaims(MemoryStore):
     async def delete_expired(self, limit: int = 1000) -> int:
         removed = await super().delete_expired(limit)
@@ -72,14 +72,14 @@ class SweepPausesAfterItsLook(MemoryStore):
         return len(dead)
 
 
-@found_by("scan_gives_the_live_records")
+@found_by("scan_yields_the_live_records")
 class ScansTheExpired(MemoryStore):
     async def scan(self) -> AsyncIterator[StoredSession]:
         for stored in list(self._records.values()):
             yield stored
 
 
-@found_by("scan_bears_changes")
+@found_by("scan_tolerates_changes")
 class ScanBreaks(MemoryStore):
     async def scan(self) -> AsyncIterator[StoredSession]:
         for key, stored in self._records.items():

@@ -8,7 +8,7 @@ from session_core.stores.base import SessionStore
 from session_core.testing import SessionStoreContract
 from session_core.testing.contract_races import RacesContract
 
-_NEEDS_A_LIMIT = "test_simultaneous_logins_never_pass_the_limit"
+_NEEDS_A_LIMIT = "test_simultaneous_logins_never_exceed_the_limit"
 
 
 class OneProcessContract(RacesContract):

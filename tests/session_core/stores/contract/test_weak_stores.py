@@ -108,12 +108,12 @@ _RACES = {name for name in vars(RacesContract) if name.startswith("test_")}
 _LIMITS = {
     "test_a_rotation_does_not_count_twice",
     "test_the_limit_applies_to_a_login_that_rotates",
-    "test_the_limit_does_not_count_what_has_ended",
+    "test_the_limit_does_not_count_ended_sessions",
     "test_the_limit_ends_the_lowest_rank",
     "test_the_limit_keeps_the_new_session",
     "test_the_limit_leaves_room_unused",
 }
-_LOOKS = {"test_scan_bears_changes", "test_scan_gives_the_live_records", "test_delete_expired_works_in_batches"}
+_LOOKS = {"test_scan_tolerates_changes", "test_scan_yields_the_live_records", "test_delete_expired_works_in_batches"}
 
 
 @pytest.mark.parametrize(
