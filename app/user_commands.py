@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.data.database import DatabaseUnavailableError
 from session_core import Identity, SessionPlugin
 from session_core.errors import SessionCoreError
+from session_core.litestar.output import JSON_OPTION, print_found, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,20 +45,17 @@ class UserCommands(CLIPlugin):
 
 @click.command("find")
 @click.argument("text", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@JSON_OPTION
 def _find(app: Litestar, text: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """List users whose name, e-mail address or subject contains TEXT, the latest login first."""
     found = _run(app, lambda services: services.users.search(text, limit=_MOST))
-    if as_json:
-        click.echo(msgspec.json.encode(found).decode())
-        return
-    for user in found:
-        click.echo(_line(user))
+    print_found(*map(_line, found), data=found if as_json else None)
 
 
 @click.command("disable")
 @click.argument("who")
-def _disable(app: Litestar, who: str) -> None:
+@JSON_OPTION
+def _disable(app: Litestar, who: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Disable a user from the next request on, and end all sessions. WHO: an e-mail address, a subject or a user key."""
 
     async def work(services: Services) -> tuple[User, int]:
@@ -68,26 +66,29 @@ def _disable(app: Litestar, who: str) -> None:
         await plugin.store.open()
         try:
             identity = Identity(issuer=user.issuer, subject=user.subject)
-            return user, await plugin.sessions.revoke_all(identity, reason="disabled")
+            return msgspec.structs.replace(user, disabled=True), await plugin.sessions.revoke_all(identity, reason="disabled")
         finally:
             await plugin.store.close()
 
     user, ended = _run(app, work)
-    click.echo(f"disabled {_printable(user.name)}, ended {ended} session(s)")
+    data = {"user": user, "ended": ended} if as_json else None
+    print_found(f"disabled {printable(user.name)}, ended {ended} session(s)", data=data)
 
 
 @click.command("enable")
 @click.argument("who")
-def _enable(app: Litestar, who: str) -> None:
+@JSON_OPTION
+def _enable(app: Litestar, who: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Let a disabled user log in again. WHO as for `disable`."""
 
     async def work(services: Services) -> User:
         user = await _one(services, who)
         await services.users.set_disabled(user.key, disabled=False)
         services.audit.add("user.enabled", user_key=user.key)
-        return user
+        return msgspec.structs.replace(user, disabled=False)
 
-    click.echo(f"enabled {_printable(_run(app, work).name)}")
+    user = _run(app, work)
+    print_found(f"enabled {printable(user.name)}", data={"user": user} if as_json else None)
 
 
 async def _one(services: Services, who: str) -> User:
@@ -98,7 +99,7 @@ async def _one(services: Services, who: str) -> User:
     if len(meant) == 1:
         return meant[0]
     if not meant:
-        click.echo(f"no user has the e-mail address, subject or key {_printable(who)!r}", err=True)
+        click.echo(f"no user has the e-mail address, subject or key {printable(who)!r}", err=True)
     else:
         click.echo("several users match; name one by its key:", err=True)
         for user in meant:
@@ -124,9 +125,4 @@ def _run(app: Litestar, work: Callable[[Services], Coroutine[Any, Any, T]]) -> T
 
 def _line(user: User) -> str:
     state = "disabled" if user.disabled else "active"
-    return _printable(f"{user.key}  {state:8}  {user.email or '-'}  {user.name}  {user.subject} @ {user.issuer}")
-
-
-def _printable(text: str) -> str:
-    """Escape terminal control characters: names come from the provider."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return printable(f"{user.key}  {state:8}  {user.email or '-'}  {user.name}  {user.subject} @ {user.issuer}")

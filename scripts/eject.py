@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e")
+_DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e", "tests/support/browsers")
 _FILES: Final = (
     "copier.yml",
     "{{_copier_conf.answers_file}}.jinja",
@@ -27,6 +28,7 @@ _FILES: Final = (
     "scripts/from_copier.py",
     "scripts/screenshots.py",
     "tests/app/test_template.py",
+    "tests/support/cross_site_pages.py",
 )
 _NOT_OURS: Final = frozenset({".git", ".venv", ".cache", "var", "node_modules", "dist", "build", "site", "__pycache__"})
 _TEXT: Final = frozenset(
@@ -37,18 +39,22 @@ _INSTEAD: Final = re.compile(r"(?ms)^[^\n]*demo:instead[^\n]*\n(?P<text>.*?)^[^\
 _LINE: Final = re.compile(r"(?m)^[^\n]*demo:line[^\n]*\n")
 _IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) (?:tests\.)?auth_demo\b|[\"']auth_demo[.\"']")
 _MODULE: Final = re.compile(r"(?m)^\s*(?:from|import) (tests\.[\w.]+)")
+_NAME: Final = re.compile(r"^[\w.-]+")
 _ATTACK: Final = re.compile(r"attack\(\"([^\"]+)\"\)")
 _EDITS: Final = {
     "app/settings/settings.py": (r"HAS_EMBEDDED_OP: Final = True", "HAS_EMBEDDED_OP: Final = False"),
     "docs/explanation/architecture.md": (r"(?m)^auth_demo/ .*\n", ""),
 }
+_OWN_PACKAGE: Final = re.compile(
+    r'(?ms)^\[\[package\]\]\nname = "[^"]*"\nversion = "[^"]*"\nsource = \{ editable = "\." \}\n.*?(?=^\[\[package\]\])'
+)
 _LINES: Final = r"(?:(?!\[)[^\n]*\n)*"
 _CONTRACT: Final = re.compile(rf'(?m)^\[\[tool\.importlinter\.contracts\]\]\n{_LINES}?source_modules = \["auth_demo{_LINES}')
 
 
 def eject(root: Path) -> list[str]:
     """Remove the demo below `root`; return the changes, one line each."""
-    proved = _attacks(root)
+    proved, installed = _attacks(root), _development(root)
     done: list[str] = []
     for name in _DIRECTORIES:
         if (root / name).is_dir():
@@ -68,6 +74,7 @@ def eject(root: Path) -> list[str]:
         done += _written(root / name, text, re.sub(pattern, replacement, text))
     done += _remove_dependent(root)
     done += _edit_pyproject(root / "pyproject.toml")
+    done += _edit_lock(root / "uv.lock", installed - _development(root))
     done += _edit_long_run(root)
     done += _edit_security(root, proved - _attacks(root))
     return done
@@ -107,6 +114,21 @@ def _edit_pyproject(path: Path) -> list[str]:
     after = re.sub(r'"auth_demo(?:[./][^"]*)?",\s*|,\s*"auth_demo(?:[./][^"]*)?"', "", after)
     after = after.replace("The application stands on the demo, the demo on the library", "The application stands on the library")
     after = re.sub(r" and the (?:cluster demo|demo provider|demo identity provider)\b", "", after)
+    return _written(path, before, after)
+
+
+def _development(root: Path) -> set[str]:
+    """Return the names of the packages in the dependency groups."""
+    groups = tomllib.loads(_read(root / "pyproject.toml"))["dependency-groups"].values()
+    return {_NAME.findall(each)[0] for group in groups for each in group if isinstance(each, str)}
+
+
+def _edit_lock(path: Path, dropped: set[str]) -> list[str]:
+    """Remove packages that are not required any more, so that `uv sync --locked` accepts the file as it is."""
+    before = _read(path)
+    names = "|".join(map(re.escape, sorted(dropped)))
+    requirement = re.compile(rf'(?m)^ *\{{ name = "(?:{names})"[^\n]*\n')
+    after = _OWN_PACKAGE.sub(lambda own: requirement.sub("", own[0]), before) if dropped else before
     return _written(path, before, after)
 
 

@@ -47,7 +47,7 @@ COMMAND_LINE: Final = "command line"
 """The actor of an operator's command."""
 _NOT_KEPT: Final = frozenset(
     {"cookie.rejected", "cookie.resigned", "session.unknown", "session.swept", "store.unavailable", "store.weak"}
-    | {"login.started", "logout.frontchannel", "request.cross_site", "request.limited"}
+    | {"token.rejected", "login.started", "logout.frontchannel", "request.cross_site", "request.limited"}
 )
 """Events only for logs and metrics: they are frequent and name no user."""
 _BEGINNINGS: Final = ("login.succeeded", "session.created", "session.regenerated")

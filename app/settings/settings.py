@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import urlsafe_b64decode
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -253,6 +254,9 @@ class Settings(ProviderSettings, BaseSettings):
         driver = _ASYNC_DRIVERS.get(url.get_backend_name())
         if driver is None or url.drivername not in {url.get_backend_name(), f"{url.get_backend_name()}+{driver}"}:
             message = f"must begin with one of {', '.join(f'{name}+{d}://' for name, d in _ASYNC_DRIVERS.items())}"
+            raise ValueError(message)
+        if find_spec(driver) is None:
+            message = f"needs the package {driver}: uv sync --extra {url.get_backend_name()}"
             raise ValueError(message)
         if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
             message = "must name a file: SQLite in memory is seen by one connection only"

@@ -53,7 +53,7 @@ _STORIES: Final = {
     "login.succeeded": ("Logged in", "good"),
     "login.new_device": ("Logged in on a new device", ""),
     "login.failed": ("A login was refused", "bad"),
-    "login.silent_failed": ("A login without a question was not possible", ""),
+    "login.silent_failed": ("An automatic login was not possible", ""),
     "logout.local": ("Logged out", ""),
     "logout.backchannel": ("The identity provider ended the login", ""),
     "logout.rejected": ("A logout message was refused", "bad"),

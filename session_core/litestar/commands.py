@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
 
 import click
-import msgspec
 from litestar import Litestar
 
 from session_core.errors import ConfigurationError, SessionCoreError
@@ -18,7 +17,8 @@ from session_core.identity import Identity
 from session_core.litestar.access import application_in
 from session_core.litestar.env_file import rotate_secret
 from session_core.litestar.online import check_online
-from session_core.litestar.posture import routes_posture, session_problems
+from session_core.litestar.output import JSON_OPTION, print_found, printable
+from session_core.litestar.posture import routes_posture, routes_table, session_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -87,7 +87,7 @@ def _run(app: Litestar, work: Callable[[SessionManager], Coroutine[None, None, T
 @click.option("--issuer", help="Only sessions of the user with this issuer (needs --subject).")
 @click.option("--subject", help="Only sessions of the user with this subject (needs --issuer).")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many to print.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@JSON_OPTION
 def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """List live sessions by their handles."""
 
@@ -105,16 +105,13 @@ def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int, as
         msg = "--issuer and --subject go together: a subject alone does not name a user"
         raise click.UsageError(msg)
     found = _run(app, work)
-    if as_json:
-        click.echo(msgspec.json.encode([_facts(summary) for summary in found]).decode())
-        return
-    for summary in found:
-        click.echo(_line(summary))
+    print_found(*map(_line, found), data=[_facts(summary) for summary in found] if as_json else None)
 
 
 @click.command("show", context_settings=_ANY_HANDLE)
 @click.argument("handle")
-def _show(app: Litestar, handle: str) -> None:
+@JSON_OPTION
+def _show(app: Litestar, handle: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Show one session: user, times and device. Never its data or tokens."""
 
     async def work(sessions: SessionManager) -> SessionSummary | None:
@@ -127,11 +124,12 @@ def _show(app: Litestar, handle: str) -> None:
     if summary is None:
         _not_found(handle)
         return
-    identity = summary.identity
-    for name, value in (
+    identity, acting_as = summary.identity, summary.acting_as
+    facts = (
         ("handle", summary.handle),
         ("issuer", identity.issuer if identity else "-"),
         ("subject", identity.subject if identity else "(not logged in)"),
+        *([("acting as", f"{acting_as.subject} @ {acting_as.issuer}")] if acting_as else []),
         ("created", _time(summary.created_at)),
         ("last seen", _time(summary.last_seen_at)),
         ("idle until", _time(summary.idle_expires_at)),
@@ -139,16 +137,17 @@ def _show(app: Litestar, handle: str) -> None:
         ("address", summary.device.ip or "-"),
         ("user agent", summary.device.user_agent or "-"),
         ("bytes", str(summary.size)),
-    ):
-        click.echo(f"{name:15} {_printable(value)}")
+    )
+    print_found(*(f"{name:15} {printable(value)}" for name, value in facts), data=_facts(summary) if as_json else None)
 
 
 @click.command("revoke", context_settings=_ANY_HANDLE)
 @click.argument("handle")
-def _revoke(app: Litestar, handle: str) -> None:
+@JSON_OPTION
+def _revoke(app: Litestar, handle: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """End the session with this handle."""
     if _run(app, lambda sessions: sessions.revoke_any(handle)):
-        click.echo(f"ended {handle}")
+        print_found(f"ended {handle}", data={"ended": 1} if as_json else None)
     else:
         _not_found(handle)
 
@@ -156,19 +155,21 @@ def _revoke(app: Litestar, handle: str) -> None:
 @click.command("revoke-all")
 @click.option("--issuer", required=True)
 @click.option("--subject", required=True)
-def _revoke_all(app: Litestar, issuer: str, subject: str) -> None:
+@JSON_OPTION
+def _revoke_all(app: Litestar, issuer: str, subject: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """End all sessions of one user."""
 
     async def work(sessions: SessionManager) -> int:
         return sum([await sessions.revoke_all(user, reason="operator") for user in _users(issuer, subject)])
 
     count = _run(app, work)
-    click.echo(f"ended {count} session(s)")
+    print_found(f"ended {count} session(s)", data={"ended": count} if as_json else None)
 
 
 @click.command("revoke-before")
 @click.argument("moment")
-def _revoke_before(app: Litestar, moment: str) -> None:
+@JSON_OPTION
+def _revoke_before(app: Litestar, moment: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """End all sessions that began before MOMENT: `now`, or a time such as 2026-01-31T12:00:00Z.
 
     After a restore from a backup this ends the sessions that had ended since the backup.
@@ -181,40 +182,42 @@ def _revoke_before(app: Litestar, moment: str) -> None:
         msg = f"{moment!r} is not a moment: give now, or a time with its offset such as 2026-01-31T12:00:00Z"
         raise click.BadParameter(msg)
     count = _run(app, lambda sessions: sessions.revoke_before(round(instant.timestamp() * 1000)))
-    click.echo(f"ended {count} session(s) that began before {instant.astimezone(UTC).isoformat(timespec='seconds')}")
+    before = instant.astimezone(UTC).isoformat(timespec="seconds")
+    data = {"ended": count, "before": before} if as_json else None
+    print_found(f"ended {count} session(s) that began before {before}", data=data)
 
 
 @click.command("prune")
 @click.option("--batch", type=int, default=1000, show_default=True, help="Records removed in one step.")
-def _prune(app: Litestar, batch: int) -> None:
+@JSON_OPTION
+def _prune(app: Litestar, batch: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """Remove expired records from the store."""
     count = _run(app, lambda sessions: sessions.prune(batch=batch))
-    click.echo(f"removed {count} expired record(s)")
+    print_found(f"removed {count} expired record(s)", data={"removed": count} if as_json else None)
 
 
 @click.command("stats")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@JSON_OPTION
 def _stats(app: Litestar, as_json: bool) -> None:  # noqa: FBT001 - click
     """Count the live sessions and print their sizes."""
     stats = _run(app, lambda sessions: sessions.stats())
-    if as_json:
-        click.echo(msgspec.json.encode(stats).decode())
-        return
-    click.echo(f"sessions    {stats.total}")
-    click.echo(f"logged in   {stats.logged_in} (of {stats.users} users)")
-    click.echo(f"anonymous   {stats.anonymous}")
-    click.echo(f"undecodable {stats.undecodable}")
-    sizes = f"p50 {stats.size_p50}, p90 {stats.size_p90}, p99 {stats.size_p99}, max {stats.size_max}"
-    click.echo(f"bytes       {sizes}")
-    click.echo("last used   " + ", ".join(f"{name} {count}" for name, count in stats.idle.items()))
-    for issuer, count in stats.issuers.items():
-        click.echo(_printable(f"issuer      {issuer} {count}"))
+    print_found(
+        f"sessions    {stats.total}",
+        f"logged in   {stats.logged_in} (of {stats.users} users)",
+        f"anonymous   {stats.anonymous}",
+        f"undecodable {stats.undecodable}",
+        f"bytes       p50 {stats.size_p50}, p90 {stats.size_p90}, p99 {stats.size_p99}, max {stats.size_max}",
+        "last used   " + ", ".join(f"{name} {count}" for name, count in stats.idle.items()),
+        *(printable(f"issuer      {issuer} {count}") for issuer, count in stats.issuers.items()),
+        data=stats if as_json else None,
+    )
 
 
 @click.command("refresh-tokens")
 @click.option("--horizon", type=click.IntRange(min=0), help="Refresh access tokens that expire within this many seconds.")
 @click.option("--concurrency", type=click.IntRange(1, 100), help="How many sessions are refreshed at once.")
 @click.option("--dry-run", is_flag=True, help="Only count those that are due.")
+@click.option("--json", is_flag=True, expose_value=False, help="As without it: the output is JSON.")
 def _refresh_tokens(app: Litestar, horizon: int | None, concurrency: int | None, dry_run: bool) -> None:  # noqa: FBT001 - click
     """Refresh the tokens of the sessions that are due, and print how many as JSON."""
     login = next((plugin for plugin in app.plugins if isinstance(plugin, _RefreshesTokens)), None)
@@ -222,15 +225,17 @@ def _refresh_tokens(app: Litestar, horizon: int | None, concurrency: int | None,
         click.echo("error: the application has no OidcPlugin, so there are no tokens", err=True)
         sys.exit(_FAILED)
     result = _run(app, lambda _: login.refresh_tokens(horizon_seconds=horizon, concurrency=concurrency, dry_run=dry_run))
-    click.echo(msgspec.json.encode(result).decode())
+    print_found(data=result)
     if result.failed or not result.complete:
         sys.exit(_FAILED)
 
 
 @click.command("generate-secret")
-def _generate_secret() -> None:
+@JSON_OPTION
+def _generate_secret(as_json: bool) -> None:  # noqa: FBT001 - click
     """Print a new random secret: fit for SESSION_SECRETS and for SESSION_ENCRYPTION_KEYS (32 bytes, base64url)."""
-    click.echo(secrets.token_urlsafe(32))
+    secret = secrets.token_urlsafe(32)
+    print_found(secret, data={"secret": secret} if as_json else None)
 
 
 @click.command("rotate")
@@ -244,35 +249,43 @@ def _generate_secret() -> None:
 @click.option(
     "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify or decrypt."
 )
-def _rotate(env_file: str, name: str, keep: int) -> None:
+@JSON_OPTION
+def _rotate(env_file: str, name: str, keep: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """Put a new secret in front of those in a settings file.
 
     Restart the application to use it; cookies are re-signed as they come.
     """
     kept = rotate_secret(env_file, name, secrets.token_urlsafe(32), keep=keep)
     new, old = ("key encrypts", "decrypt") if name == "SESSION_ENCRYPTION_KEYS" else ("secret signs", "verify")
-    click.echo(f"{name} in {env_file}: a new {new}, {kept} old one(s) still {old}")
+    line = f"{name} in {env_file}: a new {new}, {kept} old one(s) still {old}"
+    print_found(line, data={"name": name, "env_file": env_file, "kept": kept} if as_json else None)
 
 
 @click.command("check")
 @click.option("--online", is_flag=True, help="Also check that the store, the provider and other services answer.")
-def _check(app: Litestar, online: bool) -> None:  # noqa: FBT001 - click
+@JSON_OPTION
+def _check(app: Litestar, online: bool, as_json: bool) -> None:  # noqa: FBT001 - click
     """Check the settings for the environment of the application, and print every route with its guards."""
     plugin = application_in(app)
     environment, problems = "session settings", session_problems(plugin.config, plugin.store.capabilities)
     if app_check := app.opt.get("posture_check"):
         environment, app_problems, enforced = app_check()
         problems = app_problems if enforced else []
-    for row in routes_posture(app):
-        click.echo(row)
-    for problem in problems:
-        click.echo(f"NOT FIT for {environment}: {problem}", err=True)
+    routes = routes_posture(app)
+    if not as_json:
+        print_found(*routes_table(routes))  # before the services are asked, which may take seconds
+        print_found(*(f"NOT FIT for {environment}: {problem}" for problem in problems), err=True)
     answers = asyncio.run(check_online(app)) if online else []
-    for answer in answers:
-        click.echo(_printable(str(answer)), err=not answer.good)
-    if problems or not all(answer.good for answer in answers):
+    fit = not problems and all(answer.good for answer in answers)
+    if as_json:
+        found = {"environment": environment, "fit": fit, "problems": problems, "routes": [each._asdict() for each in routes]}
+        print_found(data={**found, "online": answers} if online else found)
+    else:
+        for answer in answers:
+            print_found(printable(str(answer)), err=not answer.good)
+        print_found(*([f"fit for {environment}"] if fit else []))
+    if not fit:
         sys.exit(_FAILED)
-    click.echo(f"fit for {environment}")
 
 
 def _users(issuer: str, subject: str) -> list[Identity]:
@@ -284,7 +297,7 @@ def _users(issuer: str, subject: str) -> list[Identity]:
 def _line(summary: SessionSummary) -> str:
     who = f"{summary.identity.subject} @ {summary.identity.issuer}" if summary.identity else "(not logged in)"
     who += f" as {summary.acting_as.subject} @ {summary.acting_as.issuer}" if summary.acting_as else ""
-    return _printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
+    return printable(f"{summary.handle}  {_time(summary.last_seen_at)}  {summary.device.ip or '-':15}  {who}")
 
 
 def _facts(summary: SessionSummary) -> dict[str, object]:
@@ -300,13 +313,9 @@ def _facts(summary: SessionSummary) -> dict[str, object]:
         "absolute_expires_at": summary.absolute_expires_at,
         "ip": summary.device.ip,
         "user_agent": summary.device.user_agent,
+        "bytes": summary.size,
         "acting_as": {"issuer": summary.acting_as.issuer, "subject": summary.acting_as.subject} if summary.acting_as else None,
     }
-
-
-def _printable(text: str) -> str:
-    """Escape terminal control characters: a client's User-Agent is printed on the operator's screen."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _time(milliseconds: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litestar import Controller, Litestar, Router
 from litestar.routes import HTTPRoute, WebSocketRoute
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from session_core.config import SessionConfig
     from session_core.stores.base import StoreCapabilities
 
-__all__ = ("cors_disagreements", "routes_posture", "session_problems")
+__all__ = ("RoutePosture", "cors_disagreements", "routes_posture", "routes_table", "session_problems")
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ANY_SITE: Final = "https://any.site.invalid"
 
 # An application is a router, too.
 _LAYERS: Final = ((Litestar, "application"), (Controller, "controller"), (Router, "router"))
+
+
+class RoutePosture(NamedTuple):
+    """One route and method. `guards` has the layers they come from, exemptions, and whether cross-site requests are accepted."""
+
+    path: str
+    method: str
+    guards: str
 
 
 def session_problems(config: SessionConfig[Any], capabilities: StoreCapabilities) -> list[str]:
@@ -74,21 +82,26 @@ def cors_disagreements(cors: CORSConfig, config: SessionConfig[Any]) -> list[str
     return found
 
 
-def routes_posture(app: Litestar) -> list[str]:
-    """Return one line per route and method: path, guards with the layer they come from, exemptions, cross-site requests."""
-    rows: list[tuple[str, str, str, str]] = []
+def routes_posture(app: Litestar) -> list[RoutePosture]:
+    """Return each route and method, sorted by path."""
+    rows: list[RoutePosture] = []
     for route in app.routes:
         if isinstance(route, HTTPRoute):
-            handlers = [(method, handler) for handler in route.route_handlers for method in handler.http_methods]
-            rows.extend(
-                (route.path, str(method), _guards(handler), _origin(handler))
-                for method, handler in handlers
-                if method != "OPTIONS"
-            )
+            handlers = [(str(method), handler) for handler in route.route_handlers for method in handler.http_methods]
+            rows.extend(_row(route.path, method, handler) for method, handler in handlers if method != "OPTIONS")
         elif isinstance(route, WebSocketRoute):
-            rows.append((route.path, "WS", _guards(route.route_handler), _origin(route.route_handler)))
-    width = max((len(row[0]) for row in rows), default=0)
-    return [f"{path:{width}}  {method:6}  {guards}{origin}" for path, method, guards, origin in sorted(rows)]
+            rows.append(_row(route.path, "WS", route.route_handler))
+    return sorted(rows)
+
+
+def routes_table(rows: list[RoutePosture]) -> list[str]:
+    """Return one line for each, in columns."""
+    width = max((len(row.path) for row in rows), default=0)
+    return [f"{row.path:{width}}  {row.method:6}  {row.guards}" for row in rows]
+
+
+def _row(path: str, method: str, handler: Any) -> RoutePosture:  # noqa: ANN401 - any of Litestar's handlers
+    return RoutePosture(path, method, _guards(handler) + _origin(handler))
 
 
 def _guards(handler: Any) -> str:  # noqa: ANN401 - any of Litestar's handlers
@@ -101,7 +114,7 @@ def _guards(handler: Any) -> str:  # noqa: ANN401 - any of Litestar's handlers
         inherited = f"{name} ({layer})" if layer else name
         (exempt if is_public(handler) and is_session_guard(guard) else required).append(inherited)
     shown = ", ".join(required) or "public"
-    return f"{shown}  (exempt from {', '.join(exempt)})" if exempt else shown
+    return f"{shown} (exempt from {', '.join(exempt)})" if exempt else shown
 
 
 def _guards_by_layer(handler: Any) -> list[tuple[Any, str]]:  # noqa: ANN401 - likewise
@@ -117,4 +130,4 @@ def _guards_by_layer(handler: Any) -> list[tuple[Any, str]]:  # noqa: ANN401 - l
 
 
 def _origin(handler: Any) -> str:  # noqa: ANN401 - any of Litestar's handlers
-    return "  (cross-site requests accepted)" if handler.opt.get("cross_site") else ""
+    return " (cross-site requests accepted)" if handler.opt.get("cross_site") else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ import httpx
 import msgspec
 import pytest
 from litestar import Litestar
-from pydantic import SecretStr
 
 from app.asgi import create_app
 from app.services import Services
@@ -20,11 +20,10 @@ from app.settings.settings import Settings
 from session_core import Device, Identity, SessionPlugin
 from session_core.testing import FakeClock
 from tests.support.application_state import (  # noqa: F401 - fixtures
-    KEY,
-    SECRET,
     empty_database,
     global_state_is_restored,
     migrated_file,
+    settings_over,
     templates_are_compiled_once,
 )
 
@@ -79,19 +78,7 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 @pytest.fixture
 def make_settings(database: Path) -> Callable[..., Settings]:
     """Settings for one application; anything can be overridden."""
-
-    def make(**overrides: Any) -> Settings:
-        values: Mapping[str, Any] = {
-            "session_store": "memory://",
-            "database_url": f"sqlite+aiosqlite:///{database}",
-            "session_secrets": (SecretStr(SECRET),),
-            "session_encryption_keys": (SecretStr(KEY),),
-            "oidc_client_secret": SecretStr("client-secret-of-the-tests"),
-            "_env_file": None,
-        }
-        return Settings(**{**values, **overrides})
-
-    return make
+    return partial(settings_over, database)
 
 
 @pytest.fixture

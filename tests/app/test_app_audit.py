@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from app.data import audit as audit_module
 from app.data.audit import COMMAND_LINE, acting
 from app.web.request_context import RequestContext, current_request
+from app.web.wording import story
 from session_core import Event, Identity
+from session_core.events import EventName
 from tests.app.conftest import ISSUER, Running, Start
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +32,17 @@ async def test_events_of_a_user_are_written_and_shown(running: Running) -> None:
         assert [entry.event for entry in entries] == ["session.regenerated", "session.created"]
         assert entries[0].ip == "127.0.0.1"
         assert (await running.services.audit.of_user(Identity(issuer=ISSUER, subject="bob").user_key)) == []
+
+
+async def test_every_event_in_the_trail_has_words_of_its_own(running: Running) -> None:
+    audit = running.services.audit
+    for name in get_args(EventName):
+        audit.record(Event(name=name, at=0, identity=ALICE))
+    await audit.flush(20)
+    kept = await audit.latest(limit=100)
+    assert len(kept) > 15
+    assert [entry.event for entry in kept if story(entry)[0] == entry.event] == []
+    assert {"token.rejected", "cookie.rejected"} & {entry.event for entry in kept} == set()
 
 
 @pytest.mark.attack("asvs-14.2.4")

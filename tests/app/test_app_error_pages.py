@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,9 +14,13 @@ from app.ops.log import configure_logging
 from app.session_data import AppSession
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
 from session_core.sessions.handle import SessionHandle
+from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
+from tests.security.site import running_site
 
 pytestmark = pytest.mark.anyio
+
+NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
 async def dark(running: Running, browser: httpx.AsyncClient, subject: str = "alice", *roles: str) -> str:
@@ -128,6 +133,31 @@ async def test_an_outage_page_is_minimal_and_mentions_no_logout(running: Running
             assert f'href="{path}">Try again' in answer.text
             assert 'href="/auth/login' not in answer.text
             assert "set-cookie" not in answer.headers
+
+
+async def test_a_provider_outage_is_explained(start: Start) -> None:
+    async with start(oidc_issuer="http://127.0.0.1:1") as running, running.browser() as browser:
+        await dark(running, browser)
+        answer = await browser.get("/auth/login?next=/account", headers=NAVIGATION)
+        assert answer.status_code == 503
+        assert "<h1>The identity provider is unavailable</h1>" in answer.text
+        assert "An earlier session is unaffected" in answer.text
+        assert 'href="/auth/login?next=%2Faccount">Try again' in answer.text
+        assert is_whole(answer.text)
+        assert (await browser.get("/account")).status_code == 200
+
+
+async def test_an_expired_login_says_how_long_there_is_and_can_begin_again(database: Path, clock: FakeClock) -> None:
+    async with running_site(database, clock) as site:
+        browser = site.browser()
+        await site.begin_anonymous(browser)
+        late = await site.response_address(browser, path="/auth/login?next=/account")
+        clock.advance(minutes=11)
+        page = await site.come_back(browser, late)
+        assert page.status == 400
+        assert "It has to be finished within ten minutes" in page.text
+        assert '">Try again' in page.text
+        assert await site.who(browser) is None
 
 
 async def test_a_slow_database_does_not_delay_an_error_page(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.app.processes import clean_environment
+from tests.app.processes import ROOT, clean_environment
 from tests.app.test_app_serve import serving
+from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.redis_servers import RedisServer, needed_valkey
 
@@ -108,3 +109,44 @@ def test_a_leaked_secret_is_useless_after_the_rotation(tmp_path: Path, settings:
     assert "a new key encrypts, 0 old one(s) still decrypt" in said
     with serving(tmp_path, **settings) as (_, url):
         assert httpx.get(f"{url}/api/session", headers=cookie, trust_env=False).json()["visits"] == 0
+
+
+def test_the_provider_is_out_and_sessions_go_on(tmp_path: Path, settings: dict[str, str]) -> None:
+    provider = {"OIDC_ISSUER": f"http://127.0.0.1:{free_port()}", "OIDC_CLIENT_ID": "shop", "OIDC_CLIENT_SECRET": "x" * 32}
+    settings = {**settings, **provider}
+    with serving(tmp_path, **settings) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        assert client.post("/api/session/visits").json() == {"visits": 1}
+        assert client.get("/auth/login").status_code == 503
+        assert client.get("/api/session").json()["visits"] == 1
+        code, said = litestar(tmp_path, settings, "check", "--online")
+        assert code == 1
+        assert f"provider {provider['OIDC_ISSUER']}: FAILED (discovery_refused" in said
+        assert 'provider_failures_total{call="discovery"}' in client.get("/metrics").text
+        assert client.get("/health/ready").status_code == 200
+        assert client.post("/auth/logout").headers["location"].endswith("/")
+        assert client.get("/api/session").json()["visits"] == 0
+
+
+def test_a_rolling_deployment_keeps_sessions_and_mass_revocation_reaches_every_instance(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with (
+        serving(tmp_path, **settings) as (old, first),
+        httpx.Client(trust_env=False, timeout=20) as client,
+        serving(tmp_path, **settings) as (_, second),
+    ):
+        assert client.post(f"{first}/api/session/visits").json() == {"visits": 1}
+        migrated = subprocess.run(
+            [BIN / "alembic", "-c", ROOT / "alembic.ini", "upgrade", "head"],
+            cwd=tmp_path,
+            env={**clean_environment(), **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert migrated.returncode == 0, migrated.stderr
+        old.terminate()
+        assert old.wait(20) == 0
+        assert client.post(f"{second}/api/session/visits").json() == {"visits": 2}
+        assert "ended 1 session(s)" in litestar(tmp_path, settings, "sessions", "revoke-before", "now")[1]
+        assert client.get(f"{second}/api/session").json()["visits"] == 0

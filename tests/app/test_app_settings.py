@@ -115,6 +115,13 @@ def test_an_invalid_value_is_refused_by_name_with_a_valid_example(
     assert "hunter2" not in refused[name]
 
 
+def test_a_driver_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.settings.settings.find_spec", lambda name: None if name == "asyncpg" else name)
+    refused = problems_of(monkeypatch, DATABASE_URL="postgresql://app:hunter2@db.example.org/app")
+    assert refused["DATABASE_URL"].startswith("DATABASE_URL: needs the package asyncpg: uv sync --extra postgresql (")
+    assert "hunter2" not in refused["DATABASE_URL"]
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [

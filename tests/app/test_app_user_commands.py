@@ -6,8 +6,9 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from litestar import Litestar
@@ -17,6 +18,7 @@ from litestar.cli.main import litestar_group
 from app.asgi import create_app
 from app.services import Services
 from app.settings.settings import Settings
+from app.user_commands import UserCommands
 from session_core import Identity
 from session_core.testing import FakeClock
 
@@ -43,6 +45,7 @@ def app(make_settings: Callable[..., Settings], tmp_path: Path) -> Litestar:
 @pytest.fixture
 def run(app: Litestar, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     env = LitestarEnv(app_path="app", app=app, cwd=Path.cwd())
+    monkeypatch.setattr(litestar_group, "_prepare_done", False)  # another test's application may have added its commands
     monkeypatch.setattr(LitestarEnv, "from_env", classmethod(lambda *_, **__: env))
     return lambda *arguments: CliRunner().invoke(litestar_group, ["users", *arguments])
 
@@ -82,3 +85,15 @@ def test_a_partial_or_ambiguous_name_disables_no_user(run: Callable[..., Result]
     for who in ("ali", "same", "unknown@example.org", ""):
         assert run("disable", who).exit_code == 2
     assert trail(app) == []
+
+
+def test_every_command_prints_json(run: Callable[..., Result]) -> None:
+    cli = click.Group()
+    UserCommands().on_cli_init(cli)
+    commands = ("find", "disable", "enable")
+    assert set(cast("click.Group", cli.commands["users"]).commands) == set(commands)
+    done = {name: json.loads(run(name, "alice@example.org", "--json").stdout.splitlines()[-1]) for name in commands}
+    assert [user["name"] for user in done["find"]] == ["Alice"]
+    assert (done["disable"]["user"]["disabled"], done["disable"]["ended"]) == (True, 0)
+    assert done["enable"]["user"] == done["find"][0]
+    assert run("find", "--json").stdout.isascii()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,12 @@ def test_eject_removes_the_demo_and_every_mention_of_it(copy: Path) -> None:
         assert not (copy / name).exists()
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["commands"]) == ["serve"]
+    (own,) = (each for each in tomllib.loads((copy / "uv.lock").read_text())["package"] if each["source"] == {"editable": "."})
+    locked = {each["name"] for group in own["metadata"]["requires-dev"].values() for each in group}
+    groups = project["dependency-groups"].values()
+    asked = {re.split(r"[\[><=]", each)[0] for group in groups for each in group if isinstance(each, str)}
+    assert asked == locked
+    assert not {"axe-playwright-python", "copier", "pillow", "playwright"} & locked  # for tests and scripts that are gone
     words = ("auth_demo", "uv run demo", "just eject", "the demo ", "the demo's", "demo:begin", "demo:line")
     for file in copy.rglob("*"):
         if file.is_file() and file.suffix not in {".pyc", ".png", ".lock"} and file.name != "CHANGELOG.md":
@@ -159,16 +166,23 @@ def copier(directory: Path, *arguments: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("demo", "library"), [(True, "folder"), (False, "folder"), (False, "dependency")])
+@pytest.mark.parametrize(
+    ("demo", "library", "store"),
+    [
+        (True, "folder", "redis://127.0.0.1:6379/0"),
+        (False, "folder", "postgresql+asyncpg://app@127.0.0.1/app"),
+        (False, "dependency", "postgresql+asyncpg://app@127.0.0.1/app"),
+    ],
+)
 def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(
-    copy: Path, tmp_path: Path, demo: bool, library: str
+    copy: Path, tmp_path: Path, demo: bool, library: str, store: str
 ) -> None:
     git(copy, "init", "-q")
     git(copy, "add", "-A")
     git(copy, "commit", "-qm", "one")
     git(copy, "tag", "1.0.0")
     mine = tmp_path / "my-app"
-    answers = ("title=Web Shop", f"demo={str(demo).lower()}", f"library={library}", "store=redis://127.0.0.1:6379/0")
+    answers = ("title=Web Shop", f"demo={str(demo).lower()}", f"library={library}", f"store={store}")
     given = [word for answer in answers for word in ("--data", answer)]
     copier(tmp_path, "copy", "--trust", "--defaults", *given, str(copy), str(mine))
     assert (mine / "README.md").read_text().startswith("# Web Shop\n")
@@ -179,7 +193,9 @@ def test_a_copy_by_copier_is_renamed_and_later_versions_merge_into_it(
     asked = [each for group in project["dependency-groups"].values() for each in group if str(each).startswith("session-core[")]
     assert all(">=" in each for each in asked)
     assert bool(asked) is (library == "dependency")
-    assert (mine / ".env").read_text() == "SESSION_STORE=redis://127.0.0.1:6379/0\n"
+    assert (mine / ".env").read_text() == f"SESSION_STORE={store}\n"
+    extras = re.findall(r"\w+", re.split(r"[\[\]]", project["dependency-groups"]["app"][0])[1])
+    assert extras == ["litestar", "sql", "oidc", "redis", *(["postgresql"] if "postgresql" in store else [])]
     assert not (mine / "copier.yml").exists()
     assert not (mine / "tests" / "app" / "test_template.py").exists()
     assert list(mine.rglob("*.rej")) == []

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ import yaml
 
 from app.settings.settings import Settings
 from tests.app.test_app_serve import serving
+from tests.support.certificates import make_certificate
 from tests.support.environments import ROOT
 from tests.support.ports import free_ports
 
 DEPLOY = ROOT / "deploy"
+# Debian's packages `nginx` and `prometheus`: what needs them is tried where they are installed.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+PROMTOOL = shutil.which("promtool")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
@@ -130,10 +136,71 @@ def test_the_proxies_replace_forwarding_headers_of_clients() -> None:
     assert "trusted_proxies" not in (DEPLOY / "caddy" / "Caddyfile").read_text()
 
 
-def test_the_application_is_served_behind_caddy(tmp_path: Path) -> None:
-    """The container's health check, `/metrics` on its own address, and requests through the proxy."""
+@contextmanager
+def behind_caddy(directory: Path, port: str) -> Iterator[httpx.Client]:
+    """A client of the application on this port, through Caddy with its sample."""
     caddy = program("caddy", "uv sync --group deploy")
-    metrics_port, proxy_port, admin_port = free_ports(3)
+    proxy_port, admin_port = free_ports(2)
+    file = directory / "Caddyfile"
+    file.write_text((DEPLOY / "caddy" / "Caddyfile").read_text().replace("{\n", f"{{\n\tadmin 127.0.0.1:{admin_port}\n", 1))
+    settings = {"APP_HOST": f"http://127.0.0.1:{proxy_port}", "APP_UPSTREAM": f"127.0.0.1:{port}", "HOME": str(directory)}
+    with running(caddy, "run", "--config", str(file), **settings):
+        yield client_of(f"http://127.0.0.1:{proxy_port}")
+
+
+@contextmanager
+def behind_nginx(directory: Path, port: str) -> Iterator[httpx.Client]:
+    """The same through nginx, by https."""
+    plain_port, tls_port = free_ports(2)
+    certificate, key = make_certificate(directory)
+    sample = (DEPLOY / "nginx" / "app.conf").read_text()
+    for found, used in (
+        (r"server 127.0.0.1:8000;", f"server 127.0.0.1:{port};"),
+        (r"(?m)^ *listen \[::\].*\n", ""),
+        (r"listen 80;", f"listen 127.0.0.1:{plain_port};"),
+        (r"(?m)^( *)listen 443", rf"\1listen 127.0.0.1:{tls_port}"),
+        (r"/etc/ssl/app/fullchain.pem", str(certificate)),
+        (r"/etc/ssl/app/privkey.pem", str(key)),
+    ):
+        sample, count = re.subn(found, used, sample)
+        assert count
+    (directory / "app.conf").write_text(sample)
+    scratch = "".join(f"{name}_temp_path {directory}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    main = directory / "nginx.conf"
+    main.write_text(
+        f"daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr; events {{}} "
+        f"http {{ access_log off; {scratch} include {directory}/app.conf; }}"
+    )
+    with running(str(NGINX), "-c", str(main)):
+        with client_of(f"http://127.0.0.1:{plain_port}") as plain:
+            led = plain.get("/account?x=1")
+            assert (led.status_code, led.headers["location"]) == (308, "https://app.example.org/account?x=1")
+        yield client_of(f"https://127.0.0.1:{tls_port}")
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator[None]:
+    """A program that runs as long as the block."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def client_of(url: str) -> httpx.Client:
+    """A client that waits until the port is open, and accepts every certificate."""
+    return httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=8, verify=False), timeout=20)
+
+
+PROXIES = {"caddy": behind_caddy, **({"nginx": behind_nginx} if NGINX else {})}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_application_is_served_behind_a_proxy(tmp_path: Path, name: str) -> None:
+    """The container's health check, `/metrics` on its own address, and requests through the proxy."""
+    (metrics_port,) = free_ports(1)
     environment = {
         "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/app.db",
         "SESSION_STORE": f"sqlite:///{tmp_path}/app.db",
@@ -149,24 +216,29 @@ def test_the_application_is_served_behind_caddy(tmp_path: Path) -> None:
         assert run(sys.executable, *arguments).returncode == 0
         assert run(sys.executable, *(each.replace(f":{port}", ":1") for each in arguments)).returncode != 0
 
-        proxied = {"APP_HOST": f"http://127.0.0.1:{proxy_port}", "APP_UPSTREAM": f"127.0.0.1:{port}", "HOME": str(tmp_path)}
-        file = tmp_path / "Caddyfile"
-        file.write_text((DEPLOY / "caddy" / "Caddyfile").read_text().replace("{\n", f"{{\n\tadmin 127.0.0.1:{admin_port}\n", 1))
-        proxy = subprocess.Popen([caddy, "run", "--config", str(file)], env={**os.environ, **proxied}, stderr=subprocess.DEVNULL)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{proxy_port}", transport=httpx.HTTPTransport(retries=8)) as http:
-                assert http.get("/health/live", headers={"x-request-id": "invented"}).headers["x-request-id"] != "invented"
-                assert http.get("/metrics").status_code == 404
-                # The proxy replaces a client's forwarding headers: the limit holds, over both workers.
-                answers = [
-                    http.get("/auth/callback?state=x", headers={"x-forwarded-for": f"192.0.2.{number}"}).status_code
-                    for number in range(4)
-                ]
-                assert answers == [400, 400, 429, 429]
-        finally:
-            proxy.terminate()
-            proxy.wait(60)
+        with PROXIES[name](tmp_path, port) as client, client as http:
+            assert http.get("/health/live", headers={"x-request-id": "invented"}).headers["x-request-id"] != "invented"
+            assert [http.get(path).status_code for path in ("/metrics", "/health/ready")] == [404, 404]
+            assert http.post("/api/session/visits").json() == {"visits": 1}
+            # The proxy replaces a client's forwarding headers: the limit holds, over both workers.
+            answers = [
+                http.get("/auth/callback?state=x", headers={"x-forwarded-for": f"192.0.2.{number}"}).status_code
+                for number in range(4)
+            ]
+            assert answers == [400, 400, 429, 429]
         assert httpx.get(f"{url}/metrics").status_code == 404
         text = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
         assert 'http_requests_total{method="GET",route="/auth/callback",status="429"} 2.0' in text
         assert 'store_call_seconds_bucket{call="create"' in text
+
+
+def test_the_prometheus_file_scrapes_what_the_docs_say_and_has_the_alerts() -> None:
+    folder = DEPLOY / "prometheus"
+    (config,) = documents(folder / "prometheus.yml")
+    assert [(folder / name).is_file() for name in config["rule_files"]] == [True]
+    (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert f"APP_METRICS_ADDRESS={target}" in (ROOT / "docs" / "how-to" / "telemetry.md").read_text()
+    for kind, name in (("config", "prometheus.yml"), ("rules", "alerts.yaml")):
+        if PROMTOOL:
+            result = run(PROMTOOL, "check", kind, str(folder / name))
+            assert result.returncode == 0, result.stdout + result.stderr

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from editorconfig import get_properties
 
 from tests.docs.pages import ROOT
 
 BIN = Path(sys.executable).parent
+# The properties that the specification of EditorConfig 0.17 names, with their values.
+EDITOR = {
+    "root": "true",
+    "charset": "latin1|utf-8|utf-8-bom|utf-16be|utf-16le",
+    "end_of_line": "lf|cr|crlf",
+    "indent_style": "tab|space",
+    "indent_size": "[1-9]|tab|unset",
+    "insert_final_newline": "true|false",
+    "trim_trailing_whitespace": "true|false",
+}
+BUILT = {".git", ".venv", ".cache", ".hypothesis", "build", "dist", "node_modules", "site", "var", "__pycache__"}
 SCHEMAS = {
     "vendor.github-workflows": [".github/workflows/ci.yml"],
     "vendor.dependabot": [".github/dependabot.yml"],
@@ -49,3 +64,44 @@ def test_the_dev_container_has_the_oldest_python_and_both_ports() -> None:
     assert container["image"].endswith(":3.11")
     assert "uv sync --locked" in container["postCreateCommand"]
     assert 8000 in container["forwardPorts"]
+
+
+def test_the_settings_of_editors_are_in_the_specification() -> None:
+    parsed = ConfigParser()
+    parsed.read_string("[*root*]\n" + (ROOT / ".editorconfig").read_text())
+    found = [(name, value) for section in parsed for name, value in parsed[section].items()]
+    assert len(found) > len(EDITOR)
+    assert [(name, value) for name, value in found if not re.fullmatch(EDITOR.get(name, "(?!)"), value)] == []
+
+
+def test_every_file_is_as_the_settings_of_editors_say() -> None:
+    files = files_of(ROOT)
+    assert len(files) > 100
+    found = [(path, fault) for path in files for fault in faults(path.read_bytes(), get_properties(str(path)))]
+    assert found == []
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The text files that git has; where there is no git, all but what is installed or built."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True, check=False)
+    paths = [folder / name for name in listed.stdout.split("\0") if name] or [
+        path for path in folder.rglob("*") if not BUILT & set(path.relative_to(folder).parts)
+    ]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()]
+
+
+def faults(content: bytes, wanted: dict[str, str]) -> Iterator[str]:
+    text = content.decode(wanted["charset"])
+    if "\r" in text:
+        yield "another end of line"
+    if text and not text.endswith("\n"):
+        yield "no newline at the end"
+    if wanted["trim_trailing_whitespace"] == "true" and re.search(r"[ \t]$", text, re.MULTILINE):
+        yield "whitespace at the end of a line"
+    if wanted["indent_style"] == "space" and re.search(r"^ *\t", text, re.MULTILINE):
+        yield "a tab that indents"
+
+
+@pytest.mark.parametrize("text", ["a\r\nb\n", "a", "a \n", "\tb\n", "  \tb\n"])
+def test_a_file_that_differs_is_found(text: str) -> None:
+    assert len(list(faults(text.encode(), get_properties(str(ROOT / "app.py"))))) == 1

@@ -5,20 +5,31 @@ With `PAGE_SHOTS=folder` the pages are photographed there.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from app.asgi import create_app
+from auth_demo.op.web.pages import render
 from session_core.asgi import answers
+from session_core.errors import SessionConflictError, StoreUnavailableError, TooManyRequestsError
+from session_core.oidc.config import ProviderChoice
 from session_core.oidc.routes import provider_choice
 from session_core.oidc.routes.leaving import leave, leave_by_form
+from session_core.testing import FakeClock
+from tests.app.conftest import Running
+from tests.app.test_app_error_pages import NAVIGATION, fail, save
 from tests.auth_demo.demo_process import Demo, running_demo
+from tests.support.application_state import global_state_is_restored, settings_over  # noqa: F401 - a fixture
 from tests.support.browsers.accessibility import findings
 from tests.support.browsers.chromium import find_chromium
 from tests.support.browsers.window import PATIENCE_MS
@@ -142,6 +153,72 @@ def test_pages_of_an_administrator_with_a_long_name_have_no_finding(page: Page, 
     found += look(page, "/admin/users/other", "/admin/users/other/disable", "/admin/users/other/sign-out")
     found += look(page, f"/admin/users/{key}/disable")
     assert found == []
+
+
+@pytest.mark.timeout(600)
+def test_pages_of_an_administrator_who_acts_as_a_user_have_no_finding(page: Page, browser: Browser, demo: Demo) -> None:
+    context = browser.new_context(base_url=demo.app_url)
+    log_in(context.new_page(), "bob")
+    context.close()
+    log_in(page, "admin")
+    page.goto("/admin?q=bob")
+    page.get_by_role("link", name="Bob").first.click()
+    page.get_by_role("button", name="Log in as Bob").click()
+    expect(page.get_by_role("complementary", name="Logged in as another user")).to_be_visible()
+    found = look(page, "/", "/account", "/account/sessions", "/admin")
+    page.goto("/")
+    page.get_by_role("button", name="Return to your own account").click()
+    expect(page.get_by_role("status")).to_be_visible()
+    assert found + findings(page, shots=SHOTS) == []
+
+
+@pytest.mark.timeout(600)
+def test_pages_of_outages_and_conflicts_have_no_finding(page: Page, demo: Demo, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as thread:  # this one has Playwright's event loop
+        pages = thread.submit(lambda: asyncio.run(pages_of_the_application(tmp_path / "app.db"))).result()
+    found: list[str] = []
+    for html in pages:
+        found += shown(page, f"{demo.app_url}/shown", html)
+    frame = f"{demo.app_url}/auth/frontchannel-logout?iss=https%3A%2F%2Fop.example&sid=unknown"
+    signed_out = render("signed_out.html", return_to=None, client=None, frames=[], frame_uris=[frame, frame])
+    assert found + shown(page, f"{demo.issuer}/shown", signed_out.content) == []
+
+
+async def pages_of_the_application(database: Path) -> list[str]:
+    """Pages that a demo shows in a bad moment only, or not at all, as the application renders them."""
+    clock = FakeClock()
+    app = create_app(settings_over(database, oidc_issuer="http://127.0.0.1:1"), clock=clock)
+    running = Running(app, clock)
+    async with app.lifespan(), running.browser() as browser:
+        await running.log_in(browser)
+        pages = [await without_provider(browser)]
+        for error in (SessionConflictError(), TooManyRequestsError(7)):
+            with pytest.MonkeyPatch.context() as patch:
+                fail(patch, error)
+                pages.append((await save(browser, LONG)).text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(running.plugin.store), "load", store_is_out)
+            pages.append((await browser.get("/account")).text)
+        choices = [ProviderChoice(name, title, f"/auth/login/{name}") for name, title in (("a", "Partner & sons"), ("b", LONG))]
+        return [*pages, running.services.pages.choice(choices)]
+
+
+async def without_provider(browser: httpx.AsyncClient) -> str:
+    answer = await browser.get("/auth/login", headers=NAVIGATION)
+    assert "The identity provider is unavailable" in answer.text
+    return answer.text
+
+
+async def store_is_out(*_: object) -> None:
+    raise StoreUnavailableError
+
+
+def shown(page: Page, address: str, html: str) -> list[str]:
+    """Return the findings of a page with this text; its styles and images are the demo's."""
+    page.route(address, lambda route: route.fulfill(body=html, content_type="text/html"))
+    page.goto(address)
+    page.unroute(address)
+    return findings(page, shots=SHOTS)
 
 
 @pytest.mark.parametrize("path", ["/", "/account", "/account/sessions", "/admin", "/admin/audit", "/nowhere"])

@@ -6,15 +6,26 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from app.data.database import migrate
+from app.settings.settings import Settings
 from app.web import pages
 
-__all__ = ("KEY", "SECRET", "empty_database", "global_state_is_restored", "migrated_file", "templates_are_compiled_once")
+__all__ = (
+    "KEY",
+    "SECRET",
+    "empty_database",
+    "global_state_is_restored",
+    "migrated_file",
+    "settings_over",
+    "templates_are_compiled_once",
+)
 
 SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
@@ -71,3 +82,16 @@ def empty_database(tmp_path: Path, migrated_file: bytes) -> Path:
     file = tmp_path / "app.db"
     file.write_bytes(migrated_file)
     return file
+
+
+def settings_over(database: Path, **overrides: Any) -> Settings:
+    """Settings for one application on a database, with sessions in memory; anything can be overridden."""
+    values: dict[str, Any] = {
+        "session_store": "memory://",
+        "database_url": f"sqlite+aiosqlite:///{database}",
+        "session_secrets": (SecretStr(SECRET),),
+        "session_encryption_keys": (SecretStr(KEY),),
+        "oidc_client_secret": SecretStr("client-secret-of-the-tests"),
+        "_env_file": None,
+    }
+    return Settings(**{**values, **overrides})

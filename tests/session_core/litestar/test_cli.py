@@ -6,9 +6,11 @@ import asyncio
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from litestar import Litestar
@@ -16,6 +18,7 @@ from litestar.cli.main import litestar_group
 
 from session_core import Identity
 from session_core.ids import handle_of, new_session_id, session_key
+from session_core.litestar.commands import add_commands
 from session_core.sessions.record import SessionRecord
 from session_core.sessions.snapshot import entry_of
 from session_core.testing import FakeClock, logged_in_cookie
@@ -216,9 +219,48 @@ def test_an_issuer_with_or_without_a_trailing_slash_is_the_same_user(run: Any, s
     assert run("sessions", "revoke-all", *user).output.endswith("ended 1 session(s)\n")
 
 
-def test_lists_and_counts_are_available_as_json(run: Any, store: str) -> None:
+@pytest.fixture
+def ask(run: Any) -> Callable[..., Any]:
+    """Run a command with `--json`; return what it prints, which is one line."""
+    return lambda *arguments: json.loads(run(*arguments, "--json").stdout.splitlines()[-1])
+
+
+def test_every_command_prints_json() -> None:
+    cli = click.Group()
+    add_commands(cli)
+    groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
+    commands = [command for group in groups for command in group.commands.values()] + [cli.commands["check"]]
+    assert len(commands) >= 11
+    assert [each.name for each in commands if not any("--json" in option.opts for option in each.params)] == []
+
+
+def test_found_sessions_are_printed_as_json(ask: Callable[..., Any], store: str) -> None:
     log_in_users(store, ALICE)
-    (session,) = json.loads(run("sessions", "list", "--json").output.splitlines()[-1])
+    (session,) = ask("sessions", "list")
     assert (session["subject"], session["issuer"]) == (ALICE.subject, ALICE.issuer)
     assert "canary" not in str(session)
-    assert json.loads(run("sessions", "stats", "--json").output.splitlines()[-1])["total"] == 1
+    assert ask("sessions", "show", session["handle"]) == session
+    assert ask("sessions", "stats")["total"] == 1
+
+
+def test_actions_are_printed_as_json(ask: Callable[..., Any], run: Any, store: str) -> None:
+    log_in_users(store, ALICE, ALICE, BOB)
+    handle = ask("sessions", "list", "--issuer", BOB.issuer, "--subject", BOB.subject)[0]["handle"]
+    assert ask("sessions", "revoke", handle) == {"ended": 1}
+    assert ask("sessions", "revoke-all", "--issuer", ALICE.issuer, "--subject", ALICE.subject) == {"ended": 2}
+    assert ask("sessions", "revoke-before", "2026-01-31T12:00:00+01:00") == {"ended": 0, "before": "2026-01-31T11:00:00+00:00"}
+    assert ask("sessions", "prune") == {"removed": 0}
+    assert len(ask("sessions", "generate-secret")["secret"]) == 43
+    assert ask("sessions", "rotate", "--env-file", "new.env") == {"name": "SESSION_SECRETS", "env_file": "new.env", "kept": 0}
+    missing = run("sessions", "show", handle, "--json")
+    assert (missing.exit_code, "no live session has the handle" in missing.output) == (2, True)
+
+
+def test_check_as_json(ask: Callable[..., Any], run: Any) -> None:
+    found = ask("check")
+    assert found["fit"] is False
+    assert any(problem.startswith("public_url: ") for problem in found["problems"])
+    assert {"path": "/members", "method": "GET", "guards": "requires login"} in found["routes"]
+    assert "online" not in found
+    assert {"what": "session store", "good": True, "detail": ""} in ask("check", "--online")["online"]
+    assert run("check", "--json").exit_code == 1
