@@ -153,8 +153,16 @@ class RedisCluster:
         for number, server in enumerate(self.servers):
             is_allowed = number == primary + len(self.primaries)
             server.admin("CONFIG", "SET", "cluster-replica-no-failover", "no" if is_allowed else "yes")
+        self.set("cluster-node-timeout", _FAILOVER_MS)
+
+    def set(self, option: str, value: int) -> None:
+        """Set an option of every node."""
         for server in self.servers:
-            server.admin("CONFIG", "SET", "cluster-node-timeout", _FAILOVER_MS)
+            server.admin("CONFIG", "SET", option, value)
+
+    def is_up(self) -> bool:
+        """Whether every node serves."""
+        return all(b"cluster_state:ok" in _bytes(server.admin("CLUSTER", "INFO")) for server in self.servers)
 
     def flush(self) -> None:
         for server in self.servers:
@@ -169,8 +177,9 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
         servers = []
         for _ in range(primaries * (2 if replicas else 1)):
             options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
-            options += ("--cluster-node-timeout", str(_STEADY_MS))
+            options += ("--cluster-node-timeout", str(_FAILOVER_MS), "--cluster-replica-no-failover", "yes")
             servers.append(stack.enter_context(running(program, *options, port=free_port(beside=_BUS))))
+        found = RedisCluster(servers, primaries)
         for number, server in enumerate(servers[:primaries]):
             first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
             server.admin("CLUSTER", "ADDSLOTSRANGE", first, last)
@@ -180,10 +189,15 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
         until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
         for number, server in enumerate(servers[primaries:]):
             server.admin("CLUSTER", "REPLICATE", servers[number].admin("CLUSTER", "MYID"))
-        until(lambda: all(b"cluster_state:ok" in _bytes(server.admin("CLUSTER", "INFO")) for server in servers))
+        until(found.is_up)
         if replicas:
             until(lambda: all(info(server, "replication").count(b"state=online") == 1 for server in servers[:primaries]))
-        yield RedisCluster(servers, primaries)
+        found.set("cluster-node-timeout", _STEADY_MS)  # only now, because nodes wait for up to 5 s of it before they serve
+        while not found.is_up():  # a node was late at that moment
+            found.set("cluster-node-timeout", _FAILOVER_MS)
+            until(found.is_up)
+            found.set("cluster-node-timeout", _STEADY_MS)
+        yield found
 
 
 def _nodes(server: RedisServer) -> list[bytes]:
