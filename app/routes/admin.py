@@ -31,6 +31,10 @@ _PAGE: Final = 50
 _EXPORT: Final = 10_000
 _Text: TypeAlias = Annotated[str, QueryParameter(max_length=100)]
 _SIGNED_OUT: Final = "Ended sessions do not come back, and what was kept in them alone is lost. This cannot be undone."
+_QUESTIONS: Final = {
+    "disable": ("Disable {}?", f"The account can be enabled again. {_SIGNED_OUT}", "Disable the account"),
+    "sign-out": ("Sign {} out everywhere?", _SIGNED_OUT, "Sign out everywhere"),
+}
 _ADMIN = [requires_role("admin"), forbids_impersonation]
 _CHANGE = [*_ADMIN, requires_recent_login(minutes=RECENT_MINUTES)]
 
@@ -196,38 +200,22 @@ async def export_audit(services: Injected, event: _Text = "", user: _Text = "", 
     return Response(as_csv(page.entries), media_type="text/csv", headers=headers)
 
 
-@get("/admin/users/{key:str}/disable", guards=_CHANGE, include_in_schema=False)
-async def ask_disable(
+@get(["/admin/users/{key:str}/disable", "/admin/users/{key:str}/sign-out"], guards=_CHANGE, include_in_schema=False)
+async def ask_disable_or_sign_out(
     request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
 ) -> Response[str]:
-    """Ask before a user is disabled."""
+    """Ask before a user is disabled, or all sessions of a user are ended."""
     person = await _another_user(key, session, services)
+    action = request.url.path.rstrip("/").rpartition("/")[2]
+    question, consequence, button = _QUESTIONS[action]
     return services.pages.confirm(
         request,
         session,
         await services.require_user(session),
-        question=f"Disable {person.name}?",
-        consequence=f"The account can be enabled again. {_SIGNED_OUT}",
-        action=f"/admin/users/{key}/disable",
-        button="Disable the account",
-        back="/admin",
-    )
-
-
-@get("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
-async def ask_sign_out(
-    request: Request[Any, Any, Any], key: FromPath[str], session: Session[AppSession], services: Injected
-) -> Response[str]:
-    """Ask before all sessions of a user are ended."""
-    person = await _another_user(key, session, services)
-    return services.pages.confirm(
-        request,
-        session,
-        await services.require_user(session),
-        question=f"Sign {person.name} out everywhere?",
-        consequence=_SIGNED_OUT,
-        action=f"/admin/users/{key}/sign-out",
-        button="Sign out everywhere",
+        question=question.format(person.name),
+        consequence=consequence,
+        action=f"/admin/users/{key}/{action}",
+        button=button,
         back="/admin",
     )
 
@@ -310,9 +298,8 @@ handlers = [
     end_session_of_user,
     audit_page,
     export_audit,
-    ask_disable,
+    ask_disable_or_sign_out,
     disable_user,
     enable_user,
-    ask_sign_out,
     sign_out_user,
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -136,82 +137,31 @@ def _directory(url: str, clock: Clock) -> SessionStore:
     return SqliteStore(directory / "sessions.db", clock=clock)
 
 
-def _sql(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.sql.store import SqlStore  # noqa: PLC0415 - a driver is imported only when asked for
+def _opener(name: str) -> Callable[[str, Clock], SessionStore]:
+    """Return what opens the store of this name, and imports it only then: a driver is imported only when asked for."""
 
-    return SqlStore(url, clock=clock)
+    def opens(url: str, clock: Clock) -> SessionStore:
+        store: SessionStore = resolve_name(f"session_core.stores.{name}")(url, clock=clock)
+        return store
 
-
-def _redis(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.redis.store import RedisStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return RedisStore(url, clock=clock)
+    return opens
 
 
-def _unstorage(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.document.unstorage import UnstorageStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return UnstorageStore(url, clock=clock)
-
-
-def _cloudflare_kv(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.document.cloudflare_kv import CloudflareKvStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return CloudflareKvStore(url, clock=clock)
-
-
-def _keyvalue(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.document.keyvalue import KeyValueStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return KeyValueStore.from_url(url, clock=clock)
-
-
-def _dynamodb(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.conditional.dynamodb import DynamoDbStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return DynamoDbStore(url, clock=clock)
-
-
-def _s3(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.conditional.s3 import S3Store  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return S3Store(url, clock=clock)
-
-
-def _azure_tables(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.conditional.azure_tables import AzureTablesStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return AzureTablesStore(url, clock=clock)
-
-
-def _mongodb(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.conditional.mongodb import MongoDbStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return MongoDbStore(url, clock=clock)
-
-
-def _memcached(url: str, clock: Clock) -> SessionStore:
-    from session_core.stores.conditional.memcached import MemcachedStore  # noqa: PLC0415 - a driver is imported only when asked for
-
-    return MemcachedStore(url, clock=clock)
-
-
-_OPENERS: dict[str, Callable[[str, Clock], SessionStore]] = {
+_SQL: Final = _opener("sql.store:SqlStore")
+_REDIS: Final = _opener("redis.store:RedisStore")
+_UNSTORAGE: Final = _opener("document.unstorage:UnstorageStore")
+_OPENERS: Final[dict[str, Callable[[str, Clock], SessionStore]]] = {
     "memory": _memory,
     "file": _directory,
     "sqlite": _sqlite,
-    "postgresql": _sql,
-    "postgres": _sql,
-    "mysql": _sql,
-    "mariadb": _sql,
-    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _redis),
-    "http": _unstorage,
-    "https": _unstorage,
-    "cloudflare-kv": _cloudflare_kv,
-    "keyvalue": _keyvalue,
-    "dynamodb": _dynamodb,
-    "memcached": _memcached,
-    "s3": _s3,
-    "azure-tables": _azure_tables,
-    "mongodb": _mongodb,
+    **dict.fromkeys(("postgresql", "postgres", "mysql", "mariadb"), _SQL),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _REDIS),
+    **dict.fromkeys(("http", "https"), _UNSTORAGE),
+    "cloudflare-kv": _opener("document.cloudflare_kv:CloudflareKvStore"),
+    "keyvalue": _opener("document.keyvalue:KeyValueStore.from_url"),
+    "dynamodb": _opener("conditional.dynamodb:DynamoDbStore"),
+    "memcached": _opener("conditional.memcached:MemcachedStore"),
+    "s3": _opener("conditional.s3:S3Store"),
+    "azure-tables": _opener("conditional.azure_tables:AzureTablesStore"),
+    "mongodb": _opener("conditional.mongodb:MongoDbStore"),
 }

@@ -43,7 +43,6 @@ _URL: Final = DocumentUrl(
     frozenset({"connection_env", "prefix"}),
     example="azure-tables://sessions?connection_env=AZURE_STORAGE_CONNECTION_STRING",
 )
-_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _ENVIRONMENT: Final = "AZURE_STORAGE_CONNECTION_STRING"
 _NO_CONTENT: Final = 204
 _MOST_BYTES: Final = 60_000
@@ -65,9 +64,7 @@ class _Table:
     def __init__(self, url: str) -> None:
         match, options = _URL.read(url)
         self._table = match["table"]
-        self._prefix = options.get("prefix", "")
-        if self._prefix and not _PREFIX.match(self._prefix):
-            _URL.refuse("prefix may hold letters, digits and _ . : - only")
+        self._prefix = _URL.prefix(options, "")
         self._variable = options.get("connection_env", _ENVIRONMENT)
         self._opened: TableClient | None = None
 

@@ -35,7 +35,6 @@ _URL: Final = DocumentUrl(
     AWS_OPTIONS | {"prefix"},
     example="dynamodb://sessions?region=eu-central-1",
 )
-_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _MOST_BYTES: Final = 350_000
 """An item has 400 KB at most, its key and attributes included."""
 _BATCH: Final = 100
@@ -57,9 +56,7 @@ class _Table:
     def __init__(self, url: str) -> None:
         match, options = _URL.read(url)
         self._table = match["table"]
-        self._prefix = options.get("prefix", "")
-        if self._prefix and not _PREFIX.match(self._prefix):
-            _URL.refuse("prefix may hold letters, digits and _ . : - only")
+        self._prefix = _URL.prefix(options, "")
         self._aws = AwsClient("dynamodb", options)
 
     async def open(self) -> None:

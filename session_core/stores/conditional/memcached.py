@@ -41,7 +41,6 @@ _URL: Final = DocumentUrl(
     frozenset({"prefix", "tls", "ca"}),
     example="memcached://localhost:11211",
 )
-_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _PORT: Final = 11211
 _MAX_CONNECTIONS: Final = 8
 _MOST_BYTES: Final = 400_000
@@ -69,9 +68,7 @@ class _Memcached:
         self._password = None if match["password"] is None else unquote(match["password"])
         self._tls = _URL.choice(options, "tls")
         self._ca = options.get("ca")
-        self._prefix = options.get("prefix", "sc:")
-        if not _PREFIX.match(self._prefix):
-            _URL.refuse("prefix may hold letters, digits and _ . : - only")
+        self._prefix = _URL.prefix(options, "sc:")
         self._opened: Client[bytes] | None = None
 
     async def open(self) -> None:

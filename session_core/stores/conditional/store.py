@@ -34,6 +34,7 @@ from session_core.stores.conditional.sweeper import ConditionalSweeper
 from session_core.stores.conditional.transactions import Change, Found, Transactions
 from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.calls import CallsInFlight, finished
+from session_core.stores.document.listing import scan
 from session_core.stores.document.locks import NamedLocks
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ("ConditionalStore",)
 
 _UNREADABLE_MS: Final = 60_000
-_PAGE: Final = 50
 _AT_ONCE: Final = 16
 """How many sessions end in one transaction."""
 _PRUNE_FROM: Final = 32
@@ -243,20 +243,9 @@ class ConditionalStore:
             return 0
         return await self._sweeper.sweep(limit)
 
-    async def scan(self) -> AsyncIterator[StoredSession]:
+    def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`. Raises `ConfigurationError` where names cannot be listed."""
-        if not self.capabilities.listable:
-            msg = "this session store cannot list its sessions; those of one user can be found"
-            raise ConfigurationError(msg)
-        page: list[str] = []
-        async for key in self._documents.names("s"):
-            page.append(key)
-            if len(page) == _PAGE:
-                for stored in await self._page(page):
-                    yield stored
-                page = []
-        for stored in await self._page(page):
-            yield stored
+        return scan(self._documents, self.capabilities, self._page)
 
     @finished
     async def claim(self, name: str, expires_at: int) -> bool:

@@ -43,7 +43,6 @@ _URL: Final = DocumentUrl(
     frozenset({"timeout", "prefix", "token_env"}),
     example="cloudflare-kv://account_id/namespace_id?token_env=CLOUDFLARE_API_TOKEN",
 )
-_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _NO_SUCH_KEY: Final = 10009
@@ -87,16 +86,13 @@ class CloudflareKvStore(DocumentStore):
         token = _URL.token(match["user"], options, token)
         if token is None:
             _URL.refuse("there is no API token")
-        prefix = options.get("prefix", "sc:")
-        if not _PREFIX.match(prefix):
-            _URL.refuse("the prefix may hold letters, digits and . : _ - only, for example ?prefix=shop:")
         http = DocumentHttp(
             f"{api_url.rstrip('/')}/accounts/{match['account']}/storage/kv/namespaces/{match['namespace']}",
             token=token,
             timeout=_URL.seconds(options, timeout),
             transport=transport,
         )
-        super().__init__(_KvDocuments(http, prefix), type(self).capabilities, clock=clock)
+        super().__init__(_KvDocuments(http, _URL.prefix(options, "sc:")), type(self).capabilities, clock=clock)
 
 
 class _KvDocuments(HttpDocuments):

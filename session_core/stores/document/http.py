@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import httpx2
 import msgspec
 
+from session_core.concurrency import together
 from session_core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -144,11 +145,7 @@ class HttpDocuments:
         """See `Documents.get`. Raises an error after all requests have ended."""
         found: list[bytes | None] = []
         for start in range(0, len(names), self.at_once):
-            answers = await asyncio.gather(*map(self._get, names[start : start + self.at_once]), return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-                found.append(answer)
+            found += await together(*map(self._get, names[start : start + self.at_once]))
         return found
 
     async def _get(self, name: str) -> bytes | None:

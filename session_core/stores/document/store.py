@@ -24,6 +24,7 @@ from session_core.stores.document.calls import CallsInFlight, finished
 from session_core.stores.document.claims import DocumentClaims
 from session_core.stores.document.format import Record, Successor, decode, nonce
 from session_core.stores.document.index import DocumentIndex, index_name
+from session_core.stores.document.listing import scan
 from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import DocumentReader, Found, index_names
 from session_core.stores.document.steps import DocumentSteps
@@ -39,7 +40,6 @@ __all__ = ("DocumentStore",)
 
 _SETTLED_MS: Final = 60_000
 """How long a listed key without a record may still be in the course of being written."""
-_PAGE: Final = 50
 
 
 class DocumentStore:
@@ -190,20 +190,9 @@ class DocumentStore:
             return 0
         return await self._sweeper.sweep(limit)
 
-    async def scan(self) -> AsyncIterator[StoredSession]:
+    def scan(self) -> AsyncIterator[StoredSession]:
         """See `SessionStore.scan`. Raises `ConfigurationError` where names cannot be listed."""
-        if not self.capabilities.listable:
-            msg = "this session store cannot list its sessions; those of one user can be found"
-            raise ConfigurationError(msg)
-        page: list[str] = []
-        async for key in self._documents.names("s"):
-            page.append(key)
-            if len(page) == _PAGE:
-                for stored in await self._page(page):
-                    yield stored
-                page = []
-        for stored in await self._page(page):
-            yield stored
+        return scan(self._documents, self.capabilities, self._page)
 
     @finished
     async def claim(self, name: str, expires_at: int) -> bool:

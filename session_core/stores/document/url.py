@@ -1,4 +1,4 @@
-"""Parses the URLs of stores over HTTP: a token, options after the question mark, and their errors.
+"""Parses the URLs of stores: a token, options after the question mark, and their errors.
 
 What is refused is never quoted: a malformed URL may have its token anywhere.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("DocumentUrl",)
 
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=:-]{1,4096}\Z", re.ASCII)
 
 
@@ -76,7 +77,14 @@ class DocumentUrl:
             self.refuse(f"{name} is true or false")
         return value == "true"
 
+    def prefix(self, options: Mapping[str, str], default: str) -> str:
+        """Return what the names of all documents begin with."""
+        prefix = options.get("prefix", default)
+        if prefix != default and not _PREFIX.match(prefix):
+            self.refuse("prefix may hold letters, digits and _ . : - only, for example ?prefix=shop:")
+        return prefix
+
     def refuse(self, problem: str) -> NoReturn:
-        """Return the error."""
+        """Raise the error."""
         msg = f"the URL of {self._what} is malformed: {problem}; a good example: {self._example}"
         raise ConfigurationError(msg) from None

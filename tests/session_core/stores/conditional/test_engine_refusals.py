@@ -16,7 +16,8 @@ from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.opening import open_store
 from session_core.testing import FakeClock
 from tests.session_core.stores.conditional.engines import EngineProcess, memcached, memcached_server, moto  # noqa: F401 - fixtures
-from tests.session_core.stores.conditional.stepped_engine import CAPABILITIES, SteppedEngine, Turns, processes
+from tests.session_core.stores.conditional.stepped_engine import CAPABILITIES, SteppedEngine, processes
+from tests.session_core.stores.turns import Turns
 
 pytestmark = pytest.mark.anyio
 

@@ -13,6 +13,7 @@ from session_core.stores.opening import open_store
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.conditional.engines import EngineProcess, azurite, memcached, moto  # noqa: F401 - fixtures
 from tests.session_core.stores.conditional.mongodb_standin import MongoDbStandin
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 
@@ -20,23 +21,24 @@ pytestmark = pytest.mark.anyio
 class _EngineContract(SessionStoreContract):
     """A separate prefix for each test, so that no test has to empty the engine."""
 
-    rounds = 8
+    rounds = 4
+    server: str
+    """The fixture of the engine."""
+    url: str
+
+    @pytest.fixture(autouse=True)
+    def engine(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:
+        engine: EngineProcess = request.getfixturevalue(self.server)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", engine.address)
+        return engine
 
     @pytest.fixture
-    def engine(self) -> EngineProcess:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def url(self, engine: EngineProcess) -> str:
-        raise NotImplementedError
-
-    @pytest.fixture
-    async def store(self, clock: FakeClock, url: str, engine: EngineProcess) -> AsyncIterator[SessionStore]:
+    async def store(self, clock: FakeClock, engine: EngineProcess) -> AsyncIterator[SessionStore]:
         self._engine = engine
-        store = open_store(url, clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(open_store(self.url.format(address=engine.address, name=engine.name()), clock=clock)) as store:
+            yield store
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
@@ -49,53 +51,29 @@ class _EngineContract(SessionStoreContract):
 
 
 class TestMemcached(_EngineContract):
-    @pytest.fixture
-    def engine(self, memcached: EngineProcess) -> EngineProcess:  # noqa: F811
-        return memcached
-
-    @pytest.fixture
-    def url(self, engine: EngineProcess) -> str:
-        return f"memcached://{engine.address}?prefix={engine.name()}:"
+    rounds = 8
+    server = "memcached"
+    url = "memcached://{address}?prefix={name}:"
 
 
 class TestDynamoDb(_EngineContract):
-    @pytest.fixture
-    def engine(self, moto: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:  # noqa: F811
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        return moto
-
-    @pytest.fixture
-    def url(self, engine: EngineProcess) -> str:
-        return f"dynamodb://sessions?prefix={engine.name()}:&region=eu-central-1&endpoint={engine.address}"
+    rounds = 8
+    server = "moto"
+    url = "dynamodb://sessions?prefix={name}:&region=eu-central-1&endpoint={address}"
 
 
 class TestS3(_EngineContract):
-    rounds = 4
+    server = "moto"
+    url = "s3://sessions/{name}?region=us-east-1&endpoint={address}"
 
-    @pytest.fixture
-    def engine(self, moto: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:  # noqa: F811
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        httpx2.put(f"{moto.address}/sessions", headers={"host": "s3.amazonaws.com"}).raise_for_status()
-        return moto
-
-    @pytest.fixture
-    def url(self, engine: EngineProcess) -> str:
-        return f"s3://sessions/{engine.name()}?region=us-east-1&endpoint={engine.address}"
+    @pytest.fixture(autouse=True)
+    def bucket(self, engine: EngineProcess) -> None:
+        httpx2.put(f"{engine.address}/sessions", headers={"host": "s3.amazonaws.com"}).raise_for_status()
 
 
 class TestAzureTables(_EngineContract):
-    rounds = 4
-
-    @pytest.fixture
-    def engine(self, azurite: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> EngineProcess:  # noqa: F811
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.address)
-        return azurite
-
-    @pytest.fixture
-    def url(self, engine: EngineProcess) -> str:
-        return f"azure-tables://sessions?prefix={engine.name()}:"
+    server = "azurite"
+    url = "azure-tables://sessions?prefix={name}:"
 
 
 class TestMongoDb(SessionStoreContract):
@@ -106,7 +84,6 @@ class TestMongoDb(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
         async with MongoDbStandin().running() as standin:
-            store = open_store(f"mongodb://127.0.0.1:{standin.port}/app?collection=logins", clock=clock)
-            await store.open()
-            yield store
-            await store.close()
+            url = f"mongodb://127.0.0.1:{standin.port}/app?collection=logins"
+            async with opened_store(open_store(url, clock=clock)) as store:
+                yield store

@@ -18,15 +18,16 @@ from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.conditional.transactions import Found, Transactions
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.conditional.stepped_engine import SteppedEngine, processes
+from tests.session_core.stores.turns import live
+from tests.support.opened_store import opened_store
 
 
 class TestConditionalStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
         (store,), _, _ = processes(1, clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(store):
+            yield store
 
 
 pytestmark = pytest.mark.anyio
@@ -57,10 +58,6 @@ stepped = pytest.mark.usefixtures("in_turns")
 
 def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u", rank: int = 0) -> Entry:
     return Entry(data, clock.now() + 60 * MINUTE, user, "o", rank)
-
-
-async def _live(store: ConditionalStore, *keys: str) -> list[str]:
-    return [key for key in keys if await store.load(key) is not None]
 
 
 async def _found(store: ConditionalStore, index: SessionIndex = USER) -> list[str]:
@@ -95,7 +92,7 @@ async def _assert_the_end_wins(seed: int, end: str, write: str) -> None:
     written, ended = await turns.play([calls[write](), ends[end]()], chance, killed=killed)
     assert ended in ([("old",), ("new",)] if write == "rotate" else [("old",)]), seed
     assert (written == ()) <= (ended == ("new",)), seed
-    assert await _live(third, "old", "new") == [], seed
+    assert await live(third, "old", "new") == [], seed
     assert await _found(third) == await _found(third, OP_SESSION) == [], seed
 
 
@@ -108,15 +105,15 @@ async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
     await first.create("old", _entry(clock))
     rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
     (outcome,) = await turns.play([rotation], random.Random(steps), killed=steps)
-    (alive,) = await _live(second, "old", "new")
+    (alive,) = await live(second, "old", "new")
     assert outcome == "killed" or alive == "new"
     assert await _found(second) == await _found(second, OP_SESSION) == [alive]
     clock.advance(minutes=30)
     assert await second.touch(alive, clock.now() + 60 * MINUTE) is True
     clock.advance(minutes=59)
-    assert await _live(second, "old", "new") == [alive]
+    assert await live(second, "old", "new") == [alive]
     assert await second.delete_by(OP_SESSION) == (alive,)
-    assert await _live(second, "old", "new") == []
+    assert await live(second, "old", "new") == []
 
 
 @stepped
@@ -130,7 +127,7 @@ async def test_a_killed_login_happens_completely_or_not_at_all(steps: int) -> No
     until = clock.now() + MINUTE
     login = first.rotate("anonymous", "new", _entry(clock, rank=2), version=1, successor_until=until, limit=1)
     (outcome,) = await turns.play([login], random.Random(steps), killed=steps)
-    alive = await _live(second, "before", "anonymous", "new")
+    alive = await live(second, "before", "anonymous", "new")
     assert alive in [["before", "anonymous"], ["new"]]
     assert outcome in {"killed", ("before",)}
     assert await _found(second) == ["new" if alive == ["new"] else "before"]
@@ -197,7 +194,7 @@ async def test_logins_in_several_processes_never_exceed_the_limit() -> None:
         killed = chance.randrange(30) if seed % 2 else None
         logins = [store.create(f"k{number}", _entry(clock, rank=number), limit=2) for number, store in enumerate(stores)]
         outcomes = await turns.play(logins, chance, killed=killed)
-        alive = await _live(stores[3], "before", *(f"k{number}" for number in range(4)))
+        alive = await live(stores[3], "before", *(f"k{number}" for number in range(4)))
         assert len(alive) == 2, seed
         assert await _found(stores[3]) == await _found(stores[2], OP_SESSION) == sorted(alive), seed
         evicted = [key for outcome in outcomes if isinstance(outcome, tuple) for key in outcome]
@@ -217,7 +214,7 @@ async def test_revoking_all_sessions_meets_a_session_started_by_another_process(
         calls = [first.create("meanwhile", _entry(clock)), second.delete_by(USER)]
         created, ended = await turns.play(calls, random.Random(seed))
         assert created == ()
-        alive = await _live(third, "before", "meanwhile")
+        alive = await live(third, "before", "meanwhile")
         assert set(alive) | set(ended) == {"before", "meanwhile"}  # type: ignore[call-overload]
         assert await _found(third) == alive
         assert "before" not in alive
@@ -311,7 +308,7 @@ async def test_lost_responses_leave_a_login_complete() -> None:
         outcome, _ = await turns.play([login, second.load("anonymous")], random.Random(seed))
         there.clear()
         there.update(values)
-        alive = await _live(calm, "before", "anonymous", "new")
+        alive = await live(calm, "before", "anonymous", "new")
         assert alive in [["before", "anonymous"], ["new"]], seed
         assert (outcome == ("before",)) <= (alive == ["new"]), seed
         assert await _found(calm) == ["new" if alive == ["new"] else "before"], seed

@@ -15,6 +15,8 @@ from session_core.stores.document.store import DocumentStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract.one_process import OneProcessContract
 from tests.session_core.stores.document.stepped_documents import processes
+from tests.session_core.stores.turns import live
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 MINUTE = 60_000
@@ -26,28 +28,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class TestDocuments(SessionStoreContract):
+class _OneStore:
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
         (store,), _, _ = processes(1, clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(store):
+            yield store
 
 
-class TestOneProcess(OneProcessContract):
+class TestDocuments(_OneStore, SessionStoreContract): ...
+
+
+class TestOneProcess(_OneStore, OneProcessContract):
     rounds = 20
-
-    @pytest.fixture
-    async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
-        (store,), _, _ = processes(1, clock)
-        await store.open()
-        yield store
-        await store.close()
-
-
-async def _live(store: DocumentStore, *keys: str) -> list[str]:
-    return [key for key in keys if await store.load(key) is not None]
 
 
 def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u") -> Entry:
@@ -72,10 +65,10 @@ async def _a_write_meets_an_end(seed: int, end: str, write: str, kind: type[Docu
     chance = random.Random(seed)
     killed = chance.randrange(16) if seed % 3 == 0 else None
     await turns.play([calls[write](), ends[end]()], chance, killed=killed)
-    alive = await _live(third, "old", "new")
+    alive = await live(third, "old", "new")
     clock.advance(minutes=89)
     await third.delete_expired()
-    return alive + await _live(third, "old", "new")
+    return alive + await live(third, "old", "new")
 
 
 @pytest.mark.parametrize("end", ["delete", "delete_by_user", "delete_by_op_session"])
@@ -105,15 +98,15 @@ async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
     await first.create("old", _entry(clock))
     rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
     (outcome,) = await turns.play([rotation], random.Random(0), killed=steps)
-    (alive,) = await _live(second, "old", "new")
+    (alive,) = await live(second, "old", "new")
     assert outcome in {"killed", ()}
     assert [stored.key for stored in await second.find(SessionIndex(user="u"))] == [alive]
     clock.advance(minutes=30)
     assert await second.touch(alive, clock.now() + 60 * MINUTE) is True
     clock.advance(minutes=59)
-    assert await _live(second, "old", "new") == [alive]
+    assert await live(second, "old", "new") == [alive]
     assert await second.delete_by(SessionIndex(op_session="o")) == (alive,)
-    assert await _live(second, "old", "new") == []
+    assert await live(second, "old", "new") == []
 
 
 async def test_a_search_during_a_rotation_finds_the_session_once() -> None:
@@ -138,10 +131,10 @@ async def test_revoking_all_sessions_meets_a_session_started_by_another_process(
         await first.create("before", _entry(clock))
         calls = [first.create("meanwhile", _entry(clock)), second.delete_by(SessionIndex(user="u"))]
         await turns.play(calls, random.Random(seed))
-        alive = await _live(third, "before", "meanwhile")
+        alive = await live(third, "before", "meanwhile")
         assert "before" not in alive
         assert set(await third.delete_by(SessionIndex(user="u"))) <= set(alive)
-        assert await _live(third, "meanwhile") == []
+        assert await live(third, "meanwhile") == []
 
 
 async def test_an_index_that_lost_a_key_is_repaired_when_the_session_is_used() -> None:
@@ -157,7 +150,7 @@ async def test_an_index_that_lost_a_key_is_repaired_when_the_session_is_used() -
             await first.touch(key, clock.now() + 61 * MINUTE)
         assert {stored.key for stored in await first.find(SessionIndex(user="u"))} == {"a", "b"}
         assert await first.delete_by(SessionIndex(user="u"))
-        assert await _live(second, "a", "b") == []
+        assert await live(second, "a", "b") == []
     assert lost, "if this never happens, the documentation is too cautious"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from session_core.stores.guarded import GuardedStore
 from session_core.stores.opening import open_store
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract.one_process import OneProcessContract
+from tests.support.opened_store import opened_store
 from tests.support.redis_servers import RedisServer, needed_valkey, running
 from tests.support.stopwatch import stopwatch
 
@@ -32,46 +34,42 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def _opened(url: str, clock: FakeClock) -> AsyncIterator[SessionStore]:
-    store = KeyValueStore.from_url(url, clock=clock)
-    await store.open()
-    yield store
-    await store.close()
+def _opened(url: str, clock: FakeClock) -> AbstractAsyncContextManager[KeyValueStore]:
+    return opened_store(KeyValueStore.from_url(url, clock=clock))
 
 
 class TestMemory(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
-        async for store in _opened("keyvalue+memory://", clock):
+        async with _opened("keyvalue+memory://", clock) as store:
             yield store
 
 
 class TestDisk(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        async for store in _opened(f"keyvalue+disk://{tmp_path}/kv", clock):
+        async with _opened(f"keyvalue+disk://{tmp_path}/kv", clock) as store:
             yield store
 
 
 class TestFileTree(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        async for store in _opened(f"keyvalue+filetree://{tmp_path}/kv", clock):
+        async with _opened(f"keyvalue+filetree://{tmp_path}/kv", clock) as store:
             yield store
 
 
-class TestValkey(SessionStoreContract):
+class _OnValkey:
     @pytest.fixture
     async def store(self, clock: FakeClock, valkey: RedisServer) -> AsyncIterator[SessionStore]:
-        async for store in _opened(f"keyvalue+{valkey.url}", clock):
+        async with _opened(f"keyvalue+{valkey.url}", clock) as store:
             yield store
 
 
-class TestOneProcess(OneProcessContract):
-    @pytest.fixture
-    async def store(self, clock: FakeClock, valkey: RedisServer) -> AsyncIterator[SessionStore]:
-        async for store in _opened(f"keyvalue+{valkey.url}", clock):
-            yield store
+class TestValkey(_OnValkey, SessionStoreContract): ...
+
+
+class TestOneProcess(_OnValkey, OneProcessContract): ...
 
 
 async def test_a_custom_backend_stays_open_and_no_guarantee_is_assumed() -> None:
