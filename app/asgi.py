@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from litestar import Router
 from litestar.di import Provide
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Server
 from pydantic import SecretStr
 
-from app import NAME
 from app.application import Application
 from app.data.audit import COMMAND_LINE, acting
 from app.data.database import DatabaseUnavailableError, migrate, newest_revision
@@ -42,6 +38,7 @@ from app.user_commands import UserCommands
 from app.web.errors import exception_handlers
 from app.web.form_limit import limit_forms
 from app.web.messages import announce_logout
+from app.web.openapi import openapi_config
 from app.web.public_address import PublicAddress
 from app.web.request_context import client_address, user_agent
 from app.web.security_headers import SecurityHeaders
@@ -61,7 +58,6 @@ from session_core.litestar.online import OnlineCheck
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 from session_core.sessions.record import Device
-from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -133,7 +129,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
         exception_handlers=exception_handlers(),
         before_send=[announce_logout],
         lifespan=[lambda _: _running(services, login, kept.sessions)],
-        openapi_config=_openapi(settings),
+        openapi_config=openapi_config(settings),
         request_max_body_size=_MAX_BODY,
         logging_config=None,
         debug=settings.app_debug,
@@ -294,14 +290,3 @@ async def _ask_provider(login: OidcPlugin) -> None:
     for party in login.relying_parties:
         with suppress(OidcError):
             await party.connection.discovery.metadata()
-
-
-def _openapi(settings: Settings) -> OpenAPIConfig:
-    return OpenAPIConfig(
-        title=NAME,
-        version="1",
-        path="/schema",
-        # JSON and YAML only: Litestar's documentation pages load scripts from another host.
-        render_plugins=[JsonRenderPlugin(path="/"), YamlRenderPlugin()],
-        servers=[Server(url=base_url_of(settings.public_url).of("/"))],
-    )

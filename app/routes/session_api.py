@@ -11,7 +11,6 @@ from litestar.params import JSONBody
 from app.services import Injected
 from app.session_data import AppSession, Language, Note, Theme
 from session_core import Session
-from session_core.litestar.openapi import problem_responses
 
 __all__ = ("handlers",)
 
@@ -59,7 +58,7 @@ async def read_session(session: Session[AppSession], services: Injected) -> Sess
     return await _view(session, services)
 
 
-@patch("/api/session", tags=["session"], responses=problem_responses(400))
+@patch("/api/session", tags=["session"])
 async def change_session(data: JSONBody[SessionPatch], session: Session[AppSession], services: Injected) -> SessionView:
     """Assign fields. Different fields merge with other requests' writes; the same field is a conflict (409)."""
     for name, value in _given(data).items():

@@ -84,7 +84,7 @@ async def list_sessions(session: Session[AppSession], sessions: Sessions) -> lis
     ]
 
 
-@delete("/api/sessions/{handle:str}", guards=_CHANGE, tags=["user"], responses=problem_responses(400, 404))
+@delete("/api/sessions/{handle:str}", guards=_CHANGE, tags=["user"], responses=problem_responses(404))
 async def end_session(handle: FromPath[str], session: Session[AppSession], sessions: Sessions) -> None:
     """End one of the user's own sessions; 404 for another user's."""
     if handle == session.handle:
@@ -93,7 +93,7 @@ async def end_session(handle: FromPath[str], session: Session[AppSession], sessi
         raise NotFoundException
 
 
-@delete("/api/sessions", guards=_CHANGE, tags=["user"], responses=problem_responses(400))
+@delete("/api/sessions", guards=_CHANGE, tags=["user"])
 async def end_sessions(session: Session[AppSession], sessions: Sessions, *, include_current: FromQuery[bool] = False) -> None:
     """End all other sessions, and with `include_current` also this one."""
     await sessions.revoke_all(_identity(session), keep=session.key)

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+from litestar import get
+from litestar.exceptions import NotFoundException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery
 
 from app.asgi import create_app
 from app.data.database import DatabaseUnavailableError
@@ -16,7 +21,6 @@ from session_core import StoreUnavailableError
 from session_core.litestar.online import OnlineCheck
 from session_core.oidc import OidcPlugin
 from tests.app.conftest import Running, Start
-from tests.support.template_paths import is_of_the_template
 
 pytestmark = pytest.mark.anyio
 
@@ -108,19 +112,48 @@ async def test_the_schema_is_json_and_names_the_cookie(client: httpx.AsyncClient
     assert "<" not in (await client.get("/schema/openapi.yaml")).text[:200]
 
 
-async def test_every_error_in_the_openapi_document_is_problem_json(client: httpx.AsyncClient) -> None:
-    paths = (await client.get("/schema")).json()["paths"]
+PROBLEM, JSON = "application/problem+json", "application/json"
+
+
+async def test_every_error_in_the_openapi_document_is_problem_json(start: Start) -> None:
+    async with start(native_clients="desktop http://127.0.0.1/callback") as running, running.client() as client:
+        paths = (await client.get("/schema")).json()["paths"]
     operations = {f"{method} {path}": operation for path, item in paths.items() for method, operation in item.items()}
     for name, operation in operations.items():
-        if not is_of_the_template(name.partition(" ")[2]):
-            continue
-        errors = {status: response for status, response in operation["responses"].items() if status >= "4"}
-        assert all(list(response["content"]) == ["application/problem+json"] for response in errors.values()), name
+        errors = {status: list(response["content"]) for status, response in operation["responses"].items() if status >= "4"}
+        if name == "post /auth/token":  # RFC 6749 5.2
+            assert errors.pop("400") == [JSON, PROBLEM]
+        assert all(media_types == [PROBLEM] for media_types in errors.values()), name
+    assert operations["get /auth/authorize"]["responses"].keys() == {"200", "303", "307", "400", "403", "409", "503"}
+    assert operations["post /auth/authorize"]["responses"].keys() == {"200", "303", "307", "400", "403", "409", "429", "503"}
+    assert operations["post /auth/token"]["responses"].keys() == {"200", "400", "403", "409", "429", "503"}
     login = {"200", "303", "307", "400", "401", "403", "409", "429", "502", "503"}
     assert operations["get /auth/login"]["responses"].keys() == login
     assert operations["post /auth/logout"]["responses"].keys() == {"200", "303", "403", "409", "503"}
     assert operations["post /auth/backchannel-logout"]["responses"].keys() == {"200", "400", "429", "503"}
     assert operations["delete /api/sessions/{handle}"]["responses"].keys() == {"204", "400", "401", "403", "404", "409", "503"}
+
+
+class Clash(msgspec.Struct):
+    other: str
+
+
+async def test_an_added_route_documents_the_errors_that_it_answers(running: Running, client: httpx.AsyncClient) -> None:
+    @get("/parts/{number:int}", raises=[NotFoundException], responses={422: ResponseSpec(Clash)})
+    async def part(number: FromPath[int], amount: FromQuery[int]) -> int:
+        raise NotFoundException
+
+    running.app.register(part)
+    for schema in ("/schema", "/schema/openapi.json"):
+        responses = (await client.get(schema)).json()["paths"]["/parts/{number}"]["get"]["responses"]
+        assert {status: list(response["content"]) for status, response in responses.items()} == {
+            "200": [JSON], "400": [PROBLEM], "404": [PROBLEM], "422": [JSON],
+        }  # fmt: skip
+    for path, status in (("/parts/1?amount=none", 400), ("/parts/1?amount=2", 404)):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
+        schema = responses[str(status)]["content"][PROBLEM]["schema"]
+        assert set(schema["required"]) <= answer.json().keys() <= {*schema["properties"], "errors"}
 
 
 @pytest.mark.attack("60")

@@ -26,7 +26,7 @@ from session_core.oidc.routes.leaving import leave_for_client
 from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.login import begin_login, enter
 from session_core.oidc.routes.provider_choice import chosen_party
-from session_core.oidc.routes.route import Route
+from session_core.oidc.routes.route import NO_CONTENT, Route
 
 if TYPE_CHECKING:
     from typing import Any
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ("native_routes",)
 
 _TEMPORARY: Final = 307
+_LEADS: Final = {200: (HTML,), 303: NO_CONTENT, _TEMPORARY: NO_CONTENT}
+_REDEEMS: Final = {200: (JSON,), 400: (JSON, "application/problem+json")}
+"""The errors of RFC 6749 5.2 are JSON; a request that presents a session at the same time is a problem."""
 _MAX_BODY: Final = 16_384
 _NOT_CARRIED: Final = frozenset({"next", "option"})
 """What a login link may say that is not for a native client: a page, and how long a browser is remembered."""
@@ -60,9 +63,9 @@ def native_routes(relying_parties: RelyingParties) -> list[Route]:
     if not relying_parties.config.native_clients:
         return []
     return [
-        Route("GET", "/authorize", ask, summary="Start the login of a native client", session=True),
-        Route("POST", "/authorize", authorize, summary="Go on with that login", status=303, session=True),
-        Route("POST", "/token", token, summary="Redeem the code of a native client", session=True),
+        Route("GET", "/authorize", ask, "Start the login of a native client", session=True, answers=_LEADS, errors=(400, 403)),
+        Route("POST", "/authorize", authorize, "Go on with that login", 303, session=True, answers=_LEADS, errors=(400, 429)),
+        Route("POST", "/token", token, "Redeem the code of a native client", session=True, answers=_REDEEMS, errors=(429,)),
     ]
 
 

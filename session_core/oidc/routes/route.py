@@ -37,7 +37,7 @@ class Route(NamedTuple):
     """Whether it uses the session. Other routes read no cookie, so cross-site requests are accepted."""
     by_provider: bool = False
     answers: Mapping[int, tuple[str, ...]] = MappingProxyType({200: NO_CONTENT})
-    """The media types of each response that is no error, for the schema."""
+    """The media types of each response that is not one of `errors`, by its status, for the schema."""
     errors: tuple[int, ...] = ()
     """The statuses of its errors, for the schema: problem+json (RFC 9457), or a page for browsers."""
 

@@ -88,7 +88,7 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
 
 
 def _operation(route: Route) -> type[PublicOperation]:
-    """Return the class of the route's OpenAPI operation, with its responses that are no errors."""
+    """Return the class of the route's OpenAPI operation, with its responses that are none of its errors."""
 
     class RouteOperation(PublicOperation):  # a dataclass by inheritance; making each one anew takes long
         def __post_init__(self) -> None:
