@@ -13,8 +13,7 @@ from session_core.asgi.exchange import with_caching
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
 from session_core.connections.closable import Disconnects
 from session_core.litestar.dependency import CURRENT
-from session_core.litestar.direct_route import call_directly
-from session_core.litestar.internals import error_guard_of, wrap
+from session_core.litestar.internals import call_directly, error_guard_of, wrap
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send

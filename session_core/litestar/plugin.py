@@ -10,7 +10,7 @@ from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions.responses import create_exception_response
 from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
-from litestar.routes import ASGIRoute, HTTPRoute, WebSocketRoute
+from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
 from session_core.asgi.application import SessionApplication
@@ -113,12 +113,8 @@ class SessionPlugin(InitPlugin, ReceiveRoutePlugin, CLIPlugin, KeepsSessions):
 
         Raises `ConfigurationError` for a handler that could not get its session, or would share it between visitors.
         """
-        if isinstance(route, HTTPRoute):
-            handlers: list[Any] = list(route.route_handlers)
-        elif isinstance(route, WebSocketRoute | ASGIRoute):
-            handlers = [route.route_handler]
-        else:  # pragma: no cover - Litestar has three kinds of routes
-            return
+        of_one_handler: Any = route
+        handlers: list[Any] = list(route.route_handlers) if isinstance(route, HTTPRoute) else [of_one_handler.route_handler]
         for handler in handlers:
             check_handler(handler, route.path, self.config)
             if self.outside is None and may_ask_outside(handler, uses=self._serves(handler)):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from session_core.clock import Clock
+    from session_core.oidc.provider.client_key import ClientKey
     from session_core.oidc.provider.registration import Registration
 
 __all__ = ("ClientAuthentication",)
@@ -54,9 +55,9 @@ class ClientAuthentication:
             form["client_id"] = provider.client_id
         if provider.token_endpoint_auth_method == "client_secret_post":  # noqa: S105 - the name of a method
             form["client_secret"] = await self._secret()
-        elif provider.token_endpoint_auth_method == "private_key_jwt":  # noqa: S105 - the name of a method
+        elif provider.client_key is not None:  # which goes with private_key_jwt alone
             form["client_assertion_type"] = _ASSERTION_TYPE
-            form["client_assertion"] = self._assertion(token_endpoint)
+            form["client_assertion"] = self._assertion(provider.client_key, token_endpoint)
         return headers, urlencode(form)
 
     async def _secret(self) -> str:
@@ -74,16 +75,13 @@ class ClientAuthentication:
             raise TokenExchangeError(reason)
         return secret
 
-    def _assertion(self, token_endpoint: str) -> str:
+    def _assertion(self, key: ClientKey, token_endpoint: str) -> str:
         """Return a new assertion (RFC 7523 3), valid for one minute and, by its `jti`, for one use."""
         provider, now = self._provider, self._clock.now() // 1000
-        if provider.client_key is None:  # pragma: no cover - the registration was checked when it was built
-            msg = "private_key_jwt without a key"
-            raise RuntimeError(msg)
         # One audience, by default the configured issuer: a URL from the provider's metadata could belong to another provider,
         # where the assertion could be used (CVE-2025-27370).
         audience = token_endpoint if provider.client_assertion_audience == "token_endpoint" else provider.issuer
-        return provider.client_key.sign(
+        return key.sign(
             _ASSERTION_TYP,
             {
                 "iss": provider.client_id,

@@ -22,8 +22,8 @@ from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
 from session_core import Session, SessionPlugin, session_of
-from session_core.litestar import direct_route, internals
-from session_core.litestar.direct_route import HANDLING, call_directly
+from session_core.litestar import internals
+from session_core.litestar.internals import HANDLING, call_directly
 from tests.support.sessions import AppSession, client_of, make_config
 
 pytestmark = [
@@ -348,8 +348,8 @@ def test_the_locked_litestar_is_bypassed() -> None:
     served: list[Any] = [route.handle for route in routes.values()]
     assert not [each for each in served if call_directly(each) is each]
     plans = {path: routes[path].route_handler_map["GET"] for path in ("/dict", "/struct", "/headers", "/guarded", "/dependency")}
-    assert all(direct_route._encoder_of(handler)({"a": 1}) == b'{"a":1}' for handler, _ in plans.values())
-    called = {path: direct_route._call_of(handler, model) is not None for path, (handler, model) in plans.items()}
+    assert all(internals._encoder_of(handler)({"a": 1}) == b'{"a":1}' for handler, _ in plans.values())
+    called = {path: internals._call_of(handler, model) is not None for path, (handler, model) in plans.items()}
     assert called == {"/dict": True, "/struct": True, "/headers": True, "/guarded": True, "/dependency": False}
 
 
