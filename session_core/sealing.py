@@ -11,8 +11,9 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ("SealingKeys", "generate_key", "parse_keys")
 
+T = TypeVar("T", bound=msgspec.Struct)
+
 _VERSION: Final = b"\x01"
 _KEY_BYTES: Final = 32
 _KEY_ID_BYTES: Final = 4
@@ -30,6 +33,7 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _HEADER_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
 _KEY_FORM: Final = re.compile(r"[A-Za-z0-9_-]{43}=?\Z")
+_TEXT: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _MAKE_ONE: Final = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
@@ -77,6 +81,20 @@ class SealingKeys:
                 except (InvalidTag, OverflowError):
                     continue
         return None
+
+    def seal_text(self, value: msgspec.Struct, *, context: str) -> str:
+        """Return a sealed value as text, for a cookie or a parameter."""
+        return urlsafe_b64encode(self.seal(msgspec.msgpack.encode(value), context=context)).rstrip(b"=").decode()
+
+    def unseal_text(self, text: str, kind: type[T], *, context: str) -> T | None:
+        """Return what `seal_text` sealed, or `None` when it cannot be trusted, or is of another version of this program."""
+        if not _TEXT.match(text):
+            return None
+        try:
+            plain = self.unseal(urlsafe_b64decode(text + "=" * (-len(text) % 4)), context=context)
+            return None if plain is None else msgspec.msgpack.decode(plain, type=kind)
+        except (ValueError, msgspec.MsgspecError):
+            return None
 
     def needs_reseal(self, sealed: bytes) -> bool:
         """Whether an older key or format version sealed it; does not verify it."""

@@ -9,7 +9,6 @@ the verifier it is refused before the store is asked.
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -65,8 +64,7 @@ class NativeLogins:
             vault=self._sealing.seal(plain, context=_context(key)),
         )
         await self._sessions.store.create(key, entry_of(record, now + _CODE_MS))
-        code = msgspec.msgpack.encode(_Code(session_id, request.code_challenge))
-        return urlsafe_b64encode(self._sealing.seal(code, context=_CODE_CONTEXT)).rstrip(b"=").decode()
+        return self._sealing.seal_text(_Code(session_id, request.code_challenge), context=_CODE_CONTEXT)
 
     async def redeem(self, asked: TokenRequest) -> tuple[Snapshot, FinishedLogin]:
         """Return the session that was set aside, for `SessionHandle.take_over`, and what it is to become.
@@ -74,7 +72,7 @@ class NativeLogins:
         Raises `NativeLoginError` (`invalid_grant`), and `StoreUnavailableError`. A code that was used already ends what it was
         used for (RFC 6749 4.1.2): code and verifier are known to another party then.
         """
-        opened = self._open(asked.code)
+        opened = self._sealing.unseal_text(asked.code, _Code, context=_CODE_CONTEXT)
         if opened is None or not asked.proves(opened.code_challenge):
             raise _invalid("code_malformed" if opened is None else "verifier_mismatch")
         key = session_key(opened.session_id)
@@ -98,14 +96,6 @@ class NativeLogins:
         for each in ended:
             await self._sessions.events.emit("session.destroyed", handle=handle_of(each), reason="code_withdrawn")
         return key in ended
-
-    def _open(self, code: str) -> _Code | None:
-        try:
-            sealed = urlsafe_b64decode(code + "=" * (-len(code) % 4))
-            plain = self._sealing.unseal(sealed, context=_CODE_CONTEXT)
-            return None if plain is None else msgspec.msgpack.decode(plain, type=_Code)
-        except (ValueError, msgspec.MsgspecError):
-            return None
 
 
 def check_native_clients(config: OidcConfig, sessions: SessionConfig[Any]) -> None:

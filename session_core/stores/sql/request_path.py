@@ -82,22 +82,13 @@ class RequestPath:
         """See `SessionStore.replace`."""
         if self._writes_together:
             return await self._replaces.call(key, (entry, version))
-
-        async def work(link: Link, earlier: Earlier[int]) -> int:
-            return await steps.overwrite(link, earlier, key, entry, version, self._clock.now())
-
-        return await self._database.write(work)
+        return await self._database.write(partial(self._replace, key, entry, version))
 
     async def touch(self, key: str, expires_at: int) -> bool:
         """See `SessionStore.touch`."""
         if self._writes_together:
             return await self._touches.call(key, expires_at)
-
-        async def work(link: Link, earlier: Earlier[bool]) -> bool:
-            del earlier
-            return await steps.extend(link, key, expires_at, self._clock.now())
-
-        return await self._database.write(work)
+        return await self._database.write(partial(self._touch, key, expires_at))
 
     async def rotate(self, move: Move) -> tuple[str, ...]:
         """See `SessionStore.rotate`."""
@@ -110,11 +101,7 @@ class RequestPath:
         token = secrets.randbits(63)
         if self._writes_together:
             return await self._claims.call(name, (expires_at, token))
-
-        async def work(link: Link, earlier: Earlier[bool]) -> bool:
-            return await steps.claim(link, earlier, name, expires_at, token, self._clock.now())
-
-        return await self._database.transact(work)
+        return await self._database.transact(partial(self._claim, name, expires_at, token))
 
     async def _load_together(
         self, link: Link, batch: Sequence[Call[None, StoredSession | None]]
@@ -149,12 +136,11 @@ class RequestPath:
         return [call.asked[1] + 1 if call.key in written else _refusal(found.get(call.key), call.asked[1]) for call in batch]
 
     async def _replace_alone(self, call: Call[tuple[Entry, int], int], uncertain: bool) -> int:  # noqa: FBT001
-        entry, version = call.asked
-
-        async def work(link: Link, earlier: Earlier[int]) -> int:
-            return await steps.overwrite(link, earlier, call.key, entry, version, self._clock.now())
-
+        work = partial(self._replace, call.key, *call.asked)
         return await self._database.transact(work, deadline=call.deadline, earlier=Earlier(uncertain=uncertain))
+
+    async def _replace(self, key: str, entry: Entry, version: int, link: Link, earlier: Earlier[int]) -> int:
+        return await steps.overwrite(link, earlier, key, entry, version, self._clock.now())
 
     async def _move_together(
         self, link: Link, batch: Sequence[Call[Move, tuple[str, ...]]]
@@ -221,10 +207,11 @@ class RequestPath:
         return [call.key in claimed for call in batch]
 
     async def _claim_alone(self, call: Call[tuple[int, int], bool], uncertain: bool) -> bool:  # noqa: FBT001
-        async def work(link: Link, earlier: Earlier[bool]) -> bool:
-            return await steps.claim(link, earlier, call.key, *call.asked, self._clock.now())
-
+        work = partial(self._claim, call.key, *call.asked)
         return await self._database.transact(work, deadline=call.deadline, earlier=Earlier(uncertain=uncertain))
+
+    async def _claim(self, name: str, expires_at: int, token: int, link: Link, earlier: Earlier[bool]) -> bool:
+        return await steps.claim(link, earlier, name, expires_at, token, self._clock.now())
 
     async def _touch_together(self, link: Link, batch: Sequence[Call[int, bool]]) -> Sequence[bool | Undecided]:
         keys = [call.key for call in batch]
@@ -242,11 +229,12 @@ class RequestPath:
         return [True if call.key in touched else (UNDECIDED if call.key in found else False) for call in batch]
 
     async def _touch_alone(self, call: Call[int, bool], uncertain: bool) -> bool:  # noqa: FBT001
-        async def work(link: Link, earlier: Earlier[bool]) -> bool:
-            del earlier
-            return await steps.extend(link, call.key, call.asked, self._clock.now())
-
+        work = partial(self._touch, call.key, call.asked)
         return await self._database.transact(work, deadline=call.deadline, earlier=Earlier(uncertain=uncertain))
+
+    async def _touch(self, key: str, expires_at: int, link: Link, earlier: Earlier[bool]) -> bool:
+        del earlier
+        return await steps.extend(link, key, expires_at, self._clock.now())
 
     async def _versions(self, link: Link, keys: list[str], now: int) -> dict[str, int]:
         rows = await link.rows(statements.VERSIONS, {"keys": keys, "now": now})
