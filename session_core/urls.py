@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 from session_core.errors import ConfigurationError
 
 __all__ = (
-    "PATH_MARKS", "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "ip_of", "is_loopback", "network_of",
-    "normalised_origin", "origin_of", "packed", "party_origin", "unpacked",
+    "PATH_MARKS", "QUERY_MARKS", "BaseUrl", "base_url_of", "encoded_query", "ip_of", "is_loopback", "is_provider_url",
+    "network_of", "normalised_origin", "origin_of", "packed", "party_origin", "unpacked",
 )  # fmt: skip
 
 PATH_MARKS: Final = "-._~!$&'()*+,=:"
@@ -160,6 +160,16 @@ def party_origin(url: str) -> str | None:
     if not separator or len(url) > _MAX_URL or not _REST.match(rest[end:]):
         return None
     return normalised_origin(f"{scheme}://{rest[:end]}")
+
+
+def is_provider_url(url: str, *, allow_http: bool) -> bool:
+    """Whether `url` is an absolute https URL of an OpenID provider, by the grammar of `party_origin`.
+
+    `allow_http` admits http for loopback hosts only: elsewhere a network attacker could impersonate the provider, in development
+    too.
+    """
+    scheme, _, authority = (party_origin(url) or "").partition("://")
+    return scheme == "https" or (allow_http and scheme == "http" and is_loopback(_ORIGIN_PORT.sub("", authority).strip("[]")))
 
 
 def normalised_origin(origin: str) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ("AuditFilter", "AuditPage", "AuditSearch", "Hour", "as_csv")
 
 _HOUR_MS: Final = 3_600_000
+_HOURS: Final = 24
 _LOGINS: Final = "login.succeeded"
 _REFUSALS: Final = ("login.failed", "logout.rejected", "access.denied")
 _COLUMNS: Final = ("at", "event", "count", "user_key", "actor", "session", "reason", "ip", "user_agent", "detail")
@@ -82,14 +83,14 @@ class AuditSearch:
         ids = [row.pop("id") for row in rows]
         return AuditPage([AuditEntry(**row) for row in rows[:limit]], ids[limit - 1] if len(rows) > limit else None)
 
-    async def hours(self, now: int, *, count: int = 24) -> list[Hour]:
+    async def hours(self, now: int) -> list[Hour]:
         """Return logins and refusals of the last hours, the oldest first."""
-        first = now - now % _HOUR_MS - (count - 1) * _HOUR_MS
-        hours = [Hour(first + number * _HOUR_MS) for number in range(count)]
+        first = now - now % _HOUR_MS - (_HOURS - 1) * _HOUR_MS
+        hours = [Hour(first + number * _HOUR_MS) for number in range(_HOURS)]
         wanted = and_(table.c.at >= first, table.c.event.in_((_LOGINS, *_REFUSALS)))
         async with self._database.connect() as connection:
             for row in await connection.execute(select(table.c.at, table.c.event, table.c.count).where(wanted)):
-                hour = hours[min((row.at - first) // _HOUR_MS, count - 1)]
+                hour = hours[min((row.at - first) // _HOUR_MS, _HOURS - 1)]
                 times: int = row._mapping["count"]  # noqa: SLF001 - `row.count` is a method
                 if row.event == _LOGINS:
                     hour.logins += times

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.data.tables import metadata
+from session_core.stores.sqlite.connection import make_private_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,8 +154,9 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["url"] = url
     try:
-        if url.startswith("sqlite"):
-            _make_private_file(make_url(url).database or "")
+        path = make_url(url).database
+        if url.startswith("sqlite") and path and path != ":memory:":
+            make_private_file(Path(path))
         command.upgrade(config, "head")
     except (SQLAlchemyError, OSError) as error:
         raise DatabaseUnavailableError(why_unavailable(error)) from error
@@ -195,15 +196,6 @@ def _misfits(connection: Connection) -> list[str]:
             if name not in table.columns and not column["nullable"] and column.get("default") is None
         ]
     return problems
-
-
-def _make_private_file(path: str) -> None:
-    """Create the file readable by its owner only; SQLite itself follows the umask."""
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # An existing file is not opened: closing it would drop SQLite's POSIX locks of this process.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ANN401 - the driver's connection

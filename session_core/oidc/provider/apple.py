@@ -16,16 +16,14 @@ _AUDIENCE: Final = "https://appleid.apple.com"
 _SECONDS: Final = 300
 
 
-def apple_client_secret(
-    key: ClientKey, *, team_id: str, client_id: str, now: Callable[[], float] = time.time
-) -> Callable[[], str]:
+def apple_client_secret(key: ClientKey, *, team_id: str, client_id: str) -> Callable[[], str]:
     """Return a function for `client_secret` that signs a fresh one for every request, valid for five minutes.
 
     `key` is the key from Apple's developer account, with the `kid` that is shown there.
     """
 
     def client_secret() -> str:
-        issued = int(now())
+        issued = int(time.time())
         claims = {"iss": team_id, "sub": client_id, "aud": _AUDIENCE, "iat": issued, "exp": issued + _SECONDS}
         return key.sign("JWT", claims)
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 import msgspec
 
 from session_core.errors import DiscoveryError
-from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.single_flight import SingleFlight
-from session_core.urls import party_origin
+from session_core.urls import is_provider_url, party_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

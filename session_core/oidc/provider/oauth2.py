@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from session_core.errors import ConfigurationError
-from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.provider.registration import Registration, check_scopes
+from session_core.urls import is_provider_url
 
 __all__ = ("FetchJson", "OAuth2Provider", "UserHook")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from session_core.errors import ConfigurationError, DiscoveryError
-from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata, parse_metadata
 from session_core.oidc.provider.registration import Registration, check_scopes
 from session_core.oidc.verify.claims import MAX_SKEW_SECONDS
+from session_core.urls import is_provider_url
 
 __all__ = ("SIGNING_ALGORITHMS", "TENANT", "OidcProvider")
 

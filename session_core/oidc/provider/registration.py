@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from session_core.errors import ConfigurationError
-from session_core.oidc.addresses import is_provider_url, origin_of_url
 from session_core.oidc.provider.client_key import ClientKey
+from session_core.urls import is_provider_url, origin_of
 
 __all__ = ("DEFAULT_ID", "ClientSecret", "Registration", "check_scopes")
 
@@ -122,7 +122,7 @@ class Registration:
     @property
     def origin(self) -> str:
         """Scheme, host and port of the issuer; a page that posts a logout form needs it in its CSP's form-action."""
-        return origin_of_url(self._any_issuer())
+        return origin_of(self._any_issuer())
 
     def is_issuer(self, issuer: str) -> bool:
         """Whether this issuer belongs to this provider; compared character for character."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import TokenExchangeError
 from session_core.identity import Identity
-from session_core.oidc.addresses import is_provider_url, origin_of_url
 from session_core.oidc.strict_json import parse_json
 from session_core.oidc.verify.claims import subject_of
+from session_core.urls import is_provider_url, origin_of
 
 if TYPE_CHECKING:
     from session_core.oidc.http import OpHttp
@@ -27,7 +27,7 @@ class UserEndpoint:
     def __init__(self, provider: OAuth2Provider, http: OpHttp) -> None:
         self._provider = provider
         self._http = http
-        self._origins = {origin_of_url(url) for url in (provider.userinfo_endpoint, provider.token_endpoint)}
+        self._origins = {origin_of(url) for url in (provider.userinfo_endpoint, provider.token_endpoint)}
 
     async def user(self, access_token: str) -> tuple[Identity, dict[str, Any]]:
         """Return the user of the token, and the claims.
@@ -45,7 +45,7 @@ class UserEndpoint:
 
     async def _fetch(self, url: str, access_token: str) -> Any:  # noqa: ANN401 - any JSON
         # The URL may come from a profile that the user edited: the token is sent only to the provider.
-        if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of_url(url) not in self._origins:
+        if not is_provider_url(url, allow_http=self._provider.allow_http) or origin_of(url) not in self._origins:
             raise TokenExchangeError("userinfo_address")
         headers = {"authorization": f"Bearer {access_token}"}
         response = await self._http.send("GET", url, what="userinfo", error=TokenExchangeError, headers=headers)

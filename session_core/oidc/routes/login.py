@@ -27,9 +27,8 @@ from session_core.oidc.login.request import carried_params, read_initiated_login
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
-from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave, leave_for_client
-from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
 from session_core.sessions.timeouts import Timeouts

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from session_core.asgi.answers import is_browser_navigation, problem
 from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError, TooManyRequestsError
-from session_core.oidc.addresses import origin_of_url
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.provider.registration import DEFAULT_ID
-from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.bounded import count, limited, read_form_body
 from session_core.oidc.routes.leaving import leave, leave_by_form
-from session_core.oidc.routes.limited import count, limited
 from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
 from session_core.oidc.verify.claims import optional_sid
+from session_core.urls import origin_of
 
 if TYPE_CHECKING:
     from session_core.asgi.web import WebRequest
@@ -136,7 +135,7 @@ async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party:
     await found.provider_logout.by_frame(params["iss"], sid)
     metadata, origins = found.connection.discovery.known, {found.provider.origin}
     if metadata is not None and metadata.end_session_endpoint is not None:
-        origins.add(origin_of_url(metadata.end_session_endpoint))
+        origins.add(origin_of(metadata.end_session_endpoint))
     policy = f"default-src 'none'; frame-ancestors {' '.join(sorted(origins))}"
     return Response("", media_type=HTML, headers={"content-security-policy": policy})
 

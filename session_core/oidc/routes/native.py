@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.same_origin import is_user_navigation
-from session_core.asgi.web import HTML, JSON, Redirect, Response
+from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response
 from session_core.errors import (
     AmbiguousCredentialsError,
     CrossSiteRequestError,
@@ -21,9 +21,8 @@ from session_core.errors import (
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.login.native_request import NATIVE_PARAMS, read_native_request, read_token_request
 from session_core.oidc.login.request import carried_params, read_login_request
-from session_core.oidc.routes.form_body import read_form_body
+from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
-from session_core.oidc.routes.limited import limited
 from session_core.oidc.routes.login import begin_login, enter
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
@@ -41,7 +40,7 @@ __all__ = ("native_routes",)
 
 _TEMPORARY: Final = 307
 _LEADS: Final = {200: (HTML,), 303: NO_CONTENT, _TEMPORARY: NO_CONTENT}
-_REDEEMS: Final = {200: (JSON,), 400: (JSON, "application/problem+json")}
+_REDEEMS: Final = {200: (JSON,), 400: (JSON, PROBLEM)}
 """The errors of RFC 6749 5.2 are JSON; a request that presents a session at the same time is a problem."""
 _MAX_BODY: Final = 16_384
 _NOT_CARRIED: Final = frozenset({"next", "option"})

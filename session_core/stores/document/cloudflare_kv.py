@@ -56,8 +56,7 @@ class CloudflareKvStore(DocumentStore):
     """Sessions in the KV namespace that `url` names, under keys that begin with its `prefix`.
 
     The API token needs Workers KV Storage: Edit. It is given as `token`, as the password of the URL, or in the variable that
-    `token_env` names. `timeout` is in seconds, for each call to the API; a method makes a few. `api_url` and `transport` are
-    for tests.
+    `token_env` names. `timeout` is in seconds, for each call to the API; a method makes a few. `transport` is for tests.
 
     Raises `ConfigurationError` for a URL it cannot use.
     """
@@ -79,7 +78,6 @@ class CloudflareKvStore(DocumentStore):
         clock: Clock | None = None,
         token: str | None = None,
         timeout: float = 5.0,
-        api_url: str = _API,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         match, options = _URL.read(url)
@@ -87,7 +85,7 @@ class CloudflareKvStore(DocumentStore):
         if token is None:
             _URL.refuse("there is no API token")
         http = DocumentHttp(
-            f"{api_url.rstrip('/')}/accounts/{match['account']}/storage/kv/namespaces/{match['namespace']}",
+            f"{_API}/accounts/{match['account']}/storage/kv/namespaces/{match['namespace']}",
             token=token,
             timeout=_URL.seconds(options, timeout),
             transport=transport,

@@ -7,12 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
-from session_core.errors import StoreUnavailableError
+from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.announcements import Trace, announced_name
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.sql import statements, steps
 from session_core.stores.sql.database import SqlDatabase
-from session_core.stores.sql.drivers import driver_for
 from session_core.stores.sql.expiry import Pace, remove_expired
 from session_core.stores.sql.request_path import Move, RequestPath
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from session_core.stores.announcements import Heard
     from session_core.stores.sql.database import Earlier
-    from session_core.stores.sql.link import Link
+    from session_core.stores.sql.link import Driver, Link
     from session_core.stores.sql.statements import Statement
 
 __all__ = ("SqlStore",)
@@ -55,7 +54,7 @@ class SqlStore:
         self._clock = clock or SystemClock()
         self._create_tables = create_tables
         self._pace = Pace()
-        driver = driver_for(url)
+        driver = _driver_of(url)
         self._database = SqlDatabase(driver, pool_size=driver.pool_size or pool_size, timeout=timeout)
         self._requests = RequestPath(self._database, self._clock)
         self._is_postgresql = driver.dialect == "postgresql"
@@ -225,3 +224,18 @@ class SqlStore:
                 yield steps.stored(row)
             after = rows[-1][0]
             await asyncio.sleep(0)  # other requests are served between
+
+
+def _driver_of(url: str) -> Driver:
+    """Return the driver of a URL. Raises `ConfigurationError`, and `ImportError` when it is not installed."""
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme in {"postgresql", "postgres"}:
+        from session_core.stores.sql.postgresql import PostgresqlDriver  # noqa: PLC0415 - a driver is imported only when asked for
+
+        return PostgresqlDriver(url)
+    if scheme in {"mysql", "mariadb"}:
+        from session_core.stores.sql.mysql import MysqlDriver  # noqa: PLC0415 - likewise
+
+        return MysqlDriver(url)
+    msg = "the SQL session store takes postgresql:// and mysql:// URLs; a good example: postgresql://user:password@host/database"
+    raise ConfigurationError(msg)

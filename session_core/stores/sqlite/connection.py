@@ -12,7 +12,7 @@ from typing import Final
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.sqlite.schema import CHECKS, TABLES
 
-__all__ = ("WAL_BYTES", "is_busy", "open_connections", "unavailable")
+__all__ = ("WAL_BYTES", "is_busy", "make_private_file", "open_connections", "unavailable")
 
 WAL_BYTES: Final = 4 * 1024 * 1024
 """Length of the write-ahead log above which it is copied into the database; SQLite's own default is the same."""
@@ -24,11 +24,7 @@ def open_connections(path: Path, count: int, *, timeout: float) -> tuple[sqlite3
 
     Waits up to `timeout` seconds for other processes. Raises `OSError`, `sqlite3.Error` and `ConfigurationError`.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # An existing file is not opened here: closing it would drop the POSIX locks of every connection of this process. SQLite
-    # gives its own files beside this one the same mode.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    make_private_file(path)
     deadline = time.monotonic() + timeout
     while True:
         with ExitStack() as opened:
@@ -43,6 +39,14 @@ def open_connections(path: Path, count: int, *, timeout: float) -> tuple[sqlite3
                 opened.pop_all()
                 return connections
         time.sleep(_RETRY_SECONDS)
+
+
+def make_private_file(path: Path) -> None:
+    """Create a database file if it is missing, readable by its owner only; SQLite gives its files beside it the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # An existing file is not opened: closing it would drop the POSIX locks of every connection of this process.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 
 from session_core.errors import DiscoveryError
-from session_core.oidc.addresses import is_provider_url
 from session_core.oidc.http import OpHttp
 from session_core.oidc.verify import keys
 from session_core.oidc.verify.jwk_set import parse_jwk_set
+from session_core.urls import is_provider_url
 from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, OTHER_RSA_KEY, RSA_KEY, World, b64, public_jwk
 
 pytestmark = pytest.mark.anyio

@@ -1,5 +1,6 @@
-"""Limits logins, callbacks and logout messages per client address, concurrently with another call of the request."""
+"""Bounds what a client may send: the size of a form body, and how many logins, callbacks and logout messages in a minute."""
 
+# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio
@@ -9,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from session_core.asgi.web import WebRequest
+    from session_core.errors import OidcError
     from session_core.oidc.relying_parties import RelyingParties
 
-__all__ = ("count", "limited")
+__all__ = ("count", "limited", "read_form_body")
 
 T = TypeVar("T")
 
@@ -39,3 +41,22 @@ async def limited(
 async def count(request: WebRequest, relying_parties: RelyingParties, what: str) -> None:
     """Count one. Raises `TooManyRequestsError`, `StoreUnavailableError`."""
     await request.limits.take(what, request.client_address, limit=relying_parties.config.requests_per_minute)
+
+
+async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int) -> bytes:
+    """Return the encoded body.
+
+    Raises `error` for another content type, a body over the limit (the rest is not read) and a disconnected client.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/x-www-form-urlencoded":
+        raise error("content_type")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise error("body_too_large")
+    except ConnectionError:
+        raise error("body_incomplete") from None
+    return bytes(body)
