@@ -25,13 +25,24 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from session_core.errors import StoreUnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
-__all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession", "keeps_time")
+__all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession", "keeps_time", "opened")
 
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
+
+
+def opened(client: T | None) -> T:
+    """Return the client of an open store. Raises `StoreUnavailableError` for that of a closed one."""
+    if client is None:
+        msg = "the session store is closed"
+        raise StoreUnavailableError(msg)
+    return client
 
 
 def keeps_time(method: F) -> F:

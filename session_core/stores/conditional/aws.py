@@ -9,7 +9,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
-from session_core.errors import StoreUnavailableError
+from session_core.stores.base import opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,10 +61,7 @@ class AwsClient:
     @property
     def client(self) -> Any:  # noqa: ANN401
         """The open client."""
-        if self._opened is None:
-            msg = "the session store is closed"
-            raise StoreUnavailableError(msg)
-        return self._opened
+        return opened(self._opened)
 
 
 def code_of(error: ClientError) -> str:

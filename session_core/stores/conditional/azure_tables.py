@@ -23,8 +23,7 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
 from session_core.concurrency import together
-from session_core.errors import StoreUnavailableError
-from session_core.stores.base import StoreCapabilities
+from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
@@ -137,10 +136,7 @@ class _Table:
 
     @property
     def _client(self) -> TableClient:
-        if self._opened is None:
-            msg = "the session store is closed"
-            raise StoreUnavailableError(msg)
-        return self._opened
+        return opened(self._opened)
 
 
 async def _made(call: Awaitable[Any]) -> bool:

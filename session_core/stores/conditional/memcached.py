@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from memcachio import Client
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
-from session_core.stores.base import StoreCapabilities
+from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
@@ -121,10 +121,7 @@ class _Memcached:
 
     @property
     def _client(self) -> Client[bytes]:
-        if self._opened is None:
-            msg = "the session store is closed"
-            raise StoreUnavailableError(msg)
-        return self._opened
+        return opened(self._opened)
 
     def _key(self, name: str) -> bytes:
         return f"{self._prefix}{name}".encode()

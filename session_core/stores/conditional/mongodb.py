@@ -19,8 +19,8 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
-from session_core.errors import ConfigurationError, StoreUnavailableError
-from session_core.stores.base import StoreCapabilities
+from session_core.errors import ConfigurationError
+from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.store import ConditionalStore
 
@@ -109,10 +109,7 @@ class _Collection:
 
     @property
     def _collection(self) -> AsyncCollection[dict[str, Any]]:
-        if self._client is None:
-            msg = "the session store is closed"
-            raise StoreUnavailableError(msg)
-        return self._client[self._database].get_collection(
+        return opened(self._client)[self._database].get_collection(
             self._name,
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),

@@ -16,7 +16,7 @@ from key_value.aio.errors import DeserializationError
 from key_value.aio.protocols.key_value import AsyncCullProtocol
 
 from session_core.errors import StoreUnavailableError
-from session_core.stores.base import StoreCapabilities
+from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.document.keyvalue_backends import BACKENDS, UNKNOWN, Backend, backend_of_url
 from session_core.stores.document.store import DocumentStore
 
@@ -144,10 +144,7 @@ class _KeyValueDocuments:
 
     @property
     def _kv(self) -> AsyncKeyValue:
-        if self._opened is None:
-            msg = "the session store is closed"
-            raise StoreUnavailableError(msg)
-        return self._opened
+        return opened(self._opened)
 
     async def _get(self, kv: AsyncKeyValue, key: str) -> bytes | None:
         try:
