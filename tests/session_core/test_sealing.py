@@ -6,6 +6,7 @@ import base64
 import traceback
 from hashlib import sha256
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
@@ -38,6 +39,25 @@ def test_a_sealed_value_opens_in_its_context_only(plain: bytes, context: str) ->
 def test_unsealing_anything_never_raises(sealed: bytes, context: str) -> None:
     assert KEYS.unseal(sealed, context=context) is None
     assert KEYS.unseal(KEYS.seal(b"", context="x")[:5] + sealed, context=context) is None
+
+
+class Value(msgspec.Struct, array_like=True):
+    number: int
+
+
+class Other(msgspec.Struct, array_like=True):
+    text: str
+
+
+@given(any_text)
+@settings(deadline=None)
+def test_a_text_that_was_not_sealed_opens_as_nothing(text: str) -> None:
+    sealed = KEYS.seal_text(Value(7), context=CONTEXT)
+    assert KEYS.unseal_text(sealed, Value, context=CONTEXT) == Value(7)
+    assert KEYS.unseal_text(sealed, Other, context=CONTEXT) is None
+    assert KEYS.unseal_text(sealed, Value, context="another") is None
+    for not_sealed in (text, sealed + "=", sealed[:-1], f" {sealed}", sealed[:4] + "~" + sealed[4:]):
+        assert KEYS.unseal_text(not_sealed, Value, context=CONTEXT) is None
 
 
 @pytest.mark.attack("asvs-11.3.3")
