@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 from hiredis import ReplyError, pack_command
 from redis.exceptions import RedisError
 
+from session_core.concurrency import together
 from session_core.errors import StoreUnavailableError
 from session_core.stores.cancellation import keeping_cancellation
 from session_core.stores.deadlines import step_deadline
@@ -333,9 +334,5 @@ async def gather_all(calls: Iterable[Awaitable[T]]) -> list[T]:
     """Await all, `AT_ONCE` at a time, and only then raise what one of them raised: nothing is left running."""
     done: list[T] = []
     for some in portions(calls):
-        results = await asyncio.gather(*some, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            done.append(result)
+        done += await together(*some)
     return done
