@@ -146,11 +146,6 @@ class Flow:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def back_channel() -> Recorder:
     return Recorder()
 

@@ -71,11 +71,6 @@ class CountingStore(MemoryStore):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def store(clock: FakeClock) -> CountingStore:
     return CountingStore(clock)
 

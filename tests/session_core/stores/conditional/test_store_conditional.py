@@ -37,11 +37,6 @@ USER, OP_SESSION = SessionIndex(user="u"), SessionIndex(op_session="o")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backoff yields to the event loop instead of sleeping."""
 

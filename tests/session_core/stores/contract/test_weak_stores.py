@@ -29,11 +29,6 @@ ROOT = Path(__file__).parents[4]
 STRONG = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=True)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def _store(**lost: bool) -> MemoryStore:
     store = MemoryStore()
     fields = {name: getattr(STRONG, name) for name in STRONG.__struct_fields__}

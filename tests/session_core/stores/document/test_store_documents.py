@@ -23,11 +23,6 @@ MINUTE = 60_000
 ORDERS = 150
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class _OneStore:
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:

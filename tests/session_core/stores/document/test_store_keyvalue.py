@@ -29,11 +29,6 @@ from tests.support.stopwatch import stopwatch
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def _opened(url: str, clock: FakeClock) -> AbstractAsyncContextManager[KeyValueStore]:
     return opened_store(KeyValueStore.from_url(url, clock=clock))
 

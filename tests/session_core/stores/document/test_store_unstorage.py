@@ -32,11 +32,6 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def server(_unstorage: UnstorageServer) -> UnstorageServer:  # noqa: F811
     return _unstorage
 

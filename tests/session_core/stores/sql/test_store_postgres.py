@@ -48,10 +48,6 @@ class TestPostgresStore(SessionStoreContract):
 
 @pytest.mark.anyio
 class TestPostgresServer:
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
-
     async def test_many_processes_can_create_the_tables_at_once(self, database: str) -> None:
         stores = [SqlStore(database) for _ in range(8)]
         await asyncio.gather(*(store.open() for store in stores))

@@ -28,11 +28,6 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT gra
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(database: str) -> AsyncIterator[SqlStore]:
     store = SqlStore(database)
     await store.open()

@@ -23,11 +23,6 @@ FOREVER = 2**52
 KEYS = [str(number) for number in range(8)]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[SqlStore]:
     """A store with a session under each of the keys."""

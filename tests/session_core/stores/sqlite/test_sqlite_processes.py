@@ -15,6 +15,7 @@ import pytest
 
 from session_core.stores.base import Entry
 from session_core.stores.sqlite.store import SqliteStore
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
@@ -23,21 +24,9 @@ ROOT = PROCESS.parents[4]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "sessions.db"
-
-
-@pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, timeout=60)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(SqliteStore(path, timeout=60)) as store:
+        yield store
 
 
 def process(path: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -14,33 +14,17 @@ from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry
 from session_core.stores.sqlite.store import SqliteStore
 from session_core.testing import FakeClock
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "sessions.db"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, clock=clock, timeout=30)
-    await store.open()
-    await asyncio.gather(*(store.create(str(number), Entry(b"%d" % number, FOREVER)) for number in range(200)))
-    yield store
-    await store.close()
+    async with opened_store(SqliteStore(path, clock=clock, timeout=30)) as store:
+        await asyncio.gather(*(store.create(str(number), Entry(b"%d" % number, FOREVER)) for number in range(200)))
+        yield store
 
 
 def statements_of(store: SqliteStore) -> list[str]:

@@ -16,6 +16,7 @@ from session_core.stores.sqlite import steps
 from session_core.stores.sqlite.connection import WAL_BYTES
 from session_core.stores.sqlite.store import SqliteStore
 from session_core.testing import FakeClock
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
@@ -23,26 +24,9 @@ MANY = 10_000
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "sessions.db"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, clock=clock, timeout=60)  # a loaded machine must not cause an outage
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(SqliteStore(path, clock=clock, timeout=60)) as store:  # a loaded machine must not cause an outage
+        yield store
 
 
 def fill(path: Path, count: int = MANY, *, expires_at: int = FOREVER, first: int = 0) -> None:

@@ -21,19 +21,10 @@ from session_core.stores.guarded import GuardedStore
 from session_core.stores.sqlite import writer
 from session_core.stores.sqlite.store import SqliteStore
 from session_core.stores.sqlite.writer import Writer
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "sessions.db"
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +35,8 @@ def groups_are_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, timeout=30)  # a loaded machine must not cause an outage
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(SqliteStore(path, timeout=30)) as store:  # a loaded machine must not cause an outage
+        yield store
 
 
 def writer_of(store: SqliteStore) -> Writer:

@@ -17,14 +17,10 @@ from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.opening import open_store
 from session_core.stores.sql.schema import metadata
 from session_core.stores.sqlite.store import SqliteStore
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**52
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -34,10 +30,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, timeout=30)  # a loaded machine must not cause an outage
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(SqliteStore(path, timeout=30)) as store:  # a loaded machine must not cause an outage
+        yield store
 
 
 @pytest.mark.parametrize(
