@@ -107,13 +107,6 @@ class Users:
             statement = update(table).where(table.c.user_key == key).values(disabled=disabled)
             return (await connection.execute(statement)).rowcount > 0
 
-    async def set_roles(self, key: str, roles: Sequence[str]) -> bool:
-        """Replace a user's roles until the provider names others at the next login; return whether there is one."""
-        async with self._database.begin() as connection:
-            encoded = msgspec.json.encode(_roles(roles)).decode()
-            statement = update(table).where(table.c.user_key == key).values(roles=encoded)
-            return (await connection.execute(statement)).rowcount > 0
-
     async def names(self, keys: Collection[str]) -> dict[str, str]:
         """Return the names of several users by key."""
         statement = select(table.c.user_key, table.c.name).where(table.c.user_key.in_(keys))

@@ -134,7 +134,7 @@ async def test_the_next_request_is_refused_when_the_administrator_loses_the_role
         await act_as(admin, alice)
         match loses:
             case "role":
-                await users.set_roles(root.user_key, ["user"])
+                await users.remember(root, {"roles": ["user"]})
             case "account":
                 await users.set_disabled(root.user_key, disabled=True)
             case "sessions":

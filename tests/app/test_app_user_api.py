@@ -48,7 +48,7 @@ async def test_a_disabled_user_is_refused_on_the_next_request(running: Running, 
 async def test_a_removed_role_is_gone_on_the_next_request(running: Running, client: httpx.AsyncClient) -> None:
     identity = await running.log_in(client, "admin", roles=("user", "admin"))
     assert (await client.get("/admin")).status_code == 200
-    await running.services.users.set_roles(identity.user_key, ["user"])
+    await running.services.users.remember(identity, {"roles": ["user"]})
     assert (await client.get("/admin")).status_code == 403
 
 
