@@ -88,7 +88,7 @@ def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Resp
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Answer Litestar's own errors (400, 404, 405, 413, ...)."""
     status = error.status_code
-    if status >= _SERVER_ERROR:
+    if status == _SERVER_ERROR:  # a mistake; 503 and the like are raised on purpose
         if _CLIENT_LEFT not in error.detail:  # Litestar has no separate class for it
             return on_unexpected_error(request, error)
         status = 400

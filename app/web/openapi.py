@@ -60,7 +60,7 @@ class _Document(OpenAPI):
         document = super().to_schema()
         for path in document["paths"].values():
             for operation in path.values():
-                for response in operation["responses"].values():
+                for response in operation.get("responses", {}).values():
                     if _is_of_litestar(response.get("content", {}).get("application/json", {}).get("schema", {})):
                         response["content"] = {"application/problem+json": {"schema": _PROBLEM}}
         return document

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 from litestar import get
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import NotFoundException, ServiceUnavailableException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery
 
@@ -139,17 +139,17 @@ class Clash(msgspec.Struct):
 
 
 async def test_an_added_route_documents_the_errors_that_it_answers(running: Running, client: httpx.AsyncClient) -> None:
-    @get("/parts/{number:int}", raises=[NotFoundException], responses={422: ResponseSpec(Clash)})
+    @get("/parts/{number:int}", raises=[NotFoundException, ServiceUnavailableException], responses={422: ResponseSpec(Clash)})
     async def part(number: FromPath[int], amount: FromQuery[int]) -> int:
-        raise NotFoundException
+        raise NotFoundException if amount else ServiceUnavailableException
 
     running.app.register(part)
     for schema in ("/schema", "/schema/openapi.json"):
         responses = (await client.get(schema)).json()["paths"]["/parts/{number}"]["get"]["responses"]
         assert {status: list(response["content"]) for status, response in responses.items()} == {
-            "200": [JSON], "400": [PROBLEM], "404": [PROBLEM], "422": [JSON],
+            "200": [JSON], "400": [PROBLEM], "404": [PROBLEM], "422": [JSON], "503": [PROBLEM],
         }  # fmt: skip
-    for path, status in (("/parts/1?amount=none", 400), ("/parts/1?amount=2", 404)):
+    for path, status in (("/parts/1?amount=none", 400), ("/parts/1?amount=2", 404), ("/parts/1?amount=0", 503)):
         answer = await client.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
         schema = responses[str(status)]["content"][PROBLEM]["schema"]
