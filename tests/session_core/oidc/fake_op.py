@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -193,6 +194,18 @@ class FakeOp:
         request_uri = f"urn:ietf:params:oauth:request_uri:{secrets.token_urlsafe(16)}"
         self.pushed[request_uri] = given
         return httpx2.Response(201, json={"request_uri": request_uri, "expires_in": 60})
+
+    def hold(self, path: str = "/token") -> tuple[asyncio.Event, asyncio.Event]:
+        """Make an endpoint wait; return what is set when it is asked, and what lets it answer."""
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: httpx2.Request) -> httpx2.Response:
+            asked.set()
+            await go_on.wait()
+            return self.token(request) if path == "/token" else httpx2.Response(200, json={"sub": self.subject})
+
+        self.replies[path] = slow
+        return asked, go_on
 
     def token(self, request: httpx2.Request) -> httpx2.Response:
         given = self.form_of(request)

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
-import httpx2
 import pytest
 
 from session_core import SystemClock
@@ -99,18 +98,6 @@ class Nodes:
         """The number of uses of each refresh token."""
         forms = [dict(parse_qsl(call.content.decode())) for call in self.op.calls if call.url.path == "/token"]
         return Counter(form["refresh_token"] for form in forms if "refresh_token" in form)
-
-    def hold(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """Block the token endpoint; return an event for its first request, and one that releases it."""
-        asked, go_on = asyncio.Event(), asyncio.Event()
-
-        async def slow(request: httpx2.Request) -> httpx2.Response:
-            asked.set()
-            await go_on.wait()
-            return self.op.token(request)
-
-        self.op.replies["/token"] = slow
-        return asked, go_on
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
-import httpx2
 import pytest
 
 from tests.session_core.oidc.fake_op import GET_PAGE, GONE, ISSUER, World
@@ -308,14 +307,7 @@ async def test_forged_host_headers_do_not_change_the_redirect_uri(world: World) 
 @pytest.mark.parametrize("claims", [{}, {"sid": GONE, "sub": "alice"}], ids=["by sid", "by sub"])
 async def test_a_login_that_the_provider_ends_during_its_callback_is_rejected(world: World, claims: dict[str, Any]) -> None:
     url = world.op.authorize(await world.start())
-    inside, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow_userinfo(_: httpx2.Request) -> httpx2.Response:
-        inside.set()
-        await go_on.wait()
-        return httpx2.Response(200, json={"sub": "alice"})
-
-    world.op.replies["/userinfo"] = slow_userinfo
+    inside, go_on = world.op.hold("/userinfo")
     callback = asyncio.create_task(world.come_back(url))
     await inside.wait()
     assert (await world.send_logout(world.op.logout_token(**claims))).status_code == 200

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx2
 import pytest
 
 from session_core.clock import TOLERATED_SKEW_MS
@@ -76,14 +75,7 @@ async def test_a_logout_during_the_callback_ends_the_login(
     url = begun.op.authorize(await begun.start())
     cluster.hand_over(begun, finished)
     cluster.advance(seconds=2)
-    inside, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow_userinfo(_: httpx2.Request) -> httpx2.Response:
-        inside.set()
-        await go_on.wait()
-        return httpx2.Response(200, json={"sub": "alice"})
-
-    begun.op.replies["/userinfo"] = slow_userinfo
+    inside, go_on = begun.op.hold("/userinfo")
     callback = asyncio.create_task(finished.come_back(url))
     await inside.wait()
     cluster.advance(seconds=2)

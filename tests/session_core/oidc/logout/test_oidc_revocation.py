@@ -125,14 +125,7 @@ async def test_tokens_that_arrive_after_the_logout_are_revoked() -> None:
     """A refresh was in progress at the logout; its result is discarded."""
     world = await logged_in()
     world.clock.advance(seconds=300)
-    asked, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: httpx2.Request) -> httpx2.Response:
-        asked.set()
-        await go_on.wait()
-        return world.op.token(request)
-
-    world.op.replies["/token"] = slow
+    asked, go_on = world.op.hold()
     request = asyncio.create_task(world.browser.get("/token-now"))
     await asked.wait()
     old = world.op.refresh_token

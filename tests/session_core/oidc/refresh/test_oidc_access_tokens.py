@@ -162,14 +162,7 @@ async def test_a_request_that_loaded_the_session_before_the_refresh_does_not_red
 @pytest.mark.attack("35")
 async def test_a_client_that_disconnects_during_a_refresh_does_not_stop_it(world: World) -> None:
     world.clock.advance(seconds=300)
-    inside, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: httpx2.Request) -> httpx2.Response:
-        inside.set()
-        await go_on.wait()
-        return world.op.token(request)
-
-    world.op.replies["/token"] = slow
+    inside, go_on = world.op.hold()
     request = asyncio.create_task(world.browser.get("/token-now"))
     await inside.wait()
     request.cancel()

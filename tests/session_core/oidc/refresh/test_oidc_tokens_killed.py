@@ -20,7 +20,7 @@ async def test_killed_before_the_provider_responds(nodes: Nodes) -> None:
     one = await nodes.start(lease=3)
     await nodes.log_in(one)
     two = await nodes.start(lease=3)
-    asked, _ = nodes.hold()
+    asked, _ = nodes.op.hold()
     lost = asyncio.create_task(one.token())
     await asked.wait()
     one.kill()

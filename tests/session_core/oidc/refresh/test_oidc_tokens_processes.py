@@ -21,7 +21,7 @@ async def test_twenty_requests_in_two_processes_redeem_once(nodes: Nodes) -> Non
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start()
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
     await asked.wait()
     await until(lambda: all_waiting(one, two, 20))
@@ -37,7 +37,7 @@ async def test_without_a_lease_two_processes_redeem_twice(nodes: Nodes) -> None:
     one = await nodes.start(broken="lease")
     await nodes.log_in(one)
     two = await nodes.start(broken="lease")
-    _, go_on = nodes.hold()
+    _, go_on = nodes.op.hold()
     requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
     await until(lambda: sum(nodes.redemptions().values()) == 2)
     go_on.set()
@@ -51,7 +51,7 @@ async def test_a_slow_redemption_keeps_its_lease(nodes: Nodes) -> None:
     one = await nodes.start(lease=5)  # a process on a busy machine may be late to renew it by a few seconds
     await nodes.log_in(one)
     two = await nodes.start(lease=5)
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     first = asyncio.create_task(one.token())
     await asked.wait()
     second = asyncio.create_task(two.token())
@@ -69,7 +69,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
     one = await nodes.start(lease=1, broken="renewal")
     await nodes.log_in(one)
     two = await nodes.start(lease=1)
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     first = asyncio.create_task(one.token())
     await asked.wait()
     second = asyncio.create_task(two.token())
@@ -84,7 +84,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
 async def test_a_client_that_disconnects_does_not_stop_the_redemption(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     request = asyncio.create_task(one.token())
     await asked.wait()
     request.cancel()
@@ -105,7 +105,7 @@ async def test_clocks_five_minutes_apart_redeem_once(nodes: Nodes, clock: int) -
     # A node whose clock is behind considers the first token valid; the resource server refuses it.
     for number in (2, 3):
         old = f"at-{number - 1}"
-        asked, go_on = nodes.hold()
+        asked, go_on = nodes.op.hold()
         requests = [asyncio.create_task(node.token(refused=old)) for node in (two, one) for _ in range(10)]
         await asked.wait()
         await until(lambda: all_waiting(one, two, 20))
@@ -121,7 +121,7 @@ async def test_a_late_refusal_of_a_former_holder_ends_nothing(nodes: Nodes) -> N
     one = await nodes.start(lease=1)
     await nodes.log_in(one)
     two = await nodes.start(lease=1)
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     late = asyncio.create_task(one.token())
     await asked.wait()
     freeze(one.process.pid)
@@ -166,7 +166,7 @@ async def test_a_regeneration_during_the_redemption_keeps_the_new_tokens(nodes: 
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start()
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     late = asyncio.create_task(one.token())
     await asked.wait()
     regenerated = await two.client.post("/regenerate-now")
@@ -184,7 +184,7 @@ async def test_a_logout_during_the_redemption_wins(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
     two = await nodes.start()
-    asked, go_on = nodes.hold()
+    asked, go_on = nodes.op.hold()
     late = asyncio.create_task(one.token())
     await asked.wait()
     assert (await two.client.post("/logout")).status_code == 201

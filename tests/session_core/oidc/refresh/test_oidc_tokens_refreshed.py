@@ -360,14 +360,7 @@ async def test_a_malformed_response_ends_nothing(world: World, reply: httpx2.Res
 
 async def test_a_token_about_to_expire_is_used_while_another_is_fetched(world: World) -> None:
     world.clock.advance(seconds=280)
-    asked, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: httpx2.Request) -> httpx2.Response:
-        asked.set()
-        await go_on.wait()
-        return world.op.token(request)
-
-    world.op.replies["/token"] = slow
+    asked, go_on = world.op.hold()
     answers = await asyncio.gather(*(world.browser.get("/token-now") for _ in range(5)))
     assert [answer.text for answer in answers] == ["at-1"] * 5
     await asked.wait()
