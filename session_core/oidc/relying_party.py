@@ -102,17 +102,17 @@ class RelyingParty:
         headers: list[tuple[bytes, bytes]],
         begun: Moment,
         *,
-        base: BaseUrl | None = None,
-        id_token_hint: str | None = None,
-        reauthenticate: bool = False,
-        native: NativeRequest | None = None,
+        base: BaseUrl,
+        id_token_hint: str | None,
+        reauthenticate: bool,
+        native: NativeRequest | None,
     ) -> tuple[str, list[bytes]]:
         """Return where to send the browser, and the Set-Cookie values of the new transaction.
 
         `begun` is the time of the request in the store's order (`SessionManager.moment`). `id_token_hint` names the user of a
         silent login (OpenID Connect Core 3.1.2.1). `reauthenticate`: single sign-on is not enough for this login (see
         `SessionHandle.was_revoked`). `native`: the client that gets the session. `base`: the URL at which the browser has reached
-        the application, if not the public URL; likewise below.
+        the application; likewise below.
 
         Raises `AuthorizationResponseError` for invalid parameters, `DiscoveryError` or `TokenExchangeError` (pushed requests)
         when the provider is out, `StoreUnavailableError`; the browser has not left yet.
@@ -122,7 +122,7 @@ class RelyingParty:
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
-            return_to=return_to_of(asked, base or self.base),
+            return_to=return_to_of(asked, base),
             begun=begun,
             demands=demands,
             response_mode=self.provider.response_mode,
@@ -154,8 +154,8 @@ class RelyingParty:
         headers: list[tuple[bytes, bytes]],
         cookies: list[bytes],
         *,
-        base: BaseUrl | None = None,
-        posted: bool = False,
+        base: BaseUrl,
+        posted: bool,
     ) -> Callback:
         """Find the login of a callback and claim it; the code is not sent anywhere yet.
 
@@ -235,7 +235,7 @@ class RelyingParty:
         tokens = self.connection.token_set(answer)
         return FinishedLogin(identity, claims, tokens, transaction.begun, transaction.return_to, transaction.option)
 
-    async def end_session(self, id_token: str | None, *, base: BaseUrl | None = None) -> ProviderEndSession | None:
+    async def end_session(self, id_token: str | None, *, base: BaseUrl) -> ProviderEndSession | None:
         """Return where to log out at the provider (RP-Initiated Logout 1.0, 2); None without such an endpoint or in an outage."""
         try:
             metadata = await self.connection.discovery.metadata()
@@ -246,7 +246,7 @@ class RelyingParty:
             return None
         params = {
             "client_id": self.provider.client_id,
-            self.provider.logout_return_param: (base or self.base).url + self.config.post_logout_path,
+            self.provider.logout_return_param: base.url + self.config.post_logout_path,
             # The state is not checked on return: the local session has already ended.
             "state": secrets.token_urlsafe(16),
             **self.provider.logout_params,
