@@ -103,6 +103,8 @@ def describe(handler: BaseRouteHandler, *, uses: bool, bearer: bool = False) -> 
     statuses = {401, 403, 409, 503} if guarded else {409, 503} if uses else set()
     if is_state_changing(handler) and not handler.opt.get("cross_site"):
         statuses.add(403)
+    if bearer and uses:  # a token that is unknown, or that comes beside the cookie
+        statuses |= {400, 401}
     handler.responses = {**problem_responses(*statuses), **(handler.responses or {})}
     if guarded:
         if not any(_SCHEME in requirement for requirement in handler.resolve_security()):

@@ -124,12 +124,14 @@ async def test_every_error_in_the_openapi_document_is_problem_json(start: Start)
         if name == "post /auth/token":  # RFC 6749 5.2
             assert errors.pop("400") == [JSON, PROBLEM]
         assert all(media_types == [PROBLEM] for media_types in errors.values()), name
-    assert operations["get /auth/authorize"]["responses"].keys() == {"200", "303", "307", "400", "403", "409", "503"}
-    assert operations["post /auth/authorize"]["responses"].keys() == {"200", "303", "307", "400", "403", "409", "429", "503"}
-    assert operations["post /auth/token"]["responses"].keys() == {"200", "400", "403", "409", "429", "503"}
+    authorize = {"200", "303", "307", "400", "401", "403", "409", "503"}
+    assert operations["get /auth/authorize"]["responses"].keys() == authorize
+    assert operations["post /auth/authorize"]["responses"].keys() == {*authorize, "429"}
+    assert operations["post /auth/token"]["responses"].keys() == {"200", "400", "401", "403", "409", "429", "503"}
+    assert {"400", "401"} <= operations["get /api/session"]["responses"].keys()
     login = {"200", "303", "307", "400", "401", "403", "409", "429", "502", "503"}
     assert operations["get /auth/login"]["responses"].keys() == login
-    assert operations["post /auth/logout"]["responses"].keys() == {"200", "303", "403", "409", "503"}
+    assert operations["post /auth/logout"]["responses"].keys() == {"200", "303", "400", "401", "403", "409", "503"}
     assert operations["post /auth/backchannel-logout"]["responses"].keys() == {"200", "400", "429", "503"}
     assert operations["delete /api/sessions/{handle}"]["responses"].keys() == {"204", "400", "401", "403", "404", "409", "503"}
 

@@ -101,6 +101,6 @@ def _operation(route: Route) -> type[PublicOperation]:
                 for status, media_types in route.answers.items()
             }
             errors = {status: response for status, response in (self.responses or {}).items() if status >= "4"}
-            self.responses = answers | errors
+            self.responses = errors | answers
 
     return RouteOperation
