@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from app.settings.declared import example_of
 from app.settings.report import Problem, SettingsError
 from app.settings.settings import EMBEDDED_ISSUER, HAS_EMBEDDED_OP, Settings
+from session_core.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,8 @@ _PLACEHOLDERS: Final = ("change", "default", "example", "secret", "password", "i
 _MIN_DISTINCT: Final = 8
 _MIN_CLIENT_SECRET: Final = 16
 _WHY_NOT: Final = "it cannot compare and swap, so two processes could both use one login callback, and overwrite each other"
-_NOT_LASTING: Final = frozenset({"memory", "file", "memcached"})
-_NOT_ATOMIC: Final = frozenset({"http", "https", "cloudflare-kv", "keyvalue"})
+_REFUSED: Final = ("not_durable", "not_shared", "eventually_consistent", "late_writes")
+"""Promises without which no store is for production (`StoreCapabilities.lost_promises`)."""
 
 
 def production_problems(settings: Settings) -> list[Problem]:
@@ -56,7 +57,7 @@ def refuse_unfit(settings: Settings) -> None:
 
 
 def _is_weak(settings: Settings) -> bool:
-    return urlsplit(settings.session_store).scheme.partition("+")[0] in _NOT_ATOMIC
+    return not open_store(settings.session_store).capabilities.atomic
 
 
 def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -67,10 +68,13 @@ def _findings(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _secret_findings("session_secrets", settings.session_secrets)
     yield from _secret_findings("session_encryption_keys", settings.session_encryption_keys)
     kind = urlsplit(settings.session_store).scheme
-    if kind in _NOT_LASTING:
-        yield "session_store", f"the {kind} store is not for production: use a database or Redis"
-    elif _is_weak(settings):
+    lost = open_store(settings.session_store).capabilities.lost_promises()
+    if kind == "file":
+        yield "session_store", "the file store is not for production: use a database or Redis"
+    elif "no_compare_and_swap" in lost:
         yield "session_store", f"the {kind} store is not for production: {_WHY_NOT}; use a database or Redis"
+    elif why := next((lost[reason] for reason in _REFUSED if reason in lost), None):
+        yield "session_store", f"the {kind} store is not for production: {why}; use a database or Redis"
     if settings.session_accept_weak_store:
         yield "session_accept_weak_store", f"not in production, where a weak store is refused: {_WHY_NOT}"
 

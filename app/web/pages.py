@@ -16,6 +16,7 @@ from app import NAME
 from app.web.public_address import COOKIE_CHECK
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
 from session_core import loaded_session_of
+from session_core.events import current_session
 from session_core.litestar.problem import return_to
 
 if TYPE_CHECKING:
@@ -139,12 +140,14 @@ class Pages:
 
     def choice(self, choices: Sequence[ProviderChoice]) -> str:
         """Return the page on which users choose a provider."""
+        reference = current_session.get()
+        session = None if reference is None else reference()
         return self._environment.get_template("choice.html").render(
             bare=True,
             theme=None,
             session=None,
             user=None,
-            acting=None,
+            acting=session if session is not None and session.actor is not None else None,
             navigation=[("/", "Home")],
             path="/auth/login",
             here=self._base.of("/"),

@@ -12,6 +12,7 @@ from session_core.asgi.limits import RateLimits
 from session_core.asgi.same_origin import SameOriginRule
 from session_core.asgi.web import WebRequest
 from session_core.calls import Calls
+from session_core.connections.impersonations import WatchedImpersonations
 from session_core.connections.live import LiveConnections
 from session_core.cookies import LONGEST_SECONDS
 from session_core.errors import ConfigurationError, StoreUnavailableError
@@ -70,6 +71,8 @@ class SessionApplication(Generic[D]):
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls)
+        if config.impersonation is not None:
+            self.sessions.acting_ended = self.lifecycle.report_acting_ended
         self.connections = (
             None
             if config.close_connections == "never"
@@ -83,6 +86,10 @@ class SessionApplication(Generic[D]):
             )
         )
         """Open WebSockets and streaming responses of this process; None when they are never closed."""
+        self.impersonations: WatchedImpersonations | None = None
+        """The impersonations that this process serves; None where there are none, or connections are never closed."""
+        if config.impersonation is not None and self.connections is not None:
+            self.impersonations = WatchedImpersonations(self.connections, self.lifecycle)
         self.services = SessionServices(config, self.lifecycle, framework, self.connections)
         self.same_origin = SameOriginRule(config, self.events, framework)
 
@@ -108,9 +115,14 @@ class SessionApplication(Generic[D]):
         sweeper = Sweeper(self.sessions, interval=self.config.sweep_interval)
         if self.config.sweep_interval > 0 and capabilities.listable and not capabilities.native_expiry:
             sweeper.start()
+        if self.impersonations is not None:
+            self.lifecycle.on_acting = self.impersonations.enter
         try:
             yield
         finally:
+            self.lifecycle.on_acting = None
+            if self.impersonations is not None:
+                self.impersonations.close()
             await sweeper.stop()
             self.services.under_way.close()
             if self.connections is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from os import urandom
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -57,6 +58,8 @@ D = TypeVar("D", bound=msgspec.Struct)
 
 _SUCCESSOR_MS: Final = 60_000 + TOLERATED_SKEW_MS
 """How long a logout with a rotated id finds its successor: longer than any request takes, with clock differences."""
+_REPORTED_MS: Final = 3_600_000
+"""How long after its time the end of an impersonation is not reported again."""
 _MAX_MOVES: Final = 100
 _UNREADABLE: Final = SessionRecord(created_at=0, absolute_expires_at=0)
 """Stands for a record that this version of the application cannot decode."""
@@ -118,6 +121,8 @@ class SessionLifecycle(Generic[D]):
         """How long an administrator may act as another user, if at all."""
         self.may_impersonate: Callable[[Identity, Identity], Awaitable[bool]] | None = None
         """Whether an administrator may act as a user now; asked whenever such a session is loaded."""
+        self.on_acting: Callable[[Snapshot], None] | None = None
+        """Called with each session that is loaded while an administrator acts as another user."""
         self.browser_keeps = 0
         """Milliseconds after which browsers drop any cookie; 0 if no session lives that long."""
         self.extend_at_once = timeouts.idle * 500
@@ -139,6 +144,7 @@ class SessionLifecycle(Generic[D]):
         key = session_key(session_id)
         stored = await self.store.load(key)
         if stored is None:
+            await self._report_expired(key)
             await self.events.emit("session.unknown", handle=handle_of(key))
             return None
         snapshot = self._recent.get(key)
@@ -149,9 +155,10 @@ class SessionLifecycle(Generic[D]):
                 await self.report_undecodable(session_id, error)
                 return None
             self._recent.put(key, snapshot, len(stored.entry.data))
-        if snapshot.record.acting_as is not None and not await self._is_allowed(snapshot.record):
-            await self._end_refused(snapshot)
-            return None
+        if snapshot.record.acting_as is not None:
+            if await self.end_refused(snapshot):
+                return None
+            self._note_acting(snapshot)
         # The store enforces the expiry, which is never later than the absolute timeout: check only if it seems later.
         end = snapshot.record.absolute_expires_at
         return snapshot if end >= snapshot.expires_at or end > self.clock.now() else None
@@ -347,31 +354,28 @@ class SessionLifecycle(Generic[D]):
             raise
         # The provider's claims about its user's login do not prove this one.
         user = Identity(issuer=identity.issuer, subject=identity.subject)
-        begun_with = first(self._blank())
+        begun_with, number = first(self._blank()), int.from_bytes(urandom(8)) >> 1
+        end = min(snapshot.record.absolute_expires_at, now + rules.seconds * 1000)
 
         def begin(record: SessionRecord) -> SessionRecord:
-            until = record.absolute_expires_at
-            return msgspec.structs.replace(
-                record,
-                data=msgspec.Raw(begun_with),
-                absolute_expires_at=min(until, now + rules.seconds * 1000),
-                acting_as=ActingAs(user, now, until, change(record).data),
-            )
+            acting_as = ActingAs(user, now, record.absolute_expires_at, change(record).data, number)
+            return msgspec.structs.replace(record, data=msgspec.Raw(begun_with), absolute_expires_at=end, acting_as=acting_as)
 
+        started = partial(self.events.emit, "impersonation.started", identity=user, actor=owner, until=end)
         try:
             session_id, new, _ = await self._rotate(snapshot, begin, limit=0, new_id=new_id)
         except StoreUnavailableError:
             if new_id.session_id is not None:  # it may have begun, and no later request emits an event for that
-                handle = handle_of(session_key(new_id.session_id))
-                await self.events.emit("impersonation.started", handle=handle, identity=user, actor=owner, reason="unanswered")
+                await started(handle=handle_of(session_key(new_id.session_id)), reason="unanswered")
             raise
-        await self.events.emit("impersonation.started", handle=handle_of(new.key), identity=user, actor=owner)
+        self._note_acting(new)
+        await started(handle=handle_of(new.key))
         return session_id, new
 
     async def end_impersonation(self, snapshot: Snapshot, *, new_id: NewId) -> tuple[str, Snapshot]:
         """Give an administrator the own session back, under a new id, in one step. Raises `SessionGoneError`."""
         session_id, new, _ = await self._rotate(snapshot, SessionRecord.without_impersonation, limit=0, new_id=new_id)
-        await self._report_impersonation(snapshot, "stopped", handle=handle_of(new.key))
+        await self.report_acting_ended(snapshot, "stopped", handle=handle_of(new.key))
         return session_id, new
 
     async def login(
@@ -457,7 +461,7 @@ class SessionLifecycle(Generic[D]):
             else:
                 if snapshot is None:
                     await self.events.emit("session.destroyed", handle=handle_of(current.key), reason="unreadable")
-                await self._report_impersonation(current, "login")
+                await self.report_acting_ended(current, "login")
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
         if entered is None and login.only_in_place:
@@ -474,7 +478,7 @@ class SessionLifecycle(Generic[D]):
         """End a session and its successors. Idempotent."""
         await self.store.delete(snapshot.key)
         await self.events.emit("session.destroyed", handle=handle_of(snapshot.key), identity=snapshot.record.identity)
-        await self._report_impersonation(snapshot, "logout")
+        await self.report_acting_ended(snapshot, "logout")
 
     async def was_revoked(self, keys: Sequence[str]) -> bool:
         """Whether a session of one of these keys was revoked (see `revocation_marks`)."""
@@ -497,28 +501,50 @@ class SessionLifecycle(Generic[D]):
         for ended in await self.store.delete(key):
             await self.events.emit("session.destroyed", handle=handle_of(ended), reason="unreadable")
 
-    async def _is_allowed(self, record: SessionRecord) -> bool:
-        """Whether the owner of a session may act as another user still; also where the rule was changed or taken away."""
-        owner, acting_as = record.identity, record.acting_as
-        if self.may_impersonate is None or owner is None or acting_as is None:
+    async def end_refused(self, snapshot: Snapshot) -> bool:
+        """End a session whose owner may no longer act as another user; return whether it was.
+
+        Also where the rule was changed or taken away. The whole session ends: whether its owner may still do anything is for the
+        next login to say.
+        """
+        owner, acting_as = snapshot.record.identity, snapshot.record.acting_as
+        if acting_as is None:
             return False
-        return await self.may_impersonate(owner, acting_as.identity)
-
-    async def _end_refused(self, snapshot: Snapshot) -> None:
-        """End the whole session: whether its owner may still do anything is for the next login to say."""
+        if self.may_impersonate is not None and owner is not None and await self.may_impersonate(owner, acting_as.identity):
+            return False
         for key in await self.store.delete(snapshot.key):
-            await self.events.emit(
-                "session.destroyed", handle=handle_of(key), identity=snapshot.record.identity, reason="impersonation"
-            )
-        await self._report_impersonation(snapshot, "refused")
+            await self.events.emit("session.destroyed", handle=handle_of(key), identity=owner, reason="impersonation")
+        await self.report_acting_ended(snapshot, "refused")
+        return True
 
-    async def _report_impersonation(self, snapshot: Snapshot, reason: str, *, handle: str | None = None) -> None:
-        """Tell that an impersonation has ended, if the session was one."""
+    async def report_acting_ended(self, snapshot: Snapshot, reason: str, *, handle: str | None = None) -> None:
+        """Emit `impersonation.ended` for a session that has ended, if it was one: once, whichever process sees it first."""
         record = snapshot.record
-        if record.acting_as is not None:
-            user, actor = record.acting_as.identity, record.identity
-            handle = handle or handle_of(snapshot.key)
-            await self.events.emit("impersonation.ended", handle=handle, identity=user, actor=actor, reason=reason)
+        if (acting_as := record.acting_as) is None:
+            return
+        try:
+            name = f"impersonation-ended:{acting_as.number:x}"
+            first = await self.store.claim(name, record.absolute_expires_at + _REPORTED_MS)
+        except StoreUnavailableError:  # better twice on the record than not at all
+            first = True
+        if first:
+            await self.events.emit(
+                "impersonation.ended",
+                handle=handle or handle_of(snapshot.key),
+                identity=acting_as.identity,
+                actor=record.identity,
+                reason=reason,
+            )
+
+    async def _report_expired(self, key: str) -> None:
+        """Report an impersonation whose time is over, if this process has served it."""
+        known = self._recent.get(key)
+        if known is not None and known.record.acting_as is not None and known.record.absolute_expires_at <= self.clock.now():
+            await self.report_acting_ended(known, "expired")
+
+    def _note_acting(self, snapshot: Snapshot) -> None:
+        if self.on_acting is not None:
+            self.on_acting(snapshot)
 
     async def _refused(self, key: str, error: SessionGoneError | SessionConflictError) -> None:
         """Emit an event for a write that was not made."""

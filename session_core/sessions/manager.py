@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -17,13 +18,13 @@ from session_core.sessions.logout_marks import leave_mark, without_sid_key
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import Device, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked
-from session_core.sessions.snapshot import snapshot_of
+from session_core.sessions.snapshot import Snapshot, snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
 from session_core.stores.base import SessionIndex
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from session_core.clock import Clock
     from session_core.events import Events
@@ -64,6 +65,9 @@ class SessionManager:
         self.clock = clock
         self.events = events
         self.timeouts = timeouts
+        self.acting_ended: Callable[[Snapshot, str], Awaitable[None]] | None = None
+        """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
+        administrator may."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -79,7 +83,7 @@ class SessionManager:
         async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
             if handle_of(stored.key) == handle:
                 ended = await self.store.delete(stored.key)
-                await self._report(ended, reason, identity)
+                await self._report(ended, reason, identity, acting=await self._acting([stored]))
                 return bool(ended)
         return False
 
@@ -89,14 +93,17 @@ class SessionManager:
             if handle_of(stored.key) == handle:
                 summary = self._summary(stored)
                 ended = await self.store.delete(stored.key)
-                await self._report(ended, reason, summary.identity if summary is not None else None)
+                identity = summary.identity if summary is not None else None
+                await self._report(ended, reason, identity, acting=await self._acting([stored]))
                 return bool(ended)
         return False
 
     async def revoke_all(self, identity: Identity, *, keep: str | None = None, reason: str = "revoked") -> int:
         """End all sessions of a user, except the one whose key (`SessionHandle.key`) is `keep`; return how many."""
-        ended = await self.store.delete_by(SessionIndex(user=identity.user_key), keep=keep)
-        await self._report(ended, reason, identity)
+        index = SessionIndex(user=identity.user_key)
+        acting = await self._find_acting(index)
+        ended = await self.store.delete_by(index, keep=keep)
+        await self._report(ended, reason, identity, acting=acting)
         return len(ended)
 
     async def moment(self) -> Moment:
@@ -118,10 +125,12 @@ class SessionManager:
         user = None if subject is None else Identity(issuer=issuer, subject=subject)
         if user is not None:
             await leave_mark(self.store, without_sid_key(user), self.clock.now(), iat=iat)
-        ended = await self.store.delete_by(SessionIndex(op_session=key))
+        index = SessionIndex(op_session=key)
+        acting = await self._find_acting(index if user is None else SessionIndex(user=user.user_key))
+        ended = await self.store.delete_by(index)
         if user is not None:
             ended += await self._end_without_sid(user)
-        await self._report(ended, reason, user, by_op=True)
+        await self._report(ended, reason, user, by_op=True, acting=acting)
         return len(ended)
 
     async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
@@ -130,8 +139,10 @@ class SessionManager:
         A concurrent login is refused as well; `iat` as in `end_op_session`.
         """
         await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
-        ended = await self.store.delete_by(SessionIndex(user=identity.user_key))
-        await self._report(ended, reason, identity, by_op=True)
+        index = SessionIndex(user=identity.user_key)
+        acting = await self._find_acting(index)
+        ended = await self.store.delete_by(index)
+        await self._report(ended, reason, identity, by_op=True, acting=acting)
         return len(ended)
 
     async def revoke_before(self, moment: int, *, reason: str = "operator") -> int:
@@ -208,18 +219,18 @@ class SessionManager:
     async def _end_before(self, moment: int, reason: str) -> int:
         """End the sessions from before `moment` that one pass finds, some at a time; return how many."""
         ended: list[str] = []
-        found: list[tuple[str, Identity | None]] = []
+        found: list[tuple[StoredSession, Identity | None]] = []
 
-        async def end(key: str, identity: Identity | None) -> None:
-            keys = await self.store.delete(key)
+        async def end(stored: StoredSession, identity: Identity | None) -> None:
+            keys = await self.store.delete(stored.key)
             ended.extend(keys)
-            await self._report(keys, reason, identity, by_op=True)
+            await self._report(keys, reason, identity, by_op=True, acting=await self._acting([stored]))
 
         try:
             async for stored in self._scan():
                 summary = self._summary(stored)
                 if summary is None or summary.created_at < moment:
-                    found.append((stored.key, summary.identity if summary else None))
+                    found.append((stored, summary.identity if summary else None))
                 if len(found) == _AT_ONCE:
                     some, found = found, []
                     await together(*(end(*each) for each in some))
@@ -251,13 +262,36 @@ class SessionManager:
             acting_as=record.acting_as.identity if record.acting_as is not None else None,
         )
 
-    async def _report(self, keys: tuple[str, ...], reason: str, identity: Identity | None, *, by_op: bool = False) -> None:
+    async def _find_acting(self, index: SessionIndex) -> Mapping[str, Snapshot]:
+        """Return the sessions of an index in which an administrator acts as another user, before they are ended."""
+        return {} if self.acting_ended is None else await self._acting(await self.store.find(index))
+
+    async def _acting(self, found: Sequence[StoredSession]) -> Mapping[str, Snapshot]:
+        acting: dict[str, Snapshot] = {}
+        async for stored in in_turns(found if self.acting_ended is not None else ()):
+            with suppress(UndecodableError):
+                snapshot = snapshot_of(stored)
+                if snapshot.record.acting_as is not None:
+                    acting[stored.key] = snapshot
+        return acting
+
+    async def _report(
+        self,
+        keys: tuple[str, ...],
+        reason: str,
+        identity: Identity | None,
+        *,
+        acting: Mapping[str, Snapshot],
+        by_op: bool = False,
+    ) -> None:
         """Mark the ended sessions for the next login of their browsers, and emit the events."""
         # No mark is needed if the OP has ended its own session: single sign-on is over.
         if not by_op:
             await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
         async for key in in_turns(keys):
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
+            if key in acting and self.acting_ended is not None:
+                await self.acting_ended(acting[key], reason)
 
 
 def _by_last_use(summary: SessionSummary) -> tuple[int, str]:

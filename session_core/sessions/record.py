@@ -58,6 +58,8 @@ class ActingAs(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """When the owner's session ends in any case; that of the record is when the impersonation does."""
     data: msgspec.Raw = msgspec.field(name="d", default=msgspec.Raw(b"\x80"))
     """The owner's data; that of the record belongs to the impersonation."""
+    number: int = msgspec.field(name="n", default=0)
+    """Random: names this impersonation under all ids of its session."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -127,8 +127,8 @@ class StoreCapabilities(msgspec.Struct, frozen=True):
     listable: bool = True
     """`scan` gives all sessions, and `delete_expired` finds what it must remove."""
     keeps_deadlines: bool = True
-    """The engine itself refuses what reaches it after the deadline of its step. Without it the one write that decides a step may
-    be made later when it was under way at the deadline."""
+    """A write that reaches the engine after the deadline of its step is refused by the engine or aborted by the next reader.
+    Without it the deciding write of a step may be made later if it was in progress at the deadline."""
 
     def lost_promises(self) -> dict[str, str]:
         """Return the missing promises by reason slug, for the log at start."""

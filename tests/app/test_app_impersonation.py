@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from app.asgi import create_app
+from app.settings.providers import further_providers
+from app.settings.settings import Settings
 from session_core import Identity
+from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
+from tests.session_core.oidc.fake_op import GET_PAGE
 
 pytestmark = pytest.mark.anyio
 
 BANNER = 'action="/impersonation/end"'
 PROGRAM = {"accept": "application/json"}
-PAGES = ["/", "/account", "/account/sessions"]
+PAGES = ["/", "/account", "/account/sessions", "/nowhere", "/account/sessions/unknown/nothing", "/account/sessions/end-others"]
+"""Error pages too."""
 
 
 async def administrator(running: Running, http: httpx.AsyncClient) -> Identity:
@@ -60,7 +67,7 @@ async def test_impersonation_from_start_to_end(running: Running) -> None:
 
         await running.services.audit.flush()
         told = [each for each in await running.services.audit.of_user(alice.user_key) if each.actor]
-        assert [each.event for each in reversed(told)] == ["impersonation.started", "access.denied", "impersonation.ended"]
+        assert [each.event for each in reversed(told)] == ["impersonation.started", *["access.denied"] * 2, "impersonation.ended"]
         assert {each.actor for each in told} == {root.user_key}
         trail = (await browser.get("/account")).text
         assert "An administrator logged in as this user" in trail
@@ -81,6 +88,44 @@ async def test_every_entry_during_impersonation_names_the_administrator(running:
         assert entries["of.no.request"].actor is None
         for event in ("impersonation.started", "session.regenerated", "access.denied"):
             assert (entries[event].actor, entries[event].user_key) == (root.user_key, alice.user_key)
+
+
+@pytest.mark.attack("84")
+async def test_pages_offer_nothing_that_is_refused(running: Running) -> None:
+    async with running.browser() as admin, running.browser() as phone, running.browser() as laptop:
+        await administrator(running, admin)
+        alice = await running.log_in(phone)
+        await running.log_in(laptop)
+        await act_as(admin, alice)
+        pages = {path: (await admin.get(path)).text for path in ("/", "/account", "/account/sessions")}
+        assert "Only the user can sign these devices out" in pages["/account/sessions"]
+        for page in pages.values():
+            for address in set(re.findall(r'href="(/[^"#?]*)"', page)):
+                assert (await admin.get(address)).status_code < 400, address
+            assert "Sign out" not in page
+
+
+@pytest.mark.attack("84")
+async def test_the_choice_of_providers_has_the_banner(
+    make_settings: Callable[..., Settings], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown to the user of a provider that is no longer configured."""
+    for number, name in ((1, "one"), (2, "two")):
+        monkeypatch.setenv(f"OIDC_{number}_ID", name)
+        monkeypatch.setenv(f"OIDC_{number}_ISSUER", f"https://{name}.example")
+        monkeypatch.setenv(f"OIDC_{number}_CLIENT_ID", "shop")
+        monkeypatch.setenv(f"OIDC_{number}_CLIENT_SECRET", "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB")
+    settings = make_settings()
+    settings._further = further_providers(None, None)
+    app = create_app(settings, clock=clock)
+    running = Running(app, clock)
+    async with app.lifespan(), running.browser() as admin, running.browser() as visitor:
+        await administrator(running, admin)
+        await act_as(admin, await user(running))
+        for browser in (admin, visitor):
+            page = (await browser.get("/auth/login", headers=GET_PAGE)).text
+            assert ">one</a>" in page
+            assert (BANNER in page) is (browser is admin)
 
 
 @pytest.mark.attack("84")

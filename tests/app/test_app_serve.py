@@ -221,5 +221,16 @@ def test_check_names_each_setting_unfit_for_production(tmp_path: Path) -> None:
     assert not (tmp_path / "var").exists()
 
 
+@pytest.mark.parametrize("command", [("check",), ("run", "--port", "1"), ("sessions", "stats"), SERVE])
+def test_no_command_starts_production_on_a_store_that_forgets(tmp_path: Path, command: Sequence[str]) -> None:
+    litestar = (str(Path(sys.executable).parent / "litestar"), "--app", "app:create_app")
+    program = command if command is SERVE else (*litestar, *command)
+    result = run(tmp_path, *program, APP_ENV="production", SESSION_STORE="memcached://127.0.0.1:1")
+    assert result.returncode == 1
+    refused = "SESSION_STORE: the memcached store is not for production: sessions may be gone after a restart"
+    assert refused in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_the_environment_of_these_tests_has_no_settings() -> None:
     assert os.environ.get("APP_ENV") is None

@@ -212,7 +212,9 @@ def test_valid_production_settings_pass_and_generate_nothing(monkeypatch: pytest
         ("SESSION_SECRETS", "short", "at least 32"),
         ("SESSION_ENCRYPTION_KEYS", "", "must be set"),
         ("SESSION_ENCRYPTION_KEYS", "A" * 43, "placeholder"),
-        ("SESSION_STORE", "memory://", "memory store"),
+        ("SESSION_STORE", "memory://", "memory store is not for production: sessions may be gone"),
+        ("SESSION_STORE", "memcached://cache.example.org", "memcached store is not for production: sessions may be gone"),
+        ("SESSION_STORE", "keyvalue+memory://", "cannot compare and swap"),
         ("SESSION_STORE", "file:///tmp/sessions", "file store"),
         ("SESSION_STORE", "https://storage.example.org/sessions", "cannot compare and swap"),
         ("SESSION_STORE", "keyvalue+disk:///tmp/sessions", "cannot compare and swap"),
@@ -231,6 +233,17 @@ def test_unfit_settings_are_refused_in_production(monkeypatch: pytest.MonkeyPatc
     expected = "APP_DEBUG" if name == "LITESTAR_DEBUG" else name
     assert list(refused) == [expected]
     assert words in refused[expected]
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["dynamodb://sessions?region=eu-central-1", "s3://bucket/sessions", "azure-tables://sessions", "mongodb://db.example.org/app",
+     "redis://redis.example.org", "postgresql://app@db.example.org/app", "sqlite:///var/app.db"],
+)  # fmt: skip
+def test_production_takes_the_stores_that_keep_every_promise(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    for name, value in {**PRODUCTION, "SESSION_STORE": store}.items():
+        monkeypatch.setenv(name, value)
+    assert production_problems(load_settings()) == []
 
 
 WEAK = [

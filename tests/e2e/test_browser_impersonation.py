@@ -33,6 +33,8 @@ def test_log_in_as_a_user_and_return_to_the_own_account(open_page: OpenPage, dem
     for path in ("/", "/account", "/account/sessions"):
         page.goto(path)
         expect(banner).to_contain_text("You are logged in as Bob for another ")
+    expect(page.get_by_text("Only the user can sign these devices out")).to_be_visible()
+    expect(page.get_by_role("link", name="Sign out")).to_have_count(0)
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
     # By fetch, because the browser would log an error for each refused page.
     assert page.request.get("/admin").status == 403

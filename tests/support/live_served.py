@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +13,12 @@ from litestar import WebSocket, delete, get, post, websocket
 from litestar.params import FromPath
 from litestar.response import ServerSentEvent
 
-from session_core import Identity, Session, Sessions
+from session_core import Event, Identity, Impersonation, Session, Sessions
 from session_core.stores.announcements import Heard
 from tests.support.sessions import ISSUER, AppSession, make_app, plugin_in
+
+BRIEFLY = 8
+"""Seconds: enough to open two connections on a busy machine."""
 
 
 @websocket("/echo")
@@ -44,6 +49,32 @@ async def revoke_all(sessions: Sessions, subject: FromPath[str]) -> None:
     await sessions.revoke_all(Identity(issuer=ISSUER, subject=subject))
 
 
+@post("/act-as/{subject:str}")
+async def act_as(session: Session[AppSession], subject: FromPath[str]) -> None:
+    """Log an administrator in, who acts as a user at once."""
+    await session.login(Identity(issuer=ISSUER, subject="alice", sid="op-alice", auth_time=int(time.time())))
+    await session.impersonate(Identity(issuer=ISSUER, subject=subject))
+
+
+@post("/act-briefly-as/{subject:str}")
+async def act_briefly_as(session: Session[AppSession], subject: FromPath[str]) -> None:
+    lifecycle = plugin_in(app).lifecycle
+    lifecycle.impersonation = Impersonation(allow=lambda *_: True, seconds=BRIEFLY)
+    await act_as.fn(session, subject)
+
+
+@post("/act-as-myself")
+async def act_as_myself(session: Session[AppSession]) -> None:
+    await session.end_impersonation()
+
+
+def record(event: Event) -> None:
+    if event.actor is not None:
+        line = json.dumps([event.name, event.reason, event.handle]) + "\n"
+        with open(os.environ["TEST_EVENTS"], "a", encoding="utf-8") as file:  # noqa: PTH123 - one write, of both processes
+            file.write(line)
+
+
 @get("/handle")
 async def handle(session: Session[AppSession]) -> str:
     return session.handle or ""
@@ -55,6 +86,11 @@ app = make_app(
     revoke,
     revoke_all,
     handle,
+    act_as,
+    act_briefly_as,
+    act_as_myself,
+    on_event=[record] if "TEST_EVENTS" in os.environ else [],
+    impersonation=Impersonation(allow=lambda *_: True),
     store=os.environ["TEST_STORE"],
     store_timeout=20,
     max_sessions_per_user=2,

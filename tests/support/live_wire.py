@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from litestar import Litestar
@@ -23,7 +23,7 @@ FINISHED = {"type": "http.response.body", "body": b"", "more_body": False}
 class Wire:
     """One connection as a server holds it."""
 
-    def __init__(self, app: Litestar, path: str, client: httpx.AsyncClient, *, kind: str = "http") -> None:
+    def __init__(self, app: Any, path: str, client: httpx.AsyncClient, *, kind: str = "http", token: str | None = None) -> None:
         self.sent: list[dict[str, Any]] = []
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         if kind == "websocket":
@@ -31,14 +31,15 @@ class Wire:
         else:
             self._incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
         cookie = f"session-8000={client.cookies['session-8000']}".encode() if "session-8000" in client.cookies else b""
+        presented = (b"cookie", cookie) if token is None else (b"authorization", f"Bearer {token}".encode())
         scope: dict[str, Any] = {
-            "type": kind, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [(b"cookie", cookie)],
+            "type": kind, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [presented],
             "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
             "asgi": {"version": "3.0", "spec_version": "2.3"}, "extensions": {}, "root_path": "",
         }  # fmt: skip
         if kind == "http":
             scope["method"] = "GET"
-        self.task = asyncio.create_task(cast("Any", app)(scope, self._incoming.get, self._send))
+        self.task = asyncio.create_task(app(scope, self._incoming.get, self._send))
 
     async def _send(self, message: dict[str, Any]) -> None:
         self.sent.append(message)
@@ -87,8 +88,8 @@ def live_app(**options: Any) -> Litestar:
     return make_app(*HANDLERS, **options)
 
 
-async def open_socket(app: Litestar, client: httpx.AsyncClient, path: str = "/echo") -> Wire:
-    return await Wire(app, path, client, kind="websocket").started()
+async def open_socket(app: Any, client: httpx.AsyncClient, path: str = "/echo", *, token: str | None = None) -> Wire:
+    return await Wire(app, path, client, kind="websocket", token=token).started()
 
 
 async def open_stream(app: Litestar, client: httpx.AsyncClient, path: str = "/events") -> Wire:

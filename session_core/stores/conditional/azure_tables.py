@@ -53,9 +53,7 @@ class AzureTablesStore(ConditionalStore):
     """Sessions in the table that `url` names."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        capabilities = StoreCapabilities(
-            atomic=True, indexed=True, shared=True, durable=True, native_expiry=False, keeps_deadlines=False
-        )
+        capabilities = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=False)
         super().__init__(InPieces(_Table(url), _MOST_BYTES), capabilities, clock=clock)
 
 

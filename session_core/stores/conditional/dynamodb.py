@@ -46,9 +46,7 @@ class DynamoDbStore(ConditionalStore):
     """Sessions in the table that `url` names."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        capabilities = StoreCapabilities(
-            atomic=True, indexed=True, shared=True, durable=True, native_expiry=True, keeps_deadlines=False
-        )
+        capabilities = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=True)
         super().__init__(InPieces(_Table(url), _MOST_BYTES), capabilities, clock=clock)
 
 

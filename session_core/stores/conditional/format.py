@@ -73,8 +73,10 @@ class Intent(Document, frozen=True, array_like=True):
 
     transaction: str
     due: int
-    """When the transaction's caller has given up (Unix milliseconds by the real clock)."""
+    """When readers may abort it, before the transaction's caller gives up (Unix milliseconds by the real clock)."""
     value: bytes | None
+    alone: bool = False
+    """Whether the transaction changes this document only; then replacing the intent by `value` commits it."""
 
 
 class Held(Document, frozen=True, array_like=True):

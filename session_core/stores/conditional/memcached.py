@@ -55,7 +55,7 @@ class MemcachedStore(ConditionalStore):
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         capabilities = StoreCapabilities(
-            atomic=True, indexed=True, shared=True, durable=False, native_expiry=True, listable=False, keeps_deadlines=False
+            atomic=True, indexed=True, shared=True, durable=False, native_expiry=True, listable=False
         )
         super().__init__(InPieces(_Memcached(url), _MOST_BYTES), capabilities, clock=clock)
 

@@ -41,9 +41,7 @@ class MongoDbStore(ConditionalStore):
     """Sessions in the database that `url` names. A session has 16 MB at most."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        capabilities = StoreCapabilities(
-            atomic=True, indexed=True, shared=True, durable=True, native_expiry=True, keeps_deadlines=False
-        )
+        capabilities = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=True)
         super().__init__(_Collection(url), capabilities, clock=clock)
 
 

@@ -45,9 +45,7 @@ class S3Store(ConditionalStore):
     """Sessions in the bucket that `url` names."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        capabilities = StoreCapabilities(
-            atomic=True, indexed=True, shared=True, durable=True, native_expiry=False, keeps_deadlines=False
-        )
+        capabilities = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=False)
         super().__init__(_Bucket(url), capabilities, clock=clock)
 
 

@@ -1,11 +1,11 @@
 """Sessions in an engine with conditional writes: the whole store contract, across all processes, with only these writes.
 
-A change of one document is one conditional write. A change of several documents (a rotation, a login with a limit, a
-revocation) is one step by `Transactions`. The lists of a user's and of an OP session's keys never lack a live session;
-they may contain ended ones, which are removed when found.
+Each change, of one document or of several (a rotation, a login with a limit, a revocation), is one step by `Transactions`. The
+lists of a user's and of an OP session's keys never lack a live session; they may contain ended ones, which are removed when
+found.
 
-No step starts after its deadline, and neither does its deciding write. That write may be in progress at the deadline;
-`keeps_deadlines` of the capabilities tells whether the engine itself then refuses it.
+No step starts after its deadline, and neither does its deciding write. If that write is in progress at the deadline, the next
+reader aborts the step, and the write fails.
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@ Then the *decision* is created: one more document, which can be written once and
 write is the moment of the change for all readers. Afterwards the writer, or any other process that finds an intent, replaces it
 by the new value. A process that dies before the decision has changed nothing.
 
-A reader that finds an intent without a decision returns the previous state. After the deadline of that transaction, or when it
-delays a writer, the reader writes the decision itself: the transaction is aborted, and a later commit fails.
+A change of one document needs no decision: the write that replaces the intent makes the change, and only its own writer sends it.
+
+A reader that finds an intent without a decision returns the previous state. Shortly before the deadline of that transaction, or
+when it delays a writer, the reader aborts it: it writes the decision itself, or removes the intent, and a later commit fails. So
+a late write has no effect once any process has read the document without it.
 """
 
 from __future__ import annotations
@@ -94,13 +97,9 @@ class Transactions:
         Raises `StoreUnavailableError` when the deadline of the step is over, or when it is unknown whether they were made.
         """
         check_deadline()
+        transaction, due = token_urlsafe(16), _due()
         if len(changes) == 1:
-            ((found, document),) = changes
-            if document is None:
-                return found.version is None or await self._delete(found.name, found.version)
-            return await self._put(found.name, _held(document), found.version)
-        transaction = token_urlsafe(16)
-        due = round((time.time() + remaining(_CALL_SECONDS)) * 1000)
+            return await self._commit_alone(*changes[0], transaction, due)
         until = max(self._clock.now(), *(max(found.until, new.until if new else 0) for found, new in changes)) + _DECISION_MS
         committed = decides = False
         try:
@@ -116,6 +115,22 @@ class Transactions:
             raise StoreUnavailableError(*error.args, not_applied=True, kind=error.kind) from error
         await self._tidy(changes, transaction, committed=committed)
         return committed
+
+    async def _commit_alone(self, found: Found, document: Document | None, transaction: str, due: int) -> bool:
+        """Change one document: first the intent, then the change. A process that removes the intent makes the second write fail."""
+        if document is None and found.version is None:
+            return True
+        try:
+            if not await self._intend(found, document, transaction, due, alone=True):
+                return False
+            (stored,) = await self._get([found.name])
+            check_deadline()
+        except StoreUnavailableError as error:  # no other process makes the second write
+            raise StoreUnavailableError(*error.args, not_applied=True, kind=error.kind) from error
+        held = None if stored is None else decode(stored.value, Held)
+        if stored is None or not isinstance(held, Held) or held.intent is None or held.intent.transaction != transaction:
+            return False
+        return await self._settle(found.name, held, held.intent, stored.version, committed=True)
 
     async def probe(self) -> str | None:
         """Write, read and remove a document; return what is wrong with an engine that does not keep the conditions."""
@@ -149,6 +164,10 @@ class Transactions:
             if intent is None:
                 return Found(name, held.value, held.until, stored.version)
             committed = await self._decision(intent, abort=time.time() * 1000 >= intent.due)
+            if committed is False and intent.alone:
+                await self._settle(name, held, intent, stored.version, committed=False)
+                (stored,) = await self._get([name])
+                continue
             if not committed:
                 # The decision may have been made, carried out and removed since the document was read.
                 (again,) = await self._get([name])
@@ -178,6 +197,8 @@ class Transactions:
 
     async def _decision(self, intent: Intent, *, abort: bool) -> bool | None:
         """Return whether a transaction was committed, None where it is not decided; with `abort` decide it where it is not."""
+        if intent.alone:
+            return False if abort else None
         name = f"t:{intent.transaction}"
         while True:
             (stored,) = await self._get([name])
@@ -194,9 +215,9 @@ class Transactions:
             if await self._put(name, _held(aborted), None):
                 return False
 
-    async def _intend(self, found: Found, document: Document | None, transaction: str, due: int) -> bool:
+    async def _intend(self, found: Found, document: Document | None, transaction: str, due: int, *, alone: bool = False) -> bool:
         value = None if document is None else encode(document)
-        intent = Intent(0 if document is None else document.until, transaction, due, value)
+        intent = Intent(0 if document is None else document.until, transaction, due, value, alone)
         return await self._put(found.name, Held(found.until, nonce(), found.value, intent), found.version)
 
     async def _tidy(self, changes: Sequence[Change], transaction: str, *, committed: bool) -> None:
@@ -276,6 +297,14 @@ class Transactions:
             raise StoreUnavailableError(msg, kind=kind) from error
         finally:
             call.close()
+
+
+def _due() -> int:
+    """Return when readers may abort a transaction that begins now (Unix milliseconds).
+
+    After half of its caller's time: a reader whose clock is behind by less than the other half aborts it before the caller gives up.
+    """
+    return round((time.time() + remaining(_CALL_SECONDS) / 2) * 1000)
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from litestar.config.cors import CORSConfig
 from litestar.params import FromPath
 from litestar.testing import TestClient
 
-from session_core import Identity, Session, SessionPlugin, Timeouts, session_of
+from session_core import Identity, Impersonation, Session, SessionPlugin, Timeouts, session_of
 from session_core.cookies import CookieSigner, sign_cookie
 from session_core.events import Event
-from session_core.guards import requires, requires_login
+from session_core.guards import forbids_impersonation, requires, requires_login
 from session_core.ids import new_session_id
 from session_core.litestar.posture import cors_disagreements
 from session_core.testing import FakeClock
+from tests.support.live_wire import CLOSED, open_socket
 from tests.support.sessions import HANDLERS, ISSUER, SECRET, AppSession, make_config, plugin_in
 
 pytestmark = pytest.mark.anyio
@@ -33,8 +34,23 @@ JSON = {"accept": "application/json"}
 @post("/native/{subject:str}", opt={"exclude_from_auth": True})
 async def native_login(session: Session[AppSession], subject: FromPath[str]) -> dict[str, Any]:
     session.use_bearer()
-    await session.login(Identity(issuer=ISSUER, subject=subject))
+    await session.login(Identity(issuer=ISSUER, subject=subject, auth_time=1_700_000_000))
     return {"token": session.new_token}
+
+
+@post("/act-as/{subject:str}")
+async def act_as(session: Session[AppSession], subject: FromPath[str]) -> None:
+    await session.impersonate(Identity(issuer=ISSUER, subject=subject))
+
+
+@post("/act-as-myself")
+async def act_as_myself(session: Session[AppSession]) -> None:
+    await session.end_impersonation()
+
+
+@get("/own", guards=[forbids_impersonation])
+async def own() -> str:
+    return "own"
 
 
 @get("/me", guards=[requires_login])
@@ -58,11 +74,11 @@ class Site:
     """An application that accepts tokens, and its clients."""
 
     def __init__(self, *, cors: CORSConfig | None = None, **options: Any) -> None:
-        self.clock = FakeClock()
+        self.clock = options.get("clock", FakeClock())
         self.events: list[Event] = []
         config = make_config(**{"bearer": True, "clock": self.clock, "on_event": [self.events.append], **options})
         self.app = Litestar(
-            [*HANDLERS, native_login, me, admin, echo],
+            [*HANDLERS, native_login, act_as, act_as_myself, own, me, admin, echo],
             plugins=[SessionPlugin(config)],
             cors_config=cors,
             openapi_config=None,
@@ -416,6 +432,42 @@ def test_a_websocket_opens_by_token_and_closes_with_its_session() -> None:
             with pytest.raises(Exception) as refused, client.websocket_connect("/socket", headers=wrong):  # noqa: PT011
                 pass
             assert getattr(refused.value, "code", None) == code
+
+
+@pytest.mark.attack("80")
+@pytest.mark.attack("82")
+@pytest.mark.attack("84")
+async def test_a_native_client_acts_as_a_user_by_tokens_of_one_session() -> None:
+    site = Site(clock=FakeClock(1_700_000_000_000), impersonation=Impersonation(allow=lambda actor, _: actor.subject == "root"))
+    roots = await site.token("root")
+
+    async def moved(path: str, token: str) -> str:
+        answer = await site.send("POST", path, token)
+        assert answer.status_code == 201, answer.text
+        assert await site.who(token) is None  # the former token opens nothing
+        return answer.headers["session-token"]
+
+    as_bob = await moved("/act-as/bob", roots)
+    assert await site.who(as_bob) == "bob"
+    refused = await site.send("GET", "/own", as_bob)
+    assert (refused.status_code, refused.json()["code"]) == (403, "impersonation_forbidden")
+    again = await moved("/regenerate", as_bob)
+    back = await moved("/act-as-myself", again)
+    assert (await site.who(back), (await site.send("GET", "/own", back)).text) == ("root", "own")
+    for end in ("logout", "revoked", "expired"):
+        token = await moved("/act-as/bob", await site.token("root"))
+        wire = await open_socket(site.app, site.client, "/socket", token=token)
+        match end:
+            case "logout":
+                assert (await site.send("POST", "/logout", token)).status_code == 201
+            case "revoked":
+                await plugin_in(site.app).sessions.revoke_all(Identity(issuer=ISSUER, subject="root"))
+            case _:
+                site.clock.advance(seconds=900)
+        assert await wire.closed() == CLOSED
+        assert await site.who(token) is None
+    told = [(event.reason, event.actor and event.actor.subject) for event in site.events if event.name == "impersonation.ended"]
+    assert told == [(reason, "root") for reason in ("stopped", "logout", "revoked", "expired")]
 
 
 def test_the_schema_has_both_security_schemes_on_guarded_routes_only() -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from session_core import ConfigurationError, Event, Identity, Impersonation, SessionPlugin, Timeouts, open_store
+from session_core.connections.impersonations import WatchedImpersonations
 from session_core.errors import (
     ForbiddenError,
     ImpersonationForbiddenError,
@@ -23,6 +24,7 @@ from session_core.ids import UncertainId, session_key
 from session_core.stores.base import SessionIndex
 from session_core.testing import FakeClock
 from tests.session_core.stores import conftest as engines
+from tests.support.live_wire import until
 from tests.support.lost_answers import Fault, LosingStore
 from tests.support.sessions import BOB, ISSUER, AppSession, handle_on, make_config
 
@@ -477,6 +479,83 @@ async def test_a_refused_one_is_reported_as_an_event(world: World) -> None:
     await world.loaded(handle.session_id)
     assert world.happened("impersonation.ended") == [("bob", "admin", "refused")]
     assert world.happened("session.destroyed") == [("admin", None, "impersonation")]
+
+
+@pytest.mark.attack("85")
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [(revoked, "revoked"), (signed_out_everywhere, "revoked"), (ended_by_the_provider, "op_logout"), (logged_out, "logout"),
+     (another_login, "login"), (role_lost, "refused"), (rule_taken_away, "refused")],
+)  # fmt: skip
+async def test_each_end_is_one_event(anywhere: World, ending: Ending, reason: str) -> None:
+    world = anywhere
+    handle = await world.acting()
+    await ending(world, handle)
+    await asyncio.gather(*(world.loaded(handle.session_id) for _ in range(5)))
+    assert world.happened("impersonation.ended") == [("bob", "admin", reason)]
+
+
+@pytest.mark.attack("85")
+async def test_its_time_being_over_is_one_event_when_it_is_noticed(world: World) -> None:
+    handle = await world.acting()
+    await world.loaded(handle.session_id)
+    (started,) = [event for event in world.events if event.name == "impersonation.started"]
+    assert started.detail == {"until": world.clock.now() + MINUTES_15}
+    world.clock.advance(seconds=900)
+    assert world.happened("impersonation.ended") == []
+    await asyncio.gather(*(world.loaded(handle.session_id) for _ in range(5)))
+    assert world.happened("impersonation.ended") == [("bob", "admin", "expired")]
+
+
+@pytest.fixture
+async def running(world: World) -> AsyncIterator[World]:
+    async with world.plugin.application.running():
+        yield world
+
+
+@pytest.mark.attack("85")
+async def test_a_process_that_served_it_reports_an_end_it_did_not_make(running: World) -> None:
+    """By the limit of sessions for example: the step that ends it reads no record."""
+    handle = await running.acting()
+    await handle.regenerate()
+    await running.plugin.store.inner.delete(handle.key)
+    await until(lambda: bool(running.happened("impersonation.ended")))
+    assert running.happened("impersonation.ended") == [("bob", "admin", "ended")]
+
+
+@pytest.mark.attack("85")
+async def test_a_process_that_served_it_reports_that_its_time_is_over(running: World) -> None:
+    await running.acting()
+    running.clock.advance(seconds=900)
+    await until(lambda: bool(running.happened("impersonation.ended")))
+    assert running.happened("impersonation.ended") == [("bob", "admin", "expired")]
+
+
+@pytest.mark.attack("82")
+@pytest.mark.attack("83")
+async def test_a_role_taken_away_ends_it_without_a_request(world: World) -> None:
+    """So that what is open is closed; a rule that fails ends nothing."""
+    application = world.plugin.application
+    assert application.connections is not None
+    watched = WatchedImpersonations(application.connections, world.plugin.lifecycle, ask_seconds=0.001)
+    handle = await world.acting()
+    failed = asyncio.Event()
+
+    async def fails(*_: Identity) -> bool:
+        failed.set()
+        raise OSError
+
+    rule, world.plugin.lifecycle.may_impersonate = world.plugin.lifecycle.may_impersonate, fails
+    watched.enter(handle.snapshot)
+    async with asyncio.timeout(20):
+        await failed.wait()
+    assert await world.live(world.admin) == [handle.key]
+    world.allowed.clear()
+    world.plugin.lifecycle.may_impersonate = rule
+    await until(lambda: world.happened("impersonation.ended") == [("bob", "admin", "refused")])
+    assert await world.live(world.admin) == []
+    watched.close()
+    await application.connections.close()
 
 
 async def test_a_failing_rule_refuses_the_request(world: World) -> None:

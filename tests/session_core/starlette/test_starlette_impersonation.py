@@ -19,6 +19,7 @@ from session_core.starlette import (
     requires_recent_login,
 )
 from session_core.testing import FakeClock
+from tests.support.live_wire import CLOSED, answered, open_socket, until
 from tests.support.sessions import ISSUER, make_config
 
 pytestmark = [pytest.mark.anyio, pytest.mark.attack("84"), pytest.mark.attack("85")]
@@ -27,6 +28,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.attack("84"), pytest.mark.attack("8
 async def app(scope: Any, receive: Any, send: Any) -> None:
     connection: Any = SimpleNamespace(scope=scope)
     session = await get_session(connection)
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            await send({"type": "websocket.send", "text": session.identity.subject if session.identity else ""})
+        return
     match scope["path"]:
         case "/login":
             now = session._lifecycle.clock.now() // 1000
@@ -35,6 +42,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await session.impersonate(Identity(issuer=ISSUER, subject="bob"))
         case "/end":
             await session.end_impersonation()
+        case "/logout":
+            await session.destroy()
         case "/own":
             await forbids_impersonation(connection)
         case "/recent":
@@ -61,3 +70,32 @@ async def test_begin_guards_and_end() -> None:
         for path in ("/own", "/recent"):
             assert (await client.get(path)).status_code == 200
     assert current_actor() is None
+
+
+@pytest.mark.attack("83")
+@pytest.mark.parametrize("end", ["stopped", "logout", "revoked", "expired"])
+async def test_a_websocket_closes_when_the_impersonation_ends(end: str) -> None:
+    events: list[Event] = []
+    clock = FakeClock()
+    config = make_config(clock=clock, on_event=[events.append], impersonation=Impersonation(allow=lambda *_: True))
+    sessions = StarletteSessions(config)
+    served: Any = SessionMiddleware(app, sessions)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://127.0.0.1:8000") as client:
+        await client.post("/login")
+        await client.post("/act")
+        wire = await open_socket(served, client)
+        wire.say("who?")
+        await until(lambda: answered(wire, "bob"))
+        match end:
+            case "stopped":
+                await client.post("/end")
+            case "logout":
+                await client.post("/logout")
+            case "revoked":
+                await sessions.sessions.revoke_all(Identity(issuer=ISSUER, subject="admin"))
+            case _:
+                clock.advance(seconds=900)
+        assert await wire.closed() == CLOSED
+        shown = (await client.get("/", headers={"cookie": f"session-8000={client.cookies.get('session-8000', '')}"})).json()
+        assert shown == (["admin", None, None] if end == "stopped" else [None, None, None])
+    assert [event.reason for event in events if event.name == "impersonation.ended"] == [end]

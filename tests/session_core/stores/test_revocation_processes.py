@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,12 @@ def _store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
 
 
 @contextmanager
-def nodes(store: str, **environment: str) -> Iterator[tuple[str, str]]:
-    """Two processes that serve the same sessions; the first also gets the environment."""
+def nodes(store: str, *, both: Mapping[str, str] | None = None, **environment: str) -> Iterator[tuple[str, str]]:
+    """Two processes that serve the same sessions, with the environment `both`; the first also gets the rest."""
+    shared = both or {}
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(_serving(store, port, environment if place == 0 else {}))
+            stack.enter_context(_serving(store, port, {**shared, **environment} if place == 0 else shared))
             for place, port in enumerate(free_ports(2))
         ]
         for process, port in zip(processes, [_port(process) for process in processes], strict=True):
@@ -65,7 +66,7 @@ def nodes(store: str, **environment: str) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _serving(store: str, port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _serving(store: str, port: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--no-access-log"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "tests.support.live_served:app"],

@@ -18,11 +18,13 @@ CAPABILITIES = StoreCapabilities(atomic=True, indexed=True, shared=True, durable
 class SteppedEngine:
     """The view of one process on the shared dictionary: each name is read or written in a separate step."""
 
+    _versions = count()
+    """Of all engines: a dictionary may be filled by another one."""
+
     def __init__(self, values: dict[str, Versioned], turns: Turns, process: int) -> None:
         self._values = values
         self._turns = turns
         self._process = process
-        self._versions = count()
 
     async def open(self) -> None: ...
 
@@ -38,7 +40,7 @@ class SteppedEngine:
     async def put(self, name: str, value: bytes, *, version: object | None, seconds: int) -> bool:
         del seconds
         await self._turns.take(self._process)
-        return self._write(name, Versioned(value, (self._process, next(self._versions))), version)
+        return self._write(name, Versioned(value, next(self._versions)), version)
 
     async def delete(self, name: str, *, version: object) -> bool:
         await self._turns.take(self._process)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from time import monotonic
 
 import pytest
 
@@ -16,6 +18,7 @@ from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.format import Held, decode
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.conditional.transactions import Found, Transactions
+from session_core.stores.deadlines import Step
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.conditional.stepped_engine import SteppedEngine, processes
 from tests.session_core.stores.turns import live
@@ -226,6 +229,65 @@ async def test_a_claim_is_granted_once_and_no_write_is_lost() -> None:
         writes = [store.replace("key", _entry(clock), version=1) for store in stores]
         outcomes = await turns.play(writes, random.Random(seed))
         assert sorted(map(str, outcomes)) == sorted(map(str, [2, SessionConflictError, SessionConflictError]))
+
+
+class _Late(SteppedEngine):
+    """Its call number `late` is under way until its caller has given up, and is made then."""
+
+    late = 0
+    made = 0
+    arrive: Callable[[], object] | None = None
+
+    async def put(self, name: str, value: bytes, *, version: object | None, seconds: int) -> bool:
+        await self._travel(lambda: self._write(name, Versioned(value, "late"), version))
+        return await super().put(name, value, version=version, seconds=seconds)
+
+    async def delete(self, name: str, *, version: object) -> bool:
+        await self._travel(lambda: self._write(name, None, version))
+        return await super().delete(name, version=version)
+
+    async def _travel(self, write: Callable[[], object]) -> None:
+        type(self).made += 1
+        if self.made == self.late:
+            type(self).arrive = write
+            await asyncio.Event().wait()
+
+
+_WRITES = ("create", "replace", "touch", "rotate", "delete", "delete_by", "claim")
+
+
+@stepped
+@pytest.mark.parametrize("write", _WRITES)
+@pytest.mark.parametrize("late", range(1, 12))
+async def test_what_is_under_way_at_the_deadline_is_never_made_once_it_was_missed(write: str, late: int) -> None:
+    """Whichever write it is of those that a step makes: what another process has seen stays so."""
+    clock = FakeClock()
+    _Late.late = _Late.made = 0
+    _Late.arrive = None
+    (first, second), _, _ = processes(2, clock, _Late)
+    await first.create("old", _entry(clock))
+    calls = {
+        "create": lambda: first.create("new", _entry(clock)),
+        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
+        "touch": lambda: first.touch("old", clock.now() + 180 * MINUTE),
+        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
+        "delete": lambda: first.delete("old"),
+        "delete_by": lambda: first.delete_by(USER),
+        "claim": lambda: first.claim("name", clock.now() + MINUTE),
+    }
+
+    async def picture() -> list[object]:
+        _Late.late = 0
+        return [*[await second.load(key) for key in ("old", "new")], await _found(second), await second.claimed_until("name")]
+
+    _Late.late, _Late.made = late, 0
+    with suppress(TimeoutError, StoreUnavailableError), Step(until=monotonic() + 0.05):
+        async with asyncio.timeout(0.05):
+            await calls[write]()
+    seen = await picture()
+    if _Late.arrive is not None:
+        _Late.arrive()
+    assert await picture() == seen
 
 
 class _LosesAnswers(SteppedEngine):
