@@ -117,7 +117,7 @@ class Transactions:
         return committed
 
     async def _commit_alone(self, found: Found, document: Document | None, transaction: str, due: int) -> bool:
-        """Change one document: first the intent, then the change. A process that removes the intent makes the second write fail."""
+        """Change one document: first the intent, then the change, which fails if another process has removed the intent."""
         if document is None and found.version is None:
             return True
         try:
@@ -302,7 +302,7 @@ class Transactions:
 def _due() -> int:
     """Return when readers may abort a transaction that begins now (Unix milliseconds).
 
-    After half of its caller's time: a reader whose clock is behind by less than the other half aborts it before the caller gives up.
+    After half of its caller's time, so that a reader whose clock is behind by less than the other half aborts it in time.
     """
     return round((time.time() + remaining(_CALL_SECONDS) / 2) * 1000)
 
