@@ -144,7 +144,9 @@ class Exchange:
         if kind == "http.response.start":
             handle = self.handle
             try:
-                waits = self.live is not None or self._carrier.needs_resign or handle.has_to_save()
+                waits = (
+                    self.live is not None or self._carrier.needs_resign or handle.has_to_save() or handle.save_first is not None
+                )
             except SessionCoreError:  # what is assigned cannot be stored, as saving it will say
                 waits = True
             return self._start(message) if waits else self._send(self._begun(message))
@@ -254,6 +256,8 @@ class Exchange:
         # The handler failed: its unsaved assignments are dropped, what it saved stays.
         if start.get("status", 0) < _SERVER_ERROR:
             try:
+                if handle.save_first is not None:
+                    await handle.save_first()
                 if handle.has_to_save():
                     await handle.save()
                 if handle.has_to_confirm():

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import Empty
 
-from session_core.asgi.exchange import STARTS
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import SessionDataError
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp, Receive, Scope, Send
 
     from session_core.asgi.exchange import Framework
     from session_core.config import SessionConfig
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ("ConnectionIdioms",)
 
-_SERVER_ERROR: Final = 500
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
@@ -55,15 +53,13 @@ class ConnectionIdioms(ASGIMiddleware):
 
         started = False
 
-        async def send_saved(message: Message) -> None:
+        async def save() -> None:
             nonlocal started
-            # The handler failed: its changes are dropped.
-            if message["type"] in STARTS and cast("dict[str, Any]", message).get("status", 0) < _SERVER_ERROR:
-                await mapping.save(scope["session"])
-                started = True
-            await send(message)
+            await mapping.save(scope["session"])
+            started = True
 
-        await next_app(scope, receive, send_saved)
+        session.save_first = save
+        await next_app(scope, receive, send)
         if started:  # of a stream, a background task or a WebSocket
             await mapping.save(scope["session"])
 

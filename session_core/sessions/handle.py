@@ -118,6 +118,8 @@ class SessionHandle(Generic[D]):
     """The session as it was read or last written; None for a visitor without a stored session."""
     identity_changed: Callable[[], Awaitable[None]] | None = None
     """Called after a login and after a logout; set by the layer that provides `request.user`."""
+    save_first: Callable[[], Awaitable[None]] | None = None
+    """Called before the response starts, to save what is not in `data`; set by the layer that provides `request.session`."""
     _draft: Draft[D] | None = None
     _fresh: D | None = None
     """The data of a visitor, without a draft until the first write."""

@@ -119,9 +119,9 @@ async def typed(session: Session[Data]) -> None:
 HANDLERS = [who, maybe, nothing, login, logout, set_key, replace, remove, clear, fail, append, read, typed]
 
 
-def application(users: Users | None = None, **options: Any) -> Litestar:
+def application(users: Users | None = None, *handlers: Any, **options: Any) -> Litestar:
     config = SessionConfig(Data, secrets=(SECRET,), sweep_interval=0, load_user=users.load if users else None, **options)
-    return Litestar(HANDLERS, plugins=[SessionPlugin(config)], logging_config=None)
+    return Litestar([*HANDLERS, *handlers], plugins=[SessionPlugin(config)], logging_config=None)
 
 
 @pytest.fixture
@@ -220,8 +220,23 @@ async def test_changes_of_a_failed_handler_are_not_saved() -> None:
 
 async def test_a_value_of_the_wrong_type_is_refused() -> None:
     async with client_of(application(request_session="other")) as client:
-        assert (await client.post("/set/visits/many")).status_code == 500
+        refused = await client.post("/set/visits/many")
+        assert (refused.status_code, refused.headers["content-type"]) == (500, "application/problem+json")
+        assert refused.json()["code"] == "session_data"
         assert (await client.get("/session")).json()["request"] == {}
+
+
+async def test_a_session_that_ended_meanwhile_is_a_401(users: Users) -> None:
+    @post("/late")
+    async def late(request: AnyRequest) -> None:
+        await plugin_in(app).sessions.revoke_all(request.auth)
+        request.session["late"] = 1
+
+    app = application(users, late, request_session="other")
+    async with client_of(app) as client:
+        await client.post("/login/alice")
+        refused = await client.post("/late")
+        assert (refused.status_code, refused.json()["code"]) == (401, "session_gone")
 
 
 @pytest.mark.parametrize("name", ["theme", "missing"])
