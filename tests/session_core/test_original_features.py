@@ -27,6 +27,7 @@ from session_core import (
     open_store,
 )
 from session_core.cookies import sign_cookie, unsign_cookie
+from session_core.cookies.encoding import encode_component
 from session_core.guards import requires_login, requires_role
 from session_core.oidc import BatchRefresh, local_return_to
 from session_core.stores.document.store import DocumentStore
@@ -357,7 +358,8 @@ class TestA14Logging:
             async with client_of(make_app()) as client:
                 await client.post("/login/alice")
                 value = next(iter(client.cookies.values()))
-                await client.get("/read", headers={"cookie": f"session-8000={value[:-2]}"})
+                forged = encode_component(sign_cookie("forged", OLD_SECRET))
+                await client.get("/read", headers={"cookie": f"session-8000={forged}"})
         assert [line["event"] for line in logs] == ["session.created", "login.succeeded", "cookie.rejected"]
         assert (logs[0]["log_level"], logs[2]["log_level"], logs[2]["reason"]) == ("info", "warning", "bad_signature")
         assert logs[0]["user"] == Identity(issuer="https://op.example", subject="alice").user_key
