@@ -12,6 +12,7 @@ import msgspec
 
 from session_core.calls import Calls
 from session_core.concurrency import in_turns, together
+from session_core.errors import StoreUnavailableError
 from session_core.identity import Identity, op_session_key
 from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
@@ -264,7 +265,11 @@ class SessionManager:
 
     async def _find_acting(self, index: SessionIndex) -> Mapping[str, Snapshot]:
         """Return the sessions of an index in which an administrator acts as another user, before they are ended."""
-        return {} if self.acting_ended is None else await self._acting(await self.store.find(index))
+        found: Sequence[StoredSession] = ()
+        if self.acting_ended is not None:
+            with suppress(StoreUnavailableError):  # a revocation does not depend on its report
+                found = await self.store.find(index)
+        return await self._acting(found)
 
     async def _acting(self, found: Sequence[StoredSession]) -> Mapping[str, Snapshot]:
         acting: dict[str, Snapshot] = {}
