@@ -54,6 +54,7 @@ def test_what_a_link_need_not_say() -> None:
     assert read(unsent="1", page="1", acr_values=" a  b a ") == LoginRequest(unsent=True, page=True, acr_values=("a", "b"))
     assert read(unsent="yes", page="0", max_age="0") == LoginRequest(max_age=0)
     assert read(unknown="x") == LoginRequest()
+    assert read(tenant="t", login_hint="a") == LoginRequest(others={"tenant": "t"}, login_hint="a")
 
 
 def test_what_is_carried_to_the_choice_of_a_provider() -> None:
