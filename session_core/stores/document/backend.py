@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -18,6 +19,11 @@ T = TypeVar("T", bound=Document)
 
 _SLACK_SECONDS: Final = 60
 """Extra time for which a value is kept, because the clocks of the nodes and of the service may differ."""
+
+
+_READS: Final = 4
+_PAUSE_SECONDS: Final = 0.01
+"""Between two reads of a value that reads as empty."""
 
 
 class Documents(Protocol):
@@ -61,7 +67,23 @@ class DocumentFile:
 
     async def get(self, name: str, kind: type[T]) -> T | Corrupt | None:
         """Return one document."""
-        return decode((await self.documents.get([name]))[0], kind)
+        return decode((await self.read([name]))[0], kind)
+
+    async def read(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the values as `Documents.get` does; an empty one only after it was read several times.
+
+        A service that keeps its values in files serves one as empty while it is written.
+        """
+        values = await self.documents.get(names)
+        for _ in range(_READS - 1):
+            empty = [number for number, value in enumerate(values) if value == b""]
+            if not empty:
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
+            again = await self.documents.get([names[number] for number in empty])
+            for number, value in zip(empty, again, strict=True):
+                values[number] = value
+        return values
 
     async def put(self, name: str, document: Document) -> None:
         """Store a document; it expires some time after its `until`, if the driver supports that."""

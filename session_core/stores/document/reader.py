@@ -70,7 +70,7 @@ class DocumentReader:
 
     async def many(self, keys: Sequence[str]) -> list[Found]:
         """Return the documents under each key."""
-        raws = await self._file.documents.get([name for key in keys for name in (f"s:{key}", f"e:{key}")])
+        raws = await self._file.read([name for key in keys for name in (f"s:{key}", f"e:{key}")])
         now = self._file.clock.now()
         first: list[Found] = []
         for key, raw, mark in zip(keys, raws[::2], raws[1::2], strict=True):
@@ -81,13 +81,13 @@ class DocumentReader:
         also = dict.fromkeys(name for found in first for name in _also(found))
         if not also:
             return first
-        values = await self._file.documents.get(list(also))
+        values = await self._file.read(list(also))
         return [_judged(found, dict(zip(also, values, strict=True))) for found in first]
 
     async def generations(self, names: Sequence[str | None]) -> tuple[int, int]:
         """Return the generation of each index value; 0 if never revoked."""
         wanted = [f"g:{name}" for name in names if name is not None]
-        values = iter(await self._file.documents.get(wanted) if wanted else [])
+        values = iter(await self._file.read(wanted) if wanted else [])
         user, op_session = (0 if name is None else _number(_generation(next(values))) for name in names)
         return user, op_session
 

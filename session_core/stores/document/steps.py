@@ -40,7 +40,7 @@ class DocumentSteps:
 
     async def clear(self, key: str) -> None:
         """Make room for a new record. Raises `SessionConflictError` for a key that is taken."""
-        if await self._file.documents.get([f"{kind}:{key}" for kind in "sne"]) == [None, None, None]:
+        if await self._file.read([f"{kind}:{key}" for kind in "sne"]) == [None, None, None]:
             return
         successor = await self._file.get(f"n:{key}", Successor)
         found = await self._reader.one(key)
@@ -70,7 +70,7 @@ class DocumentSteps:
         Raises `SessionGoneError` when it was ended meanwhile, `SessionConflictError` when another process wrote it.
         """
         await self._file.put(f"s:{key}", record)
-        raw, mark = await self._file.documents.get([f"s:{key}", f"e:{key}"])
+        raw, mark = await self._file.read([f"s:{key}", f"e:{key}"])
         if mark is not None:
             await self._file.delete(f"s:{key}")
             raise SessionGoneError
@@ -89,7 +89,7 @@ class DocumentSteps:
         await self.list_key(new_key, record)
         await self._file.put(f"s:{new_key}", msgspec.structs.replace(record, pending=old.key))
         await self._file.put(f"n:{old.key}", Successor(successor_until, new_key))
-        raw, mark = await self._file.documents.get([f"s:{old.key}", f"e:{old.key}"])
+        raw, mark = await self._file.read([f"s:{old.key}", f"e:{old.key}"])
         current = decode(raw, Record)
         if mark is not None or (consistent and (not isinstance(current, Record) or current.nonce != before.nonce)):
             await self._abandon(new_key, record)
@@ -106,7 +106,7 @@ class DocumentSteps:
         await self._file.put(f"e:{old.key}", EndMark(self._mark_until(before, record), new_key))
         # The rest is cleanup: without it the marks still decide what is live.
         await self._file.put(f"s:{new_key}", record)
-        theirs, mine = await self._file.documents.get([f"e:{new_key}", f"e:{old.key}"])
+        theirs, mine = await self._file.read([f"e:{new_key}", f"e:{old.key}"])
         mark_of_old = decode(mine, EndMark)
         overtaken = consistent and isinstance(mark_of_old, EndMark) and mark_of_old.to not in {None, new_key}
         if overtaken:

@@ -216,7 +216,7 @@ class DocumentStore:
                 gone.append(found.key)
             else:
                 traces[found.key] = Trace(stored.entry.expires_at)
-        for key, raw in zip(gone, await self._documents.get([f"n:{key}" for key in gone]), strict=True):
+        for key, raw in zip(gone, await self._file.read([f"n:{key}" for key in gone]), strict=True):
             successor = decode(raw, Successor)
             if isinstance(successor, Successor) and successor.until > now:
                 traces[key] = Trace(successor.until, successor.to)

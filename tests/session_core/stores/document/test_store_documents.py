@@ -14,8 +14,8 @@ from session_core.stores.document.steps import DocumentSteps
 from session_core.stores.document.store import DocumentStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract.one_process import OneProcessContract
-from tests.session_core.stores.document.stepped_documents import processes
-from tests.session_core.stores.turns import live
+from tests.session_core.stores.document.stepped_documents import CAPABILITIES, SteppedDocuments, processes
+from tests.session_core.stores.turns import Turns, live
 from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
@@ -238,3 +238,29 @@ async def test_a_taken_key_is_refused() -> None:
     await first.create("key", _entry(clock))
     with pytest.raises(SessionConflictError):
         await second.create("key", _entry(clock))
+
+
+async def test_a_session_can_be_read_while_its_file_is_written(clock: FakeClock) -> None:
+    """A file that is written by truncating it first reads as empty for a moment."""
+    values: dict[str, bytes] = {}
+
+    class Truncated(SteppedDocuments):
+        async def put(self, name: str, value: bytes, *, seconds: int) -> None:
+            values[name] = b""
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await super().put(name, value, seconds=seconds)
+
+    async with opened_store(DocumentStore(Truncated(values, Turns(), 0), CAPABILITIES, clock=clock)) as store:
+        await store.create("k", _entry(clock))
+        for version in range(1, 30):
+            key, new = f"k{version - 1}" if version > 1 else "k", f"k{version}"
+            moving = asyncio.create_task(store.rotate(key, new, _entry(clock), version=1, successor_until=clock.now() + MINUTE))
+            for _ in range(version * 7):
+                await asyncio.sleep(0)
+            stored = [found for found in (await store.load(key), await store.load(new)) if found is not None]
+            assert stored, version
+            assert {found.entry.data for found in stored} == {b"data"}, version
+            assert len(await store.find(SessionIndex(user="u"))) >= 1, version
+            await moving
+        assert await store.delete_by(SessionIndex(user="u")) == ("k29",)
