@@ -85,9 +85,14 @@ def files_of(folder: Path) -> list[Path]:
     """The text files that git has; where there is no git, all but what is installed or built."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True, check=False)
     paths = [folder / name for name in listed.stdout.split("\0") if name] or [
-        path for path in folder.rglob("*") if not BUILT & set(path.relative_to(folder).parts)
+        path for path in folder.rglob("*") if not any(map(is_made, path.relative_to(folder).parts))
     ]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()]
+
+
+def is_made(name: str) -> bool:
+    """Whether a folder of this name holds only what is installed or built."""
+    return name in BUILT or name.endswith("_cache")
 
 
 def faults(content: bytes, wanted: dict[str, str]) -> Iterator[str]:

@@ -146,6 +146,12 @@ class Flow:
 
 
 @pytest.fixture
+def clock() -> FakeClock:
+    """The provider takes a function that returns seconds, in place of the clock of all other tests."""
+    return FakeClock()
+
+
+@pytest.fixture
 def back_channel() -> Recorder:
     return Recorder()
 
