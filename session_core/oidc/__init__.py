@@ -14,7 +14,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-try:
+from session_core.extras import extra
+
+with extra("oidc", "authlib", "joserfc", "httpx2", wanted="session_core.oidc"):
     import authlib  # noqa: F401 - the login needs it; said here rather than at the first use
 
     from session_core.oidc.batch_config import BatchRefresh
@@ -27,11 +29,6 @@ try:
     from session_core.oidc.provider.oauth2 import OAuth2Provider
     from session_core.oidc.provider.openid import OidcProvider
     from session_core.oidc.refresh.access_tokens import AccessTokens
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in {"authlib", "joserfc", "httpx2"}:
-        raise
-    msg = f"session_core.oidc needs {error.name}, which session-core[oidc] installs"
-    raise ModuleNotFoundError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
     from session_core.oidc.forward import ForwardPlugin, Upstream
@@ -56,6 +53,7 @@ def __getattr__(name: str) -> object:
     if name not in _LITESTAR:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    found: object = getattr(import_module(_LITESTAR[name]), name)
+    with extra("litestar", "litestar", wanted=f"{__name__}.{name}"):
+        found: object = getattr(import_module(_LITESTAR[name]), name)
     globals()[name] = found
     return found

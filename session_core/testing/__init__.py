@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from session_core.extras import extra
 from session_core.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ __all__ = ("FakeClock", "SessionStoreContract", "log_in", "log_in_sync", "logged
 
 def __getattr__(name: str) -> object:
     if name in {"log_in", "log_in_sync", "logged_in_cookie"}:
-        from session_core.testing import login  # noqa: PLC0415 - needs Litestar
+        with extra("litestar", "litestar", wanted=f"{__name__}.{name}"):
+            from session_core.testing import login  # noqa: PLC0415 - needs Litestar
 
         found: object = getattr(login, name)
         return found

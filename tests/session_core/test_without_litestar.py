@@ -82,9 +82,20 @@ def test_names_that_need_litestar_say_so(environment: Path, name: str) -> None:
     assert f"session_core.{name} needs litestar, which session-core[litestar] installs" in result.stderr.splitlines()[-1]
 
 
-def test_guards_name_the_missing_extra(environment: Path) -> None:
-    result = run_in(environment, "import session_core.guards")
-    assert "session_core.guards needs litestar, which session-core[litestar] installs" in result.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("statement", "wanted", "package", "extra"),
+    [
+        ("import session_core.guards", "guards", "litestar", "litestar"),
+        ("from session_core.testing import log_in", "testing.log_in", "litestar", "litestar"),
+        ("import session_core.stores.sql.schema", "stores.sql", "sqlalchemy", "sql"),
+        ("import session_core.oidc", "oidc", "authlib", "oidc"),
+        ("import session_core.starlette.oidc", "oidc", "authlib", "oidc"),
+        ("import session_core.opentelemetry", "opentelemetry", "opentelemetry", "telemetry"),
+    ],
+)
+def test_a_module_names_the_missing_extra(environment: Path, statement: str, wanted: str, package: str, extra: str) -> None:
+    result = run_in(environment, statement)
+    assert f"session_core.{wanted} needs {package}, which session-core[{extra}] installs" in result.stderr.splitlines()[-1]
 
 
 def test_an_unknown_name_is_an_attribute_error(environment: Path) -> None:
