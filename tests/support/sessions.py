@@ -95,6 +95,16 @@ async def fails(session: Session[AppSession]) -> None:
     raise RuntimeError(msg)
 
 
+@post("/act-as/{subject:str}")
+async def act_as(session: Session[AppSession], subject: FromPath[str]) -> None:
+    await session.impersonate(Identity(issuer=ISSUER, subject=subject))
+
+
+@post("/act-as-myself")
+async def act_as_myself(session: Session[AppSession]) -> None:
+    await session.end_impersonation()
+
+
 HANDLERS = [public, read, visit, assign, login, regenerate, logout, end_all, fails]
 
 

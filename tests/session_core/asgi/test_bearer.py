@@ -21,7 +21,7 @@ from session_core.ids import new_session_id
 from session_core.litestar.posture import cors_disagreements
 from session_core.testing import FakeClock
 from tests.support.live_wire import CLOSED, open_socket
-from tests.support.sessions import HANDLERS, ISSUER, SECRET, AppSession, make_config, plugin_in
+from tests.support.sessions import HANDLERS, ISSUER, SECRET, AppSession, act_as, act_as_myself, make_config, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -36,16 +36,6 @@ async def native_login(session: Session[AppSession], subject: FromPath[str]) -> 
     session.use_bearer()
     await session.login(Identity(issuer=ISSUER, subject=subject, auth_time=1_700_000_000))
     return {"token": session.new_token}
-
-
-@post("/act-as/{subject:str}")
-async def act_as(session: Session[AppSession], subject: FromPath[str]) -> None:
-    await session.impersonate(Identity(issuer=ISSUER, subject=subject))
-
-
-@post("/act-as-myself")
-async def act_as_myself(session: Session[AppSession]) -> None:
-    await session.end_impersonation()
 
 
 @get("/own", guards=[forbids_impersonation])

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from litestar import Request, get, post
-from litestar.params import FromPath
 
 from session_core import Event, Identity, Impersonation, Session, Sessions
 from session_core.events import current_actor
@@ -24,7 +23,7 @@ from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
 from tests.support.live_handlers import HANDLERS as LIVE
 from tests.support.live_wire import CLOSED, FINISHED, answered, open_socket, open_stream, until
-from tests.support.sessions import AppSession, client_of, cookie_of, make_app, make_config
+from tests.support.sessions import AppSession, act_as, act_as_myself, client_of, cookie_of, make_app, make_config
 
 pytestmark = pytest.mark.anyio
 
@@ -38,16 +37,6 @@ def allow(actor: Identity, user: Identity) -> bool:
 def roles(session: Any) -> set[str]:
     """Roles by the current identity, as an application would resolve them: the user's during impersonation."""
     return {"admin"} if session.identity.subject in ADMINS else {"user"}
-
-
-@post("/act-as/{subject:str}")
-async def act_as(session: Session[AppSession], subject: FromPath[str]) -> None:
-    await session.impersonate(Identity(issuer=ISSUER, subject=subject))
-
-
-@post("/act-as-myself")
-async def act_as_myself(session: Session[AppSession]) -> None:
-    await session.end_impersonation()
 
 
 @get("/page", guards=[requires_login])
