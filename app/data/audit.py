@@ -146,7 +146,8 @@ class AuditTrail:
         """Return when everything so far is written, or after `timeout` seconds."""
         if self._writer is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.join(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._queue.join()
 
     def record(self, event: Event) -> None:
         """Record an event of the session layer; an event listener for `SessionConfig`."""
@@ -247,8 +248,9 @@ class AuditTrail:
         _log.error("audit entry lost", event_name=fields.pop("event"), **fields)
 
     async def _write(self, *, trims: bool) -> None:
-        pause = 0.0
         while True:
+            self._put(self._repeats.due(self._clock.now()))
+            pause = _TRIM_PAUSE if trims and await self._trim_if_due() else _TICK
             if entry := await self._next(pause):
                 self._batch = [entry]
                 while len(self._batch) < _BATCH and not self._queue.empty():
@@ -258,12 +260,12 @@ class AuditTrail:
                 for _ in range(written):
                     self._queue.task_done()
                 self._tell_waiting()
-            self._put(self._repeats.due(self._clock.now()))
-            pause = _TRIM_PAUSE if trims and await self._trim_if_due() else _TICK
 
     async def _next(self, pause: float) -> AuditEntry | None:
+        # Not `asyncio.wait_for`, which in Python 3.11 may drop the cancellation by `close`.
         with suppress(TimeoutError):
-            return await asyncio.wait_for(self._queue.get(), pause)
+            async with asyncio.timeout(pause):
+                return await self._queue.get()
         return None
 
     async def _insert(self, batch: list[AuditEntry]) -> None:

@@ -107,7 +107,8 @@ class ClusterNode:
 
     def ask(self, *command: str | int | bytes) -> Any:  # noqa: ANN401 - whatever the server says
         """Return the reply to one command, on a connection of its own. Raises `redis.RedisError`."""
-        connection: Any = redis.Connection(**self._address())  # type: ignore[no-untyped-call] # redis-py's own
+        address = self._address()
+        connection: Any = redis.Connection(**address, socket_timeout=_ANSWER_SECONDS)  # type: ignore[no-untyped-call] # redis-py's own
         try:
             connection.send_command(*command)
             return connection.read_response()
@@ -115,11 +116,13 @@ class ClusterNode:
             connection.disconnect()
 
     def connection(self) -> redis.asyncio.Connection:
-        """Return a connection for use in the event loop, not yet connected."""
-        return redis.asyncio.Connection(**self._address())
+        """Return a connection for use in the event loop, not yet connected. It has no timeout: the caller sets one."""
+        # With a timeout of its own, redis-py sends through `asyncio.wait_for`, which in Python 3.11 may drop a cancellation:
+        # a loop of commands would then run for ever.
+        return redis.asyncio.Connection(**self._address(), socket_timeout=None, socket_connect_timeout=_ANSWER_SECONDS)
 
     def _address(self) -> dict[str, Any]:
-        return {"host": HOST, "port": self.port, "password": self._password, "socket_timeout": _ANSWER_SECONDS, "protocol": 2}
+        return {"host": HOST, "port": self.port, "password": self._password, "protocol": 2}
 
     def _last_words(self) -> str:
         with suppress(OSError):

@@ -60,8 +60,8 @@ async def test_the_trail_contains_no_id_key_or_cookie(running: Running) -> None:
 
 async def test_a_clean_shutdown_loses_no_entry(start: Start) -> None:
     async with start() as running:
-        for number in range(500):
-            running.services.audit.record(Event(name="login.succeeded", at=number, identity=ALICE))
+        for _ in range(500):
+            running.services.audit.record(Event(name="login.succeeded", at=running.clock.now(), identity=ALICE))
     async with start() as again:
         assert len(await again.services.audit.latest(limit=1000)) == 500
 
