@@ -14,14 +14,14 @@ from pathlib import Path
 from tests.app.processes import clean_environment
 from tests.support.ports import free_ports
 
-DEMO = (sys.executable, "-c", "import sys; from auth_demo.demo import main; sys.exit(main())")
+DEMO = (sys.executable, "-X", "faulthandler", "-c", "import sys; from auth_demo.demo import main; sys.exit(main())")
 PATIENT_NODES = """
 from auth_demo.cluster import cluster, node
 node._SETTINGS = node._SETTINGS.replace(f"cluster-node-timeout {node.NODE_TIMEOUT_MS}", "cluster-node-timeout 3000")
 cluster._STORE_SECONDS = 2
 """
 """On a machine that is busy a server that only waits for the processor must not count as dead."""
-DEMO_OF_CLUSTER = (sys.executable, "-c", f"import sys\nfrom auth_demo.demo import main{PATIENT_NODES}sys.exit(main())")
+DEMO_OF_CLUSTER = (*DEMO[:-1], f"import sys\nfrom auth_demo.demo import main{PATIENT_NODES}sys.exit(main())")
 
 
 class Demo:
@@ -38,7 +38,13 @@ class Demo:
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         """Send a signal and wait; return exit code, output and errors."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=120)
+        try:
+            out, err = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # prints what each thread does
+            out, err = self.process.communicate()
+            message = f"the demo did not stop:\n{out}\n{err}"
+            raise AssertionError(message) from None
         return self.process.returncode, out, err
 
 
