@@ -118,7 +118,7 @@ class ClusterNode:
     def connection(self) -> redis.asyncio.Connection:
         """Return a connection for use in the event loop, not yet connected. It has no timeout: the caller sets one."""
         # With a timeout of its own, redis-py sends through `asyncio.wait_for`, which in Python 3.11 may drop a cancellation:
-        # a loop of commands would then run for ever.
+        # a loop of commands would then not end.
         return redis.asyncio.Connection(**self._address(), socket_timeout=None, socket_connect_timeout=_ANSWER_SECONDS)
 
     def _address(self) -> dict[str, Any]:
