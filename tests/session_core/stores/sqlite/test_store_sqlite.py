@@ -177,7 +177,7 @@ async def test_the_file_opens_while_another_process_writes(store: SqliteStore, p
     await store.create("a", Entry(b"", FOREVER))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    second = SqliteStore(path, timeout=1)
+    second = SqliteStore(path, timeout=10)
     await second.open()
     assert await second.load("a") is not None
     other.close()
