@@ -33,13 +33,14 @@ async def check_refreshed_id_token(
 ) -> str | None:
     """Return None if `token` may replace the current ID token, or the reason why it must not be kept.
 
-    The login is the same if issuer, subject and audience are equal, `azp` and `nonce` if present. Then a token with wrong times
-    does not end the login: our own clock may be wrong. A changed `auth_time` does not either, although Core 12.2 forbids it:
-    some providers write the user's last login there, which may have been in another browser.
+    The login is the same if issuer, subject and audience are equal, `azp` names us and `nonce` is equal, if present. Then a
+    token with wrong times does not end the login: our own clock may be wrong. A changed `auth_time` does not either, although
+    Core 12.2 forbids it: some providers write the user's last login there, which may have been in another browser. Nor does an
+    `azp` that the first ID token did not have, which Core 12.2 forbids too: it names the same client.
 
     Raises `IdTokenError` for another login or an invalid token, `DiscoveryError` when the keys are unavailable.
     """
-    stale = None
+    reason = None
     try:
         valid = await validate_id_token(token, expected, keys)
     except IdTokenError as error:
@@ -47,7 +48,7 @@ async def check_refreshed_id_token(
             return error.reason
         if error.reason not in _OF_TIME:
             raise
-        stale = error.reason
+        reason = error.reason
         valid = await validate_id_token(token, msgspec.structs.replace(expected, timeless=True), keys)
     if not valid.identity.is_same_user(login):
         raise IdTokenError("sub_mismatch")
@@ -55,12 +56,12 @@ async def check_refreshed_id_token(
         first = _claims(old.id_token)
         if {*audiences_of(valid.claims)} != {*audiences_of(first)}:
             raise IdTokenError("aud_mismatch")
-        azp = _text(valid.claims.get("azp"))
+        azp = _text(valid.claims.get("azp"))  # the validation has refused another client
         if azp is not None and azp != _text(first.get("azp")):
-            raise IdTokenError("azp_mismatch")
+            reason = reason or "azp_mismatch"
     _check_nonce(valid.claims, nonce_digest(old))
     moved = None not in {valid.identity.auth_time, login.auth_time} and valid.identity.auth_time != login.auth_time
-    return stale or ("auth_time_mismatch" if moved else None)
+    return reason or ("auth_time_mismatch" if moved else None)
 
 
 def nonce_digest(tokens: TokenSet) -> str | None:

@@ -71,8 +71,9 @@ def all_tokens_expired(world: World) -> None:
         ({"iss": "https://evil.example"}, "iss_mismatch"),
         ({"aud": "other"}, "aud_mismatch"),
         ({"aud": ["app", "other"], "azp": "app"}, "aud_mismatch"),
-        ({"azp": "app"}, "azp_mismatch"),
         ({"azp": "other"}, "azp_mismatch"),
+        ({"azp": "app", "sub": "bob"}, "sub_mismatch"),
+        ({"azp": "app", "nonce": "another"}, "nonce_mismatch"),
         ({"nonce": "another"}, "nonce_mismatch"),
         ({"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}, "at_hash_mismatch"),
         ({"iat": GONE}, "iat_missing"),
@@ -150,6 +151,18 @@ async def test_an_azp_that_only_the_first_id_token_has_ends_nothing(value: Any) 
     made.op.claims = {"azp": value}
     assert (await made.browser.get("/token-now")).text == "at-2"
     assert await made.subject() == "alice"
+
+
+async def test_an_azp_that_only_the_refreshed_id_token_has_ends_nothing_and_is_not_stored(world: World) -> None:
+    """Core 12.2 forbids it, but it names us: another one is refused."""
+    first = (await stored_tokens(world)).id_token
+    all_tokens_expired(world)
+    world.op.claims = {"azp": "app"}
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert (await stored_tokens(world)).id_token == first
+    assert await world.subject() == "alice"
+    assert world.reasons("tokens.refresh_failed") == ["id_token_azp_mismatch"]
+    assert world.reasons() == []
 
 
 @pytest.mark.parametrize("name", ["id_token", "scope", "expires_in", "refresh_token"])
