@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from session_core.litestar.outside import OutsideSessions
     from session_core.sessions.handle import SessionHandle
 
-__all__ = ("KeepsSessions", "application_in", "loaded_session_of", "session_of")
+__all__ = ("KeepsSessions", "application_in", "loaded_session_of", "missing_plugin", "session_of")
+
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
+_NO_PLUGIN: Final = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
 
 
 class KeepsSessions(ABC):
@@ -33,7 +38,17 @@ class KeepsSessions(ABC):
 
 def application_in(app: Litestar) -> SessionApplication[Any]:
     """Return the session services of an application. Raises `ConfigurationError` if it has no `SessionPlugin`."""
-    return _plugin_in(app).application
+    plugin = _plugin_in(app)
+    if plugin is None:
+        raise ConfigurationError(_NO_PLUGIN)
+    return plugin.application
+
+
+def missing_plugin(scope: Any) -> ConfigurationError:  # noqa: ANN401 - any kind of scope
+    """Return the error for a request to an application without the plugin, and log it, which Litestar does not do by default."""
+    msg = f"{scope.get('route_handler') or scope['path']} uses the session, but {_NO_PLUGIN}"
+    _log.error("session error", code=ConfigurationError.code, problem=msg, path=scope["path"])
+    return ConfigurationError(msg)
 
 
 def session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) -> Coroutine[Any, Any, SessionHandle[Any]]:
@@ -61,6 +76,8 @@ def loaded_session_of(connection: ASGIConnection[Any, Any, Any, Any] | Scope) ->
 
 def _outside_of(scope: Any) -> OutsideSessions:  # noqa: ANN401 - a scope that is written to
     plugin = _plugin_in(scope["litestar_app"])
+    if plugin is None:
+        raise missing_plugin(scope)
     if plugin.outside is None:
         msg = (
             f"the route {scope['path']} does not use the session: inject it, guard the route, or give the handler "
@@ -70,9 +87,5 @@ def _outside_of(scope: Any) -> OutsideSessions:  # noqa: ANN401 - a scope that i
     return plugin.outside
 
 
-def _plugin_in(app: Litestar) -> KeepsSessions:
-    plugin = next((plugin for plugin in app.plugins if isinstance(plugin, KeepsSessions)), None)
-    if plugin is None:
-        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
-        raise ConfigurationError(msg)
-    return plugin
+def _plugin_in(app: Litestar) -> KeepsSessions | None:
+    return next((plugin for plugin in app.plugins if isinstance(plugin, KeepsSessions)), None)

@@ -16,7 +16,7 @@ from litestar.types import Message, Scope
 from session_core.asgi.application import SessionApplication
 from session_core.asgi.exchange import SessionServices
 from session_core.errors import ConfigurationError, SessionCoreError
-from session_core.litestar.access import KeepsSessions
+from session_core.litestar.access import KeepsSessions, missing_plugin
 from session_core.litestar.checks import check_handler
 from session_core.litestar.dependency import provide_session
 from session_core.litestar.idioms import ConnectionIdioms
@@ -224,5 +224,4 @@ def plugin_of(connection: ASGIConnection[Any, Any, Any, Any]) -> SessionPlugin:
     try:
         return connection.app.plugins.get(SessionPlugin)
     except KeyError:
-        msg = "the application has no SessionPlugin: Litestar(plugins=[SessionPlugin(SessionConfig(AppSession))])"
-        raise ConfigurationError(msg) from None
+        raise missing_plugin(connection.scope) from None

@@ -14,6 +14,7 @@ from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromQuery, JSONBody
 from litestar.types import Scope
+from structlog.testing import capture_logs
 
 from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, Sessions, session_of
 from session_core.guards import requires, requires_login
@@ -306,20 +307,20 @@ def test_another_missing_dependency_is_refused_by_litestar() -> None:
         build(alone)
 
 
-async def test_a_guard_without_the_plugin_is_a_clear_error() -> None:
-    @get("/x", guards=[requires_login])
-    async def alone(request: Request[Any, Any, Any]) -> None: ...
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_guard_or_session_of_without_the_plugin_is_logged_with_the_handler_and_the_fix(guarded: bool) -> None:
+    """Litestar answers 500 and logs nothing by default."""
 
-    raised: list[BaseException] = []
+    @get("/x", guards=[requires_login] if guarded else [])
+    async def alone(request: Request[Any, Any, Any]) -> None:
+        await session_of(request)
 
-    async def note(error: Exception, scope: Scope) -> None:
-        raised.append(error)
-
-    app = build(alone, plugins=[], after_exception=[note])
-    async with client_of(app) as client:
-        assert (await client.get("/x")).status_code == 500
-    assert isinstance(raised[0], ConfigurationError)
-    assert "SessionPlugin" in str(raised[0])
+    with capture_logs() as logged:
+        async with client_of(build(alone, plugins=[])) as client:
+            assert (await client.get("/x")).status_code == 500
+    (entry,) = [entry for entry in logged if entry["log_level"] == "error"]
+    assert "alone uses the session" in entry["problem"]
+    assert "plugins=[SessionPlugin(SessionConfig(AppSession))]" in entry["problem"]
 
 
 def test_two_plugins_are_refused() -> None:
