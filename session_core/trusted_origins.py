@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from inspect import iscoroutinefunction
+from typing import Any, Final, TypeAlias
 
 from session_core.errors import ConfigurationError
 from session_core.urls import is_loopback, normalised_origin
@@ -34,10 +35,7 @@ class TrustedOrigins:
     """
 
     def __init__(self, given: Iterable[str | OriginRule] | OriginRule) -> None:
-        if isinstance(given, str):
-            msg = 'trusted_origins is a list, for example trusted_origins=["https://admin.example.org"]'
-            raise ConfigurationError(msg)
-        rules = [given] if callable(given) else list(given)
+        rules = _listed(given)
         self._rules = [rule for rule in rules if not isinstance(rule, str)]
         patterns = [rule for rule in rules if isinstance(rule, str) and "*" in rule]
         self._below = [_pattern(pattern) for pattern in patterns]
@@ -57,6 +55,18 @@ class TrustedOrigins:
             return True
         # Exactly True: a function that returns another truthy value by mistake must not trust every site.
         return any(rule(origin) is True for rule in self._rules)
+
+
+def _listed(given: object) -> list[Any]:
+    """Return the strings and functions that were given. Raises `ConfigurationError` for anything else."""
+    rules = [given] if callable(given) else list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [None]
+    if not all(isinstance(rule, str) or callable(rule) for rule in rules):
+        msg = 'trusted_origins is a list, for example trusted_origins=["https://admin.example.org"], or a function'
+        raise ConfigurationError(msg)
+    if any(iscoroutinefunction(rule) or iscoroutinefunction(getattr(rule, "__call__", None)) for rule in rules):  # noqa: B004
+        msg = "a function in trusted_origins is not awaited, so it must not be async: it could never return True"
+        raise ConfigurationError(msg)
+    return rules
 
 
 def _exact(given: str) -> str:

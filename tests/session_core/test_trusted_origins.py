@@ -100,9 +100,23 @@ def test_an_invalid_origin_is_refused_at_start(given: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_string_instead_of_a_list_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="list"):
-        make_config(trusted_origins="https://admin.example.org")
+async def never_awaited(origin: str) -> bool:
+    return bool(origin)
+
+
+class NeverAwaited:
+    async def __call__(self, origin: str) -> bool:
+        return bool(origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [("https://admin.example.org", "list"), (None, "list"), ([None], "list"), ([["https://admin.example.org"]], "list"),
+     (never_awaited, "async"), ([never_awaited], "async"), (NeverAwaited(), "async")],
+)  # fmt: skip
+def test_another_value_than_origins_and_plain_functions_is_refused(given: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"trusted_origins.*{problem}"):
+        make_config(trusted_origins=given)
 
 
 # -- logs and warnings
