@@ -66,8 +66,7 @@ class SessionApplication(Generic[D]):
         )
         self.lifecycle.impersonation, self.lifecycle.may_impersonate = config.impersonation, config.may_impersonate
         self.limits = RateLimits(self.store, config.clock, self.events, exempt=config.exempt_networks)
-        if config.cookie.persistent and config.timeouts.absolute > LONGEST_SECONDS:
-            self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000
+        self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
         self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls)

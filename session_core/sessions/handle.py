@@ -570,17 +570,17 @@ class SessionHandle(Generic[D]):
 
     def _give_again(self, snapshot: Snapshot) -> None:
         """Set the cookie again at the first use of a day, if the browser could drop it before the session ends."""
-        lifecycle = self._lifecycle
-        seen = lifecycle.timeouts.last_seen(snapshot.expires_at)
-        if snapshot.record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
+        lifecycle, record = self._lifecycle, snapshot.record
+        seen = lifecycle.timeouts.with_idle(record.idle).last_seen(snapshot.expires_at)
+        if record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
             self.cookie_action = "set"
 
     async def _take(self, presented: tuple[str, ...], session_id: str, snapshot: Snapshot | None) -> None:
         """Begin with the session found under the ids of the request."""
         unreadable = self._adopt_found(snapshot)
         if self.snapshot is not None:
-            self.session_id = session_id
-            if self._lifecycle.browser_keeps and self.extends:
+            self.session_id, record = session_id, self.snapshot.record
+            if record.absolute_expires_at - record.created_at > self._lifecycle.browser_keeps and self.extends:
                 self._give_again(self.snapshot)
             return
         self._unreadable = presented

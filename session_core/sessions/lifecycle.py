@@ -123,8 +123,8 @@ class SessionLifecycle(Generic[D]):
         """Whether an administrator may act as a user now; asked whenever such a session is loaded."""
         self.on_acting: Callable[[Snapshot], None] | None = None
         """Called with each session that is loaded while an administrator acts as another user."""
-        self.browser_keeps = 0
-        """Milliseconds after which browsers drop any cookie; 0 if no session lives that long."""
+        self.browser_keeps = 2**62
+        """Milliseconds after which browsers drop any cookie."""
         self.extend_at_once = timeouts.idle * 500
         """If less time than this is left when a session is loaded, it is extended at once; milliseconds."""
         self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from litestar import Litestar
+from typing import Any
 
-from session_core import Timeouts, open_store
+import pytest
+from litestar import Litestar, post
+
+from session_core import CookieConfig, Identity, Session, Timeouts, open_store
 from session_core.ids import session_key
 from session_core.testing import FakeClock
-from tests.support.sessions import SECRET, Recorder, client_of, cookie_of, make_app, plugin_in
+from tests.support.sessions import SECRET, AppSession, Recorder, client_of, cookie_of, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -289,12 +291,21 @@ DAY = 86_400
     [(30 * DAY, 800 * DAY, 10), (500 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 390), (800 * DAY, 800 * DAY, 1)],
 )
 @pytest.mark.parametrize("path", ["/read", "/visit"])
+@pytest.mark.parametrize("of_the_login", [False, True])
 async def test_a_session_that_outlives_400_days_gets_its_cookie_renewed(
-    clock: FakeClock, idle: int, absolute: int, pause: int, path: str
+    clock: FakeClock, idle: int, absolute: int, pause: int, path: str, of_the_login: bool
 ) -> None:
-    app = make_app(clock=clock, timeouts=Timeouts(idle=idle, absolute=absolute))
+    long = Timeouts(idle=idle, absolute=absolute)
+
+    @post("/remember")
+    async def remember(session: Session[AppSession]) -> None:
+        await session.login(Identity(issuer="https://op.example", subject="alice"), timeouts=long, persistent=True)
+
+    options: dict[str, Any] = {"cookie": CookieConfig(persistent=False)} if of_the_login else {"timeouts": long}
+    app = make_app(remember, clock=clock, **options)
     async with client_of(app) as client:
-        assert "Max-Age=34560000" in (await client.post("/visit")).headers["set-cookie"]
+        begun = await client.post("/remember" if of_the_login else "/visit")
+        assert "Max-Age=34560000" in begun.headers["set-cookie"]
         kept, given, days = 400, 0, 0
         while days + pause < absolute // DAY:
             days += pause
