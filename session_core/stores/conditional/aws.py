@@ -1,4 +1,4 @@
-"""What the clients of DynamoDB and S3 have in common: made in the running event loop, without repetitions of their own."""
+"""What the clients of DynamoDB and S3 have in common: made in the running event loop, without retries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AwsClient:
     async def open(self) -> Any:  # noqa: ANN401 - the client's methods are made at run time
         """Connect; return the client."""
         await self.close()
-        # Each call has a deadline of its own. A repetition could come after that.
+        # Each call already has a deadline. A retry could come after that.
         config = AioConfig(
             connect_timeout=_TIMEOUT_SECONDS,
             read_timeout=_TIMEOUT_SECONDS,

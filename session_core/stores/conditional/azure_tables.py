@@ -70,7 +70,7 @@ class _Table:
         connection = os.environ.get(self._variable)
         if not connection:
             _URL.refuse("the variable that connection_env names holds no connection string")
-        # Each call has a deadline of its own. A repetition could come after that.
+        # Each call already has a deadline. A repetition could come after that.
         self._opened = TableClient.from_connection_string(
             connection,
             self._table,

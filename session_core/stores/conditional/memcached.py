@@ -77,7 +77,7 @@ class _Memcached:
             self._address,
             decode_responses=False,
             max_connections=_MAX_CONNECTIONS,
-            connect_timeout=None,  # each call has a deadline of its own
+            connect_timeout=None,  # each call already has a deadline
             ssl_context=ssl.create_default_context(cafile=self._ca) if self._tls else None,
             username=self._user,
             password=self._password,

@@ -30,11 +30,10 @@ from session_core.stores.conditional.format import (
     list_name,
     list_names,
 )
-from session_core.stores.conditional.sweeper import ConditionalSweeper
 from session_core.stores.conditional.transactions import Change, Found, Transactions
 from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.calls import CallsInFlight, finished
-from session_core.stores.document.listing import scan
+from session_core.stores.document.listing import Sweeper, scan
 from session_core.stores.document.locks import NamedLocks
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class ConditionalStore:
         self.calls = CallsInFlight()
         """Steps that run to their end, even when their caller stops waiting."""
         self._locks = NamedLocks()
-        self._sweeper = ConditionalSweeper(documents, self._clock)
+        self._sweeper = Sweeper(documents, self._clock, self._transactions.remove_if_over, kinds="scuot", uncounted="uot")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

@@ -46,6 +46,8 @@ _PATIENCE: Final = 10
 """How often a writer looks whether a transaction in progress has ended, before it aborts that."""
 _TIDY_SECONDS: Final = 2.0
 _DECISION_MS: Final = 86_400_000
+_LATER_MS: Final = 3_600_000
+"""When an unreadable document is read again; it is never removed, because it may be foreign."""
 
 
 class Found(NamedTuple):
@@ -154,6 +156,20 @@ class Transactions:
         removed = last is not None and await self._call(self.documents.delete(name, version=last.version))
         return None if removed else "it does not delete"
 
+    async def remove_if_over(self, name: str) -> int | None:
+        """Remove a document that has ended and return None, or return when to read it again (Unix milliseconds)."""
+        (stored,) = await self._get([name])
+        now = self._clock.now()
+        if stored is None:
+            return now
+        held = decode(stored.value, Held)
+        if not isinstance(held, Held):
+            return now + _LATER_MS
+        until = _until(held)
+        if until > now:
+            return until
+        return None if await self._delete(name, stored.version) else now
+
     async def _judged(self, name: str, stored: Versioned | None) -> Found:
         """Return what is so, with what has been decided of it."""
         while stored is not None:
@@ -248,8 +264,7 @@ class Transactions:
             return await self._call(self.documents.get(names))
 
     async def _put(self, name: str, held: Held, version: object | None) -> bool:
-        until = max(held.until, held.intent.until if held.intent is not None else 0)
-        seconds = max(math.ceil((until - self._clock.now()) / 1000), 0) + _SLACK_SECONDS
+        seconds = max(math.ceil((_until(held) - self._clock.now()) / 1000), 0) + _SLACK_SECONDS
         raw = encode(held)
 
         async def put() -> bool:
@@ -319,3 +334,8 @@ def _perhaps_applied() -> Iterator[StoreUnavailableError]:
 
 def _held(document: Document) -> Held:
     return Held(document.until, nonce(), encode(document))
+
+
+def _until(held: Held) -> int:
+    """Return how long a document is good for, with what may become of it."""
+    return max(held.until, held.intent.until if held.intent is not None else 0)

@@ -30,7 +30,6 @@ __all__ = (
     "nonce",
 )
 
-KINDS: Final = {"s": "sessions", "e": "end marks", "n": "successors", "c": "claims", "u": "key lists", "g": "generations"}
 _MAGIC: Final = b"\x89sc1"
 
 
@@ -87,6 +86,9 @@ class Generation(Document, frozen=True, array_like=True):
 
     number: int
     keep: str | None = None
+
+
+KINDS: Final[dict[str, type[Document]]] = {"s": Record, "e": EndMark, "n": Successor, "c": Claim, "u": KeyList, "g": Generation}
 
 
 class Corrupt:

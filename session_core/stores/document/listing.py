@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
 from session_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from session_core.clock import Clock
     from session_core.stores.base import StoreCapabilities, StoredSession
@@ -47,13 +46,25 @@ async def scan(
         yield stored
 
 
-class Sweeper(ABC):
-    """Sweeps documents of these `kinds` in batches, some of them `uncounted`; several processes may sweep at once."""
+class Sweeper:
+    """Sweeps documents of these `kinds` in batches, some of them `uncounted`; several processes may sweep at once.
 
-    def __init__(self, documents: Listed, clock: Clock, *, kinds: str, uncounted: str) -> None:
+    `remove_if_over` removes a document that has ended and returns None, or returns when to read it again (Unix milliseconds).
+    """
+
+    def __init__(
+        self,
+        documents: Listed,
+        clock: Clock,
+        remove_if_over: Callable[[str], Awaitable[int | None]],
+        *,
+        kinds: Iterable[str],
+        uncounted: str,
+    ) -> None:
         self._names = documents.names
         self._clock = clock
-        self._kinds = kinds
+        self._remove_if_over = remove_if_over
+        self._kinds = tuple(kinds)
         self._uncounted = uncounted
         self._due: dict[str, int] = {}
         """When a document must be read next (Unix milliseconds): expiries only move forward, so each is read about once."""
@@ -77,7 +88,3 @@ class Sweeper(ABC):
             for name in [name for name in self._due if name[0] == kind and name not in seen]:
                 del self._due[name]
         return removed
-
-    @abstractmethod
-    async def _remove_if_over(self, name: str) -> int | None:
-        """Remove a document that has ended and return None, or return when to read it again (Unix milliseconds)."""

@@ -22,13 +22,12 @@ from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.calls import CallsInFlight, finished
 from session_core.stores.document.claims import DocumentClaims
-from session_core.stores.document.format import Record, Successor, decode, nonce
+from session_core.stores.document.format import KINDS, Record, Successor, decode, nonce
 from session_core.stores.document.index import DocumentIndex, index_name
-from session_core.stores.document.listing import scan
+from session_core.stores.document.listing import Sweeper, scan
 from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import DocumentReader, Found, index_names
 from session_core.stores.document.steps import DocumentSteps
-from session_core.stores.document.sweeper import DocumentSweeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -57,7 +56,7 @@ class DocumentStore:
         self._index = DocumentIndex(self._file, self._locks)
         self._steps = DocumentSteps(self._file, self._reader, self._index, self._locks)
         self._claims = DocumentClaims(self._file, self._locks)
-        self._sweeper = DocumentSweeper(self._file, self._locks)
+        self._sweeper = Sweeper(documents, self._clock, self._steps.remove_if_over, kinds=KINDS, uncounted="u")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

@@ -53,7 +53,7 @@ class UnstorageStore(DocumentStore):
 
     `token` is sent as `Authorization: Bearer`, which the server's `authorize` can check; it may also be the password of the URL,
     or the variable that the option `token_env` names. `timeout` is in seconds, for each call to the server; a method makes a
-    few. `transport` replaces the network: for a certificate authority of your own, and tests.
+    few. `transport` replaces the network: for your own certificate authority, and for tests.
 
     Raises `ConfigurationError` for a URL it cannot use.
     """
