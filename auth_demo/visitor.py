@@ -38,7 +38,7 @@ class _Form(HTMLParser):
 
 
 def new_client() -> httpx2.AsyncClient:
-    """Return a client with a cookie jar of its own, which follows no redirect by itself."""
+    """Return a client with a new cookie jar, which follows no redirect by itself."""
     return httpx2.AsyncClient(timeout=30, follow_redirects=False, trust_env=False)
 
 

@@ -1,7 +1,7 @@
 """Sweeps very many expired rows from a SQL database during requests, and reports the longest request.
 
 `just bench` does so with PostgreSQL; `uv run python -m benchmarks.sweeping [--rows N] [--engines NAME ...]` does it alone, with
-each SQL database that is installed. `--sweep URL` is the sweep itself, in a process of its own: it waits for a line, then
+each SQL database that is installed. `--sweep URL` is the sweep itself, in a separate process: it waits for a line, then
 removes what has expired.
 """
 

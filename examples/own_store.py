@@ -1,4 +1,4 @@
-"""A store of one's own, and the contract that says whether it is one: `uv run --group dev pytest examples/own_store.py`.
+"""Your own store, and the contract tests that check it: `uv run --group dev pytest examples/own_store.py`.
 
 A store keeps opaque bytes by session key, with a version, an expiry and two indexes. This one keeps everything in one
 dictionary and rewrites one JSON file after each change: small enough to read in one go, durable, for one process only. The

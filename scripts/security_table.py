@@ -2,7 +2,7 @@
 
     uv run just security
 
-Nothing is written when a test failed, or when a requirement has neither a test that passed nor an entry of its own.
+Nothing is written when a test failed, or when a requirement has neither a test that passed nor an entry.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class SessionConfig(Generic[D]):
             msg = "on_limit must be 'evict' or 'refuse'"
             raise ConfigurationError(msg)
         if isinstance(self.max_sessions_per_user, int) and self.max_sessions_per_user < 0:
-            msg = "max_sessions_per_user must be 0 (no limit of your own) or more, for example 5"
+            msg = "max_sessions_per_user must be 0 (the library's limit) or more, for example 5"
             raise ConfigurationError(msg)
         if self.max_anonymous_per_client < 0:
             msg = "max_anonymous_per_client must be 0 (no limit) or more, for example 1000"

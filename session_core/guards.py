@@ -93,7 +93,7 @@ def _mark(guard: Any, data_type: type[msgspec.Struct] | None) -> None:  # noqa: 
 
 
 async def _guarded(connection: Connection, handler: BaseRouteHandler, rule: rules.Rule) -> None:
-    """Check a rule; a WebSocket is refused with an exception of its own."""
+    """Check a rule; a WebSocket is refused with another exception."""
     if is_public(handler):
         return
     plugin = plugin_of(connection)

@@ -51,7 +51,7 @@ _NOT_KEPT: Final = frozenset(
 )
 """Events only for logs and metrics: they are frequent and name no user."""
 _BEGINNINGS: Final = ("login.succeeded", "session.created", "session.regenerated")
-"""Events of a session under a new handle, in a request of its own device."""
+"""Events of a session under a new handle, in a request of that session's device."""
 _BY_PROVIDER: Final = frozenset({"session.revoked", "logout.backchannel"})
 """Events of a verified message of the identity provider; they may name no user."""
 

@@ -109,7 +109,7 @@ _KINDS: Final = {"store": "session store", "provider": "identity provider", "tok
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Answer `/metrics` of all workers on an address of its own, in a thread; `PROMETHEUS_MULTIPROC_DIR` must be set."""
+    """Answer `/metrics` of all workers on a separate address, in a thread; `PROMETHEUS_MULTIPROC_DIR` must be set."""
     start_http_server(port, host, _of_all_workers())
 
 

@@ -91,7 +91,7 @@ class Settings(ProviderSettings, BaseSettings):
     session_absolute_seconds: int = setting(86400, gt=0, example="86400")
     """A session ends this long after it began."""
     session_max_per_user: int = setting(0, ge=0, example="5, or 0 for no limit")
-    """A login above it ends the user's oldest session; 0 is no limit of your own (the library's is 1,000)."""
+    """A login above it ends the user's oldest session; 0 sets no limit of yours (the library's is 1,000)."""
     app_impersonation_seconds: int = setting(900, ge=0, le=3600, example="900, or 0 for never")
     """How long an administrator may [act as a user](../how-to/impersonate.md), an hour at most; 0 is never."""
     database_url: str = setting(

@@ -106,7 +106,7 @@ class ClusterNode:
                 return
 
     def ask(self, *command: str | int | bytes) -> Any:  # noqa: ANN401 - whatever the server says
-        """Return the reply to one command, on a connection of its own. Raises `redis.RedisError`."""
+        """Return the reply to one command, on a new connection. Raises `redis.RedisError`."""
         address = self._address()
         connection: Any = redis.Connection(**address, socket_timeout=_ANSWER_SECONDS)  # type: ignore[no-untyped-call] # redis-py's own
         try:
@@ -117,7 +117,7 @@ class ClusterNode:
 
     def connection(self) -> redis.asyncio.Connection:
         """Return a connection for use in the event loop, not yet connected. It has no timeout: the caller sets one."""
-        # With a timeout of its own, redis-py sends through `asyncio.wait_for`, which in Python 3.11 may drop a cancellation:
+        # With its `timeout` argument, redis-py sends through `asyncio.wait_for`, which in Python 3.11 may drop a cancellation:
         # a loop of commands would then not end.
         return redis.asyncio.Connection(**self._address(), socket_timeout=None, socket_connect_timeout=_ANSWER_SECONDS)
 

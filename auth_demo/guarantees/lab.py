@@ -1,4 +1,4 @@
-"""A small application on the demo's session store, with sessions of its own, on which the promises are tried.
+"""A small application on the demo's session store, with separate sessions, on which the promises are tried.
 
 It is served at the demo's own port, for requests of this process alone. Its cookie, its data and its users are not the reference
 application's, so that no demonstration can touch the session of a user.
@@ -145,7 +145,7 @@ class Lab:
             await self._living
 
     async def _live(self, started: asyncio.Event) -> None:
-        # In a task of its own: a lifespan is left in the task that has entered it.
+        # In a separate task: a lifespan is left in the task that has entered it.
         async with self.app.lifespan():
             started.set()
             await self._stopping.wait()

@@ -47,7 +47,7 @@ class _Page:
         self.plugin = app.plugins.get(SessionPlugin)
         self.outages = Outages(self.plugin.store, self.plugin.config.clock)
         self.lab = Lab(self.plugin.config)
-        # Not by name: a browser may find `localhost` at ::1 first, a client of our own need not.
+        # Not by name: a browser may find `localhost` at ::1 first, the client of this page need not.
         self.base = f"http://127.0.0.1:{self.plugin.config.base.port}"
         self.has_cluster = "cluster_page" in app.state
         self._turn = asyncio.Lock()

@@ -49,7 +49,7 @@ class Framework(Protocol):
         """Send the response that the application gives for an error."""
         ...
 
-    def connection_of(self, scope: Scope) -> Any:  # noqa: ANN401 - each framework has a class of its own
+    def connection_of(self, scope: Scope) -> Any:  # noqa: ANN401 - the class differs per framework
         """Return the request or WebSocket object that `SessionConfig.device` is called with."""
         ...
 

@@ -121,7 +121,7 @@ def cross_site_reason(
     """Return why this request must come from another origin, or `None` when it is accepted.
 
     GET, HEAD and OPTIONS are accepted (they must not change state); every other method, TRACE included, is checked. The origins
-    are given as `origin_of` returns them; trusted origins have the rights of our own.
+    are given as `origin_of` returns them; trusted origins have the same rights as ours.
     """
     if method in _SAFE_METHODS:
         return None

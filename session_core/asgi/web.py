@@ -32,7 +32,7 @@ class HasHeaders(Protocol):
     """A request or WebSocket of any framework."""
 
     @property
-    def headers(self) -> Any:  # noqa: ANN401 - a mapping; each framework has a class of its own
+    def headers(self) -> Any:  # noqa: ANN401 - a mapping; the class differs per framework
         """The headers by lower-case name."""
         ...
 

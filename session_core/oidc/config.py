@@ -99,7 +99,7 @@ class OidcConfig:
         """Check what can be checked without a request."""
         self._check_providers()
         if len({client.id for client in self.native_clients}) != len(self.native_clients):
-            msg = 'each native client needs an id of its own, for example NativeClient(id="desktop", ...)'
+            msg = 'each native client needs a different id, for example NativeClient(id="desktop", ...)'
             raise ConfigurationError(msg)
         origin = base_url_of(self.public_url).origin
         if any(party_origin(uri) == origin for client in self.native_clients for uri in client.redirect_uris):
@@ -157,7 +157,7 @@ class OidcConfig:
             msg = "at least one provider is needed, for example providers=[OidcProvider(issuer=..., client_id=...)]"
             raise ConfigurationError(msg)
         if len({provider.id for provider in self.providers}) != len(self.providers):
-            msg = 'each provider needs an id of its own, for example OAuth2Provider(id="github", ...)'
+            msg = 'each provider needs a different id, for example OAuth2Provider(id="github", ...)'
             raise ConfigurationError(msg)
         shared = [one for one in self.providers for other in self.providers if one is not other and other.is_issuer(one.issuer)]
         if shared or len({provider.issuer for provider in self.providers}) != len(self.providers):

@@ -79,7 +79,7 @@ def set_order(data_type: type[msgspec.Struct]) -> SetOrder:
 
 
 def holds_objects(data_type: type[msgspec.Struct]) -> bool:
-    """Whether a value in this data has fields of its own."""
+    """Whether a value in this data has fields."""
     kinds = (types.StructType, types.DataclassType, types.TypedDictType)
     return sum(isinstance(found, kinds) for found in _walk(types.type_info(data_type), set())) > 1
 

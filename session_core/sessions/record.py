@@ -173,7 +173,7 @@ class DataCodec(Generic[D]):
         try:
             self.fields(self.decode(self.encode(self.fresh())))
         except Exception as error:
-            msg = f"every field of {data_type.__name__} needs a default of its own type (or pass default_factory=): {error!r}"
+            msg = f"every field of {data_type.__name__} needs a default of its type (or pass default_factory=): {error!r}"
             raise ConfigurationError(msg) from error
         check_factory(self.fresh, "default_factory" if default_factory else data_type.__name__)
         if self.repeatable and default_factory is None:

@@ -308,7 +308,7 @@ def _settle(batch: list[_Pending], newest: Snapshot) -> None:
         elif pending.outcome is newest.record:
             pending.future.set_result(newest)
         elif pending.outcome is not None:
-            # Later changes of the batch may follow: the caller gets the result of its own change.
+            # Later changes of the batch may follow: the caller gets the result of its change.
             pending.future.set_result(Snapshot(newest.key, STALE, newest.expires_at, pending.outcome))
 
 

@@ -126,7 +126,7 @@ class GuardedStore:
         return self._ended(await self._called("store.delete_by", self.inner.delete_by(index, keep=keep)))
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`; upkeep, which no request waits for, has a deadline of its own."""
+        """See `SessionStore.delete_expired`; upkeep, which no request waits for, has another deadline."""
         return await self._bounded(self.inner.delete_expired(limit), apart=_UPKEEP_SECONDS)
 
     async def scan(self) -> AsyncIterator[StoredSession]:

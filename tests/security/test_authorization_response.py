@@ -254,7 +254,7 @@ async def test_a_login_started_ten_minutes_ago_is_rejected(site: Site, state: st
 @pytest.mark.attack("asvs-10.1.2")
 @pytest.mark.attack("asvs-10.2.1")
 async def test_a_stolen_code_in_another_browser_is_rejected(site: Site) -> None:
-    """The attacker has the code and a login of their own; only the victim's browser has the code's PKCE verifier."""
+    """The attacker has the code and another login; only the victim's browser has the code's PKCE verifier."""
 
     async def attempt(thief: Browser) -> Page:
         stolen = params_of(await site.response_address(site.browser()))["code"]

@@ -1,4 +1,4 @@
-"""The provider's signing keys: ES256, made at start, rotatable; signs and verifies JWTs of its own."""
+"""The provider's signing keys: ES256, made at start, rotatable; signs JWTs, and verifies those it signed."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -58,7 +58,7 @@ def render(
 
 
 def render_error(status: int, title: str, detail: str) -> Response[str]:
-    """Return an error page of our own; nothing is sent to any client."""
+    """Return an error page of the provider; nothing is sent to any client."""
     return render("error.html", status=status, title=title, detail=detail)
 
 

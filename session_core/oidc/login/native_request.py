@@ -39,7 +39,7 @@ class NativeRequest(SecretStruct, frozen=True, array_like=True):
     code_challenge: str
 
     def address(self, **params: str) -> str:
-        """Return where the answer goes: the redirect URI, which has no query of its own, with these parameters and the state."""
+        """Return where the answer goes: the redirect URI, which has no query, with these parameters and the state."""
         given = params if self.state is None else {**params, "state": self.state}
         return f"{self.redirect_uri}?{urlencode(given, quote_via=quote)}"
 

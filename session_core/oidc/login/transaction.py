@@ -1,7 +1,7 @@
 """One login attempt between its start and its callback, kept by the browser in an encrypted cookie; independent of providers.
 
 Starting a login stores nothing on the server, so a page that opens a thousand logins in its visitors' browsers fills no
-store. Each attempt has a cookie of its own, named after its state: ten tabs can log in at once and finish in any order.
+store. Each attempt has a separate cookie, named after its state: ten tabs can log in at once and finish in any order.
 Together these cookies stay below 4 KB, because many proxies refuse a request with more than 8 KB of headers.
 
 A cookie outlives its attempt, so that "try again" after ten minutes, and Back to the provider after the login, still lead to the

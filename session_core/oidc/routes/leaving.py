@@ -47,7 +47,7 @@ def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> 
 def leave_for_client(url: str, *, by_page: bool) -> Response:
     """Return a response that leads to a native client, whose address holds a code.
 
-    The page has no origin: a script that got into one of ours could open it in a window of its own, and read the code there.
+    The page has no origin: a script injected into one of ours could open it in a new window, and read the code there.
     """
     return leave(url, by_page=by_page, headers={"content-security-policy": _SANDBOX} if by_page else None)
 

@@ -111,7 +111,7 @@ class Layout:
     def check_one_slot(self, old_key: str, new_key: str) -> None:
         """Raise `ConfigurationError` for two keys that a cluster keeps in two slots."""
         if member_of(old_key).partition(b"}")[0] != member_of(new_key).partition(b"}")[0]:
-            msg = "on a Redis cluster a session can only be rotated to a key of its own slot tag (new_session_id(after=...))"
+            msg = "on a Redis cluster a session can only be rotated to a key with the same slot tag (new_session_id(after=...))"
             raise ConfigurationError(msg)
 
     def claim(self, name: str) -> bytes:

@@ -1,7 +1,7 @@
 """The atomic steps of the Redis store: loads the Lua scripts of this folder and names their answers.
 
 A script is made of several files: `in_time.lua`, the functions that it uses (`record.lua`, `index.lua`, `announce.lua`,
-`login.lua`, `ending.lua`), and the file of its own name. All KEYS of one script are in one slot when the server is a cluster.
+`login.lua`, `ending.lua`), and the file of its name. All KEYS of one script are in one slot when the server is a cluster.
 
 All begin with the same arguments:
 

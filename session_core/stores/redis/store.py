@@ -221,7 +221,7 @@ class RedisStore:
         return {key: trace for key, trace in traces if trace is not None}
 
     async def listen(self, heard: Heard, *, patience: float) -> None:
-        """See `RevocationFeed.listen`. Takes a connection of its own."""
+        """See `RevocationFeed.listen`. Takes a separate connection."""
         connection: AbstractConnection | None = None
         try:
             async with asyncio.timeout(self._timeout):

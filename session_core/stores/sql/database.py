@@ -54,7 +54,7 @@ class Earlier(Generic[T]):
 class SqlDatabase:
     """One database, in three ways of talking to it: reads, single writes and write transactions.
 
-    `timeout` is in seconds, and holds where the caller has no deadline of its own (`step_deadline`).
+    `timeout` is in seconds, and holds where the caller has no deadline (`step_deadline`).
     """
 
     def __init__(self, driver: Driver, *, pool_size: int, timeout: float) -> None:

@@ -46,7 +46,7 @@ claims: Final = Table(
 
 
 def session_tables(target: MetaData) -> None:
-    """Add the tables to a `MetaData` of your own, for a project that has only one.
+    """Add the tables to your own `MetaData`, for a project that has only one.
 
     In either case open the store with `SqlStore(url, create_tables=False)`.
     """

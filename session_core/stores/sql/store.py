@@ -33,7 +33,7 @@ class SqlStore:
     """Sessions in the tables `sessions` and `session_claims` of the database that `url` names.
 
     `create_tables=False` leaves the tables to migrations (`session_core.stores.sql.schema.metadata`). `timeout` is in seconds,
-    for a call without a deadline of its own (`session_core.stores.deadlines`). `pool_size` bounds the connections of this
+    for a call without a deadline (`session_core.stores.deadlines`). `pool_size` bounds the connections of this
     process; the URL may say another number.
 
     Raises `ConfigurationError` for a URL it cannot use and `ImportError` when the driver is not installed; `open` raises
@@ -179,7 +179,7 @@ class SqlStore:
         return announced_name(key.encode())
 
     async def listen(self, heard: Heard, *, patience: float) -> None:
-        """See `RevocationFeed.listen`. Takes a connection of its own, beside the pool's."""
+        """See `RevocationFeed.listen`. Takes a separate connection, beside the pool's."""
         try:
             await self._database.driver.listen(heard, patience)
         except self._database.driver.failures as error:

@@ -19,7 +19,7 @@ _UNDER_LOCK: Final = 4 * WAL_BYTES
 
 
 class Checkpoints:
-    """Checkpoints through a connection of their own.
+    """Checkpoints through a separate connection.
 
     A commit starts the log anew only when all of it has been copied. With commits all the time it never would be: so the
     rest is copied under the write lock. That also keeps clear of a bug of SQLite before 3.51.3, whose checkpoints may damage the

@@ -100,5 +100,5 @@ def _check_tables(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if not str(error).startswith("no such column"):
                 raise
-            msg = f"the table {table} of the file is not one of session_core's; give the sessions a file of their own"
+            msg = f"the table {table} of the file is not one of session_core's; give the sessions a separate file"
             raise ConfigurationError(msg) from error

@@ -40,7 +40,7 @@ __all__ = (
 )
 
 ROWS: Final = 100
-"""Of one bounded step: one or two milliseconds, also where each row is on a page of its own."""
+"""Of one bounded step: one or two milliseconds, also where each row is on another page."""
 
 _RECORD: Final = "key, version, data, expires_at, user_key, op_session_key, rank"
 _LIVE: Final = "successor IS NULL AND expires_at > ?"

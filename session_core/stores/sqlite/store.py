@@ -55,7 +55,7 @@ class SqliteStore:
     """Sessions in the tables `sessions` and `session_claims` of the file `path`, which is created if missing.
 
     Several processes of one machine may use the file at once, and other programs may have tables in it; it must be on a local
-    disk. `timeout` is in seconds, for a call that has no deadline of its own.
+    disk. `timeout` is in seconds, for a call that has no deadline.
 
     `open` raises `ConfigurationError` where the file cannot hold sessions.
     """

@@ -76,8 +76,8 @@ WAYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "root_path beside the path": ("", only_says),
     "mounted in Litestar": ("", mounted_in_litestar),
     "mounted in Starlette": ("", mounted_in_starlette),
-    "below a path of its own": ("", lambda app: app),
-    "below a path of its own, as in the public URL": (BASE, lambda app: app),
+    "below a separate path": ("", lambda app: app),
+    "below a separate path, as in the public URL": (BASE, lambda app: app),
 }
 
 

@@ -442,7 +442,7 @@ def test_native_clients_need_tokens_and_distinct_ids() -> None:
         "public_url": "http://127.0.0.1:8000",
         "sealing": SealingKeys([b"k" * 32]),
     }
-    with pytest.raises(ConfigurationError, match="id of its own"):
+    with pytest.raises(ConfigurationError, match="needs a different id"):
         OidcConfig(**given, native_clients=[client, client])
     with pytest.raises(ConfigurationError, match="on the application itself"):
         OidcConfig(**given | {"public_url": "https://x.example"}, native_clients=[NativeClient("a", ["https://x.example/y"])])

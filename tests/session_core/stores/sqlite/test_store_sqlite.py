@@ -151,7 +151,7 @@ async def test_a_foreign_table_is_refused(path: Path) -> None:
     other.execute("CREATE TABLE sessions (id INTEGER PRIMARY KEY, cookie TEXT)")
     other.close()
     store = SqliteStore(path)
-    with pytest.raises(ConfigurationError, match=r"table sessions .* a file of their own"):
+    with pytest.raises(ConfigurationError, match=r"table sessions .* a separate file"):
         await store.open()
 
 
