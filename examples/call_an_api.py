@@ -45,6 +45,7 @@ def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: htt
         issuer=os.environ.get("OIDC_ISSUER", "https://login.example.org"),
         client_id=os.environ.get("OIDC_CLIENT_ID", "app"),
         client_secret=os.environ.get("OIDC_CLIENT_SECRET", "change me"),
+        allow_http=True,  # on loopback, for development
         scopes=("openid", "offline_access", "orders:read"),
     )
     login = OidcConfig(

@@ -1,6 +1,8 @@
 """A single-page application with plain `fetch` and no build step: this serves its three files and one protected API.
 
-uv run litestar --app examples.single_page.app:app run
+    uv run litestar --app examples.single_page.app:create_app run
+
+The provider is named by OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET; SESSION_ENCRYPTION_KEYS has the keys for its tokens.
 """
 
 from __future__ import annotations

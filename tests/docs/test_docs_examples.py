@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 import time
@@ -62,6 +63,14 @@ def test_examples_import_the_library_only(path: Path) -> None:
             imported.add(node.module or "")
     ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
     assert {name.split(".")[0] for name in imported} & ours == {"session_core"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_the_command_of_an_example_names_its_application(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    for module, name in re.findall(r"(examples[\w.]+):(\w+)", docstring):
+        assert path == ROOT / (module.replace(".", "/") + ".py")
+        assert callable(getattr(load(str(path.relative_to(EXAMPLES).with_suffix(""))), name, None)), name
 
 
 def test_quickstart_counts() -> None:
