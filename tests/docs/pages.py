@@ -14,10 +14,10 @@ _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
-_MARK = re.compile(r"<!-- (?P<mark>continues|same as (?P<file>\S+)) -->\s*\Z")
+_MARK = re.compile(r"<!-- (?P<mark>continues|same as (?P<file>\S+)|needs (?P<package>\w+)) -->\s*\Z")
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *(?:\{#(?P<id>[\w-]+)\})?$", re.MULTILINE)
-_INLINE = re.compile(r"(?<!`)`(?P<code>uv run [^`\n]+)`")
+_CODE = re.compile(r"(?<!`)`(?P<code>[^`\n]+)`")
 _SHELL = frozenset({"console", "sh", "bash", "shell"})
 
 
@@ -38,6 +38,8 @@ class Block(NamedTuple):
     line: int
     code: str
     same_as: str | None
+    needs: str | None
+    """A package that the project does not install, by the name it is imported by."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -65,13 +67,19 @@ def blocks(page: Path) -> list[Block]:
             before = found.pop()
             found.append(before._replace(code=f"{before.code}\n\n{fence.body}"))
         else:
-            found.append(Block(page, fence.line, fence.body, fence.mark["file"] if fence.mark else None))
+            same_as, needs = (fence.mark["file"], fence.mark["package"]) if fence.mark else (None, None)
+            found.append(Block(page, fence.line, fence.body, same_as, needs))
     return found
 
 
 def prose(page: Path) -> str:
     """The page without its fences."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def inline_code(page: Path) -> list[str]:
+    """What stands between single backticks in the running text and the tables."""
+    return [match["code"].replace("\\|", "|") for match in _CODE.finditer(prose(page))]
 
 
 def links(page: Path) -> list[str]:
@@ -87,7 +95,7 @@ def anchors(page: Path) -> set[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """Every `uv run ...` of a page, in a shell block or in running text, as the words after `uv run`."""
-    found = [match["code"] for match in _INLINE.finditer(prose(page))]
+    found = [code for code in inline_code(page) if code.startswith("uv run ")]
     for fence in fences(page):
         if fence.language in _SHELL:
             found += re.findall(r"uv run [^\n]+", fence.body.replace("\\\n", " "))

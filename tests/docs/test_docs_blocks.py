@@ -57,12 +57,24 @@ def test_a_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_tests_in_blocks_pass(tmp_path: Path) -> None:
-    files = {f"test_{_name(block)}.py": block.code for block in BLOCKS if _HAS_TESTS.search(block.code)}
+    _run_tests([block for block in BLOCKS if _HAS_TESTS.search(block.code) and not block.needs], tmp_path, "-W", "error")
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.needs], ids=str)
+def test_the_tests_in_a_block_of_another_package_pass(block: Block, tmp_path: Path) -> None:
+    assert block.needs is not None
+    pytest.importorskip(block.needs)
+    _run_tests([block], tmp_path)
+
+
+def _run_tests(chosen: list[Block], folder: Path, *options: str) -> None:
+    """Run blocks that have tests, as files of a folder of their own, in a process of their own."""
+    files = {f"test_{_name(block)}.py": block.code for block in chosen}
     for name, code in files.items():
-        (tmp_path / name).write_text(code, encoding="utf-8")
-    options = ("-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis")
-    command = [sys.executable, "-m", "pytest", "-rA", *options, *files]
-    tried = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        (folder / name).write_text(code, encoding="utf-8")
+    plugins = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis")
+    command = [sys.executable, "-m", "pytest", "-rA", *plugins, *options, *files]
+    tried = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert tried.returncode == 0, tried.stdout
     assert [name for name in files if f"PASSED {name}::" not in tried.stdout] == []
 
