@@ -46,6 +46,8 @@ from session_core import (
     Clock,
     ConfigurationError,
     CookieConfig,
+    Device,
+    Identity,
     Impersonation,
     SessionConfig,
     SessionPlugin,
@@ -53,11 +55,9 @@ from session_core import (
     Timeouts,
 )
 from session_core.errors import OidcError
-from session_core.identity import Identity
 from session_core.litestar.online import OnlineCheck
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
-from session_core.sessions.record import Device
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -16,8 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from session_core import Identity, SessionConfig, SessionHandle
 from session_core.cookies import parse_secrets
-from session_core.oidc import OidcConfig, OidcProvider
-from session_core.oidc.config import DataChange
+from session_core.oidc import DataChange, OidcConfig, OidcProvider
 from session_core.sealing import SealingKeys, parse_keys
 from session_core.starlette import (
     SessionMiddleware,

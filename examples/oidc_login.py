@@ -16,8 +16,7 @@ from litestar import Litestar, MediaType, get
 
 from session_core import Identity, Session, SessionConfig, SessionHandle, SessionPlugin
 from session_core.guards import requires_login
-from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
-from session_core.oidc.config import DataChange
+from session_core.oidc import DataChange, OidcConfig, OidcPlugin, OidcProvider
 from session_core.sealing import SealingKeys
 
 PUBLIC_URL = "http://localhost:8000"

@@ -17,9 +17,7 @@ from litestar import Litestar, MediaType, get
 from session_core import Identity, Session, SessionConfig, SessionHandle, SessionPlugin
 from session_core.errors import LoginRefusedError
 from session_core.guards import requires_login
-from session_core.oidc import OAuth2Provider, OidcConfig, OidcPlugin, OidcProvider
-from session_core.oidc.config import DataChange
-from session_core.oidc.provider.oauth2 import FetchJson
+from session_core.oidc import DataChange, FetchJson, OAuth2Provider, OidcConfig, OidcPlugin, OidcProvider
 from session_core.sealing import SealingKeys
 
 PUBLIC_URL = "http://localhost:8000"

@@ -13,10 +13,9 @@ from app.services import Injected, Services
 from app.session_data import AppSession
 from app.web.public_address import see_other
 from app.web.wording import device
-from session_core import Session, Sessions
+from session_core import Identity, Session, Sessions
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
-from session_core.identity import Identity
 from session_core.oidc import OidcPlugin
 
 if TYPE_CHECKING:

@@ -20,10 +20,9 @@ from app.session_data import AppSession
 from app.web.explanations import OwnAccountError
 from app.web.public_address import see_other
 from app.web.wording import device
-from session_core import Session, Sessions
+from session_core import Identity, Session, Sessions
 from session_core.errors import LoginRequiredError
 from session_core.guards import forbids_impersonation, requires_recent_login, requires_role
-from session_core.identity import Identity
 
 __all__ = ("handlers",)
 

@@ -12,11 +12,10 @@ from litestar.params import FromPath, FromQuery
 from app.routes.account import RECENT_MINUTES
 from app.services import Injected
 from app.session_data import AppSession
-from session_core import Session, Sessions
+from session_core import Identity, Session, Sessions
 from session_core.concurrency import in_turns
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
-from session_core.identity import Identity
 from session_core.litestar.openapi import problem_responses
 from session_core.oidc import Tokens
 

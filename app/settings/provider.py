@@ -13,14 +13,13 @@ from pydantic_settings import NoDecode
 from app.settings.declared import example_of, setting
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
-from session_core.oidc import ClientKey, OAuth2Provider, OidcProvider, apple_client_secret, claim_at
-from session_core.oidc.claim_path import check_claim_path
+from session_core.oidc import ClientKey, OAuth2Provider, OidcProvider, apple_client_secret, check_claim_path, claim_at
 from session_core.urls import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from session_core.oidc.provider.oauth2 import FetchJson
+    from session_core.oidc import FetchJson
 
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "ProviderSettings", "check_address", "problem_of")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar.datastructures import Cookie
 
-from session_core.cookies.config import cookie_name
+from session_core.cookies import cookie_name
 from session_core.litestar.problem import wants_page
 
 if TYPE_CHECKING:

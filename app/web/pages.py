@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.session_data import AppSession
     from app.web.messages import Messages
     from session_core import Clock, SessionHandle
-    from session_core.oidc.config import ProviderChoice
+    from session_core.oidc import ProviderChoice
     from session_core.urls import BaseUrl
 
 __all__ = ("STATIC", "Pages", "asset_version")

@@ -20,13 +20,13 @@ with extra("oidc", "authlib", "joserfc", "httpx2", wanted="session_core.oidc"):
     import authlib  # noqa: F401 - the login needs it; said here rather than at the first use
 
     from session_core.oidc.batch_config import BatchRefresh
-    from session_core.oidc.claim_path import claim_at, names_at
-    from session_core.oidc.config import LoginHook, LoginOptions, OidcConfig
+    from session_core.oidc.claim_path import check_claim_path, claim_at, names_at
+    from session_core.oidc.config import DataChange, LoginHook, LoginOptions, OidcConfig, ProviderChoice
     from session_core.oidc.login.return_to import local_return_to
     from session_core.oidc.native_clients import NativeClient
     from session_core.oidc.provider.apple import apple_client_secret
     from session_core.oidc.provider.client_key import ClientKey
-    from session_core.oidc.provider.oauth2 import OAuth2Provider
+    from session_core.oidc.provider.oauth2 import FetchJson, OAuth2Provider
     from session_core.oidc.provider.openid import OidcProvider
     from session_core.oidc.refresh.access_tokens import AccessTokens
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from session_core.oidc.plugin import OidcPlugin, Tokens
 
 __all__ = (
-    "AccessTokens", "BatchRefresh", "ClientKey", "ForwardPlugin", "LoginHook", "LoginOptions", "NativeClient",
-    "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider", "Tokens", "Upstream", "apple_client_secret", "claim_at",
-    "local_return_to", "names_at",
+    "AccessTokens", "BatchRefresh", "ClientKey", "DataChange", "FetchJson", "ForwardPlugin", "LoginHook", "LoginOptions",
+    "NativeClient", "OAuth2Provider", "OidcConfig", "OidcPlugin", "OidcProvider", "ProviderChoice", "Tokens", "Upstream",
+    "apple_client_secret", "check_claim_path", "claim_at", "local_return_to", "names_at",
 )  # fmt: skip
 
 
