@@ -43,6 +43,7 @@ _NEVER: Final = frozenset({
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\%?#]")
+_ENCODED_SEPARATOR: Final = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _REDIRECTS: Final = range(300, 400)
 _NOT_MODIFIED: Final = 304
 
@@ -146,6 +147,9 @@ class ForwardPlugin(InitPlugin):
             await sessions.events.emit("request.cross_site", reason=reason)
             raise CrossSiteRequestError
         session = await session_of(request)
+        # In `path` a server has decoded it: `a%2Fb` is one segment, and would become two.
+        if _ENCODED_SEPARATOR.search((request.scope.get("raw_path") or b"").partition(b"?")[0]):
+            raise NotFoundException
         url = upstream.target(request.scope["path"], request.scope["query_string"])
         wanted = {name.lower() for name in upstream.request_headers}
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name.decode("latin-1") in wanted]
