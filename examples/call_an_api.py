@@ -28,17 +28,17 @@ class AppSession(msgspec.Struct):
 
 def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: httpx2.AsyncBaseTransport | None = None) -> Litestar:
     """Return the application. The transports replace the network in tests."""
-    api_url = os.environ.get("API_URL", "https://api.example.org")
+    # One for all requests: a new one would load the certificates each time.
+    api = httpx2.AsyncClient(transport=to_api, base_url=os.environ.get("API_URL", "https://api.example.org"), timeout=5)
 
     @get("/orders", guards=[requires_login])
     async def orders(session: Session[AppSession], tokens: Tokens) -> list[str]:
         token = await tokens.access_token(session)
-        async with httpx2.AsyncClient(transport=to_api, base_url=api_url, timeout=5) as api:
+        answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
+        if answer.status_code == UNAUTHORIZED:
+            # The token should have been good and is not: another one, once.
+            token = await tokens.access_token(session, refused=token)
             answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
-            if answer.status_code == UNAUTHORIZED:
-                # The token should have been good and is not: another one, once.
-                token = await tokens.access_token(session, refused=token)
-                answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
         return msgspec.json.decode(answer.raise_for_status().content, type=list[str])
 
     provider = OidcProvider(
@@ -55,7 +55,8 @@ def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: htt
         batch_refresh=BatchRefresh(),
         transport=to_provider,
     )
-    return Litestar([orders], plugins=[SessionPlugin(SessionConfig(AppSession, public_url=PUBLIC_URL)), OidcPlugin(login)])
+    plugins = [SessionPlugin(SessionConfig(AppSession, public_url=PUBLIC_URL)), OidcPlugin(login)]
+    return Litestar([orders], plugins=plugins, on_shutdown=[api.aclose])
 
 
 app = create_app()
