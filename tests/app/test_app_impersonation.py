@@ -15,12 +15,12 @@ from app.settings.settings import Settings
 from session_core import Identity
 from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
-from tests.session_core.oidc.fake_op import GET_PAGE
 
 pytestmark = pytest.mark.anyio
 
 BANNER = 'action="/impersonation/end"'
 PROGRAM = {"accept": "application/json"}
+NAVIGATION = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 PAGES = ["/", "/account", "/account/sessions", "/nowhere", "/account/sessions/unknown/nothing", "/account/sessions/end-others"]
 """Error pages too."""
 
@@ -123,7 +123,7 @@ async def test_the_choice_of_providers_has_the_banner(
         await administrator(running, admin)
         await act_as(admin, await user(running))
         for browser in (admin, visitor):
-            page = (await browser.get("/auth/login", headers=GET_PAGE)).text
+            page = (await browser.get("/auth/login", headers=NAVIGATION)).text
             assert ">one</a>" in page
             assert (BANNER in page) is (browser is admin)
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.support.pages import ROOT
 
 PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 NAMED = re.findall(r"`([\w/]+\.py)::([\w.]+)`", PAGE)

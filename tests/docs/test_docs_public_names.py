@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from session_core import SessionHandle, SessionManager
-from tests.docs.pages import PAGES, ROOT, blocks, inline_code
+from tests.support.pages import PAGES, ROOT, blocks, inline_code
 
 PAGE = ROOT / "docs" / "reference" / "public-api.md"
 _ROWS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]

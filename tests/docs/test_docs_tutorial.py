@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.app.processes import clean_environment
-from tests.docs.pages import ROOT
+from tests.support.pages import ROOT
 from tests.support.tutorial import follow_tutorial
 
 

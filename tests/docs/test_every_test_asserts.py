@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from tests.docs.pages import ROOT
+from tests.support.pages import ROOT
 
 _ASSERTING = ("assert", "expect", "raises", "warns")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.support.pages import ROOT
 
 _TEXTS = {".html", ".js", ".lua", ".md", ".mjs", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 _FOLDERS = (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from editorconfig import get_properties
 
-from tests.docs.pages import ROOT
+from tests.support.pages import ROOT
 
 BIN = Path(sys.executable).parent
 # The properties that the specification of EditorConfig 0.17 names, with their values.

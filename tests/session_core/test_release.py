@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
 import importlib.util
 import shutil
@@ -31,6 +32,18 @@ def script(name: str) -> ModuleType:
 
 
 RELEASE, USE_RELEASE = script("release"), script("use_release")
+
+
+def missing_imports(root: Path) -> list[str]:
+    """The modules of `tests` and `scripts` that the tests below `root` import and that are not there."""
+    found = {
+        node.module
+        for path in (root / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"tests", "scripts", "examples"}
+    }
+    places = {name: root / str(name).replace(".", "/") for name in found}
+    return sorted(str(name) for name, place in places.items() if not (place.is_dir() or place.with_suffix(".py").is_file()))
 
 
 @pytest.fixture
@@ -81,6 +94,10 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
 
     USE_RELEASE.use_release(copy, version)
     assert not (copy / "session_core").exists()
+    assert {path.name for path in (ROOT / "tests" / "app").glob("*.py")} == {
+        path.name for path in (copy / "tests" / "app").glob("*.py")
+    }
+    assert missing_imports(copy) == []
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert project["project"]["name"] == "application"
     requirements = [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]

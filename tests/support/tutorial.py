@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.docs.pages import fences
+from tests.support.pages import fences
 
 __all__ = ("follow_tutorial",)
 

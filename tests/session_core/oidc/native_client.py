@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,29 +11,13 @@ import httpx
 
 from session_core.oidc import NativeClient
 from tests.session_core.oidc.fake_op import GET_PAGE, World, b64
+from tests.support.form_fields import Fields
 
 LOOPBACK = "http://127.0.0.1:51004/callback"
 DESKTOP = NativeClient("desktop", ["http://127.0.0.1/callback", "http://[::1]/callback"], title="Desk & Top")
 MOBILE = NativeClient("mobile", ["com.example.app:/login", "https://app.example.com/login"])
 CLIENTS = (DESKTOP, MOBILE)
 JSON = {"accept": "application/json"}
-
-
-class Fields(HTMLParser):
-    """The hidden fields and buttons of a page's form."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.fields: dict[str, str] = {}
-        self.buttons: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "input":
-            self.fields[str(given["name"])] = given["value"] or ""
-        elif tag == "button":
-            self.buttons.append(given["value"] or "")
 
 
 def world_of(**options: Any) -> World:

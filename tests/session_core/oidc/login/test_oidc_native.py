@@ -13,8 +13,9 @@ from session_core.oidc import NativeClient, OidcConfig, OidcProvider
 from session_core.sealing import SealingKeys
 from session_core.sessions.notes import is_note
 from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, World
-from tests.session_core.oidc.native_client import JSON, LOOPBACK, Fields, Native, ask, subject, world_of
+from tests.session_core.oidc.native_client import JSON, LOOPBACK, Native, ask, subject, world_of
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
+from tests.support.form_fields import Fields
 from tests.support.sessions import AppSession
 
 pytestmark = pytest.mark.anyio

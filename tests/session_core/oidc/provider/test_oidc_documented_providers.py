@@ -15,10 +15,10 @@ import pytest
 
 from session_core import Identity, SessionHandle
 from session_core.oidc import OAuth2Provider, OidcProvider, names_at
-from tests.docs.pages import ROOT, blocks
 from tests.session_core.oidc.fake_op import GET_PAGE, World, b64
 from tests.session_core.oidc.plain_op import PlainOp
 from tests.support.documented_providers import DOCUMENTED, DocumentedOp
+from tests.support.pages import ROOT, blocks
 
 pytestmark = pytest.mark.anyio
 
