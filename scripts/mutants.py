@@ -40,6 +40,8 @@ _SKIPPED: Final = re.compile(
     r"core/(?:Variable|RemoveDecorator|ReplaceBinaryOperator_BitOr_|ReplaceBinaryOperator_\w+_(?:Pow|Mod|RShift|LShift))"
 )
 """Excluded: type unions, decorators, and arithmetic that is not a typical mistake."""
+_POSITIONAL: Final = re.compile(r"(^\s+|[(] ?|, )/,", re.MULTILINE)
+"""The mark of positional parameters in place of the mark of keyword parameters: the calls, which name them, stay valid."""
 _PATTERN_RULES: Final = (
     ("end anchor removed", re.compile(r"\\Z"), ""),
     ("start anchor removed", re.compile(r'(?<=r")\^'), ""),
@@ -164,7 +166,7 @@ def _mutated(file: str, code: str, name: str, place: int, target: Target) -> Mut
         mutated = mutate_code(code, operator, place)
     except AttributeError:  # Cosmic Ray has no replacement for the dotted name of an exception
         return None
-    if mutated is None or mutated == code:
+    if mutated is None or _POSITIONAL.sub(r"\1*,", mutated).replace("if not TYPE_CHECKING:", "if TYPE_CHECKING:") == code:
         return None
     try:
         compile(mutated, file, "exec")

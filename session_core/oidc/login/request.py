@@ -45,7 +45,7 @@ _LOGIN_PARAMS: Final = _INITIATED | {
 }
 
 
-class LoginRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a request for a login. `next` and `target_link_uri` are not checked here.
 
     `others` are parameters that a provider accepts from links. `issuer` and `target_link_uri` belong to a login that a third

@@ -1,8 +1,8 @@
 -- The user's live sessions but `member`, as pairs of rank and member, when they may be at the limit. Returns nil when there are
 -- more than one script looks at (no user may delay the others), or when a login in several steps is under way among them.
 local function others_of(index, member, user, limit, prefix)
-  local count = limit > 0 and redis.call('ZCARD', index) or 0
-  if count < limit or limit == 0 then return {} end
+  local count = redis.call('ZCARD', index)
+  if count < limit then return {} end
   if count > 256 then return nil end
   local others = {}
   for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do

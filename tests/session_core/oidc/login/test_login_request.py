@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 import pytest
 
 from session_core.errors import AuthorizationResponseError
-from session_core.oidc import OidcProvider
+from session_core.oidc import OAuth2Provider, OidcProvider
 from session_core.oidc.login.request import (
+    LoginDemands,
     LoginRequest,
     carried_params,
     login_demands,
@@ -109,6 +110,59 @@ def test_a_class_that_is_not_configured_is_refused(values: tuple[str, ...]) -> N
     provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, acr_values=("a", "b"))
     with pytest.raises(AuthorizationResponseError):
         login_demands(LoginRequest(acr_values=values), provider)
+
+
+@pytest.mark.parametrize("prompt", [None, "login", "consent", "select_account"])
+@pytest.mark.parametrize("max_age", [None, 0, 60, 61])
+def test_no_request_weakens_a_reauthentication(prompt: str | None, max_age: int | None) -> None:
+    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)
+    demands = login_demands(LoginRequest(prompt=prompt, max_age=max_age), provider, reauthenticate=True)
+    assert (demands.reauthenticate, demands.max_age) == (True, max_age)
+    assert demands.params["prompt"].split() == list(dict.fromkeys(["login", prompt or "login"]))
+    assert demands.params["max_age"] == ("0" if max_age == 0 else "60")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, {"params": {}}),
+        ({"prompt": "consent"}, {"params": {"prompt": "consent"}}),
+        ({"prompt": "select_account", "reauthenticate": True}, {"params": {"prompt": "login select_account"}}),
+        ({"prompt": "none"}, "silent_unsupported"),
+        ({"prompt": "none", "reauthenticate": True}, "reauthentication_required"),
+        ({"max_age": 0}, "step_up_unsupported"),
+        ({"max_age": 60, "prompt": "none"}, "step_up_unsupported"),
+        ({"acr_values": ("phr",)}, "step_up_unsupported"),
+    ],
+)
+def test_what_a_provider_without_id_tokens_cannot_prove_is_refused(asked: dict[str, Any], expected: dict[str, Any] | str) -> None:
+    provider = OAuth2Provider(
+        issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET,
+        authorization_endpoint=f"{ISSUER}/authorize", token_endpoint=f"{ISSUER}/token", userinfo_endpoint=f"{ISSUER}/user",
+    )  # fmt: skip
+    asked = dict(asked)
+    reauthenticate = asked.pop("reauthenticate", False)
+    if isinstance(expected, str):
+        with pytest.raises(AuthorizationResponseError) as refused:
+            login_demands(LoginRequest(**asked), provider, reauthenticate=reauthenticate)
+        assert refused.value.reason == expected
+    else:
+        demands = login_demands(LoginRequest(**asked), provider, reauthenticate=reauthenticate)
+        assert demands == LoginDemands(reauthenticate=reauthenticate, **expected)
+
+
+@pytest.mark.parametrize("step_up_prompt", [False, True])
+@pytest.mark.parametrize("prompt", [None, "none", "login", "consent", "select_account"])
+@pytest.mark.parametrize("max_age", [None, 0, 60])
+def test_the_prompt_of_a_step_up(step_up_prompt: bool, prompt: str | None, max_age: int | None) -> None:
+    """`max_age=0` counts as a `max_age`, and `prompt=none` is never combined: the provider would refuse it."""
+    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, step_up_prompt=step_up_prompt)
+    sent = login_demands(LoginRequest(prompt=prompt, max_age=max_age), provider).params.get("prompt")
+    if step_up_prompt and max_age is not None and prompt != "none":
+        assert sent is not None
+        assert sent.split() == list(dict.fromkeys(["login", prompt or "login"]))
+    else:
+        assert sent == prompt
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,18 @@ async def test_a_rotation_with_an_expired_reservation_changes_nothing(plugins: P
     await store.delete(old)
 
 
+async def test_a_refused_rotation_removes_its_own_reservation_only(plugins: Plugins) -> None:
+    store, old, token = plugins.plain, new_key(), b"8 bytes!"
+    new = new_key(after=old)
+    await store.create(old, entry("alice", 1))
+    await SteppedLogins(store._steps, hold=60)._reserve([new, old], entry("alice", 2), token, version=1)
+    for given, is_removed in ((b"not mine", False), (token, True)):
+        with pytest.raises(SessionConflictError):
+            await store._steps.rotate(old, new, entry("alice", 2), version=7, successor_until=FOREVER, limit=0, token=given)
+        assert (await store._steps.read([member_of(new)]) == [None]) is is_removed
+    assert await live(store, old, new) == [old]
+
+
 async def test_a_rotation_whose_reservation_a_later_login_removed_ends_the_session(plugins: Plugins) -> None:
     """As if it had been live for an instant."""
     store, old, token = plugins.plain, new_key(), b"8 bytes!"

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 FOREVER = 2**41
 KEY = session_key(new_session_id())
 NEXT = session_key(new_session_id(after=KEY))
+TOKEN = b"8 bytes!"
 
 
 def entry(data: bytes = b"data", user: str | None = "user", rank: int = 0) -> Entry:
@@ -181,6 +182,56 @@ class TestUncertainWrites:
         assert await cut_off.rotate(KEY, NEXT, entry(b"mine"), version=1, successor_until=FOREVER) == ()
         assert await cut_off.load(KEY) is None
         assert await cut_off.delete(KEY) == (NEXT,)
+
+    async def test_a_rotation_refused_twice_changes_nothing(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+        await cut_off.create(KEY, entry())
+        proxy.cut_after(b"mine")
+        with pytest.raises(SessionConflictError):
+            await cut_off.rotate(KEY, NEXT, entry(b"mine"), version=5, successor_until=FOREVER)
+        await cut_off.create(NEXT, entry(b"theirs"))
+        proxy.cut_after(b"mine")
+        with pytest.raises(SessionConflictError):
+            await cut_off.rotate(KEY, NEXT, entry(b"mine"), version=1, successor_until=FOREVER)
+        assert [await cut_off.load(key) is not None for key in (KEY, NEXT)] == [True, True]
+
+    async def test_a_reservation_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
+        """And not over that of another login."""
+        proxy.cut_after(TOKEN)
+        await cut_off._stepped_logins._reserve([KEY], entry(), TOKEN, version=0)
+        proxy.cut_after(b"another!")
+        with pytest.raises(SessionConflictError):
+            await cut_off._stepped_logins._reserve([KEY], entry(), b"another!", version=0)
+
+    @pytest.mark.parametrize("moves", [False, True])
+    async def test_the_last_step_of_a_login_in_steps_is_applied_once(
+        self, moves: bool, cut_off: RedisStore, proxy: CuttingProxy
+    ) -> None:
+        """Without its reservation it begins no session, and takes no other login's session for its own."""
+        key, before = (NEXT, [NEXT, KEY]) if moves else (KEY, [KEY])
+        if moves:
+            await cut_off.create(KEY, entry())
+        steps = cut_off._steps
+
+        async def last_step(data: bytes) -> object:
+            if moves:
+                return await steps.rotate(KEY, NEXT, entry(data), version=1, successor_until=FOREVER, limit=0, token=TOKEN)
+            return await steps.create(KEY, entry(data), 0, TOKEN)
+
+        with pytest.raises(StoreUnavailableError):
+            await last_step(b"mine")
+        await cut_off._stepped_logins._reserve(before, entry(), TOKEN, version=1)
+        proxy.cut_after(b"mine")
+        assert await last_step(b"mine") == ()
+        stored = await cut_off.load(key)
+        assert stored is not None
+        assert stored.entry.data == b"mine"
+        if not moves:
+            with pytest.raises(StoreUnavailableError):
+                await last_step(b"mine")
+            proxy.cut_after(b"others")
+            with pytest.raises(StoreUnavailableError):
+                await last_step(b"others")
+            assert await cut_off.load(key) == stored
 
     async def test_a_claim_is_won_by_its_first_writer(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         proxy.cut_after(b"EVALSHA")

@@ -190,3 +190,11 @@ async def test_a_touch_changes_the_expiry_only(index: Index) -> None:
         stored = await index.store.load(key)
         assert stored is not None
         assert (stored.version, stored.entry) == (1, Entry(b"data", until, "user", "op", before.rank))
+
+
+async def test_a_session_rotated_to_an_entry_that_has_expired_is_over(index: Index) -> None:
+    (old,) = await index.add()
+    new = session_key(new_session_id(after=old))
+    assert await index.store.rotate(old, new, entry(hours=-1), version=1, successor_until=now() + HOUR) == ()
+    assert [await index.store.load(key) for key in (old, new)] == [None, None]
+    assert await index.live() == set()
