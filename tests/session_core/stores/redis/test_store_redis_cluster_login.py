@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from session_core.errors import SessionConflictError, StoreUnavailableError
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.cluster_login import SteppedLogins
@@ -182,6 +182,23 @@ async def test_a_rotation_with_an_expired_reservation_changes_nothing(plugins: P
         await store._steps.rotate(old, new, entry("alice", 2), version=1, successor_until=FOREVER, limit=0, token=b"not mine")
     assert await live(store, old, new) == [old]
     await store.delete(old)
+
+
+async def test_a_reservation_names_the_session_of_the_same_user_that_it_moves(plugins: Plugins) -> None:
+    """A login that counts it counts the two as one; a session of another user is none of this user's."""
+    store, token = plugins.plain, b"8 bytes!"
+    for user in ("alice", "another"):
+        old = new_key()
+        new = new_key(after=old)
+        await store.create(old, entry("alice", 1))
+        with pytest.raises(SessionConflictError):
+            await store._stepped_logins._reserve([new, old], entry(user, 2), token, version=2)
+        await store._stepped_logins._reserve([new, old], entry(user, 2), token, version=1)
+        (reserved,) = await store._steps.read([member_of(new)])
+        assert decode_reservation(reserved) == (2, member_of(old) if user == "alice" else b"")
+        await store.delete(old)
+        with pytest.raises(SessionGoneError):
+            await store._stepped_logins._reserve([new_key(after=old), old], entry(user, 2), token, version=1)
 
 
 async def test_a_refused_rotation_removes_its_own_reservation_only(plugins: Plugins) -> None:

@@ -195,7 +195,10 @@ class TestUncertainWrites:
         assert [await cut_off.load(key) is not None for key in (KEY, NEXT)] == [True, True]
 
     async def test_a_reservation_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
-        """And not over that of another login."""
+        """And not over that of another login, or over a session."""
+        await cut_off.create(NEXT, entry())
+        with pytest.raises(SessionConflictError):
+            await cut_off._stepped_logins._reserve([NEXT], entry(), TOKEN, version=0)
         proxy.cut_after(TOKEN)
         await cut_off._stepped_logins._reserve([KEY], entry(), TOKEN, version=0)
         proxy.cut_after(b"another!")

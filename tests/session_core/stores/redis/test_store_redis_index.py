@@ -9,7 +9,7 @@ import pytest
 
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.redis.layout import key_of, member_of
+from session_core.stores.redis.layout import encode_record, key_of, member_of
 from session_core.stores.redis.steps import Entered
 from session_core.stores.redis.store import RedisStore
 from tests.support.redis_servers import RedisServer
@@ -192,9 +192,28 @@ async def test_a_touch_changes_the_expiry_only(index: Index) -> None:
         assert (stored.version, stored.entry) == (1, Entry(b"data", until, "user", "op", before.rank))
 
 
-async def test_a_session_rotated_to_an_entry_that_has_expired_is_over(index: Index) -> None:
+async def test_what_begins_or_moves_with_an_expiry_in_the_past_is_over(index: Index) -> None:
+    """The server refuses a lifetime of zero, so these are deletions."""
     (old,) = await index.add()
     new = session_key(new_session_id(after=old))
     assert await index.store.rotate(old, new, entry(hours=-1), version=1, successor_until=now() + HOUR) == ()
-    assert [await index.store.load(key) for key in (old, new)] == [None, None]
+    assert await index.store.create(begun := session_key(new_session_id()), entry(hours=-1)) == ()
+    assert [await index.store.load(key) for key in (old, new, begun)] == [None, None, None]
     assert await index.live() == set()
+    assert [await index.store.claim("name", now() - HOUR) for _ in range(2)] == [True, True]
+
+
+async def test_the_smallest_record_can_be_extended_replaced_and_moved(index: Index) -> None:
+    """14 bytes: without data, user and OP session."""
+    key, rank, until = session_key(new_session_id()), now(), now() + HOUR
+    await index.store.create(key, Entry(b"", until, rank=rank))
+    assert len(encode_record(1, Entry(b"", until, rank=rank))) == 14
+    assert await index.store.touch(key, until + HOUR)
+    assert await index.store.replace(key, Entry(b"", until + 2 * HOUR, rank=rank), version=1) == 2
+    new = session_key(new_session_id(after=key))
+    assert await index.store.rotate(key, new, Entry(b"", until, rank=rank), version=2, successor_until=now() + HOUR) == ()
+    assert await index.store.touch(new, until + 3 * HOUR)
+    stored = await index.store.load(new)
+    assert stored is not None
+    assert stored.entry == Entry(b"", until + 3 * HOUR, rank=rank)
+    assert await index.store.delete(key) == (new,)
