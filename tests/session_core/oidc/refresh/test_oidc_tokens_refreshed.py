@@ -13,6 +13,7 @@ from litestar import get
 from litestar.params import FromQuery
 
 from session_core import Identity, Session, StoreUnavailableError
+from session_core.ids import handle_of
 from session_core.oidc import Tokens
 from session_core.oidc.tokens.vault import TokenSet, TokenVault
 from session_core.sealing import SealingKeys
@@ -88,6 +89,22 @@ async def test_a_refreshed_id_token_of_another_login_ends_the_session(world: Wor
     assert (await world.browser.get("/token-now")).status_code == 401
     assert await world.subject() is None
     assert world.reasons() == [f"refresh_{reason}"]
+
+
+async def test_each_refresh_is_reported_with_its_session_and_user(world: World) -> None:
+    (stored,) = [each async for each in world.sessions.store.scan()]
+    all_tokens_expired(world)
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    assert (await world.browser.get("/token-now")).text == "at-2"
+    (event,) = [event for event in world.events if event.name == "tokens.refreshed"]
+    assert event.handle == handle_of(stored.key)
+    assert event.identity is not None
+    assert event.identity.subject == "alice"
+    world.op.replies["/token"] = lambda _: httpx2.Response(503)
+    all_tokens_expired(world)
+    assert (await world.browser.get("/token-now")).status_code == 502
+    (event,) = [event for event in world.events if event.name == "tokens.refresh_failed"]
+    assert (event.handle, event.reason) == (handle_of(stored.key), "token_status")
 
 
 def revoked(world: World) -> list[dict[str, str]]:

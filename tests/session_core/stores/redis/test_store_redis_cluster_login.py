@@ -184,6 +184,29 @@ async def test_a_rotation_with_an_expired_reservation_changes_nothing(plugins: P
     await store.delete(old)
 
 
+async def test_ending_all_but_one_keeps_the_way_to_it(plugins: Plugins) -> None:
+    """The index of a cluster still has the former key of the kept session; a browser that has only that one can log out."""
+    store, user, old = plugins.plain, new_key(), new_key()
+    new = new_key(after=old)
+    await store.create(old, entry(user, 1))
+    await store.rotate(old, new, entry(user, 1), version=1, successor_until=FOREVER)
+    await store.create(other := new_key(), entry(user, 2))
+    assert await store.delete_by(SessionIndex(user=user), keep=new) == (other,)
+    assert await store.delete(old) == (new,)
+
+
+async def test_a_pointer_goes_with_the_session_that_it_leads_to(plugins: Plugins) -> None:
+    store, old = plugins.plain, new_key()
+    new = new_key(after=old)
+    for ends_first in (False, True):
+        await store.create(old, entry("alice", 1))
+        await store.rotate(old, new, entry("alice", 1), version=1, successor_until=FOREVER)
+        if ends_first:
+            await store.delete(new)
+        assert await store.delete(old) == (() if ends_first else (new,))
+        assert await store._steps.read([member_of(old), member_of(new)]) == [None, None]
+
+
 async def test_a_reservation_names_the_session_of_the_same_user_that_it_moves(plugins: Plugins) -> None:
     """A login that counts it counts the two as one; a session of another user is none of this user's."""
     store, token = plugins.plain, b"8 bytes!"

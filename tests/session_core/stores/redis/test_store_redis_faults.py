@@ -169,6 +169,20 @@ class TestUncertainWrites:
         with pytest.raises(SessionConflictError):
             await cut_off.replace(KEY, entry(b"mine"), version=5)
 
+    async def test_a_replace_that_another_write_preceded_is_not_taken_for_the_own(
+        self, cut_off: RedisStore, proxy: CuttingProxy, valkey: RedisServer
+    ) -> None:
+        """The version is the one that this write would have made."""
+        await cut_off.create(KEY, entry())
+        async with opened(valkey.url) as other:
+            await other.replace(KEY, entry(b"theirs"), version=1)
+            proxy.cut_after(b"mine")
+            with pytest.raises(StoreUnavailableError):
+                await cut_off.replace(KEY, entry(b"mine"), version=1)
+            stored = await other.load(KEY)
+        assert stored is not None
+        assert stored.entry.data == b"theirs"
+
     async def test_a_create_is_applied_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
         proxy.cut_after(b"mine")
         assert await cut_off.create(KEY, entry(b"mine"), limit=2) == ()
