@@ -13,7 +13,7 @@ from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import encode_record, key_of, member_of, read_record
 from session_core.stores.redis.store import RedisStore
 from session_core.testing import FakeClock
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, statistics
 
 pytestmark = pytest.mark.anyio
 HOUR = 3_600_000
@@ -66,19 +66,43 @@ async def test_every_key_expires(valkey: RedisServer) -> None:
     await store.close()
 
 
-async def test_an_index_outlives_its_sessions(valkey: RedisServer) -> None:
+@pytest.mark.parametrize("owners", [("user", "op"), ("user", None), (None, "op")])
+@pytest.mark.parametrize("by", ["touch", "replace"])
+async def test_an_index_outlives_its_sessions(valkey: RedisServer, by: str, owners: tuple[str | None, str | None]) -> None:
     """Also those extended without a write to the index: a revocation must find them."""
     clock = FakeClock()
     clock.advance(seconds=-(clock.now() % HOUR) / 1000)
     store = RedisStore(valkey.url, clock=clock)
     await store.open()
-    await store.create("key", Entry(b"", clock.now() + 600_000, "user", "op"))
-    for minutes in (59, 61, 119, 300):
-        await store.touch("key", clock.now() + minutes * 60_000)
+    await store.create("key", Entry(b"", clock.now() + 600_000, *owners))
+    for version, minutes in enumerate((59, 61, 119, 300), 1):
+        until = clock.now() + minutes * 60_000
+        if by == "touch":
+            await store.touch("key", until)
+        else:
+            await store.replace("key", Entry(b"", until, *owners), version=version)
         names = valkey.admin("KEYS", "sc:[uo]*")
         assert isinstance(names, list)
-        assert len(names) == 2
+        assert len(names) == 2 - owners.count(None)
         assert min(int(str(valkey.admin("PTTL", name))) for name in names) >= (minutes + 1) * 60_000 - 5000
+    await store.close()
+
+
+@pytest.mark.parametrize("owners", [("user", "op"), (None, None)])
+async def test_a_write_that_needs_no_index_is_one_command(valkey: RedisServer, owners: tuple[str | None, str | None]) -> None:
+    """A session without an owner at any time, others within the hour of their expiry."""
+    clock = FakeClock()
+    clock.advance(seconds=-(clock.now() % HOUR) / 1000)
+    store = RedisStore(valkey.url, clock=clock)
+    await store.open()
+    later = 59 if owners[0] else 300
+    await store.create("key", Entry(b"", clock.now() + 600_000, *owners))
+    valkey.admin("CONFIG", "RESETSTAT")
+    assert await store.touch("key", clock.now() + later * 60_000 - 1)
+    assert await store.replace("key", Entry(b"", clock.now() + later * 60_000, *owners), version=1) == 2
+    sent = statistics(valkey, "commandstats")
+    scripts = [each for name, each in sent.items() if name in {"cmdstat_eval", "cmdstat_evalsha"}]
+    assert sum(each["calls"] - each["failed_calls"] for each in scripts) == 2  # a script that the server did not know has failed
     await store.close()
 
 
