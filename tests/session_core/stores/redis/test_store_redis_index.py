@@ -9,7 +9,7 @@ import pytest
 
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
-from session_core.stores.redis.layout import encode_record, key_of, member_of
+from session_core.stores.redis.layout import EPOCH_MS, encode_record, key_of, member_of
 from session_core.stores.redis.steps import Entered
 from session_core.stores.redis.store import RedisStore
 from tests.support.redis_servers import RedisServer
@@ -184,12 +184,13 @@ async def test_a_touch_changes_the_expiry_only(index: Index) -> None:
     """In the record's compact form, which covers the times of a few decades; a test clock may be beyond them."""
     key, before = session_key(new_session_id()), Entry(b"data", now() + HOUR, "user", "op", now())
     await index.store.create(key, before)
-    for hours in (2, 3, 200_000, 400_000):  # the last ones are beyond
-        until = now() + hours * HOUR
+    last = EPOCH_MS + 2**40 - 1
+    for until in (now() + 2 * HOUR, now() + 3 * HOUR, last, last + 1, last + HOUR):  # the last two are beyond
         assert await index.store.touch(key, until)
         stored = await index.store.load(key)
         assert stored is not None
         assert (stored.version, stored.entry) == (1, Entry(b"data", until, "user", "op", before.rank))
+        assert index.server.admin("STRLEN", index.store._layout.record(key)) == len(encode_record(1, stored.entry))
 
 
 async def test_what_begins_or_moves_with_an_expiry_in_the_past_is_over(index: Index) -> None:
