@@ -1,14 +1,17 @@
-"""The lease on a session's refresh token: its holder and its term, with a minimal store."""
+"""The lease on a session's refresh token, and how redeemed tokens are stored under it, with a minimal store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import msgspec
 import pytest
 
-from session_core.errors import SessionGoneError, StoreUnavailableError
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.oidc.refresh.redemption import Redemption
 from session_core.oidc.tokens import lease as leases
 from session_core.oidc.tokens.lease import HeldLease, LeaseWatch, take_lease
 from session_core.oidc.tokens.stored import HeldTokens
@@ -168,3 +171,60 @@ def test_a_holder_counts_as_dead_when_its_lease_did_not_change_for_a_full_term(t
     assert not watch.may_take(lease)
     time.now += 0.1
     assert watch.may_take(lease)
+
+
+FRESH = TokenSet(access_token="b", refresh_token="s")
+
+
+async def saved(session: OneSession, held: HeldLease, *, release: bool) -> HeldTokens | None:
+    new = msgspec.structs.replace(FRESH, family=held.family, term=held.term)
+    return await Redemption(session, None)._save(held, new, used=True, release=release)  # type: ignore[arg-type]
+
+
+async def test_new_tokens_are_stored_twice_and_the_lease_ends_with_the_second() -> None:
+    session = OneSession()
+    held = await taken(session)
+    for release in (False, True):
+        stored = await saved(session, held, release=release)
+        assert stored is session.held is held.base
+        assert (stored.tokens.refresh_token, stored.tokens.lease.held) == ("s", not release)
+
+
+@pytest.mark.parametrize("change", [{"family": "!"}, {"family": "~"}, {"term": 2}, {"term": 9}])
+async def test_tokens_of_a_later_redemption_or_of_another_login_are_not_overwritten(change: dict[str, Any]) -> None:
+    session = OneSession()
+    held = await taken(session)
+    session.put(**change)
+    theirs = session.held.tokens
+    assert await saved(session, held, release=True) is None
+    assert session.held.tokens == theirs
+
+
+@pytest.mark.parametrize("other", ["!", "~"])
+async def test_the_lease_of_the_next_holder_stays_when_late_tokens_are_stored(other: str) -> None:
+    session = OneSession()
+    held = await taken(session)
+    session.put(lease=Lease(term=2, holder=other, beat=3))
+    assert await saved(session, held, release=True) is not None
+    assert (session.held.tokens.refresh_token, session.held.tokens.lease) == ("s", Lease(term=2, holder=other, beat=3))
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, SessionConflictError])
+@pytest.mark.usefixtures("virtual_time")
+async def test_storing_is_retried_for_a_minute_with_growing_pauses(error: type[Exception]) -> None:
+    session = OneSession()
+    held = await taken(session)
+    tries: list[float] = []
+
+    def fail() -> None:
+        tries.append(monotonic())
+        raise error
+
+    session.after = fail
+    with pytest.raises(error):
+        await saved(session, held, release=False)
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses[:7] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2], abs=0.001)
+    assert pauses[7:] == pytest.approx([2] * len(pauses[7:]), abs=0.001)
+    assert 60 <= tries[-1] - tries[0] < 62
+    assert tries[-2] - tries[0] < 60
