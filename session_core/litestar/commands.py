@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
 
 import click
+from click.core import ParameterSource
 from litestar import Litestar
 
 from session_core.errors import ConfigurationError, SessionCoreError
 from session_core.identity import Identity
 from session_core.litestar.access import application_in
-from session_core.litestar.env_file import rotate_secret
+from session_core.litestar.env_file import is_overridden, rotate_secret
 from session_core.litestar.online import check_online
 from session_core.litestar.output import JSON_OPTION, print_found, printable
 from session_core.litestar.posture import routes_posture, routes_table, session_problems
@@ -250,11 +251,20 @@ def _generate_secret(as_json: bool) -> None:  # noqa: FBT001 - click
     "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="How many old ones still verify or decrypt."
 )
 @JSON_OPTION
-def _rotate(env_file: str, name: str, keep: int, as_json: bool) -> None:  # noqa: FBT001 - click
+@click.pass_context
+def _rotate(context: click.Context, env_file: str, name: str, keep: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """Put a new secret in front of those in a settings file.
 
     Restart the application to use it; cookies are re-signed as they come.
     """
+    # The application takes the environment's value, so a leaked secret would stay valid.
+    if context.get_parameter_source("env_file") is ParameterSource.DEFAULT and is_overridden(env_file, name):
+        click.echo(
+            f"error: {name} is set in the environment, not in {env_file}: name the file that sets it with --env-file, or put a "
+            "new secret there, from `litestar sessions generate-secret`",
+            err=True,
+        )
+        sys.exit(_FAILED)
     kept = rotate_secret(env_file, name, secrets.token_urlsafe(32), keep=keep)
     new, old = ("key encrypts", "decrypt") if name == "SESSION_ENCRYPTION_KEYS" else ("secret signs", "verify")
     line = f"{name} in {env_file}: a new {new}, {kept} old one(s) still {old}"

@@ -9,7 +9,27 @@ from pathlib import Path
 
 from session_core.errors import ConfigurationError
 
-__all__ = ("rotate_secret",)
+__all__ = ("is_overridden", "rotate_secret")
+
+
+def is_overridden(env_file: str, name: str) -> bool:
+    """Whether the environment sets `name` to something else than `env_file` does: a change of the file would have no effect."""
+    given = os.environ.get(name)
+    if not given:
+        return False
+    path = Path(env_file)
+    matches = _settings(path.read_text(), name) if path.exists() else []
+    return not matches or _unquoted(matches[-1][1]) != given
+
+
+def _settings(text: str, name: str) -> list[tuple[int, re.Match[str]]]:
+    """Return the lines that set `name`, with their numbers."""
+    form = re.compile(rf"\s*(?:export\s+)?{re.escape(name)}\s*=\s*(?P<value>.*?)\s*\Z")
+    return [(number, match) for number, line in enumerate(text.splitlines()) if (match := form.match(line))]
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    return match["value"].strip("\"'")
 
 
 def rotate_secret(env_file: str, name: str, secret: str, *, keep: int) -> int:
@@ -19,10 +39,9 @@ def rotate_secret(env_file: str, name: str, secret: str, *, keep: int) -> int:
     """
     path = Path(env_file)
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
-        form = re.compile(rf"\s*(?:export\s+)?{re.escape(name)}\s*=\s*(?P<value>.*?)\s*\Z")
-        matches = [(number, match) for number, line in enumerate(lines) if (match := form.match(line))]
-        value = matches[-1][1]["value"].strip("\"'") if matches else ""
+        text = path.read_text() if path.exists() else ""
+        lines, matches = text.splitlines(), _settings(text, name)
+        value = _unquoted(matches[-1][1]) if matches else ""
         old = [part.strip() for part in value.split(",") if part.strip()][:keep]
         line = f"{name}={','.join([secret, *old])}"
         if matches:

@@ -157,6 +157,24 @@ def test_rotate_puts_a_new_secret_first_and_keeps_the_old_ones(run: Any, tmp_pat
     assert (tmp_path / "new.env").read_text().partition("=")[2].strip() not in output
 
 
+def test_rotate_refuses_a_file_that_the_environment_overrides(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leaked secret would stay valid, and the output would say the contrary."""
+    monkeypatch.setenv("SESSION_SECRETS", "leaked")
+    for text in (None, "OTHER=1\n", "SESSION_SECRETS=another\n"):
+        if text is not None:
+            (tmp_path / ".env").write_text(text)
+        refused = run("sessions", "rotate", "--keep", "0")
+        assert refused.exit_code == 1
+        assert "error: SESSION_SECRETS is set in the environment, not in .env: " in refused.output
+        assert (tmp_path / ".env").exists() is (text is not None)
+        assert text is None or (tmp_path / ".env").read_text() == text
+    assert run("sessions", "rotate", "--keep", "0", "--env-file", ".env").exit_code == 0
+    for text in ('SESSION_SECRETS="leaked"\n', "export SESSION_SECRETS=leaked\n"):
+        (tmp_path / ".env").write_text(text)
+        assert run("sessions", "rotate", "--keep", "0").exit_code == 0
+        assert "leaked" not in (tmp_path / ".env").read_text()
+
+
 def test_an_outage_is_reported_in_one_line(run: Any, tmp_path: Path) -> None:
     (tmp_path / "sessions").write_text("not a folder")
     result = run("sessions", "list")
