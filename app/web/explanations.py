@@ -25,8 +25,8 @@ from session_core.errors import (
 
 __all__ = ("Explanation", "OwnAccountError", "Step", "explain")
 
-Step: TypeAlias = Literal["", "back", "login", "login again", "log out"]
-"""What helps: back to the page and try again, log in, begin the failed login again, log out of this account."""
+Step: TypeAlias = Literal["", "back", "retry", "login", "login again", "log out"]
+"""What helps: back to the page of the form, the same again, log in, begin the failed login again, log out of this account."""
 
 
 class OwnAccountError(ForbiddenError):
@@ -54,7 +54,7 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
         Explanation("An administrator has disabled it. Please ask one of them to enable it again.", "log out"),
     ),
     (ImpersonationForbiddenError, Explanation("You are logged in as another user. End that first, by the button above.", "back")),
-    (OwnAccountError, Explanation("Another administrator has to do it, so that one is always left.", "back")),
+    (OwnAccountError, Explanation("Another administrator has to do it, so that one is always left.")),
     (ForbiddenError, Explanation("Your account does not have the right that this page needs.", "log out")),
     (
         CrossSiteRequestError,
@@ -78,10 +78,10 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
         ),
     ),
     (SessionLimitError, Explanation("Sign one of them out, then log in here again.", "login again")),
-    (TooManyRequestsError, Explanation("Too many requests. Nothing was changed.", "back")),
-    (StoreUnavailableError, Explanation(f"The session store does not respond. {_OUTAGE}", "back")),
-    (SQLAlchemyError, Explanation(f"The user database does not respond. {_OUTAGE}", "back")),
-    (DatabaseUnavailableError, Explanation(f"The user database does not respond. {_OUTAGE}", "back")),
+    (TooManyRequestsError, Explanation("Too many requests. Nothing was changed.", "retry")),
+    (StoreUnavailableError, Explanation(f"The session store does not respond. {_OUTAGE}", "retry")),
+    (SQLAlchemyError, Explanation(f"The user database does not respond. {_OUTAGE}", "retry")),
+    (DatabaseUnavailableError, Explanation(f"The user database does not respond. {_OUTAGE}", "retry")),
     (
         LoginRefusedError,
         Explanation("The identity provider knows you, but this application does not let you in. Nothing was changed.", "log out"),
@@ -100,13 +100,13 @@ _BY_STATUS: Final = {
     400: Explanation("The request was not understood. Nothing was changed.", "back"),
     404: Explanation("This page does not exist, or no longer exists."),
     405: Explanation("This address does not accept this kind of request.", "back"),
-    408: Explanation("The request did not arrive completely. Nothing was changed.", "back"),
+    408: Explanation("The request did not arrive completely. Nothing was changed.", "retry"),
     413: Explanation("That was too large. Nothing was changed.", "back"),
-    502: Explanation("The identity provider did not respond correctly. Your session is unaffected.", "back"),
-    503: Explanation(f"A service that this page needs does not respond. {_OUTAGE}", "back"),
-    504: Explanation("The identity provider took too long. Your session is unaffected.", "back"),
+    502: Explanation("The identity provider did not respond correctly. Your session is unaffected.", "retry"),
+    503: Explanation(f"A service that this page needs does not respond. {_OUTAGE}", "retry"),
+    504: Explanation("The identity provider took too long. Your session is unaffected.", "retry"),
 }
-_UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "back")
+_UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "retry")
 
 
 def explain(error: Exception, status: int, *, url: str) -> Explanation:

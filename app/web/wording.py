@@ -116,14 +116,17 @@ class Activity(NamedTuple):
 
 
 def activities(entries: Sequence[AuditEntry], user_agents: Mapping[str, str]) -> list[Activity]:
-    """Return what entries mean: one line each, a logout one, and of a session that was ended the device.
+    """Return what entries mean: one line each, a login and a logout one, and of a session that was ended the device.
 
     `user_agents` are those of the sessions, by handle.
     """
-    logouts = {entry.session for entry in entries if entry.event == "logout.local"}
+    told = {
+        *(("session.destroyed", entry.session) for entry in entries if entry.event == "logout.local"),
+        *(("session.created", entry.session) for entry in entries if entry.event == "login.succeeded"),
+    }
     lines: list[Activity] = []
     for entry in entries:
-        if entry.event == "session.destroyed" and entry.session in logouts:
+        if (entry.event, entry.session) in told:
             continue
         text, tone = story(entry)
         if entry.event in _ENDED and (user_agent := user_agents.get(entry.session or "")):

@@ -71,7 +71,27 @@ async def test_an_administrator_cannot_change_the_own_account_and_reads_why(runn
         answer = await browser.get(f"/admin/users/{key}/disable")
         assert answer.status_code == 403
         assert "You cannot do this to your own account" in answer.text
+        assert "Try again" not in answer.text
         assert is_whole(answer.text, "Root")
+
+
+async def test_a_page_offers_to_try_again_only_where_that_can_help(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+        wrong = await browser.get("/session/visits")
+        assert wrong.status_code == 405
+        assert "Try again" not in wrong.text
+        sent = await browser.post("/session/preferences", data={"language": "?"}, headers={"referer": "http://localhost:8000/"})
+        assert sent.status_code == 400
+        assert 'href="/">Back to the page' in sent.text
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError
+
+        monkeypatch.setattr(type(running.services), "require_user", broken)
+        failed = await browser.get("/account")
+        assert failed.status_code == 500
+        assert 'href="/account">Try again' in failed.text
 
 
 async def test_a_cross_site_form_is_refused_and_explained(running: Running) -> None:

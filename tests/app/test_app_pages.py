@@ -267,7 +267,8 @@ async def test_security_activity_lists_each_event_once_and_names_the_ended_devic
         alice = await running.log_in(laptop)
         await running.log_in(admin, "admin", roles=("admin",))
         for name, agent in agents.items():
-            running.services.audit.add("login.succeeded", user_key=alice.user_key, session=f"handle-of-{name}")
+            for event in ("session.created", "login.succeeded"):
+                running.services.audit.add(event, user_key=alice.user_key, session=f"handle-of-{name}")
             await running.services.audit.flush()
             async with running.services.database.begin() as connection:
                 await connection.execute(table.update().where(table.c.session == f"handle-of-{name}").values(user_agent=agent))
