@@ -19,9 +19,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.asgi import create_app
+from app.data.database import DatabaseUnavailableError
 from auth_demo.op.web.pages import render
 from session_core.asgi import answers
-from session_core.errors import SessionConflictError, StoreUnavailableError, TooManyRequestsError
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
 from session_core.oidc.config import ProviderChoice
 from session_core.oidc.routes import provider_choice
 from session_core.oidc.routes.leaving import leave, leave_by_form
@@ -37,6 +38,13 @@ from tests.support.browsers.window import PATIENCE_MS
 pytestmark = pytest.mark.e2e
 
 LONG = "Wolfeschlegelsteinhausenbergerdorff" * 7
+FAILED_SAVES = (
+    (SessionConflictError(), "another tab changed the same value first"),
+    (TooManyRequestsError(7), "Please wait 7 seconds"),
+    (SessionGoneError(), "<h1>The session has ended</h1>"),
+    (StoreUnavailableError(), "You are not logged out"),
+    (RuntimeError("broken"), "<h1>Internal server error</h1>"),
+)
 SHOTS = Path(shots) if (shots := os.environ.get("PAGE_SHOTS")) else None
 
 
@@ -90,6 +98,7 @@ def test_the_start_page_and_an_error_page_have_no_finding(page: Page) -> None:
 
 def test_pages_of_a_visitor_have_no_finding(page: Page, demo: Demo) -> None:
     found = look(page, "/", "/?unsent=1", "/?cookies=1", "/nowhere", "/auth/callback?state=unknown", "/demo/guarantees")
+    found += look(page, "/session/visits")  # 405: only a form posts there
     found += look(page, "/auth/login", f"{demo.issuer}/", f"{demo.issuer}/nowhere", f"{demo.issuer}/authorize?client_id=unknown")
     page.goto("/auth/login")
     page.get_by_label("User name").fill("alice")
@@ -192,13 +201,21 @@ async def pages_of_the_application(database: Path) -> list[str]:
     async with app.lifespan(), running.browser() as browser:
         await running.log_in(browser)
         pages = [await without_provider(browser)]
-        for error in (SessionConflictError(), TooManyRequestsError(7)):
+        for error, words in FAILED_SAVES:
             with pytest.MonkeyPatch.context() as patch:
                 fail(patch, error)
                 pages.append((await save(browser, LONG)).text)
+            assert words in pages[-1]
+            assert LONG in pages[-1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(running.plugin.store), "load", store_is_out)
             pages.append((await browser.get("/account")).text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(running.services.users), "find", database_is_out)
+            pages.append((await browser.get("/account")).text)
+            assert "The user database does not respond" in pages[-1]
+        pages.append((await browser.post("/session/preferences", data={"language": LONG, "note": LONG})).text)
+        assert "<h1>Bad Request</h1>" in pages[-1]
         choices = [ProviderChoice(name, title, f"/auth/login/{name}") for name, title in (("a", "Partner & sons"), ("b", LONG))]
         return [*pages, running.services.pages.choice(choices)]
 
@@ -211,6 +228,10 @@ async def without_provider(browser: httpx.AsyncClient) -> str:
 
 async def store_is_out(*_: object) -> None:
     raise StoreUnavailableError
+
+
+async def database_is_out(*_: object) -> None:
+    raise DatabaseUnavailableError
 
 
 def shown(page: Page, address: str, html: str) -> list[str]:
@@ -230,7 +251,7 @@ def test_right_to_left_pages_do_not_scroll_sideways(page: Page, path: str) -> No
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_the_librarys_own_pages_have_no_finding(page: Page) -> None:
+def test_the_librarys_own_pages_have_no_finding(page: Page, demo: Demo) -> None:
     leaving = leave("https://op.example/", by_page=True).body.decode()
     pages = [re.sub("<meta http-equiv=[^>]*>", "", leaving)]  # which would redirect at once
     pages.append(leave_by_form("https://op.example/", {"a": "b"}).body.decode().replace("<script>", '<script type="text/plain">'))
@@ -238,6 +259,5 @@ def test_the_librarys_own_pages_have_no_finding(page: Page) -> None:
     pages.append(provider_choice._PAGE.format(items='<li><a href="/auth/login/partner">Partner</a></li>', start="/"))
     found: list[str] = []
     for html in pages:
-        page.set_content(html)
-        found += findings(page, shots=SHOTS)
+        found += shown(page, f"{demo.app_url}/shown", html)
     assert found == []
