@@ -58,10 +58,46 @@ def test_the_container_runs_unprivileged_and_copies_existing_files() -> None:
     lines = (DEPLOY / "container" / "Containerfile").read_text().splitlines()
     assert "USER 10001:10001" in lines
     copied = [part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]]
-    kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
-    for name in copied:
-        assert (ROOT / name.removeprefix("./")).exists()
-        assert name.removeprefix("./") in kept
+    names = {name.removeprefix("./") for name in copied}
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    # Nothing else is sent to the builder: `deploy/compose/` has files with secrets.
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == names
+
+
+def test_git_ignores_the_files_with_secrets() -> None:
+    ignored = set((ROOT / ".gitignore").read_text().splitlines())
+    assert {".env", "/deploy/compose/settings.env"} <= ignored
+    page = (DEPLOY / "README.md").read_text()
+    assert set(re.findall(r"> (deploy/compose/\S+)|(deploy/compose/settings\.env)$", page, re.MULTILINE)) == {
+        ("deploy/compose/.env", ""),
+        ("", "deploy/compose/settings.env"),
+    }
+
+
+def test_every_variable_of_the_compose_file_is_in_the_file_that_compose_reads() -> None:
+    asked = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose" / "compose.yaml").read_text()))
+    line = re.search(r"printf '(.*)' > deploy/compose/\.env", (DEPLOY / "README.md").read_text())
+    assert line is not None
+    assert set(re.findall(r"([A-Z_]+)=", line[1])) == asked
+
+
+def test_the_documented_commands_name_what_the_files_have() -> None:
+    """The commands of docs/how-to/deploy.md for an installed application."""
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    unit = (DEPLOY / "systemd" / "app.service").read_text()
+    for name in ("User", "EnvironmentFile", "WorkingDirectory"):
+        assert f"-p {re.findall(rf'(?m)^{name}=.*$', unit)[0]} " in page
+    assert re.findall(r"ExecStartPre=(\S+ check)", unit)[0] in page
+    compose = documents(DEPLOY / "compose" / "compose.yaml")[0]
+    service = re.search(r"docker compose -f (\S+) run --rm --no-deps (\w+) ", page)
+    assert service is not None
+    assert (ROOT / service[1]).is_file()
+    assert service[2] in compose["services"]
+    kinds = {each["kind"]: each["metadata"]["name"] for each in documents(DEPLOY / "kubernetes" / "app.yaml")}
+    assert f"kubectl exec deploy/{kinds['Deployment']} -- litestar" in page
+    assert (ROOT / "deploy" / "kubernetes" / "migrate.yaml").is_file()
 
 
 def test_the_compose_file_is_valid_and_complete() -> None:
