@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def test_the_newest_revision_is_found_without_alembic() -> None:
     [
         ("ALTER TABLE users ADD COLUMN city VARCHAR(80)", None),
         ("ALTER TABLE users ADD COLUMN points INTEGER NOT NULL DEFAULT 0", None),
-        ("CREATE TABLE orders (id INTEGER PRIMARY KEY)", None),
+        ("CREATE TABLE of_a_newer_version (id INTEGER PRIMARY KEY)", None),
         ("ALTER TABLE users RENAME COLUMN email TO mail", "column users.email is missing"),
         ("ALTER TABLE audit_trail RENAME TO trail", "table audit_trail is missing"),
     ],
@@ -71,8 +73,8 @@ def test_a_generated_revision_passes_the_linters_and_the_application_is_ready(tm
         shutil.copy(ROOT / name, tmp_path)
     tables = tmp_path / "app" / "data" / "tables.py"
     own = """
-orders: Final = Table(
-    "orders",
+added_by_a_test: Final = Table(
+    "added_by_a_test",
     metadata,
     Column("id", _counter, primary_key=True, autoincrement=True),
     Column("user_key", String(64), nullable=False),
@@ -95,13 +97,22 @@ orders: Final = Table(
     ready = "import asyncio; from app.data.database import Database; d = Database({url!r})\n"
     ready += "async def main():\n    await d.open(); await d.ping(); await d.close(); print('ready')\nasyncio.run(main())"
     done("-m", "alembic", "upgrade", "head")
-    done("-m", "alembic", "revision", "--autogenerate", "-m", "orders of a user")
+    done("-m", "alembic", "revision", "--autogenerate", "-m", "a table of a test")
     done("-m", "alembic", "upgrade", "head")
     done("-m", "alembic", "check")
     done("-m", "ruff", "check", "migrations", "app")
     done("-m", "ruff", "format", "--check", "migrations", "app")
     assert done("-c", ready.format(url=url)) == "ready\n"
     done("-m", "alembic", "downgrade", "-1")
+
+
+def test_the_documented_command_installs_what_runs_after_a_revision() -> None:
+    hooks = set(re.findall(r"(?m)^\w+\.module = (\w+)$", (ROOT / "alembic.ini").read_text()))
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert hooks <= {re.split(r"[\[><=]", each)[0] for each in groups["dev"] if isinstance(each, str)}
+    pages = [ROOT / "docs" / "how-to" / "make-it-yours.md", ROOT / "README.md", *(ROOT / "scripts").glob("owner/README.md")]
+    commands = [command for page in pages for command in re.findall(r"uv run .*alembic revision", page.read_text())]
+    assert set(commands) == {"uv run --group dev alembic revision"}
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def git(directory: Path, *arguments: str) -> None:
 
 
 def copier(directory: Path, *arguments: str) -> None:
-    done = run(directory, str(BIN / "copier"), *arguments)
+    done = run(directory, str(BIN / "copier"), *arguments, seconds=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
