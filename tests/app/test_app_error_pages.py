@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.data.database import DatabaseUnavailableError
 from app.ops.log import configure_logging
 from app.session_data import AppSession
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
@@ -153,6 +154,22 @@ async def test_an_outage_page_is_minimal_and_mentions_no_logout(running: Running
             assert f'href="{path}">Try again' in answer.text
             assert 'href="/auth/login' not in answer.text
             assert "set-cookie" not in answer.headers
+
+
+async def test_a_logged_in_user_is_not_asked_to_log_in_while_the_database_is_out(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def out(*_: object) -> None:
+        raise DatabaseUnavailableError
+
+    async with running.browser() as browser, running.browser() as visitor:
+        await dark(running, browser)
+        monkeypatch.setattr(type(running.services.users), "find", out)
+        page = (await browser.get("/account")).text
+        assert "The user database does not respond. You are not logged out" in page
+        assert "/auth/login" not in page
+        assert "Log out</button>" in page
+        assert "/auth/login" in (await visitor.get("/nowhere")).text
 
 
 async def test_a_provider_outage_is_explained(start: Start) -> None:
