@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -30,6 +31,8 @@ SCRIPTS: dict[str, str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"][
 _NEEDS_DEV = {"pytest", "ruff", "mypy", "pyright", "lint-imports", "zensical"}
 _HAS_TESTS = re.compile(r"^(?:async )?def test_|^class Test", re.MULTILINE)
 _SHIPPED = {f"app.routes.{name}" for name in ("account", "admin", "health", "home", "session_api", "static", "user_api")}
+_CALL = re.compile(r"\b(?P<name>[A-Z]\w+)\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)")
+_OPTION = re.compile(r"(?:^|, )(\w+)=(?!=)")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -139,6 +142,29 @@ def test_the_reference_lists_every_error_event_and_option() -> None:
     options = {name for kind in kinds for name in kind.__dataclass_fields__}
     options |= set(cookie.__struct_fields__)
     assert {name for name in options if f"`{name}`" not in pages["config"]} == set()
+
+
+def _options(call: re.Match[str]) -> set[str]:
+    """The names of the arguments of a call, without those of calls within it."""
+    return set(_OPTION.findall(re.sub(r"\([^()]*\)", "", call["arguments"])))
+
+
+@each_page
+def test_the_options_that_a_page_names_exist(page: Path) -> None:
+    modules = [importlib.import_module(name) for name in ("session_core", "session_core.oidc", "session_core.stores")]
+    kinds = {name: getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
+    calls = [call for call in _CALL.finditer(prose(page)) if inspect.isclass(kinds.get(call["name"]))]
+    unknown = {
+        call[0]: names for call in calls if (names := _options(call) - set(inspect.signature(kinds[call["name"]]).parameters))
+    }
+    assert unknown == {}
+
+
+def test_a_decision_has_at_most_600_words() -> None:
+    texts = {page.name: page.read_text() for page in (ROOT / "docs" / "adr").glob("0*.md")}
+    decisions = {name: len(text.split()) for name, text in texts.items() if "\nStatus: " in text}
+    assert len(decisions) > 20
+    assert {name: words for name, words in decisions.items() if words > 600} == {}
 
 
 def test_the_reference_lists_every_verb() -> None:
