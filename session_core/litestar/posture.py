@@ -63,8 +63,10 @@ def cors_disagreements(cors: CORSConfig, config: SessionConfig[Any]) -> list[str
             sample = _ANY_SITE if allowed == "*" else allowed.replace("*", "any")
             origin = normalised_origin(sample.removesuffix("/")) or native_origin(sample)
             if origin is not None and origin != config.base.origin and origin not in config.trusted:
+                # `*`, which is the default, is no origin to trust.
+                fix = "list the origins there and in" if allowed == "*" else "add it to"
                 found.append(
-                    f"CORSConfig.allow_origins has {allowed}, but its POST, PUT, PATCH and DELETE get 403: add it to "
+                    f"CORSConfig.allow_origins has {allowed}, but its POST, PUT, PATCH and DELETE get 403: {fix} "
                     'SessionConfig.trusted_origins, or give the routes opt={"cross_site": True}'
                 )
     for origin in config.trusted.samples:

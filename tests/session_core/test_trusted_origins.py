@@ -164,6 +164,7 @@ SPA = "https://spa.example.org"
     [
         ({"allow_origins": [SPA], "allow_credentials": True}, [], f"allow_origins has {SPA}, but its POST"),
         ({"allow_origins": ["*"]}, [], "allow_origins has *, but its POST"),
+        ({"allow_origin_regex": r"https://.*\.example\.org"}, [], "list the origins there and in SessionConfig.trusted_origins"),
         (
             {"allow_origins": ["https://*.example.org"], "allow_credentials": True},
             [SPA],
