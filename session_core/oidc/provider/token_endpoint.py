@@ -28,6 +28,7 @@ _ERRORS: Final = frozenset(
     {
         "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
         "invalid_scope", "login_required", "interaction_required", "consent_required", "account_selection_required",
+        "mfa_required", "unmet_authentication_requirements",
     }
 )  # fmt: skip
 """RFC 6749 5.2, and codes of some providers for a refresh that needs the user (OpenID Connect Core 3.1.2.6). Other

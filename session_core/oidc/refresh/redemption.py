@@ -46,8 +46,11 @@ _SAVE_SECONDS: Final = 60.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LAST_PAUSE_SECONDS: Final = 2.0
 _ENDED: Final = frozenset(
-    {"invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required"}
-)
+    {
+        "invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required",
+        "mfa_required", "unmet_authentication_requirements",
+    }
+)  # fmt: skip
 """Error codes after which the user must log in at the provider again."""
 _UNJUDGED: Final = frozenset({"unknown_key", "too_many_keys"})
 """Reasons that do not prove a forgery: the provider may sign with a key that it has not published yet."""

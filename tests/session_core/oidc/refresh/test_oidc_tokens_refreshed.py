@@ -252,7 +252,16 @@ async def test_the_new_refresh_token_is_stored_before_the_id_token_is_verified()
 
 
 @pytest.mark.parametrize(
-    "error", ["interaction_required", "consent_required", "login_required", "account_selection_required", "invalid_grant"]
+    "error",
+    [
+        "interaction_required",
+        "consent_required",
+        "login_required",
+        "account_selection_required",
+        "mfa_required",
+        "unmet_authentication_requirements",
+        "invalid_grant",
+    ],
 )
 @pytest.mark.parametrize("status", [400, 401, 403, 200])
 async def test_a_refresh_that_needs_the_user_requires_a_login(world: World, error: str, status: int) -> None:
