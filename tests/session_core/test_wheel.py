@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -54,3 +55,9 @@ def test_each_extra_belongs_to_the_library(built: dict[str, Path]) -> None:
 def test_the_repository_has_the_commands_of_the_template() -> None:
     commands = {entry.name for entry in distribution(PROJECT["name"]).entry_points.select(group="console_scripts")}
     assert "serve" in commands
+
+
+def test_the_lowest_versions_of_every_extra_are_tested() -> None:
+    installed = re.search(r'--resolution lowest-direct .*\n? *-e "\.\[([a-z0-9,-]+)\]"', (ROOT / ".ci" / "run").read_text())
+    assert installed is not None
+    assert {*installed[1].split(",")} == set(PROJECT["optional-dependencies"])
