@@ -64,6 +64,11 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
         raise ConfigurationError(msg)
     try:
         return opener(url, clock or SystemClock())
+    except ConfigurationError as error:
+        # Without the path: in a malformed URL it may be what was meant as the password.
+        scheme, _, place = redacted(url).partition("://")
+        msg = f"{error} (in {scheme}://{place.partition('/')[0]})"
+        raise ConfigurationError(msg) from None
     except ImportError as error:
         extra = f", which session-core[{_EXTRAS[scheme]}] installs" if _is_in_extra(scheme, error.name or "") else ""
         msg = f"the store {redacted(url)!r} needs a package that is not installed: {error.name}{extra}"

@@ -334,3 +334,21 @@ def test_no_repr_shows_the_password(url: str) -> None:
     store = SqlStore(url)
     address = store._database.driver._address  # type: ignore[attr-defined]
     assert SECRET not in repr(address) + repr(store) + repr(store._database.driver)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://app:hunter2@db.example:5432/web?no_such_option=hunter2", "postgresql://app:***@db.example:5432"),
+        ("mysql://app:hunter2@db.example/web?ssl_mode=hunter2", "mysql://app:***@db.example"),
+        ("redis://:hunter2@cache.example/hunter2", "redis://:***@cache.example"),
+        ("valkey://hunter2@cache.example/0", "valkey://***@cache.example"),
+        ("redis://app:hunter2@cache.example:port/0", "redis://app:***@***"),
+        ("mongodb://app:hunter2@/web", "mongodb://app:***@"),
+    ],
+)
+def test_a_refused_url_is_quoted_without_its_password_and_path(url: str, shown: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        open_store(url)
+    assert str(refused.value).endswith(f"(in {shown})")
+    assert "hunter2" not in str(refused.value)
