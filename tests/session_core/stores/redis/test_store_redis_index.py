@@ -218,3 +218,20 @@ async def test_the_smallest_record_can_be_extended_replaced_and_moved(index: Ind
     assert stored is not None
     assert stored.entry == Entry(b"", until + 3 * HOUR, rank=rank)
     assert await index.store.delete(key) == (new,)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+async def test_a_write_that_changes_one_owner_is_found_under_the_new_one(index: Index, moves: bool) -> None:
+    """With the same expiry, and with a later one."""
+    key, owners = session_key(new_session_id()), [("u", "o"), ("v", "o"), ("v", "p"), (None, "p"), ("w", "p"), ("w", None)]
+    begun = now() + HOUR
+    await index.store.create(key, Entry(b"", begun, "u", "o"))
+    for version, (user, op_session) in enumerate(owners, 1):
+        until = begun + version * HOUR if moves else begun
+        assert await index.store.replace(key, Entry(b"", until, user, op_session), version=version) == version + 1
+        for name in "uvw":
+            found = await index.store.find(SessionIndex(user=name))
+            assert [stored.key for stored in found] == ([key] if name == user else [])
+        for name in "op":
+            found = await index.store.find(SessionIndex(op_session=name))
+            assert [stored.key for stored in found] == ([key] if name == op_session else [])
