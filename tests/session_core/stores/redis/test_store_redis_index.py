@@ -12,7 +12,7 @@ from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import EPOCH_MS, encode_record, key_of, member_of
 from session_core.stores.redis.steps import Entered
 from session_core.stores.redis.store import RedisStore
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, statistics
 
 pytestmark = pytest.mark.anyio
 HOUR = 3_600_000
@@ -235,3 +235,15 @@ async def test_a_write_that_changes_one_owner_is_found_under_the_new_one(index: 
         for name in "op":
             found = await index.store.find(SessionIndex(op_session=name))
             assert [stored.key for stored in found] == ([key] if name == op_session else [])
+
+
+async def test_what_ends_no_session_announces_nothing(index: Index) -> None:
+    (key,) = await index.add()
+    index.server.admin("CONFIG", "RESETSTAT")
+    await index.store.delete("unknown")
+    await index.store.delete_by(SessionIndex(user="unknown"))
+    await index.store.delete_by(SessionIndex(user="user"), keep=key)
+    await index.store.create(session_key(new_session_id()), entry(), limit=2)
+    assert "cmdstat_publish" not in statistics(index.server, "commandstats")
+    await index.store.delete(key)
+    assert statistics(index.server, "commandstats")["cmdstat_publish"]["calls"] == 1
