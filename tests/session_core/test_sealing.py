@@ -60,6 +60,13 @@ def test_a_text_that_was_not_sealed_opens_as_nothing(text: str) -> None:
         assert KEYS.unseal_text(not_sealed, Value, context=CONTEXT) is None
 
 
+@pytest.mark.parametrize("length", range(8))
+def test_a_text_of_any_length_opens(length: int) -> None:
+    """Its padding is not sent."""
+    sealed = KEYS.seal_text(Other("x" * length), context=CONTEXT)
+    assert KEYS.unseal_text(sealed, Other, context=CONTEXT) == Other("x" * length)
+
+
 @pytest.mark.attack("asvs-11.3.3")
 @pytest.mark.attack("50")
 def test_a_changed_truncated_or_extended_value_is_refused() -> None:
