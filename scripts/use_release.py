@@ -25,7 +25,8 @@ _FILES: Final = (
     "scripts/release.py", "scripts/mutants.py", "scripts/security_table.py", "scripts/use_release.py", "tests/mutants.toml",
     "tests/security/test_cryptography_in_use.py", "tests/security/test_independence.py",
 )  # fmt: skip
-_MARKED: Final = ("Justfile", ".ci/run", "pyproject.toml")
+_MARKED: Final = ("Justfile", ".ci/run", ".dockerignore", "deploy/container/Containerfile", "pyproject.toml")
+_DRIVERS: Final = ("postgresql", "mysql")
 _BLOCK: Final = re.compile(r"(?ms)^[^\n]*library:begin[^\n]*\n.*?^[^\n]*library:end[^\n]*\n")
 _ABOUT_LIBRARY: Final = re.compile(r"(?m)^from (?:tests\.session_core|scripts)\b")
 _INSIDE: Final = re.compile(r'"session_core(?:\.|"\])')
@@ -64,7 +65,10 @@ def _edited(pyproject: str, project: str, requirement: str) -> str:
     name = "application" if project == _LIBRARY else project
     text = re.sub(rf'(?m)^name = "{project}"$', f'name = "{name}"', pyproject, count=1)
     text = re.sub(rf'"{project}(\[[^]]+\])"', rf'"{_LIBRARY}\1{requirement}"', text)
-    text = re.sub(r"(?ms)^# What `import session_core`[^\n]*\ndependencies = \[\n.*?^\]\n", "dependencies = []\n", text, count=1)
+    # `uv sync --extra postgresql` still installs a driver.
+    drivers = "".join(f'{extra} = ["{_LIBRARY}[{extra}]{requirement}"]\n' for extra in _DRIVERS)
+    own = f"dependencies = []\n\n[project.optional-dependencies]\n{drivers}"
+    text = re.sub(r"(?ms)^# What `import session_core`[^\n]*\ndependencies = \[\n.*?^\]\n", own, text, count=1)
     # Import rules inside the library.
     head, *contracts = re.split(r"(?m)^(?=\[\[tool\.importlinter\.contracts\]\]$)", text)
     text = head + "".join(each for each in contracts if not _INSIDE.search(each))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,9 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     assert project["project"]["name"] == "application"
     requirements = [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]
     assert "session-core[litestar,sql,oidc,redis]>=0.1.0,<0.2" in requirements
+    assert project["project"]["optional-dependencies"]["postgresql"] == ["session-core[postgresql]>=0.1.0,<0.2"]
+    container = (copy / "deploy" / "container" / "Containerfile").read_text()
+    assert set(re.findall(r"--extra (\w+)", container)) <= project["project"]["optional-dependencies"].keys()
     assert "session_core" not in project["tool"]["mypy"]["packages"]
     with pytest.raises(ValueError, match="no folder session_core"):
         USE_RELEASE.use_release(copy, version)
@@ -113,7 +117,8 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     where = "import session_core, app.asgi; app.asgi.create_app(); print(session_core.__file__)"
     ran = subprocess.run([sys.executable, "-c", where], cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == str(installed / "session_core" / "__init__.py"), ran.stderr
-    tests = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/app/test_app_session_api.py"]
+    copied = "tests/deploy/test_deploy_files.py::test_the_container_runs_unprivileged_and_copies_existing_files"
+    tests = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/app/test_app_session_api.py", copied]
     tested = subprocess.run(tests, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
