@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any
 
 import httpx2
 import pytest
+from pymongo import AsyncMongoClient
 
 from session_core.stores.base import SessionStore
 from session_core.stores.opening import open_store
@@ -87,3 +91,23 @@ class TestMongoDb(SessionStoreContract):
             url = f"mongodb://127.0.0.1:{standin.port}/app?collection=logins"
             async with opened_store(open_store(url, clock=clock)) as store:
                 yield store
+
+
+if "MONGODB_TEST_URL" in os.environ:
+
+    class TestMongoDbServer(SessionStoreContract):
+        """On the server at MONGODB_TEST_URL, in a new database for each test."""
+
+        rounds = 8
+
+        @pytest.fixture
+        async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
+            server, _, options = os.environ["MONGODB_TEST_URL"].partition("?")
+            database = f"session_core_test_{token_hex(6)}"
+            url = f"{server.rstrip('/')}/{database}?{options}".rstrip("?")
+            try:
+                async with opened_store(open_store(url, clock=clock)) as store:
+                    yield store
+            finally:
+                async with AsyncMongoClient[dict[str, Any]](url) as client:
+                    await client.drop_database(database)
