@@ -127,9 +127,13 @@ def login_redirect(connection: HasHeaders, error: SessionCoreError, config: Sess
         # This may be the response to a form of ours, and `form-action` would block a redirect to the provider: send a page
         # instead.
         query["page"] = "1"
+    return Redirect(f"{_login_address(config, base)}{urlencode(query, quote_via=quote)}", status_code=303)
+
+
+def _login_address(config: SessionConfig[Any], base: BaseUrl) -> str:
+    """Return the address of the login, to which a query is added."""
     login = base.of(config.login_path) if config.login_path.startswith("/") else config.login_path
-    separator = "&" if "?" in login else "?"
-    return Redirect(f"{login}{separator}{urlencode(query, quote_via=quote)}", status_code=303)
+    return f"{login}{'&' if '?' in login else '?'}"
 
 
 def error_response(connection: HasHeaders, error: SessionCoreError, config: SessionConfig[Any]) -> Response:
@@ -139,8 +143,12 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
         return redirect
     headers = {"cache-control": "no-store", **error_headers(error, connection, config)}
     if wants_page(connection, bearer=config.bearer):
+        base = config.base.at(connection.scope)
         advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
-        start = escape(config.base.at(connection.scope).of("/"))
+        if isinstance(error, OidcError) and error.return_to is not None:
+            again = f"{_login_address(config, base)}{urlencode({'next': error.return_to}, quote_via=quote)}"
+            advice += f'<a href="{escape(again)}">Try again</a>. '
+        start = escape(base.of("/"))
         page = _PAGE.format(title=error.title, status=error.status_code, start=start, advice=advice)
         return Response(page, status_code=error.status_code, media_type=HTML, headers=headers)
     return Response(problem(error), status_code=error.status_code, media_type=PROBLEM, headers=headers)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import httpx2
 import pytest
 from litestar import Litestar
@@ -111,6 +114,20 @@ async def test_the_routes_are_in_the_openapi_document(world: World) -> None:
 
 async def test_an_external_url_as_next_is_ignored(world: World) -> None:
     assert (await world.login(next="https://evil.example/")).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("seconds", [0, 700, 3500])
+async def test_try_again_after_a_cancelled_or_expired_login_leads_to_the_page(seconds: int, world: World) -> None:
+    target = "/read?filter%5Ba%5D=1&name=%E2%9C%93"
+    callback = httpx.URL(world.op.authorize(await world.start(next=target)))
+    if not seconds:
+        callback = callback.copy_remove_param("code").copy_add_param("error", "access_denied")
+    world.clock.advance(seconds=seconds)
+    failed = await world.come_back(str(callback))
+    assert failed.status_code == 400
+    (again,) = re.findall(r'<a href="([^"]+)">Try again</a>', failed.text)
+    leading = await world.browser.get(html.unescape(again), headers=GET_PAGE)
+    assert (await world.come_back(world.op.authorize(leading.headers["location"]))).headers["location"] == target
 
 
 @pytest.mark.parametrize("length", [1023, 1024, 1025, 1500, 2048])
