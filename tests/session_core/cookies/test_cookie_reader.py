@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from session_core.cookies import CookieConfig, CookieReading, CookieSigner, read_cookies, read_session_id
+from session_core.cookies.reader import presents_cookie
 from session_core.ids import new_session_id
 
 NEW = "new-secret-new-secret-new-secret-new"
@@ -199,3 +200,21 @@ def test_the_repr_of_a_reading_hides_the_id() -> None:
     found = reading(GENUINE)
     assert ID not in f"{found!r} {found} {found.__rich_repr__()}"
     assert repr(found) == "CookieReading(<hidden>)"
+
+
+@pytest.mark.parametrize(
+    ("headers", "presents"),
+    [
+        ([(b"cookie", b"session=x")], True),
+        ([(b"cookie", b"session")], True),
+        ([(b"cookie", b"a=1;\t session=")], True),
+        ([(b"cookie", b"a=1"), (b"cookie", b"b=2; session=x; c=3")], True),
+        ([], False),
+        ([(b"cookie", b"session2=x; my-session=y; a=session; SESSION=x")], False),
+        ([(b"cookie", b"zession=session")], False),
+        ([(b"cookie", b"aession=session")], False),
+        ([(b"x-cookie", b"session=x")], False),
+    ],
+)
+def test_a_cookie_is_recognized_by_its_exact_name(headers: list[tuple[bytes, bytes]], presents: bool) -> None:
+    assert presents_cookie(headers, b"session") is presents

@@ -47,6 +47,12 @@ def test_unsigning_anything_never_raises(cookie: str) -> None:
     assert signer.unsign(f"s:{cookie}.{'A' * 43}") is None
 
 
+@pytest.mark.parametrize("cookie", ["s:a\udc80." + "A" * 43, "s:a." + "A" * 42 + "\udc80", "s:\udc80.\udc80"])
+def test_a_lone_surrogate_never_verifies_and_raises_nothing(cookie: str) -> None:
+    assert CookieSigner([NEW]).unsign(cookie) is None
+    assert unsign_cookie(cookie, [NEW]) is None
+
+
 def mutations(cookie: bytes) -> list[bytes]:
     """Every byte changed to several others, dropped or doubled, and every truncation."""
     found = [cookie[:end] for end in range(len(cookie))]
