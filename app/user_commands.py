@@ -50,6 +50,8 @@ def _find(app: Litestar, text: str, as_json: bool) -> None:  # noqa: FBT001 - cl
     """List users whose name, e-mail address or subject contains TEXT, the latest login first."""
     found = _run(app, lambda services: services.users.search(text, limit=_MOST))
     print_found(*map(_line, found), data=found if as_json else None)
+    if not found:
+        click.echo("no user matches", err=True)
 
 
 @click.command("disable")

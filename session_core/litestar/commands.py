@@ -107,6 +107,8 @@ def _list(app: Litestar, issuer: str | None, subject: str | None, limit: int, as
         raise click.UsageError(msg)
     found = _run(app, work)
     print_found(*map(_line, found), data=[_facts(summary) for summary in found] if as_json else None)
+    if not found:
+        click.echo("no live session", err=True)
 
 
 @click.command("show", context_settings=_ANY_HANDLE)

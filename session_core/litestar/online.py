@@ -39,9 +39,10 @@ class ChecksOnline(Protocol):
 async def check_online(app: Litestar) -> list[OnlineCheck]:
     """Run the checks of each plugin, then `app.opt["online_check"]`."""
     results: list[OnlineCheck] = []
-    for plugin in app.plugins:
-        if isinstance(plugin, ChecksOnline):
-            results.extend(await plugin.check_online())
+    asked = [plugin for plugin in app.plugins if isinstance(plugin, ChecksOnline)]
+    # Litestar keeps plugins in a set: sorted, the output is the same in each run, with the session store first.
+    for plugin in sorted(asked, key=lambda plugin: f"{type(plugin).__module__}.{type(plugin).__qualname__}"):
+        results.extend(await plugin.check_online())
     own: Any = app.opt.get("online_check")
     if own is not None:
         results.extend(await own())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,13 @@ def test_a_leaked_secret_is_useless_after_the_rotation(tmp_path: Path, settings:
         assert httpx.get(f"{url}/api/session", headers=cookie, trust_env=False).json()["visits"] == 0
 
 
+def documented_output() -> list[str]:
+    """The lines of docs/how-to/deploy.md, one for each check, in their order."""
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    block = page.partition("$ uv run litestar check --online\n")[2].partition("```")[0]
+    return block.splitlines()[:-1]  # the last one is the verdict
+
+
 def test_the_provider_is_out_and_sessions_go_on(tmp_path: Path, settings: dict[str, str]) -> None:
     provider = {"OIDC_ISSUER": f"http://127.0.0.1:{free_port()}", "OIDC_CLIENT_ID": "shop", "OIDC_CLIENT_SECRET": "x" * 32}
     settings = {**settings, **provider}
@@ -121,6 +129,10 @@ def test_the_provider_is_out_and_sessions_go_on(tmp_path: Path, settings: dict[s
         code, said = litestar(tmp_path, settings, "check", "--online")
         assert code == 1
         assert f"provider {provider['OIDC_ISSUER']}: FAILED (discovery_refused" in said
+        checked = [line.split(":")[0].split()[0] for line in documented_output()]
+        checked.remove("clock")  # of the provider, which is out
+        asked = json.loads(litestar(tmp_path, settings, "check", "--online", "--json")[1].splitlines()[0])["online"]
+        assert [each["what"].split()[0] for each in asked] == checked
         assert 'provider_failures_total{call="discovery"}' in client.get("/metrics").text
         assert client.get("/health/ready").status_code == 200
         assert client.post("/auth/logout").headers["location"].endswith("/")

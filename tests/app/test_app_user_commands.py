@@ -63,6 +63,12 @@ def trail(app: Litestar) -> list[Any]:
     return asyncio.run(read())
 
 
+def test_find_reports_that_no_user_matches(run: Callable[..., Result]) -> None:
+    found = run("find", "unknown@example.org")
+    assert (found.exit_code, found.stdout, found.stderr) == (0, "", "no user matches\n")
+    assert run("find", "unknown@example.org", "--json").stdout == "[]\n"
+
+
 def test_find_lists_matching_users(run: Callable[..., Result]) -> None:
     assert "alice@example.org" in run("find", "ALICE@example").output
     assert "\x1b" not in run("find").output
