@@ -61,6 +61,7 @@ _STORIES: Final = {
     "session.regenerated": ("The session got a new id", "good"),
     "session.destroyed": ("The session was ended", ""),
     "session.revoked": ("Signed out from elsewhere", "bad"),
+    "session.revocation_failed": ("Signing out from elsewhere was interrupted; some devices may be signed out", "bad"),
     "session.evicted": ("Signed out, because too many devices were logged in", "bad"),
     "session.gone": ("A request came too late: its session had ended", ""),
     "session.conflict": ("Two tabs changed the same value; the later change was refused", "bad"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -83,9 +83,7 @@ class SessionManager:
         # Only the user's own sessions are searched: another user's handle is not found.
         async for stored in in_turns(await self.store.find(SessionIndex(user=identity.user_key))):
             if handle_of(stored.key) == handle:
-                ended = await self.store.delete(stored.key)
-                await self._report(ended, reason, identity, acting=await self._acting([stored]))
-                return bool(ended)
+                return bool(await self._revoke_one(stored, reason, identity))
         return False
 
     async def revoke_any(self, handle: str, *, reason: str = "operator") -> bool:
@@ -93,18 +91,24 @@ class SessionManager:
         async for stored in self._scan():
             if handle_of(stored.key) == handle:
                 summary = self._summary(stored)
-                ended = await self.store.delete(stored.key)
-                identity = summary.identity if summary is not None else None
-                await self._report(ended, reason, identity, acting=await self._acting([stored]))
-                return bool(ended)
+                return bool(await self._revoke_one(stored, reason, summary.identity if summary is not None else None))
         return False
 
     async def revoke_all(self, identity: Identity, *, keep: str | None = None, reason: str = "revoked") -> int:
-        """End all sessions of a user, except the one whose key (`SessionHandle.key`) is `keep`; return how many."""
+        """End all sessions of a user, except the one whose key (`SessionHandle.key`) is `keep`; return how many.
+
+        An outage in between may leave some: then `session.revocation_failed` is emitted, and a second call ends them.
+        """
         index = SessionIndex(user=identity.user_key)
-        acting = await self._find_acting(index)
-        ended = await self.store.delete_by(index, keep=keep)
-        await self._report(ended, reason, identity, acting=acting)
+        found: Sequence[StoredSession] = ()
+        with suppress(StoreUnavailableError):  # a revocation does not depend on its marks and its report
+            found = await self.store.find(index)
+        ended = await self._revoke(
+            [stored for stored in found if stored.key != keep],
+            lambda: self.store.delete_by(index, keep=keep),
+            reason,
+            identity,
+        )
         return len(ended)
 
     async def moment(self) -> Moment:
@@ -128,10 +132,11 @@ class SessionManager:
             await leave_mark(self.store, without_sid_key(user), self.clock.now(), iat=iat)
         index = SessionIndex(op_session=key)
         acting = await self._find_acting(index if user is None else SessionIndex(user=user.user_key))
-        ended = await self.store.delete_by(index)
-        if user is not None:
-            ended += await self._end_without_sid(user)
-        await self._report(ended, reason, user, by_op=True, acting=acting)
+        async with self._reported(reason, user):
+            ended = await self.store.delete_by(index)
+            if user is not None:
+                ended += await self._end_without_sid(user)
+        await self._report(ended, reason, user, acting)
         return len(ended)
 
     async def end_user(self, identity: Identity, *, iat: int | None = None, reason: str = "op_logout") -> int:
@@ -142,8 +147,9 @@ class SessionManager:
         await leave_mark(self.store, identity.user_key, self.clock.now(), iat=iat)
         index = SessionIndex(user=identity.user_key)
         acting = await self._find_acting(index)
-        ended = await self.store.delete_by(index)
-        await self._report(ended, reason, identity, by_op=True, acting=acting)
+        async with self._reported(reason, identity):
+            ended = await self.store.delete_by(index)
+        await self._report(ended, reason, identity, acting)
         return len(ended)
 
     async def revoke_before(self, moment: int, *, reason: str = "operator") -> int:
@@ -219,26 +225,21 @@ class SessionManager:
 
     async def _end_before(self, moment: int, reason: str) -> int:
         """End the sessions from before `moment` that one pass finds, some at a time; return how many."""
-        ended: list[str] = []
-        found: list[tuple[StoredSession, Identity | None]] = []
+        number = 0
+        found: list[StoredSession] = []
 
-        async def end(stored: StoredSession, identity: Identity | None) -> None:
-            keys = await self.store.delete(stored.key)
-            ended.extend(keys)
-            await self._report(keys, reason, identity, by_op=True, acting=await self._acting([stored]))
+        async def end(stored: StoredSession, marked: int) -> int:
+            summary = self._summary(stored)
+            return len(await self._revoke_one(stored, reason, summary.identity if summary else None, marked=marked))
 
-        try:
-            async for stored in self._scan():
-                summary = self._summary(stored)
-                if summary is None or summary.created_at < moment:
-                    found.append((stored, summary.identity if summary else None))
-                if len(found) == _AT_ONCE:
-                    some, found = found, []
-                    await together(*(end(*each) for each in some))
-            await together(*(end(*each) for each in found))
-        finally:
-            await mark_revoked(self.store, ended, self.timeouts, self.clock.now())
-        return len(ended)
+        async for stored in self._scan():
+            summary = self._summary(stored)
+            if summary is None or summary.created_at < moment:
+                found.append(stored)
+            if len(found) == _AT_ONCE:
+                number += sum(await together(*(end(each, number) for each in found)))
+                found = []
+        return number + sum(await together(*(end(each, number) for each in found)))
 
     async def _scan(self) -> AsyncIterator[StoredSession]:
         """Iterate over all sessions, without the library's own notes."""
@@ -280,19 +281,49 @@ class SessionManager:
                     acting[stored.key] = snapshot
         return acting
 
-    async def _report(
+    async def _revoke_one(
+        self, stored: StoredSession, reason: str, identity: Identity | None, *, marked: int = 0
+    ) -> tuple[str, ...]:
+        return await self._revoke([stored], lambda: self.store.delete(stored.key), reason, identity, marked=marked)
+
+    async def _revoke(
         self,
-        keys: tuple[str, ...],
+        found: Sequence[StoredSession],
+        end: Callable[[], Awaitable[tuple[str, ...]]],
         reason: str,
         identity: Identity | None,
         *,
-        acting: Mapping[str, Snapshot],
-        by_op: bool = False,
+        marked: int = 0,
+    ) -> tuple[str, ...]:
+        """End the sessions that were found, and those that they have become; mark and report them.
+
+        Marked before they end: whatever fails afterwards, single sign-on does not log their browsers in again. `marked`: how many
+        this revocation has marked already.
+        """
+        acting = await self._acting(found)
+        keys = [stored.key for stored in found]
+        if not await mark_revoked(self.store, keys, self.timeouts, self.clock.now(), before=marked):
+            keys = []
+        async with self._reported(reason, identity, handle=handle_of(found[0].key) if len(found) == 1 else None):
+            ended = await end()
+        if left := set(ended).difference(keys):
+            await mark_revoked(self.store, list(left), self.timeouts, self.clock.now(), before=marked + len(keys))
+        await self._report(ended, reason, identity, acting)
+        return ended
+
+    @asynccontextmanager
+    async def _reported(self, reason: str, identity: Identity | None, *, handle: str | None = None) -> AsyncIterator[None]:
+        """Report that an outage has interrupted a revocation: which sessions have ended is unknown then."""
+        try:
+            yield
+        except StoreUnavailableError:
+            await self.events.emit("session.revocation_failed", handle=handle, identity=identity, reason=reason)
+            raise
+
+    async def _report(
+        self, keys: tuple[str, ...], reason: str, identity: Identity | None, acting: Mapping[str, Snapshot]
     ) -> None:
-        """Mark the ended sessions for the next login of their browsers, and emit the events."""
-        # No mark is needed if the OP has ended its own session: single sign-on is over.
-        if not by_op:
-            await mark_revoked(self.store, keys, self.timeouts, self.clock.now())
+        """Emit the events of ended sessions."""
         async for key in in_turns(keys):
             await self.events.emit("session.revoked", handle=handle_of(key), identity=identity, reason=reason)
             if key in acting and self.acting_ended is not None:

@@ -32,19 +32,22 @@ _MAX_KEPT_MS: Final = 30 * 24 * 3_600_000
 _MANY_KEY: Final = note_digest("revoked-many") + "rev"
 
 
-async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeouts, now: int) -> None:
-    """Mark the sessions of these keys as revoked; `now` in Unix milliseconds.
+async def mark_revoked(store: SessionStore, keys: Sequence[str], timeouts: Timeouts, now: int, *, before: int = 0) -> bool:
+    """Mark the sessions of these keys as revoked; return whether that worked. An outage does not stop a revocation.
 
-    Kept for the longest life of a session, at most thirty days: by then the browser has dropped its cookie. Ignores an outage:
-    the sessions have already ended.
+    `now` is in Unix milliseconds. Kept for the longest life of a session, at most thirty days: by then the browser has dropped
+    its cookie. `before`: how many the same revocation has marked already.
     """
     until = min(timeouts.absolute_expiry(now), now + _MAX_KEPT_MS)
-    with suppress(StoreUnavailableError):
-        if len(keys) > _MAX_MARKS:
+    try:
+        if before + len(keys) > _MAX_MARKS:
             await _mark_all(store, until)
-            return
-        for start in range(0, len(keys), _AT_ONCE):
-            await together(*(store.claim(_name(key), until) for key in keys[start : start + _AT_ONCE]))
+        else:
+            for start in range(0, len(keys), _AT_ONCE):
+                await together(*(store.claim(_name(key), until) for key in keys[start : start + _AT_ONCE]))
+    except StoreUnavailableError:
+        return False
+    return True
 
 
 async def was_revoked(store: SessionStore, keys: Sequence[str]) -> bool:

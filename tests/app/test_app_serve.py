@@ -37,6 +37,7 @@ def serving(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=start_new_session,
+        pipesize=1_048_576,  # read only at the end: a server whose log is full stops
     )
     url = f"http://127.0.0.1:{port}"
     try:

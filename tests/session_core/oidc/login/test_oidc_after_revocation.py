@@ -10,7 +10,7 @@ import httpx
 import pytest
 from litestar import get, post
 
-from session_core import Identity, Session
+from session_core import Identity, Session, StoreUnavailableError
 from session_core.sessions import revocation_marks
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
 from session_core.sessions.timeouts import Timeouts
@@ -290,6 +290,28 @@ class TestMany:
         await revoke(world)
         assert await world.subject(world.other) is None
         monkeypatch.undo()
+
+    @pytest.mark.parametrize("end", [revoke, revoke_any, revoke_all])
+    async def test_an_outage_half_way_is_reported_and_the_ended_browser_authenticates_again(
+        self, world: SsoWorld, end: End, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, key = world.sessions.store.inner, (await world.other.get("/key")).text
+        delete = store.delete
+
+        async def broken(*_: object, **__: object) -> tuple[str, ...]:
+            await delete(key)
+            message = "down"
+            raise ConnectionError(message)
+
+        monkeypatch.setattr(store, "delete", broken)
+        monkeypatch.setattr(store, "delete_by", broken)
+        world.events.clear()
+        with pytest.raises(StoreUnavailableError):
+            await end(world)
+        monkeypatch.undo()
+        assert world.reasons("session.revocation_failed") == ["operator" if end is revoke_any else "revoked"]
+        assert world.reasons("session.revoked") == []
+        await world.assert_reauthenticates()
 
     def test_no_mark_lives_longer_than_thirty_days(self) -> None:
         assert revocation_marks._MAX_KEPT_MS == 30 * 86_400_000
