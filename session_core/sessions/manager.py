@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from session_core.calls import Calls
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.concurrency import in_turns, together
 from session_core.errors import StoreUnavailableError
 from session_core.identity import Identity, op_session_key
@@ -18,7 +19,7 @@ from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import Device, UndecodableError
-from session_core.sessions.revocation_marks import mark_revoked
+from session_core.sessions.revocation_marks import last_revoked, mark_revoked, mark_user_revoked
 from session_core.sessions.snapshot import Snapshot, snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
@@ -69,6 +70,8 @@ class SessionManager:
         self.acting_ended: Callable[[Snapshot, str], Awaitable[None]] | None = None
         """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
         administrator may."""
+        self.marks_users = False
+        """Whether revocations are also noted by user, for `needs_authentication`: where there are native clients."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -162,6 +165,16 @@ class SessionManager:
         while ended := await self._end_before(moment, reason):
             total += ended
         return total
+
+    async def needs_authentication(self, identity: Identity) -> bool:
+        """Whether sessions of this user were revoked since the user authenticated, or perhaps since then.
+
+        For the login of a client whose ended session cannot be known. Raises `StoreUnavailableError`.
+        """
+        revoked_at = await last_revoked(self.store, identity)
+        if revoked_at is None or identity.auth_time is None:
+            return revoked_at is not None
+        return identity.auth_time * 1000 <= revoked_at + TOLERATED_SKEW_MS
 
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""
@@ -304,6 +317,8 @@ class SessionManager:
         keys = [stored.key for stored in found]
         if not await mark_revoked(self.store, keys, self.timeouts, self.clock.now(), before=marked):
             keys = []
+        if self.marks_users and identity is not None:
+            await mark_user_revoked(self.store, identity, self.clock.now())
         async with self._reported(reason, identity, handle=handle_of(found[0].key) if len(found) == 1 else None):
             ended = await end()
         if left := set(ended).difference(keys):

@@ -5,6 +5,9 @@ browser still sends the cookie of the ended session. An expired session leaves n
 
 One claim per ended session, named after its key. More than a thousand at once write one note instead: then every browser with an
 ended session counts as revoked for a while, so the cost is bounded and no browser is missed.
+
+A native client logs in by a browser that never had its session. So where there are native clients, a revocation also leaves a
+note about the user, with its time.
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 from session_core.concurrency import together
 from session_core.errors import SessionConflictError, StoreUnavailableError
-from session_core.sessions.notes import encode_note, note_digest
+from session_core.sessions.notes import encode_note, note_digest, note_key
 from session_core.stores.base import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from session_core.identity import Identity
     from session_core.sessions.timeouts import Timeouts
     from session_core.stores.base import SessionStore
 
-__all__ = ("mark_revoked", "was_revoked")
+__all__ = ("last_revoked", "mark_revoked", "mark_user_revoked", "was_revoked")
 
 _MAX_MARKS: Final = 1000
 _AT_ONCE: Final = 100
@@ -61,10 +65,36 @@ async def was_revoked(store: SessionStore, keys: Sequence[str]) -> bool:
     return any(mark is not None for mark in found)
 
 
+async def mark_user_revoked(store: SessionStore, user: Identity, now: int) -> bool:
+    """Note that sessions of a user were revoked at `now` (Unix milliseconds); return whether that worked."""
+    try:
+        await _keep_note(store, _user_key(user), now + _MAX_KEPT_MS)
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+async def last_revoked(store: SessionStore, user: Identity) -> int | None:
+    """Return when sessions of a user were last revoked (Unix milliseconds); None if not in the last thirty days.
+
+    Raises `StoreUnavailableError`.
+    """
+    note = await store.load(_user_key(user))
+    return None if note is None else note.entry.expires_at - _MAX_KEPT_MS
+
+
 async def _mark_all(store: SessionStore, until: int) -> None:
-    if not await store.touch(_MANY_KEY, until):
+    await _keep_note(store, _MANY_KEY, until)
+
+
+async def _keep_note(store: SessionStore, key: str, until: int) -> None:
+    if not await store.touch(key, until):
         with suppress(SessionConflictError):  # another process has just written it, with nearly the same expiry
-            await store.create(_MANY_KEY, Entry(encode_note(True), until))  # noqa: FBT003 - a note's whole content
+            await store.create(key, Entry(encode_note(True), until))  # noqa: FBT003 - a note's whole content
+
+
+def _user_key(user: Identity) -> str:
+    return note_key("revoked-user", user.user_key)
 
 
 def _name(key: str) -> str:

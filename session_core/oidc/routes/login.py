@@ -23,7 +23,7 @@ from session_core.errors import (
     TooManyRequestsError,
 )
 from session_core.oidc.config import LoginOptions
-from session_core.oidc.login.request import carried_params, read_initiated_login, read_login_request, return_to_of
+from session_core.oidc.login.request import LoginRequest, carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID
 from session_core.oidc.relying_party import SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.login.native_request import NativeRequest
-    from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty
     from session_core.sessions.handle import SessionHandle
@@ -233,7 +232,7 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         if isinstance(finished, SilentRefusal):
             await events.emit("login.silent_failed", handle=handle, reason=finished.reason)
         if received.transaction.native is not None:
-            return await _answer_native(request, relying_parties, received.transaction.native, finished)
+            return await _finish_native(request, relying_parties, received, finished, received.transaction.native)
         if not isinstance(finished, SilentRefusal):
             await enter(party, session, finished)
             cookies.append(party.finish_cookie(received))
@@ -282,6 +281,44 @@ def _refuse_revoked(received: Callback, *, revoked: bool) -> None:
     """Refuse a login if the browser's session was revoked after the login began: the authentication may be older."""
     if revoked and not received.transaction.reauthenticate:
         raise AuthorizationResponseError("reauthentication_required")
+
+
+async def _finish_native(
+    request: WebRequest,
+    relying_parties: RelyingParties,
+    received: Callback,
+    finished: FinishedLogin | SilentRefusal,
+    native: NativeRequest,
+) -> Response:
+    """Answer the login of a native client, or send its browser to the provider once more, to authenticate.
+
+    That is if sessions of the user were revoked since the authentication: the client's may be one of them, and single sign-on
+    would restore it.
+    """
+    transaction, sessions = received.transaction, relying_parties.sessions
+    if (
+        isinstance(finished, SilentRefusal)
+        or transaction.reauthenticate
+        or not await sessions.needs_authentication(finished.identity)
+    ):
+        return await _answer_native(request, relying_parties, native, finished)
+    if transaction.silent:
+        await sessions.events.emit("login.silent_failed", reason="reauthentication_required")
+        refusal = SilentRefusal("login_required", transaction.return_to)
+        return await _answer_native(request, relying_parties, native, refusal)
+    party = party_at(relying_parties, transaction.provider)
+    url, cookies = await party.start_login(
+        LoginRequest(max_age=transaction.max_age, acr_values=transaction.acr_values),
+        list(request.scope["headers"]),
+        await sessions.moment(),
+        base=party.base.at(request.scope),
+        id_token_hint=None,
+        reauthenticate=True,
+        native=native,
+    )
+    queued_cookies(request.scope).extend(cookies)
+    await sessions.events.emit("login.started", reason="reauthentication_required")
+    return leave(url, by_page=False)
 
 
 async def enter(party: RelyingParty, session: SessionHandle[Any], finished: FinishedLogin) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 
 from session_core import ConfigurationError, Identity, SessionHandle
@@ -19,6 +21,8 @@ from tests.support.form_fields import Fields
 from tests.support.sessions import AppSession
 
 pytestmark = pytest.mark.anyio
+
+ALICE = Identity(issuer=ISSUER, subject="alice")
 
 
 @pytest.fixture
@@ -108,6 +112,70 @@ async def test_the_providers_logout_ends_the_session(world: World) -> None:
     token = await Native(world).token()
     assert (await world.send_logout(world.op.logout_token())).status_code == 200
     assert await subject(world, token) is None
+
+
+async def go_on(world: World, left: httpx.Response) -> httpx.Response:
+    """The provider answers; the browser is back."""
+    headers = {**GET_PAGE, "sec-fetch-site": "cross-site", "accept": "*/*"}
+    return await world.browser.get(world.op.authorize(left.headers["location"]), headers=headers)
+
+
+async def revoke_as(world: World, how: str) -> None:
+    sessions = world.sessions.sessions
+    if how == "one of the user's":
+        await sessions.revoke((await sessions.list_for(ALICE))[0].handle, identity=ALICE)
+    elif how == "one of any user":
+        await sessions.revoke_any((await sessions.list_for(ALICE))[0].handle)
+    elif how == "all":
+        await sessions.revoke_all(ALICE)
+    else:
+        await sessions.revoke_before(world.clock.now() + 1)
+
+
+@pytest.mark.attack("73")
+@pytest.mark.parametrize("auth_time", [None, -600, 0])
+@pytest.mark.parametrize("how", ["one of the user's", "one of any user", "all", "from before a moment"])
+async def test_after_a_revocation_single_sign_on_is_not_enough(world: World, how: str, auth_time: int | None) -> None:
+    def now() -> int:
+        return world.clock.now() // 1000
+
+    world.op.auth_time = None if auth_time is None else now() + auth_time
+    token = await Native(world).token()
+    await revoke_as(world, how)
+    assert await subject(world, token) is None
+    for _ in range(2):  # the note stays for the user's other clients
+        world.clock.advance(seconds=400)
+        native = Native(world)
+        again = await go_on(world, await native.agree())
+        asked = dict(parse_qsl(urlsplit(again.headers["location"]).query))
+        assert (again.status_code, asked["prompt"], asked["max_age"]) == (303, "login", "60")
+        # Single sign-on again, by a provider that ignores both.
+        assert "error=server_error" in (await go_on(world, again)).headers["location"]
+        again = await go_on(world, await native.agree())
+        kept, world.op.auth_time = world.op.auth_time, now()
+        back = dict(parse_qsl(urlsplit((await go_on(world, again)).headers["location"]).query))
+        assert (await native.redeem(back["code"])).status_code == 200
+        world.op.auth_time = kept
+    world.op.auth_time = now()
+    assert (await Native(world).token()) != token  # newer than the revocation
+    world.op.auth_time = None
+    world.clock.advance(seconds=30 * 86_400)
+    assert (await Native(world).token()) != token
+
+
+@pytest.mark.attack("73")
+async def test_a_silent_login_after_a_revocation_is_refused_to_the_client(world: World) -> None:
+    await Native(world).token()
+    await world.sessions.sessions.revoke_all(ALICE)
+    assert await Native(world, prompt="none").answer() == {"error": "login_required"}
+
+
+async def test_another_users_revocation_and_the_providers_logout_ask_for_nothing(world: World) -> None:
+    await Native(world).token()
+    await world.sessions.sessions.revoke_all(Identity(issuer=ISSUER, subject="bob"))
+    await world.send_logout(world.op.logout_token())
+    world.clock.advance(seconds=1)
+    assert await subject(world, await Native(world).token()) == "alice"
 
 
 async def test_a_login_that_the_provider_ended_meanwhile_gives_no_token(world: World) -> None:
