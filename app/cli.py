@@ -18,6 +18,7 @@ from app.data.database import DatabaseUnavailableError, migrate
 from app.ops.collector import settle_collector
 from app.ops.listening import address_problem, end_with_parent
 from app.ops.log import configure_logging
+from app.ops.metrics_server import MetricsServer
 from app.ops.open_files import FEW_CONNECTIONS, connections_per_worker, raise_open_files
 from app.ops.stopping import KILL_SECONDS, SILENT_SECONDS
 from app.settings.production import refuse_unfit
@@ -136,13 +137,14 @@ def _serve_metrics(settings: Settings) -> str | None:
     """Serve /metrics on its own address, if configured; return an error message."""
     if settings.app_metrics_address is None:
         return None
-    from app.ops.metrics import serve_metrics  # noqa: PLC0415 - reads PROMETHEUS_MULTIPROC_DIR when it is imported
+    from app.ops.metrics import CONTENT_TYPE, render_all  # noqa: PLC0415 - reads PROMETHEUS_MULTIPROC_DIR when it is imported
 
     address = urlsplit(f"//{settings.app_metrics_address}")
     host, port = address.hostname or "", address.port or 0
     if problem := address_problem(host, port, f"APP_METRICS_ADDRESS={host}:"):
         return problem
-    serve_metrics(host, port)
+    key = settings.app_metrics_key.get_secret_value() if settings.app_metrics_key is not None else None
+    MetricsServer(render_all, content_type=CONTENT_TYPE, key=key).start(host, port)
     return None
 
 

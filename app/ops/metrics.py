@@ -6,7 +6,7 @@ import os
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from session_core import Event, SessionStats
     from session_core.calls import CallEnd
 
-__all__ = ("CONTENT_TYPE", "Metrics", "serve_metrics")
+__all__ = ("CONTENT_TYPE", "Metrics", "render_all")
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 _SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -108,9 +108,9 @@ class Metrics:
 _KINDS: Final = {"store": "session store", "provider": "identity provider", "tokens": "provider and the store for one refresh"}
 
 
-def serve_metrics(host: str, port: int) -> None:
-    """Answer `/metrics` of all workers on a separate address, in a thread; `PROMETHEUS_MULTIPROC_DIR` must be set."""
-    start_http_server(port, host, _of_all_workers())
+def render_all() -> bytes:
+    """Return the exposition text of all workers; `PROMETHEUS_MULTIPROC_DIR` must be set."""
+    return generate_latest(_of_all_workers())
 
 
 def _of_all_workers() -> CollectorRegistry:
