@@ -18,7 +18,7 @@ __all__ = ("MetricsServer",)
 _SECONDS: Final = 10.0
 """For one request and its response: longer than any scrape."""
 _MOST_CONNECTIONS: Final = 32
-"""Above it the oldest is closed, not the newest refused: nobody who opens many keeps a scrape out."""
+"""Above it the oldest is closed, not the newest refused: a client that opens many keeps no scrape out."""
 _MAX_HEAD: Final = 16_384
 _TYPE: Final = b"Content-Type"
 

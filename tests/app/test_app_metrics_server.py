@@ -131,7 +131,7 @@ async def test_a_client_that_does_not_read_is_closed(serving: Serving, monkeypat
 
 
 @pytest.mark.attack("68")
-async def test_many_clients_keep_nobody_out(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_clients_keep_no_other_client_out(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "_SECONDS", 10 * PATIENCE)
     readers = [(await serving.connect())[0] for _ in range(100)]
     for _ in range(40):
