@@ -97,11 +97,17 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 def _only_checked() -> bool:
     """Whether this is `litestar check`, which prints invalid settings together with the routes.
 
-    A wrong answer is harmless: an application built for it cannot serve.
+    Another command must not run with placeholders: it would end sessions, or disable a user, in another store or database.
     """
     program = Path(sys.argv[0])
     named = program.parent.name if program.stem == "__main__" else program.stem
-    return named == "litestar" and "check" in sys.argv[1:]
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in {"--app", "--app-dir"}:
+            next(arguments, None)
+        elif not argument.startswith("-"):
+            return named == "litestar" and argument == "check"
+    return False
 
 
 def _assemblable(settings: Settings) -> Settings:

@@ -52,6 +52,25 @@ def test_an_application_built_for_check_cannot_serve(tmp_path: Path, program: tu
 
 
 @pytest.mark.attack("75")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("users", "disable", "check"),
+        ("sessions", "revoke", "check"),
+        ("sessions", "revoke-all", "--issuer", "https://x.example", "--subject", "check"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_about_something_named_check_does_not_run_with_invalid_settings(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    result = run(tmp_path, LITESTAR, "--app", "app:create_app", *command, APP_ENV="production")
+    assert result.returncode != 0
+    assert "error: SESSION_SECRETS: must be set in production" in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.attack("75")
 @pytest.mark.parametrize("options", [(), ("--lifespan", "off")], ids=["with lifespan", "without lifespan"])
 def test_an_application_built_for_check_cannot_serve_under_another_server(tmp_path: Path, options: tuple[str, ...]) -> None:
     port = free_port()
