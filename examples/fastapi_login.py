@@ -108,7 +108,7 @@ def create_app() -> FastAPI:
         try:
             async for text in socket.iter_text():
                 await socket.send_text(f"{session.data.name}: {text}")
-        except WebSocketDisconnect:  # the client has left, or the session has ended
+        except WebSocketDisconnect:  # the client has disconnected, or the session has ended
             return
 
     return app

@@ -259,7 +259,7 @@ class Settings(ProviderSettings, BaseSettings):
             message = f"needs the package {driver}: uv sync --extra {url.get_backend_name()}"
             raise ValueError(message)
         if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
-            message = "must name a file: SQLite in memory is seen by one connection only"
+            message = "must name a file: an in-memory SQLite database is visible to one connection only"
             raise ValueError(message)
         return url.set(drivername=f"{url.get_backend_name()}+{driver}").render_as_string(hide_password=False)
 

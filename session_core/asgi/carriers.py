@@ -100,7 +100,7 @@ class CookieCarrier:
     def _tokens(self) -> BearerTokens:
         tokens = self._services.tokens
         if tokens is None:
-            msg = "bearer tokens are switched off; say SessionConfig(bearer=True)"
+            msg = "bearer tokens are switched off; set SessionConfig(bearer=True)"
             raise ConfigurationError(msg)
         return tokens
 

@@ -211,7 +211,7 @@ class Exchange:
         await self._report_unsaved(reason)
 
     async def leave_behind(self, error: BaseException) -> None:
-        """Handle an error after the response started: save what the handler assigned if only the client has left."""
+        """Handle an error after the response started: save what the handler assigned if only the client has disconnected."""
         if not self.handle.response_started or self._replaced or not self.has_unsaved_changes():
             return
         if isinstance(error, self._services.framework.disconnects.kinds):

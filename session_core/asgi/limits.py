@@ -119,7 +119,7 @@ class RateLimits:
             else:
                 window.allowed += room
                 return
-        msg = "many processes count the same client at once"
+        msg = "many processes count the same client at the same time"
         raise StoreUnavailableError(msg)
 
     async def _write(self, window: _Window, key: str, count: int) -> None:

@@ -75,7 +75,7 @@ class WebRequest:
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
-                msg = "the client has left"
+                msg = "the client has disconnected"
                 raise ConnectionError(msg)
             yield message.get("body", b"")
             if not message.get("more_body"):

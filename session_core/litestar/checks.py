@@ -52,7 +52,7 @@ def check_handler(handler: BaseRouteHandler, path: str, config: SessionConfig[An
             raise ConfigurationError(msg)
     if handler.opt.get("session") is False:
         if takes_session(handler):
-            msg = f"{where} takes the session and has opt={{'session': False}}; remove one of both"
+            msg = f"{where} takes the session and has opt={{'session': False}}; remove one of the two"
             raise ConfigurationError(msg)
         if session_guards(handler) and not is_public(handler):
             msg = (

@@ -182,7 +182,7 @@ def _revoke_before(app: Litestar, moment: str, as_json: bool) -> None:  # noqa: 
     except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
-        msg = f"{moment!r} is not a moment: give now, or a time with its offset such as 2026-01-31T12:00:00Z"
+        msg = f"{moment!r} is not a point in time: write now, or a time with its offset such as 2026-01-31T12:00:00Z"
         raise click.BadParameter(msg)
     count = _run(app, lambda sessions: sessions.revoke_before(round(instant.timestamp() * 1000)))
     before = instant.astimezone(UTC).isoformat(timespec="seconds")

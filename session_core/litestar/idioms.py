@@ -127,7 +127,7 @@ class SessionMapping:
                 try:
                     setattr(data, key, msgspec.msgpack.decode(raw, type=fields[key]))
                 except msgspec.ValidationError as error:
-                    msg = f"request.session[{key!r}] does not fit the field of that name: {error}"
+                    msg = f"request.session[{key!r}] does not have the type of the field of that name: {error}"
                     raise SessionDataError(msg) from error
             else:
                 rest[key] = msgspec.msgpack.decode(raw)
@@ -140,7 +140,7 @@ def _encoded(key: object, value: object) -> bytes:
     try:
         return _encode(value)
     except Exception as error:
-        msg = f"request.session[{key!r}] holds a value that cannot be stored: {type(value).__name__}"
+        msg = f"request.session[{key!r}] contains a value that cannot be stored: {type(value).__name__}"
         raise SessionDataError(msg) from error
 
 

@@ -73,10 +73,10 @@ class Upstream:
         url = httpx2.URL(self.url)
         origin_of(f"{url.scheme}://{url.netloc.decode('ascii')}")
         if url.userinfo or url.query or url.fragment or _UNSAFE.search(url.path) or ".." in url.path:
-            msg = "url must have a host and perhaps a path, for example https://orders.example.org/v1"
+            msg = "url must have a host and may have a path, for example https://orders.example.org/v1"
             raise ConfigurationError(msg)
         if not self.methods or not set(self.methods) <= _METHODS:
-            msg = f"methods must be some of {', '.join(sorted(_METHODS))}"
+            msg = f"methods must be a selection of {', '.join(sorted(_METHODS))}"
             raise ConfigurationError(msg)
         for name in (*self.request_headers, *self.response_headers):
             if name.lower() in _NEVER:

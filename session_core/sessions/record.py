@@ -280,7 +280,7 @@ class DataCodec(Generic[D]):
         except Exception as error:
             # Only the place of the error: the decoder's message may quote the value.
             path = str(error).rpartition(" - at ")[2] if " - at " in str(error) else type(error).__name__
-            msg = f"{self.data_type.__name__} would hold a value of the wrong type, at {path}"
+            msg = f"{self.data_type.__name__} has a value of the wrong type, at {path}"
             raise SessionDataError(msg, fields=self._named_in(path)) from error
         if len(encoded) > self._max_bytes:
             msg = f"{self.data_type.__name__} takes {len(encoded)} bytes, more than the limit of {self._max_bytes}"
@@ -293,9 +293,9 @@ class DataCodec(Generic[D]):
             try:
                 self._encode(getattr(data, attribute))
             except Exception as found:  # noqa: BLE001 - it becomes a SessionDataError
-                msg = f"{self.data_type.__name__}.{attribute} holds a value that cannot be stored: {type(found).__name__}"
+                msg = f"{self.data_type.__name__}.{attribute} contains a value that cannot be stored: {type(found).__name__}"
                 return SessionDataError(msg, fields=(attribute,))
-        return SessionDataError(f"{self.data_type.__name__} holds a value that cannot be stored: {type(error).__name__}")
+        return SessionDataError(f"{self.data_type.__name__} contains a value that cannot be stored: {type(error).__name__}")
 
     def _encode_sorted(self, data: D) -> bytes:
         return restore(self._shape, data, self._encode(data))

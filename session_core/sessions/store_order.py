@@ -72,5 +72,5 @@ async def next_moment(store: SessionStore, now: int) -> Moment:
             continue
         else:
             return raised
-    msg = "the session store does not keep its count"
+    msg = "the session store loses the number that orders logins and logouts"
     raise StoreUnavailableError(msg)

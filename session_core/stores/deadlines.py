@@ -59,7 +59,7 @@ def check_deadline(deadline: float | None = None, *, begun: bool = False) -> Non
     if deadline is None and (deadline := step_deadline()) is None:
         return
     if monotonic() >= deadline:
-        msg = "the session store did not reach the step in time"
+        msg = "the session store did not start the step in time"
         raise StoreUnavailableError(msg, not_applied=not begun)
 
 

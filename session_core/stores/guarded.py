@@ -163,7 +163,7 @@ class GuardedStore:
         except SessionCoreError:
             raise
         except Exception as error:
-            msg = f"the session store announces nothing: {type(error).__name__}"
+            msg = f"the session store does not announce ended sessions: {type(error).__name__}"
             raise StoreUnavailableError(msg) from error
 
     def _called(self, name: str, call: Coroutine[Any, Any, T], *, keeps_time: bool = False) -> Coroutine[Any, Any, T]:

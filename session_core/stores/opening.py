@@ -54,7 +54,7 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
     scheme = url.partition("://")[0].partition("+")[0].lower() if "://" in url else ""
     opener = _OPENERS.get(scheme)
     if opener is None:
-        msg = f"no session store answers to {redacted(url)!r}; good examples: {_GOOD}"
+        msg = f"no session store matches {redacted(url)!r}; good examples: {_GOOD}"
         raise ConfigurationError(msg)
     if _hides_credentials(url.partition("://")[2]):
         msg = (

@@ -142,7 +142,7 @@ class TestA6RegenerateSession:
 class TestA7CreateStore:
     def test_a_url_opens_a_store(self) -> None:
         assert isinstance(open_store("memory://"), MemoryStore)
-        with pytest.raises(ConfigurationError, match="no session store answers to"):
+        with pytest.raises(ConfigurationError, match="no session store matches"):
             open_store("carrier-pigeon://loft")
 
 

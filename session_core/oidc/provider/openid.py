@@ -123,7 +123,7 @@ class OidcProvider(Registration):
 
     def _check_metadata(self) -> None:
         if self.metadata is not None and self.metadata_url is not None:
-            msg = "metadata and metadata_url exclude each other: metadata that are given are not fetched"
+            msg = "give either metadata or metadata_url: metadata that are given are not fetched"
             raise ConfigurationError(msg)
         try:
             self.given_metadata()

@@ -38,7 +38,7 @@ class TokenAuth(httpx2.Auth):
         """Send the request, at most twice."""
         url = request.url
         if origin_of(f"{url.scheme}://{url.netloc.decode('ascii')}") != self._origin:
-            msg = f"this token is for {self._origin} alone"
+            msg = f"this token is only for {self._origin}"
             raise ValueError(msg)
         token = await self._tokens.access_token(self._session)
         request.headers["authorization"] = f"Bearer {token}"

@@ -69,7 +69,7 @@ class _Table:
         described = await client.describe_time_to_live(TableName=self._table)
         described = described["TimeToLiveDescription"]
         if described.get("AttributeName") != "e" or described["TimeToLiveStatus"] not in {"ENABLED", "ENABLING"}:
-            msg = "the table of the DynamoDB session store needs a time to live by the attribute 'e', or no session leaves it"
+            msg = "the table of the DynamoDB session store needs a time to live on the attribute 'e', else sessions stay in it"
             raise ConfigurationError(msg)
 
     async def close(self) -> None:

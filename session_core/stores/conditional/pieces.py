@@ -90,7 +90,7 @@ class InPieces:
             (stored,) = await self._documents.get([name])  # it was written over meanwhile
             if stored is not None and stored.version == before.version:
                 return Versioned(b"", _Version(stored.version, None))  # its pieces are lost
-        msg = "a document was written over again and again while it was read"
+        msg = "a document was overwritten repeatedly while it was read"
         raise TimeoutError(msg)
 
     async def _remove(self, pieces: _Pieces | None) -> None:

@@ -77,7 +77,7 @@ class ConditionalStore:
             raise
         if problem:
             await self._documents.close()
-            msg = f"the engine that keeps the sessions has no conditional writes: {problem}"
+            msg = f"the engine that stores the sessions has no conditional writes: {problem}"
             raise ConfigurationError(msg)
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class ConditionalStore:
     async def ping(self) -> None:
         """See `SessionStore.ping`: a document is written, read and removed."""
         if problem := await self._transactions.probe():
-            msg = f"the engine that keeps the sessions has no conditional writes: {problem}"
+            msg = f"the engine that stores the sessions has no conditional writes: {problem}"
             raise StoreUnavailableError(msg)
 
     async def load(self, key: str) -> StoredSession | None:

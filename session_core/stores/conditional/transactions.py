@@ -145,9 +145,9 @@ class Transactions:
         created = await put(None)
         (first,) = await self._get([name])
         if not created or first is None:
-            return "what was written is not what is read"
+            return "a written value was not read back unchanged"
         if await put(None):
-            return "it writes over what it should only create"
+            return "it overwrites a value that it should only create"
         if not await put(first.version) or await put(first.version):
             return "it does not compare versions when it writes"
         if await self._call(self.documents.delete(name, version=first.version)):

@@ -55,5 +55,5 @@ class DocumentClaims:
         back = await self._file.get(name, Claim)
         await self._file.delete(name)
         if consistent and back != claim:
-            msg = "what was written is not what is read"
+            msg = "a written value was not read back unchanged"
             raise StoreUnavailableError(msg)

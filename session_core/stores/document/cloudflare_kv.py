@@ -125,7 +125,7 @@ class _KvDocuments(HttpDocuments):
                 names = [str(each["name"]) for each in answer["result"]]
                 cursor = str((answer.get("result_info") or {}).get("cursor") or "")
             except (KeyError, TypeError, AttributeError):
-                msg = "the KV API answered a list in another form"
+                msg = "the KV API returned a list in an unknown format"
                 raise StoreUnavailableError(msg) from None
             for name in names:
                 if name.startswith(prefix):

@@ -80,7 +80,7 @@ class DocumentHttp:
         except Exception:  # noqa: BLE001 - whatever the network library raises, the service did not answer
             problem = "cannot be reached"
         # Not chained: a network error holds the request, with the token in its headers.
-        msg = f"the service that keeps the sessions {problem}"
+        msg = f"the service that stores the sessions {problem}"
         raise StoreUnavailableError(msg)
 
     async def close(self) -> None:
@@ -95,13 +95,13 @@ class DocumentHttp:
         request = self._open_client().stream(method, self._base_url + path, headers=dict(headers or {}), content=body)
         async with request as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                msg = "the service that keeps the sessions answered in compressed form, which was not asked for"
+                msg = "the service that stores the sessions sent a compressed response, which was not requested"
                 raise StoreUnavailableError(msg)
             received = bytearray()
             async for chunk in response.aiter_raw():
                 received += chunk
                 if len(received) > max_bytes:
-                    msg = "the service that keeps the sessions answered with too much"
+                    msg = "the service that stores the sessions sent a response that is too large"
                     raise StoreUnavailableError(msg)
             media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             return HttpAnswer(response.status_code, media_type, bytes(received))

@@ -161,7 +161,7 @@ class Batches(Generic[T, R]):
             if call.result.done():
                 continue  # its caller was cancelled
             if call.deadline <= now:
-                msg = "the session store did not reach the step in time"
+                msg = "the session store did not start the step in time"
                 call.settle(StoreUnavailableError(msg, not_applied=True))
                 continue
             more = self._bytes_of(call.asked)

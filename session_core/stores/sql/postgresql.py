@@ -150,7 +150,7 @@ class PostgresqlLink:
         except AttributeError:
             if not self.connection.is_closed():
                 raise
-            msg = "the connection was closed in the middle of a call"
+            msg = "the connection was closed during a call"
             raise asyncpg.ConnectionDoesNotExistError(msg) from None
 
     async def rows(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:

@@ -65,7 +65,7 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, timeout: float = 5.0) -> None:
         if str(path) in {"", ":memory:"}:
-            msg = "SQLite in memory is seen by one connection only; use memory://, or a file: sqlite:///var/sessions.db"
+            msg = "an in-memory SQLite database is visible to one connection only; use memory://, or a file: sqlite:///var/sessions.db"
             raise ConfigurationError(msg)
         self._path = Path(path).absolute()
         self._clock = clock or SystemClock()

@@ -27,7 +27,7 @@ __all__ = ("Writer",)
 
 T = TypeVar("T")
 
-_LATE: Final = "the session store did not reach the step in time"
+_LATE: Final = "the session store did not start the step in time"
 _LONGEST_PAUSE: Final = 0.005
 _SECONDS_IN_LOOP: Final = 0.005
 """How long the steps of one group may keep the event loop."""

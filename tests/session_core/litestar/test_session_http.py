@@ -329,8 +329,8 @@ async def test_a_guarantee_the_store_cannot_keep_is_refused_at_start() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"store": "nonsense://x"}, "no session store answers"),
-        ({"store": "memory"}, "no session store answers"),
+        ({"store": "nonsense://x"}, "no session store matches"),
+        ({"store": "memory"}, "no session store matches"),
         ({"secrets": ("short",)}, "32"),
         ({"public_url": "ftp://example.org"}, "public URL"),
         ({"max_sessions_per_user": -1}, "max_sessions_per_user"),

@@ -56,7 +56,7 @@ def parse_mysql_url(text: str) -> MysqlAddress:
         msg = f"the session store does not use {url.driver}; write mysql://, or mysql+asyncmy://"
         raise ConfigurationError(msg)
     if len(url.hosts) > 1:
-        msg = "the driver of MySQL takes one host; give the address of a proxy or of the primary"
+        msg = "the driver of MySQL accepts only one host; give the address of a proxy or of the primary"
         raise ConfigurationError(msg)
     if not url.database:
         raise malformed(_EXAMPLE)

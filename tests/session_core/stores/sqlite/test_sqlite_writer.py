@@ -233,7 +233,7 @@ async def test_a_lock_held_too_long_is_an_outage_in_time_and_nothing_is_applied_
     assert time.monotonic() - began < 30
     store._timeout = 60
     assert {type(result) for result in results} == {StoreUnavailableError}
-    assert {str(result) for result in results} == {"the session store did not reach the step in time"}
+    assert {str(result) for result in results} == {"the session store did not start the step in time"}
     assert all(isinstance(result, StoreUnavailableError) and result.not_applied for result in results)
     assert await data_of(store, "a", "b", "new") == [b"old", None, None]
     other.execute("ROLLBACK")
