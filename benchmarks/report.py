@@ -22,46 +22,48 @@ _ABOUT: Final = f"""\
 
 <!-- Written by `uv run just bench`; edit benchmarks/report.py, not this page. -->
 
-What a session costs, measured side by side: the framework without sessions, its own sessions, four peers, and this library
-on its stores. Run it yourself, in about eight minutes:
+The cost of a session, for the framework without sessions, the framework's sessions, four other libraries, and this library with
+its stores. Run it yourself, in about eight minutes:
 
 ```console
 uv run just bench
 ```
 
-`--quick` shows that everything runs, `--only NAME ...` measures some of the stacks, `--part NAME` is one part of it, and
-`--rounds N` takes more or fewer rounds; with any of the first three this page stays as it is. `--keep FILE` adds what is
-measured to what the file has from earlier runs, so a full run can be made in pieces.
+`--quick` checks that everything runs, `--only NAME ...` measures some of the stacks, `--part NAME` measures one part, and
+`--rounds N` sets the number of rounds. The first three do not change this page. `--keep FILE` adds the results to those of
+earlier runs in that file, so that a full run can be made in pieces.
 
 ## What is measured
 
 Every stack serves the same pages with one worker process on loopback: Python on Granian with uvloop (Django over WSGI, where
-it is many times faster than over ASGI), Express on Node. In every Python process the garbage collector is as `serve` leaves it
-(`app/ops/collector.py`): otherwise each stack stands still for 20 to 50 ms now and then. All servers are up during the whole run.
-A round asks each stack in turn for each work, and another one begins each round. The client is one process of our own with
-{LANES} keep-alive connections, which sends the next request when the answer has come, and checks every status and every body:
-one wrong answer ends the run. Requests are logged nowhere.
+it is many times faster than over ASGI), Express on Node. In every Python process the garbage collector is set as in `serve`
+(`app/ops/collector.py`): otherwise each stack pauses for 20 to 50 ms now and then. All servers run during the whole
+measurement. In a round each stack does each task, one stack after the other; each round begins with another stack. The
+client is one process with {LANES} keep-alive connections. On each it sends the next request after the response to the last
+one, and checks every status and body: one wrong response ends the run. No requests are logged.
 
-A session holds the same eight fields everywhere: {MESSAGEPACK_BYTES} bytes in MessagePack, {JSON_BYTES} in JSON. Redis keeps
-nothing on disk; PostgreSQL and SQLite do. Peers are set up as their documentation says for production. A login callback is
-what follows the provider's answer: the session is filled and gets a new id (Litestar's own sessions cannot change an id, so
-they keep it). State-changing requests carry what a browser sends with a form of the same site, and ours are checked for it.
+A session has the same eight fields in every stack: {MESSAGEPACK_BYTES} bytes in MessagePack, {JSON_BYTES} in JSON. Redis
+writes nothing to disk; PostgreSQL and SQLite do. The other libraries are set up as their documentation says for production.
+The task "login callback" is the part after the provider's response: the session is filled and gets a new id (Litestar's own
+sessions cannot change the id). State-changing requests have the headers of a form of the same site; this library checks
+them.
 
-A figure is the median of the rounds, in brackets the worst and the best round. All servers are started anew three times in a
-run, so that no figure hangs on one process. p50 and p99 are what the client waits for an answer, in milliseconds: with one
-connection what a lone request takes, with {LANES} and more what it takes in a queue of that length.
+Each figure is the median of the rounds; the worst and the best round are in brackets. All servers are restarted three times
+in a run, so that no figure depends on one process. p50 and p99 are the times that the client waits for a response, in
+milliseconds: with one connection the time of a single request, with {LANES} and more the time in a queue of that length.
 
-A ratio of the targets is the median of the ratios within each turn: the stacks of a target serve one after the other, for
-{TURN_SECONDS * 1000:g} ms each, over connections that stay open, and another one begins each turn. Virtual machines change their
-speed several times a second; what is so near to each other in time is as fast for all. On the page without session ours and
-bare Litestar run the same instructions, and two processes of one stack differ by more than the target allows: there, new
-processes are started for every pair of figures. The increments of one session are compared by the rounds.
+Each ratio under "Must reach" is the median of the ratios within each turn. In a turn the stacks of a target serve one after
+the other, for {TURN_SECONDS * 1000:g} ms each, over open connections; each turn begins with another stack. Virtual machines
+change their speed several times a second; within so short a time it is the same for all. On the page without a session this
+library and bare Litestar run the same instructions, but two processes of one stack differ by more than the target allows:
+there, new processes are started for every pair of figures. Increments of one session are compared by rounds.
 
-For very many sessions each store is filled with copies of one. Listing and revoking then go through the library, for forty users
-in turn.
+For the tests with very many sessions, each store is filled with copies of one session. Then the library lists and revokes
+the sessions of forty users.
 
-**Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a login,
-the memory of server processes without WebSockets, and pages that do real work, beside which a session's cost shrinks.
+**Not measured:** networks, TLS, several machines, a Redis that persists or replicates, the OpenID provider's part of a
+login, the memory of server processes without WebSockets, and pages that do real work, where the cost of a session is a
+smaller part.
 """
 
 
@@ -145,7 +147,10 @@ def _one_session(results: Results) -> str:
         one, two = results.cell("one", stack.name), results.cell("two", stack.name)
         if one is not None:
             rows.append((stack.label, _kept(one), _kept(two) if two else ""))
-    text = f"## What is left of the increments of one session\n\n{LANES} clients add to one number, and wait for each answer.\n"
+    text = (
+        "## Increments of one session that are kept\n\n"
+        f"{LANES} clients increment one number; each waits for the response before its next increment.\n"
+    )
     return f"{text}\n{table(('Kept, of those acknowledged', 'one process', 'two processes'), rows)}" if rows else ""
 
 
@@ -164,9 +169,10 @@ def _redis(results: Results) -> str:
         if stack.name in results.commands
     ]
     text = (
-        "## What Redis is asked for\n\nCommands that reach it (a script is one), and `MEMORY USAGE` of everything that belongs\n"
-        f"to a logged-in session, the mean of {max(CONNECTIONS)}. Only ours holds who is logged in, on which device, and the "
-        "indexes by user and by\nsession at the provider.\n"
+        "## Redis commands and memory\n\n"
+        "Commands that reach Redis (a script counts as one), and `MEMORY USAGE` of everything that belongs\n"
+        f"to a logged-in session, the mean of {max(CONNECTIONS)}. Only this library stores "
+        "who is logged in,\non which device, and the indexes by user and by session at the provider.\n"
     )
     return f"{text}\n{table(('Stack', 'read', 'increment', 'bytes per session'), rows)}" if rows else ""
 
@@ -183,8 +189,8 @@ def _scale(results: Results) -> str:
     taken = ", ".join(f"{results.scale_bytes[engine]:,.0f} in {engine}" for engine in engines)
     text = (
         "## Listing and revoking among very many\n\nOne user's sessions, by their index: the cost is that of the user's own "
-        f"sessions. At the largest\nnumber the bytes per session, indexes included, are {taken}.\nThe peers have no index: "
-        "there, the only way is to read every session.\n"
+        f"sessions. At the largest\nnumber the bytes per session, indexes included, are {taken}.\nThe other libraries "
+        "have no index: they have to read every session.\n"
     )
     return f"{text}\n{table(('Sessions', 'of the user', *(f'{engine}: list / revoke all, µs' for engine in engines)), rows)}"
 
@@ -202,8 +208,8 @@ def _memory(results: Results) -> str:
         ("open WebSocket with a session, server process", f"{ours:,.0f}", f"{ours / _GB_OF_A_MILLION:.1f} GB"),
     ]
     text = (
-        "## Memory\n\nA session at rest takes nothing of the server processes. An open WebSocket takes the server's and the\n"
-        "framework's part in any case.\n"
+        "## Memory\n\nA session at rest needs no memory in the server processes. An open WebSocket needs memory of the server\n"
+        "and the framework in any case.\n"
     )
     return f"{text}\n{table(('One', 'bytes', 'a million of them'), rows)}"
 
@@ -216,9 +222,9 @@ def _sweep(results: Results) -> str:
         "## Sweeping\n\n"
         f"{sweep.rows:,} expired rows were removed from PostgreSQL in {sweep.seconds:.1f} s by another process, while four "
         f"clients\nread and incremented ({sweep.answers:,} requests). Each step of the sweep is one statement that commits "
-        f"itself; the\nlongest took {sweep.longest_step:.1f} ms. Within no request did such statements run for more than "
-        f"{sweep.within:.1f} ms. What they leave to\nothers, such as a log that the next commit writes, is not in that; but "
-        f"the longest request took {sweep.longest:.1f} ms, and\n{sweep.longest_before:.1f} without the sweep. The target takes "
+        f"itself; the\nlongest took {sweep.longest_step:.1f} ms. During no request did such statements run for more than "
+        f"{sweep.within:.1f} ms. Work that they leave to\nothers, such as a log that the next commit writes, is not included; "
+        f"the longest request took {sweep.longest:.1f} ms, and\n{sweep.longest_before:.1f} without the sweep. The target uses "
         "the greater of the two: the statements, or the difference.\n"
     )
 

@@ -36,7 +36,7 @@ def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: htt
         token = await tokens.access_token(session)
         answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
         if answer.status_code == UNAUTHORIZED:
-            # The token should have been good and is not: another one, once.
+            # The API refuses a token that should be valid: get another one, once.
             token = await tokens.access_token(session, refused=token)
             answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
         return msgspec.json.decode(answer.raise_for_status().content, type=list[str])

@@ -39,7 +39,7 @@ Session = Annotated[SessionHandle[AppSession], Depends(get_session)]
 
 
 async def remember_user(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> DataChange:
-    """Take what the new session needs from the claims. Create or update your user here; raise to refuse the login."""
+    """Copy what the new session needs from the claims. Create or update your user here; raise to refuse the login."""
 
     def change(data: AppSession) -> None:
         data.name = str(claims.get("name", identity.subject))[:100]
@@ -49,7 +49,7 @@ async def remember_user(identity: Identity, claims: Mapping[str, Any], session: 
 
 
 def count(data: AppSession) -> None:
-    """One more; runs again on the newest copy when another request was first."""
+    """Add one; runs again on the newest data if another request wrote first."""
     data.visits += 1
 
 

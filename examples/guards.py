@@ -1,4 +1,4 @@
-"""Who may pass: logged in, with a role, by a typed predicate, recently logged in, strongly logged in."""
+"""Guards: logged in, a role, a typed predicate, a recent login, a phishing-resistant login."""
 
 import time
 
@@ -10,7 +10,7 @@ from session_core import Identity, Session, SessionConfig, SessionHandle, Sessio
 from session_core.guards import requires, requires_acr, requires_login, requires_recent_login, requires_role
 
 ROLES = {"ada": {"user", "admin"}, "alice": {"user"}}
-"""Stands for a table of users."""
+"""Instead of a database table of users."""
 DISABLED: set[str] = set()
 
 
@@ -25,7 +25,7 @@ class LoginData(msgspec.Struct):
 
 
 async def roles_of(session: SessionHandle[AppSession]) -> set[str]:
-    """Asked in every guarded request, so that a role that was taken away is gone with the next one."""
+    """Return the roles. Called in every guarded request, so a removed role has no effect from the next request on."""
     return ROLES.get(session.identity.subject, set()) if session.identity else set()
 
 
@@ -38,7 +38,7 @@ async def login(data: JSONBody[LoginData], session: Session[AppSession]) -> None
 
 @post("/terms", guards=[requires_login])
 async def accept_terms(session: Session[AppSession]) -> None:
-    """Change what the predicate below looks at."""
+    """Change the field that the predicate below reads."""
     await session.update(accepted_terms=True)
 
 
@@ -50,13 +50,13 @@ async def profile(session: Session[AppSession]) -> dict[str, str]:
 
 @get("/shop", guards=[requires(AppSession, lambda session: session.data.accepted_terms)])
 async def shop() -> str:
-    """For those of whose session the predicate is true; mypy and pyright check the predicate."""
+    """For sessions for which the predicate is true; mypy and pyright check the predicate."""
     return "shop"
 
 
 @get("/admin", guards=[requires_role("admin")])
 async def admin() -> str:
-    """For a role."""
+    """For users with the role."""
     return "admin"
 
 
@@ -68,7 +68,7 @@ async def change_password() -> str:
 
 @get("/transfer", guards=[requires_acr("phr")])
 async def transfer() -> str:
-    """For a login that resisted phishing, as the identity provider says."""
+    """For a login that the identity provider reports as phishing-resistant."""
     return "transfer"
 
 

@@ -1,6 +1,6 @@
-"""A WebSocket and a stream of events that end with the session: on logout, on every node, and with no line of code for it.
+"""A WebSocket and an event stream that end with the session: on logout, on every node, without code in the handlers.
 
-For the handler it is as if the client had hung up. What it holds is released in `finally`, as always.
+The handler sees a client that disconnects. Release resources in `finally`, as always.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ async def login(session: Session[AppSession]) -> None:
 
 @post("/logout")
 async def logout(session: Session[AppSession]) -> None:
-    """Close what this browser has open."""
+    """Close the connections of this browser."""
     await session.destroy()
 
 
 @post("/logout-everywhere", guards=[requires_login])
 async def logout_everywhere(session: Session[AppSession], sessions: Sessions) -> None:
-    """Close what the user has open in any browser, whatever node it is connected to."""
+    """Close the connections of the user in all browsers, on all nodes."""
     if session.identity:
         await sessions.revoke_all(session.identity)
 
 
 @websocket("/chat", guards=[requires_login])
 async def chat(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -> None:
-    """Answer what comes in. The loop ends when the client hangs up, and when the session ends."""
+    """Answer messages. The loop ends when the client disconnects and when the session ends."""
     await socket.accept()
     ONLINE.append("chat")
     try:
@@ -57,7 +57,7 @@ async def chat(socket: WebSocket[Any, Any, Any], session: Session[AppSession]) -
 
 @get("/clock", guards=[requires_login])
 async def clock(session: Session[AppSession]) -> ServerSentEvent:
-    """Tell the time for as long as the session lives."""
+    """Send the time until the session ends."""
 
     async def ticks() -> AsyncIterator[str]:
         ONLINE.append("clock")
@@ -73,7 +73,7 @@ async def clock(session: Session[AppSession]) -> ServerSentEvent:
 
 @get("/online")
 async def online() -> list[str]:
-    """Show what is open on this node."""
+    """Show the open connections of this node."""
     return sorted(ONLINE)
 
 

@@ -27,7 +27,7 @@ class AppSession(msgspec.Struct):
 
 
 async def remember_name(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[AppSession]) -> DataChange:
-    """Take what the new session needs from the claims. Create or update your user here; raise to refuse the login."""
+    """Copy what the new session needs from the claims. Create or update your user here; raise to refuse the login."""
     name = str(claims.get("name", identity.subject))[:100]
 
     def change(data: AppSession) -> None:
@@ -38,7 +38,7 @@ async def remember_name(identity: Identity, claims: Mapping[str, Any], session: 
 
 @get("/", media_type=MediaType.HTML)
 async def home(session: Session[AppSession]) -> str:
-    """Show two links' worth of page. A logout is a POST: another site's page could load a link."""
+    """Show a link or a button. A logout is a POST, because another site could make the browser load a link."""
     if session.identity is None:
         return '<a href="/auth/login?next=/profile">Log in</a>'
     return '<form method="post" action="/auth/logout"><button>Log out</button></form>'

@@ -17,7 +17,7 @@ from session_core import Identity, Session, SessionConfig, SessionPlugin, Sessio
 from session_core.guards import requires_login
 
 ISSUER = "https://app.example.org"
-"""Who vouches for the user: here the application itself."""
+"""Names the login system: here the application itself."""
 DEMO_USER, DEMO_PASSWORD = "alice", "correct horse battery staple"
 
 PAGES = {"/account", "/account/devices"}
@@ -40,7 +40,7 @@ class LoginForm(msgspec.Struct):
 
 @get("/login", media_type=MediaType.HTML)
 async def login_form(session: Session[AppSession], return_to: Annotated[str | None, QueryParameter(name="next")] = None) -> str:
-    """Show the form. A guard that sent the browser here says in `next` where it was."""
+    """Show the form. A guard that redirects here puts the page to return to into `next`."""
     if return_to in PAGES:  # known pages only: a redirect to anywhere helps phishing
         session.data.return_to = return_to
     return FORM
@@ -48,7 +48,7 @@ async def login_form(session: Session[AppSession], return_to: Annotated[str | No
 
 @post("/login")
 async def login(data: URLEncodedBody[LoginForm], session: Session[AppSession]) -> Response[str] | Redirect:
-    """Check the password and log in: `login` gives the session a new id, whatever it was before."""
+    """Check the password and log in: `login` always gives the session a new id."""
     known = hmac.compare_digest(data.user.encode(), DEMO_USER.encode())
     right = hmac.compare_digest(data.password.encode(), DEMO_PASSWORD.encode())
     if not (known and right):
@@ -65,7 +65,7 @@ async def account(session: Session[AppSession]) -> dict[str, str]:
 
 @get("/account/devices", guards=[requires_login])
 async def devices(session: Session[AppSession], sessions: Sessions) -> list[dict[str, str | bool]]:
-    """Show where the user is logged in. A handle names a session and opens nothing."""
+    """Show where the user is logged in. A handle names a session and gives no access."""
     if session.identity is None:
         return []
     return [

@@ -19,12 +19,12 @@ from session_core.testing import FakeClock, SessionStoreContract
 
 
 class JsonStore:
-    """Sessions in one JSON file. Nothing here ever gives way to another task, so each method is one atomic step.
+    """Sessions in one JSON file. No method awaits anything, so each is one atomic step.
 
-    What changes something first asks whether its caller still waits: after `store_timeout` it has been answered 503.
+    Before a change, a method checks that its caller still waits: after `store_timeout` the caller was answered 503.
     """
 
-    # What a store says here is logged at start, and a promise that needs more is refused.
+    # At start, missing capabilities are logged, and settings that need them are refused.
     capabilities = StoreCapabilities(atomic=True, indexed=False, shared=False, durable=True, native_expiry=False)
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
