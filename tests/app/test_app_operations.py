@@ -25,7 +25,7 @@ from tests.app.conftest import Running, Start
 pytestmark = pytest.mark.anyio
 
 
-async def test_live_and_ready(client: httpx.AsyncClient) -> None:
+async def test_health_routes_report_a_running_application(client: httpx.AsyncClient) -> None:
     assert (await client.get("/health/live")).json() == {"status": "ok"}
     ready = await client.get("/health/ready")
     assert ready.status_code == 200

@@ -181,7 +181,7 @@ class TestA9Config:
         assert header.startswith("sid=")
         assert header.partition("; ")[2].split("; ") == ["Max-Age=1200", "Path=/", "HttpOnly", "SameSite=Strict"]
 
-    def test_every_attribute_of_its_cookie(self) -> None:
+    def test_every_attribute_of_its_cookie_can_be_set(self) -> None:
         cookie = CookieConfig(
             name="sid", domain="example.com", path="/shop", secure=True, http_only=False, same_site="lax", persistent=False
         )

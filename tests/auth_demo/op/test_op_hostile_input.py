@@ -111,7 +111,7 @@ def test_unknown_host_is_refused_against_dns_rebinding(http: Any, host: str) -> 
     assert http.get("/.well-known/openid-configuration", headers={"Host": host}).status_code == 421
 
 
-def test_unknown_page_and_wrong_method(http: Any) -> None:
+def test_unknown_pages_and_wrong_methods_are_refused(http: Any) -> None:
     missing = http.get("/<script>")
     assert missing.status_code == 404
     assert "<script>" not in missing.text

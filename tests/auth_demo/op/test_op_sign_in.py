@@ -54,7 +54,7 @@ def test_login_hint_fills_in_the_name_escaped(flow: Any) -> None:
     assert '"><b>' not in page.text
 
 
-def test_id_token_hint_of_another_user(flow: Any) -> None:
+def test_an_id_token_hint_of_another_user_logs_no_user_in(flow: Any) -> None:
     hint = flow.tokens("alice")["id_token"]
     assert "code" in flow.reply(flow.authorize(id_token_hint=hint, prompt="none"))
     flow.sign_in("bob", prompt="login")
@@ -175,7 +175,7 @@ def test_planted_session_cookie_is_not_adopted(flow: Any, http: Any) -> None:
     assert planted not in answer.headers["set-cookie"]
 
 
-def test_session_cookie_attributes_and_renewal(flow: Any, op: Any) -> None:
+def test_the_session_cookie_is_restricted_and_renewed_by_a_login(flow: Any, op: Any) -> None:
     first = flow.sign_in()
     cookie = first.headers["set-cookie"].lower()
     assert all(part in cookie for part in ("op_session=", "httponly", "samesite=lax", "path=/", "max-age=43200"))

@@ -66,7 +66,7 @@ def test_refresh_without_openid_gives_no_id_token(flow: Any) -> None:
     assert flow.userinfo(narrowed["access_token"]).status_code == 403
 
 
-def test_client_secret_post_and_public_client(flow: Any) -> None:
+def test_a_posted_secret_and_a_public_client_are_accepted(flow: Any) -> None:
     code = flow.code(client_id="post")
     answer = flow.redeem(code, auth=None, client_id="post", client_secret="another-secret")
     assert answer.status_code == 200

@@ -80,7 +80,7 @@ def test_the_fast_path_equals_the_general_path(request: tuple[str, str, list[tup
 @pytest.mark.attack("53")
 @pytest.mark.parametrize("public_url", PUBLIC_URLS)
 @pytest.mark.parametrize("base", NAMES)
-def test_each_form_of_a_cookie_alone_and_combined(base: str, public_url: str) -> None:
+def test_both_paths_read_each_form_of_a_cookie_alike(base: str, public_url: str) -> None:
     pairs = pairs_of(CookieConfig(name=base).resolve(public_url).name)
     lines = [*pairs, *(b"; ".join(two) for first in pairs[:3] for other in pairs for two in ((first, other), (other, first)))]
     short = [read(public_url, base, [(b"cookie", line)]) for line in lines]
@@ -124,4 +124,4 @@ def test_the_comparison_fails_for_a_fast_path_that_ignores_a_second_cookie(monke
 
     monkeypatch.setattr(transport, "_plain_id", careless)
     with pytest.raises(AssertionError):
-        test_each_form_of_a_cookie_alone_and_combined("session", PUBLIC_URLS[0])
+        test_both_paths_read_each_form_of_a_cookie_alike("session", PUBLIC_URLS[0])

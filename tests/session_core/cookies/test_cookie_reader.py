@@ -141,7 +141,7 @@ def test_a_tossed_cookie_is_never_adopted_and_the_valid_one_still_works(junk: by
 
 
 @pytest.mark.attack("53")
-def test_all_bad_cookies_together_in_any_order() -> None:
+def test_a_valid_cookie_is_found_among_all_bad_ones_in_any_order() -> None:
     order = random.Random(7)
     for _ in range(50):
         mixed = [GENUINE, *JUNK]

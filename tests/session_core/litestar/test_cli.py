@@ -274,7 +274,7 @@ def test_actions_are_printed_as_json(ask: Callable[..., Any], run: Any, store: s
     assert (missing.exit_code, "no live session has the handle" in missing.output) == (2, True)
 
 
-def test_check_as_json(ask: Callable[..., Any], run: Any) -> None:
+def test_check_prints_json(ask: Callable[..., Any], run: Any) -> None:
     found = ask("check")
     assert found["fit"] is False
     assert any(problem.startswith("public_url: ") for problem in found["problems"])

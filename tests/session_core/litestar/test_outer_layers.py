@@ -205,7 +205,7 @@ async def test_litestars_authentication_middleware_works_with_the_session() -> N
         assert (answer.text, answer.headers["cache-control"]) == ("alice", "private, no-store")
 
 
-def test_litestars_authentication_middleware_on_a_websocket() -> None:
+def test_litestars_authentication_middleware_works_on_a_websocket() -> None:
     app = build(who_ws, middleware=[Authenticates])
     cookie = asyncio.run(cookie_header(app))
     with (

@@ -40,7 +40,7 @@ def test_percentiles_are_approximated_for_all_sizes(count: int) -> None:
     assert found == [sizes[-(-count * percent // 100) - 1] for percent in (50, 90, 99, 100)]
 
 
-def test_statistics_of_no_sessions() -> None:
+def test_statistics_of_no_sessions_are_zero() -> None:
     stats = StatsCounter(now=0).result()
     assert (stats.total, stats.users, stats.size_p50, stats.size_max) == (0, 0, 0, 0)
 

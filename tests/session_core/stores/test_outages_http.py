@@ -145,7 +145,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def test_a_killed_and_restarted_server(server: Server, stack: AsyncExitStack) -> None:
+async def test_a_killed_server_is_an_outage_until_it_restarts(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.kill()
     await ride.assert_outage()
@@ -153,7 +153,7 @@ async def test_a_killed_and_restarted_server(server: Server, stack: AsyncExitSta
     await ride.assert_recovery()
 
 
-async def test_a_frozen_server(server: Server, stack: AsyncExitStack) -> None:
+async def test_a_frozen_server_is_an_outage_until_it_continues(server: Server, stack: AsyncExitStack) -> None:
     ride = await begin(stack, store_of(server))
     server.freeze()
     try:
@@ -163,7 +163,7 @@ async def test_a_frozen_server(server: Server, stack: AsyncExitStack) -> None:
     await ride.assert_recovery()
 
 
-async def test_a_slow_server(server: Server, stack: AsyncExitStack) -> None:
+async def test_a_slow_server_is_an_outage_until_it_is_fast_again(server: Server, stack: AsyncExitStack) -> None:
     """Slower than the timeout, so that its responses arrive too late."""
     proxy = await stack.enter_async_context(CuttingProxy(server.port).running())
     ride = await begin(stack, store_of(server, url_through(server, proxy)))
@@ -191,7 +191,7 @@ async def administrator(ride: Ride, disturb: Callable[[], object]) -> None:
         await ride.visit()
 
 
-async def test_a_flushed_script_cache(stack: AsyncExitStack) -> None:
+async def test_a_flushed_script_cache_disturbs_no_request(stack: AsyncExitStack) -> None:
     with own_server("valkey") as server:
         assert isinstance(server, RedisServer)
         ride = await begin(stack, store_of(server, timeout=CALM), CALM)
@@ -200,7 +200,7 @@ async def test_a_flushed_script_cache(stack: AsyncExitStack) -> None:
         await ride.assert_recovery()
 
 
-async def test_full_memory(stack: AsyncExitStack) -> None:
+async def test_full_memory_refuses_writes_and_keeps_users_logged_in(stack: AsyncExitStack) -> None:
     """An outage for writes only: the user stays logged in and sees the page."""
     with own_server("valkey") as server:
         assert isinstance(server, RedisServer)
@@ -215,7 +215,7 @@ async def test_full_memory(stack: AsyncExitStack) -> None:
         await ride.assert_recovery()
 
 
-async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
+async def test_a_server_that_lost_its_data_logs_users_out_without_an_error(stack: AsyncExitStack) -> None:
     """Killed and restarted without data: its sessions have ended without an error, and the cookie opens none."""
     with running(needed_valkey()) as server:
         ride = await begin(stack, store_of(server))
@@ -231,7 +231,7 @@ async def test_a_server_that_lost_its_data(stack: AsyncExitStack) -> None:
         assert cookie_of(ride.client) != ride.cookie
 
 
-async def test_a_killed_primary_of_a_cluster(stack: AsyncExitStack) -> None:
+async def test_a_killed_primary_of_a_cluster_logs_no_user_out(stack: AsyncExitStack) -> None:
     """Under load. No user is logged out; those on the other primaries lose nothing at all.
 
     Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.

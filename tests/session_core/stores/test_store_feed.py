@@ -225,7 +225,7 @@ async def test_a_channel_that_stays_silent_is_detected(valkey: RedisServer) -> N
             valkey.thaw()
 
 
-async def test_missing_permissions_to_publish_or_subscribe(valkey: RedisServer) -> None:
+async def test_missing_permissions_to_publish_or_subscribe_are_tolerated(valkey: RedisServer) -> None:
     valkey.admin("ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "resetchannels")
     try:
         async with opened(f"redis://mute:secret@127.0.0.1:{valkey.port}") as store:

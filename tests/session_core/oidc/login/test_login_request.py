@@ -39,7 +39,7 @@ def read(**params: str) -> LoginRequest:
         ("prompt", "select_account", ["none login", "", "NONE", "create"]),
     ],
 )
-def test_the_edge_of_each_parameter(name: str, longest: str, unfit: list[str]) -> None:
+def test_each_parameter_is_accepted_up_to_its_limit(name: str, longest: str, unfit: list[str]) -> None:
     asked = read(**{name: longest})
     given: dict[str, Any] = {"max_age": int(longest) if name == "max_age" else 0, "acr_values": (longest,), "tenant": longest}
     found = asked.others[name] if name == "tenant" else getattr(asked, name)
@@ -154,7 +154,7 @@ def test_what_a_provider_without_id_tokens_cannot_prove_is_refused(asked: dict[s
 @pytest.mark.parametrize("step_up_prompt", [False, True])
 @pytest.mark.parametrize("prompt", [None, "none", "login", "consent", "select_account"])
 @pytest.mark.parametrize("max_age", [None, 0, 60])
-def test_the_prompt_of_a_step_up(step_up_prompt: bool, prompt: str | None, max_age: int | None) -> None:
+def test_a_step_up_adds_the_login_prompt_if_configured(step_up_prompt: bool, prompt: str | None, max_age: int | None) -> None:
     """`max_age=0` counts as a `max_age`, and `prompt=none` is never combined: the provider would refuse it."""
     provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, step_up_prompt=step_up_prompt)
     sent = login_demands(LoginRequest(prompt=prompt, max_age=max_age), provider).params.get("prompt")
@@ -182,5 +182,5 @@ def test_the_prompt_of_a_step_up(step_up_prompt: bool, prompt: str | None, max_a
         ({"next": "", "target_link_uri": "https://site.example/app/y"}, "/app/y"),
     ],
 )
-def test_where_a_login_leads(asked: dict[str, Any], expected: str) -> None:
+def test_a_login_returns_to_the_requested_local_page(asked: dict[str, Any], expected: str) -> None:
     assert return_to_of(LoginRequest(**asked), base_url_of("https://site.example/app")) == expected

@@ -76,7 +76,7 @@ async def test_a_posted_response_logs_in(world: PostWorld) -> None:
     assert not [name for name in world.browser.cookies if "login" in name]
 
 
-async def test_the_attributes_of_the_cookies(world: PostWorld) -> None:
+async def test_the_cookies_of_a_posted_login_are_restricted(world: PostWorld) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     assert cookie.startswith("__Host-login-post-")

@@ -74,7 +74,7 @@ async def test_login_and_logout_work_behind_a_gate(guard: str) -> None:
         ("/any/" + "(x)" * 680, ""),
     ],
 )
-async def test_the_way_back_to_a_page_behind_a_gate(path: str, query: str) -> None:
+async def test_a_login_returns_to_the_page_behind_a_gate(path: str, query: str) -> None:
     """The addresses are as browsers send them, with 2,048 characters at most."""
     world = gated(requires_login)
     asked = path + (f"?{query}" if query else "")

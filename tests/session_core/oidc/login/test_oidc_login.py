@@ -29,7 +29,7 @@ def world() -> World:
 
 
 @pytest.mark.attack("oidcc-client-test")
-async def test_a_login_from_link_to_session(world: World) -> None:
+async def test_a_login_link_leads_to_a_session_of_the_user(world: World) -> None:
     response = await world.login(next="/account?tab=1")
     assert (response.status_code, response.headers["location"]) == (303, "/account?tab=1")
     assert await world.subject() == "alice"
@@ -38,7 +38,7 @@ async def test_a_login_from_link_to_session(world: World) -> None:
 
 @pytest.mark.attack("asvs-10.2.3")
 @pytest.mark.attack("15")
-async def test_the_parameters_of_the_authorization_request(world: World) -> None:
+async def test_an_authorization_request_has_its_parameters_and_fresh_secrets(world: World) -> None:
     first, second = await world.start(), await world.start()
     assert first.startswith(f"{ISSUER}/authorize?")
     asked = parse_qs(urlsplit(first).query)
@@ -187,7 +187,7 @@ async def test_a_prefetch_does_not_consume_the_code(world: World, purpose: str) 
 
 @pytest.mark.attack("asvs-3.3.2")
 @pytest.mark.attack("asvs-3.3.4")
-async def test_the_attributes_of_the_transaction_cookie(world: World) -> None:
+async def test_the_transaction_cookie_is_restricted(world: World) -> None:
     response = await world.browser.get("/auth/login", headers=GET_PAGE)
     (cookie,) = response.headers.get_list("set-cookie")
     name, _, rest = cookie.partition("=")

@@ -170,7 +170,7 @@ async def test_an_id_token_of_such_a_provider_is_not_stored(world: PlainWorld) -
     assert (answer.access_token, answer.id_token) == ("gho_1", None)
 
 
-async def test_an_access_token_without_expiry_and_fresh_userinfo(world: PlainWorld) -> None:
+async def test_an_access_token_without_expiry_fetches_userinfo_later(world: PlainWorld) -> None:
     await world.enter()
     world.clock.advance(seconds=1800)
     assert (await world.browser.get("/token")).text == "gho_1"
@@ -232,7 +232,7 @@ async def emails(user: Mapping[str, Any], fetch: FetchJson) -> dict[str, Any]:
     return {"name": user["login"], "email": email, "id": "another user"}
 
 
-async def test_claims_from_an_additional_endpoint() -> None:
+async def test_claims_can_come_from_an_additional_endpoint() -> None:
     seen: dict[str, Any] = {}
 
     async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:

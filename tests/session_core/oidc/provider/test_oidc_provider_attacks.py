@@ -364,7 +364,7 @@ class TestKeys:
         assert (await world.send_logout(world.op.logout_token())).status_code == 200
 
     @pytest.mark.attack("31")
-    async def test_one_fetch_per_cooldown(self, world: World) -> None:
+    async def test_forged_keys_cause_one_fetch_per_cooldown(self, world: World) -> None:
         await world.login()
         for number in range(50):
             await world.send_logout(world.op.logout_token({"kid": f"forged-{number}"}))

@@ -47,7 +47,7 @@ def asked(url: str) -> dict[str, str]:
 
 
 class TestMetadata:
-    async def test_metadata_from_another_url(self) -> None:
+    async def test_metadata_can_come_from_another_url(self) -> None:
         world = World(provider={"metadata_url": f"{ISSUER}/b2c/policy/metadata?p=one"})
         world.op.replies["/b2c/policy/metadata"] = lambda _: httpx2.Response(200, json=world.op.configuration())
         assert (await world.login()).status_code == 303
@@ -60,7 +60,7 @@ class TestMetadata:
         assert (await world.browser.get("/auth/login", headers=GET_PAGE)).status_code == 503
         assert world.reasons() == ["discovery_issuer_mismatch"]
 
-    async def test_metadata_by_hand(self) -> None:
+    async def test_given_metadata_are_not_fetched(self) -> None:
         given = {name: f"{ISSUER}/{path}" for name, path in
                  {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}.items()}  # fmt: skip
         world = World(provider={"metadata": given})
@@ -124,7 +124,7 @@ class TestLogout:
         assert (query["client_id"], query["logout_uri"]) == (CLIENT_ID, "http://127.0.0.1:8000/")
         assert "post_logout_redirect_uri" not in query
 
-    async def test_additional_logout_parameters(self) -> None:
+    async def test_additional_logout_parameters_are_sent(self) -> None:
         """As Auth0 documents it."""
         world = World(provider={"logout_params": {"federated": ""}})
         await world.login()
@@ -285,7 +285,7 @@ async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, An
 
 
 class TestSubject:
-    async def test_a_nested_subject_of_plain_oauth2(self) -> None:
+    async def test_plain_oauth2_takes_the_subject_from_a_nested_claim(self) -> None:
         """As X documents it."""
         plain = PlainOp()
         plain.user = {"data": {"id": "2244994945", "username": "ada"}}
@@ -294,7 +294,7 @@ class TestSubject:
         assert (await world.come_back(plain.authorize(response.headers["location"]))).status_code == 303
         assert await world.subject() == "2244994945"
 
-    async def test_another_claim_of_the_id_token(self) -> None:
+    async def test_the_subject_can_be_another_claim_of_the_id_token(self) -> None:
         world = World(provider={"subject_claim": "oid"}, handlers=[userinfo])
         world.op.claims = {"oid": "8c5e"}
         assert (await world.login()).status_code == 303
@@ -323,13 +323,13 @@ class TestClockTolerance:
     @pytest.mark.parametrize(
         ("tolerance", "late", "status"), [(60, 61, 400), (120, 61, 303), (120, 121, 400), (0, 0, 303), (0, 1, 400)]
     )
-    async def test_the_tolerance_of_an_id_token(self, tolerance: int, late: int, status: int) -> None:
+    async def test_an_id_token_is_accepted_within_the_clock_tolerance(self, tolerance: int, late: int, status: int) -> None:
         world = World(provider={"clock_tolerance_seconds": tolerance})
         world.op.claims = {"iat": world.clock.now() // 1000 + late}
         assert (await world.login()).status_code == status
 
     @pytest.mark.parametrize(("tolerance", "status"), [(60, 400), (120, 200)])
-    async def test_the_tolerance_of_a_logout_token(self, tolerance: int, status: int) -> None:
+    async def test_a_logout_token_is_accepted_within_the_clock_tolerance(self, tolerance: int, status: int) -> None:
         world = World(provider={"clock_tolerance_seconds": tolerance})
         token = world.op.logout_token(iat=world.clock.now() // 1000 + 100)
         assert (await world.send_logout(token)).status_code == status

@@ -340,7 +340,7 @@ def test_contradictory_configurations_are_refused(providers: list[Any]) -> None:
         OidcConfig(providers=providers, public_url="https://app.example.org", sealing=SealingKeys([b"k" * 32]))
 
 
-async def test_a_plain_oauth2_provider_beside_an_oidc_provider() -> None:
+async def test_a_plain_oauth2_provider_works_beside_an_oidc_provider() -> None:
     plain = PlainOp()
     world = World(beside=lambda _: [(plain_provider(title="Git <b>"), plain)])
     page = await world.browser.get("/auth/login", headers=GET_PAGE)

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
         ("valkey+unix:///run/valkey.sock?db=0&prefix=shop:", [("/run/valkey.sock", 0)]),
     ],
 )
-def test_valid_urls(url: str, addresses: list[tuple[str, int]]) -> None:
+def test_valid_urls_are_parsed_and_their_password_is_hidden(url: str, addresses: list[tuple[str, int]]) -> None:
     target = parse_redis_url(url, timeout=2, prefix="sc:")
     assert list(target.addresses) == addresses
     assert "pass" not in repr(target)
@@ -135,7 +135,7 @@ async def test_listening_ends_at_once_whenever_it_is_cancelled(valkey: RedisServ
     await store.close()
 
 
-async def test_tls_with_a_user(tmp_path: Path) -> None:
+async def test_tls_with_a_user_needs_a_trusted_certificate(tmp_path: Path) -> None:
     """A verified certificate, and one that is not trusted."""
     program = needed_redis()
     certificate, key = certificate_for_loopback(tmp_path)

@@ -87,7 +87,7 @@ def arguments(url: str) -> dict[str, Any]:
         ("postgresql:///db", None, None),
     ],
 )
-def test_the_address_of_a_postgresql(url: str, host: list[str] | None, port: list[int] | None) -> None:
+def test_the_address_of_a_postgresql_is_parsed(url: str, host: list[str] | None, port: list[int] | None) -> None:
     found = arguments(url)
     assert (found["host"], found["port"], found["database"]) == (host, port, "db")
 
@@ -103,7 +103,7 @@ def test_the_address_of_a_postgresql(url: str, host: list[str] | None, port: lis
         ("user:%2B+", "user", "++"),
     ],
 )
-def test_the_user_and_password_of_a_url(credentials: str, user: str, password: str | None) -> None:
+def test_the_user_and_password_of_a_url_are_decoded(credentials: str, user: str, password: str | None) -> None:
     """A password may contain unescaped `@` and `:`."""
     found = arguments(f"postgresql://{credentials}@host/db")
     assert (found["host"], found["user"], found["password"] or None) == (["host"], user, password)
@@ -286,19 +286,19 @@ def test_options_unsupported_by_the_driver_are_refused_by_name(home: Path, optio
         ("sslaccept=accept_invalid_certs&ssl-mode=VERIFY_IDENTITY", (ssl.CERT_REQUIRED, True)),
     ],
 )
-def test_tls_to_a_mysql(option: str, expected: tuple[ssl.VerifyMode, bool]) -> None:
+def test_tls_options_of_mysql_decide_the_verification(option: str, expected: tuple[ssl.VerifyMode, bool]) -> None:
     """The strictest of the given options applies."""
     assert tls_of(parse_mysql_url(f"{MY}?{option}").arguments) == expected
 
 
 @pytest.mark.parametrize("option", ["sslaccept=strict", 'ssl={"rejectUnauthorized":true}'])
-def test_the_url_shown_by_planetscale(option: str) -> None:
+def test_the_url_shown_by_planetscale_is_accepted_and_verified(option: str) -> None:
     arguments = parse_mysql_url(f"mysql://name:pscale_pw_secret@aws.connect.psdb.cloud/shop?{option}").arguments
     assert (arguments["host"], arguments["port"], arguments["database"]) == ("aws.connect.psdb.cloud", 3306, "shop")
     assert tls_of(arguments) == (ssl.CERT_REQUIRED, True)
 
 
-def test_certificates_for_a_mysql(tmp_path: Path) -> None:
+def test_certificates_for_mysql_are_loaded(tmp_path: Path) -> None:
     roots, key = certificate_for_loopback(tmp_path)
     assert tls_of(parse_mysql_url(f"{MY}?ssl_ca={roots}").arguments) == (ssl.CERT_REQUIRED, True)
     assert tls_of(parse_mysql_url(f"{MY}?ssl-ca={roots}&ssl-mode=VERIFY_CA").arguments) == (ssl.CERT_REQUIRED, False)
@@ -306,7 +306,7 @@ def test_certificates_for_a_mysql(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["", "ssl=false", "ssl-mode=DISABLED"])
-def test_a_mysql_without_tls(option: str) -> None:
+def test_mysql_without_tls_options_uses_no_tls(option: str) -> None:
     assert parse_mysql_url(f"{MY}?{option}").arguments["ssl"] is None
 
 
