@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 
 import pytest
 
@@ -42,3 +43,13 @@ def test_the_tree_shows_every_folder_of_the_library_and_every_module_of_its_root
     assert {name for name in folders if f"{name}/" not in tree} <= {"session_core"}
     modules = {path.stem for path in library.glob("*.py")} - {"__init__"}
     assert not {name for name in modules if not re.search(rf"\b{name}\b", tree)}
+
+
+def test_the_page_names_every_module_that_may_import_litestar() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    allowed = next(each["allowed_importers"] for each in contracts if each.get("protected_modules") == ["litestar"])
+    (rule,) = re.findall(r"^- Only (.*?)import\s+Litestar\.", PAGE, re.MULTILINE | re.DOTALL)
+    library = {name.removeprefix("session_core.").replace(".", "/") for name in allowed if name.startswith("session_core.")}
+    assert library
+    assert set(re.findall(r"`([\w/]+)`", rule)) == library
