@@ -300,7 +300,7 @@ class Exchange:
             await self._services.lifecycle.events.emit("cookie.resigned", handle=self.handle.handle)
 
 
-def with_caching(headers: Headers, *, private: bool, vary: tuple[bytes, bytes] = _VARY) -> list[tuple[bytes, bytes]]:
+def with_caching(headers: Headers, *, private: bool, vary: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """Add the header `vary` and, with a session, forbid caching."""
     for name, _ in headers:
         if name.lower() in _ABOUT_CACHING:

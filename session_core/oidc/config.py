@@ -147,11 +147,6 @@ class OidcConfig:
         own = "" if provider.id == DEFAULT_ID else f"/{provider.id}"
         return f"{(base or self.base).url}/auth/callback{own}"
 
-    @property
-    def post_logout_redirect_uri(self) -> str:
-        """Where the provider sends the browser after a logout; registered with it, character for character."""
-        return self.base.url + self.post_logout_path
-
     def _check_providers(self) -> None:
         if not self.providers:
             msg = "at least one provider is needed, for example providers=[OidcProvider(issuer=..., client_id=...)]"
