@@ -15,6 +15,7 @@ pytest_plugins = (
     "tests.support.long_run",
     "tests.support.patience",
     "tests.support.security_marks",
+    "tests.support.trusted_authorities",
     "tests.support.virtual_time",
 )
 

@@ -72,15 +72,14 @@ async def test_each_action_of_an_administrator_is_confirmed_once(running: Runnin
 
 
 @pytest.mark.attack("56")
-@pytest.mark.parametrize(
-    "value", ["<b>x</b>", "unknown", "saved.7", "devices-signed-out", "devices-signed-out.x", "devices-signed-out.12345678"]
-)
-async def test_a_forged_message_cookie_is_ignored_and_deleted(running: Running, value: str) -> None:
-    async with running.browser() as browser:
-        answer = await browser.get("/?done=saved", headers={"cookie": f"message-8000={value}"})
-        assert STATUS.findall(answer.text) == []
-        assert value not in answer.text or value == "saved.7"
-        assert answer.headers["set-cookie"].startswith('message-8000=""; ')
+async def test_a_forged_message_cookie_is_ignored_and_deleted(running: Running) -> None:
+    forged = ("<b>x</b>", "unknown", "saved.7", "devices-signed-out", "devices-signed-out.x", "devices-signed-out.12345678")
+    for value in forged:
+        async with running.browser() as browser:
+            answer = await browser.get("/?done=saved", headers={"cookie": f"message-8000={value}"})
+            assert STATUS.findall(answer.text) == [], value
+            assert value not in answer.text or value == "saved.7"
+            assert answer.headers["set-cookie"].startswith('message-8000=""; '), value
 
 
 async def test_over_https_no_other_host_can_set_the_message_cookie(start: Start) -> None:

@@ -26,11 +26,12 @@ async def test_a_request_id_from_the_client_is_used(client: httpx.AsyncClient, g
         assert (await client.get(path, headers={"x-request-id": given})).headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "a b", "-a", "a\tb", "ä".encode(), "a" * 65, 'a"b', "a,b", "../x", "a\x7f", "a;b", "<b>"])
-async def test_a_malformed_request_id_is_replaced(client: httpx.AsyncClient, given: Any) -> None:
-    own = (await client.get("/health/live", headers={"x-request-id": given})).headers["x-request-id"]
-    assert own != given
-    assert len(own) == 16
+async def test_a_malformed_request_id_is_replaced(client: httpx.AsyncClient) -> None:
+    malformed: list[Any] = ["", "a b", "-a", "a\tb", "ä".encode(), "a" * 65, 'a"b', "a,b", "../x", "a\x7f", "a;b", "<b>"]
+    for given in malformed:
+        own = (await client.get("/health/live", headers={"x-request-id": given})).headers["x-request-id"]
+        assert own != given
+        assert len(own) == 16, given
 
 
 async def test_two_request_ids_are_ignored(client: httpx.AsyncClient) -> None:

@@ -324,31 +324,32 @@ async def test_a_login_without_pkce_is_refused_before_it_starts(world: World, pa
     assert world.op.calls == []
 
 
+UNREGISTERED = [
+    "", "http://127.0.0.1:51004/", "http://127.0.0.1:51004/callback/", "http://127.0.0.1:51004/callback?a=b",
+    "http://127.0.0.1:51004/callback#a", "http://127.0.0.1:51004/Callback", "http://127.0.0.1:51004/x/../callback",
+    "http://127.0.0.1:51004/%63allback", "http://127.0.0.1:51004@evil.example/callback", "http://evil@127.0.0.1:51004/callback",
+    "http://127.0.0.1.evil.example:51004/callback", "http://127.0.0.1:51004\\@evil.example/callback", "http://127.0.0.1:/callback",
+    "http://127.0.0.1:0/callback", "http://127.0.0.1:65536/callback", "http://127.0.0.1:051004/callback",
+    "http://127.0.0.1:99999999999999/callback", "http://127.0.0.1:5100٤/callback", "http://127.0.0.1:51004/callback\n",
+    "http://127.1:51004/callback", "http://2130706433:51004/callback", "http://0x7f.1:51004/callback",
+    "http://127.0.0.2:51004/callback", "http://0.0.0.0:51004/callback", "http://[::ffff:127.0.0.1]:51004/callback",
+    "http://[::]:51004/callback", "http://localhost:51004/callback", "HTTP://127.0.0.1:51004/callback",
+    "https://127.0.0.1:51004/callback", "//127.0.0.1:51004/callback", "javascript:alert(1)", "com.example.app:/login",
+    "com.example.app://login", "https://app.example.com/login", "https://app.example.com:444/login",
+    "https://app.example.com/login/", "https://app.example.com.evil.example/login", "http://app.example.com/login",
+    "http://127.0.0.1:51004/callback,http://evil.example", "http://127.0.0.1:51004/callback http://evil.example",
+    "http://127.0.0.1:8000/callback",  # the application's own
+]  # fmt: skip
+
+
 @pytest.mark.attack("96")
-@pytest.mark.parametrize(
-    "redirect_uri",
-    [
-        "", "http://127.0.0.1:51004/", "http://127.0.0.1:51004/callback/", "http://127.0.0.1:51004/callback?a=b",
-        "http://127.0.0.1:51004/callback#a", "http://127.0.0.1:51004/Callback", "http://127.0.0.1:51004/x/../callback",
-        "http://127.0.0.1:51004/%63allback", "http://127.0.0.1:51004@evil.example/callback", "http://evil@127.0.0.1:51004/callback",
-        "http://127.0.0.1.evil.example:51004/callback", "http://127.0.0.1:51004\\@evil.example/callback", "http://127.0.0.1:/callback",
-        "http://127.0.0.1:0/callback", "http://127.0.0.1:65536/callback", "http://127.0.0.1:051004/callback",
-        "http://127.0.0.1:99999999999999/callback", "http://127.0.0.1:5100٤/callback", "http://127.0.0.1:51004/callback\n",
-        "http://127.1:51004/callback", "http://2130706433:51004/callback", "http://0x7f.1:51004/callback",
-        "http://127.0.0.2:51004/callback", "http://0.0.0.0:51004/callback", "http://[::ffff:127.0.0.1]:51004/callback",
-        "http://[::]:51004/callback", "http://localhost:51004/callback", "HTTP://127.0.0.1:51004/callback",
-        "https://127.0.0.1:51004/callback", "//127.0.0.1:51004/callback", "javascript:alert(1)", "com.example.app:/login",
-        "com.example.app://login", "https://app.example.com/login", "https://app.example.com:444/login",
-        "https://app.example.com/login/", "https://app.example.com.evil.example/login", "http://app.example.com/login",
-        "http://127.0.0.1:51004/callback,http://evil.example", "http://127.0.0.1:51004/callback http://evil.example",
-        "http://127.0.0.1:8000/callback",  # the application's own
-    ],
-)  # fmt: skip
-async def test_an_unregistered_redirect_uri_gets_no_redirect(world: World, redirect_uri: str) -> None:
-    refused = await Native(world, redirect_uri=redirect_uri).ask()
-    assert (refused.status_code, "location" in refused.headers) == (400, False)
-    assert redirect_uri == "" or redirect_uri not in refused.text
-    assert world.reasons() == ["redirect_uri_mismatch"]
+async def test_an_unregistered_redirect_uri_gets_no_redirect(world: World) -> None:
+    for redirect_uri in UNREGISTERED:
+        world.events.clear()
+        refused = await Native(world, redirect_uri=redirect_uri).ask()
+        assert (refused.status_code, "location" in refused.headers) == (400, False), redirect_uri
+        assert redirect_uri == "" or redirect_uri not in refused.text
+        assert world.reasons() == ["redirect_uri_mismatch"], redirect_uri
 
 
 @pytest.mark.attack("96")

@@ -45,6 +45,17 @@ async def world() -> World:
     return made
 
 
+async def log_in_anew(world: World, case: object) -> Any:
+    """Log in with a new browser; return what the new session holds. The cases of a test share one application."""
+    before = {each.key async for each in world.sessions.store.scan()}
+    async with world.new_browser() as browser:
+        assert (await world.login(browser)).status_code == 303, (case, world.reasons())
+    (stored,) = [each async for each in world.sessions.store.scan() if each.key not in before]
+    held = world.oidc.tokens.refresh.store.read(stored)
+    assert held is not None, case
+    return held
+
+
 def attack(*ids: str, **case: Any) -> Any:
     """A case with the ids of its requirements."""
     return pytest.param(*case.values(), marks=[pytest.mark.attack(each) for each in ids])
@@ -89,36 +100,35 @@ MALFORMED: list[Any] = [
 OPTIONAL_CLAIMS = ("auth_time", "acr", "amr", "sid", "nbf", "c_hash", "s_hash", "name", "email", "email_verified")
 
 
-@pytest.mark.parametrize("value", MALFORMED, ids=lambda value: ascii(value)[:12])
-async def test_a_malformed_optional_claim_counts_as_absent(value: Any) -> None:
+async def test_a_malformed_optional_claim_counts_as_absent() -> None:
     world = World()
     # Text is malformed where a number is expected, and vice versa; well-formed values are omitted here. A `sid` may be longer.
     well_formed = {"auth_time": (), "nbf": (7,), "sid": ("x" * 256,)}
-    world.op.claims = {name: GONE if value in well_formed.get(name, ()) else value for name in OPTIONAL_CLAIMS}
-    world.op.claims["auth_time"] = "1" if type(value) is int and 0 <= value < 2**53 else value
-    assert (await world.login()).status_code == 303, world.reasons()
-    (stored,) = [each async for each in world.sessions.store.scan()]
-    held = world.oidc.tokens.refresh.store.read(stored)
-    assert held is not None
-    assert held.identity == Identity(issuer=ISSUER, subject="alice")
+    for value in MALFORMED:
+        world.op.claims = {name: GONE if value in well_formed.get(name, ()) else value for name in OPTIONAL_CLAIMS}
+        world.op.claims["auth_time"] = "1" if type(value) is int and 0 <= value < 2**53 else value
+        held = await log_in_anew(world, value)
+        assert held.identity == Identity(issuer=ISSUER, subject="alice"), value
 
 
-@pytest.mark.parametrize("value", [None, "", 7, [], {}, [CLIENT_ID], True], ids=repr)
 @pytest.mark.parametrize("name", ["azp", "at_hash"])
-async def test_a_malformed_optional_binding_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_binding_counts_as_absent(name: str) -> None:
     world = World()
-    world.op.claims = {name: value}
-    assert (await world.login()).status_code == 303, world.reasons()
+    values: list[Any] = [None, "", 7, [], {}, [CLIENT_ID], True]
+    for value in values:
+        world.op.claims = {name: value}
+        assert (await log_in_anew(world, value)).identity.subject == "alice"
 
 
-@pytest.mark.parametrize("value", [None, "", 7, [], {}, ["k1"], "x" * 513], ids=lambda value: repr(value)[:9])
 @pytest.mark.parametrize("name", ["kid", "typ", "cty", "x5t"])
-async def test_a_malformed_optional_header_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_header_counts_as_absent(name: str) -> None:
     world = World()
-    world.op.header = {name: value}
-    if name == "typ" and isinstance(value, str) and value:
-        return  # another type, although a long one
-    assert (await world.login()).status_code == 303, world.reasons()
+    values: list[Any] = [None, "", 7, [], {}, ["k1"], "x" * 513]
+    for value in values:
+        if name == "typ" and isinstance(value, str) and value:
+            continue  # another type, although a long one
+        world.op.header = {name: value}
+        assert (await log_in_anew(world, value)).identity.subject == "alice"
 
 
 @pytest.mark.parametrize(
@@ -386,21 +396,17 @@ async def test_a_bad_token_response_is_rejected(world: World, answer: dict[str, 
     await world.assert_rejected(await world.login(), reason)
 
 
-@pytest.mark.parametrize(
-    "value", [None, "", -1, True, 10**12, [1], {}, "a b\r\nc: d", ["openid", "profile"], "\u0430"], ids=ascii
-)
 @pytest.mark.parametrize("name", ["expires_in", "scope", "refresh_token", "error"])
-async def test_a_malformed_optional_member_of_a_token_response_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_member_of_a_token_response_counts_as_absent(name: str) -> None:
     world = World()
-    world.op.answer = {name: value}
-    if name == "error" and isinstance(value, str) and value:
-        return  # an error, although an unusual one
-    assert (await world.login()).status_code == 303, world.reasons()
-    (stored,) = [each async for each in world.sessions.store.scan()]
-    held = world.oidc.tokens.refresh.store.read(stored)
-    assert held is not None
-    if name != "error":
-        assert getattr(held.tokens, "expires_at" if name == "expires_in" else name) is None
+    values: list[Any] = [None, "", -1, True, 10**12, [1], {}, "a b\r\nc: d", ["openid", "profile"], "\u0430"]
+    for value in values:
+        if name == "error" and isinstance(value, str) and value:
+            continue  # an error, although an unusual one
+        world.op.answer = {name: value}
+        held = await log_in_anew(world, value)
+        if name != "error":
+            assert getattr(held.tokens, "expires_at" if name == "expires_in" else name) is None, value
 
 
 @pytest.mark.parametrize("answer", [{"token_type": "bearer"}, {"expires_in": GONE}, {"expires_in": "300"}, {"expires_in": 299.5}])
@@ -433,13 +439,17 @@ async def test_invalid_signed_userinfo_is_rejected(world: World, claims: Any, ke
     await world.assert_rejected(await world.login(), reason)
 
 
-@pytest.mark.parametrize("value", [None, "", 7, [], {}, [7], [None], True], ids=repr)
 @pytest.mark.parametrize("name", ["iss", "aud", "azp", "exp", "name"])
-async def test_a_malformed_optional_member_of_signed_userinfo_counts_as_absent(name: str, value: Any) -> None:
+async def test_a_malformed_optional_member_of_signed_userinfo_counts_as_absent(name: str) -> None:
     world = World()
-    token = sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", name: value}, RSA_KEY)
-    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers={"content-type": "application/jwt"}, text=token)
-    assert (await world.login()).status_code == 303, world.reasons()
+    values: list[Any] = [None, "", 7, [], {}, [7], [None], True]
+    tokens = [sign({"alg": "RS256", "kid": "k1"}, {"sub": "alice", name: value}, RSA_KEY) for value in values]
+    answered = iter(tokens)
+    kind = {"content-type": "application/jwt"}
+    world.op.replies["/userinfo"] = lambda _: httpx2.Response(200, headers=kind, text=next(answered))
+    for value in values:
+        assert (await log_in_anew(world, value)).identity.subject == "alice"
+    assert next(answered, None) is None
 
 
 async def test_signed_userinfo_for_us_and_others_needs_no_azp(world: World) -> None:
