@@ -113,6 +113,20 @@ async def test_a_role_without_create_permission_can_use_the_tables(sql_server: S
     await owner.close()
 
 
+@pytest.mark.parametrize("sessions", [2, 3, 4, 5, 6, 9])
+async def test_a_login_near_the_limit_ends_what_is_above_it(
+    sessions: int, sql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the transaction of the login up to a number, above it in several transactions before."""
+    monkeypatch.setattr(steps, "AT_ONCE", 1)
+    async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
+        for rank in range(sessions):
+            await store.create(f"k{rank}", Entry(b"", FOREVER, "user", None, rank))
+        ended = await store.create("new", Entry(b"", FOREVER, "user", None, sessions), limit=4)
+        assert sorted(ended) == [f"k{rank}" for rank in range(sessions - 3)]
+        assert len(await store.find(SessionIndex(user="user"))) == min(sessions + 1, 4)
+
+
 async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listing and ending run in chunks with other requests in between, and the size of a chunk is bounded."""
     async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
