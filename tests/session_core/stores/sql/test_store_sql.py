@@ -20,6 +20,7 @@ from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import metadata, session_tables
 from session_core.stores.sql.statements import DELETE_KEYS, Statement
 from session_core.stores.sql.store import SqlStore
+from session_core.testing import FakeClock
 from tests.session_core.stores.sql.sql_faults import Server
 from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
@@ -111,6 +112,17 @@ async def test_a_role_without_create_permission_can_use_the_tables(sql_server: S
     if isinstance(sql_server, PostgresServer):
         await script(owner, "DROP OWNED BY app", "DROP ROLE app")
     await owner.close()
+
+
+@pytest.mark.parametrize("late", [0, 1, 1000])
+async def test_a_former_key_leads_nowhere_when_its_time_is_over(late: int, sql_server: Server) -> None:
+    clock = FakeClock()
+    async with opened_store(SqlStore(sql_server.url, clock=clock)) as store:
+        await store.create("old", Entry(b"", FOREVER))
+        await store.rotate("old", "new", Entry(b"", FOREVER), version=1, successor_until=clock.now() + 1000)
+        clock.advance(seconds=1 + late / 1000)
+        assert await store.delete("old") == ()
+        assert await store.load("new") is not None
 
 
 @pytest.mark.parametrize("sessions", [2, 3, 4, 5, 6, 9])
