@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -10,7 +11,9 @@ import pytest
 from litestar import get, post
 
 from session_core import Session, SessionConfig, SessionDataError, SessionGoneError, SessionHandle, SessionPlugin
+from session_core.errors import StoreUnavailableError
 from session_core.sessions.notes import is_note
+from session_core.sessions.writer import _Pending, _Queue
 from session_core.stores import MemoryStore
 from session_core.stores.base import Entry
 from session_core.testing import FakeClock
@@ -358,3 +361,36 @@ async def test_fields_a_newer_version_wrote_survive_an_older_ones_writes() -> No
     await handle.update(visits=2)
     data = await other.reload()
     assert (data.coupon, data.visits) == ("NEW10", 2)
+
+
+@pytest.mark.usefixtures("virtual_time")
+@pytest.mark.parametrize("is_writing", [False, True])
+async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> None:
+    """In whatever order they came, and also while the store has not answered."""
+    loop, began = asyncio.get_running_loop(), monotonic()
+    queue = _Queue(loop)
+    waiting = {seconds: _Pending(lambda record: record, loop.create_future()) for seconds in (5, 2, 9)}
+    for seconds, pending in waiting.items():
+        pending.deadline = began + seconds
+        queue.add(pending)
+    if is_writing:
+        assert queue.take(0.0) == list(waiting.values())
+    for seconds in sorted(waiting):
+        with pytest.raises(StoreUnavailableError):
+            await waiting[seconds].future
+        assert monotonic() - began == pytest.approx(seconds, abs=0.01)
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_batch_leaves_out_writers_with_too_little_time() -> None:
+    loop, began = asyncio.get_running_loop(), monotonic()
+    queue = _Queue(loop)
+    late, fit = (_Pending(lambda record: record, loop.create_future()) for _ in range(2))
+    late.deadline, fit.deadline = began + 0.9, began + 1.1
+    queue.add(late)
+    queue.add(fit)
+    assert queue.take(1.0) == [fit]
+    with pytest.raises(StoreUnavailableError):
+        await late.future
+    queue.close()
+    assert fit.future.cancelled()
