@@ -177,15 +177,18 @@ class RelyingParty:
         return Callback(response, transaction, metadata, self.config.redirect_uri(self.provider, base))
 
     def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
-        """Return the target of a login that this browser has finished, for a second response with another code.
+        """Return the target of a login that this browser has finished, for a second response with another code or an error.
 
-        The user went back to the provider and submitted its page again. No code is exchanged and no session changes.
+        The user went back to the provider, and submitted its page again or cancelled. No code is exchanged and no session changes.
         """
         try:
             response = read_authorization_response(query)
         except AuthorizationResponseError:
             return None
-        return self.transactions.finished_return_to(headers, response.state, response.code, self.provider.id)
+        if response.code is None and response.error is None:
+            return None
+        code = response.code if response.error is None else None
+        return self.transactions.finished_return_to(headers, response.state, code, self.provider.id)
 
     def silent_return_to(self, query: bytes, headers: list[tuple[bytes, bytes]], error: SessionCoreError) -> str | None:
         """Return the page that a silent login leads to although it has failed; None where the error has to be shown.

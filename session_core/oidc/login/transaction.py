@@ -204,12 +204,11 @@ class LoginTransactions:
     def finished_return_to(
         self, headers: Iterable[tuple[bytes, bytes]], state: str, code: str | None, provider: str
     ) -> str | None:
-        """Return the target of this browser's last login, for a second response to it with another code; else None.
+        """Return the target of this browser's last login, for a second response to it; else None.
 
-        Providers send one when the user goes back to their page and submits it again. The same code again is a replay.
+        Providers send one when the user goes back to their page and submits it again, or cancels there: then `code` is None. The
+        same code again is a replay.
         """
-        if code is None:
-            return None
         name = self._finished.name
         for value in read_cookies(headers, name):
             known = self._unseal(name, value, _FinishedLogin)
@@ -217,7 +216,7 @@ class LoginTransactions:
                 known is not None
                 and known.provider == provider
                 and hmac.compare_digest(known.state_digest, state_digest(state))
-                and not hmac.compare_digest(known.code_digest, _code_digest(code))
+                and (code is None or not hmac.compare_digest(known.code_digest, _code_digest(code)))
                 and self._is_recent(known.finished_at)
             ):
                 return known.return_to

@@ -157,6 +157,23 @@ class TestBackToTheProvider:
         assert world.browser.cookies.get("session-8000") == session
         assert world.op.count("/token") == 1
 
+    async def test_cancelling_there_continues_to_the_page(self, world: World) -> None:
+        started = await world.start(next="/account?tab=2")
+        callback = httpx.URL(world.op.authorize(started))
+        assert (await world.come_back(str(callback))).status_code == 303
+        session = world.browser.cookies.get("session-8000")
+        cancelled = str(callback.copy_remove_param("code").copy_add_param("error", "access_denied"))
+        again = await world.come_back(cancelled)
+        assert (again.status_code, again.headers["location"]) == (303, "/account?tab=2")
+        assert world.browser.cookies.get("session-8000") == session
+        world.browser.cookies.delete("session-8000")
+        assert (await world.come_back(cancelled)).status_code == 400
+
+    async def test_a_response_with_neither_code_nor_error_is_rejected(self, world: World) -> None:
+        callback = httpx.URL(world.op.authorize(await world.start()))
+        assert (await world.come_back(str(callback))).status_code == 303
+        assert (await world.come_back(str(callback.copy_remove_param("code")))).status_code == 400
+
     async def test_the_same_code_again_is_rejected_as_a_replay(self, world: World) -> None:
         url = world.op.authorize(await world.start())
         await world.come_back(url)
