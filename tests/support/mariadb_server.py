@@ -59,7 +59,7 @@ class MariadbServer:
         """The URL of a database through a port of the server or of a proxy."""
         return f"mysql+asyncmy://root@127.0.0.1:{port}/{database}"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Return when it accepts connections."""
         log = self.directory / "log"
         seen = log.stat().st_size if log.exists() else 0
@@ -79,6 +79,7 @@ class MariadbServer:
             "--innodb-log-file-size=16M",
             f"--init-file={self._begin}",
             *self._options,
+            *options,
         ]
         with log.open("ab") as output:
             self._process = subprocess.Popen(

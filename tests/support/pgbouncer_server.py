@@ -31,11 +31,19 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {size}
 """
+_TLS = """
+client_tls_sslmode = require
+client_tls_cert_file = {certificate}
+client_tls_key_file = {key}
+"""
 
 
 @contextmanager
-def pgbouncer(server: PostgresServer, *, size: int) -> Iterator[str]:
-    """Run one that shares `size` connections to `server` among its clients; yields its URL. Skips the test if it is missing."""
+def pgbouncer(server: PostgresServer, *, size: int, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Run one that shares `size` connections to `server` among its clients; yields its URL. Skips the test if it is missing.
+
+    With the files of a certificate and its key in `tls`, it refuses clients that do not encrypt.
+    """
     program = shutil.which("pgbouncer", path=_PATH)
     if program is None:
         assert not os.environ.get("CI"), f"pgbouncer is not installed: {INSTALL}"
@@ -45,7 +53,8 @@ def pgbouncer(server: PostgresServer, *, size: int) -> Iterator[str]:
     user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
     if user is not None:
         os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
-    (directory / "ini").write_text(_CONFIGURATION.format(server=server, port=port, size=size))
+    encrypted = "" if tls is None else _TLS.format(certificate=tls[0], key=tls[1])
+    (directory / "ini").write_text(_CONFIGURATION.format(server=server, port=port, size=size) + encrypted)
     (directory / "ini").chmod(0o644)
     log = directory / "log"
     with log.open("wb") as output:
