@@ -20,6 +20,13 @@ _PATH = "/demo/cluster"
 _REFUSED = "the server responded with a status of 503"
 """The browser's own console message about such a response."""
 
+_BROKEN_WORDS = """elements => elements.filter(element => {
+  const text = document.createRange();
+  text.selectNodeContents(element);
+  return text.getClientRects().length > 1;
+}).map(element => element.textContent)"""
+"""Returns the texts that take more than one line."""
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
@@ -93,8 +100,9 @@ def test_two_tabs_keep_login_and_counter_when_a_primary_is_killed(
 
     first.get_by_role("button", name="Start it again").click()
     expect(first.locator(f'[data-port="{killed}"]')).to_have_attribute("data-role", "replica")
-    for width in (1280, 360):
+    for width in (1280, 360, 320):
         first.set_viewport_size({"width": width, "height": 800})
+        assert first.locator(".node .badge, .node strong").evaluate_all(_BROKEN_WORDS) == []
         assert len(first.screenshot(path=tmp_path / f"after-{scheme}-{width}.png", full_page=True)) > 10_000
         assert first.evaluate("document.documentElement.scrollWidth") <= width
     first.get_by_role("banner").get_by_role("button", name="Log out").click()
