@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from queue import Queue
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from app import NAME
 from app.ops.live_sessions import count_sessions
 from app.ops.traces import Traces
 from session_core import StoreUnavailableError
@@ -173,3 +179,54 @@ async def test_a_failed_call_is_marked_in_the_trace(
         failed = {span.name: span for span in spans.get_finished_spans() if not span.status.is_ok}
         assert failed["store.load"].attributes == {"error.type": "store_unavailable"}
         assert "GET /api/session" in failed
+
+
+class Collector(HTTPServer):
+    """Receives traces as an OpenTelemetry collector does."""
+
+    received: Queue[tuple[str, ExportTraceServiceRequest]]
+
+
+class CollectorRequest(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.received.put((self.path, ExportTraceServiceRequest.FromString(body)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests free of it."""
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with Collector(("127.0.0.1", 0), CollectorRequest) as server:
+        server.received = Queue()
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        serving.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize("given", [None, "web-shop"])
+async def test_traces_reach_a_collector_with_the_name_of_the_service(
+    start: Start, collector: Collector, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", given)
+    async with start(app_traces=True) as running, running.client() as client:
+        await client.get("/health/live")
+    sent: set[str] = set()
+    while "GET /health/live" not in sent:
+        path, request = collector.received.get(timeout=120)
+        assert path == "/v1/traces"
+        for resource in request.resource_spans:
+            attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
+            assert attributes["service.name"] == (given or NAME)
+            sent |= {span.name for spans in resource.scope_spans for span in spans.spans}
