@@ -179,7 +179,7 @@ class RelyingParty:
     def repeated_login(self, query: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
         """Return the target of a login that this browser has finished, for a second response with another code or an error.
 
-        The user went back to the provider, and submitted its page again or cancelled. No code is exchanged and no session changes.
+        The user went back to the provider, and submitted its page again or cancelled. No code is exchanged, no session changes.
         """
         try:
             response = read_authorization_response(query)
