@@ -88,6 +88,9 @@ class NativeLogins:
             raise _invalid("code_undecodable") from None
         if (asked.client_id, asked.redirect_uri) != (pending.request.client_id, pending.request.redirect_uri):
             raise _invalid("client_mismatch")
+        # Otherwise a client that keeps a fresh code logs in again after a revocation, without authentication.
+        if await self._sessions.revoked_since(pending.finished.identity, snapshot.record.created_at):
+            raise _invalid("code_older_than_revocation")
         return snapshot, pending.finished
 
     async def withdraw(self, key: str) -> bool:

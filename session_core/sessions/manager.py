@@ -71,7 +71,7 @@ class SessionManager:
         """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
         administrator may."""
         self.marks_users = False
-        """Whether revocations are also noted by user, for `needs_authentication`: where there are native clients."""
+        """Whether revocations are also noted by user, for `needs_authentication` and `revoked_since`: for native clients."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -175,6 +175,11 @@ class SessionManager:
         if revoked_at is None or identity.auth_time is None:
             return revoked_at is not None
         return identity.auth_time * 1000 <= revoked_at + TOLERATED_SKEW_MS
+
+    async def revoked_since(self, identity: Identity, moment: int) -> bool:
+        """Whether sessions of this user were revoked after `moment` (Unix milliseconds). Raises `StoreUnavailableError`."""
+        revoked_at = await last_revoked(self.store, identity)
+        return revoked_at is not None and revoked_at > moment
 
     async def claim(self, name: str, *, seconds: int) -> bool:
         """Return True for exactly one caller per `name` within `seconds`, over all processes: single use."""

@@ -164,6 +164,23 @@ async def test_after_a_revocation_single_sign_on_is_not_enough(world: World, how
 
 
 @pytest.mark.attack("73")
+@pytest.mark.parametrize("how", ["one of the user's", "one of any user", "all"])
+async def test_a_code_from_before_a_revocation_gives_no_token(world: World, how: str) -> None:
+    await Native(world).token()
+    code = await (native := Native(world)).code()
+    world.clock.advance(seconds=10)
+    await revoke_as(world, how)
+    assert (await native.redeem(code)).json() == {"error": "invalid_grant"}
+    assert world.reasons() == ["code_older_than_revocation"]
+    assert await world.sessions.sessions.list_for(ALICE) == []
+    world.clock.advance(seconds=10)
+    world.op.auth_time = world.clock.now() // 1000
+    again = await go_on(world, await go_on(world, await native.agree()))
+    later = dict(parse_qsl(urlsplit(again.headers["location"]).query))["code"]
+    assert (await native.redeem(later)).status_code == 200
+
+
+@pytest.mark.attack("73")
 async def test_a_silent_login_after_a_revocation_is_refused_to_the_client(world: World) -> None:
     await Native(world).token()
     await world.sessions.sessions.revoke_all(ALICE)
