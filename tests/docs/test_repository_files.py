@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def test_every_file_for_github_is_checked() -> None:
 
 def test_the_workflow_runs_the_same_script_as_developers() -> None:
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+
+
+@pytest.mark.parametrize("firefox", ["firefox-esr", "firefox"])
+def test_the_script_installs_no_program_that_is_there(tmp_path: Path, firefox: str) -> None:
+    browsers = ("chromium", "WebKitWebDriver", "Xvfb", firefox)
+    servers = ("redis-server", "mariadbd", "pgbouncer", "memcached", "systemd-analyze")
+    for program in (*browsers, *servers, "apt-get"):
+        (tmp_path / program).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / program).chmod(0o755)
+    bash = shutil.which("bash")
+    assert bash is not None
+    script = (ROOT / ".ci/run").read_text().partition("step ")[2].partition('step "dependencies"')[0]
+    script = f"set -euo pipefail\nstep() {{ :; }}\nstep {script}"
+    done = subprocess.run([bash, "-c", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_hook_configuration_is_valid() -> None:
