@@ -212,7 +212,7 @@ async def test_many_requests_share_a_few_connections(server: UnstorageServer) ->
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("http://", "another form"),
+        ("http:///a", "another form"),
         ("http://host/a b", "another form"),
         ("http://host/a#b", "another form"),
         ("http://user:password@host/a", "no user"),
