@@ -151,6 +151,8 @@ def story(entry: AuditEntry) -> tuple[str, str]:
 def place(entry: AuditEntry) -> str:
     """Return the origin of an audit entry for its user, without the location of an administrator."""
     if entry.actor is not None:
+        if entry.event == "access.denied":  # refused to the administrator who acts as the user, not by one
+            return "to an administrator"
         return "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
     return origin(entry)
 

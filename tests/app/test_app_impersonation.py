@@ -72,6 +72,9 @@ async def test_impersonation_from_start_to_end(running: Running) -> None:
         trail = (await browser.get("/account")).text
         assert "An administrator logged in as this user" in trail
         assert "by an administrator" in trail
+        lines = re.findall(r"A page was refused.*?an administrator", trail, re.DOTALL)
+        assert lines
+        assert all(line.endswith("to an administrator") for line in lines)
 
 
 @pytest.mark.attack("85")
