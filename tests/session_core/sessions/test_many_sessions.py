@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from session_core.sessions.record import Device
 from session_core.sessions.revocation_marks import was_revoked
 from session_core.stores import MemoryStore, StoreCapabilities, memory
 from session_core.stores.base import SessionIndex, StoredSession
-from tests.support.sessions import ALICE, AppSession, Recorder, make_config
+from tests.support.sessions import ALICE, AppSession, Recorder, handle_on, make_app, make_config, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -204,3 +204,37 @@ async def test_a_logout_of_the_op_finds_a_session_that_escapes_its_list() -> Non
     assert await plugin.sessions.end_op_session(ALICE.issuer, "another", subject=ALICE.subject) == 2
     assert await plugin.sessions.list_for(ALICE) == []
     await plugin.store.close()
+
+
+class _Interrupted(MemoryStore):
+    """Runs `between` before sessions end, and fails the first marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between: Callable[[], Awaitable[None]] | None = None
+        self.failing = 0
+
+    async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
+        if self.between is not None:
+            await self.between()
+        return await super().delete_by(index, keep=keep)
+
+    async def claim(self, name: str, expires_at: int) -> bool:
+        if self.failing:
+            self.failing -= 1
+            raise StoreUnavailableError
+        return await super().claim(name, expires_at)
+
+
+@pytest.mark.parametrize("how", ["a new id in between", "the first mark fails"])
+async def test_a_revocation_marks_what_it_has_ended(how: str) -> None:
+    store = _Interrupted()
+    plugin = plugin_in(make_app(store=store))
+    handle = handle_on(plugin)
+    await handle.login(ALICE)
+    if how == "a new id in between":
+        store.between = handle.regenerate
+    else:
+        store.failing = 1
+    assert await plugin.sessions.revoke_all(ALICE) == 1
+    assert await was_revoked(store, [handle.key])
