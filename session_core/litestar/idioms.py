@@ -7,12 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import Empty
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import SessionDataError
+from session_core.litestar.routes import PUBLIC
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ("ConnectionIdioms",)
 
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session_core")
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
@@ -64,13 +67,23 @@ class ConnectionIdioms(ASGIMiddleware):
             await mapping.save(scope["session"])
 
     async def _set_user(self, scope: Any, session: SessionHandle[Any]) -> None:  # noqa: ANN401 - a scope that is written to
-        """Set the logged-in user; called again after a login or logout in the handler."""
+        """Set the logged-in user; called again after a login or logout in the handler.
+
+        Public routes work when the loader fails, unless they use `request.user`.
+        """
         identity = session.identity
         scope["auth"] = identity
         scope["user"] = None
         if identity is not None and self._config.load_user is not None:
-            user = self._config.load_user(identity, self._framework.connection_of(scope))
-            scope["user"] = await user if inspect.isawaitable(user) else user
+            try:
+                user = self._config.load_user(identity, self._framework.connection_of(scope))
+                scope["user"] = await user if inspect.isawaitable(user) else user
+            except Exception as error:
+                # Users must be able to log out while the user table is out. `request.user` raises there: None means no user.
+                if not scope["route_handler"].opt.get(PUBLIC):
+                    raise
+                del scope["user"]
+                _log.error("user not loaded", path=scope["path"], error=type(error).__name__)
 
 
 class SessionMapping:

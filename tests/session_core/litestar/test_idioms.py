@@ -11,6 +11,7 @@ import pytest
 from litestar import Litestar, Request, WebSocket, get, post, websocket
 from litestar.params import FromPath
 from litestar.testing import TestClient
+from structlog.testing import capture_logs
 
 from session_core import ConfigurationError, Identity, Session, SessionConfig, SessionPlugin
 from session_core.guards import requires_login
@@ -155,6 +156,37 @@ async def test_an_identity_without_a_user_passes_no_guard(users: Users) -> None:
         del users.known["alice"]
         assert (await client.get("/who")).status_code == 403
         assert (await client.get("/maybe")).json() is None
+
+
+async def test_a_loader_that_fails_fails_only_where_the_user_is_needed() -> None:
+    """Users must be able to log out while the user table is out."""
+
+    async def load(identity: Identity, connection: Any) -> User | None:
+        raise ConnectionError(identity.subject)
+
+    @post("/begin/{subject:str}", opt={"exclude_from_auth": True})
+    async def begin(session: Session[Data], subject: FromPath[str]) -> None:
+        await session.login(Identity(issuer="https://app.example", subject=subject))
+
+    @post("/end", opt={"exclude_from_auth": True})
+    async def end(request: AnyRequest, session: Session[Data]) -> None:
+        assert ("user" in request.scope, request.auth.subject) == (False, "alice")
+        await session.destroy()
+
+    @get("/shown", opt={"exclude_from_auth": True})
+    async def shown(request: AnyRequest) -> bool:
+        return request.user is None
+
+    config = SessionConfig(Data, secrets=(SECRET,), sweep_interval=0, load_user=load)
+    app = Litestar([*HANDLERS, begin, end, shown], plugins=[SessionPlugin(config)], logging_config=None)
+    with capture_logs() as logged:
+        async with client_of(app) as client:
+            assert (await client.post("/begin/alice")).status_code == 201
+            assert [(await client.get(path)).status_code for path in ("/maybe", "/who", "/shown")] == [500] * 3
+            assert (await client.post("/end")).status_code == 201
+            assert (await client.get("/maybe")).json() is None
+    failed = [(entry["path"], entry["error"]) for entry in logged if entry["event"] == "user not loaded"]
+    assert failed == [(path, "ConnectionError") for path in ("/begin/alice", "/shown", "/end")]
 
 
 async def test_a_websocket_has_the_user(users: Users) -> None:
