@@ -32,8 +32,8 @@ class RelyingParties:
         self.clock = sessions.clock
         self.revocation = Revocation()
         """Revokes tokens that are no longer needed."""
-        self.native = NativeLogins(config, sessions)
         sessions.marks_users = bool(config.native_clients)
+        self.native = NativeLogins(config, sessions)
         """The logins of native clients."""
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}
         self.first = next(iter(self._by_id.values()))
