@@ -37,6 +37,7 @@ from app.settings.settings import Settings, load_settings
 from app.user_commands import UserCommands
 from app.web.errors import exception_handlers
 from app.web.form_limit import limit_forms
+from app.web.form_user import refuse_form_of_other_user
 from app.web.messages import announce_logout
 from app.web.openapi import openapi_config
 from app.web.public_address import PublicAddress
@@ -124,7 +125,11 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
     kept, login = SessionPlugin(_session_config(services)), OidcPlugin(_oidc_config(services))
     app = Application(
         route_handlers=[
-            Router("/", route_handlers=[*home.handlers, *account.handlers, *admin.handlers], guards=[limit_forms]),
+            Router(
+                "/",
+                route_handlers=[*home.handlers, *account.handlers, *admin.handlers],
+                guards=[limit_forms, refuse_form_of_other_user],
+            ),
             *user_api.handlers,
             *session_api.handlers,
             *health.handlers,

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.data.database import DatabaseUnavailableError
 from app.data.users import AccountDisabledError
 from app.web.explanations import explain
+from app.web.form_user import SEEN
 from app.web.request_context import current_request
 from session_core import SessionPlugin, loaded_session_of, session_of
 from session_core.errors import (
@@ -217,6 +218,7 @@ async def _sent_form(request: Request[Any, Any, Any], error: Exception) -> list[
     try:
         async with asyncio.timeout(_PATIENCE):
             items = (await request.form()).multi_items()
-            return [(name, value) for name, value in items if isinstance(value, str) and value and not _SECRET.search(name)]
+            typed = [(name, value) for name, value in items if isinstance(value, str) and value and not name.startswith(SEEN)]
+            return [(name, value) for name, value in typed if not _SECRET.search(name)]
     except Exception:  # noqa: BLE001 - the form may be what was wrong
         return []

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import DatabaseUnavailableError
 from app.data.users import AccountDisabledError
+from app.web.form_user import OtherUserError
 from session_core.errors import (
     CrossSiteRequestError,
     DiscoveryError,
@@ -66,10 +67,11 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     (
         SessionGoneError,
         Explanation(
-            "It ran out, or was ended on another device, while your request was under way. Nothing was changed. Log in to go on.",
+            "It ran out, or was ended in another tab or on another device. Nothing was changed. Log in to go on.",
             "login",
         ),
     ),
+    (OtherUserError, Explanation("The page was opened in another login. Nothing was changed. Open it again to go on.", "back")),
     (
         SessionConflictError,
         Explanation(

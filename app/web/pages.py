@@ -102,6 +102,7 @@ class Pages:
             message=self._messages.read(request),
             base=base.path,
             fetched=request.method == "GET",
+            seen_user=session.identity.user_key if session is not None and session.identity is not None else "",
             unsent=request.query_params.get("unsent") == "1",
             cookie_lost=request.query_params.get(COOKIE_CHECK) == "1" and session is not None and not session.exists,
             public_url=self._base.url,
