@@ -39,9 +39,9 @@ class _Plan:
     rounds: int
     """Rounds with one set of server processes."""
     turns: int
-    """Likewise."""
+    """Turns with one set of server processes."""
     fresh_pairs: tuple[int, int]
-    """The same for turns: how many sets, and turns of each."""
+    """How many pairs of new processes, and the turns of each pair."""
     sets: int
     """How often all servers are restarted, so that no figure depends on a single process."""
     amount: Amount

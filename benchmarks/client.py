@@ -1,7 +1,7 @@
 """Sends requests over many keep-alive connections and checks every response, in one thread without an event loop.
 
-A server under load is what is measured, so the client must cost little: it writes requests that are ready made, and looks at
-nothing of a response but its status, its length, its body and, where asked, its cookie.
+The server is measured, so the client must cost little. It writes prepared requests. Of a response it checks status, length and
+body, and in some works the cookie.
 """
 
 from __future__ import annotations

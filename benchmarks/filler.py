@@ -1,7 +1,7 @@
 """Copies one stored session very many times inside a store, each copy with its own key and user.
 
-A million logins one by one would take minutes. A copy is what the store itself has written, byte for byte, but for the random
-parts, and is as large; the copies belong to users that no request names.
+A million logins one by one would take minutes. A copy has the bytes that the store has written, except for the random parts of
+key and user, so it has the same size. No request names the users of the copies.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ async def fill_postgresql(url: str, sessions: int) -> float:
         missing = sessions - await connection.fetchval("SELECT count(*) FROM sessions")
         await connection.execute(_COPY.format("md5(random()::text) || md5(random()::text)", f"generate_series(1, {missing})"))
         await connection.execute("VACUUM ANALYZE sessions")
-        # Otherwise the server is still writing what has filled it, and each commit waits for the same disk.
+        # Otherwise the server still writes the copies to disk during the measurement, and each commit waits for that disk.
         await connection.execute("CHECKPOINT")
         taken: int = await connection.fetchval("SELECT pg_total_relation_size('sessions')")
     finally:

@@ -1,8 +1,8 @@
 """Lists and ends the 10,000 sessions of one user while another user's session is read, and reports the longest wait.
 
-`uv run python -m benchmarks.many_sessions [--sessions N] [--engines NAME ...]` does so with each store that is installed. The
-other user reads in the process that works, whose event loop must go on, and in a separate process (`--read URL KEY`), which the
-store must go on serving.
+`uv run python -m benchmarks.many_sessions [--sessions N] [--engines NAME ...]` measures each installed store. The
+other user's session is read twice: in the same process, which shows delays of the event loop, and in a separate process (`--read
+URL KEY`), which shows delays of the store.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ class Sweep:
     longest: float
     """The longest request during the sweep."""
     within: float
-    """The longest time within one request in which statements of the sweep ran: it has waited no longer for these. What they
-    leave to others (a log that the next commit writes, pages that are written later) is not in it."""
+    """The longest time within one request in which statements of the sweep ran: an upper limit of its wait for
+    them. Work left to later statements (a log that the next commit writes, pages that are written later) is not included."""
     longest_before: float
     """The longest request of the same clients without it, before and after."""
     longest_step: float
@@ -102,7 +102,7 @@ class Sweep:
 
     @property
     def request_delay(self) -> float:
-        """The longest delay of a request: by the sweep's statements, or by the longest request's extra time."""
+        """The longest delay of a request: the sweep's statements within it, or its extra time, whichever is longer."""
         return max(self.within, self.longest - self.longest_before)
 
 

@@ -133,8 +133,8 @@ def run_waiting(served: Sequence[Served], amount: Amount, results: Results) -> N
 def run_fresh_pairs(stacks: Sequence[Stack], engines: Engines, pairs: int, turns: int, results: Results) -> None:
     """Measure the page without session in turns, with new processes for each pair.
 
-    The two stacks run the same instructions there, and processes of one stack differ by more than the target allows: only many
-    of them tell.
+    On this page the two stacks run the same instructions. Single processes of one stack differ by more than the target allows, so
+    only the median of many processes is meaningful.
     """
     compared = _compared("public")
     those = [(number, stack) for number, stack in enumerate(stacks) if stack.name in compared]

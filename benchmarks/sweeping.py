@@ -1,8 +1,8 @@
 """Sweeps very many expired rows from a SQL database during requests, and reports the longest request.
 
-`just bench` does so with PostgreSQL; `uv run python -m benchmarks.sweeping [--rows N] [--engines NAME ...]` does it alone, with
-each SQL database that is installed. `--sweep URL` is the sweep itself, in a separate process: it waits for a line, then
-removes what has expired.
+`just bench` measures PostgreSQL; `uv run python -m benchmarks.sweeping [--rows N] [--engines NAME ...]` measures each installed
+SQL database and nothing else. `--sweep URL` runs the sweep itself, in a separate process: it waits for a line on its input, then
+removes the expired rows.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def measure_sweep(served: Served, url: str, rows: int, seconds: float, results: 
 
 
 def longest_overlap(spans: Sequence[Span], others: Sequence[Span]) -> int:
-    """The longest time within one of the spans that is covered by the others, which do not overlap."""
+    """The longest part of one span that is covered by `others`, which do not overlap."""
     ends = [end for _, end in others]
     most = 0
     for begin, end in spans:

@@ -4,7 +4,7 @@
     uv run just mutants --sample 0               every mutant (hours)
     uv run just mutants --only 'session_core/oidc/verify/*' --seed 7
 
-What is mutated and which tests must notice is in `tests/mutants.toml`, with the mutants that change no behaviour and the reason
+`tests/mutants.toml` lists the mutated files, the tests that must fail, and the mutants that change no behaviour with the reason
 for each. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything runs in copies of
 the tree. The exit status is 1 when an unlisted mutant survives.
 """
@@ -41,7 +41,7 @@ _SKIPPED: Final = re.compile(
 )
 """Excluded: type unions, decorators, and arithmetic that is not a typical mistake."""
 _POSITIONAL: Final = re.compile(r"(^\s+|[(] ?|, )/,", re.MULTILINE)
-"""The mark of positional parameters in place of the mark of keyword parameters: the calls, which name them, stay valid."""
+"""Replaces `*` by `/` in a signature: calls pass these parameters by name and stay valid, so it changes no behaviour."""
 _PATTERN_RULES: Final = (
     ("end anchor removed", re.compile(r"\\Z"), ""),
     ("start anchor removed", re.compile(r'(?<=r")\^'), ""),

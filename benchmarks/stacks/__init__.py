@@ -1,7 +1,11 @@
 """The compared stacks as data, one line each.
 
-Each serves the same routes: `GET /read` and `GET /visits` read one value of the session, `POST /increment` adds one to `visits`,
-`POST /login?user=N` does what a login callback does after the provider's answer, `GET /public` uses no session.
+Each serves the same routes:
+
+- `GET /read` and `GET /visits` read one value of the session.
+- `POST /increment` adds one to `visits`.
+- `POST /login?user=N` does the work of a login callback after the provider's response.
+- `GET /public` uses no session.
 """
 
 from __future__ import annotations

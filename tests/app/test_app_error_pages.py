@@ -30,7 +30,7 @@ async def dark(running: Running, browser: httpx.AsyncClient, subject: str = "ali
     return (await running.log_in(browser, subject, roles=roles or ("user",), data=data)).user_key
 
 
-def is_whole(page: str, name: str = "Alice") -> bool:
+def has_user_theme_and_navigation(page: str, name: str = "Alice") -> bool:
     return f'<bdi class="who">{name}</bdi>' in page and 'data-theme="dark"' in page and "Log out" in page
 
 
@@ -38,7 +38,7 @@ async def test_a_page_that_does_not_exist_keeps_user_theme_and_navigation(runnin
     async with running.browser() as browser, running.browser() as visitor:
         await dark(running, browser)
         page = (await browser.get("/nowhere")).text
-        assert is_whole(page)
+        assert has_user_theme_and_navigation(page)
         assert 'href="/account"' in page
         bare = (await visitor.get("/nowhere")).text
         assert 'href="/auth/login?next=/nowhere"' in bare
@@ -50,7 +50,7 @@ async def test_a_missing_role_is_named_with_a_link_to_log_in_as_another_user(run
         await dark(running, browser)
         answer = await browser.get("/admin")
         assert answer.status_code == 403
-        assert is_whole(answer.text)
+        assert has_user_theme_and_navigation(answer.text)
         assert "needs the role “admin”" in answer.text
         assert re.search(r'action="/auth/logout"><button class="primary">Log out', answer.text)
 
@@ -62,18 +62,18 @@ async def test_a_disabled_account_is_named_as_the_reason(running: Running) -> No
         answer = await browser.get("/account")
         assert answer.status_code == 403
         assert "<h1>This account is disabled</h1>" in answer.text
-        assert is_whole(answer.text)
+        assert has_user_theme_and_navigation(answer.text)
         assert 'href="/account"' not in answer.text
 
 
-async def test_an_administrator_cannot_change_the_own_account_and_reads_why(running: Running) -> None:
+async def test_an_administrator_cannot_change_their_own_account_and_sees_why(running: Running) -> None:
     async with running.browser() as browser:
         key = await dark(running, browser, "root", "admin")
         answer = await browser.get(f"/admin/users/{key}/disable")
         assert answer.status_code == 403
         assert "You cannot do this to your own account" in answer.text
         assert "Try again" not in answer.text
-        assert is_whole(answer.text, "Root")
+        assert has_user_theme_and_navigation(answer.text, "Root")
 
 
 async def test_a_page_offers_to_try_again_only_where_that_can_help(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ async def test_typed_text_is_kept(
         assert page.status_code == status
         assert words in page.text
         assert "&lt;b&gt;milk&lt;/b&gt; and bread" in page.text
-        assert is_whole(page.text)
+        assert has_user_theme_and_navigation(page.text)
 
 
 async def test_an_outage_page_is_minimal_and_mentions_no_logout(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ async def test_a_provider_outage_is_explained(start: Start) -> None:
         assert "<h1>The identity provider is unavailable</h1>" in answer.text
         assert "An earlier session is unaffected" in answer.text
         assert 'href="/auth/login?next=%2Faccount">Try again' in answer.text
-        assert is_whole(answer.text)
+        assert has_user_theme_and_navigation(answer.text)
         assert (await browser.get("/account")).status_code == 200
 
 

@@ -86,7 +86,7 @@ async def test_idle_streams_and_kept_alive_connections_do_not_slow_others(tmp_pa
             connections(url, 1500, get("/test/events")),
             connections(url, 1500, get("/health/live")),
         ):
-            # The machine may be busy with other things for a while; a server that is slowed down is so every time.
+            # A busy machine delays some of the three attempts; a server slowed by its connections delays all of them.
             beside = min([await usual(url) for _ in range(3)])
             assert await answer(url, "/health/live") < PATIENCE
             sockets = [await WebSocketClient.connect(f"{url}/test/socket/echo", "") for _ in range(20)]

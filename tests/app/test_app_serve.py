@@ -37,7 +37,7 @@ def serving(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=start_new_session,
-        pipesize=1_048_576,  # read only at the end: a server whose log is full stops
+        pipesize=1_048_576,  # read only at the end: a full pipe would block the server
     )
     url = f"http://127.0.0.1:{port}"
     try:

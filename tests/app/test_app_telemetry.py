@@ -197,7 +197,7 @@ class CollectorRequest(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Keep the output of the tests free of it."""
+        """Log nothing."""
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from auth_demo.cluster import cluster, node
 node._SETTINGS = node._SETTINGS.replace(f"cluster-node-timeout {node.NODE_TIMEOUT_MS}", "cluster-node-timeout 3000")
 cluster._STORE_SECONDS = 2
 """
-"""On a machine that is busy a server that only waits for the processor must not count as dead."""
+"""On a busy machine a server may wait for the processor; it must not count as dead."""
 DEMO_OF_CLUSTER = (*DEMO[:-1], f"import sys\nfrom auth_demo.demo import main{PATIENT_NODES}sys.exit(main())")
 
 

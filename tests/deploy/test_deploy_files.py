@@ -24,14 +24,14 @@ from tests.support.environments import ROOT
 from tests.support.ports import free_ports
 
 DEPLOY = ROOT / "deploy"
-# Debian's packages `nginx` and `prometheus`: what needs them is tried where they are installed.
+# From Debian's packages `nginx` and `prometheus`; tests that need them run only where they are installed.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 PROMTOOL = shutil.which("promtool")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
 def program(name: str, install: str) -> str:
-    """The path of a program of this environment or the system; if it is missing, the test is skipped, in CI it fails."""
+    """The path of a program of this environment or the system. Without it the test is skipped, or fails with CI=true."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         message = f"{name} is not installed: {install}"

@@ -1,7 +1,7 @@
 """Cross-site requests in every way that Chromium, Firefox and WebKit support; none may change anything.
 
-What the browsers send is compared with the table of docs/explanation/cross-site.md: a combination of headers that is accepted
-must be in it, and must have been seen.
+The requests are compared with the table of docs/explanation/cross-site.md. Each accepted combination of headers must be in the
+table, and a browser must have sent it.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def site() -> Iterator[Site]:
         return Redirect(op.authorize(str(request.url)), status_code=302)
 
     @get("/callback", media_type=MediaType.HTML)
-    async def heard() -> str:
-        return "<title>heard</title>"
+    async def received_code() -> str:
+        return "<title>received_code</title>"
 
     @get("/page", media_type=MediaType.HTML)
     async def page() -> str:
@@ -68,7 +68,7 @@ def site() -> Iterator[Site]:
     plugins = [SessionPlugin(make_config(public_url=url, bearer=True)), OidcPlugin(config)]
     app = Litestar([page], plugins=plugins, openapi_config=None, logging_config=None)
     at_provider = Litestar([agree], openapi_config=None, logging_config=None)
-    at_client = Litestar([heard], openapi_config=None, logging_config=None)
+    at_client = Litestar([received_code], openapi_config=None, logging_config=None)
     with served(app, application), served(at_provider, provider), served(at_client, client):
         yield Site(url, f"http://127.0.0.1:{client_port}/callback")
 
@@ -78,7 +78,7 @@ def test_the_code_arrives_on_loopback(any_browser: AnyBrowser, site: Site) -> No
         window.open(site.address(site.client))
         assert "Log in to desktop?" in window.text
         window.click("button")
-        window.wait_for("return document.title === 'heard'")
+        window.wait_for("return document.title === 'received_code'")
         assert list(parse_qs(urlsplit(window.url).query)) == ["code"]
         assert "Log in" not in window.text
 

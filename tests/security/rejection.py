@@ -50,8 +50,8 @@ async def assert_rejected(
 ) -> None:
     """Assert that the page, and everything else, is what a rejection leaves.
 
-    Generic: the answer is that of a callback without any parameters, byte for byte where the status is the same. Unchanged: every
-    session in the store is what it was, version and data, and the browser is who it was. One event, no secret anywhere.
+    Generic: with the same status the response equals that to a callback without parameters, byte for byte. Unchanged: version and
+    data of every session in the store, and the user of the browser. There is one event, and no secret anywhere.
     """
     events, lines = site.events[before.events :], site.log.lines[before.lines :]
     # The response.

@@ -56,7 +56,7 @@ def flipped(token: str) -> str:
     return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
 
 
-def said_twice(member: str) -> Misbehaviour:
+def with_member_appended(member: str) -> Misbehaviour:
     return forged(lambda head, said: compact(head, json.dumps(said)[:-1] + f", {member}}}", signing_key().sign))
 
 
@@ -111,8 +111,8 @@ LINES: dict[str, list[tuple[Misbehaviour, str]]] = {
         (claims(exp=str(NOW + 300)), "exp_malformed"),
         (claims(exp=True), "exp_malformed"),
         (claims(iat=MARK), "iat_malformed"),
-        (said_twice('"sub": "admin"'), "token_json"),
-        (said_twice('"x": NaN'), "token_json"),
+        (with_member_appended('"sub": "admin"'), "token_json"),
+        (with_member_appended('"x": NaN'), "token_json"),
         (claims(sub=""), "sub_malformed"),
         (claims(sub="x" * 256), "sub_malformed"),
         (claims(sub=7), "sub_malformed"),

@@ -147,9 +147,9 @@ RedisStore.delete = RedisStore.delete_by = end_nothing
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        pytest.param(LOSES_WRITES, "increments had been acknowledged", id="a primary that dies with writes it did not pass on"),
+        pytest.param(LOSES_WRITES, "increments had been acknowledged", id="a primary that dies before it replicates"),
         pytest.param(LOGS_OUT, "neither 200 nor 503|: logged out|had been acknowledged", id="an outage that looks like a logout"),
-        pytest.param(ENDS_NOTHING, "GET /api/me answered 200 after the logout", id="a logout that is none"),
+        pytest.param(ENDS_NOTHING, "GET /api/me answered 200 after the logout", id="a logout that ends no session"),
     ],
 )
 def test_the_demo_fails_when_a_guarantee_is_broken(tmp_path: Path, servers_files: Path, fault: str, words: str) -> None:

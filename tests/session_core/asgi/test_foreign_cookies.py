@@ -38,7 +38,7 @@ async def subject(client: httpx.AsyncClient) -> str | None:
     return found
 
 
-async def test_a_logout_here_leaves_the_login_there() -> None:
+async def test_a_logout_at_one_application_keeps_the_login_at_the_other() -> None:
     async with two_applications() as (one, two):
         await two.post("/login/dana")
         response = await one.post("/logout")
@@ -47,7 +47,7 @@ async def test_a_logout_here_leaves_the_login_there() -> None:
         assert await subject(two) == "dana"
 
 
-async def test_nor_does_any_other_request_end_it() -> None:
+async def test_other_requests_to_one_application_keep_the_login_at_the_other() -> None:
     async with two_applications() as (one, two):
         await two.post("/login/dana")
         for asked in ("GET /read", "GET /fails", "GET /absent", "DELETE /sessions", "POST /regenerate"):
@@ -56,8 +56,8 @@ async def test_nor_does_any_other_request_end_it() -> None:
         assert await subject(two) == "dana"
 
 
-async def test_a_logout_leaves_what_is_no_cookie_of_ours_and_no_former_one() -> None:
-    """Where former cookies are named, they are deleted with our own alone."""
+async def test_a_logout_keeps_foreign_cookies_also_when_former_cookies_are_named() -> None:
+    """The former cookies are deleted only together with a valid cookie of this application."""
     async with two_applications(CookieConfig(name="sid", former_paths=["/app"])) as (one, _):
         for value in ("dana", "s%3Adana.c2lnbmF0dXJl", "%64ana", "x" * 5000):
             response = await one.post("/logout", headers={"cookie": f"sid={value}"})
@@ -76,14 +76,14 @@ async def test_the_own_cookie_beside_a_foreign_one_is_deleted() -> None:
             assert "Max-Age=0" in response.headers["set-cookie"]
 
 
-async def test_more_cookies_than_are_verified_may_hold_our_own() -> None:
-    """The session that they hide stays alive, so the browser must not keep its id after the logout."""
+async def test_a_logout_with_more_cookies_than_are_verified_deletes_the_cookie() -> None:
+    """One of those not verified may be the application's own. Its session stays alive, so the browser must not keep the id."""
     async with two_applications() as (one, _):
         response = await one.post("/logout", headers={"cookie": "; ".join(["sid=planted"] * 40)})
         assert "Max-Age=0" in response.headers["set-cookie"]
 
 
-async def test_a_login_takes_the_place_of_the_foreign_cookie_and_each_logout_leaves_the_other_alone() -> None:
+async def test_a_login_replaces_the_foreign_cookie_and_each_logout_deletes_only_its_own() -> None:
     async with two_applications() as (one, two):
         await two.post("/login/dana")
         await one.post("/login/erin")

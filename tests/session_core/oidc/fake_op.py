@@ -32,7 +32,7 @@ CLIENT_SECRET = "s3cret:with%odd+chars"
 PUBLIC_URL = "http://127.0.0.1:8000"
 GET_PAGE = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 GONE = object()
-"""As the value of a claim: omit it."""
+"""The value of a claim that is omitted."""
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -196,7 +196,7 @@ class FakeOp:
         return httpx2.Response(201, json={"request_uri": request_uri, "expires_in": 60})
 
     def hold(self, path: str = "/token") -> tuple[asyncio.Event, asyncio.Event]:
-        """Make an endpoint wait; return what is set when it is asked, and what lets it answer."""
+        """Make an endpoint wait. Returns two events: the first is set by a request, the second lets the endpoint respond."""
         asked, go_on = asyncio.Event(), asyncio.Event()
 
         async def slow(request: httpx2.Request) -> httpx2.Response:
@@ -282,11 +282,11 @@ class World:
         config: dict[str, Any] | None = None,
         **oidc: Any,
     ) -> None:
-        """`sharing`: another process of the same application, with the same store, clock and provider.
+        """With `sharing`, this is another process of that application and uses the same store, clock and provider.
 
-        With a `clock` and a `store` it is on another node: it has that clock and opens the store for itself.
+        With `sharing`, a `clock` and a `store`, it is on another node: it has its own clock and opens the store itself.
 
-        `beside`: makes further providers, each with the scripted one that stands for it. `config`: options of `SessionConfig`.
+        `beside`: returns further providers, each with its scripted counterpart. `config`: options of `SessionConfig`.
         """
         self.clock = clock or (sharing.clock if sharing else FakeClock())
         self.op = sharing.op if sharing else FakeOp(self.clock)

@@ -1,8 +1,12 @@
 """The small application with a login as a separate process, configured by environment variables.
 
-TEST_STORE: the store's URL. TEST_OP: where the provider really listens. TEST_TIMEOUT: seconds for a call to the provider.
-TEST_LEASE: seconds after which a silent holder counts as dead. TEST_CLOCK: milliseconds by which this machine's clock is wrong.
-TEST_DIE_ON: the event at which the process is killed. TEST_BROKEN: a part that is taken out.
+- TEST_STORE: the store's URL.
+- TEST_OP: the port on which the provider listens.
+- TEST_TIMEOUT: seconds for a call to the provider.
+- TEST_LEASE: seconds after which a holder that does not renew its lease counts as dead.
+- TEST_CLOCK: milliseconds by which this process's clock is wrong.
+- TEST_DIE_ON: the event at which the process is killed.
+- TEST_BROKEN: the part that is disabled.
 """
 
 from __future__ import annotations

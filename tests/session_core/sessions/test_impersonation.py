@@ -515,7 +515,7 @@ async def running(world: World) -> AsyncIterator[World]:
 
 @pytest.mark.attack("85")
 async def test_a_process_that_served_it_reports_an_end_it_did_not_make(running: World) -> None:
-    """By the limit of sessions for example: the step that ends it reads no record."""
+    """For example by the limit of sessions: the step that deletes the session reads no record, so it cannot report the end."""
     handle = await running.acting()
     await handle.regenerate()
     await running.plugin.store.inner.delete(handle.key)
@@ -534,7 +534,7 @@ async def test_a_process_that_served_it_reports_that_its_time_is_over(running: W
 @pytest.mark.attack("82")
 @pytest.mark.attack("83")
 async def test_a_role_taken_away_ends_it_without_a_request(world: World) -> None:
-    """So that what is open is closed; a rule that fails ends nothing."""
+    """Open connections must close then. A rule that raises an error ends nothing."""
     application = world.plugin.application
     assert application.connections is not None
     watched = WatchedImpersonations(application.connections, world.plugin.lifecycle, ask_seconds=0.001)
@@ -575,7 +575,7 @@ async def test_a_failing_rule_refuses_the_request(world: World) -> None:
 @pytest.mark.parametrize("fault", ["applied", "not applied", "applied later"])
 @pytest.mark.parametrize("verb", ["impersonate", "end_impersonation"])
 async def test_a_lost_response_leaves_one_identity(verb: str, fault: Fault) -> None:
-    """The cookie then contains both ids; the next request gets the live session, and that stays the one."""
+    """The cookie then contains both ids. The next request gets the live session; a step applied later does not change that."""
     clock = FakeClock()
     store = LosingStore(clock=clock)
     world = World(store, clock)

@@ -23,7 +23,7 @@ NOON = 4_102_444_800
 COUNT = 7
 
 Rule = Callable[[EndMark, int | None, Moment], bool]
-"""`rule(mark, auth_time, begun)`: whether the mark ends the login."""
+"""`rule(mark, auth_time, begun)` returns whether the mark ends the login."""
 
 
 class Case(NamedTuple):
@@ -44,7 +44,7 @@ class Case(NamedTuple):
 
 CASES = [
     Case("begun before", 0, None, (10, 10.2), is_ended=True),
-    Case("begun before, the user came long before", 0, -3600, (10, 10.2), is_ended=True),
+    Case("begun before, authenticated long before", 0, -3600, (10, 10.2), is_ended=True),
     Case("begun before, both within one second", 9.8, 10.1, (10.8, 10.9), is_ended=True),
     Case("begun before, the token arrives minutes later", 0, 5, (10, 200), is_ended=True),
     Case("begun after", 11, None, (10, 10.2), is_ended=False),
@@ -62,23 +62,23 @@ def the_rule(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
     return mark.ends(msgspec.structs.replace(ALICE, auth_time=auth_time), begun)
 
 
-def by_the_order_alone(mark: EndMark, _: int | None, begun: Moment) -> bool:
+def by_order_only(mark: EndMark, _: int | None, begun: Moment) -> bool:
     return begun.is_before(mark.signed or mark.unsigned or begun)
 
 
-def by_when_the_user_came_alone(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+def by_auth_time_only(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
     return the_rule(mark, auth_time, begun) if mark.signed is None or auth_time is None else auth_time <= mark.iat
 
 
-def with_ties_let_in(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+def with_equal_auth_time_accepted(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
     return the_rule(msgspec.structs.replace(mark, iat=mark.iat - 1), auth_time, begun)
 
 
-def with_what_is_equal_as_before(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+def with_equal_order_counted_as_before(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
     return the_rule(mark, auth_time, Moment(begun.count, begun.number - 1))
 
 
-def with_any_proof(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
+def with_any_auth_time_accepted(mark: EndMark, auth_time: int | None, begun: Moment) -> bool:
     return the_rule(mark, auth_time, begun) and (auth_time is None or auth_time < NOON)
 
 
@@ -86,18 +86,18 @@ def wrongly_decided(rule: Rule) -> set[str]:
     return {case.name for case in CASES if case.decided_by(rule) is not case.is_ended}
 
 
-def test_the_deciding_clock_is_the_one_that_signed() -> None:
+def test_each_login_is_decided_correctly() -> None:
     assert wrongly_decided(the_rule) == set()
 
 
 @pytest.mark.parametrize(
     ("rule", "found_by"),
     [
-        (by_the_order_alone, "proved anew, begun before a late token arrived"),
-        (by_when_the_user_came_alone, "begun after, by single sign-on"),
-        (with_ties_let_in, "begun before, both within one second"),
-        (with_what_is_equal_as_before, "begun after"),
-        (with_any_proof, "no logout token, proved anew, begun before"),
+        (by_order_only, "proved anew, begun before a late token arrived"),
+        (by_auth_time_only, "begun after, by single sign-on"),
+        (with_equal_auth_time_accepted, "begun before, both within one second"),
+        (with_equal_order_counted_as_before, "begun after"),
+        (with_any_auth_time_accepted, "no logout token, proved anew, begun before"),
     ],
 )
 def test_slightly_wrong_rules_are_detected(rule: Rule, found_by: str) -> None:
@@ -211,7 +211,7 @@ async def test_a_damaged_entry_is_replaced() -> None:
         assert not await was_ended_since(store, ALICE, await current_moment(store))
 
 
-class Meddling(MemoryStore):
+class WritesInBetween(MemoryStore):
     """Other processes write between each read and write, as often as configured."""
 
     times = 0
@@ -226,7 +226,7 @@ class Meddling(MemoryStore):
 @pytest.mark.anyio
 async def test_a_counter_raised_meanwhile_is_after_every_earlier_login() -> None:
     clock = FakeClock()
-    store = Meddling(clock=clock)
+    store = WritesInBetween(clock=clock)
     await next_moment(store, clock.now())
     begun = await current_moment(store)
     store.times = 1
@@ -235,8 +235,8 @@ async def test_a_counter_raised_meanwhile_is_after_every_earlier_login() -> None
     assert not (await current_moment(store)).is_before(moment)
 
 
-class Refusing(MemoryStore):
-    """No write is there at the next read."""
+class LosesEveryWrite(MemoryStore):
+    """No read finds the write before it."""
 
     async def load(self, key: str) -> None:
         del key
@@ -253,7 +253,7 @@ class Refusing(MemoryStore):
 @pytest.mark.anyio
 async def test_a_store_that_loses_its_counter_raises_an_error() -> None:
     with pytest.raises(StoreUnavailableError):
-        await leave_mark(Refusing(), ALICE.user_key, 0)
+        await leave_mark(LosesEveryWrite(), ALICE.user_key, 0)
 
 
 @pytest.mark.anyio

@@ -68,7 +68,7 @@ async def test_other_tasks_run_in_between(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("verb", ["list_for", "revoke_all", "end_op_session"])
 async def test_listing_and_ending_sessions_yields_to_other_tasks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when sessions are only examined: at the provider one session of the user ended, and it is none of these."""
+    """Also when none is ended: the provider ends a session of the user that is none of these, so all are only examined."""
     plugin = SessionPlugin(make_config())
     await plugin.store.open()
     await log_in(plugin, 50)
@@ -156,7 +156,7 @@ class SlowDeletes(MemoryStore):
 
 
 async def test_sessions_from_before_a_moment_are_ended_several_at_once() -> None:
-    """One by one, those of a large store would take minutes; all at once, they would take every connection of a pool."""
+    """One at a time would take minutes in a large store; all at once would use every connection of a pool."""
     store, recorder = SlowDeletes(), Recorder()
     plugin = SessionPlugin(make_config(store=store, on_event=[recorder]))
     await plugin.store.open()
@@ -195,7 +195,7 @@ class ReadInPages(MemoryStore):
         return found
 
 
-async def test_a_logout_of_the_op_finds_a_session_that_escapes_its_list() -> None:
+async def test_a_logout_of_the_op_finds_a_session_missing_from_the_first_list() -> None:
     plugin = SessionPlugin(make_config(store=ReadInPages()))
     await plugin.store.open()
     data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="")

@@ -366,7 +366,7 @@ async def test_fields_a_newer_version_wrote_survive_an_older_ones_writes() -> No
 @pytest.mark.usefixtures("virtual_time")
 @pytest.mark.parametrize("is_writing", [False, True])
 async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> None:
-    """In whatever order they came, and also while the store has not answered."""
+    """In any order of arrival, also while the store does not respond."""
     loop, began = asyncio.get_running_loop(), monotonic()
     queue = _Queue(loop)
     waiting = {seconds: _Pending(lambda record: record, loop.create_future()) for seconds in (5, 2, 9)}

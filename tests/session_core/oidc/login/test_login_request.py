@@ -1,4 +1,4 @@
-"""The exact edges of what a login link may say, and which of two demands wins."""
+"""The exact limits of a login link's parameters, and which of two requirements applies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_parameter_is_accepted_up_to_its_limit(name: str, longest: str, unf
         assert refused.value.reason == "login_parameter"
 
 
-def test_what_a_link_need_not_say() -> None:
+def test_a_link_may_omit_parameters_and_unknown_ones_are_ignored() -> None:
     assert read() == LoginRequest()
     assert read(unsent="1", page="1", acr_values=" a  b a ") == LoginRequest(unsent=True, page=True, acr_values=("a", "b"))
     assert read(unsent="yes", page="0", max_age="0") == LoginRequest(max_age=0)
@@ -58,7 +58,7 @@ def test_what_a_link_need_not_say() -> None:
     assert read(tenant="t", login_hint="a") == LoginRequest(others={"tenant": "t"}, login_hint="a")
 
 
-def test_what_is_carried_to_the_choice_of_a_provider() -> None:
+def test_parameters_kept_while_the_user_chooses_a_provider() -> None:
     query = urlencode({"provider": "x", "iss": "x", "next": "/y", "tenant": "t", "unknown": "x", "max_age": "never"}).encode()
     assert carried_params(query, ALSO) == {"next": "/y", "tenant": "t", "max_age": "never"}
     assert carried_params(query) == {"next": "/y", "max_age": "never"}
@@ -73,7 +73,7 @@ def test_what_is_carried_to_the_choice_of_a_provider() -> None:
         ({"login_hint": "\0"}, False),
     ],
 )
-def test_a_login_that_another_site_begins(changes: dict[str, str], passes: bool) -> None:
+def test_parameters_of_a_login_that_another_site_begins(changes: dict[str, str], passes: bool) -> None:
     body = urlencode({"iss": ISSUER, "prompt": "none", **changes}).encode()
     if passes:
         assert read_initiated_login(body) == {"iss": ISSUER, **changes}
@@ -95,7 +95,7 @@ def test_a_login_that_another_site_begins(changes: dict[str, str], passes: bool)
         ({"acr_values": ("b", "a")}, {"acr_values": ("a", "b")}, None, ("b", "a")),
     ],
 )
-def test_the_stricter_demand_wins(
+def test_the_stricter_requirement_applies(
     asked: dict[str, Any], configured: dict[str, Any], max_age: int | None, acr_values: tuple[str, ...]
 ) -> None:
     provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, **configured)
@@ -135,7 +135,9 @@ def test_no_request_weakens_a_reauthentication(prompt: str | None, max_age: int 
         ({"acr_values": ("phr",)}, "step_up_unsupported"),
     ],
 )
-def test_what_a_provider_without_id_tokens_cannot_prove_is_refused(asked: dict[str, Any], expected: dict[str, Any] | str) -> None:
+def test_requirements_that_need_an_id_token_are_refused_for_plain_oauth2(
+    asked: dict[str, Any], expected: dict[str, Any] | str
+) -> None:
     provider = OAuth2Provider(
         issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET,
         authorization_endpoint=f"{ISSUER}/authorize", token_endpoint=f"{ISSUER}/token", userinfo_endpoint=f"{ISSUER}/user",

@@ -112,7 +112,7 @@ async def by_frame(world: SsoWorld) -> None:
     world.clock.advance(seconds=1)
 
 
-async def by_the_ops_word(world: SsoWorld) -> None:
+async def by_an_op_logout_of_the_user(world: SsoWorld) -> None:
     await world.sessions.sessions.end_user(ALICE)
 
 
@@ -133,7 +133,7 @@ async def test_the_next_login_authenticates_again(world: SsoWorld, end: End) -> 
     await world.assert_reauthenticates()
 
 
-@pytest.mark.parametrize("end", [by_logout_token, by_frame, by_the_ops_word])
+@pytest.mark.parametrize("end", [by_logout_token, by_frame, by_an_op_logout_of_the_user])
 async def test_a_provider_that_ended_its_own_session_needs_no_extra_parameter(world: SsoWorld, end: End) -> None:
     await end(world)
     assert await world.subject(world.other) is None

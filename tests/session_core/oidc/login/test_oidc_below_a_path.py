@@ -40,7 +40,7 @@ def strips(app: Any) -> Any:
     return proxy
 
 
-def strips_and_says(app: Any) -> Any:
+def strips_and_sets_root_path(app: Any) -> Any:
     """A proxy that strips the path, and a server that restores it: uvicorn's `--root-path`."""
 
     async def server(scope: Any, receive: Any, send: Any) -> None:
@@ -49,7 +49,7 @@ def strips_and_says(app: Any) -> Any:
     return server
 
 
-def only_says(app: Any) -> Any:
+def only_sets_root_path(app: Any) -> Any:
     """A server whose `root_path` is not in `path`: Granian's `--url-path-prefix`."""
 
     async def server(scope: Any, receive: Any, send: Any) -> None:
@@ -69,11 +69,11 @@ def mounted_in_starlette(app: Any) -> Any:
 
 WAYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a path of the public URL, taken off by a proxy": (BASE, strips),
-    "a path of the public URL, and root_path": (BASE, strips_and_says),
-    "a path of the public URL, and root_path beside the path": (f"{BASE}/", only_says),
+    "a path of the public URL, and root_path": (BASE, strips_and_sets_root_path),
+    "a path of the public URL, and root_path beside the path": (f"{BASE}/", only_sets_root_path),
     "a path of the public URL, mounted": (BASE, mounted_in_litestar),
-    "root_path": ("", strips_and_says),
-    "root_path beside the path": ("", only_says),
+    "root_path": ("", strips_and_sets_root_path),
+    "root_path beside the path": ("", only_sets_root_path),
     "mounted in Litestar": ("", mounted_in_litestar),
     "mounted in Starlette": ("", mounted_in_starlette),
     "below a separate path": ("", lambda app: app),

@@ -138,7 +138,7 @@ async def test_a_missing_issuer_is_accepted_from_a_provider_that_never_sends_it(
     assert (await world.login()).status_code == 400
 
 
-async def test_an_error_without_a_value_beside_a_code_is_none(world: World) -> None:
+async def test_an_empty_error_beside_a_code_is_ignored(world: World) -> None:
     world.op.response_params = {"error": "", "error_description": ""}
     assert (await world.login()).status_code == 303
 

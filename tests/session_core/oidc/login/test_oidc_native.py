@@ -115,7 +115,7 @@ async def test_the_providers_logout_ends_the_session(world: World) -> None:
 
 
 async def go_on(world: World, left: httpx.Response) -> httpx.Response:
-    """The provider answers; the browser is back."""
+    """Follow the provider's redirect to the callback; return the response."""
     headers = {**GET_PAGE, "sec-fetch-site": "cross-site", "accept": "*/*"}
     return await world.browser.get(world.op.authorize(left.headers["location"]), headers=headers)
 
@@ -143,7 +143,7 @@ async def test_after_a_revocation_single_sign_on_is_not_enough(world: World, how
     token = await Native(world).token()
     await revoke_as(world, how)
     assert await subject(world, token) is None
-    for _ in range(2):  # the note stays for the user's other clients
+    for _ in range(2):  # the mark of the revocation also applies to the user's other clients
         world.clock.advance(seconds=400)
         native = Native(world)
         again = await go_on(world, await native.agree())
@@ -187,7 +187,7 @@ async def test_a_silent_login_after_a_revocation_is_refused_to_the_client(world:
     assert await Native(world, prompt="none").answer() == {"error": "login_required"}
 
 
-async def test_another_users_revocation_and_the_providers_logout_ask_for_nothing(world: World) -> None:
+async def test_another_users_revocation_and_the_providers_logout_require_no_new_login(world: World) -> None:
     await Native(world).token()
     await world.sessions.sessions.revoke_all(Identity(issuer=ISSUER, subject="bob"))
     await world.send_logout(world.op.logout_token())

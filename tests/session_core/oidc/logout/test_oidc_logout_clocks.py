@@ -125,7 +125,7 @@ async def test_a_logout_before_the_callback_ends_the_login(
     assert await finished.subject() is None
 
 
-@pytest.mark.parametrize("ago", [None, 3600], ids=["nothing said of when", "single sign-on"])
+@pytest.mark.parametrize("ago", [None, 3600], ids=["without auth_time", "single sign-on"])
 @BEGUN
 @ENDED
 @NODES
@@ -133,7 +133,7 @@ async def test_a_logout_before_the_callback_ends_the_login(
 async def test_a_login_after_the_logout_is_not_affected(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any], ago: int | None
 ) -> None:
-    """No waiting, also when the provider keeps its session and `sid`: a logout from this application only."""
+    """The user can log in again at once, also when the provider has ended the login only here and keeps its session and `sid`."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     begun.op.auth_time = None if ago is None else begun.op.clock.now() // 1000 - ago
     await cluster.send_logout(ended, claims)
@@ -150,7 +150,7 @@ async def test_a_login_after_the_logout_is_not_affected(
 async def test_a_login_authenticated_after_the_logout_continues(
     cluster: Cluster, begun_at: str, ended_at: str, finished_at: str, claims: dict[str, Any]
 ) -> None:
-    """A provider that ends the old session because of this login, and sends the logout token meanwhile."""
+    """The provider ends the old session because of this login, and sends its logout token while the login is in progress."""
     begun, ended, finished = (cluster.node(name) for name in (begun_at, ended_at, finished_at))
     start = await begun.start()
     await cluster.send_logout(ended, claims)

@@ -29,7 +29,7 @@ IMPATIENT, PATIENT = 0.5, 30.0
 
 @contextmanager
 def within(seconds: float, reason: str) -> Iterator[None]:
-    """Bounds silence, and the process's own CPU time, so that other programs do not affect it."""
+    """Assert limits of the block's duration and of this process's CPU time, which other programs do not affect."""
     begun, worked = time.monotonic(), time.process_time()
     yield
     assert time.process_time() - worked < seconds
@@ -37,7 +37,7 @@ def within(seconds: float, reason: str) -> Iterator[None]:
 
 
 async def world_for(reason: str) -> World:
-    """A world whose provider misbehaves. Only silence has a short timeout; on a loaded machine other responses may be slow."""
+    """A world whose provider misbehaves. The timeout is short only where the provider never responds."""
     made = World(http_timeout_seconds=IMPATIENT if reason == "timeout" else PATIENT)
     await made.plant()
     return made
@@ -315,8 +315,8 @@ async def test_fifty_concurrent_logins_fetch_metadata_once(world: World) -> None
 class TestKeys:
     @pytest.mark.parametrize("value", [None, "", 7, [], {}, [None], [""], [7], True], ids=repr)
     @pytest.mark.parametrize("key", [OTHER_RSA_KEY, EC_KEY, ED_KEY], ids=["RSA", "EC", "OKP"])
-    async def test_members_that_a_key_of_this_type_does_not_have(self, key: Any, value: Any) -> None:
-        """Some providers write null for all of them."""
+    async def test_members_of_another_key_type_are_ignored(self, key: Any, value: Any) -> None:
+        """Some providers send null for all of them."""
         world = World()
         world.op.key = key
         world.op.alg = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[public_jwk(key)["kty"]]

@@ -171,7 +171,7 @@ async def test_an_azp_that_only_the_first_id_token_has_ends_nothing(value: Any) 
 
 
 async def test_an_azp_that_only_the_refreshed_id_token_has_ends_nothing_and_is_not_stored(world: World) -> None:
-    """Core 12.2 forbids it, but it names us: another one is refused."""
+    """OpenID Connect Core 12.2 forbids such an `azp`, but this one names our client. An `azp` of another client is refused."""
     first = (await stored_tokens(world)).id_token
     all_tokens_expired(world)
     world.op.claims = {"azp": "app"}
@@ -447,13 +447,13 @@ async def test_a_write_with_a_lost_response_is_not_repeated(world: World, monkey
     replace = store.inner.replace
     lost = iter((True, True))
 
-    async def made_but_not_told(*arguments: Any, **options: Any) -> int:
+    async def applied_without_a_response(*arguments: Any, **options: Any) -> int:
         version = await replace(*arguments, **options)
         if next(lost, False):
             raise StoreUnavailableError
         return version
 
-    monkeypatch.setattr(store.inner, "replace", made_but_not_told)
+    monkeypatch.setattr(store.inner, "replace", applied_without_a_response)
     assert (await world.browser.get("/token-now")).text == "at-2"
     assert world.op.access_tokens == 2
     monkeypatch.undo()
