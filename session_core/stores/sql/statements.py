@@ -107,7 +107,9 @@ REPLACE_MANY: Final = Statement(
     " AND extract(epoch FROM clock_timestamp()) < new.deadline RETURNING sessions.key"
 )
 MOVE_MANY: Final = Statement(
-    "WITH given AS MATERIALIZED (SELECT * FROM unnest(:keys::text[], :versions::text[], :new_keys::text[], :starts::text[],"
+    "WITH given AS MATERIALIZED (SELECT given.*, CASE WHEN most = '0' THEN 0 ELSE count(*) OVER (PARTITION BY user_key)"
+    " + (SELECT count(*) FROM sessions AS other WHERE other.user_key = given.user_key AND other.successor IS NULL"
+    " AND other.expires_at > :now) END AS taken FROM unnest(:keys::text[], :versions::text[], :new_keys::text[], :starts::text[],"
     " :lengths::text[], :expires_at::text[], :user_keys::text[], :op_session_keys::text[], :ranks::text[], :until::text[],"
     " :names::text[], :limits::text[], :deadlines::text[]) AS given (key, version, new_key, start, length, expires_at, user_key,"
     " op_session_key, rank, until, name, most, deadline)),"
@@ -116,9 +118,7 @@ MOVE_MANY: Final = Statement(
     " moved AS (UPDATE sessions SET version = sessions.version + 1, data = '', expires_at = given.until::bigint, user_key = NULL,"
     " op_session_key = NULL, rank = 0, successor = given.new_key"
     " FROM held, given WHERE given.key = held.key AND sessions.key = held.key AND sessions.version = given.version::bigint"
-    " AND (given.most = '0' OR given.most::bigint >= (SELECT count(*) FROM given AS other WHERE other.user_key = given.user_key)"
-    " + (SELECT count(*) FROM sessions AS other WHERE other.user_key = given.user_key AND other.successor IS NULL"
-    " AND other.expires_at > :now))"
+    " AND given.most::bigint >= given.taken"
     " AND extract(epoch FROM clock_timestamp()) < given.deadline::float8 RETURNING given.*),"
     " made AS (INSERT INTO sessions (key, version, data, expires_at, user_key, op_session_key, rank) SELECT new_key, 1,"
     " substring(:data::bytea, start::int, length::int), expires_at::bigint, user_key, op_session_key, rank::bigint FROM moved)"
@@ -128,6 +128,8 @@ MOVE_MANY: Final = Statement(
 
 What another transaction holds is passed over, as above, and so are users who would be at their limit. A new key that is taken is
 an error, which undoes the whole batch.
+
+A user's sessions are counted beside the given rows: in a condition of the join, PostgreSQL counts them for each pair of rows.
 """
 TOUCH_MANY: Final = Statement(
     "WITH held AS (SELECT key FROM sessions WHERE key IN :keys AND successor IS NULL AND expires_at > :now"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from copy import copy
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from session_core.clock import SystemClock
@@ -114,6 +116,39 @@ async def test_the_rotations_of_one_turn_are_one_statement(store: SqlStore, batc
     assert sorted((each.key, each.version, each.entry.data) for each in found) == [(f"{key} new", 1, b"new") for key in keys]
     assert [await store.load(key) for key in keys] == [None] * len(keys)
     assert await store.delete("3") == ("3 new",)
+
+
+async def test_a_batch_of_rotations_counts_the_sessions_of_each_user_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Any] = []
+    rows = PostgresqlLink.rows
+
+    async def explained(self: PostgresqlLink, statement: Statement, values: Any) -> Sequence[Sequence[Any]]:
+        if statement is statements.MOVE_MANY:
+            text, names = statement.postgresql
+            explaining = copy(statement)
+            explaining.postgresql = (f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", names)
+            await self.script("SAVEPOINT before")
+            plans.extend(msgspec.json.decode((await rows(self, explaining, values))[0][0]))
+            await self.script("ROLLBACK TO SAVEPOINT before")
+        return await rows(self, statement, values)
+
+    keys = [str(number) for number in range(32)]
+    await fill(store, *keys)
+    monkeypatch.setattr(PostgresqlLink, "rows", explained)
+    rotations = (
+        store.rotate(key, f"{key} new", entry(b"new", f"user{key}"), version=1, successor_until=FOREVER, limit=5) for key in keys
+    )
+    assert await asyncio.gather(*rotations) == [()] * len(keys)
+    (plan,) = plans
+    assert counts_in(plan["Plan"]) == [len(keys)]
+
+
+def counts_in(node: dict[str, Any]) -> list[int]:
+    """How often each part of a plan that looks for a user's other sessions was run."""
+    own = [node["Actual Loops"]] if node.get("Alias", "").startswith("other") and "Relation Name" in node else []
+    return own + [count for child in node.get("Plans", ()) for count in counts_in(child)]
 
 
 async def test_the_marks_of_a_users_revoked_sessions_are_one_statement(
