@@ -63,10 +63,6 @@ simulate *SEEDS:
 bench *ARGS:
     {{run}} python -m benchmarks {{ARGS}}
 
-# build the documentation
-docs:
-    {{run}} zensical build --strict --clean
-
 # prepare a release: checks, changelog, version, files in dist/; you publish them
 release VERSION:
     {{run}} python scripts/release.py {{VERSION}}
@@ -75,6 +71,10 @@ release VERSION:
 use-release VERSION:
     {{run}} python scripts/use_release.py {{VERSION}}
 # library:end
+
+# build the documentation
+docs:
+    {{run}} zensical build --strict --clean
 
 # .env.example and the reference, from the settings as they are declared
 settings:

@@ -15,6 +15,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from cut_tests import attacks, forget_tests
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DIRECTORIES: Final = ("auth_demo", "tests/auth_demo", "tests/e2e", "tests/support/browsers")
 _FILES: Final = (
@@ -40,7 +42,6 @@ _LINE: Final = re.compile(r"(?m)^[^\n]*demo:line[^\n]*\n")
 _IMPORT: Final = re.compile(r"(?m)^\s*(?:from|import) (?:tests\.)?auth_demo\b|[\"']auth_demo[.\"']")
 _MODULE: Final = re.compile(r"(?m)^\s*(?:from|import) (tests\.[\w.]+)")
 _NAME: Final = re.compile(r"^[\w.-]+")
-_ATTACK: Final = re.compile(r"attack\(\"([^\"]+)\"\)")
 _EDITS: Final = {
     "app/settings/settings.py": (r"HAS_EMBEDDED_OP: Final = True", "HAS_EMBEDDED_OP: Final = False"),
     "docs/explanation/architecture.md": (r"(?m)^auth_demo/ .*\n", ""),
@@ -54,7 +55,7 @@ _CONTRACT: Final = re.compile(rf'(?m)^\[\[tool\.importlinter\.contracts\]\]\n{_L
 
 def eject(root: Path) -> list[str]:
     """Remove the demo below `root`; return the changes, one line each."""
-    proved, installed = _attacks(root), _development(root)
+    proved, installed = attacks(root), _development(root)
     done: list[str] = []
     for name in _DIRECTORIES:
         if (root / name).is_dir():
@@ -75,9 +76,7 @@ def eject(root: Path) -> list[str]:
     done += _remove_dependent(root)
     done += _edit_pyproject(root / "pyproject.toml")
     done += _edit_lock(root / "uv.lock", installed - _development(root))
-    done += _edit_long_run(root)
-    done += _edit_security(root, proved - _attacks(root))
-    return done
+    return done + forget_tests(root, _DIRECTORIES, proved)
 
 
 def _without_demo(text: str) -> str:
@@ -130,30 +129,6 @@ def _edit_lock(path: Path, dropped: set[str]) -> list[str]:
     requirement = re.compile(rf'(?m)^ *\{{ name = "(?:{names})"[^\n]*\n')
     after = _OWN_PACKAGE.sub(lambda own: requirement.sub("", own[0]), before) if dropped else before
     return _written(path, before, after)
-
-
-def _edit_long_run(root: Path) -> list[str]:
-    """Remove deleted tests from the list of long tests."""
-    path = root / "tests" / "long_run.txt"
-    before = _read(path)
-    kept = [line for line in before.splitlines(keepends=True) if not line.startswith(("auth_demo/", "e2e/"))]
-    return _written(path, before, "".join(kept))
-
-
-def _edit_security(root: Path, lost: set[str]) -> list[str]:
-    """Remove requirements proved only by the demo's tests, and the demo's tests from the table."""
-    requirements, table = root / "docs" / "security_requirements.toml", root / "docs" / "security.md"
-    before = _read(requirements)
-    kept = [line for line in before.splitlines(keepends=True) if line.partition("=")[0].strip().strip('"') not in lost]
-    done = _written(requirements, before, "".join(kept))
-    before = _read(table)
-    rows = [line for line in before.splitlines(keepends=True) if line.strip("| ").partition(" |")[0] not in lost]
-    text = re.sub(r"(?:<br>)?`tests/(?:auth_demo|e2e)/[^`]*`", "", "".join(rows)).replace("| <br>", "| ")
-    return done + _written(table, before, text)
-
-
-def _attacks(root: Path) -> set[str]:
-    return {name for path in (root / "tests").rglob("*.py") for name in _ATTACK.findall(_read(path))}
 
 
 def _written(path: Path, before: str, after: str) -> list[str]:

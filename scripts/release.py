@@ -59,19 +59,22 @@ def check_wheel(wheel: Path) -> None:
         raise ReleaseError(message)
 
 
+def numbered(root: Path, version: str) -> dict[Path, str]:
+    """Return the new text of changelog and metadata. Raises `ReleaseError` where they forbid this version."""
+    changelog, pyproject = root / "CHANGELOG.md", root / "pyproject.toml"
+    metadata = set_version(pyproject.read_text("utf-8"), version)
+    return {changelog: note_release(changelog.read_text("utf-8"), version, dt.datetime.now(dt.UTC).date()), pyproject: metadata}
+
+
 def release(root: Path, version: str, dist: Path) -> list[Path]:
     """Write version and changelog, build into `dist` and test the wheel; return the files. Raises `ReleaseError`."""
-    changelog, pyproject = root / "CHANGELOG.md", root / "pyproject.toml"
-    noted = note_release(changelog.read_text("utf-8"), version, dt.datetime.now(dt.UTC).date())
-    numbered = set_version(pyproject.read_text("utf-8"), version)
-    changelog.write_text(noted, "utf-8")
-    pyproject.write_text(numbered, "utf-8")
+    for path, text in numbered(root, version).items():
+        path.write_text(text, "utf-8")
     _run(root, sys.executable, "-m", "hatchling", "build", "--directory", str(dist))
-    built = sorted(path for path in dist.iterdir() if f"-{version}" in path.name)
-    wheel = next(path for path in built if path.suffix == ".whl")
+    wheel, source = dist / f"session_core-{version}-py3-none-any.whl", dist / f"session_core-{version}.tar.gz"
     check_wheel(wheel)
     _try_import(wheel)
-    return built
+    return [source, wheel]
 
 
 def _try_import(wheel: Path) -> None:
@@ -87,6 +90,13 @@ def _refuse_changes(root: Path) -> None:
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout
     if status.strip():
         message = "the tree has changes; commit them first"
+        raise ReleaseError(message)
+
+
+def _run_checks() -> None:
+    """Run `.ci/run`, whose output appears as it comes."""
+    if subprocess.run([ROOT / ".ci" / "run"], check=False).returncode:
+        message = ".ci/run failed"
         raise ReleaseError(message)
 
 
@@ -111,7 +121,8 @@ def main() -> int:
         return 2
     try:
         _refuse_changes(ROOT)
-        _run(ROOT, str(ROOT / ".ci" / "run"))
+        numbered(ROOT, sys.argv[1])  # before the checks, which take long
+        _run_checks()
         built = release(ROOT, sys.argv[1], ROOT / "dist")
         _run(ROOT, "uv", "lock")
     except ReleaseError as error:

@@ -2,8 +2,9 @@
 
     uv run just use-release 0.1.0
 
-The tests, benchmarks and scripts of the library go with the folder; the application, its tests and the docs stay. A project
-that is still called `session-core` becomes `application`. An index, or UV_FIND_LINKS, must have the version.
+The tests, benchmarks and scripts of the library and of the template go with the folder; the application, its tests, the examples
+and the docs stay. A project that is still called `session-core` becomes `application`. An index, or UV_FIND_LINKS, must have the
+version.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from cut_tests import attacks, forget_tests
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 _LIBRARY: Final = "session-core"
 _DIRECTORIES: Final = (
-    "session_core", "benchmarks", "examples",
+    "session_core", "benchmarks",
     "tests/session_core", "tests/simulation", "tests/interop", "tests/benchmarks", "tests/typing", "tests/docs",
 )  # fmt: skip
 _FILES: Final = (
     "scripts/release.py", "scripts/mutants.py", "scripts/security_table.py", "scripts/use_release.py", "tests/mutants.toml",
     "tests/security/test_cryptography_in_use.py", "tests/security/test_independence.py",
+    # A copy of this clone by copier would lack the folder.
+    "copier.yml", "{{_copier_conf.answers_file}}.jinja", "scripts/from_copier.py", "tests/app/test_template.py",
 )  # fmt: skip
 _MARKED: Final = ("Justfile", ".ci/run", ".dockerignore", "deploy/container/Containerfile", "pyproject.toml")
 _DRIVERS: Final = ("postgresql", "mysql")
-_BLOCK: Final = re.compile(r"(?ms)^[^\n]*library:begin[^\n]*\n.*?^[^\n]*library:end[^\n]*\n")
+_BLOCK: Final = re.compile(r"(?ms)^[^\n]*library:begin[^\n]*\n.*?^[^\n]*library:end[^\n]*\n|^[^\n]*library:line[^\n]*\n")
 _ABOUT_LIBRARY: Final = re.compile(r"(?m)^from (?:tests\.session_core|scripts)\b")
 _INSIDE: Final = re.compile(r'"session_core(?:\.|"\])')
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\d+(?:(?:a|b|rc)\d+)?")
@@ -42,7 +47,7 @@ def use_release(root: Path, version: str) -> list[str]:
     if found is None or not (root / "session_core").is_dir():
         message = "this clone has no folder session_core any more"
         raise ValueError(message)
-    done: list[str] = []
+    proved, done = attacks(root), list[str]()
     pyproject.write_text(_edited(text, found[1], requirement), "utf-8")
     for name in _MARKED:
         path = root / name
@@ -58,7 +63,7 @@ def use_release(root: Path, version: str) -> list[str]:
             done.append(f"removed {name}/")
     for name in _FILES:
         (root / name).unlink(missing_ok=True)
-    return done
+    return done + forget_tests(root, _DIRECTORIES, proved)
 
 
 def _edited(pyproject: str, project: str, requirement: str) -> str:
@@ -72,9 +77,9 @@ def _edited(pyproject: str, project: str, requirement: str) -> str:
     # Import rules inside the library.
     head, *contracts = re.split(r"(?m)^(?=\[\[tool\.importlinter\.contracts\]\]$)", text)
     text = head + "".join(each for each in contracts if not _INSIDE.search(each))
-    # In lists of packages.
-    text = re.sub(r'"session_core",\s*|,\s*"session_core"', "", text)
-    return text.replace('packages = ["session_core"]', 'packages = ["app"]')
+    # The checked packages. Where an import of the library is forbidden, it stays so.
+    text = re.sub(r'(?m)^((?:root_packages|packages|include) = \[)"session_core", ', r"\1", text)
+    return text.replace(', "tests/typing"', "").replace('packages = ["session_core"]', 'packages = ["app"]')
 
 
 def _next_breaking(version: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -22,8 +23,14 @@ _LEFT_OUT = shutil.ignore_patterns(
 )
 CHANGELOG = "# Changelog\n\n## Unreleased\n\n### Added\n\n- A thing.\n\n## 0.0.9 - 2026-01-01\n\n- Older.\n"
 
+CHECKS = (
+    "ruff check .", "ruff format --check .", "mypy", "pyright --warnings", "lint-imports", "zensical build --strict",
+    "pytest -q -n 2",
+)  # fmt: skip
+
 
 def script(name: str) -> ModuleType:
+    sys.path.append(str(ROOT / "scripts"))  # as when it is run
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -77,6 +84,29 @@ def test_an_older_version_is_refused() -> None:
     assert RELEASE.set_version('version = "0.1.0rc1"\n', "0.1.0") == 'version = "0.1.0"\n'
 
 
+def test_a_release_names_its_own_files_only(copy: Path, tmp_path: Path) -> None:
+    """A release candidate's files may be there from before."""
+    (tmp_path / "session_core-0.1.0rc1-py3-none-any.whl").touch()
+    built = RELEASE.release(copy, "0.1.0", tmp_path)
+    assert [path.name for path in built] == ["session_core-0.1.0.tar.gz", "session_core-0.1.0-py3-none-any.whl"]
+
+
+def test_a_version_is_refused_before_the_checks_run(copy: Path) -> None:
+    before = (copy / "pyproject.toml").read_text()
+    for arguments in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "all"]):
+        subprocess.run(["git", *arguments], cwd=copy, check=True)
+    (copy / ".ci" / "run").write_text("#!/bin/sh\ntouch var-checked\n")
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qam", "run"], cwd=copy, check=True)
+    command = [sys.executable, copy / "scripts" / "release.py", "0.0.9"]
+    ran = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "error: 0.0.9 is older than the version in pyproject.toml\n")
+    assert not (copy / "var-checked").exists()
+    (copy / "mine.txt").touch()
+    ran = subprocess.run([*command[:2], "9.0.0"], cwd=copy, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "error: the tree has changes; commit them first\n")
+    assert (copy / "pyproject.toml").read_text() == before
+
+
 def test_a_wheel_with_a_command_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "session_core-0.1.0-py3-none-any.whl"
     with ZipFile(wheel, "w") as archive:
@@ -95,9 +125,10 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
 
     USE_RELEASE.use_release(copy, version)
     assert not (copy / "session_core").exists()
-    assert {path.name for path in (ROOT / "tests" / "app").glob("*.py")} == {
+    assert {path.name for path in (ROOT / "tests" / "app").glob("*.py")} - {"test_template.py"} == {
         path.name for path in (copy / "tests" / "app").glob("*.py")
     }
+    assert [name for name in ("copier.yml", "scripts/from_copier.py", "scripts/use_release.py") if (copy / name).exists()] == []
     assert missing_imports(copy) == []
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert project["project"]["name"] == "application"
@@ -107,6 +138,8 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     container = (copy / "deploy" / "container" / "Containerfile").read_text()
     assert set(re.findall(r"--extra (\w+)", container)) <= project["project"]["optional-dependencies"].keys()
     assert "session_core" not in project["tool"]["mypy"]["packages"]
+    assert all((copy / name).exists() for name in project["tool"]["pyright"]["include"])
+    assert not {"bench", "interop", "mutants"} & project["dependency-groups"].keys()
     with pytest.raises(ValueError, match="no folder session_core"):
         USE_RELEASE.use_release(copy, version)
 
@@ -121,6 +154,30 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     tests = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/app/test_app_session_api.py", copied]
     tested = subprocess.run(tests, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("eject", ["", "eject before", "eject after"])
+def test_the_checks_of_a_clone_that_uses_a_release_pass(copy: Path, tmp_path: Path, eject: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    built = RELEASE.release(copy, version, tmp_path / "dist")
+    scripts = {"": ["use"], "eject before": ["eject", "use"], "eject after": ["use", "eject"]}[eject]
+    for name in scripts:
+        if name == "use":
+            USE_RELEASE.use_release(copy, version)
+        else:
+            subprocess.run([sys.executable, copy / "scripts" / "eject.py"], cwd=copy, check=True, capture_output=True)
+    installed = tmp_path / "installed"
+    with ZipFile(next(path for path in built if path.suffix == ".whl")) as wheel:
+        wheel.extractall(installed)
+    # pyright finds the packages in the environment that pyproject.toml names.
+    (copy / ".venv").symlink_to(sys.prefix)
+    environment = {**os.environ, "PYTHONPATH": f"{copy}:{installed}", "PATH": f"{copy}/.venv/bin:{os.environ['PATH']}"}
+    for command in CHECKS:
+        done = subprocess.run(command.split(), cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}{done.stderr[-4000:]}"
+        assert "does not exist" not in done.stdout, done.stdout
 
 
 def test_the_requirement_excludes_the_next_breaking_version() -> None:
