@@ -18,7 +18,7 @@ from session_core.guards import requires_login
 from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin, OidcProvider, Tokens
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 
-UNAUTHORIZED = 401
+API_URL = os.environ.get("API_URL", "https://api.example.org")
 PUBLIC_URL = "http://localhost:8000"
 
 
@@ -29,16 +29,11 @@ class AppSession(msgspec.Struct):
 def create_app(to_provider: httpx2.AsyncBaseTransport | None = None, to_api: httpx2.AsyncBaseTransport | None = None) -> Litestar:
     """Return the application. The transports replace the network in tests."""
     # One for all requests: a new one would load the certificates each time.
-    api = httpx2.AsyncClient(transport=to_api, base_url=os.environ.get("API_URL", "https://api.example.org"), timeout=5)
+    api = httpx2.AsyncClient(transport=to_api, base_url=API_URL, timeout=5)
 
     @get("/orders", guards=[requires_login])
     async def orders(session: Session[AppSession], tokens: Tokens) -> list[str]:
-        token = await tokens.access_token(session)
-        answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
-        if answer.status_code == UNAUTHORIZED:
-            # The API refuses a token that should be valid: get another one, once.
-            token = await tokens.access_token(session, refused=token)
-            answer = await api.get("/orders", headers={"authorization": f"Bearer {token}"})
+        answer = await api.get("/orders", auth=tokens.auth(session, API_URL))
         return msgspec.json.decode(answer.raise_for_status().content, type=list[str])
 
     provider = OidcProvider(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -189,7 +190,13 @@ class ForwardPlugin(InitPlugin):
 
     def _open(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(transport=self._transport, follow_redirects=False, trust_env=False)
+            self._client = httpx2.AsyncClient(
+                transport=self._transport,
+                follow_redirects=False,
+                trust_env=False,
+                # All users share this client.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
         return self._client
 
     @asynccontextmanager

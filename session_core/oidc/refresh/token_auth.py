@@ -22,8 +22,9 @@ _UNAUTHORIZED: Final = 401
 class TokenAuth(httpx2.Auth):
     """Sends a fresh access token to one origin, and another one once when the API answers 401 (RFC 6750 3.1).
 
-    A request to any other origin raises `ValueError`: the token is for this API alone. A request whose body is a stream is not
-    repeated. Raises what `AccessTokens.access_token` raises.
+    A request to any other origin raises `ValueError`: the token is for this API alone. The request has no cookie: a client is
+    shared, and would send the cookies that the API set for one user with the requests of all others. A request whose body is a
+    stream is not repeated. Raises what `AccessTokens.access_token` raises.
     """
 
     def __init__(self, tokens: AccessTokens, session: SessionHandle[Any], origin: str) -> None:
@@ -40,6 +41,7 @@ class TokenAuth(httpx2.Auth):
         if origin_of(f"{url.scheme}://{url.netloc.decode('ascii')}") != self._origin:
             msg = f"this token is only for {self._origin}"
             raise ValueError(msg)
+        request.headers.pop("cookie", None)
         token = await self._tokens.access_token(self._session)
         request.headers["authorization"] = f"Bearer {token}"
         response = yield request

@@ -59,13 +59,19 @@ class Site:
         transport = httpx2.MockTransport(self.api.handle)
         orders = Upstream(path="/api/orders", url=f"{API}/v1", methods=["GET", "POST"])
 
+        self.shared = httpx2.AsyncClient(transport=transport)
+
+        @get("/shared")
+        async def shared(session: Session[AppSession], tokens: Tokens) -> int:
+            return (await self.shared.get(f"{API}/orders", auth=tokens.auth(session, API))).status_code
+
         @get("/call")
         async def call(session: Session[AppSession], tokens: Tokens, where: FromQuery[str] = API) -> int:
             async with httpx2.AsyncClient(transport=transport, auth=tokens.auth(session, API)) as client:
                 return (await client.get(f"{where}/orders")).status_code
 
         self.app = Litestar(
-            [*HANDLERS, call],
+            [*HANDLERS, call, shared],
             plugins=[
                 SessionPlugin(make_config(clock=self.clock, public_url="http://127.0.0.1:8000")),
                 OidcPlugin(config),
@@ -127,6 +133,18 @@ async def test_a_request_is_forwarded_with_the_token_and_without_the_cookie(site
     assert sent.headers["authorization"].startswith("Bearer ")
     assert sent.headers["accept"] == "text/csv"
     assert {"cookie", "x-own", "sec-fetch-site", "origin"}.isdisjoint(sent.headers)
+
+
+@pytest.mark.parametrize("path", ["/shared", "/api/orders"])
+async def test_a_cookie_of_the_api_reaches_no_other_user(site: Site, browser: httpx.AsyncClient, path: str) -> None:
+    """The client is shared; an API that sets a session cookie would take the next user for the first one."""
+    await site.log_in(browser)
+    async with client_of(site.app) as other:
+        await site.log_in(other)
+        for each in (browser, other, browser):
+            assert (await each.get(path, headers=SAME_ORIGIN)).status_code == 200
+    assert len(site.api.calls) == 3
+    assert [call.headers.get("cookie") for call in site.api.calls] == [None] * 3
 
 
 async def test_a_body_is_forwarded_and_other_methods_are_refused(site: Site, browser: httpx.AsyncClient) -> None:
