@@ -1,7 +1,7 @@
 """Runs several coroutines one store call at a time, in the order and with the faults of a plan.
 
-A plan is a text, so that a failure is replayed by it: `0>1,7>0;3=lost` starts with actor 1, switches to actor 0 at decision 7,
-and loses the answer of the fourth store call. Without a switch an actor goes on until it is done.
+A plan is written as text, so that a failure can be replayed. For example `0>1,7>0;3=lost` starts with actor 1, switches to
+actor 0 at decision 7, and loses the response of the fourth store call. Without a switch an actor runs until it is done.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from session_core.stores.redis.store import RedisStore
 __all__ = ("FAULTS", "Actor", "Director", "Fault", "Plan", "SteppedCluster", "SteppedStore")
 
 Fault: TypeAlias = Literal["lost", "lost_down", "not_down", "later_down", "gone_before", "gone_after"]
-"""`lost`: applied, and the answer lost. `not`: not applied. `later`: applied after the caller got an error. `gone`:
-the process ends before or after the call. `down`: every further call of the request fails as well."""
+"""`lost`: applied, but the response is lost. `not`: not applied. `later`: applied after the caller got an error.
+`gone`: the process ends before or after the call. `down`: every further call of the request fails too."""
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 STEPS: Final = ("load", "create", "replace", "rotate", "touch", "delete", "find", "delete_by", "claim", "claimed_until")
 

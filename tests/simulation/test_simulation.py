@@ -91,24 +91,24 @@ def test_a_seed_replays_its_schedule(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @contextmanager
-def _tells_the_browser_nothing(self: SessionHandle[Any], draft: object) -> Iterator[NewId]:
+def _keeps_the_old_cookie(self: SessionHandle[Any], draft: object) -> Iterator[NewId]:
     """A lost response: the browser keeps the old id, whatever the store did."""
     del self, draft
     yield NewId()
 
 
-async def _ends_what_the_id_leads_to(self: SessionLifecycle[Any], session_ids: tuple[str, ...]) -> list[Snapshot]:
+async def _ends_the_successor(self: SessionLifecycle[Any], session_ids: tuple[str, ...]) -> list[Snapshot]:
     """A login ends the session of another tab, whose id the store records as the successor."""
     for session_id in session_ids:
         await self.store.delete(session_key(session_id))
     return []
 
 
-async def _does_not_look(*_: object) -> None:
+async def _skips_the_check(*_: object) -> None:
     """A login that does not check whether the provider has ended it meanwhile."""
 
 
-async def _writes_without_looking(self: SessionWriter, base: Snapshot, change: Any) -> Snapshot:
+async def _writes_without_check(self: SessionWriter, base: Snapshot, change: Any) -> Snapshot:
     """The last write wins."""
     stored = await self._store.load(base.key)
     entry = self._entry(base, change(base.record))
@@ -116,7 +116,7 @@ async def _writes_without_looking(self: SessionWriter, base: Snapshot, change: A
     return Snapshot(base.key, version, entry.expires_at, change(base.record))
 
 
-async def _extends_without_looking(self: SessionLifecycle[Any], snapshot: Snapshot) -> Snapshot:
+async def _extends_without_check(self: SessionLifecycle[Any], snapshot: Snapshot) -> Snapshot:
     """A read that writes the complete session back without checking that it still exists."""
     expires_at = self.expiry_after_use(snapshot)
     entry = entry_of(snapshot.record, expires_at, before=snapshot)
@@ -131,23 +131,23 @@ async def _never_extends(self: SessionLifecycle[Any], snapshot: Snapshot) -> Sna
     return snapshot
 
 
-async def _begins_anew(self: SessionLifecycle[Any], session_ids: object) -> bool:
+async def _starts_a_new_session(self: SessionLifecycle[Any], session_ids: object) -> bool:
     """A write with the old id after a regeneration starts a session whose cookie replaces the new id."""
     del self, session_ids
     return False
 
 
 BUGS: dict[str, tuple[type, str, Any, str]] = {
-    "regeneration without an answer": (SessionHandle, "_new_id", _tells_the_browser_nothing, "update+regenerate"),
-    "login without an answer": (SessionHandle, "_new_id", _tells_the_browser_nothing, "login"),
-    "first login without an answer": (SessionHandle, "_new_id", _tells_the_browser_nothing, "first login"),
-    "login ends the other tab": (SessionLifecycle, "_find_unreadable", _ends_what_the_id_leads_to, "tabs"),
-    "login does not look for its end": (SessionLifecycle, "_refuse_ended_meanwhile", _does_not_look, "login+op_logout"),
-    "last write wins": (SessionWriter, "write", _writes_without_looking, "update+update"),
-    "read brings an ended session back": (SessionLifecycle, "touch", _extends_without_looking, "read+destroy"),
-    "read brings an expired session back": (SessionLifecycle, "touch", _extends_without_looking, "read+expire"),
+    "regeneration without a response": (SessionHandle, "_new_id", _keeps_the_old_cookie, "update+regenerate"),
+    "login without a response": (SessionHandle, "_new_id", _keeps_the_old_cookie, "login"),
+    "first login without a response": (SessionHandle, "_new_id", _keeps_the_old_cookie, "first login"),
+    "login ends the other tab": (SessionLifecycle, "_find_unreadable", _ends_the_successor, "tabs"),
+    "login does not check for its end": (SessionLifecycle, "_refuse_ended_meanwhile", _skips_the_check, "login+op_logout"),
+    "last write wins": (SessionWriter, "write", _writes_without_check, "update+update"),
+    "read brings an ended session back": (SessionLifecycle, "touch", _extends_without_check, "read+destroy"),
+    "read brings an expired session back": (SessionLifecycle, "touch", _extends_without_check, "read+expire"),
     "read does not extend": (SessionLifecycle, "touch", _never_extends, "read"),
-    "write in flight takes the cookie": (SessionLifecycle, "has_moved", _begins_anew, "update+regenerate"),
+    "a write in progress replaces the cookie": (SessionLifecycle, "has_moved", _starts_a_new_session, "update+regenerate"),
 }
 
 

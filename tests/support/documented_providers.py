@@ -1,7 +1,7 @@
 """Scripted providers that follow the documentation of real ones where these differ.
 
-Each row is what a provider documents: its addresses, how clients authenticate, what an authorization request must and must not
-hold, what its tokens and its userinfo say. `docs/how-to/providers.md` has the settings that are tested against it.
+Each row describes one provider as documented: its URLs, the client authentication, the required and refused parameters of an
+authorization request, the claims of its tokens and of userinfo. The settings in `docs/how-to/providers.md` are tested against it.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no file, and enter no folder, that a default run leaves out as a whole."""
+    """Skip files and folders whose tests are all long, so that a default run does not import them."""
     if not is_default_run(config):
         return None
     name = collection_path.relative_to(config.rootpath).as_posix()
@@ -44,7 +44,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking again and again at what all tests have imported."""
+    """Exclude all imported modules from garbage collection: each collection would examine them again."""
     gc.collect()
     gc.freeze()
 

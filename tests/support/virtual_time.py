@@ -1,4 +1,4 @@
-"""Time that passes only while the event loop has nothing to do, and then at once: no test of a timeout depends on the machine."""
+"""Virtual time: when the event loop is idle, the clock jumps to the next timer. Tests of timeouts then depend on no machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNITS: Final = {"monotonic": 1, "perf_counter": 1, "time": 1, "time_ns": 1_000_
 
 @pytest.fixture
 async def virtual_time(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Run a test on such a time. It may use no thread and no other process: the time they take is not waited for."""
+    """Run a test in virtual time. The test must not use threads or other processes, because the clock does not wait for them."""
     selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
     select, passed = selector.select, 0.0
 

@@ -34,7 +34,7 @@ class Model:
     timeouts: Timeouts
     sessions: dict[str, Expected] = field(default_factory=dict)
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By index key: which of all ends by the OP was its last, and when that was."""
+    """By index key: the number and the time of the last end by the OP."""
     ends: int = 0
 
     def live(self, session_id: str | None, now: int) -> Expected | None:

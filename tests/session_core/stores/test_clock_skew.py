@@ -204,9 +204,9 @@ async def test_a_login_in_progress_ends_with_its_provider_session(nodes: Nodes, 
 
 
 async def marked_until_the_last_login(nodes: Nodes) -> bool:
-    """Whether a login started at the node ahead still meets a mark left there when the node behind accepts it at the latest.
+    """Whether a mark still exists at the last moment at which the node behind accepts a login.
 
-    The node ahead has swept whatever is over by its clock.
+    Login and mark begin at the node ahead, which has since swept everything that is expired by its clock.
     """
     begun, finished = nodes
     moment, started_at = await begun.manager.moment(), begun.clock.now()

@@ -1,4 +1,4 @@
-"""An impersonation that ends on one node closes its WebSockets and streams on the other, and is on record once."""
+"""An impersonation that ends on one node closes its WebSockets and streams on the other, and is reported once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def stop(client: httpx.AsyncClient, node: str, visitor: Visitor, store: st
 
 
 async def by_time(client: httpx.AsyncClient, node: str, visitor: Visitor, store: str) -> None:
-    """Nothing is done."""
+    """Do nothing: the impersonation expires."""
 
 
 WAYS: dict[End, str] = {

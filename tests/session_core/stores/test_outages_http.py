@@ -1,7 +1,12 @@
 """A browser while its store fails, on real servers: five guarantees for each engine and fault.
 
-503 within the configured timeout; the cookie untouched; no user logged out; no acknowledged write lost; over when the fault is
-over, without a restart of the application. Routes without sessions answer all the time.
+1. The response is 503 within the configured timeout.
+2. The cookie is unchanged.
+3. No user is logged out.
+4. No acknowledged write is lost.
+5. The outage ends with the fault, without a restart of the application.
+
+Routes without sessions respond all the time.
 """
 
 from __future__ import annotations
@@ -232,9 +237,9 @@ async def test_a_server_that_lost_its_data_logs_users_out_without_an_error(stack
 
 
 async def test_a_killed_primary_of_a_cluster_logs_no_user_out(stack: AsyncExitStack) -> None:
-    """Under load. No user is logged out; those on the other primaries lose nothing at all.
+    """Under load. No user is logged out; sessions on the other primaries lose nothing.
 
-    Replication is asynchronous: of those on the dead one, what its replica is known to have had is there.
+    Replication is asynchronous: sessions on the killed primary keep the writes that its replica had acknowledged.
     """
     with cluster(needed_valkey()) as servers:
         store = store_of(servers)
@@ -242,19 +247,19 @@ async def test_a_killed_primary_of_a_cluster_logs_no_user_out(stack: AsyncExitSt
         app = make_app(store=store, store_timeout=TIMEOUT)
         await stack.enter_async_context(app.lifespan())
         rides: list[Ride] = []
-        bereft: list[Ride] = []
-        while len(bereft) < 3 or len(rides) < len(bereft) + 5:
+        on_the_killed_primary: list[Ride] = []
+        while len(on_the_killed_primary) < 3 or len(rides) < len(on_the_killed_primary) + 5:
             rides.append(ride := Ride(await stack.enter_async_context(client_of(app))))
             await ride.begin()
             if key_slot(store._layout.record(ride.key)) <= LAST_SLOT_OF_THE_FIRST:
-                bereft.append(ride)
+                on_the_killed_primary.append(ride)
         await until(lambda: asyncio.to_thread(replicated, servers))
         load = asyncio.gather(*(ride.visit(15) for ride in rides))
         await until(lambda: asyncio.sleep(0, any(ride.acknowledged > 4 for ride in rides)))
         await asyncio.to_thread(servers.expect_failover, 0)
         servers.primaries[0].kill()
         await load
-        for ride in bereft:
+        for ride in on_the_killed_primary:
             ride.unknown += ride.acknowledged - 3
             ride.acknowledged = 3
         for ride in rides:

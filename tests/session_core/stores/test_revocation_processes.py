@@ -24,7 +24,7 @@ from tests.support.websocket_client import WebSocketClient
 pytestmark = pytest.mark.anyio
 WITHIN_SECONDS = 1.0
 ATTEMPTS = 5
-"""Of which one must be in time: in the others, a busy machine may have let four processes wait for one another."""
+"""One attempt must be in time: on a busy machine the four processes may delay each other in the others."""
 PUSH_ALONE = {"TEST_POLL": "3600"}
 """The store is polled only after an announcement, when a channel opens, and every half minute."""
 
@@ -47,7 +47,7 @@ def _store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
             return f"sqlite:///{tmp_path}/sessions.db"
     server = request.getfixturevalue(kind)
     assert isinstance(server, RedisServer | RedisCluster)
-    return f"{server.url}?timeout=20"  # of processes on a machine that is busy
+    return f"{server.url}?timeout=20"  # also on a busy machine
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs calls of several processes step by step, in an order made by chance; a test may let one of them die."""
+"""Runs calls of several processes step by step in random order; a test may kill one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SETTLED = 12
 
 
 class Turns:
-    """Lets one waiting step run at a time; when it is not running, all steps run. Steps of a killed process have no effect."""
+    """During `play` one waiting step runs at a time; at other times all steps run. Steps of a killed process have no effect."""
 
     def __init__(self) -> None:
         self.running = False
@@ -33,13 +33,13 @@ class Turns:
     async def play(
         self, calls: Sequence[Coroutine[object, object, object]], chance: random.Random, *, killed: int | None = None
     ) -> list[object]:
-        """Run one call for each process, step by step in an order by chance; the first is killed after `killed` steps.
+        """Run one call for each process, step by step in random order; the first is killed after `killed` steps.
 
-        Return the outcomes: what was returned, the type of a refusal, or "killed".
+        Return the outcomes: the returned value, the type of the error, or "killed".
         """
         self.running = True
         tasks = [asyncio.create_task(_outcome(call)) for call in calls]
-        # Uneven speeds, because otherwise a long call would never be far ahead of a short one.
+        # Uneven speeds: with equal speeds a long call would never be far ahead of a short one.
         speeds = [10 ** chance.uniform(-1.5, 1.5) for _ in calls]
         made = 0
         while not all(task.done() for task in tasks):

@@ -232,7 +232,7 @@ async def test_a_claim_is_granted_once_and_no_write_is_lost() -> None:
 
 
 class _Late(SteppedEngine):
-    """Its call number `late` is under way until its caller has given up, and is made then."""
+    """Delays the write number `late` until its caller has given up; `arrive` then applies it."""
 
     late = 0
     made = 0
@@ -259,8 +259,8 @@ _WRITES = ("create", "replace", "touch", "rotate", "delete", "delete_by", "claim
 @stepped
 @pytest.mark.parametrize("write", _WRITES)
 @pytest.mark.parametrize("late", range(1, 12))
-async def test_what_is_under_way_at_the_deadline_is_never_made_once_it_was_missed(write: str, late: int) -> None:
-    """Whichever write it is of those that a step makes: what another process has seen stays so."""
+async def test_a_write_that_arrives_after_the_deadline_changes_nothing_that_was_read(write: str, late: int) -> None:
+    """Any write of a step may be the late one. What another process has read in between stays the same."""
     clock = FakeClock()
     _Late.late = _Late.made = 0
     _Late.arrive = None
@@ -291,7 +291,7 @@ async def test_what_is_under_way_at_the_deadline_is_never_made_once_it_was_misse
 
 
 class _LosesAnswers(SteppedEngine):
-    """Now and then a call is applied and its response lost, or it fails without effect."""
+    """At random, a call is applied and its response lost, or it fails without effect."""
 
     chance = random.Random(0)
 

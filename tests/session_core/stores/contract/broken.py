@@ -11,7 +11,7 @@ from session_core.stores.base import Entry
 from session_core.stores.memory import MemoryStore
 
 FOUND_BY: dict[type[MemoryStore], tuple[str, ...]] = {}
-"""The tests that detect each bug; filled by the other modules of this folder."""
+"""The tests that must detect each bug. The other modules of this folder fill this mapping."""
 
 
 def found_by(*tests: str) -> Callable[[type[MemoryStore]], type[MemoryStore]]:

@@ -15,7 +15,7 @@ from tests.session_core.stores.contract.broken import found_by
 
 
 @found_by("a_step_whose_deadline_has_passed_is_refused")
-class KnowsNoDeadline(MemoryStore):
+class IgnoresTheDeadline(MemoryStore):
     async def rotate(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         with Step(until=monotonic() + 60):
             return await super().rotate(*args, **kwargs)
@@ -31,14 +31,14 @@ class RaisesNowAppliesLater(MemoryStore):
             raise
 
 
-class GoesOnWithoutItsCaller(MemoryStore):
-    """Waits until after the deadline, for a lock for example, in a separate task."""
+class ContinuesAfterItsCaller(MemoryStore):
+    """Waits in a separate task until the deadline has passed, as for a lock, then applies the change."""
 
     async def late(self, change: Callable[[], object]) -> None:
         deadline = step_deadline() or 0.0
 
         async def work() -> None:
-            while monotonic() < deadline:  # noqa: ASYNC110 - an engine that comes to it later
+            while monotonic() < deadline:  # noqa: ASYNC110 - an engine that applies the change later
                 await asyncio.sleep(0)
             for _ in range(5):
                 await asyncio.sleep(0)
@@ -49,14 +49,14 @@ class GoesOnWithoutItsCaller(MemoryStore):
 
 
 @found_by("a_late_step_is_never_applied")
-class ClaimsWithoutItsCaller(GoesOnWithoutItsCaller):
+class ClaimsAfterItsCaller(ContinuesAfterItsCaller):
     async def claim(self, name: str, expires_at: int) -> bool:
         await self.late(lambda: self._claims.update({name: expires_at}))
         return True
 
 
 @found_by("a_late_step_is_never_applied")
-class CreatesWithoutItsCaller(GoesOnWithoutItsCaller):
+class CreatesAfterItsCaller(ContinuesAfterItsCaller):
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
         if step_deadline() is None:
             return await super().create(key, entry, limit=limit)

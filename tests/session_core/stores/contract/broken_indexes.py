@@ -113,7 +113,7 @@ class LimitCountsTheExpired(MemoryStore):
 
 
 @found_by("the_limit_applies_to_a_login_that_rotates", "simultaneous_logins_never_exceed_the_limit")
-class RotateKnowsNoLimit(MemoryStore):
+class RotateIgnoresTheLimit(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, *, limit: int = 0, **rest: Any) -> tuple[str, ...]:
         return await super().rotate(old_key, new_key, entry, **rest)
 

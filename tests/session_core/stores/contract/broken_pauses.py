@@ -29,7 +29,7 @@ class ReplacePausesAfterItsCheck(MemoryStore):
 
 
 @found_by("the_end_of_a_session_wins", "a_touch_never_reverts_a_concurrent_write")
-class TouchPausesAfterItsLook(MemoryStore):
+class TouchPausesAfterItsCheck(MemoryStore):
     async def touch(self, key: str, expires_at: int) -> bool:
         stored = self._live(key)
         await asyncio.sleep(0)
@@ -71,7 +71,7 @@ class RotateBeginsTheNewFirst(MemoryStore):
 
 
 @found_by("a_logout_ends_a_session_under_continuous_rotation")
-class DeletePausesOnTheWay(MemoryStore):
+class DeletePausesBetweenItsSteps(MemoryStore):
     async def delete(self, key: str) -> tuple[str, ...]:
         chain = [key]
         while chain[-1] in self._successors:
@@ -85,7 +85,7 @@ class DeletePausesOnTheWay(MemoryStore):
 
 
 @found_by("the_end_of_a_session_wins", "a_session_is_ended_by_one_call_only")
-class DeleteByPausesAfterItsLook(MemoryStore):
+class DeleteByPausesAfterItsSearch(MemoryStore):
     async def delete_by(self, index: SessionIndex, *, keep: str | None = None) -> tuple[str, ...]:
         keys = tuple(stored.key for stored in await self.find(index) if stored.key != keep)
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from tests.session_core.stores.contract.broken import found_by
 
 
 @found_by("a_limit_is_kept_or_refused")
-class CountsAsWellAsItCan(MemoryStore):
+class AcceptsALimitWithoutAtomicWrites(MemoryStore):
     capabilities = StoreCapabilities(atomic=False, indexed=True, shared=True, durable=False, native_expiry=False)
 
 

@@ -137,7 +137,7 @@ class DeleteReportsWholeChains(MemoryStore):
 
 
 @found_by("delete_follows_only_while_it_is_remembered")
-class DeleteFollowsForEver(MemoryStore):
+class DeleteFollowsExpiredRotations(MemoryStore):
     async def rotate(self, old_key: str, new_key: str, entry: Entry, *, successor_until: int, **rest: Any) -> tuple[str, ...]:
         return await super().rotate(old_key, new_key, entry, successor_until=2**60, **rest)
 

@@ -11,14 +11,14 @@ from tests.session_core.stores.contract.broken import found_by
 
 
 @found_by("a_name_is_claimed_once", "of_many_claims_one_wins", "claims_and_sessions_are_separate")
-class ClaimsAreFree(MemoryStore):
+class ClaimsAreAlwaysGranted(MemoryStore):
     async def claim(self, name: str, expires_at: int) -> bool:
         self._claims[name] = expires_at
         return True
 
 
 @found_by("a_claim_ends", "of_many_claims_one_wins")
-class ClaimsAreForEver(MemoryStore):
+class ClaimsNeverExpire(MemoryStore):
     async def claim(self, name: str, expires_at: int) -> bool:
         if name in self._claims:
             return False
@@ -63,7 +63,7 @@ class SweepsWithoutALimit(MemoryStore):
 
 
 @found_by("several_sweepers_share_the_work")
-class SweepPausesAfterItsLook(MemoryStore):
+class SweepPausesAfterItsSearch(MemoryStore):
     async def delete_expired(self, limit: int = 1000) -> int:
         dead = [key for key, stored in self._records.items() if stored.entry.expires_at <= self._clock.now()][:limit]
         await asyncio.sleep(0)
@@ -102,7 +102,7 @@ class ClosesOnce(MemoryStore):
 
 
 @found_by("durable_sessions_survive_reopening")
-class DurableInNameOnly(MemoryStore):
+class DeclaresDurabilityFalsely(MemoryStore):
     capabilities = StoreCapabilities(atomic=True, indexed=True, shared=False, durable=True, native_expiry=False)
 
     async def close(self) -> None:

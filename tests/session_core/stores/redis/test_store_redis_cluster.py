@@ -126,17 +126,17 @@ async def test_an_expired_reservation_is_an_outage_and_ends_nothing(valkey_clust
     await store.open()
     old = session_key(new_session_id())
     await store.create(old, Entry(b"kept", FOREVER))
-    hasty = SteppedLogins(store._steps, hold=0.001)
-    enter = hasty._enter
+    logins = SteppedLogins(store._steps, hold=0.001)
+    enter = logins._enter
 
     async def slowly(key: str, entry: Entry, limit: int, *, moves: str | None) -> tuple[str, ...]:
         await asyncio.sleep(0.05)
         return await enter(key, entry, limit, moves=moves)
 
-    hasty._enter = slowly  # type: ignore[method-assign]
+    logins._enter = slowly  # type: ignore[method-assign]
     new = session_key(new_session_id(after=old))
     with pytest.raises(StoreUnavailableError):
-        await hasty.rotate(old, new, Entry(b"", FOREVER, "user"), version=1, successor_until=FOREVER, limit=1)
+        await logins.rotate(old, new, Entry(b"", FOREVER, "user"), version=1, successor_until=FOREVER, limit=1)
     assert await store.load(old) is not None
     assert await store.load(new) is None
     await store.close()

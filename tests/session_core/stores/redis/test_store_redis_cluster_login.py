@@ -94,7 +94,7 @@ async def test_two_logins_and_a_rotation_never_exceed_the_limit(plugins: Plugins
 async def test_two_rotations_in_a_row_are_followed(plugins: Plugins) -> None:
     """The login reads the index, then the session moves twice, then the login reads the records.
 
-    A pointer stays for half a minute, also where the caller wants none.
+    A pointer to the new key stays for half a minute, also when the caller requests none.
     """
     old = new_key()
     keys = [new_key(after=old), new_key(after=old)]
@@ -112,7 +112,7 @@ async def test_two_rotations_in_a_row_are_followed(plugins: Plugins) -> None:
 
 
 async def test_a_failed_login_removes_its_reservation(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not that of another login, because a later one counts reservations."""
+    """It keeps that of another login, because later logins count reservations."""
     key, token = new_key(), b"12345678"
     store = plugins.plain
 
@@ -131,7 +131,7 @@ async def test_a_failed_login_removes_its_reservation(plugins: Plugins, monkeypa
 
 
 async def test_a_refused_login_ends_no_session(plugins: Plugins) -> None:
-    """The session that it moves was written meanwhile; this is detected before other sessions are ended for the limit."""
+    """Another request has written the session that the login moves. This is detected before sessions are ended for the limit."""
     old, other = new_key(), new_key()
     store = plugins.plain
     await store.create(old, entry("anonymous", 1))
@@ -144,7 +144,7 @@ async def test_a_refused_login_ends_no_session(plugins: Plugins) -> None:
 
 
 async def test_a_login_refused_in_its_last_step_leaves_no_reservation(plugins: Plugins) -> None:
-    """The session that it moves is written between the first step and the last."""
+    """Another request writes the session that the login moves, between its first step and its last."""
     old = new_key()
     new = new_key(after=old)
     await plugins.plain.create(old, entry("anonymous", 1))
@@ -184,8 +184,8 @@ async def test_a_rotation_with_an_expired_reservation_changes_nothing(plugins: P
     await store.delete(old)
 
 
-async def test_ending_all_but_one_keeps_the_way_to_it(plugins: Plugins) -> None:
-    """The index of a cluster still has the former key of the kept session; a browser that has only that one can log out."""
+async def test_ending_all_but_one_keeps_the_pointer_to_the_kept_session(plugins: Plugins) -> None:
+    """The index of a cluster still has the former key of the kept session. A browser that has only the former id can log out."""
     store, user, old = plugins.plain, new_key(), new_key()
     new = new_key(after=old)
     await store.create(old, entry(user, 1))
@@ -195,7 +195,7 @@ async def test_ending_all_but_one_keeps_the_way_to_it(plugins: Plugins) -> None:
     assert await store.delete(old) == (new,)
 
 
-async def test_a_pointer_goes_with_the_session_that_it_leads_to(plugins: Plugins) -> None:
+async def test_a_logout_with_the_former_key_deletes_pointer_and_session(plugins: Plugins) -> None:
     store, old = plugins.plain, new_key()
     new = new_key(after=old)
     for ends_first in (False, True):
@@ -208,7 +208,7 @@ async def test_a_pointer_goes_with_the_session_that_it_leads_to(plugins: Plugins
 
 
 async def test_a_reservation_names_the_session_of_the_same_user_that_it_moves(plugins: Plugins) -> None:
-    """A login that counts it counts the two as one; a session of another user is none of this user's."""
+    """Another login counts reservation and session as one. A session of another user does not count for this user."""
     store, token = plugins.plain, b"8 bytes!"
     for user in ("alice", "another"):
         old = new_key()
@@ -237,7 +237,7 @@ async def test_a_refused_rotation_removes_its_own_reservation_only(plugins: Plug
 
 
 async def test_a_rotation_whose_reservation_a_later_login_removed_ends_the_session(plugins: Plugins) -> None:
-    """As if it had been live for an instant."""
+    """The result is the same as if the session had been live for an instant and the later login had ended it."""
     store, old, token = plugins.plain, new_key(), b"8 bytes!"
     new = new_key(after=old)
     await store.create(old, entry("alice", 1))

@@ -169,7 +169,7 @@ class TestUncertainWrites:
         with pytest.raises(SessionConflictError):
             await cut_off.replace(KEY, entry(b"mine"), version=5)
 
-    async def test_a_replace_that_another_write_preceded_is_not_taken_for_the_own(
+    async def test_a_replace_after_another_write_is_not_mistaken_for_applied(
         self, cut_off: RedisStore, proxy: CuttingProxy, valkey: RedisServer
     ) -> None:
         """The version is the one that this write would have made."""
@@ -209,7 +209,7 @@ class TestUncertainWrites:
         assert [await cut_off.load(key) is not None for key in (KEY, NEXT)] == [True, True]
 
     async def test_a_reservation_is_made_once(self, cut_off: RedisStore, proxy: CuttingProxy) -> None:
-        """And not over that of another login, or over a session."""
+        """It replaces neither the reservation of another login nor a session."""
         await cut_off.create(NEXT, entry())
         with pytest.raises(SessionConflictError):
             await cut_off._stepped_logins._reserve([NEXT], entry(), TOKEN, version=0)
@@ -223,7 +223,7 @@ class TestUncertainWrites:
     async def test_the_last_step_of_a_login_in_steps_is_applied_once(
         self, moves: bool, cut_off: RedisStore, proxy: CuttingProxy
     ) -> None:
-        """Without its reservation it begins no session, and takes no other login's session for its own."""
+        """Without its reservation it creates no session, and it does not mistake another login's session for its own."""
         key, before = (NEXT, [NEXT, KEY]) if moves else (KEY, [KEY])
         if moves:
             await cut_off.create(KEY, entry())

@@ -193,8 +193,8 @@ async def test_a_touch_changes_the_expiry_only(index: Index) -> None:
         assert index.server.admin("STRLEN", index.store._layout.record(key)) == len(encode_record(1, stored.entry))
 
 
-async def test_what_begins_or_moves_with_an_expiry_in_the_past_is_over(index: Index) -> None:
-    """The server refuses a lifetime of zero, so these are deletions."""
+async def test_a_session_created_or_rotated_with_a_past_expiry_does_not_exist(index: Index) -> None:
+    """The server refuses a lifetime of zero, so the scripts delete instead."""
     (old,) = await index.add()
     new = session_key(new_session_id(after=old))
     assert await index.store.rotate(old, new, entry(hours=-1), version=1, successor_until=now() + HOUR) == ()
@@ -237,7 +237,7 @@ async def test_a_write_that_changes_one_owner_is_found_under_the_new_one(index: 
             assert [stored.key for stored in found] == ([key] if name == op_session else [])
 
 
-async def test_what_ends_no_session_announces_nothing(index: Index) -> None:
+async def test_a_deletion_that_ends_no_session_announces_nothing(index: Index) -> None:
     (key,) = await index.add()
     index.server.admin("CONFIG", "RESETSTAT")
     await index.store.delete("unknown")

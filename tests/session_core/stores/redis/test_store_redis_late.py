@@ -40,8 +40,8 @@ async def opened(url: str, seconds: float = 60) -> AsyncIterator[RedisStore]:
 
 
 @asynccontextmanager
-async def hasty(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore]:
-    """A store that gives up soon, and is connected to every server when the block begins, however long that takes."""
+async def store_with_short_timeout(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore]:
+    """A store with a short timeout. It is connected to every server before the block begins, however long that takes."""
     store = RedisStore(url, timeout=seconds)
     try:
         async with asyncio.timeout(60):
@@ -56,7 +56,7 @@ async def hasty(url: str, seconds: float = SECONDS) -> AsyncIterator[RedisStore]
 
 
 async def answered(browser: httpx.AsyncClient, method: str, path: str) -> httpx.Response:
-    """The answer of an application that gives up soon, on a machine that is busy."""
+    """The first response that is not 503: with its short timeout the application may answer 503 on a busy machine."""
     async with asyncio.timeout(60):
         while (answer := await browser.request(method, path)).status_code == 503:
             pass
@@ -138,7 +138,7 @@ def load_scripts(servers: Sequence[RedisServer]) -> None:
 async def test_late_commands_have_no_effect(servers: list[RedisServer]) -> None:
     """Every modifying call while all servers are frozen; they resume after the callers have given up."""
     load_scripts(servers)
-    async with opened(url_of(servers)) as store, hasty(url_of(servers)) as late:
+    async with opened(url_of(servers)) as store, store_with_short_timeout(url_of(servers)) as late:
         keys = {name: new_key() for name in CALLS}
         for key in keys.values():
             await store.create(key, entry())
@@ -178,7 +178,7 @@ async def test_a_login_whose_node_freezes_before_its_last_step_never_starts(valk
     async with AsyncExitStack() as stack:
         load_scripts(valkey_cluster.primaries)
         plain = await stack.enter_async_context(opened(valkey_cluster.url))
-        stepped = await stack.enter_async_context(hasty(valkey_cluster.url, seconds=4 * SECONDS))
+        stepped = await stack.enter_async_context(store_with_short_timeout(valkey_cluster.url, seconds=4 * SECONDS))
         stepped._stepped_logins._hold = 4 * SECONDS
         user, key = new_key(), new_key()
         others = [await begin(plain, user, rank) for rank in (1, 2)]
@@ -311,7 +311,7 @@ class TestClock:
         """By more than the stall: the script sees a command from the future."""
         with running(needed_valkey()) as server:
             load_scripts([server])
-            async with opened(server.url) as store, hasty(server.url) as late:
+            async with opened(server.url) as store, store_with_short_timeout(server.url) as late:
                 await store.create(key := new_key(), entry())
                 clock(late)._ahead += 3600
                 server.freeze()

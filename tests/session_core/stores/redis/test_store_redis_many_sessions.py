@@ -67,7 +67,7 @@ def waited(server: RedisServer) -> float:
 
 
 async def on_the_side(server: RedisServer, call: Coroutine[Any, Any, Any]) -> Any:
-    """Run a call; assert that neither the server nor the event loop was blocked for long."""
+    """Run a call; assert that it blocked neither the server nor the event loop for long."""
     server.admin("CONFIG", "RESETSTAT")
     gc.collect()
     gc.disable()  # the duration of a full garbage collection depends on the whole test run

@@ -1,4 +1,4 @@
-"""The first part of the scripts that replace and rotate: it makes the usual writes, and leaves all others to the rest."""
+"""The fast path of the scripts that replace and rotate: it makes the usual writes; all others fall through."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NOW: Final = 1_800_000_000_000 // HOUR * HOUR
 UNTIL: Final = NOW + 2 * HOUR
 USER, OTHER, OP = user_key("op", "alice"), user_key("op", "bob"), op_session_key("op", "sid")
 NAME, NEW, INDEX = b"record", b"new record", b"index"
-LEFT: Final = b"all else"
+FELL_THROUGH: Final = b"all else"
 
 
 def run(server: RedisServer, script: Script, keys: list[bytes], *args: Any, replay: bytes = b"") -> Any:
-    """Run the part of a script that precedes `record.lua`, as of now and in time."""
+    """Run the part of a script that precedes `record.lua`, at the time `NOW` and before the deadline."""
     first, found, _ = script.text.partition(b"-- Reads records in Lua")
     assert found
     every = (replay, 0, 2**60, NOW, *args)
-    return server.admin("EVAL", first + b"\nreturn '" + LEFT + b"'", len(keys), *keys, *every)
+    return server.admin("EVAL", first + b"\nreturn '" + FELL_THROUGH + b"'", len(keys), *keys, *every)
 
 
 def record(user: str | None = None, op_session: str | None = None, **changes: Any) -> bytes:
@@ -41,8 +41,8 @@ def replaced(server: RedisServer, old: bytes, new: bytes, *, version: int = 1, t
     also = options.pop("also", ())
     answer = run(server, scripts.REPLACE, [NAME], version, new, ttl, *also, **options)
     stored = server.admin("GET", NAME)
-    assert stored == (old if answer == LEFT else new)
-    if answer != LEFT:
+    assert stored == (old if answer == FELL_THROUGH else new)
+    if answer != FELL_THROUGH:
         assert 0 < int(str(server.admin("PTTL", NAME))) <= ttl
     return answer
 
@@ -60,41 +60,43 @@ def test_a_usual_write_is_made(valkey: RedisServer, owners: tuple[str | None, st
     assert replaced(valkey, record(*owners, expires_at=NOW + 1, version=7), record(*owners, expires_at=NOW + 2), version=7) == 8
     # Its indexes would have to live longer.
     later = replaced(valkey, old, record(*owners, version=2, expires_at=UNTIL + HOUR))
-    assert later == (2 if owners == (None, None) else LEFT)
+    assert later == (2 if owners == (None, None) else FELL_THROUGH)
 
 
 @pytest.mark.parametrize("owners", OWNERS)
-def test_an_unusual_write_is_left(valkey: RedisServer, owners: tuple[str | None, str | None]) -> None:
+def test_an_unusual_write_falls_through(valkey: RedisServer, owners: tuple[str | None, str | None]) -> None:
     old, new = record(*owners), record(*owners, version=2)
-    assert replaced(valkey, old, new, replay=b"1") == LEFT
-    assert replaced(valkey, old, new, also=(b"member", HOUR, b"")) == LEFT
+    assert replaced(valkey, old, new, replay=b"1") == FELL_THROUGH
+    assert replaced(valkey, old, new, also=(b"member", HOUR, b"")) == FELL_THROUGH
     for version in (0, 2):
-        assert replaced(valkey, old, new, version=version) == LEFT
+        assert replaced(valkey, old, new, version=version) == FELL_THROUGH
     for ttl in (0, -1):
-        assert replaced(valkey, old, new, ttl=ttl) == LEFT
+        assert replaced(valkey, old, new, ttl=ttl) == FELL_THROUGH
     for expires_at in (NOW, NOW - 1):
-        assert replaced(valkey, record(*owners, expires_at=expires_at), new) == LEFT
+        assert replaced(valkey, record(*owners, expires_at=expires_at), new) == FELL_THROUGH
     for other in OWNERS:
         if other != owners:
-            assert replaced(valkey, old, record(*other, version=2)) == LEFT
+            assert replaced(valkey, old, record(*other, version=2)) == FELL_THROUGH
     if owners[0] is not None:
-        assert replaced(valkey, old, record(OTHER, owners[1], version=2)) == LEFT
+        assert replaced(valkey, old, record(OTHER, owners[1], version=2)) == FELL_THROUGH
     for value in (b"", b">12345678{tag}member", b"P12345678", b"X12345678", old[:13], record(*owners, version=2**24)):
-        assert replaced(valkey, value, new) == LEFT
+        assert replaced(valkey, value, new) == FELL_THROUGH
     valkey.admin("DEL", NAME)
-    assert run(valkey, scripts.REPLACE, [NAME], 1, new, HOUR) == LEFT
+    assert run(valkey, scripts.REPLACE, [NAME], 1, new, HOUR) == FELL_THROUGH
 
 
 @pytest.mark.parametrize("owners", [("a name", None), (None, "a name"), ("a name", "a name"), ("a name", OP), (USER, "a name")])
 @pytest.mark.parametrize("prefix", ["", "x" * 100])
-def test_names_that_are_no_digests_are_left(valkey: RedisServer, owners: tuple[str | None, str | None], prefix: str) -> None:
-    """Also two names of which only the end differs."""
+def test_a_write_with_names_other_than_digests_falls_through(
+    valkey: RedisServer, owners: tuple[str | None, str | None], prefix: str
+) -> None:
+    """Also when two names differ only at their end."""
 
     def named(end: str) -> list[str | None]:
         return [prefix + owner + end if owner == "a name" else owner for owner in owners]
 
-    assert replaced(valkey, record(*named("1")), record(*named("1"), version=2)) == LEFT
-    assert replaced(valkey, record(*named("1")), record(*named("2"), version=2)) == LEFT
+    assert replaced(valkey, record(*named("1")), record(*named("1"), version=2)) == FELL_THROUGH
+    assert replaced(valkey, record(*named("1")), record(*named("2"), version=2)) == FELL_THROUGH
 
 
 def rotated(server: RedisServer, old: bytes | None, *, found: bytes | None = None, members: int = 0, **options: Any) -> Any:
@@ -115,7 +117,7 @@ def rotated(server: RedisServer, old: bytes | None, *, found: bytes | None = Non
     replay, keys = options.pop("replay", b""), options.pop("keys", [NAME, NEW, INDEX])
     answer = run(server, scripts.ROTATE, keys, *(args | options).values(), replay=replay)
     stored, members_now = [server.admin("GET", name) for name in (NAME, NEW)], server.admin("ZRANGE", INDEX, 0, -1)
-    if answer == LEFT:
+    if answer == FELL_THROUGH:
         assert (stored, members_now) == ([old, found], before)
     else:
         assert stored == [pointer, new]
@@ -135,18 +137,18 @@ def test_a_usual_rotation_is_made(valkey: RedisServer) -> None:
     assert rotated(valkey, record("a name", "x" * 100)) == [0]
 
 
-def test_an_unusual_rotation_is_left(valkey: RedisServer) -> None:
+def test_an_unusual_rotation_falls_through(valkey: RedisServer) -> None:
     old = record(USER, OP)
-    assert rotated(valkey, old, replay=b"1") == LEFT
-    assert rotated(valkey, old, token=b"12345678") == LEFT
-    assert rotated(valkey, old, keys=[NAME, NAME, INDEX]) == LEFT
-    assert rotated(valkey, old, version=2) == LEFT
-    assert rotated(valkey, old, ttl=0) == LEFT
-    assert rotated(valkey, old, found=b"P12345678") == LEFT
-    assert rotated(valkey, old, found=record()) == LEFT
+    assert rotated(valkey, old, replay=b"1") == FELL_THROUGH
+    assert rotated(valkey, old, token=b"12345678") == FELL_THROUGH
+    assert rotated(valkey, old, keys=[NAME, NAME, INDEX]) == FELL_THROUGH
+    assert rotated(valkey, old, version=2) == FELL_THROUGH
+    assert rotated(valkey, old, ttl=0) == FELL_THROUGH
+    assert rotated(valkey, old, found=b"P12345678") == FELL_THROUGH
+    assert rotated(valkey, old, found=record()) == FELL_THROUGH
     for members in (3, 4):
-        assert rotated(valkey, old, members=members, limit=3) == LEFT
+        assert rotated(valkey, old, members=members, limit=3) == FELL_THROUGH
     for expires_at in (NOW, NOW - 1):
-        assert rotated(valkey, record(expires_at=expires_at)) == LEFT
+        assert rotated(valkey, record(expires_at=expires_at)) == FELL_THROUGH
     for value in (None, b"", b">12345678{tag}member", b"P12345678", old[:13], record(version=2**24)):
-        assert rotated(valkey, value) == LEFT
+        assert rotated(valkey, value) == FELL_THROUGH

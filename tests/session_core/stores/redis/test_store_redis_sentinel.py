@@ -126,13 +126,13 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 async def test_a_failover_under_load_loses_no_replicated_write(own_sentinels: Sentinels, stack: AsyncExitStack, how: str) -> None:
-    """What the replica is known to have had is there afterwards, and each session is under one key; writing goes on by itself.
+    """Replicated writes survive, each session is under one key, and writes continue without a restart.
 
-    What was acknowledged in the last instant, and had not been passed on, may be lost: that is what the documentation says.
+    A write acknowledged just before the failure may be lost if it was not replicated yet, as documented.
     """
     store = RedisStore(own_sentinels.url, timeout=1)
     stack.push_async_callback(store.close)
-    with suppress(StoreUnavailableError):  # in a hurry, on a busy machine: it connects later
+    with suppress(StoreUnavailableError):  # the short timeout may pass on a busy machine; the store connects later
         await store.open()
     load = Load(store, own_sentinels.url, 6)
     tasks = await load.begin()

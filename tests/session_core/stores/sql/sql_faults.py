@@ -27,8 +27,8 @@ async def frozen(server: Server) -> AsyncIterator[None]:
 
 
 @contextmanager
-def hasty(store: SqlStore, seconds: float = 1.0) -> Iterator[None]:
-    """Give a store that was patient so far this timeout for a block."""
+def short_timeout(store: SqlStore, seconds: float = 1.0) -> Iterator[None]:
+    """Give a store a short timeout for a block."""
     usual, store._database._timeout = store._database._timeout, seconds
     try:
         yield

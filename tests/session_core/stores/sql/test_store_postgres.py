@@ -19,7 +19,7 @@ from session_core.stores.guarded import GuardedStore
 from session_core.stores.sql.statements import LOAD
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
-from tests.session_core.stores.sql.sql_faults import frozen, hasty
+from tests.session_core.stores.sql.sql_faults import frozen, short_timeout
 from tests.support.postgres_server import PostgresServer
 
 
@@ -114,7 +114,7 @@ class TestPostgresServer:
         engine = create_async_engine(database)
         async with engine.begin() as connection:
             await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
-            with hasty(store), pytest.raises(StoreUnavailableError):
+            with short_timeout(store), pytest.raises(StoreUnavailableError):
                 await store.delete("k")
             assert await store.load("k") is not None
         assert await store.delete("k") == ("k",)

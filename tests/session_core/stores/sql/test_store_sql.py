@@ -115,7 +115,7 @@ async def test_a_role_without_create_permission_can_use_the_tables(sql_server: S
 
 
 @pytest.mark.parametrize("late", [0, 1, 1000])
-async def test_a_former_key_leads_nowhere_when_its_time_is_over(late: int, sql_server: Server) -> None:
+async def test_an_expired_former_key_ends_no_session(late: int, sql_server: Server) -> None:
     clock = FakeClock()
     async with opened_store(SqlStore(sql_server.url, clock=clock)) as store:
         await store.create("old", Entry(b"", FOREVER))
@@ -126,10 +126,10 @@ async def test_a_former_key_leads_nowhere_when_its_time_is_over(late: int, sql_s
 
 
 @pytest.mark.parametrize("sessions", [2, 3, 4, 5, 6, 9])
-async def test_a_login_near_the_limit_ends_what_is_above_it(
+async def test_a_login_near_the_limit_ends_the_sessions_above_it(
     sessions: int, sql_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the transaction of the login up to a number, above it in several transactions before."""
+    """Few of them end in the login's transaction; many end in several transactions before it."""
     monkeypatch.setattr(steps, "AT_ONCE", 1)
     async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
         for rank in range(sessions):
@@ -178,7 +178,7 @@ async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: 
 
 
 @pytest.mark.parametrize("index", [SessionIndex(user="u"), SessionIndex(op_session="o")], ids=["user", "op_session"])
-async def test_what_is_rotated_between_two_transactions_is_ended_too(
+async def test_a_session_rotated_between_two_transactions_is_ended_too(
     sql_server: Server, index: SessionIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "AT_ONCE", 2)
@@ -206,8 +206,10 @@ async def test_what_is_rotated_between_two_transactions_is_ended_too(
         assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == ["c"]
 
 
-async def test_what_fails_half_way_has_ended_some_and_is_repeated(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error does not claim that nothing was done."""
+async def test_a_call_that_fails_half_way_has_ended_some_sessions_and_can_be_repeated(
+    sql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error does not claim that nothing was applied."""
     monkeypatch.setattr(steps, "AT_ONCE", 2)
     async with opened_store(SqlStore(sql_server.url, timeout=20)) as store:
         for key in "abcde":
@@ -232,7 +234,7 @@ async def test_what_fails_half_way_has_ended_some_and_is_repeated(sql_server: Se
 
 @pytest.mark.parametrize("kind", ["create", "rotate"])
 async def test_a_login_after_the_limit_was_lowered(sql_server: Server, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of sessions above it end in several transactions, those of the lowest rank first; the login keeps the limit."""
+    """Sessions above the limit end in several transactions, those of the lowest rank first; afterwards the limit holds."""
     monkeypatch.setattr(steps, "AT_ONCE", 2)
     deleted: list[int] = []
     for link in (PostgresqlLink, MysqlLink):
@@ -244,7 +246,7 @@ async def test_a_login_after_the_limit_was_lowered(sql_server: Server, kind: str
         login = Entry(b"", FOREVER, "u", None, 0)
         if kind == "create":
             ended = await store.create("new", login, limit=3)
-        else:  # the session that logs in has the lowest rank, and is none of those that end for it
+        else:  # the session that logs in has the lowest rank, and is kept
             ended = await store.rotate("i", "new", login, version=1, successor_until=FOREVER, limit=3)
         assert ended == tuple("ihgfedc" if kind == "create" else "hgfedc")
         assert {stored.key for stored in await store.find(SessionIndex(user="u"))} == {"new", "a", "b"}

@@ -14,7 +14,7 @@ from session_core.stores.base import Entry
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.sql import sql_process
-from tests.session_core.stores.sql.sql_faults import hasty
+from tests.session_core.stores.sql.sql_faults import short_timeout
 from tests.support.opened_store import opened_store
 from tests.support.postgres_server import postgres_server
 
@@ -76,7 +76,7 @@ async def test_a_server_killed_before_a_commit_gives_503_to_all_waiting_calls(mo
                 await commit(link)
 
             monkeypatch.setattr(PostgresqlLink, "commit", kill)
-            with hasty(store, 5):
+            with short_timeout(store, 5):
                 results = await asyncio.gather(*(rotate(store, key) for key in KEYS[:4]), return_exceptions=True)
                 results += await asyncio.gather(*later, return_exceptions=True)
             assert [type(result) for result in results] == [StoreUnavailableError] * len(KEYS)

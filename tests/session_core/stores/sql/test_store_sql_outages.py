@@ -19,7 +19,7 @@ from session_core.stores.sql.database import Earlier
 from session_core.stores.sql.link import Link
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.store import SqlStore
-from tests.session_core.stores.sql.sql_faults import hasty
+from tests.session_core.stores.sql.sql_faults import short_timeout
 from tests.support.mariadb_server import MariadbServer, mariadb_server
 from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer, postgres_server
@@ -132,7 +132,7 @@ async def test_a_server_restarted_under_load_loses_nothing(own_server: Server, h
     async with opened(own_server.url, pool_size=4) as store:
         load = Load(store, 6)
         await load.begin()
-        with hasty(store):
+        with short_timeout(store):
             async with load.running():
                 for _ in range(2):
                     await load.more(10)
@@ -152,7 +152,7 @@ async def test_a_crash_of_one_postgres_process_loses_nothing() -> None:
         async with opened(server.url, pool_size=4) as store:
             load = Load(store, 6)
             await load.begin()
-            with hasty(store):
+            with short_timeout(store):
                 async with load.running():
                     await load.more(10)
                     async with store._database.pool.lend(time.monotonic() + 60) as link:
@@ -174,7 +174,7 @@ async def test_a_frozen_server_is_an_outage_in_time(own_server: Server) -> None:
                 late = Entry(b"late", FOREVER)
                 calls = [store.load("k"), store.replace("k", late, version=1), store.touch("k", FOREVER + 9), store.ping()]
                 async with stopwatch() as watch:
-                    with hasty(store):
+                    with short_timeout(store):
                         results = await asyncio.gather(*calls, return_exceptions=True)
                     assert watch.seconds < 5
                 assert all(isinstance(result, StoreUnavailableError) for result in results)
@@ -249,7 +249,7 @@ async def test_a_lock_held_too_long_is_an_outage(sql_server: Server) -> None:
             await connection.execute(text("SELECT * FROM sessions FOR UPDATE"))
             ends = (store.delete("k"), store.delete_by(SessionIndex(user="user")), store.replace("k", Entry(b"", 9), version=1))
             async with stopwatch() as watch:
-                with hasty(store):
+                with short_timeout(store):
                     results = await asyncio.gather(*ends, return_exceptions=True)
                 assert watch.seconds < 5
             assert all(isinstance(result, StoreUnavailableError) for result in results)
@@ -278,7 +278,7 @@ async def test_an_exhausted_pool_is_an_outage_in_time(sql_server: Server) -> Non
                 await all_of_them.enter_async_context(store._database.pool.lend(time.monotonic() + 60))
             calls = [store.load("k"), store.delete("k"), store.claim("name", FOREVER), store.ping()]
             async with stopwatch() as watch:
-                with hasty(store):
+                with short_timeout(store):
                     results = await asyncio.gather(*calls, return_exceptions=True)
                 assert watch.seconds < 5
             assert all(isinstance(result, StoreUnavailableError) for result in results)
@@ -293,7 +293,7 @@ async def test_a_primary_that_became_a_standby_is_an_outage() -> None:
             await asyncio.to_thread(server.stop)
             (server.directory / "data" / "standby.signal").touch()
             await asyncio.to_thread(server.start)
-            with hasty(store):
+            with short_timeout(store):
                 for call in (store.load("k"), store.replace("k", Entry(b"", FOREVER), version=1), store.ping()):
                     with pytest.raises(StoreUnavailableError):
                         await call
@@ -315,7 +315,7 @@ async def test_of_several_hosts_the_primary_is_used() -> None:
             await store.create("k", Entry(b"one", FOREVER))
             await execute(two.url_through(two.port), "SELECT pg_promote()")
             await asyncio.to_thread(one.kill)
-            with hasty(store, 2):
+            with short_timeout(store, 2):
                 await until(lambda: answers(store))
             assert await store.load("k") is None  # a separate server, without replication between the two
             await store.create("k", Entry(b"two", FOREVER))

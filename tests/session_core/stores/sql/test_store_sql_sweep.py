@@ -1,6 +1,6 @@
 """Sweeping a SQL database in use: in small steps, by many nodes at once, without delaying requests.
 
-How long a request waits at most is measured by `benchmarks/sweeping.py`; here is what makes it short.
+`benchmarks/sweeping.py` measures the longest wait of a request; these tests check the rules that keep it short.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ async def transaction(store: SqlStore) -> AsyncIterator[Link]:
 
 
 class Watched:
-    """Records a store's sweep steps: rows and statements of each, with a clock that advances only by them.
+    """Records the rows and statements of a store's sweep steps, with a clock that only these steps and rests advance.
 
-    A row takes `seconds_a_row`. Rests are noted, and over at once.
+    A row takes `seconds_a_row`. A rest is recorded and returns at once.
     """
 
     def __init__(self, store: SqlStore, monkeypatch: pytest.MonkeyPatch, seconds_a_row: float = 0.0) -> None:
@@ -165,7 +165,7 @@ async def test_a_step_does_not_read_rows_deleted_by_earlier_steps(database: str)
             assert await link.rows(scans, {}) == before
 
 
-async def test_only_the_commit_of_a_sweep_waits_for_no_disk(database: str) -> None:
+async def test_only_the_commit_of_a_sweep_skips_the_disk_sync(database: str) -> None:
     """The setting applies at the commit, for the sweep's transaction only, not for its connection."""
     setting = Statement("SHOW synchronous_commit")
     async with opened(database) as store:
