@@ -75,12 +75,15 @@ class SessionCoreError(Exception):
     """Root of every error this library raises.
 
     `code` is stable and may be matched by clients; `status_code` is what the plugin answers over HTTP; `title` is
-    the only text a client sees.
+    the only text a client sees. `return_to` and `provider` are, of a failed login, the local path that it would have led to and
+    the id of its provider, where known: "try again" keeps both.
     """
 
     code: ClassVar[str] = "session_core"
     status_code: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    return_to: str | None = None
+    provider: str | None = None
 
 
 class ConfigurationError(SessionCoreError):
@@ -275,10 +278,7 @@ class SessionConflictError(StoreError):
 
 
 class OidcError(SessionCoreError):
-    """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics.
-
-    `return_to` is the local path that the failed login would have led to, where known: "try again" keeps it.
-    """
+    """A login or logout over OpenID Connect failed. `reason` is a short stable slug for logs and metrics."""
 
     code = "oidc"
     status_code = 400

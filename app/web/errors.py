@@ -24,7 +24,6 @@ from session_core.errors import (
     CrossSiteRequestError,
     ForbiddenError,
     ImpersonationForbiddenError,
-    OidcError,
     SessionCoreError,
     SessionDataError,
     SessionGoneError,
@@ -174,9 +173,8 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
         error = ImpersonationForbiddenError()  # the administrator may have the right that the user lacks
         details = {**details, "title": error.title}
     explanation = explain(error, details["status"], url=base.url)
-    again = base.of("/auth/login")
-    if isinstance(error, OidcError) and error.return_to not in {None, base.of("/")}:
-        again += f"?{urlencode({'next': error.return_to})}"
+    asked = {"next": error.return_to, "provider": error.provider} if isinstance(error, SessionCoreError) else {}
+    query = urlencode({name: value for name, value in asked.items() if value not in {None, base.of("/")}})
     return services.pages.render(
         request,
         "error.html",
@@ -187,7 +185,7 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
         title=details["title"],
         advice=explanation.advice,
         step=explanation.step,
-        again=again,
+        again=base.of("/auth/login") + (f"?{query}" if query else ""),
         sent=await _sent_form(request, error),
         back_to=return_to(request, base),
         request_id=current_request.get().request_id,

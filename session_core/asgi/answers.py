@@ -16,6 +16,7 @@ from session_core.errors import (
     SessionConflictError,
     SessionCoreError,
     SessionGoneError,
+    SessionLimitError,
     StepUpRequiredError,
     StoreUnavailableError,
     TooManyRequestsError,
@@ -145,8 +146,9 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
     if wants_page(connection, bearer=config.bearer):
         base = config.base.at(connection.scope)
         advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
-        if isinstance(error, OidcError) and error.return_to is not None:
-            again = f"{_login_address(config, base)}{urlencode({'next': error.return_to}, quote_via=quote)}"
+        if isinstance(error, OidcError | SessionLimitError) and error.return_to is not None:
+            asked = {"next": error.return_to} if error.provider is None else {"next": error.return_to, "provider": error.provider}
+            again = f"{_login_address(config, base)}{urlencode(asked, quote_via=quote)}"
             advice += f'<a href="{escape(again)}">Try again</a>. '
         start = escape(base.of("/"))
         page = _PAGE.format(title=error.title, status=error.status_code, start=start, advice=advice)

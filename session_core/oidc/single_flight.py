@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from session_core.errors import SessionCoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
@@ -26,9 +28,13 @@ class SingleFlight(Generic[T]):
     async def run(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> T:
         """Join the run of `key`, or start one with `work`.
 
-        A cancelled caller (disconnected client) does not cancel the run for the others.
+        A cancelled caller (disconnected client) does not cancel the run for the others. Each caller gets its own copy of an
+        error, because an error is answered with data of one request: the page to which "try again" leads.
         """
-        return await asyncio.shield(self.begin(key, work))
+        try:
+            return await asyncio.shield(self.begin(key, work))
+        except SessionCoreError as error:
+            raise _copy(error).with_traceback(error.__traceback__) from error.__cause__
 
     def begin(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
         """Return the run of `key`, started with `work` if there is none. A caller must shield it when awaiting."""
@@ -51,3 +57,9 @@ class SingleFlight(Generic[T]):
         if not task.cancelled():
             # Retrieve the exception, even without callers: asyncio would otherwise log it later.
             task.exception()
+
+
+def _copy(error: SessionCoreError) -> SessionCoreError:
+    copied = type(error).__new__(type(error), *error.args)  # not by `copy`, which needs an `__init__` with these arguments
+    copied.__dict__.update(error.__dict__)
+    return copied

@@ -184,6 +184,16 @@ async def test_a_provider_outage_is_explained(start: Start) -> None:
         assert (await browser.get("/account")).status_code == 200
 
 
+async def test_logins_that_fail_together_lead_each_to_its_own_page(start: Start) -> None:
+    pages = ("account", "admin", "orders")
+    async with start(oidc_issuer="http://127.0.0.1:1") as running, running.browser() as browser:
+        await dark(running, browser)
+        answers = await asyncio.gather(*(browser.get(f"/auth/login?next=/{page}", headers=NAVIGATION) for page in pages))
+        for page, answer in zip(pages, answers, strict=True):
+            assert answer.status_code == 503
+            assert f'href="/auth/login?next=%2F{page}">Try again' in answer.text
+
+
 async def test_an_expired_login_says_how_long_there_is_and_can_begin_again(database: Path, clock: FakeClock) -> None:
     async with running_site(database, clock) as site:
         browser = site.browser()

@@ -277,6 +277,23 @@ async def test_a_user_chooses_a_provider_and_gets_the_roles_of_that_provider(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("state", ["of the login", "unknown"])
+async def test_try_again_after_a_failed_login_keeps_the_chosen_provider(
+    state: str, clock: FakeClock, database: Path, stack: AsyncExitStack
+) -> None:
+    site, _ = await of_two_providers(clock, database, stack)
+    browser = site.browser()
+    back = await site.response_address(browser, path="/auth/login/partner?next=/account")
+    if state == "unknown":
+        back = re.sub(r"(?<=state=)[^&]+", "x" * 43, back)
+    clock.advance(minutes=11)
+    page = await site.come_back(browser, back)
+    (again,) = re.findall(r'href="([^"]+)">Try again', page.text)
+    known = "next=%2Faccount&amp;" if state == "of the login" else ""
+    assert again == f"/auth/login?{known}provider=partner"
+
+
+@pytest.mark.anyio
 async def test_the_first_provider_keeps_the_plain_paths_and_its_own_claim(
     clock: FakeClock, database: Path, stack: AsyncExitStack
 ) -> None:

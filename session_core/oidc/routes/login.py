@@ -148,6 +148,7 @@ async def begin_login(
     if (address := base.elsewhere(request.scope)) is not None:
         return Redirect(address, status_code=_TEMPORARY)
     asked: LoginRequest | None = None
+    party: RelyingParty | None = None
     try:
         begun, session = await limited(request, relying_parties, "login", lambda: _moment_and_session(request, relying_parties))
         also = relying_parties.link_params
@@ -171,8 +172,7 @@ async def begin_login(
             await events.emit("login.silent_failed", reason=error.reason)
             return Redirect(return_to_of(asked, base), status_code=_SEE_OTHER)
         await events.emit("login.failed", reason=error.reason)
-        if asked is not None:
-            error.return_to = return_to_of(asked, base)
+        _begin_again(error, relying_parties, party, return_to=None if asked is None else return_to_of(asked, base))
         raise
     queued_cookies(request.scope).extend(cookies)
     await events.emit("login.started")
@@ -204,6 +204,7 @@ async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
     except OidcError as error:
         await party.sessions.events.emit("login.failed", reason=error.reason)
+        _begin_again(error, relying_parties, party)
         raise
     queued_cookies(request.scope).append(cookie)
     path = party.base.at(request.scope).of(path)
@@ -242,9 +243,11 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         await _report(events, handle, error, silent=led_to is not None)
         if led_to is not None:
             return Redirect(led_to, status_code=_SEE_OTHER)
-        if received is None:
+        return_to = None if received is None else received.transaction.return_to
+        _begin_again(error, relying_parties, party, return_to=return_to)
+        if received is None or received.transaction.native is None:
             raise
-        return await _answer_failed(request, relying_parties, received, error)
+        return await _answer_native(request, relying_parties, received.transaction.native, error)
     except Exception:
         await events.emit("login.failed", handle=handle, reason="refused_by_application")
         raise
@@ -259,15 +262,13 @@ async def _report(events: Events, handle: str | None, error: SessionCoreError, *
         await events.emit("login.failed", handle=handle, reason=reason)
 
 
-async def _answer_failed(
-    request: WebRequest, relying_parties: RelyingParties, received: Callback, error: SessionCoreError
-) -> Response:
-    """Answer a failed login where its client is a native one. Raises the error where it is this browser."""
-    if received.transaction.native is not None:
-        return await _answer_native(request, relying_parties, received.transaction.native, error)
-    if isinstance(error, OidcError):
-        error.return_to = received.transaction.return_to
-    raise error
+def _begin_again(
+    error: SessionCoreError, relying_parties: RelyingParties, party: RelyingParty | None, *, return_to: str | None = None
+) -> None:
+    """Let the error's "try again" lead to the same page and, where there are several, to the same provider."""
+    error.return_to = return_to or error.return_to
+    if party is not None and len(relying_parties) > 1:
+        error.provider = party.provider.id
 
 
 async def _receive(session: SessionHandle[Any], receiving: Coroutine[Any, Any, Callback]) -> tuple[Callback, bool]:

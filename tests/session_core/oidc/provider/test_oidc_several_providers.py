@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from litestar import Litestar, get
 
@@ -118,6 +121,37 @@ async def test_the_choice_page_escapes_its_values(world: TwoProviders) -> None:
 async def test_a_login_without_a_provider_goes_to_the_provider_of_the_session(world: TwoProviders) -> None:
     await world.come_back(world.other.authorize(await world.start_at("/auth/login/other")))
     assert (await world.start_at("/auth/login", max_age="60")).startswith(f"{OTHER}/authorize?")
+
+
+def again(response: Any) -> str:
+    """Where "Try again" on the page of a failed login leads."""
+    (address,) = re.findall(r'<a href="([^"]+)">Try again</a>', response.text)
+    return html.unescape(address)
+
+
+@pytest.mark.parametrize("provider", ["default", "other"])
+@pytest.mark.parametrize("fault", ["cancelled", "expired", "unknown", "limit"])
+async def test_try_again_keeps_the_chosen_provider(provider: str, fault: str) -> None:
+    world = TwoProviders(config={"max_sessions_per_user": 1, "on_limit": "refuse"} if fault == "limit" else {})
+    op = world.op if provider == "default" else world.other
+    if fault == "limit":
+        await world.come_back(op.authorize(await world.start_at("/auth/login", provider=provider)))
+        world.browser.cookies.clear()
+    back = httpx.URL(op.authorize(await world.start_at("/auth/login", provider=provider, next="/a?b=1")))
+    if fault == "cancelled":
+        back = back.copy_remove_param("code").copy_add_param("error", "access_denied")
+    elif fault == "unknown":
+        back = back.copy_set_param("state", "x" * 43)
+    elif fault == "expired":
+        world.clock.advance(minutes=11)
+    failed = await world.come_back(str(back))
+    assert failed.status_code in {400, 403}
+    if fault == "unknown":
+        assert "Try again" not in failed.text  # nothing is known of the login, not even its page
+        return
+    assert dict(httpx.URL(again(failed)).params) == {"next": "/a?b=1", "provider": provider}
+    leading = await world.browser.get(again(failed), headers=GET_PAGE)
+    assert leading.headers["location"].startswith(f"{op.issuer}/authorize?")
 
 
 @pytest.mark.attack("9")
