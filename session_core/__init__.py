@@ -95,5 +95,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(msg)
     with extra("litestar", "litestar", wanted=f"{__name__}.{name}"):
         found: object = getattr(import_module(module), name)
+        import_module("session_core.litestar.internals")  # names the fix where an application uses them without the plugin
     globals()[name] = found
     return found

@@ -23,7 +23,7 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ANY_SITE: Final = "https://any.site.invalid"
 
 # An application is a router, too.
-_LAYERS: Final = ((Litestar, "application"), (Controller, "controller"), (Router, "router"))
+_LAYERS: Final = ((Litestar, "application"), (Router, "router"))
 
 
 class RoutePosture(NamedTuple):
@@ -124,9 +124,11 @@ def _guards_by_layer(handler: Any) -> list[tuple[Any, str]]:  # noqa: ANN401 - l
     layers = getattr(handler, "ownership_layers", None)
     if layers is None:
         return [(guard, "") for guard in resolved(handler, "guards")]
+    # Litestar makes a router of a controller: the one around the handlers that are its methods.
+    controller = layers[-2] if isinstance(getattr(handler.fn, "__self__", None), Controller) else None
     found: list[tuple[Any, str]] = []
     for layer in layers:
-        kind = next((word for base, word in _LAYERS if isinstance(layer, base)), "")
+        kind = "controller" if layer is controller else next((word for base, word in _LAYERS if isinstance(layer, base)), "")
         found.extend((guard, kind) for guard in layer.guards or ())
     return found
 

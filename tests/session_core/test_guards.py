@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from litestar import Controller, Litestar, MediaType, Request, Response, Router, WebSocket, get, post, route, websocket
@@ -11,7 +11,14 @@ from litestar.params import FromQuery, JSONBody
 from litestar.testing import TestClient
 
 from session_core import ConfigurationError, Identity, Session, SessionHandle, SessionPlugin, session_of
-from session_core.guards import requires, requires_acr, requires_login, requires_recent_login, requires_role
+from session_core.guards import (
+    forbids_impersonation,
+    requires,
+    requires_acr,
+    requires_login,
+    requires_recent_login,
+    requires_role,
+)
 from session_core.litestar.posture import routes_posture
 from session_core.testing import FakeClock, logged_in_cookie
 from tests.support.sessions import ALICE, ISSUER, AppSession, Recorder, client_of, make_app, make_config, plugin_in
@@ -343,6 +350,29 @@ def test_the_route_table_shows_inherited_guards_and_open_routes() -> None:
     assert rows["/router-closed/closed"] == "requires login (application), requires role admin"
     assert rows["/typo"] == "requires login (application)"
     assert {row.path for row in routes_posture(gated())} == set(rows)
+
+
+def test_the_table_of_routes_names_the_layer_of_each_guard() -> None:
+    class Orders(Controller):
+        path = "/orders"
+        guards: ClassVar[Any] = [requires_login]
+
+        @get("/all", guards=[requires_role("admin")])
+        async def everything(self) -> None: ...
+
+        @websocket("/live")
+        async def live(self, socket: WebSocket[Any, Any, Any]) -> None: ...
+
+    @get("/plain")
+    async def plain() -> None: ...
+
+    area = Router("/area", route_handlers=[Orders, plain], guards=[forbids_impersonation])
+    app = Litestar([area], plugins=[SessionPlugin(make_config())], guards=[requires_role("user")], openapi_config=None)
+    rows = {row.path: row.guards for row in routes_posture(app)}
+    outer = "requires role user (application), forbids_impersonation (router)"
+    assert rows["/area/plain"] == outer
+    assert rows["/area/orders/live"] == f"{outer}, requires login (controller)"
+    assert rows["/area/orders/all"] == f"{outer}, requires login (controller), requires role admin"
 
 
 @pytest.mark.parametrize(("options", "seconds"), [({"seconds": 90}, 90), ({"minutes": 2}, 120)])

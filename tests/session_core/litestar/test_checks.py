@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from structlog.testing import capture_logs
 from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, Sessions, session_of
 from session_core.guards import requires, requires_login
 from session_core.litestar.routes import uses_session
+from tests.support.pages import ROOT
 from tests.support.sessions import AppSession, client_of, make_config
 
 pytestmark = pytest.mark.anyio
@@ -297,6 +300,39 @@ def test_the_manager_without_the_plugin_is_refused_with_the_fix() -> None:
 
     with pytest.raises(ConfigurationError, match=r"alone takes `sessions: Sessions`.*SessionPlugin\(SessionConfig"):
         build(alone, plugins=[])
+
+
+def test_an_application_that_imports_only_the_annotation_is_refused_with_the_fix() -> None:
+    """Without the plugin no other module of ours is imported."""
+    code = """
+import msgspec
+from litestar import Litestar, get
+from session_core import Session
+
+class AppSession(msgspec.Struct):
+    visits: int = 0
+
+@get("/x")
+async def alone(session: Session[AppSession]) -> None: ...
+
+Litestar([alone])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "ConfigurationError: alone takes `session: Session[...]`, but the application has no SessionPlugin" in ran.stderr
+
+
+@pytest.mark.parametrize("bypasses", [False], indirect=True)  # where Litestar's code is not as reviewed
+def test_litestars_own_message_for_a_session_without_the_plugin_is_on_the_page_about_troubles() -> None:
+    @get("/x")
+    async def alone(session: Session[AppSession]) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException) as refused:
+        build(alone, plugins=[])
+    said = "Explicit dependency 'session' for 'alone' has no default value, or provided dependency"
+    assert said in str(refused.value)
+    page = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert f"`{said.replace('alone', 'NAME')}`" in page
 
 
 def test_another_missing_dependency_is_refused_by_litestar() -> None:
