@@ -36,6 +36,8 @@ class Route(NamedTuple):
     session: bool = False
     """Whether it uses the session. Other routes read no cookie, so cross-site requests are accepted."""
     by_provider: bool = False
+    head: bool = False
+    """Whether it answers HEAD: a GET without effects. The others start a login, end a session or use up a code."""
     answers: Mapping[int, tuple[str, ...]] = MappingProxyType({200: NO_CONTENT})
     """The media types of each response that is not one of `errors`, by its status, for the schema."""
     errors: tuple[int, ...] = ()

@@ -22,7 +22,8 @@ _UNAUTHORIZED: Final = 401
 def session_routes() -> list[Route]:
     """Return the routes."""
     summary = "Who is logged in, and for how long"
-    return [Route("GET", "/session", session_state, summary, session=True, answers={200: (JSON,)}, errors=(401, 503))]
+    answers = {200: (JSON,)}
+    return [Route("GET", "/session", session_state, summary, session=True, head=True, answers=answers, errors=(401, 503))]
 
 
 async def session_state(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
