@@ -52,6 +52,8 @@ class SessionPart(msgspec.Struct, kw_only=True):
     """The visitor's session on the page."""
 
     user: str | None
+    acting: bool
+    """Whether an administrator acts as the user."""
     visits: int
     handle: str | None
     slot: int | None
@@ -77,6 +79,7 @@ class _Page:
         tally = self._tallies.get(session.handle or "") or Tally(visits)
         return SessionPart(
             user=session.identity.subject if session.identity else None,
+            acting=session.actor is not None,
             visits=visits,
             handle=session.handle,
             slot=_slot_of(session),

@@ -30,10 +30,14 @@ def test_log_in_as_a_user_and_return_to_the_own_account(open_page: OpenPage, dem
     page.get_by_role("link", name="Bob").first.click()
     page.get_by_role("button", name="Log in as Bob").click()
     banner = page.get_by_role("complementary", name="Logged in as another user")
-    for path in ("/", "/account", "/account/sessions"):
+    for path in ("/demo/guarantees", "/", "/account", "/account/sessions"):
         page.goto(path)
-        expect(banner).to_contain_text("You are logged in as Bob for another ")
+        expect(banner).to_contain_text(
+            "You are logged in as another user" if "demo" in path else "You are logged in as Bob for another "
+        )
+        expect(banner.get_by_role("button", name="Return to your own account")).to_be_visible()
     expect(page.get_by_text("Only the user can sign these devices out")).to_be_visible()
+    expect(page.get_by_text("A device that you sign out")).to_have_count(0)
     expect(page.get_by_role("link", name="Sign out")).to_have_count(0)
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
     # By fetch, because the browser would log an error for each refused page.
