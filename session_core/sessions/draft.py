@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
     from session_core.sessions.unknown_fields import Unknown
 
-__all__ = ("Decoded", "Draft", "updated", "with_data")
+__all__ = ("Draft", "updated", "with_data")
 
 D = TypeVar("D", bound=msgspec.Struct)
-Decoded: TypeAlias = tuple[bytes, D]
-"""Stored data and its decoded object, which has no other references."""
 
 
 class Draft(Generic[D]):
@@ -33,8 +31,8 @@ class Draft(Generic[D]):
         self._plain: bool | None = None
         self._unknown: Unknown | None = None
         """Fields of nested structs that only a newer version of the application knows."""
-        self.made: Decoded[D] | None = None
-        """What `updated` has made of the newest data, where it ran last."""
+        self.made: D | None = None
+        """What `updated` has made of the newest data, where it ran last; it has no other references."""
         if stored is None:
             self.data: D = codec.fresh() if decoded is None else decoded
             self.base: bytes = codec.fresh_encoding or codec.encode(self.data)
@@ -81,7 +79,8 @@ class Draft(Generic[D]):
         """Apply the assignments to the newest record; the same record when there are none.
 
         Raises `SessionConflictError` if another request assigned another value, unless the last write wins;
-        `SessionDataError` for a value of the wrong type.
+        `SessionDataError` for a value of the wrong type; `UndecodableError` if another version of the application has written
+        data that this one cannot decode.
         """
         return with_data(record, self._merged(bytes(record.data)))
 
@@ -96,14 +95,16 @@ class Draft(Generic[D]):
         if newest == self.base and codec.writes_every_field and codec.encode(self.data) == newest:
             # The usual case: nothing was assigned, and the stored data is the plain encoding of what was read.
             encoded = codec.encode(_change(codec, codec.decode(newest), function, fields))
-            self.made = encoded, codec.checked(encoded)
+            self.made = codec.checked(encoded)
         else:
-            encoded, _ = self.made = updated(codec, self._merged(newest), function, fields)
+            encoded, self.made = updated(codec, self._merged(newest), function, fields)
         return record if encoded == newest else msgspec.structs.replace(record, data=msgspec.Raw(encoded))
 
     def _merged(self, newest: bytes) -> bytes:
         if self._fields is None and newest == self.base:
             return self.encoded()
+        if newest != self.base:
+            self._codec.decode(newest)
         changes = self.changes()
         if not changes:
             return newest
@@ -140,7 +141,7 @@ def updated(
     stored: bytes | None,
     function: Callable[[D], D | None] | None,
     fields: Mapping[str, object] | None = None,
-) -> Decoded[D]:
+) -> tuple[bytes, D]:
     """Apply `function` and `fields` to stored data (None for a new session); return it encoded and checked.
 
     Raises what `function` raises, `UndecodableError` and `SessionDataError`.

@@ -18,7 +18,7 @@ from session_core.errors import (
     SessionGoneError,
 )
 from session_core.ids import UncertainId, handle_of, session_key
-from session_core.sessions.draft import Decoded, Draft, updated
+from session_core.sessions.draft import Draft, updated
 from session_core.sessions.lifecycle import NewId, NewLogin
 from session_core.sessions.record import SessionRecord, UndecodableError
 
@@ -199,7 +199,7 @@ class SessionHandle(Generic[D]):
     def begin_as_visitor(self) -> bool:
         """Begin without a session if the request has no cookie; return False if the session has to be loaded."""
         if not self.loaded:
-            if self._loading is not None or not self.source.is_bare():
+            if not self.source.is_bare():
                 return False
             self.loaded = True
         return True
@@ -276,18 +276,10 @@ class SessionHandle(Generic[D]):
 
     def has_to_save(self) -> bool:
         """Whether the response needs a store call before it starts: to save, to extend, or to confirm."""
-        draft, snapshot = self._draft, self.snapshot
-        if draft is None:
-            return self._fresh is not None and self._lifecycle.codec.differs_from_fresh(self._fresh)
-        if snapshot is not None:
-            lifecycle = self._lifecycle
-            now = lifecycle.clock.now()
-            if now - self._confirmed_at > lifecycle.confirm_after:
-                return True
-            near = now >= snapshot.expires_at - lifecycle.touch_before or snapshot.record.idle
-            if near and self.extends and lifecycle.touch_due(snapshot):
-                return True
-        return draft.is_changed()
+        snapshot = self.snapshot
+        if snapshot is not None and (self.has_to_confirm() or (self.extends and self._lifecycle.touch_due(snapshot))):
+            return True
+        return self.has_unsaved_changes()
 
     def has_to_confirm(self) -> bool:
         """Whether the session was read so long ago that it may have ended since."""
@@ -344,7 +336,7 @@ class SessionHandle(Generic[D]):
         change = partial(draft.updated, function, fields)
         try:
             if (snapshot := self.snapshot or await self._begun_by_others(change)) is not None:
-                self._adopt_written(await self._lifecycle.write(snapshot, change), draft)
+                self._adopt(await self._lifecycle.write(snapshot, change), draft.made)
         except SessionDataError:
             self._roll_back(draft)
             raise
@@ -361,7 +353,7 @@ class SessionHandle(Generic[D]):
         try:
             if draft.is_changed():
                 if (snapshot := self.snapshot or await self._begun_by_others(draft.merged)) is not None:
-                    self._adopt_written(await self._lifecycle.write(snapshot, draft.merged), draft)
+                    self._adopt(await self._lifecycle.write(snapshot, draft.merged))
             else:
                 await self.extend()
         except SessionDataError:
@@ -391,22 +383,13 @@ class SessionHandle(Generic[D]):
         self._refuse_without_cookie()
         await self._settle()
         draft, codec = self._loaded_draft(), self._lifecycle.codec
-
-        def begin_with(encoded: bytes) -> bytes:
-            if first is None:
-                return encoded
-            try:
-                return updated(codec, encoded, first)[0]
-            except UndecodableError:  # written by another version of the application: treated as no session
-                return updated(codec, None, first)[0]
-
         with self._new_id(draft) as new_id:
             session_id, snapshot = await self._lifecycle.login(
                 self.snapshot,
                 NewLogin(identity, self.source.read_device(), vault, begun, timeouts, persistent, only_in_place=self._takes_over),
                 change=draft.merged,
                 data=draft.encoded(),
-                first=begin_with,
+                first=lambda kept: kept if first is None else updated(codec, kept, first)[0],
                 unreadable=self._unreadable,
                 new_id=new_id,
             )
@@ -463,7 +446,10 @@ class SessionHandle(Generic[D]):
             raise SessionGoneError
         with self._new_id(self._loaded_draft()) as new_id:
             session_id, snapshot = await self._lifecycle.end_impersonation(self.snapshot, new_id=new_id)
-        await self._enter_as_another(session_id, snapshot)
+        try:
+            await self._enter_as_another(session_id, snapshot)
+        except UndecodableError as error:
+            raise SessionGoneError from error
 
     async def destroy(self) -> None:
         """End the session in the store and delete the cookie. Safe without a session; the data is fresh afterwards."""
@@ -571,7 +557,7 @@ class SessionHandle(Generic[D]):
     def _give_again(self, snapshot: Snapshot) -> None:
         """Set the cookie again at the first use of a day, if the browser could drop it before the session ends."""
         lifecycle, record = self._lifecycle, snapshot.record
-        seen = lifecycle.timeouts.with_idle(record.idle).last_seen(snapshot.expires_at)
+        seen = max(record.created_at, lifecycle.timeouts.with_idle(record.idle).last_seen(snapshot.expires_at))
         if record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
             self.cookie_action = "set"
 
@@ -579,8 +565,8 @@ class SessionHandle(Generic[D]):
         """Begin with the session found under the ids of the request."""
         unreadable = self._adopt_found(snapshot)
         if self.snapshot is not None:
-            self.session_id, record = session_id, self.snapshot.record
-            if record.absolute_expires_at - record.created_at > self._lifecycle.browser_keeps and self.extends:
+            self.session_id = session_id
+            if self.extends:
                 self._give_again(self.snapshot)
             return
         self._unreadable = presented
@@ -650,14 +636,12 @@ class SessionHandle(Generic[D]):
             msg = "the session is not loaded yet; inject it, or await session_of(connection)"
             raise RuntimeError(msg)
 
-    def _adopt(self, snapshot: Snapshot | None, decoded: Decoded[D] | None = None) -> None:
-        # `decoded` is used without decoding again if it is the stored data.
+    def _adopt(self, snapshot: Snapshot | None, data: D | None = None) -> None:
+        """Continue with a session, of which `data` is the data if already decoded."""
         if snapshot is None:
             self._draft = self._fresh = None
         else:
-            stored = bytes(snapshot.record.data)
-            data = decoded[1] if decoded is not None and decoded[0] == stored else None
-            self._draft, self._fresh = Draft(self._lifecycle.codec, stored, data), None
+            self._draft, self._fresh = Draft(self._lifecycle.codec, bytes(snapshot.record.data), data), None
             self._confirmed_at = self._lifecycle.clock.now()
         self.snapshot = snapshot
         self.loaded = True
@@ -686,13 +670,6 @@ class SessionHandle(Generic[D]):
         self._enter(session_id, snapshot)
         if self.identity_changed is not None:
             await self.identity_changed()
-
-    def _adopt_written(self, snapshot: Snapshot, draft: Draft[D]) -> None:
-        try:
-            self._adopt(snapshot, draft.made)
-        except UndecodableError as error:
-            # Another version of the application has written data that this one cannot decode: treated as ended.
-            raise SessionGoneError from error
 
     async def _begun_by_others(self, change: Change) -> Snapshot | None:
         """Begin a session with a change; return the session if another task of this request has begun it meanwhile.

@@ -446,6 +446,7 @@ class SessionLifecycle(Generic[D]):
             kept = other
             if mine:  # what was assigned while acting as another user is not the administrator's
                 kept = bytes((change(record) if record.acting_as is None else record.without_impersonation()).data)
+                self.codec.decode(kept)
             return msgspec.structs.replace(
                 self._logged_in(login, now, first(kept)),
                 # Unknown fields of the session are kept; unknown fields of the former login and device are dropped.
@@ -568,7 +569,11 @@ class SessionLifecycle(Generic[D]):
             if current is None:
                 await self.events.emit("session.gone", handle=handle_of(snapshot.key))
                 raise SessionGoneError
-            record = change(current.record)
+            try:
+                record = change(current.record)
+            except UndecodableError:
+                current = msgspec.structs.replace(current, record=_UNREADABLE) if any_version else None
+                continue
             now = self.clock.now()
             expires_at = self._expiry(record)
             session_id = new_id.session_id = new_session_id(after=current.key)

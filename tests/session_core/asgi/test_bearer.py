@@ -38,6 +38,11 @@ async def native_login(session: Session[AppSession], subject: FromPath[str]) -> 
     return {"token": session.new_token}
 
 
+@get("/new-token")
+async def new_token(session: Session[AppSession]) -> dict[str, Any]:
+    return {"token": session.new_token}
+
+
 @get("/own", guards=[forbids_impersonation])
 async def own() -> str:
     return "own"
@@ -68,7 +73,7 @@ class Site:
         self.events: list[Event] = []
         config = make_config(**{"bearer": True, "clock": self.clock, "on_event": [self.events.append], **options})
         self.app = Litestar(
-            [*HANDLERS, native_login, act_as, act_as_myself, own, me, admin, echo],
+            [*HANDLERS, native_login, act_as, act_as_myself, new_token, own, me, admin, echo],
             plugins=[SessionPlugin(config)],
             cors_config=cors,
             openapi_config=None,
@@ -146,6 +151,7 @@ async def test_regeneration_and_login_issue_a_new_token_and_invalidate_the_old_o
     third = (await site.send("POST", "/login/bob", second)).headers["session-token"]
     assert (await site.who(second), await site.who(third)) == (None, "bob")
     assert len({first, second, third}) == 3
+    assert (await site.send("GET", "/new-token", third)).json() == {"token": None}
 
 
 async def test_concurrent_regenerations_leave_one_valid_token(site: Site) -> None:

@@ -21,6 +21,7 @@ from session_core.errors import (
     StoreUnavailableError,
 )
 from session_core.ids import UncertainId, session_key
+from session_core.sessions.record import decode_record, encode_record
 from session_core.stores.base import SessionIndex
 from session_core.testing import FakeClock
 from tests.session_core.stores import conftest as engines
@@ -595,3 +596,22 @@ async def test_a_lost_response_leaves_one_identity(verb: str, fault: Fault) -> N
     again = await world.loaded(settled.session_id)
     assert (again.identity, again.actor) == ((USER, world.admin) if acts else (world.admin, None))
     assert len(await world.live(world.admin)) == 1
+
+
+@pytest.mark.parametrize("verb", ["end", "login"])
+async def test_own_data_that_another_version_has_written_is_not_given_back(world: World, verb: str) -> None:
+    acting = await world.acting(note="mine")
+    stored = await world.plugin.store.load(acting.key)
+    assert stored is not None
+    record = decode_record(stored.entry.data)
+    before = msgspec.structs.replace(record.acting_as, data=msgspec.Raw(msgspec.msgpack.encode({"note": 7})))
+    entry = msgspec.structs.replace(stored.entry, data=encode_record(msgspec.structs.replace(record, acting_as=before)))
+    await world.plugin.store.replace(acting.key, entry, version=stored.version)
+    admin = await world.loaded(acting.session_id)
+    if verb == "end":
+        with pytest.raises(SessionGoneError):
+            await admin.end_impersonation()
+    else:
+        await admin.login(world.proved(world.admin))
+        assert (admin.identity, admin.actor, admin.data.note) == (world.admin, None, "")
+    assert (await world.loaded(acting.session_id)).identity is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -366,7 +367,8 @@ async def test_maintenance_may_take_longer_than_a_request() -> None:
     assert await plugin.sessions.prune() == 0
 
 
-async def test_a_record_made_unreadable_by_another_version_is_gone() -> None:
+async def made_unreadable() -> Any:
+    """A session that another version of the application has written since this request has loaded it."""
     store = MemoryStore()
     ours = handle_on(plugin_in(make_app(store=store)))
     await ours.update(note="begun")
@@ -376,5 +378,34 @@ async def test_a_record_made_unreadable_by_another_version_is_gone() -> None:
     data = msgspec.Raw(msgspec.msgpack.encode({"visits": "many"}))
     entry = msgspec.structs.replace(stored.entry, data=encode_record(msgspec.structs.replace(record, data=data)))
     await store.replace(ours.key, entry, version=stored.version)
+    return ours
+
+
+def _assign(ours: Any) -> Awaitable[None]:
+    ours.data.note = "later"
+    return ours.save()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        _assign,
+        lambda ours: ours.update(note="later"),
+        lambda ours: ours.update(),
+        lambda ours: ours.store_vault(b"sealed"),
+        lambda ours: ours.regenerate(),
+    ],
+)
+async def test_a_record_made_unreadable_by_another_version_is_gone(verb: Callable[[Any], Awaitable[None]]) -> None:
+    ours = await made_unreadable()
     with pytest.raises(SessionGoneError):
-        await ours.update(note="later")
+        await verb(ours)
+    assert (await ours._lifecycle.store.load(ours.key)).version == 2
+
+
+@pytest.mark.parametrize("first", [None, lambda data: setattr(data, "visits", data.visits + 1)])
+async def test_a_login_after_another_version_made_the_record_unreadable_begins_fresh(first: Any) -> None:
+    ours = await made_unreadable()
+    await ours.login(ALICE, first=first)
+    assert (ours.data.note, ours.data.visits) == ("", 0 if first is None else 1)
+    assert ours.identity == ALICE

@@ -10,7 +10,7 @@ from litestar import Litestar, post
 from session_core import CookieConfig, Identity, Session, Timeouts, open_store
 from session_core.ids import session_key
 from session_core.testing import FakeClock
-from tests.support.sessions import SECRET, AppSession, Recorder, client_of, cookie_of, make_app, plugin_in
+from tests.support.sessions import SECRET, AppSession, Recorder, client_of, cookie_of, handle_on, make_app, plugin_in
 
 pytestmark = pytest.mark.anyio
 
@@ -295,6 +295,7 @@ DAY = 86_400
 async def test_a_session_that_outlives_400_days_gets_its_cookie_renewed(
     clock: FakeClock, idle: int, absolute: int, pause: int, path: str, of_the_login: bool
 ) -> None:
+    clock.advance(seconds=3600)  # not at midnight
     long = Timeouts(idle=idle, absolute=absolute)
 
     @post("/remember")
@@ -321,9 +322,19 @@ async def test_a_session_that_outlives_400_days_gets_its_cookie_renewed(
         assert given
 
 
-async def test_a_session_shorter_than_400_days_sets_its_cookie_once(clock: FakeClock) -> None:
-    async with client_of(make_app(clock=clock, timeouts=Timeouts(idle=30 * DAY, absolute=400 * DAY))) as client:
+@pytest.mark.parametrize("idle", [30 * DAY, 500 * DAY])
+async def test_a_session_shorter_than_400_days_sets_its_cookie_once(clock: FakeClock, idle: int) -> None:
+    async with client_of(make_app(clock=clock, timeouts=Timeouts(idle=idle, absolute=400 * DAY))) as client:
         await client.post("/visit")
         for _ in range(30):
             clock.advance(seconds=10 * DAY)
             assert "set-cookie" not in (await client.get("/read")).headers
+
+
+async def test_a_handle_names_its_session_without_the_secret_id(app: Litestar) -> None:
+    handle = handle_on(plugin_in(app))
+    assert repr(handle) == "<SessionHandle anonymous>"
+    await handle.update(visits=1)
+    assert repr(handle) == f"<SessionHandle {handle.handle}>"
+    assert handle.handle is not None
+    assert handle.session_id not in repr(handle)
