@@ -71,6 +71,10 @@ class SessionIndex(msgspec.Struct, frozen=True):
         """The column of the SQL tables, and its value."""
         return ("user_key", self.user) if self.user is not None else ("op_session_key", self.op_session or "")
 
+    def selects(self, user: str | None, op_session: str | None) -> bool:
+        """Whether a session with these index keys is one of them."""
+        return self.user == user if self.user is not None else self.op_session == op_session
+
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """The data written for one session.

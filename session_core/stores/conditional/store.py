@@ -32,8 +32,8 @@ from session_core.stores.conditional.format import (
 )
 from session_core.stores.conditional.transactions import Change, Found, Transactions
 from session_core.stores.deadlines import check_deadline
-from session_core.stores.document.calls import CallsInFlight, finished
-from session_core.stores.document.listing import Sweeper, scan
+from session_core.stores.document.calls import finished
+from session_core.stores.document.listing import ListedStore, Sweeper
 from session_core.stores.document.locks import NamedLocks
 
 if TYPE_CHECKING:
@@ -51,21 +51,16 @@ _PRUNE_FROM: Final = 32
 """A list is not searched for sessions that have ended while it is shorter than this."""
 
 
-class ConditionalStore:
+class ConditionalStore(ListedStore):
     """Any `ConditionalDocuments` as a store. `capabilities` must say what the engine behind it is."""
 
     def __init__(self, documents: ConditionalDocuments, capabilities: StoreCapabilities, *, clock: Clock | None = None) -> None:
-        self.capabilities = capabilities
         self._clock = clock or SystemClock()
         self._documents = documents
         self._transactions = Transactions(documents, self._clock)
-        self.calls = CallsInFlight()
-        """Steps that run to their end, even when their caller stops waiting."""
         self._locks = NamedLocks()
-        self._sweeper = Sweeper(documents, self._clock, self._transactions.remove_if_over, kinds="scuot", uncounted="uot")
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        sweeper = Sweeper(documents, self._clock, self._transactions.remove_if_over, kinds="scuot", uncounted="uot")
+        super().__init__(documents, capabilities, sweeper)
 
     async def open(self) -> None:
         """See `SessionStore.open`. Raises `ConfigurationError` for an engine that does not keep the conditions of writes."""
@@ -79,11 +74,6 @@ class ConditionalStore:
             await self._documents.close()
             msg = f"the engine that stores the sessions has no conditional writes: {problem}"
             raise ConfigurationError(msg)
-
-    async def close(self) -> None:
-        """See `SessionStore.close`."""
-        await self.calls.drain()
-        await self._documents.close()
 
     async def ping(self) -> None:
         """See `SessionStore.ping`: a document is written, read and removed."""
@@ -236,16 +226,6 @@ class ConditionalStore:
                 await back_off(attempt)
         raise AssertionError
 
-    async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`."""
-        if self.capabilities.native_expiry or not self.capabilities.listable:
-            return 0
-        return await self._sweeper.sweep(limit)
-
-    def scan(self) -> AsyncIterator[StoredSession]:
-        """See `SessionStore.scan`. Raises `ConfigurationError` where names cannot be listed."""
-        return scan(self._documents, self.capabilities, self._page)
-
     @finished
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`."""
@@ -327,7 +307,7 @@ class ConditionalStore:
         with suppress(StoreUnavailableError):
             await self._transactions.commit([(listed, _without(listed, set(_keys(listed)) - set(left)))])
 
-    async def _page(self, keys: list[str]) -> list[StoredSession]:
+    async def _load_page(self, keys: list[str]) -> list[StoredSession]:
         found = await self._transactions.read([f"s:{key}" for key in keys])
         return [stored for key, each in zip(keys, found, strict=True) if (stored := self._stored(key, each)) is not None]
 
@@ -354,9 +334,7 @@ class ConditionalStore:
 
     def _is_of(self, found: Found, index: SessionIndex) -> bool:
         live = self._live(found)
-        if not isinstance(live, SessionDocument):
-            return False
-        return live.user == index.user if index.user is not None else live.op_session == index.op_session
+        return isinstance(live, SessionDocument) and index.selects(live.user, live.op_session)
 
     def _expect(self, found: Found, version: int) -> SessionDocument:
         live = self._live(found)

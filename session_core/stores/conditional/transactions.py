@@ -26,6 +26,7 @@ from session_core.concurrency import back_off, together
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.conditional.format import FOREVER, Corrupt, Decision, Document, Held, Intent, decode, encode, nonce
 from session_core.stores.deadlines import Step, check_deadline, remaining
+from session_core.stores.document.listing import read_again_at
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -46,8 +47,6 @@ _PATIENCE: Final = 10
 """How often a writer looks whether a transaction in progress has ended, before it aborts that."""
 _TIDY_SECONDS: Final = 2.0
 _DECISION_MS: Final = 86_400_000
-_LATER_MS: Final = 3_600_000
-"""When an unreadable document is read again; it is never removed, because it may be foreign."""
 
 
 class Found(NamedTuple):
@@ -163,12 +162,8 @@ class Transactions:
         if stored is None:
             return now
         held = decode(stored.value, Held)
-        if not isinstance(held, Held):
-            return now + _LATER_MS
-        until = _until(held)
-        if until > now:
-            return until
-        return None if await self._delete(name, stored.version) else now
+        due = read_again_at(_until(held) if isinstance(held, Held) else None, now)
+        return now if due is None and not await self._delete(name, stored.version) else due
 
     async def _judged(self, name: str, stored: Versioned | None) -> Found:
         """Return what is so, with what has been decided of it."""

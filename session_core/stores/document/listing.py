@@ -1,10 +1,11 @@
-"""Goes through all names of an engine: lists its sessions, and removes what has expired. Independent of what documents hold."""
+"""Stores by the names of their documents: list all sessions, and remove what has expired. Independent of what documents hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
 from session_core.errors import ConfigurationError
+from session_core.stores.document.calls import CallsInFlight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -12,38 +13,26 @@ if TYPE_CHECKING:
     from session_core.clock import Clock
     from session_core.stores.base import StoreCapabilities, StoredSession
 
-__all__ = ("Listed", "Sweeper", "scan")
+__all__ = ("ListedStore", "Sweeper", "read_again_at")
 
 _PAGE: Final = 50
+_LATER_MS: Final = 3_600_000
+"""When an unreadable document is read again; it is never removed, because it may be foreign."""
 
 
-class Listed(Protocol):
-    """An engine that can list its names."""
+class _Engine(Protocol):
+    async def close(self) -> None: ...
 
     def names(self, kind: str) -> AsyncIterator[str]:
         """Iterate over the names of a kind, without the kind."""
         ...
 
 
-async def scan(
-    documents: Listed, capabilities: StoreCapabilities, load: Callable[[list[str]], Awaitable[list[StoredSession]]]
-) -> AsyncIterator[StoredSession]:
-    """See `SessionStore.scan`. `load` returns the live sessions of a page of keys.
-
-    Raises `ConfigurationError` where names cannot be listed.
-    """
-    if not capabilities.listable:
-        msg = "this session store cannot list its sessions; those of one user can be found"
-        raise ConfigurationError(msg)
-    page: list[str] = []
-    async for key in documents.names("s"):
-        page.append(key)
-        if len(page) == _PAGE:
-            for stored in await load(page):
-                yield stored
-            page = []
-    for stored in await load(page):
-        yield stored
+def read_again_at(until: int | None, now: int) -> int | None:
+    """Return when a document that is good for so long must be read again; None if it has ended. `until`: None if unreadable."""
+    if until is None:
+        return now + _LATER_MS
+    return until if until > now else None
 
 
 class Sweeper:
@@ -54,14 +43,14 @@ class Sweeper:
 
     def __init__(
         self,
-        documents: Listed,
+        engine: _Engine,
         clock: Clock,
         remove_if_over: Callable[[str], Awaitable[int | None]],
         *,
         kinds: Iterable[str],
         uncounted: str,
     ) -> None:
-        self._names = documents.names
+        self._names = engine.names
         self._clock = clock
         self._remove_if_over = remove_if_over
         self._kinds = tuple(kinds)
@@ -88,3 +77,47 @@ class Sweeper:
             for name in [name for name in self._due if name[0] == kind and name not in seen]:
                 del self._due[name]
         return removed
+
+
+class ListedStore:
+    """The methods of `SessionStore` that are alike on all engines of documents by name. `sweeper` works on the same engine."""
+
+    def __init__(self, engine: _Engine, capabilities: StoreCapabilities, sweeper: Sweeper) -> None:
+        self.capabilities = capabilities
+        self.calls = CallsInFlight()
+        """Steps that run to their end, even when their caller stops waiting."""
+        self._engine = engine
+        self._sweeper = sweeper
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    async def close(self) -> None:
+        """See `SessionStore.close`."""
+        await self.calls.drain()
+        await self._engine.close()
+
+    async def delete_expired(self, limit: int = 1000) -> int:
+        """See `SessionStore.delete_expired`. Nothing is removed where names cannot be listed."""
+        if self.capabilities.native_expiry or not self.capabilities.listable:
+            return 0
+        return await self._sweeper.sweep(limit)
+
+    async def scan(self) -> AsyncIterator[StoredSession]:
+        """See `SessionStore.scan`. Raises `ConfigurationError` where names cannot be listed."""
+        if not self.capabilities.listable:
+            msg = "this session store cannot list its sessions; those of one user can be found"
+            raise ConfigurationError(msg)
+        page: list[str] = []
+        async for key in self._engine.names("s"):
+            page.append(key)
+            if len(page) == _PAGE:
+                for stored in await self._load_page(page):
+                    yield stored
+                page = []
+        for stored in await self._load_page(page):
+            yield stored
+
+    async def _load_page(self, keys: list[str]) -> list[StoredSession]:
+        """Return the live sessions of these keys."""
+        raise NotImplementedError

@@ -39,9 +39,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_of(self, index: SessionIndex) -> bool:
         """Whether the record belongs to this index."""
-        if not isinstance(self.record, Record):
-            return False
-        return index.user == self.record.user if index.user is not None else index.op_session == self.record.op_session
+        return isinstance(self.record, Record) and index.selects(self.record.user, self.record.op_session)
 
     def stored(self, now: int) -> StoredSession | None:
         """Return the stored session; an unreadable one has no data and a version that no write has."""

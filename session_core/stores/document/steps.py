@@ -14,7 +14,8 @@ import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.deadlines import check_deadline
-from session_core.stores.document.format import KINDS, Corrupt, EndMark, Record, Successor, decode
+from session_core.stores.document.format import KINDS, Document, EndMark, Record, Successor, decode
+from session_core.stores.document.listing import read_again_at
 from session_core.stores.document.reader import index_names
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ("DocumentSteps",)
 
 _MARK_MS: Final = 86_400_000
-_LATER_MS: Final = 3_600_000
-"""When an unreadable document is read again; it is never removed, because it may be foreign."""
 
 
 class DocumentSteps:
@@ -142,13 +141,10 @@ class DocumentSteps:
         """Remove a document that has ended and return None, or return when to read it again (Unix milliseconds)."""
         async with self._locks.hold(name):
             found = await self._file.get(name, KINDS[name[0]])
-            now = self._file.clock.now()
-            if found is None or isinstance(found, Corrupt):
-                return now + _LATER_MS
-            if found.until > now:
-                return found.until
-            await self._file.delete(name)
-            return None
+            due = read_again_at(found.until if isinstance(found, Document) else None, self._file.clock.now())
+            if due is None:
+                await self._file.delete(name)
+            return due
 
     async def _end_one(self, key: str, index: SessionIndex | None, *, begun: bool = False) -> bool:
         found = await self._reader.one(key)

@@ -20,17 +20,17 @@ from session_core.errors import ConfigurationError, SessionConflictError, Sessio
 from session_core.stores.announcements import Trace
 from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.backend import DocumentFile
-from session_core.stores.document.calls import CallsInFlight, finished
+from session_core.stores.document.calls import finished
 from session_core.stores.document.claims import DocumentClaims
 from session_core.stores.document.format import KINDS, Record, Successor, decode, nonce
 from session_core.stores.document.index import DocumentIndex, index_name
-from session_core.stores.document.listing import Sweeper, scan
+from session_core.stores.document.listing import ListedStore, Sweeper
 from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import DocumentReader, Found, index_names
 from session_core.stores.document.steps import DocumentSteps
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
     from session_core.stores.document.backend import Documents
@@ -41,35 +41,25 @@ _SETTLED_MS: Final = 60_000
 """How long a listed key without a record may still be in the course of being written."""
 
 
-class DocumentStore:
+class DocumentStore(ListedStore):
     """Any `Documents` as a store, with the `capabilities` of its driver."""
 
     def __init__(self, documents: Documents, capabilities: StoreCapabilities, *, clock: Clock | None = None) -> None:
-        self.capabilities = capabilities
         self._clock = clock or SystemClock()
         self._documents = documents
         self._file = DocumentFile(documents, self._clock)
-        self.calls = CallsInFlight()
-        """Steps that run to their end, even when their caller stops waiting."""
         self._locks = NamedLocks()
         self._reader = DocumentReader(self._file)
         self._index = DocumentIndex(self._file, self._locks)
         self._steps = DocumentSteps(self._file, self._reader, self._index, self._locks)
         self._claims = DocumentClaims(self._file, self._locks)
-        self._sweeper = Sweeper(documents, self._clock, self._steps.remove_if_over, kinds=KINDS, uncounted="u")
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        sweeper = Sweeper(documents, self._clock, self._steps.remove_if_over, kinds=KINDS, uncounted="u")
+        super().__init__(documents, capabilities, sweeper)
 
     async def open(self) -> None:
         """See `SessionStore.open`; also checks that a written value can be read back."""
         await self._documents.open()
         await self.ping()
-
-    async def close(self) -> None:
-        """See `SessionStore.close`."""
-        await self.calls.drain()
-        await self._documents.close()
 
     @finished
     async def ping(self) -> None:
@@ -183,16 +173,6 @@ class DocumentStore:
         await self._index.revoke(name, keep=keep)
         return tuple(dict.fromkeys(ended))
 
-    async def delete_expired(self, limit: int = 1000) -> int:
-        """See `SessionStore.delete_expired`. Nothing is removed where names cannot be listed."""
-        if self.capabilities.native_expiry or not self.capabilities.listable:
-            return 0
-        return await self._sweeper.sweep(limit)
-
-    def scan(self) -> AsyncIterator[StoredSession]:
-        """See `SessionStore.scan`. Raises `ConfigurationError` where names cannot be listed."""
-        return scan(self._documents, self.capabilities, self._page)
-
     @finished
     async def claim(self, name: str, expires_at: int) -> bool:
         """See `SessionStore.claim`; for one caller of this process, and for one process as far as the place allows."""
@@ -221,7 +201,7 @@ class DocumentStore:
                 traces[key] = Trace(successor.until, successor.to)
         return traces
 
-    async def _page(self, keys: list[str]) -> list[StoredSession]:
+    async def _load_page(self, keys: list[str]) -> list[StoredSession]:
         now = self._clock.now()
         return [stored for found in await self._reader.many(keys) if (stored := found.stored(now)) is not None]
 

@@ -169,7 +169,7 @@ class RedisStore:
             now = self._clock.now()
             for member, value in portion:
                 stored = read_record(key_of(member), value, now)
-                if stored is not None and _belongs(stored.entry, index):
+                if stored is not None and index.selects(stored.entry.user, stored.entry.op_session):
                     found.append(stored)
         return found
 
@@ -238,10 +238,6 @@ class RedisStore:
         finally:
             if connection is not None:
                 await connection.disconnect(nowait=True)
-
-
-def _belongs(entry: Entry, index: SessionIndex) -> bool:
-    return entry.user == index.user if index.user is not None else entry.op_session == index.op_session
 
 
 async def _next_names(connection: AbstractConnection, patience: float) -> list[str]:
