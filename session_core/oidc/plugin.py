@@ -11,10 +11,9 @@ from litestar.plugins import InitPlugin
 from session_core.errors import ConfigurationError, OidcError
 from session_core.litestar.online import OnlineCheck
 from session_core.litestar.plugin import SessionPlugin
-from session_core.oidc.native_logins import check_native_clients
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.refresh.batch_refresh import RefreshBatch
-from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_parties import RelyingParties, check_sessions
 from session_core.oidc.routes.refresh import batch_route
 from session_core.oidc.routes.router import oidc_router
 
@@ -64,16 +63,7 @@ class OidcPlugin(InitPlugin):
         if sessions is None:
             msg = "OidcPlugin needs a SessionPlugin in the same application: plugins=[SessionPlugin(...), OidcPlugin(...)]"
             raise ConfigurationError(msg)
-        if self.config.base != sessions.config.base:
-            msg = "OidcConfig and SessionConfig must have the same public_url"
-            raise ConfigurationError(msg)
-        if not sessions.store.capabilities.atomic and not sessions.config.accept_weak_store:
-            msg = (
-                "OidcPlugin needs a store whose claims are atomic: on this one two processes could both use one login callback, "
-                "logout token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
-            )
-            raise ConfigurationError(msg)
-        check_native_clients(self.config, sessions.config)
+        check_sessions("OidcPlugin", self.config, sessions.application)
         self.relying_parties = RelyingParties(self.config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
         app_config.route_handlers.append(oidc_router(self.relying_parties, sessions.application))

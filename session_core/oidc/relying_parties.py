@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from session_core.errors import LoginRequiredError, LogoutTokenError
+from session_core.errors import ConfigurationError, LoginRequiredError, LogoutTokenError
 from session_core.oidc.logout.revocation import Revocation
-from session_core.oidc.native_logins import NativeLogins
+from session_core.oidc.native_logins import NativeLogins, check_native_clients
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.verify.jws import parse_jws
@@ -14,12 +14,13 @@ from session_core.oidc.verify.jws import parse_jws
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from session_core.asgi.application import SessionApplication
     from session_core.identity import Identity
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.tokens.vault import TokenVault
     from session_core.sessions.manager import SessionManager
 
-__all__ = ("RelyingParties",)
+__all__ = ("RelyingParties", "check_sessions")
 
 
 class RelyingParties:
@@ -97,3 +98,17 @@ class RelyingParties:
         """Close the connections to all providers."""
         for each in self:
             await each.connection.close()
+
+
+def check_sessions(needs: str, config: OidcConfig, application: SessionApplication[Any]) -> None:
+    """Raise `ConfigurationError` for an application whose sessions cannot carry this login; `needs` is what is used to add it."""
+    if config.base != application.config.base:
+        msg = "OidcConfig and SessionConfig must have the same public_url"
+        raise ConfigurationError(msg)
+    if not application.store.capabilities.atomic and not application.config.accept_weak_store:
+        msg = (
+            f"{needs} needs a store whose claims are atomic: on this one two processes could both use one login callback, logout "
+            "token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
+        )
+        raise ConfigurationError(msg)
+    check_native_clients(config, application.config)

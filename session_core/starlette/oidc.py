@@ -6,10 +6,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.web import PROBLEM, Response
-from session_core.errors import ConfigurationError, SessionCoreError
-from session_core.oidc.native_logins import check_native_clients
+from session_core.errors import SessionCoreError
 from session_core.oidc.refresh.access_tokens import AccessTokens
-from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_parties import RelyingParties, check_sessions
 from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
 from session_core.oidc.routes.route import NoSuchProviderError
@@ -34,16 +33,7 @@ class OidcRoutes:
     """
 
     def __init__(self, sessions: StarletteSessions[Any], config: OidcConfig) -> None:
-        if config.base != sessions.config.base:
-            msg = "OidcConfig and SessionConfig must have the same public_url"
-            raise ConfigurationError(msg)
-        if not sessions.application.store.capabilities.atomic and not sessions.config.accept_weak_store:
-            msg = (
-                "OidcRoutes needs a store whose claims are atomic: on this one two processes could both use one login callback, "
-                "logout token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
-            )
-            raise ConfigurationError(msg)
-        check_native_clients(config, sessions.config)
+        check_sessions("OidcRoutes", config, sessions.application)
         self.relying_parties = RelyingParties(config, sessions.sessions)
         self.tokens = AccessTokens(self.relying_parties)
         self._routes: dict[tuple[str, str, bool], Route] = {
