@@ -79,7 +79,7 @@ class RateLimits:
         elif window.ends_at <= now and window.turn is None:
             window.begin(now + seconds * 1000)
         while not window.allowed:
-            if _is_full(window, limit):
+            if window.count >= limit:
                 await self._refuse(what, window.ends_at - self._clock.now())
             if window.turn is None:
                 await self._reserve(window, note_key("limit", name), max(share, window.waiting + 1), limit, seconds)
@@ -147,7 +147,3 @@ class RateLimits:
     def _is_exempt(self, client: str) -> bool:
         address = ip_of(client) if self._exempt else None
         return address is not None and any(address in network for network in self._exempt)
-
-
-def _is_full(window: _Window, limit: int) -> bool:
-    return window.count >= limit and not window.allowed

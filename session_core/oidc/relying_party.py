@@ -211,10 +211,6 @@ class RelyingParty:
             deleted.append(self.posted.delete_header(callback.transaction))
         return deleted
 
-    def finish_cookie(self, callback: Callback) -> bytes:
-        """Return the Set-Cookie value for `repeated_login`."""
-        return self.transactions.finish_header(callback.transaction, callback.response.code)
-
     async def finish_login(self, callback: Callback) -> FinishedLogin | SilentRefusal:
         """Redeem the code and validate the response; no session changes here.
 

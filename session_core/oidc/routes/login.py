@@ -120,8 +120,18 @@ async def callback(request: WebRequest, relying_parties: RelyingParties, provide
 
 async def posted_callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Receive the provider's response as a form (OAuth 2.0 Form Post Response Mode) and continue by GET with the session."""
-    path = "/auth/continue" if provider_id is None else f"/auth/continue/{provider_id}"
-    return await _put_aside(request, relying_parties, _party(relying_parties, provider_id), path)
+    party = _party(relying_parties, provider_id)
+    _refuse_token(request)
+    try:
+        body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
+        state, cookie = party.receive_post(body, list(request.scope["headers"]))
+    except OidcError as error:
+        await party.sessions.events.emit("login.failed", reason=error.reason)
+        _begin_again(error, relying_parties, party)
+        raise
+    queued_cookies(request.scope).append(cookie)
+    path = party.base.at(request.scope).of("/auth/continue" if provider_id is None else f"/auth/continue/{provider_id}")
+    return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
 
 
 async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
@@ -197,20 +207,6 @@ def _read_body(request: WebRequest) -> Coroutine[Any, Any, bytes]:
     return read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
 
 
-async def _put_aside(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, path: str) -> Redirect:
-    _refuse_token(request)
-    try:
-        body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
-        state, cookie = party.receive_post(body, list(request.scope["headers"]))
-    except OidcError as error:
-        await party.sessions.events.emit("login.failed", reason=error.reason)
-        _begin_again(error, relying_parties, party)
-        raise
-    queued_cookies(request.scope).append(cookie)
-    path = party.base.at(request.scope).of(path)
-    return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
-
-
 async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Response:
     _refuse_token(request)
     events, cookies = party.sessions.events, queued_cookies(request.scope)
@@ -236,7 +232,7 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
             return await _finish_native(request, relying_parties, received, finished, received.transaction.native)
         if not isinstance(finished, SilentRefusal):
             await enter(party, session, finished)
-            cookies.append(party.finish_cookie(received))
+            cookies.append(party.transactions.finish_header(received.transaction, received.response.code))
         return Redirect(finished.return_to, status_code=_SEE_OTHER)
     except SessionCoreError as error:
         led_to = party.silent_return_to(query, headers, error)

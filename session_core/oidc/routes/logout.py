@@ -87,25 +87,7 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
 
 async def backchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Receive a logout token from a provider (Back-Channel Logout 1.0, 2.5 and 2.8). Reads and sets no cookie."""
-    return await _by_token(request, relying_parties, _party(relying_parties, provider_id))
-
-
-async def backchannel_logout_by_get(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """Answer 405; a separate route so that this response has `no-store` as well."""
-    del request, relying_parties, provider_id
-    return Response(status_code=_NOT_ALLOWED, headers={"allow": "POST"})
-
-
-async def frontchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
-    """End the session of `iss` and `sid` (Front-Channel Logout 1.0, 3), from an invisible frame on a page of the provider.
-
-    The frame is cross-site and has no cookie: the session is found by the parameters.
-    """
-    return await _by_frame(request, relying_parties, _party(relying_parties, provider_id))
-
-
-async def _by_token(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response:
-    events = relying_parties.sessions.events
+    party, events = _party(relying_parties, provider_id), relying_parties.sessions.events
     try:
         token = await limited(request, relying_parties, "logout_token", lambda: _logout_token(request))
         order = await (party or relying_parties.by_logout_token(token)).provider_logout.by_token(token)
@@ -121,7 +103,18 @@ async def _by_token(request: WebRequest, relying_parties: RelyingParties, party:
     return Response()
 
 
-async def _by_frame(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty | None) -> Response:
+async def backchannel_logout_by_get(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Answer 405; a separate route so that this response has `no-store` as well."""
+    del request, relying_parties, provider_id
+    return Response(status_code=_NOT_ALLOWED, headers={"allow": "POST"})
+
+
+async def frontchannel_logout(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """End the session of `iss` and `sid` (Front-Channel Logout 1.0, 3), from an invisible frame on a page of the provider.
+
+    The frame is cross-site and has no cookie: the session is found by the parameters.
+    """
+    party = _party(relying_parties, provider_id)
     try:
         params = single_params(request.scope["query_string"], LogoutTokenError)
         sid = optional_sid(params.get("sid"))

@@ -212,7 +212,7 @@ class RedisSteps:
 
     def index_ttl(self, expires_at: int) -> int:
         """Milliseconds for which an index is kept that has a member until `expires_at`."""
-        return max(_index_end(expires_at) - self.clock.now(), 1)
+        return max((expires_at // INDEX_CELL_MS + 2) * INDEX_CELL_MS - self.clock.now(), 1)
 
     async def _write_indexed(
         self,
@@ -249,10 +249,6 @@ def _tag_by_tag(members: Sequence[bytes]) -> Iterator[list[bytes]]:
             some = []
     if some:
         yield some
-
-
-def _index_end(expires_at: int) -> int:
-    return (expires_at // INDEX_CELL_MS + 2) * INDEX_CELL_MS
 
 
 def expect(answer: int) -> int:
