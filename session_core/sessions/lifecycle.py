@@ -33,7 +33,6 @@ from session_core.errors import (
 from session_core.identity import Identity
 from session_core.ids import handle_of, new_session_id, session_key
 from session_core.recent import Recent
-from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import ActingAs, DataCodec, Device, SessionRecord, UndecodableError
 from session_core.sessions.revocation_marks import mark_revoked, was_revoked
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from session_core.events import Events
     from session_core.ids import UncertainId
     from session_core.impersonation import Impersonation
+    from session_core.sessions.login_limits import LoginLimits
     from session_core.sessions.timeouts import Timeouts
     from session_core.stores.base import SessionStore, StoredSession
 
@@ -95,7 +95,7 @@ class NewId:
 class SessionLifecycle(Generic[D]):
     """The operations on sessions of one application."""
 
-    def __init__(  # noqa: PLR0913 - what all sessions of an application share
+    def __init__(
         self,
         *,
         store: SessionStore,
@@ -103,8 +103,7 @@ class SessionLifecycle(Generic[D]):
         timeouts: Timeouts,
         clock: Clock,
         events: Events,
-        limits: LoginLimits | None = None,
-        max_sessions_per_user: int = 0,
+        limits: LoginLimits,
         patience: float = 2.0,
         confirm_after: float | None = None,
     ) -> None:
@@ -113,7 +112,7 @@ class SessionLifecycle(Generic[D]):
         self.timeouts = timeouts
         self.clock = clock
         self.events = events
-        self._limits = limits or LoginLimits(store, clock, events, max_sessions_per_user)
+        self._limits = limits
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when the limit of anonymous sessions for this device is reached."""

@@ -15,6 +15,7 @@ from session_core.events import Events
 from session_core.ids import UncertainId, session_key
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import DataCodec
@@ -92,9 +93,10 @@ class World:
         """Users whose login had begun when the provider's logout was acknowledged."""
 
     def lifecycle(self) -> SessionLifecycle[Data]:
+        events = Events(self.clock, ())
         lifecycle = SessionLifecycle(
-            store=self.store, codec=CODEC, timeouts=TIMEOUTS, clock=self.clock, events=Events(self.clock, ()),
-            max_sessions_per_user=LIMIT, patience=60,
+            store=self.store, codec=CODEC, timeouts=TIMEOUTS, clock=self.clock, events=events,
+            limits=LoginLimits(self.store, self.clock, events, LIMIT), patience=60,
         )  # fmt: skip
         lifecycle.impersonation, lifecycle.may_impersonate = Impersonation(allow=_allow), _allow
         return lifecycle

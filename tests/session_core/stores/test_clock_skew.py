@@ -19,6 +19,7 @@ from session_core.events import Events
 from session_core.ids import session_key
 from session_core.sessions import logout_marks as end_marks
 from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.logout_marks import was_ended_since
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import DataCodec
@@ -85,7 +86,7 @@ async def nodes(make_store: MakeStore) -> AsyncIterator[Nodes]:  # noqa: F811
         timeouts, events = Timeouts(idle=3600, absolute=8 * 3600), Events(clock, ())
         lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events,
-            max_sessions_per_user=3, patience=30,
+            limits=LoginLimits(store, clock, events, 3), patience=30,
         )  # fmt: skip
         both.append(Node(clock, store, lifecycle, SessionManager(store, timeouts, clock, events)))
     yield Nodes(*both)

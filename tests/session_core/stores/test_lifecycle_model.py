@@ -30,6 +30,7 @@ from session_core import Identity, SessionConflictError, SessionGoneError, Sessi
 from session_core.events import Events
 from session_core.ids import handle_of, session_key
 from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import DataCodec
 from session_core.sessions.store_order import Moment
@@ -99,7 +100,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         events = Events(self.clock, ())
         self.lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=self.store, codec=DataCodec(Data), timeouts=self.timeouts, clock=self.clock, events=events,
-            max_sessions_per_user=LIMIT, patience=30,
+            limits=LoginLimits(self.store, self.clock, events, LIMIT), patience=30,
         )  # fmt: skip
         self.manager = SessionManager(self.store, self.timeouts, self.clock, events)
         self.model = Model(self.timeouts)
