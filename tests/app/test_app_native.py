@@ -31,8 +31,8 @@ from session_core.sealing import SealingKeys
 from session_core.starlette import SessionMiddleware, StarletteSessions
 from session_core.starlette.oidc import OidcRoutes
 from tests.support.application_state import KEY, SECRET
+from tests.support.child_process import end_with_parent
 from tests.support.form_fields import Fields
-from tests.support.redis_servers import end_with_parent
 from tests.support.thread_server import listen, served
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ from urllib.parse import quote_plus
 
 import httpx
 
+from tests.support.child_process import end_with_parent
 from tests.support.node_packages import node_command
-from tests.support.redis_servers import end_with_parent
 
 API = "https://api.example.org"
 """The one API for which it issues separate access tokens (RFC 8707)."""

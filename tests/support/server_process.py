@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.app.processes import ROOT, clean_environment
+from tests.support.child_process import end_with_parent
 from tests.support.ports import free_port
-from tests.support.redis_servers import end_with_parent
 
 __all__ = ("SERVERS", "serving", "wait_for_answer")
 

@@ -22,7 +22,7 @@ from session_core import SystemClock
 from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import GET_PAGE, FakeOp
 from tests.session_core.oidc.op_server import serving
-from tests.support.redis_servers import end_with_parent
+from tests.support.child_process import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[3]
 

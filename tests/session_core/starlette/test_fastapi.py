@@ -19,9 +19,9 @@ from auth_demo.op.app import create_op
 from auth_demo.op.settings import OpSettings, RegisteredClient
 from auth_demo.visitor import follow, log_in, new_client
 from tests.app.processes import clean_environment
+from tests.support.child_process import end_with_parent
 from tests.support.environments import ROOT, make_environment, run_in
 from tests.support.ports import free_port
-from tests.support.redis_servers import end_with_parent
 from tests.support.server_process import wait_for_answer
 from tests.support.thread_server import listen, served
 from tests.support.websocket_client import WebSocketClient

@@ -17,8 +17,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.app.processes import ROOT, clean_environment
+from tests.support.child_process import end_with_parent
 from tests.support.ports import free_ports
-from tests.support.redis_servers import RedisCluster, RedisServer, end_with_parent
+from tests.support.redis_servers import RedisCluster, RedisServer
 from tests.support.websocket_client import WebSocketClient
 
 pytestmark = pytest.mark.anyio

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 from session_core.errors import StoreError
-from session_core.stores.base import SessionStore
+from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.testing import FakeClock
 
+V = TypeVar("V")
+
+MINUTE = 60_000
+USER, OP_SESSION = SessionIndex(user="u"), SessionIndex(op_session="o")
 _SETTLED = 12
 """Turns of the event loop after which every call has reached its next step."""
 
@@ -76,3 +82,55 @@ async def _outcome(call: Coroutine[object, object, object]) -> object:
 async def live(store: SessionStore, *keys: str) -> list[str]:
     """Return those keys that are live."""
     return [key for key in keys if await store.load(key) is not None]
+
+
+class SteppedView(Generic[V]):
+    """The view of one process on a shared dictionary: each name is read or written in a separate step."""
+
+    def __init__(self, values: dict[str, V], turns: Turns, process: int) -> None:
+        self._values = values
+        self._turns = turns
+        self._process = process
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def get(self, names: Sequence[str]) -> list[V | None]:
+        found = []
+        for name in names:
+            await self._turns.take(self._process)
+            found.append(self._values.get(name))
+        return found
+
+    async def names(self, kind: str) -> AsyncIterator[str]:
+        for name in [name for name in self._values if name[0] == kind]:
+            yield name[2:]
+
+
+def entry_for(clock: FakeClock, data: bytes = b"data", user: str | None = "u", rank: int = 0) -> Entry:
+    """A session of an hour."""
+    return Entry(data, clock.now() + 60 * MINUTE, user, "o", rank)
+
+
+async def write_meets_end(
+    first: SessionStore, second: SessionStore, turns: Turns, clock: FakeClock, seed: int, write: str, end: str, *, most: int
+) -> list[object]:
+    """Write the session `old` and end it at the same time; return both outcomes. In every third order the writer is killed.
+
+    It is killed before its step number `most`.
+    """
+    await first.create("old", entry_for(clock))
+    writes = {
+        "replace": lambda: first.replace("old", entry_for(clock, b"late"), version=1),
+        "touch": lambda: first.touch("old", clock.now() + 180 * MINUTE),
+        "rotate": lambda: first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE),
+    }
+    ends = {
+        "delete": lambda: second.delete("old"),
+        "delete_by_user": lambda: second.delete_by(USER),
+        "delete_by_op_session": lambda: second.delete_by(OP_SESSION),
+    }
+    chance = random.Random(seed)
+    killed = chance.randrange(most) if seed % 3 == 0 else None
+    return await turns.play([writes[write](), ends[end]()], chance, killed=killed)

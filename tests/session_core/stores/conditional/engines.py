@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.child_process import end_with_parent
 from tests.support.freezing import freeze
 from tests.support.node_packages import node_command
 from tests.support.ports import free_port
-from tests.support.redis_servers import end_with_parent
 
 _numbers = count()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
 from itertools import count
 
 from session_core.clock import Clock
@@ -10,32 +9,16 @@ from session_core.stores.base import StoreCapabilities
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.testing import FakeClock
-from tests.session_core.stores.turns import Turns
+from tests.session_core.stores.turns import SteppedView, Turns
 
 CAPABILITIES = StoreCapabilities(atomic=True, indexed=True, shared=True, durable=True, native_expiry=False)
 
 
-class SteppedEngine:
-    """The view of one process on the shared dictionary: each name is read or written in a separate step."""
+class SteppedEngine(SteppedView[Versioned]):
+    """See `SteppedView`."""
 
     _versions = count()
     """Of all engines: a dictionary may be filled by another one."""
-
-    def __init__(self, values: dict[str, Versioned], turns: Turns, process: int) -> None:
-        self._values = values
-        self._turns = turns
-        self._process = process
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def get(self, names: Sequence[str]) -> list[Versioned | None]:
-        found = []
-        for name in names:
-            await self._turns.take(self._process)
-            found.append(self._values.get(name))
-        return found
 
     async def put(self, name: str, value: bytes, *, version: object | None, seconds: int) -> bool:
         del seconds
@@ -45,10 +28,6 @@ class SteppedEngine:
     async def delete(self, name: str, *, version: object) -> bool:
         await self._turns.take(self._process)
         return self._write(name, None, version)
-
-    async def names(self, kind: str) -> AsyncIterator[str]:
-        for name in [name for name in self._values if name[0] == kind]:
-            yield name[2:]
 
     def _write(self, name: str, value: Versioned | None, version: object | None) -> bool:
         there = self._values.get(name)

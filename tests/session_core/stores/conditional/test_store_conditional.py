@@ -21,7 +21,7 @@ from session_core.stores.conditional.transactions import Found, Transactions
 from session_core.stores.deadlines import Step
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.conditional.stepped_engine import SteppedEngine, processes
-from tests.session_core.stores.turns import live
+from tests.session_core.stores.turns import MINUTE, OP_SESSION, USER, entry_for, live, write_meets_end
 from tests.support.opened_store import opened_store
 
 
@@ -34,9 +34,7 @@ class TestConditionalStore(SessionStoreContract):
 
 
 pytestmark = pytest.mark.anyio
-MINUTE = 60_000
 ORDERS = 60
-USER, OP_SESSION = SessionIndex(user="u"), SessionIndex(op_session="o")
 
 
 @pytest.fixture
@@ -52,10 +50,6 @@ def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 stepped = pytest.mark.usefixtures("in_turns")
-
-
-def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u", rank: int = 0) -> Entry:
-    return Entry(data, clock.now() + 60 * MINUTE, user, "o", rank)
 
 
 async def _found(store: ConditionalStore, index: SessionIndex = USER) -> list[str]:
@@ -74,20 +68,7 @@ async def test_a_concurrent_write_of_another_process_revives_nothing(end: str, w
 async def _assert_the_end_wins(seed: int, end: str, write: str) -> None:
     clock = FakeClock()
     (first, second, third), turns, _ = processes(3, clock)
-    await first.create("old", _entry(clock))
-    calls = {
-        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
-        "touch": lambda: first.touch("old", clock.now() + 180 * MINUTE),
-        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
-    }
-    ends = {
-        "delete": lambda: second.delete("old"),
-        "delete_by_user": lambda: second.delete_by(USER),
-        "delete_by_op_session": lambda: second.delete_by(OP_SESSION),
-    }
-    chance = random.Random(seed)
-    killed = chance.randrange(20) if seed % 3 == 0 else None
-    written, ended = await turns.play([calls[write](), ends[end]()], chance, killed=killed)
+    written, ended = await write_meets_end(first, second, turns, clock, seed, write, end, most=20)
     assert ended in ([("old",), ("new",)] if write == "rotate" else [("old",)]), seed
     assert (written == ()) <= (ended == ("new",)), seed
     assert await live(third, "old", "new") == [], seed
@@ -100,8 +81,8 @@ async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
     """At any time exactly one of the two keys is live, and it can be used and ended."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
-    await first.create("old", _entry(clock))
-    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    await first.create("old", entry_for(clock))
+    rotation = first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
     (outcome,) = await turns.play([rotation], random.Random(steps), killed=steps)
     (alive,) = await live(second, "old", "new")
     assert outcome == "killed" or alive == "new"
@@ -120,10 +101,10 @@ async def test_a_killed_login_happens_completely_or_not_at_all(steps: int) -> No
     """Including the session that it ends for the limit."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
-    await first.create("before", _entry(clock, rank=1))
+    await first.create("before", entry_for(clock, rank=1))
     await first.create("anonymous", Entry(b"", clock.now() + 60 * MINUTE))
     until = clock.now() + MINUTE
-    login = first.rotate("anonymous", "new", _entry(clock, rank=2), version=1, successor_until=until, limit=1)
+    login = first.rotate("anonymous", "new", entry_for(clock, rank=2), version=1, successor_until=until, limit=1)
     (outcome,) = await turns.play([login], random.Random(steps), killed=steps)
     alive = await live(second, "before", "anonymous", "new")
     assert alive in [["before", "anonymous"], ["new"]]
@@ -139,12 +120,12 @@ async def _looks(seed: int, kind: type[Transactions] = Transactions) -> object:
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
     second._transactions = kind(second._documents, clock)
-    await first.create("old", _entry(clock))
+    await first.create("old", entry_for(clock))
 
     async def look() -> tuple[bool, bool, bool]:
         return bool(await second.load("old")), bool(await second.load("new")), bool(await second.load("old"))
 
-    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    rotation = first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
     return (await turns.play([rotation, look()], random.Random(seed)))[1]
 
 
@@ -174,9 +155,9 @@ async def test_find_misses_no_session_being_rotated() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
-        await first.create("old", _entry(clock))
-        await first.create("other", _entry(clock))
-        rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+        await first.create("old", entry_for(clock))
+        await first.create("other", entry_for(clock))
+        rotation = first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
         _, found = await turns.play([rotation, _found(second)], random.Random(seed))
         assert found in [["old", "other"], ["new", "other"]], seed
 
@@ -187,10 +168,10 @@ async def test_logins_in_several_processes_never_exceed_the_limit() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         stores, turns, _ = processes(4, clock)
-        await stores[0].create("before", _entry(clock))
+        await stores[0].create("before", entry_for(clock))
         chance = random.Random(seed)
         killed = chance.randrange(30) if seed % 2 else None
-        logins = [store.create(f"k{number}", _entry(clock, rank=number), limit=2) for number, store in enumerate(stores)]
+        logins = [store.create(f"k{number}", entry_for(clock, rank=number), limit=2) for number, store in enumerate(stores)]
         outcomes = await turns.play(logins, chance, killed=killed)
         alive = await live(stores[3], "before", *(f"k{number}" for number in range(4)))
         assert len(alive) == 2, seed
@@ -208,8 +189,8 @@ async def test_revoking_all_sessions_meets_a_session_started_by_another_process(
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second, third), turns, _ = processes(3, clock)
-        await first.create("before", _entry(clock))
-        calls = [first.create("meanwhile", _entry(clock)), second.delete_by(USER)]
+        await first.create("before", entry_for(clock))
+        calls = [first.create("meanwhile", entry_for(clock)), second.delete_by(USER)]
         created, ended = await turns.play(calls, random.Random(seed))
         assert created == ()
         alive = await live(third, "before", "meanwhile")
@@ -225,8 +206,8 @@ async def test_a_claim_is_granted_once_and_no_write_is_lost() -> None:
         stores, turns, _ = processes(3, clock)
         claims = await turns.play([store.claim("name", clock.now() + MINUTE) for store in stores], random.Random(seed))
         assert sorted(map(bool, claims)) == [False, False, True]
-        await stores[0].create("key", _entry(clock))
-        writes = [store.replace("key", _entry(clock), version=1) for store in stores]
+        await stores[0].create("key", entry_for(clock))
+        writes = [store.replace("key", entry_for(clock), version=1) for store in stores]
         outcomes = await turns.play(writes, random.Random(seed))
         assert sorted(map(str, outcomes)) == sorted(map(str, [2, SessionConflictError, SessionConflictError]))
 
@@ -265,12 +246,12 @@ async def test_a_write_that_arrives_after_the_deadline_changes_nothing_that_was_
     _Late.late = _Late.made = 0
     _Late.arrive = None
     (first, second), _, _ = processes(2, clock, _Late)
-    await first.create("old", _entry(clock))
+    await first.create("old", entry_for(clock))
     calls = {
-        "create": lambda: first.create("new", _entry(clock)),
-        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
+        "create": lambda: first.create("new", entry_for(clock)),
+        "replace": lambda: first.replace("old", entry_for(clock, b"late"), version=1),
         "touch": lambda: first.touch("old", clock.now() + 180 * MINUTE),
-        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
+        "rotate": lambda: first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE),
         "delete": lambda: first.delete("old"),
         "delete_by": lambda: first.delete_by(USER),
         "claim": lambda: first.claim("name", clock.now() + MINUTE),
@@ -323,7 +304,7 @@ async def test_lost_responses_neither_lose_nor_repeat_a_write() -> None:
         clock = FakeClock()
         stores, turns, values = processes(3, clock, _LosesAnswers)
         (calm,), _, there = processes(1, clock)
-        await calm.create("key", _entry(clock, b"0"))
+        await calm.create("key", entry_for(clock, b"0"))
         values.update(there)
 
         async def increment(store: ConditionalStore, clock: FakeClock = clock) -> int:
@@ -332,7 +313,7 @@ async def test_lost_responses_neither_lose_nor_repeat_a_write() -> None:
                 try:
                     stored = await store.load("key")
                     assert stored is not None
-                    await store.replace("key", _entry(clock, b"%d" % (int(stored.entry.data) + 1)), version=stored.version)
+                    await store.replace("key", entry_for(clock, b"%d" % (int(stored.entry.data) + 1)), version=stored.version)
                 except StoreUnavailableError as error:
                     unknown += not error.not_applied
                 except SessionConflictError:
@@ -357,11 +338,11 @@ async def test_lost_responses_leave_a_login_complete() -> None:
         clock = FakeClock()
         (first, second), turns, values = processes(2, clock, _LosesAnswers)
         (calm,), _, there = processes(1, clock)
-        await calm.create("before", _entry(clock, rank=1))
+        await calm.create("before", entry_for(clock, rank=1))
         await calm.create("anonymous", Entry(b"", clock.now() + 60 * MINUTE))
         values.update(there)
         until = clock.now() + MINUTE
-        login = first.rotate("anonymous", "new", _entry(clock, rank=2), version=1, successor_until=until, limit=1)
+        login = first.rotate("anonymous", "new", entry_for(clock, rank=2), version=1, successor_until=until, limit=1)
         outcome, _ = await turns.play([login, second.load("anonymous")], random.Random(seed))
         there.clear()
         there.update(values)

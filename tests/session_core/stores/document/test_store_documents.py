@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError
-from session_core.stores.base import Entry, SessionIndex, SessionStore
+from session_core.stores.base import SessionIndex, SessionStore
 from session_core.stores.document.steps import DocumentSteps
 from session_core.stores.document.store import DocumentStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract.one_process import OneProcessContract
 from tests.session_core.stores.document.stepped_documents import CAPABILITIES, SteppedDocuments, processes
-from tests.session_core.stores.turns import Turns, live
+from tests.session_core.stores.turns import MINUTE, OP_SESSION, USER, Turns, entry_for, live, write_meets_end
 from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
-MINUTE = 60_000
 ORDERS = 150
 
 
@@ -38,28 +37,11 @@ class TestOneProcess(_OneStore, OneProcessContract):
     rounds = 20
 
 
-def _entry(clock: FakeClock, data: bytes = b"data", user: str | None = "u") -> Entry:
-    return Entry(data, clock.now() + 60 * MINUTE, user, "o")
-
-
 async def _a_write_meets_an_end(seed: int, end: str, write: str, kind: type[DocumentStore] = DocumentStore) -> list[str]:
     """Run both concurrently; return the live sessions after the end was acknowledged and the write is over."""
     clock = FakeClock()
     (first, second, third), turns, _ = processes(3, clock, kind)
-    await first.create("old", _entry(clock))
-    calls = {
-        "replace": lambda: first.replace("old", _entry(clock, b"late"), version=1),
-        "touch": lambda: first.touch("old", clock.now() + 90 * MINUTE),
-        "rotate": lambda: first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE),
-    }
-    ends = {
-        "delete": lambda: second.delete("old"),
-        "delete_by_user": lambda: second.delete_by(SessionIndex(user="u")),
-        "delete_by_op_session": lambda: second.delete_by(SessionIndex(op_session="o")),
-    }
-    chance = random.Random(seed)
-    killed = chance.randrange(16) if seed % 3 == 0 else None
-    await turns.play([calls[write](), ends[end]()], chance, killed=killed)
+    await write_meets_end(first, second, turns, clock, seed, write, end, most=16)
     alive = await live(third, "old", "new")
     clock.advance(minutes=89)
     await third.delete_expired()
@@ -78,8 +60,8 @@ async def test_no_write_is_acknowledged_after_the_end() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
-        await first.create("key", _entry(clock))
-        calls = [first.replace("key", _entry(clock, b"late"), version=1), second.delete("key")]
+        await first.create("key", entry_for(clock))
+        calls = [first.replace("key", entry_for(clock, b"late"), version=1), second.delete("key")]
         written, ended = await turns.play(calls, random.Random(seed))
         assert ended == ("key",)
         assert written in {2, SessionGoneError}
@@ -90,17 +72,17 @@ async def test_a_killed_rotation_leaves_one_key(steps: int) -> None:
     """At any time exactly one of the two keys is live, and it can be used and ended."""
     clock = FakeClock()
     (first, second), turns, _ = processes(2, clock)
-    await first.create("old", _entry(clock))
-    rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+    await first.create("old", entry_for(clock))
+    rotation = first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
     (outcome,) = await turns.play([rotation], random.Random(0), killed=steps)
     (alive,) = await live(second, "old", "new")
     assert outcome in {"killed", ()}
-    assert [stored.key for stored in await second.find(SessionIndex(user="u"))] == [alive]
+    assert [stored.key for stored in await second.find(USER)] == [alive]
     clock.advance(minutes=30)
     assert await second.touch(alive, clock.now() + 60 * MINUTE) is True
     clock.advance(minutes=59)
     assert await live(second, "old", "new") == [alive]
-    assert await second.delete_by(SessionIndex(op_session="o")) == (alive,)
+    assert await second.delete_by(OP_SESSION) == (alive,)
     assert await live(second, "old", "new") == []
 
 
@@ -108,12 +90,12 @@ async def test_a_search_during_a_rotation_finds_the_session_once() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
-        await first.create("old", _entry(clock))
+        await first.create("old", entry_for(clock))
 
         async def look(store: DocumentStore = second) -> tuple[bool, bool, bool]:
             return bool(await store.load("old")), bool(await store.load("new")), bool(await store.load("old"))
 
-        rotation = first.rotate("old", "new", _entry(clock), version=1, successor_until=clock.now() + MINUTE)
+        rotation = first.rotate("old", "new", entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
         _, seen = await turns.play([rotation, look()], random.Random(seed))
         assert seen in {(True, False, True), (True, False, False), (True, True, False), (False, True, False)}
 
@@ -123,12 +105,12 @@ async def test_revoking_all_sessions_meets_a_session_started_by_another_process(
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second, third), turns, _ = processes(3, clock)
-        await first.create("before", _entry(clock))
-        calls = [first.create("meanwhile", _entry(clock)), second.delete_by(SessionIndex(user="u"))]
+        await first.create("before", entry_for(clock))
+        calls = [first.create("meanwhile", entry_for(clock)), second.delete_by(USER)]
         await turns.play(calls, random.Random(seed))
         alive = await live(third, "before", "meanwhile")
         assert "before" not in alive
-        assert set(await third.delete_by(SessionIndex(user="u"))) <= set(alive)
+        assert set(await third.delete_by(USER)) <= set(alive)
         assert await live(third, "meanwhile") == []
 
 
@@ -138,13 +120,13 @@ async def test_an_index_that_lost_a_key_is_repaired_when_the_session_is_used() -
     lost = 0
     for seed in range(ORDERS):
         values.clear()
-        await turns.play([first.create("a", _entry(clock)), second.create("b", _entry(clock))], random.Random(seed))
-        found = {stored.key for stored in await first.find(SessionIndex(user="u"))}
+        await turns.play([first.create("a", entry_for(clock)), second.create("b", entry_for(clock))], random.Random(seed))
+        found = {stored.key for stored in await first.find(USER)}
         lost += found != {"a", "b"}
         for key in "ab":
             await first.touch(key, clock.now() + 61 * MINUTE)
-        assert {stored.key for stored in await first.find(SessionIndex(user="u"))} == {"a", "b"}
-        assert await first.delete_by(SessionIndex(user="u"))
+        assert {stored.key for stored in await first.find(USER)} == {"a", "b"}
+        assert await first.delete_by(USER)
         assert await live(second, "a", "b") == []
     assert lost, "if this never happens, the documentation is too cautious"
 
@@ -167,8 +149,8 @@ async def test_two_processes_can_lose_a_write() -> None:
     for seed in range(ORDERS):
         clock = FakeClock()
         (first, second), turns, _ = processes(2, clock)
-        await first.create("key", _entry(clock))
-        both = [store.replace("key", _entry(clock), version=1) for store in (first, second)]
+        await first.create("key", entry_for(clock))
+        both = [store.replace("key", entry_for(clock), version=1) for store in (first, second)]
         results.add(tuple(sorted(map(str, await turns.play(both, random.Random(seed))))))
     assert ("2", "2") in results
     assert any("Conflict" in "".join(result) for result in results)
@@ -207,7 +189,7 @@ async def test_random_orders_detect_a_store_that_revives_sessions(kind: type[Doc
 async def test_an_unused_lock_is_forgotten() -> None:
     clock = FakeClock()
     (store,), _, _ = processes(1, clock)
-    await asyncio.gather(*(store.create(f"key{number % 3}", _entry(clock)) for number in range(9)), return_exceptions=True)
+    await asyncio.gather(*(store.create(f"key{number % 3}", entry_for(clock)) for number in range(9)), return_exceptions=True)
     assert store._locks._locks == {}
 
 
@@ -215,7 +197,7 @@ async def test_a_sweep_reads_each_record_once_in_its_lifetime() -> None:
     clock = FakeClock()
     (store,), _, _ = processes(1, clock)
     for number in range(20):
-        await store.create(f"key{number}", _entry(clock, user=None))
+        await store.create(f"key{number}", entry_for(clock, user=None))
     await store.delete_expired()
     read: list[str] = []
     documents = store._documents
@@ -235,9 +217,9 @@ async def test_a_sweep_reads_each_record_once_in_its_lifetime() -> None:
 async def test_a_taken_key_is_refused() -> None:
     clock = FakeClock()
     (first, second), _, _ = processes(2, clock)
-    await first.create("key", _entry(clock))
+    await first.create("key", entry_for(clock))
     with pytest.raises(SessionConflictError):
-        await second.create("key", _entry(clock))
+        await second.create("key", entry_for(clock))
 
 
 async def test_a_session_can_be_read_while_its_file_is_written(clock: FakeClock) -> None:
@@ -252,15 +234,17 @@ async def test_a_session_can_be_read_while_its_file_is_written(clock: FakeClock)
             await super().put(name, value, seconds=seconds)
 
     async with opened_store(DocumentStore(Truncated(values, Turns(), 0), CAPABILITIES, clock=clock)) as store:
-        await store.create("k", _entry(clock))
+        await store.create("k", entry_for(clock))
         for version in range(1, 30):
             key, new = f"k{version - 1}" if version > 1 else "k", f"k{version}"
-            moving = asyncio.create_task(store.rotate(key, new, _entry(clock), version=1, successor_until=clock.now() + MINUTE))
+            moving = asyncio.create_task(
+                store.rotate(key, new, entry_for(clock), version=1, successor_until=clock.now() + MINUTE)
+            )
             for _ in range(version * 7):
                 await asyncio.sleep(0)
             stored = [found for found in (await store.load(key), await store.load(new)) if found is not None]
             assert stored, version
             assert {found.entry.data for found in stored} == {b"data"}, version
-            assert len(await store.find(SessionIndex(user="u"))) >= 1, version
+            assert len(await store.find(USER)) >= 1, version
             await moving
-        assert await store.delete_by(SessionIndex(user="u")) == ("k29",)
+        assert await store.delete_by(USER) == ("k29",)

@@ -15,7 +15,8 @@ from session_core.errors import SessionConflictError
 from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.store import RedisStore
-from tests.support.redis_servers import RedisCluster, RedisServer, end_with_parent
+from tests.support.child_process import end_with_parent
+from tests.support.redis_servers import RedisCluster, RedisServer
 
 pytestmark = pytest.mark.anyio
 FOREVER = 2**41

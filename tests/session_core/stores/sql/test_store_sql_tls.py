@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,22 +34,22 @@ def certify(server: PostgresServer | MariadbServer) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[tuple[int, Path]]:
-    """The port and the authorities. PgBouncer does the TLS: the wheel's PostgreSQL is built without it."""
+def postgresql() -> Iterator[tuple[str, Path]]:
+    """The URL, its host called HOST, and the authorities. PgBouncer does the TLS: the wheel's PostgreSQL is built without it."""
     with postgres_server() as server:
         chain, key = certify(server)
         with pgbouncer(server, size=4, tls=(chain, key)) as url:
-            yield urlsplit(url).port or 0, chain
+            yield url.replace("127.0.0.1", "HOST") + "?prepared_statements=off&", chain
 
 
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[tuple[int, Path]]:
-    """The port and the authorities."""
+def mysql() -> Iterator[tuple[str, Path]]:
+    """Likewise."""
     with mariadb_server() as server:
         chain, key = certify(server)
         server.stop()
         server.start(f"--ssl-cert={chain}", f"--ssl-key={key}", "--require-secure-transport=ON")
-        yield server.port, chain
+        yield f"mysql://root@HOST:{server.port}/sessions?", chain
 
 
 async def works(url: str) -> bool:
@@ -67,39 +66,28 @@ async def works(url: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("host", "options", "expected"),
+    ("database", "host", "options", "expected"),
     [
-        ("127.0.0.1", "sslmode=require", True),
-        ("localhost", "sslmode=verify-ca&sslrootcert=AUTHORITIES", True),
-        ("127.0.0.1", "sslmode=verify-full&sslrootcert=AUTHORITIES", True),
-        ("127.0.0.1", "ssl=verify-full&sslrootcert=AUTHORITIES&application_name=web", True),
-        ("127.0.0.1", "channel_binding=require&sslrootcert=AUTHORITIES", True),
-        ("127.0.0.1", "sslmode=disable", False),
-        ("127.0.0.1", "sslmode=verify-full&sslrootcert=system", False),
-        ("localhost", "sslmode=verify-full&sslrootcert=AUTHORITIES", False),
+        ("postgresql", "127.0.0.1", "sslmode=require", True),
+        ("postgresql", "localhost", "sslmode=verify-ca&sslrootcert=AUTHORITIES", True),
+        ("postgresql", "127.0.0.1", "sslmode=verify-full&sslrootcert=AUTHORITIES", True),
+        ("postgresql", "127.0.0.1", "ssl=verify-full&sslrootcert=AUTHORITIES&application_name=web", True),
+        ("postgresql", "127.0.0.1", "channel_binding=require&sslrootcert=AUTHORITIES", True),
+        ("postgresql", "127.0.0.1", "sslmode=disable", False),
+        ("postgresql", "127.0.0.1", "sslmode=verify-full&sslrootcert=system", False),
+        ("postgresql", "localhost", "sslmode=verify-full&sslrootcert=AUTHORITIES", False),
+        ("mysql", "127.0.0.1", "ssl-mode=REQUIRED", True),
+        ("mysql", "localhost", "ssl-mode=VERIFY_CA&ssl_ca=AUTHORITIES", True),
+        ("mysql", "127.0.0.1", "ssl-mode=VERIFY_IDENTITY&ssl_ca=AUTHORITIES", True),
+        ("mysql", "127.0.0.1", "sslaccept=strict&sslcert=AUTHORITIES", True),
+        ("mysql", "127.0.0.1", "ssl_ca=AUTHORITIES&ssl_verify_identity=true", True),
+        ("mysql", "127.0.0.1", "charset=utf8mb4", False),
+        ("mysql", "127.0.0.1", "sslaccept=strict", False),
+        ("mysql", "127.0.0.1", "ssl=%7B%22rejectUnauthorized%22%3Atrue%7D", False),
+        ("mysql", "localhost", "ssl-mode=VERIFY_IDENTITY&ssl_ca=AUTHORITIES", False),
     ],
 )
-async def test_postgresql(postgres: tuple[int, Path], host: str, options: str, expected: bool) -> None:
-    port, authorities = postgres
-    options = options.replace("AUTHORITIES", str(authorities))
-    assert await works(f"postgresql://postgres@{host}:{port}/postgres?prepared_statements=off&{options}") is expected
-
-
-@pytest.mark.parametrize(
-    ("host", "options", "expected"),
-    [
-        ("127.0.0.1", "ssl-mode=REQUIRED", True),
-        ("localhost", "ssl-mode=VERIFY_CA&ssl_ca=AUTHORITIES", True),
-        ("127.0.0.1", "ssl-mode=VERIFY_IDENTITY&ssl_ca=AUTHORITIES", True),
-        ("127.0.0.1", "sslaccept=strict&sslcert=AUTHORITIES", True),
-        ("127.0.0.1", "ssl_ca=AUTHORITIES&ssl_verify_identity=true", True),
-        ("127.0.0.1", "charset=utf8mb4", False),
-        ("127.0.0.1", "sslaccept=strict", False),
-        ("127.0.0.1", "ssl=%7B%22rejectUnauthorized%22%3Atrue%7D", False),
-        ("localhost", "ssl-mode=VERIFY_IDENTITY&ssl_ca=AUTHORITIES", False),
-    ],
-)
-async def test_mysql(mariadb: tuple[int, Path], host: str, options: str, expected: bool) -> None:
-    port, authorities = mariadb
-    options = options.replace("AUTHORITIES", str(authorities))
-    assert await works(f"mysql://root@{host}:{port}/sessions?{options}") is expected
+async def test_tls(request: pytest.FixtureRequest, database: str, host: str, options: str, expected: bool) -> None:
+    address, authorities = request.getfixturevalue(database)
+    url = f"{address}{options}".replace("HOST", host).replace("AUTHORITIES", str(authorities))
+    assert await works(url) is expected
