@@ -19,6 +19,7 @@ from tests.app.conftest import ISSUER, Running, Start
 pytestmark = pytest.mark.anyio
 
 ALICE = Identity(issuer=ISSUER, subject="alice")
+LOGIN = Event(name="login.succeeded", at=1, identity=ALICE)
 
 
 async def test_events_of_a_user_are_written_and_shown(running: Running) -> None:
@@ -68,7 +69,7 @@ async def test_a_clean_shutdown_loses_no_entry(start: Start) -> None:
 
 async def first_entry(running: Running) -> None:
     """Return the first entry; by then the writer has deleted old entries and waits for new ones."""
-    running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
+    running.services.audit.record(LOGIN)
     await running.services.audit.flush(30)
 
 
@@ -88,7 +89,7 @@ async def test_a_database_outage_delays_no_login_and_entries_are_written_later(
     await database.close()
     started = time.process_time()
     for _ in range(100):
-        running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
+        running.services.audit.record(LOGIN)
     assert time.process_time() - started < 1
     await asyncio.wait_for(tried.wait(), 30)
     await database.open()
@@ -224,7 +225,7 @@ async def test_an_ipv6_prefix_counts_as_one_address(running: Running) -> None:
 
 async def test_every_entry_of_a_user_is_kept(running: Running) -> None:
     for _ in range(50):
-        running.services.audit.record(Event(name="login.succeeded", at=1, identity=ALICE))
+        running.services.audit.record(LOGIN)
     await running.services.audit.finish(30)
     assert [entry.count for entry in await running.services.audit.latest()] == [1] * 50
 

@@ -12,10 +12,11 @@ from litestar import post
 from litestar.params import FromPath
 
 from session_core import Identity, Session, StoreUnavailableError
-from session_core.sessions.record import SessionRecord, encode_record
+from session_core.sessions.record import encode_record
 from session_core.stores import MemoryStore
 from session_core.stores.base import StoredSession
 from session_core.stores.guarded import GuardedStore
+from tests.support.factories import RecordFactory
 from tests.support.sessions import ALICE, AppSession, client_of, make_app
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ SHORT = 0.05
 
 
 def test_seeding_random_does_not_repeat_write_ids() -> None:
-    record = SessionRecord(created_at=1, absolute_expires_at=2)
+    record = RecordFactory.build()
     random.seed(0)
     first = encode_record(record)
     random.seed(0)

@@ -10,11 +10,12 @@ from polyfactory.factories.msgspec_factory import MsgspecFactory
 
 from session_core import SessionConfig, SessionConflictError, SessionHandle, SessionPlugin
 from session_core.identity import op_session_key, user_key
-from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.oidc.tokens.vault import TokenVault
 from session_core.sealing import SealingKeys
 from session_core.sessions.draft import Draft
-from session_core.sessions.record import ActingAs, SessionRecord, decode_record, encode_record
+from session_core.sessions.record import SessionRecord, decode_record, encode_record
 from session_core.sessions.timeouts import Timeouts
+from tests.support.factories import RecordFactory, TokenSetFactory
 from tests.support.sessions import ALICE, handle_on
 
 pytestmark = pytest.mark.anyio
@@ -43,26 +44,6 @@ class Profile(msgspec.Struct, rename="camel"):
 
 class ProfileFactory(MsgspecFactory[Profile]):
     __model__ = Profile
-
-
-class ActingAsFactory(MsgspecFactory[ActingAs]):
-    __model__ = ActingAs
-    data = msgspec.Raw(b"\x80")
-
-
-class RecordFactory(MsgspecFactory[SessionRecord]):
-    __model__ = SessionRecord
-    data = msgspec.Raw(b"\x80")
-    newer = None
-
-    @classmethod
-    def acting_as(cls) -> ActingAs | None:
-        return cls.__random__.choice([None, ActingAsFactory.build()])
-
-
-class TokenSetFactory(MsgspecFactory[TokenSet]):
-    __model__ = TokenSet
-    newer = None
 
 
 PLUGIN = SessionPlugin(SessionConfig(Profile))
@@ -128,7 +109,6 @@ def test_a_field_changed_twice_is_a_conflict_exactly_when_the_values_differ(seed
 @pytest.mark.parametrize("seed", RUNS)
 def test_any_record_is_decoded_as_it_was_encoded(seed: int) -> None:
     RecordFactory.seed_random(seed)
-    ActingAsFactory.seed_random(seed)
     record = RecordFactory.build()
     decoded = decode_record(encode_record(record))
     assert msgspec.structs.replace(decoded, write_id=record.write_id) == record

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 from session_core.errors import AuthorizationResponseError
-from session_core.oidc import OAuth2Provider, OidcProvider
+from session_core.oidc import OAuth2Provider
 from session_core.oidc.login.request import (
     LoginDemands,
     LoginRequest,
@@ -20,6 +20,7 @@ from session_core.oidc.login.request import (
 )
 from session_core.urls import base_url_of
 from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, ISSUER
+from tests.support.factories import ProviderFactory
 
 ALSO = frozenset({"tenant"})
 
@@ -98,7 +99,7 @@ def test_parameters_of_a_login_that_another_site_begins(changes: dict[str, str],
 def test_the_stricter_requirement_applies(
     asked: dict[str, Any], configured: dict[str, Any], max_age: int | None, acr_values: tuple[str, ...]
 ) -> None:
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, **configured)
+    provider = ProviderFactory.build(**configured)
     demands = login_demands(LoginRequest(**asked), provider)
     assert (demands.max_age, demands.acr_values, demands.reauthenticate) == (max_age, acr_values, False)
     assert demands.params.get("max_age") == (None if max_age is None else str(max_age))
@@ -107,7 +108,7 @@ def test_the_stricter_requirement_applies(
 
 @pytest.mark.parametrize("values", [("c",), ("a", "c"), ("a", "b", "c")])
 def test_a_class_that_is_not_configured_is_refused(values: tuple[str, ...]) -> None:
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, acr_values=("a", "b"))
+    provider = ProviderFactory.build(acr_values=("a", "b"))
     with pytest.raises(AuthorizationResponseError):
         login_demands(LoginRequest(acr_values=values), provider)
 
@@ -115,7 +116,7 @@ def test_a_class_that_is_not_configured_is_refused(values: tuple[str, ...]) -> N
 @pytest.mark.parametrize("prompt", [None, "login", "consent", "select_account"])
 @pytest.mark.parametrize("max_age", [None, 0, 60, 61])
 def test_no_request_weakens_a_reauthentication(prompt: str | None, max_age: int | None) -> None:
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)
+    provider = ProviderFactory.build()
     demands = login_demands(LoginRequest(prompt=prompt, max_age=max_age), provider, reauthenticate=True)
     assert (demands.reauthenticate, demands.max_age) == (True, max_age)
     assert demands.params["prompt"].split() == list(dict.fromkeys(["login", prompt or "login"]))
@@ -158,7 +159,7 @@ def test_requirements_that_need_an_id_token_are_refused_for_plain_oauth2(
 @pytest.mark.parametrize("max_age", [None, 0, 60])
 def test_a_step_up_adds_the_login_prompt_if_configured(step_up_prompt: bool, prompt: str | None, max_age: int | None) -> None:
     """`max_age=0` counts as a `max_age`, and `prompt=none` is never combined: the provider would refuse it."""
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, step_up_prompt=step_up_prompt)
+    provider = ProviderFactory.build(step_up_prompt=step_up_prompt)
     sent = login_demands(LoginRequest(prompt=prompt, max_age=max_age), provider).params.get("prompt")
     if step_up_prompt and max_age is not None and prompt != "none":
         assert sent is not None

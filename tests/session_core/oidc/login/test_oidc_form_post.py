@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from session_core import ConfigurationError
-from session_core.oidc import OidcConfig, OidcProvider
+from session_core.oidc import OidcConfig
 from session_core.sealing import SealingKeys
-from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, World
+from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
+from tests.support.factories import ProviderFactory
 
 pytestmark = pytest.mark.anyio
 
@@ -271,7 +272,7 @@ async def test_each_of_several_providers_has_its_own_callback() -> None:
      ("http://app.example.org", False), ("http://10.0.0.1", False)],
 )  # fmt: skip
 def test_form_post_is_refused_where_a_browser_would_drop_the_cookie(public_url: str, works: bool) -> None:
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, response_mode="form_post")
+    provider = ProviderFactory.build(response_mode="form_post")
     given: dict[str, Any] = {"providers": [provider], "public_url": public_url, "sealing": SealingKeys([b"k" * 32])}
     if works:
         OidcConfig(**given)

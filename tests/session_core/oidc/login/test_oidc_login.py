@@ -15,9 +15,10 @@ from litestar import Litestar
 from litestar.exceptions import PermissionDeniedException
 
 from session_core import ConfigurationError, Identity, SessionHandle, SessionPlugin
-from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.oidc import OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys
 from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, RSA_KEY, World, b64, public_jwk, sign
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import AppSession, make_config
 
 pytestmark = pytest.mark.anyio
@@ -408,10 +409,10 @@ class TestConfiguration:
     )
     def test_an_invalid_provider_is_refused_at_start(self, change: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError):
-            OidcProvider(**{"issuer": ISSUER, "client_id": "app", "client_secret": "secret", **change})
+            ProviderFactory.build(**change)
 
     def test_http_on_loopback_is_accepted_when_allowed(self) -> None:
-        assert OidcProvider(issuer="http://127.0.0.1:9000", client_id="a", client_secret="b", allow_http=True)
+        assert ProviderFactory.build(issuer="http://127.0.0.1:9000", allow_http=True)
 
     @pytest.mark.parametrize(
         "change",
@@ -430,16 +431,18 @@ class TestConfiguration:
         ],
     )
     def test_an_invalid_configuration_is_refused_at_start(self, change: dict[str, Any]) -> None:
-        provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
-        given = {"providers": [provider], "public_url": "http://127.0.0.1:8000", "sealing": SealingKeys([b"k" * 32])}
+        given = {
+            "providers": [ProviderFactory.build()],
+            "public_url": "http://127.0.0.1:8000",
+            "sealing": SealingKeys([b"k" * 32]),
+        }
         OidcConfig(**given)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError):
             OidcConfig(**{**given, **change})
 
     def test_a_session_plugin_of_the_same_site_is_required(self) -> None:
-        provider = OidcProvider(issuer=ISSUER, client_id="app", client_secret="secret")
         plugin = OidcPlugin(
-            OidcConfig(providers=[provider], public_url="http://127.0.0.1:8000", sealing=SealingKeys([b"k" * 32]))
+            OidcConfig(providers=[ProviderFactory.build()], public_url="http://127.0.0.1:8000", sealing=SealingKeys([b"k" * 32]))
         )
         with pytest.raises(ConfigurationError):
             Litestar(plugins=[plugin])

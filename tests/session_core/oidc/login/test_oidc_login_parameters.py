@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from session_core import ConfigurationError
-from session_core.oidc import OidcProvider
-from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, World
+from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
+from tests.support.factories import ProviderFactory
 
 pytestmark = pytest.mark.anyio
 
@@ -306,4 +306,4 @@ class TestThirdPartyInitiatedLogin:
 )
 def test_contradictory_configurations_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, **change)
+        ProviderFactory.build(**change)

@@ -11,12 +11,13 @@ import pytest
 
 from session_core import ConfigurationError, Identity, SessionHandle
 from session_core.errors import LoginRefusedError
-from session_core.oidc import NativeClient, OidcConfig, OidcProvider
+from session_core.oidc import NativeClient, OidcConfig
 from session_core.sealing import SealingKeys
 from session_core.sessions.notes import is_note
-from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, World
+from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
 from tests.session_core.oidc.native_client import JSON, LOOPBACK, Native, ask, subject, world_of
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
+from tests.support.factories import ProviderFactory
 from tests.support.form_fields import Fields
 from tests.support.sessions import AppSession
 
@@ -525,7 +526,7 @@ def test_an_unsafe_redirect_uri_is_refused_at_start(redirect_uris: Any) -> None:
 def test_native_clients_need_tokens_and_distinct_ids() -> None:
     client = NativeClient("desktop", ["http://127.0.0.1/callback"])
     given: dict[str, Any] = {
-        "providers": [OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)],
+        "providers": [ProviderFactory.build()],
         "public_url": "http://127.0.0.1:8000",
         "sealing": SealingKeys([b"k" * 32]),
     }

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from litestar import get
 
 from session_core import ConfigurationError, Session
-from session_core.oidc import ClientKey, OidcProvider, Tokens
+from session_core.oidc import ClientKey, Tokens
 from session_core.oidc.provider.client_authentication import ClientAuthentication
 from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import (
@@ -38,6 +38,7 @@ from tests.session_core.oidc.fake_op import (
     number,
     public_jwk,
 )
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import AppSession
 
 pytestmark = pytest.mark.anyio
@@ -243,7 +244,7 @@ def test_an_algorithm_that_does_not_match_the_key_is_refused(key: Any, alg: str)
 
 def test_no_repr_contains_the_key() -> None:
     key = ClientKey(ec_jwk())
-    provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, **by_key(key))
+    provider = ProviderFactory.build(**by_key(key))
     assert ec_jwk()["d"] not in repr(provider) + repr(key) + str(vars(provider))
 
 
@@ -260,16 +261,15 @@ def test_no_repr_contains_the_key() -> None:
     ],
 )
 def test_contradictory_configurations_are_refused(change: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **change}
     with pytest.raises(ConfigurationError):
-        OidcProvider(**given)
+        ProviderFactory.build(**change)
 
 
 @pytest.mark.parametrize("decode", [unquote, unquote_plus])
 @pytest.mark.parametrize("text", ["two words", "a+b", "100%", "a:b", "caf\u00e9 &=~*-._", " "], ids=ascii)
 async def test_the_basic_secret_is_decoded_correctly_by_both_kinds_of_servers(decode: Callable[[str], str], text: str) -> None:
     """Some servers decode as RFC 6749 2.3.1 says; others keep `+` as it is."""
-    provider = OidcProvider(issuer=ISSUER, client_id="an app", client_secret=text)
+    provider = ProviderFactory.build(client_id="an app", client_secret=text)
     client = ClientAuthentication(provider, FakeClock())
     headers, form = await client.prepare({"grant_type": "x"}, token_endpoint=f"{ISSUER}/token")
     basic = base64.b64decode(headers["authorization"].removeprefix("Basic ")).decode()

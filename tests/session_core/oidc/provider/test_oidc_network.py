@@ -13,10 +13,11 @@ import pytest
 
 from session_core import ConfigurationError
 from session_core.errors import DiscoveryError
-from session_core.oidc import OidcConfig, OidcProvider
+from session_core.oidc import OidcConfig
 from session_core.oidc.http import OpHttp, tls_context
 from session_core.sealing import SealingKeys
 from tests.support.certificates import make_certificate
+from tests.support.factories import ProviderFactory
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.anyio
@@ -227,10 +228,9 @@ class TestForwardProxy:
     ],
 )
 def test_invalid_options_are_refused(tmp_path: Path, make: Callable[[Path], dict[str, object]]) -> None:
-    provider = OidcProvider(issuer="https://op.example", client_id="app", client_secret="s" * 16)
     with pytest.raises(ConfigurationError, match="must be") as caught:
         OidcConfig(
-            providers=[provider],
+            providers=[ProviderFactory.build()],
             public_url="https://app.example",
             sealing=SealingKeys([b"k" * 32]),
             **make(tmp_path),  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import pytest
 from litestar import get
 
 from session_core import ConfigurationError, Identity, Session, SessionHandle
-from session_core.oidc import OAuth2Provider, OidcConfig, OidcProvider, Tokens
+from session_core.oidc import OAuth2Provider, OidcConfig, Tokens
 from session_core.sealing import SealingKeys
 from tests.session_core.oidc.fake_op import (
     CLIENT_ID,
@@ -30,6 +30,7 @@ from tests.session_core.oidc.fake_op import (
     public_jwk,
 )  # fmt: skip
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import AppSession
 
 pytestmark = pytest.mark.anyio
@@ -106,9 +107,8 @@ class TestMetadata:
         ids=str,
     )
     def test_invalid_options_are_refused(self, options: dict[str, Any]) -> None:
-        given: dict[str, Any] = {"issuer": ISSUER, "client_id": "app", "client_secret": CLIENT_SECRET}
         with pytest.raises(ConfigurationError):
-            OidcProvider(**{**given, **options})
+            ProviderFactory.build(**options)
 
 
 class TestLogout:
@@ -436,15 +436,14 @@ class TestTenants:
         assert response.headers["location"].startswith(f"{ISSUER}/end?")
 
     def test_a_tenant_cannot_also_be_a_separate_provider(self) -> None:
-        common: dict[str, Any] = {"client_id": "app", "client_secret": CLIENT_SECRET}
-        several = OidcProvider(issuer=ENTRA, metadata_url=ISSUER, tenants=[ONE], **common)
-        single = OidcProvider(id="one", issuer=f"https://op.example/{ONE}/v2.0", **common)
+        several = ProviderFactory.build(issuer=ENTRA, metadata_url=ISSUER, tenants=[ONE])
+        single = ProviderFactory.build(id="one", issuer=f"https://op.example/{ONE}/v2.0")
         with pytest.raises(ConfigurationError, match="same issuer"):
             OidcConfig(providers=[single, several], public_url="https://app.example", sealing=SealingKeys([b"k" * 32]))
 
 
 def test_the_provider_of_an_identity_is_found() -> None:
-    one = OidcProvider(issuer=ISSUER, client_id="app", client_secret=CLIENT_SECRET)
+    one = ProviderFactory.build()
     two: OAuth2Provider = plain_provider()
     config = OidcConfig(providers=[one, two], public_url="https://app.example", sealing=SealingKeys([b"k" * 32]))
     assert (config.provider_of(ISSUER), config.provider_of(two.issuer), config.provider_of("https://x.example")) == (

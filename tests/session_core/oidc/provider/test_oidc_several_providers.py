@@ -15,8 +15,9 @@ from session_core import ConfigurationError, Session, SessionPlugin
 from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider, Tokens
 from session_core.sealing import SealingKeys
 from session_core.testing import FakeClock
-from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, OTHER_RSA_KEY, FakeOp, World
+from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, OTHER_RSA_KEY, FakeOp, World
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import AppSession, make_config
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +27,7 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 
 
 def other_provider(**changes: Any) -> OidcProvider:
-    given: dict[str, Any] = {"id": "other", "issuer": OTHER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
-    return OidcProvider(**{**given, **changes})
+    return ProviderFactory.build(**{"id": "other", "issuer": OTHER, **changes})
 
 
 @get("/token")

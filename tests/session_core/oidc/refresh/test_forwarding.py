@@ -15,10 +15,11 @@ from litestar.params import FromQuery
 
 from session_core import ConfigurationError, Session, SessionPlugin
 from session_core.guards import requires_login
-from session_core.oidc import ForwardPlugin, OidcConfig, OidcPlugin, OidcProvider, Tokens, Upstream
+from session_core.oidc import ForwardPlugin, OidcConfig, OidcPlugin, Tokens, Upstream
 from session_core.sealing import SealingKeys
 from session_core.testing import FakeClock
-from tests.session_core.oidc.fake_op import CLIENT_ID, CLIENT_SECRET, GET_PAGE, ISSUER, FakeOp
+from tests.session_core.oidc.fake_op import GET_PAGE, FakeOp
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import HANDLERS, AppSession, client_of, make_config
 
 pytestmark = pytest.mark.anyio
@@ -49,9 +50,8 @@ class Site:
         self.clock = FakeClock()
         self.op, self.api = FakeOp(self.clock), Api()
         self.op.refreshable = True
-        provider = OidcProvider(issuer=ISSUER, client_id=CLIENT_ID, client_secret=CLIENT_SECRET)
         config = OidcConfig(
-            providers=[provider],
+            providers=[ProviderFactory.build()],
             public_url="http://127.0.0.1:8000",
             sealing=SealingKeys([b"k" * 32]),
             transport=httpx2.MockTransport(self.op.handle),

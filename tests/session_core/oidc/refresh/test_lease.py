@@ -16,7 +16,7 @@ from session_core.oidc.tokens import lease as leases
 from session_core.oidc.tokens.lease import HeldLease, LeaseWatch, take_lease
 from session_core.oidc.tokens.stored import HeldTokens
 from session_core.oidc.tokens.vault import Lease, TokenSet
-from session_core.sessions.record import SessionRecord
+from tests.support.factories import RecordFactory
 from tests.support.sessions import ALICE
 
 pytestmark = pytest.mark.anyio
@@ -26,9 +26,8 @@ class OneSession:
     """The parts of `SessionTokens` that a lease needs. `after` is called when a change was applied, before the response."""
 
     def __init__(self, lease: Lease = Lease(), family: str = "") -> None:  # noqa: B008 - frozen
-        record = SessionRecord(created_at=0, absolute_expires_at=1)
         tokens = TokenSet(access_token="a", refresh_token="r", family=family, lease=lease)
-        self.held = HeldTokens("key", 1, 1, record, ALICE, tokens)
+        self.held = HeldTokens("key", 1, 1, RecordFactory.build(), ALICE, tokens)
         self.after: Callable[[], None] = lambda: None
         self.calls = 0
 

@@ -13,7 +13,7 @@ from litestar import Litestar
 
 from session_core import ConfigurationError, Event, SessionPlugin
 from session_core.litestar.posture import session_problems
-from session_core.oidc import OidcConfig, OidcPlugin, OidcProvider
+from session_core.oidc import OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys
 from session_core.stores.base import SessionStore, StoreCapabilities
 from session_core.stores.document.cloudflare_kv import CloudflareKvStore
@@ -22,6 +22,7 @@ from session_core.stores.memory import MemoryStore
 from session_core.stores.opening import _OPENERS, open_store
 from session_core.testing import FakeClock, SessionStoreContract
 from session_core.testing.contract_races import RacesContract
+from tests.support.factories import ProviderFactory
 from tests.support.sessions import make_config
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +38,9 @@ def _store(**lost: bool) -> MemoryStore:
 
 
 def _oidc() -> OidcPlugin:
-    provider = OidcProvider(issuer="https://op.test", client_id="app", client_secret="secret" * 6)
-    return OidcPlugin(OidcConfig(providers=[provider], public_url=make_config().public_url, sealing=SealingKeys([b"k" * 32])))
+    return OidcPlugin(
+        OidcConfig(providers=[ProviderFactory.build()], public_url=make_config().public_url, sealing=SealingKeys([b"k" * 32]))
+    )
 
 
 async def _announced(app: Litestar, events: list[Event]) -> dict[str, dict[str, str | int]]:
