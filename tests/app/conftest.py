@@ -20,6 +20,7 @@ from app.settings.settings import Settings
 from session_core import Device, Identity, SessionPlugin
 from session_core.testing import FakeClock
 from tests.support.application_state import (  # noqa: F401 - fixtures
+    NO_PROVIDER,
     empty_database,
     global_state_is_restored,
     migrated_file,
@@ -27,7 +28,7 @@ from tests.support.application_state import (  # noqa: F401 - fixtures
     templates_are_compiled_once,
 )
 
-ISSUER = "http://127.0.0.1:9000"
+ISSUER = NO_PROVIDER
 
 
 class Running:

@@ -173,7 +173,7 @@ async def test_a_logged_in_user_is_not_asked_to_log_in_while_the_database_is_out
 
 
 async def test_a_provider_outage_is_explained(start: Start) -> None:
-    async with start(oidc_issuer="http://127.0.0.1:1") as running, running.browser() as browser:
+    async with start() as running, running.browser() as browser:
         await dark(running, browser)
         answer = await browser.get("/auth/login?next=/account", headers=NAVIGATION)
         assert answer.status_code == 503
@@ -186,7 +186,7 @@ async def test_a_provider_outage_is_explained(start: Start) -> None:
 
 async def test_logins_that_fail_together_lead_each_to_its_own_page(start: Start) -> None:
     pages = ("account", "admin", "orders")
-    async with start(oidc_issuer="http://127.0.0.1:1") as running, running.browser() as browser:
+    async with start() as running, running.browser() as browser:
         await dark(running, browser)
         answers = await asyncio.gather(*(browser.get(f"/auth/login?next=/{page}", headers=NAVIGATION) for page in pages))
         for page, answer in zip(pages, answers, strict=True):

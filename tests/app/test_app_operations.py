@@ -21,6 +21,7 @@ from session_core import StoreUnavailableError
 from session_core.litestar.online import OnlineCheck
 from session_core.oidc import OidcPlugin
 from tests.app.conftest import Running, Start
+from tests.support.application_state import NO_PROVIDER
 
 pytestmark = pytest.mark.anyio
 
@@ -267,5 +268,5 @@ async def test_check_online_asks_database_and_provider(make_settings: Callable[.
     assert not bad.good
     assert "alembic upgrade head" in bad.detail
     (provider,) = await app.plugins.get(OidcPlugin).check_online()
-    assert (provider.what, provider.good) == ("provider http://127.0.0.1:9000", False)
+    assert (provider.what, provider.good) == (f"provider {NO_PROVIDER}", False)
     assert provider.detail.startswith("discovery_")

@@ -196,7 +196,7 @@ def test_pages_of_outages_and_conflicts_have_no_finding(page: Page, demo: Demo, 
 async def pages_of_the_application(database: Path) -> list[str]:
     """Pages that a running demo does not show on demand, such as those of an outage, as the application renders them."""
     clock = FakeClock()
-    app = create_app(settings_over(database, oidc_issuer="http://127.0.0.1:1"), clock=clock)
+    app = create_app(settings_over(database), clock=clock)
     running = Running(app, clock)
     async with app.lifespan(), running.browser() as browser:
         await running.log_in(browser)

@@ -19,6 +19,7 @@ from app.web import pages
 
 __all__ = (
     "KEY",
+    "NO_PROVIDER",
     "SECRET",
     "empty_database",
     "global_state_is_restored",
@@ -29,6 +30,8 @@ __all__ = (
 
 SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
+NO_PROVIDER = "http://127.0.0.1:1"
+"""An issuer at which nothing listens: the embedded provider of a demo that runs beside the tests is not asked."""
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +94,7 @@ def settings_over(database: Path, **overrides: Any) -> Settings:
         "database_url": f"sqlite+aiosqlite:///{database}",
         "session_secrets": (SecretStr(SECRET),),
         "session_encryption_keys": (SecretStr(KEY),),
+        "oidc_issuer": NO_PROVIDER,
         "oidc_client_secret": SecretStr("client-secret-of-the-tests"),
         "_env_file": None,
     }
