@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from litestar.di import NamedDependency
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ("Injected", "Services")
 
 
+_ENTRIES_READ: Final = 300
+"""Of a user, for a page: refusals in a row are one line, and must not hide what happened before them."""
+
+
 class Services:
     """The services that live as long as the application."""
 
@@ -53,9 +57,18 @@ class Services:
         user = await self.users.find(session.identity.user_key) if session.identity else None
         return None if user is None or user.disabled else user
 
-    async def activity(self, entries: Sequence[AuditEntry]) -> list[Activity]:
-        """Return entries of the audit trail as a person reads them, one for each thing that happened."""
-        return activities(entries, await self.audit.user_agents(entries))
+    async def activity_of_user(self, user_key: str, *, lines: int) -> list[Activity]:
+        """Return what the audit trail has of a user as a person reads it, the latest first, one line for each thing."""
+        entries = await self.audit.of_user(user_key, limit=_ENTRIES_READ)
+        return (await self._activity(entries, all_read=len(entries) < _ENTRIES_READ))[:lines]
+
+    async def activity_of_session(self, session: SessionHandle[AppSession], *, entries: int) -> list[Activity]:
+        """Return likewise the latest entries of a session and, with a login, of its user."""
+        found = await self.audit.of_session(session, limit=entries)
+        return await self._activity(found, all_read=len(found) < entries)
+
+    async def _activity(self, entries: Sequence[AuditEntry], *, all_read: bool) -> list[Activity]:
+        return activities(entries, await self.audit.user_agents(entries), all_read=all_read)
 
     async def require_user(self, session: SessionHandle[AppSession]) -> User:
         """Return the logged-in user; raise `LoginRequiredError` if the login ended after the guard's check."""

@@ -198,7 +198,7 @@ class AuditTrail:
         """Return the entries of a user, the latest first."""
         return await self._read(user_key=user_key, limit=limit)
 
-    async def of_session(self, session: SessionHandle[Any], *, limit: int = 12) -> list[AuditEntry]:
+    async def of_session(self, session: SessionHandle[Any], *, limit: int) -> list[AuditEntry]:
         """Return the entries of a session and, with a login, of its user."""
         user_key = session.identity.user_key if session.identity else None
         if session.handle is None:

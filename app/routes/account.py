@@ -58,7 +58,7 @@ async def account(request: Request[Any, Any, Any], session: Session[AppSession],
         user=user,
         identity=identity,
         provider_account=_provider_account(request, services, identity),
-        activity=await services.activity(await services.audit.of_user(user.key, limit=30)),
+        activity=await services.activity_of_user(user.key, lines=30),
     )
 
 

@@ -90,7 +90,7 @@ async def show_user(
         person=person,
         summaries=summaries[:MOST_SHOWN],
         hidden=len(summaries[MOST_SHOWN:]),
-        activity=await services.activity(await services.audit.of_user(key, limit=20)),
+        activity=await services.activity_of_user(key, lines=20),
         recent=is_recent(session.identity, services.clock.now()),
         recent_minutes=RECENT_MINUTES,
         may_act_as=await _may_act_as(person, session, services),

@@ -60,7 +60,7 @@ async def _home(
         session=session,
         user=await services.user_of(session),
         fields=list(_fields(session.data)),
-        activity=await services.activity(await services.audit.of_session(session)),
+        activity=await services.activity_of_session(session, entries=12),
         idle_ms=services.settings.session_idle_seconds * 1000,
         languages=LANGUAGES,
         greeting=words,

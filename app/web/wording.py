@@ -80,6 +80,10 @@ _STORIES: Final = {
     "user.signed_out": ("The account was signed out everywhere", "bad"),
 }
 _ENDED: Final = frozenset({"session.revoked", "session.evicted"})
+_REFUSED: Final = frozenset(
+    {"access.denied", "login.failed", "logout.rejected", "request.cross_site", "session.conflict", "session.gone"}
+)
+"""Events that a client can repeat in any number; equal lines of them are counted."""
 _BROWSERS: Final = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -116,24 +120,32 @@ class Activity(NamedTuple):
     place: str
 
 
-def activities(entries: Sequence[AuditEntry], user_agents: Mapping[str, str]) -> list[Activity]:
+def activities(entries: Sequence[AuditEntry], user_agents: Mapping[str, str], *, all_read: bool = True) -> list[Activity]:
     """Return what entries mean: one line each, a login and a logout one, and of a session that was ended the device.
 
-    `user_agents` are those of the sessions, by handle.
+    Refusals that repeat each other are one line with their number and the time of the last one; the trail keeps them all.
+    `entries` are the latest first; `all_read`: there are no older ones. `user_agents` are those of the sessions, by handle.
     """
     told = {
         *(("session.destroyed", entry.session) for entry in entries if entry.event == "logout.local"),
         *(("session.created", entry.session) for entry in entries if entry.event == "login.succeeded"),
     }
-    lines: list[Activity] = []
+    lines: list[tuple[Activity, int]] = []
     for entry in entries:
         if (entry.event, entry.session) in told:
             continue
-        text, tone = story(entry)
+        text, tone = _STORIES.get(entry.event, (entry.event, ""))
         if entry.event in _ENDED and (user_agent := user_agents.get(entry.session or "")):
             text = f"{text}: {device(user_agent).name}"
-        lines.append(Activity(entry.at, text, tone, place(entry)))
-    return lines
+        line, times = Activity(entry.at, text, tone, place(entry)), entry.count
+        if lines and entry.event in _REFUSED and lines[-1][0]._replace(at=line.at) == line:
+            line, counted = lines.pop()
+            times += counted
+        lines.append((line, times))
+    shown = [line._replace(text=_counted(line.text, times)) for line, times in lines]
+    if lines and lines[-1][1] > 1 and not all_read:  # the oldest line may have begun before what was read
+        shown[-1] = lines[-1][0]._replace(text=f"{lines[-1][0].text} (at least {lines[-1][1]} times)")
+    return shown
 
 
 def greeting(language: str) -> tuple[str, str]:
@@ -145,7 +157,11 @@ def greeting(language: str) -> tuple[str, str]:
 def story(entry: AuditEntry) -> tuple[str, str]:
     """Return the description of an audit entry, and its tone: `good`, `bad` or empty."""
     text, tone = _STORIES.get(entry.event, (entry.event, ""))
-    return (text if entry.count == 1 else f"{text} ({entry.count} times)"), tone
+    return _counted(text, entry.count), tone
+
+
+def _counted(text: str, times: int) -> str:
+    return text if times == 1 else f"{text} ({times} times)"
 
 
 def place(entry: AuditEntry) -> str:

@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from app.data.audit_search import AuditFilter
 from app.data.tables import audit as table
 from app.routes import account, admin
 from app.session_data import AppSession
 from app.settings.settings import Settings
 from session_core.errors import LoginRefusedError
+from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
 from tests.app.processes import ROOT
 
@@ -285,6 +287,38 @@ async def test_security_activity_lists_each_event_once_and_names_the_ended_devic
         ]
         shown = (await admin.get(f"/admin/users/{alice.user_key}")).text
         assert "Signed out from elsewhere: Safari on iPhone" in shown
+
+
+async def test_security_activity_counts_repeated_refusals_in_one_line(running: Running, clock: FakeClock) -> None:
+    async with running.browser() as laptop:
+        key = (await running.log_in(laptop)).user_key
+        running.services.audit.add("login.succeeded", user_key=key, session="first")
+        for _ in range(40):
+            clock.advance(seconds=1)
+            running.services.audit.add("access.denied", user_key=key, reason="forbidden")
+        running.services.audit.add("access.denied", user_key=key, reason="step_up_required")
+        clock.advance(minutes=5)
+        for session in ("second", "third"):
+            running.services.audit.add("login.succeeded", user_key=key, session=session)
+        page = (await laptop.get("/account")).text
+        lines = activity(page)
+        # Each login has its own line and time: only refusals can be repeated by a client in any number.
+        assert [text for text, _ in lines] == [
+            *["Logged in"] * 2,
+            *("A page was refused", "A page was refused (40 times)", "Logged in", "A session began"),
+        ]
+        assert "5 min ago" in page.partition("(40 times)")[2].partition("</li>")[0]
+        export = running.services.audit_search.page(AuditFilter(user_key=key), limit=100)
+        assert [entry.event for entry in (await export).entries].count("access.denied") == 41
+
+
+async def test_a_count_of_refusals_that_is_not_complete_says_so(running: Running) -> None:
+    async with running.browser() as laptop:
+        key = (await running.log_in(laptop)).user_key
+        for _ in range(310):
+            running.services.audit.add("access.denied", user_key=key, reason="forbidden")
+        assert [text for text, _ in activity((await laptop.get("/account")).text)] == ["A page was refused (at least 300 times)"]
+        assert [text for text, _ in activity((await laptop.get("/")).text)] == ["A page was refused (at least 12 times)"]
 
 
 async def test_times_are_shown_in_full_beside_the_relative_time(running: Running) -> None:
