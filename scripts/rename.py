@@ -16,6 +16,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _TITLE: Final = re.compile(r"[^\W\d_](?:[\w .&'-]*[\w.])?")
+_LATIN: Final = re.compile(r"LATIN (?:SMALL LETTER|SMALL LIGATURE) (?:DOTLESS )?([A-Z]{1,2})\b")
 _MAX: Final = 60
 _BRAND: Final = re.compile(r'(<a class="brand".*> ).*</a>')
 _TEXTS: Final = {
@@ -31,8 +32,8 @@ def rename(root: Path, title: str) -> list[str]:
     name = _project_name(title)
     if not _TITLE.fullmatch(title) or len(title) > _MAX or not name:
         message = (
-            f"{title!r} is not a usable name: begin with a letter, use letters, digits, spaces and . & ' - _, "
-            f"at most {_MAX} characters, for example: just rename Web Shop"
+            f"{title!r} is not a usable name: begin with a letter, use letters, digits, spaces and . & ' - _, at most "
+            f"{_MAX} characters, one of them a Latin letter or a digit, for example: just rename Web Shop"
         )
         raise ValueError(message)
     pyproject = root / "pyproject.toml"
@@ -70,8 +71,15 @@ def rename(root: Path, title: str) -> list[str]:
 
 def _project_name(title: str) -> str:
     """Return the name of the Python project: lower-case ASCII letters, digits and hyphens."""
-    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    letters = unicodedata.normalize("NFKD", title.casefold())
+    plain = "".join(_latin(each) for each in letters if not unicodedata.combining(each))
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def _latin(letter: str) -> str:
+    """Return a letter as ASCII by its Unicode name: `ł` as `l` and `æ` as `ae`, which do not decompose like `é`."""
+    named = _LATIN.match(unicodedata.name(letter, ""))
+    return named[1].lower() if named else letter
 
 
 def _edit(path: Path, edits: list[tuple[str | re.Pattern[str], str]]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from app.asgi import create_app
 from app.settings.providers import further_providers
-from app.settings.settings import Settings
+from app.settings.settings import EMBEDDED_ISSUER, Settings
 from session_core import Identity
 from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
@@ -118,7 +118,7 @@ async def test_the_choice_of_providers_has_the_banner(
         monkeypatch.setenv(f"OIDC_{number}_ISSUER", f"https://{name}.example")
         monkeypatch.setenv(f"OIDC_{number}_CLIENT_ID", "shop")
         monkeypatch.setenv(f"OIDC_{number}_CLIENT_SECRET", "Jc7Wm2xTq9Lf4RzKp8Vd1NsYb6Hg3Ea0UoIiXkQwMtB")
-    settings = make_settings()
+    settings = make_settings(oidc_issuer=EMBEDDED_ISSUER)  # as if it were not set
     settings._further = further_providers(None, None)
     app = create_app(settings, clock=clock)
     running = Running(app, clock)

@@ -74,7 +74,15 @@ def test_a_renamed_project_still_starts(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "name"), [("Café Österreich & Co.", "cafe-osterreich-co"), ("O'Neill", "o-neill"), ("web_shop", "web-shop")]
+    ("title", "name"),
+    [
+        ("Café Österreich & Co.", "cafe-osterreich-co"),
+        ("Großer Żółw & Søn's Æbler", "grosser-zolw-son-s-aebler"),
+        ("ŁÓDŹ SIĘ İstanbul", "lodz-sie-istanbul"),
+        ("Магазин 24 shop", "24-shop"),
+        ("O'Neill", "o-neill"),
+        ("web_shop", "web-shop"),
+    ],
 )
 def test_a_display_name_is_written_verbatim(copy: Path, title: str, name: str) -> None:
     assert run(copy, "scripts/rename.py", title).returncode == 0
