@@ -18,7 +18,7 @@ from session_core.stores.sql.link import Link
 from session_core.stores.sql.mysql import MysqlLink
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import metadata, session_tables
-from session_core.stores.sql.statements import DELETE_KEYS, Statement
+from session_core.stores.sql.statements import COUNT_OTHERS, DELETE_KEYS, KEYS_OF_OTHERS, Statement
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.sql.sql_faults import Server
@@ -137,6 +137,29 @@ async def test_a_login_near_the_limit_ends_the_sessions_above_it(
         ended = await store.create("new", Entry(b"", FOREVER, "user", None, sessions), limit=4)
         assert sorted(ended) == [f"k{rank}" for rank in range(sessions - 3)]
         assert len(await store.find(SessionIndex(user="user"))) == min(sessions + 1, 4)
+
+
+async def test_a_login_at_the_limit_counts_no_session_that_a_logout_ends_meanwhile(
+    sql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last_without_locks = COUNT_OTHERS if isinstance(sql_server, PostgresServer) else KEYS_OF_OTHERS
+    async with opened_store(SqlStore(sql_server.url, timeout=60)) as store, opened_store(SqlStore(sql_server.url)) as other:
+        await store.create("oldest", Entry(b"", FOREVER, "user", None, 1))
+        await store.create("logged out", Entry(b"", FOREVER, "user", None, 2))
+
+        def interrupted(rows: Any) -> Any:
+            async def run(link: Link, statement: Statement, values: Any) -> Any:
+                found = await rows(link, statement, values)
+                if statement is last_without_locks:
+                    assert await other.delete("logged out") == ("logged out",)
+                return found
+
+            return run
+
+        for kind in (PostgresqlLink, MysqlLink):
+            monkeypatch.setattr(kind, "rows", interrupted(kind.rows))
+        assert await store.create("new", Entry(b"", FOREVER, "user", None, 3), limit=2) == ()
+        assert {stored.key for stored in await store.find(SessionIndex(user="user"))} == {"oldest", "new"}
 
 
 async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
