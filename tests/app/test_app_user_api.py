@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from app.routes.account import RECENT_MINUTES
 from tests.app.conftest import ISSUER, Running
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,16 @@ async def test_signing_out_everywhere_else_keeps_the_current_session(running: Ru
         assert (await client.delete("/api/sessions")).status_code == 204
         assert (await client.get("/api/me")).status_code == 200
         assert (await phone.get("/api/me")).status_code == 401
+
+
+async def test_sessions_are_ended_only_after_a_recent_login(running: Running, client: httpx.AsyncClient) -> None:
+    await running.log_in(client)
+    (own,) = [item["handle"] for item in (await client.get("/api/sessions")).json()]
+    running.clock.advance(seconds=RECENT_MINUTES * 60 + 1)
+    for path in ("/api/sessions", f"/api/sessions/{own}"):
+        refused = await client.delete(path)
+        assert (refused.status_code, refused.json()["code"]) == (401, "step_up_required")
+    assert len((await client.get("/api/sessions")).json()) == 1
 
 
 async def test_signing_out_everywhere_ends_the_current_session_too(running: Running, client: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,10 @@ def test_an_unknown_parameter_is_reported(public: dict[str, object]) -> None:
     assert unknown_parameters("SessionConfig(AppSession, bearer=True)", public) == []
     assert private_imports("from session_core.sessions.record import Device") == ["session_core.sessions.record.Device"]
     assert private_imports("from session_core import Device, SessionRecord") == ["session_core.SessionRecord"]
+
+
+def test_the_table_of_extras_is_complete() -> None:
+    page = (ROOT / "docs" / "how-to" / "embed.md").read_text(encoding="utf-8")
+    table = page.partition("| Extra | For |")[2].partition("\n\n")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(re.findall(r"(?m)^\| `([\w-]+)` \|", table)) == sorted(project["optional-dependencies"])
