@@ -147,14 +147,28 @@ class _Lifespan:
         self._receive_from_server = receive
         self._send_to_server = send
         self._stack = AsyncExitStack()
+        self._received = False
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
-            await app(scope, self._receive, self._send)
+            try:
+                await app(scope, self._receive, self._send)
+            except Exception:
+                if self._received:
+                    raise
+            if not self._received:
+                await self._live_alone()
         finally:
             await self._stack.aclose()
 
+    async def _live_alone(self) -> None:
+        """Answer for an application without a lifespan: it has ended without a look at the first message."""
+        for _ in range(2):
+            message = await self._receive()
+            await self._send({"type": f"{message['type']}.complete"})
+
     async def _receive(self) -> Message:
+        self._received = True
         message = await self._receive_from_server()
         if message["type"] == "lifespan.startup":
             await self._stack.enter_async_context(self._sessions.application.running())
