@@ -1,8 +1,8 @@
 """Your own store, and the contract tests that check it: `uv run --group dev pytest examples/own_store.py`.
 
 A store keeps opaque bytes by session key, with a version, an expiry and two indexes. This one keeps everything in one
-dictionary and rewrites one JSON file after each change: small enough to read in one go, durable, for one process only. The
-sentences of the contract are the comments of `session_core.stores.SessionStore`.
+dictionary and rewrites one JSON file after each change: short, durable, and for one process only.
+The docstrings of `session_core.stores.SessionStore` are the contract.
 """
 
 import json
@@ -21,7 +21,7 @@ from session_core.testing import FakeClock, SessionStoreContract
 class JsonStore:
     """Sessions in one JSON file. No method awaits anything, so each is one atomic step.
 
-    Before a change, a method checks that its caller still waits: after `store_timeout` the caller was answered 503.
+    Before a change, a method checks the deadline: after `store_timeout` the client has got 503, and nothing may change.
     """
 
     # At start, missing capabilities are logged, and settings that need them are refused.
@@ -50,7 +50,7 @@ class JsonStore:
         """Nothing is open between calls."""
 
     async def ping(self) -> None:
-        """Write, as the next session would."""
+        """Write the file, to detect a full disk or missing permissions."""
         self._save()
 
     # -- one session -------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ class JsonStore:
         return stored if stored and stored.entry.expires_at > self._clock.now() else None
 
     async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
-        """Store a new record, never over another."""
+        """Store a new record. Never overwrites another."""
         check_deadline()
         if await self.load(key):
             raise SessionConflictError
@@ -123,7 +123,7 @@ class JsonStore:
     # -- many sessions -----------------------------------------------------------------------------------------------
 
     async def find(self, index: SessionIndex) -> Sequence[StoredSession]:
-        """Look at every record: `indexed=False` says so."""
+        """Examine every record, as `indexed=False` declares."""
         found = [stored async for stored in self.scan()]
         if index.user is not None:
             return [stored for stored in found if stored.entry.user == index.user]
@@ -139,7 +139,7 @@ class JsonStore:
         return keys
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """Remove what is past its time, at most `limit` of it."""
+        """Remove expired records, successors and claims, at most `limit` of them."""
         now = self._clock.now()
         dead: list[tuple[dict[str, Any], str]] = []
         dead += [(self._records, key) for key, stored in self._records.items() if stored.entry.expires_at <= now]

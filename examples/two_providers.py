@@ -50,7 +50,7 @@ async def enter(identity: Identity, claims: Mapping[str, Any], session: SessionH
 
 @get("/", media_type=MediaType.HTML)
 async def home(session: Session[AppSession]) -> str:
-    """Show the ways in, or the way out."""
+    """Show the links to log in, or the button to log out."""
     if session.identity is None:
         return '<a href="/auth/login?provider=default&next=/me">Log in</a> <a href="/auth/login/github?next=/me">With GitHub</a>'
     return '<form method="post" action="/auth/logout"><button>Log out</button></form>'
@@ -58,7 +58,7 @@ async def home(session: Session[AppSession]) -> str:
 
 @get("/me", guards=[requires_login])
 async def me(session: Session[AppSession]) -> dict[str, str]:
-    """Show who is logged in, and by whose word."""
+    """Show who is logged in, and the provider."""
     return {"name": session.data.name, "email": session.data.email, "issuer": session.identity.issuer if session.identity else ""}
 
 

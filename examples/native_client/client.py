@@ -1,7 +1,7 @@
 """A native client that logs its user in through the browser: `python examples/native_client/client.py http://localhost:8000`.
 
 The application must know it: `NATIVE_CLIENTS="example http://127.0.0.1/callback"` in the reference application, or
-`NativeClient("example", ["http://127.0.0.1/callback"])` in yours. Needs nothing but Python.
+`NativeClient("example", ["http://127.0.0.1/callback"])` in yours. Needs only Python.
 """
 
 import base64
@@ -20,7 +20,7 @@ CLIENT_ID = "example"
 
 
 class NoRedirects(HTTPRedirectHandler):
-    """A token must not travel to another address."""
+    """A token must not be sent to another address."""
 
     def redirect_request(self, *_: object) -> None:
         """Follow none."""
@@ -60,7 +60,7 @@ class Api:
         self.token = redeemed["access_token"]
 
     def send(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
-        """Send a request with the token, and keep the new one where the answer has one."""
+        """Send a request with the token. If the response has a new one, use that from then on."""
         request = Request(f"{self.url}{path}", method=method, headers={"Accept": "application/json"})
         if form is not None:
             request.data = urlencode(form).encode()
@@ -73,26 +73,26 @@ class Api:
 
 
 class Callback(HTTPServer):
-    """Hears the browser's answer, on a port that the system chooses."""
+    """Receives the browser's redirect, on a port that the system chooses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answered)
         self.answer: dict[str, str] | None = None
 
     def wait(self) -> dict[str, str]:
-        """Return the parameters of the answer."""
+        """Return the parameters of the redirect."""
         while self.answer is None:
             self.handle_request()
         return self.answer
 
 
 class Answered(BaseHTTPRequestHandler):
-    """Shows a page, and hands on what came."""
+    """Shows a page, and stores the parameters of the redirect."""
 
     server: Callback
 
     def do_GET(self) -> None:
-        """Take the answer; a browser may ask for an icon as well."""
+        """Store the parameters. The browser may also request an icon, which is 404."""
         parts = urlsplit(self.path)
         if parts.path != "/callback":
             self.send_error(404)

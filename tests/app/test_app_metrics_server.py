@@ -1,4 +1,4 @@
-"""The server of `APP_METRICS_ADDRESS` on a real socket: what it answers, and clients that are silent, slow or many."""
+"""The server of `APP_METRICS_ADDRESS` on a real socket: its responses, and clients that are silent, slow or many."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_unfit_settings_are_refused_in_production(monkeypatch: pytest.MonkeyPatc
     ["dynamodb://sessions?region=eu-central-1", "s3://bucket/sessions", "azure-tables://sessions", "mongodb://db.example.org/app",
      "redis://redis.example.org", "postgresql://app@db.example.org/app", "sqlite:///var/app.db"],
 )  # fmt: skip
-def test_production_takes_the_stores_that_keep_every_promise(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+def test_production_accepts_the_stores_that_keep_every_guarantee(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     for name, value in {**PRODUCTION, "SESSION_STORE": store}.items():
         monkeypatch.setenv(name, value)
     assert production_problems(load_settings()) == []

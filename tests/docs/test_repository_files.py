@@ -90,7 +90,7 @@ def test_the_settings_of_editors_are_in_the_specification() -> None:
     assert [(name, value) for name, value in found if not re.fullmatch(EDITOR.get(name, "(?!)"), value)] == []
 
 
-def test_every_file_is_as_the_settings_of_editors_say() -> None:
+def test_every_file_follows_the_settings_of_editors() -> None:
     files = files_of(ROOT)
     assert len(files) > 100
     found = [(path, fault) for path in files for fault in faults(path.read_bytes(), get_properties(str(path)))]
@@ -101,12 +101,12 @@ def files_of(folder: Path) -> list[Path]:
     """The text files that git has; where there is no git, all but what is installed or built."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True, check=False)
     paths = [folder / name for name in listed.stdout.split("\0") if name] or [
-        path for path in folder.rglob("*") if not any(map(is_made, path.relative_to(folder).parts))
+        path for path in folder.rglob("*") if not any(map(is_generated, path.relative_to(folder).parts))
     ]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()]
 
 
-def is_made(name: str) -> bool:
+def is_generated(name: str) -> bool:
     """Whether a folder of this name holds only what is installed or built."""
     return name in BUILT or name.endswith("_cache")
 

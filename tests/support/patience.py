@@ -1,6 +1,6 @@
 """Makes stores, HTTP clients and Hypothesis wait longer by default than elsewhere: a busy machine is no outage.
 
-A test of a timeout names its own.
+A test of a timeout sets its own.
 """
 
 from __future__ import annotations

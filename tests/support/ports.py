@@ -30,9 +30,9 @@ def free_ports(count: int = 2) -> tuple[int, ...]:
 
 
 def _hold(port: int) -> int:
-    # Bound as long as this process lives, but never listening; otherwise two servers that start at once may get the same port,
-    # and Granian (SO_REUSEPORT) would share it silently. The option, set after the bind, lets a server bind this port by
-    # number; the system still assigns it to no other process.
+    # The socket stays bound as long as this process lives, but never listens. Otherwise two servers that start at once may get
+    # the same port, and Granian (SO_REUSEPORT) would share it silently. SO_REUSEADDR, set after the bind, lets a server bind
+    # this port by number; the system still assigns it to no other process.
     holder = socket.socket()
     try:
         holder.bind(("127.0.0.1", port))

@@ -145,7 +145,7 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
             first, last = number * 16384 // primaries, (number + 1) * 16384 // primaries - 1
             server.admin("CLUSTER", "ADDSLOTSRANGE", first, last)
             server.admin("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server, other in combinations(servers, 2):  # to learn of the others by gossip takes seconds
+        for server, other in combinations(servers, 2):  # gossip alone would take seconds
             server.admin("CLUSTER", "MEET", "127.0.0.1", other.port)
         until(lambda: all(len(_nodes(server)) == len(servers) for server in servers))
         for number, server in enumerate(servers[primaries:]):
@@ -153,7 +153,9 @@ def cluster(program: Path, *, primaries: int = 3, replicas: bool = True) -> Iter
         until(found.is_up)
         if replicas:
             until(lambda: all(info(server, "replication").count(b"state=online") == 1 for server in servers[:primaries]))
-        found.set("cluster-node-timeout", _STEADY_MS)  # only now, because nodes wait for up to 5 s of it before they serve
+        found.set(
+            "cluster-node-timeout", _STEADY_MS
+        )  # set now, because at start a node waits for up to 5 s of this timeout before it serves
         while not found.is_up():  # a node was late at that moment
             found.set("cluster-node-timeout", _FAILOVER_MS)
             until(found.is_up)

@@ -1,6 +1,6 @@
 """The marks `attack("id")`: only known ids are allowed, and a run of all tests fails when no passed test proves an id.
 
-What was seen is written to the file that `SECURITY_RESULTS` names, for `scripts/security_table.py`.
+The outcomes are written to the file that `SECURITY_RESULTS` names, for `scripts/security_table.py`.
 """
 
 from __future__ import annotations

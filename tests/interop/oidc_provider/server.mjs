@@ -1,5 +1,5 @@
 // A real, certified OpenID provider for the tests: node server.mjs CLIENTS, a JSON array of client metadata.
-// A login that is needed succeeds at once, as the account of `login_hint`; consent is given without a question.
+// A required login succeeds at once, as the account of `login_hint`. Consent is given without asking the user.
 //   GET /test/events   what has happened so far
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
@@ -12,7 +12,7 @@ const LOGGED = [
   "backchannel.success", "backchannel.error", "end_session.success",
 ];
 
-// Its advice is for those who deploy it.
+// The provider's advice for deployments would only fill the log.
 console.info = console.warn = () => {};
 
 function signingKeys() {
@@ -67,13 +67,13 @@ function configuration(clients) {
         getResourceServerInfo: () => ({ scope: "read", audience: API, accessTokenFormat: "jwt", accessTokenTTL: 20 }),
       },
     },
-    // It calls no loopback address by itself; here the application is at one.
+    // By default the provider calls no loopback address, but the application of the tests is at one.
     fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   };
 }
 
 function login({ params, session }) {
-  // "alice 3600": who logged in an hour ago, unless a fresh login is what is asked for.
+  // "alice 3600": alice logged in an hour ago, unless the request asks for a fresh login.
   const [account, ago] = (params.login_hint ?? "alice").split(" ");
   const now = Math.floor(Date.now() / 1000);
   const ts = params.max_age === undefined && ago ? now - Number(ago) : now;

@@ -285,7 +285,7 @@ class TestOriginOf:
             ("https://xn--bcher-kva.example?x", "https://xn--bcher-kva.example"),
         ],
     )
-    def test_it_serializes_as_browsers_do(self, url: str, origin: str) -> None:
+    def test_an_origin_is_serialized_as_by_browsers(self, url: str, origin: str) -> None:
         assert origin_of(url) == origin
 
     @pytest.mark.parametrize(

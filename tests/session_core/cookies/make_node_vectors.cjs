@@ -69,7 +69,7 @@ async function liveServer() {
     }).on("error", reject);
   });
   const [set] = await get({});
-  // A cookie that express-session believes is not set again.
+  // express-session does not set a cookie again that it has accepted.
   const ours = process.env.OUR_COOKIES ? JSON.parse(process.env.OUR_COOKIES) : [];
   for (const sent of [set.split(";")[0], ...ours]) {
     const again = await get({ cookie: sent });

@@ -158,7 +158,7 @@ async def test_an_identity_without_a_user_passes_no_guard(users: Users) -> None:
         assert (await client.get("/maybe")).json() is None
 
 
-async def test_a_loader_that_fails_fails_only_where_the_user_is_needed() -> None:
+async def test_an_error_of_the_loader_affects_only_requests_that_need_the_user() -> None:
     """Users must be able to log out while the user table is out."""
 
     async def load(identity: Identity, connection: Any) -> User | None:

@@ -51,7 +51,7 @@ async def page(session: Session[AppSession], request: Request[Any, Any, Any]) ->
 
 @post("/both")
 async def both(session: Session[AppSession], request: Request[Any, Any, Any]) -> list[Any]:
-    """`request.user` follows within one handler."""
+    """`request.user` changes within one handler."""
     seen = [request.user]
     await session.impersonate(Identity(issuer=ISSUER, subject="bob"))
     seen.append(request.user)

@@ -191,7 +191,7 @@ async def test_the_administrators_lifetimes_are_restored(world: World) -> None:
     assert handle.idle_expires_at == world.clock.now() + 3_600_000
 
 
-async def test_it_never_outlives_its_session() -> None:
+async def test_an_impersonation_never_outlives_its_session() -> None:
     world = World()
     handle = await world.loaded()
     await handle.login(world.admin, timeouts=Timeouts(idle=300, absolute=600))
@@ -244,14 +244,14 @@ async def test_only_a_recently_logged_in_administrator_can_start_one(world: Worl
 
 
 @pytest.mark.parametrize("answer", [None, "yes", 1])
-async def test_only_true_allows_it(answer: Any) -> None:
+async def test_only_true_allows_an_impersonation(answer: Any) -> None:
     world = World(impersonation=Impersonation(allow=lambda *_: answer))
     handle = await world.logged_in()
     with pytest.raises(ForbiddenError):
         await handle.impersonate(BOB)
 
 
-async def test_without_a_rule_it_is_disabled() -> None:
+async def test_impersonation_is_disabled_without_a_rule() -> None:
     world = World(impersonation=None)
     handle = await world.logged_in()
     with pytest.raises(ConfigurationError, match="switched off"):
@@ -421,7 +421,7 @@ async def test_the_administrators_tokens_are_inaccessible(world: World) -> None:
     assert handle.vault == b"sealed"
 
 
-async def test_a_login_of_the_administrator_ends_it_and_keeps_the_own_data(world: World) -> None:
+async def test_a_login_of_the_administrator_ends_an_impersonation_and_keeps_the_own_data(world: World) -> None:
     handle = await world.acting(note="mine")
     handle.data.note = "as bob"
     await handle.login(world.proved(world.admin))
@@ -454,7 +454,7 @@ async def test_the_users_session_limit_does_not_count_it(on_limit: Any) -> None:
     assert (await world.loaded(admin.session_id)).actor == world.admin
 
 
-async def test_it_is_listed_with_the_administrators_sessions(world: World) -> None:
+async def test_an_impersonation_is_listed_with_the_administrators_sessions(world: World) -> None:
     handle = await world.acting()
     (summary,) = await world.plugin.sessions.list_for(world.admin)
     assert (summary.handle, summary.identity, summary.acting_as) == (handle.handle, world.admin, USER)
@@ -474,7 +474,7 @@ async def test_events_name_both(world: World) -> None:
     assert world.happened("impersonation.ended") == [("bob", "admin", "stopped"), ("bob", "admin", "logout")]
 
 
-async def test_a_refused_one_is_reported_as_an_event(world: World) -> None:
+async def test_a_refused_impersonation_is_reported_as_an_event(world: World) -> None:
     handle = await world.acting()
     world.allowed.clear()
     await world.loaded(handle.session_id)

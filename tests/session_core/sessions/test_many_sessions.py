@@ -155,7 +155,7 @@ class SlowDeletes(MemoryStore):
         return await super().delete(key)
 
 
-async def test_sessions_from_before_a_moment_are_ended_several_at_once() -> None:
+async def test_revoke_before_ends_several_sessions_at_once() -> None:
     """One at a time would take minutes in a large store; all at once would use every connection of a pool."""
     store, recorder = SlowDeletes(), Recorder()
     plugin = SessionPlugin(make_config(store=store, on_event=[recorder]))
@@ -168,7 +168,7 @@ async def test_sessions_from_before_a_moment_are_ended_several_at_once() -> None
     await plugin.store.close()
 
 
-async def test_what_ended_before_a_failure_is_reported_and_all_are_marked() -> None:
+async def test_sessions_ended_before_a_failure_are_reported_and_all_are_marked() -> None:
     store, recorder = SlowDeletes(), Recorder()
     plugin = SessionPlugin(make_config(store=store, on_event=[recorder]))
     await plugin.store.open()
@@ -227,7 +227,7 @@ class _Interrupted(MemoryStore):
 
 
 @pytest.mark.parametrize("how", ["a new id in between", "the first mark fails"])
-async def test_a_revocation_marks_what_it_has_ended(how: str) -> None:
+async def test_a_revocation_marks_every_session_that_it_has_ended(how: str) -> None:
     store = _Interrupted()
     plugin = plugin_in(make_app(store=store))
     handle = handle_on(plugin)

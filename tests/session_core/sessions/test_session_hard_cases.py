@@ -127,10 +127,10 @@ async def test_a_waiting_update_has_a_deadline(monkeypatch: pytest.MonkeyPatch) 
     app = make_app(store_timeout=0.05)
     handle, _ = await pair(app)
 
-    async def always_beaten(*_: Any, **__: Any) -> int:
+    async def always_in_conflict(*_: Any, **__: Any) -> int:
         raise SessionConflictError
 
-    monkeypatch.setattr(plugin_in(app).store.inner, "replace", always_beaten)
+    monkeypatch.setattr(plugin_in(app).store.inner, "replace", always_in_conflict)
     with pytest.raises(StoreUnavailableError):
         await handle.update(visits=5)
 

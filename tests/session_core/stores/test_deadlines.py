@@ -120,7 +120,7 @@ async def test_a_nested_call_has_its_own_deadline() -> None:
         await limited(deadlines, limited(deadlines, hang(), SHORT), SHORT)
 
 
-def test_it_serves_one_event_loop_after_another() -> None:
+def test_the_timer_serves_one_event_loop_after_another() -> None:
     deadlines = Deadlines()
 
     async def left_running() -> None:

@@ -1,7 +1,13 @@
 """Random sequences of session operations on every store, compared with a simple model.
 
-Also checked after every step: no ended session can be loaded, ids are unique, every acknowledged visit is counted, no user has
-more sessions than the limit, versions grow by one, and the list of the user is right.
+Also checked after every step:
+
+- No ended session can be loaded.
+- Ids are unique.
+- Every acknowledged visit is counted.
+- No user has more sessions than the limit.
+- Versions grow by one.
+- The list of each user is correct.
 """
 
 from __future__ import annotations

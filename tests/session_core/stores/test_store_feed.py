@@ -120,7 +120,7 @@ async def test_a_store_without_trace_is_queried_key_by_key(clock: FakeClock) -> 
     assert set(found) == set(map(str, range(40)))
 
 
-class Ear:
+class Listener:
     """A listener of announcements."""
 
     def __init__(self, store: RevocationFeed) -> None:
@@ -144,10 +144,10 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(store: Any, patience: float = SOON) -> AsyncIterator[Ear]:
+async def listening(store: Any, patience: float = SOON) -> AsyncIterator[Listener]:
     assert isinstance(store, RevocationFeed)
     assert store.pushes
-    ear = Ear(store)
+    ear = Listener(store)
     task = asyncio.create_task(store.listen(ear.heard, patience=patience))
     try:
         async with asyncio.timeout(SOON):
@@ -212,7 +212,7 @@ def ignore(names: Sequence[str] | None) -> None:
 
 async def test_a_channel_that_stays_silent_is_detected(valkey: RedisServer) -> None:
     async with opened(valkey.url) as store:
-        ear = Ear(store)
+        ear = Listener(store)
         task = asyncio.create_task(store.listen(ear.heard, patience=0.2))
         async with asyncio.timeout(SOON):
             await ear.open.wait()

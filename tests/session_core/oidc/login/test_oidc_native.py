@@ -188,7 +188,7 @@ async def test_a_silent_login_after_a_revocation_is_refused_to_the_client(world:
     assert await Native(world, prompt="none").answer() == {"error": "login_required"}
 
 
-async def test_another_users_revocation_and_the_providers_logout_require_no_new_login(world: World) -> None:
+async def test_another_users_revocation_and_the_providers_logout_ask_for_nothing(world: World) -> None:
     await Native(world).token()
     await world.sessions.sessions.revoke_all(Identity(issuer=ISSUER, subject="bob"))
     await world.send_logout(world.op.logout_token())

@@ -251,7 +251,7 @@ in_a_query = st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]).ma
 @example(["a"] * 1000, "")
 @example(["list"], "[]{}^|" * 340)
 @settings(deadline=None)
-def test_what_a_guard_writes_the_login_accepts(segments: list[str], query: str) -> None:
+def test_the_login_accepts_every_target_that_a_guard_writes(segments: list[str], query: str) -> None:
     path = "/" + "/".join(segments)
     assume(all(not segment.startswith(".") and re.search("%[0-9A-Fa-f]{2}", segment) is None for segment in segments))
     assume(all(unicodedata.normalize("NFKC", char) == char for char in path))

@@ -15,7 +15,7 @@ async def world() -> World:
     return World()
 
 
-async def test_it_returns_user_and_lifetime_and_extends_nothing(world: World) -> None:
+async def test_the_state_has_user_and_lifetime_and_extends_nothing(world: World) -> None:
     await world.login()
     browser = world.browser
     first = (await browser.get("/auth/session")).json()

@@ -17,7 +17,7 @@ async def world() -> World:
     return await world_in_use()
 
 
-async def test_it_refreshes_and_counts(world: World) -> None:
+async def test_the_route_refreshes_and_counts(world: World) -> None:
     await stay_in_use(world, 55)
     answer = await post_to(world, KEY)
     assert (answer.status_code, answer.json()) == (200, result(due=1, refreshed=1))

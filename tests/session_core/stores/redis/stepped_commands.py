@@ -24,32 +24,32 @@ class Stepped:
         self._news = asyncio.Event()
         send = link._exchange
 
-        async def when_told(slot: int, command: Command) -> Any:
+        async def wait_for_step(slot: int, command: Command) -> Any:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             self._news.set()
             await turn
             return await send(slot, command)
 
-        link._exchange = when_told  # type: ignore[method-assign]
+        link._exchange = wait_for_step  # type: ignore[method-assign]
         self.steps = 0
         self.task = asyncio.create_task(call)
         self.task.add_done_callback(lambda _: self._news.set())
 
     async def step(self) -> None:
         """Send the next command and wait until the call has another one or has ended."""
-        await self._stands()
+        await self._wait_until_blocked()
         if self._waiting:
             self.steps += 1
             self._waiting.pop(0).set_result(None)
             self._news.clear()
-            await self._stands()
+            await self._wait_until_blocked()
 
     async def to_its_end(self) -> None:
         while not self.task.done():
             await self.step()
 
-    async def _stands(self) -> None:
+    async def _wait_until_blocked(self) -> None:
         while not self._waiting and not self.task.done():
             await self._news.wait()
             self._news.clear()
