@@ -261,7 +261,8 @@ class World:
                 _must(set(tokens) <= set(browser.maybe), f"{name} has data of another session")
         victims = await self.store.inner.find(SessionIndex(user=VICTIM.user_key))
         _must(not victims, "there is a session of the user who is acted as")
-        # A visitor's first data beside a logout is in no index and expires; a user's session must have a browser.
+        # A visitor's first write, concurrent with a logout, starts a session without an index, which expires. A user's session
+        # must have a browser.
         users_only = any(browser.ended for browser in self.browsers.values())
         live = {
             stored.key

@@ -18,7 +18,7 @@ from session_core.stores.announcements import Heard
 from tests.support.sessions import ISSUER, AppSession, make_app, plugin_in
 
 BRIEFLY = 8
-"""Seconds: enough to open two connections on a busy machine."""
+"""Seconds that are enough to open two connections on a busy machine."""
 
 
 @websocket("/echo")

@@ -56,7 +56,7 @@ async def test_a_listener_slower_than_the_store_timeout_is_no_outage() -> None:
 
 
 class Slow(MemoryStore):
-    """Inherits the flag of an immediate load without being immediate."""
+    """Inherits `keeps_within`, but has a slow `load` without the mark `keeps_time`."""
 
     async def load(self, key: str) -> StoredSession | None:
         await asyncio.sleep(60)

@@ -60,7 +60,7 @@ async def test_two_visitors_never_share_their_data() -> None:
 
 
 async def test_in_place_changes_of_a_visitor_are_saved() -> None:
-    """Before, after and beside an explicit write, which creates the draft."""
+    """Before, after and together with an explicit write, which creates the draft."""
 
     @post("/fill")
     async def fill(session: Session[AppSession]) -> None:

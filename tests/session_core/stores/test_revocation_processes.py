@@ -27,7 +27,7 @@ WITHIN_SECONDS = 1.0
 ATTEMPTS = 5
 """One attempt must be in time: on a busy machine the four processes may delay each other in the others."""
 PUSH_ALONE = {"TEST_POLL": "3600"}
-"""The store is polled only after an announcement, when a channel opens, and every half minute."""
+"""The store is asked only after an announcement, when a channel opens, and every half minute."""
 
 
 @pytest.fixture(params=["valkey", "valkey_cluster", "postgres", "sqlite"])

@@ -46,7 +46,7 @@ class Workers:
         self._commands.flush()
 
     def until_all_ended(self, *, well: bool = True) -> Iterator[tuple[str, str]]:
-        """The output of the processes until all have ended: each time a process id and a line (empty at its start)."""
+        """Yield each process id with a line of its output, until all have ended. The line is empty at the start of a process."""
         for line in self._lines:
             who, what, *rest = line.strip().split(" ", 2)
             if who == "ended":

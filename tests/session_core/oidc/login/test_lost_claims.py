@@ -82,7 +82,7 @@ async def test_an_attacker_with_the_earlier_cookie_cannot_continue(world: Losing
 
 @pytest.mark.attack("2")
 async def test_a_claim_of_another_request_is_not_mistaken_for_the_lost_one(world: LosingWorld) -> None:
-    """The lost claim was never applied and a second tab has continued meanwhile: its code is used and must not be sent again."""
+    """The lost claim was never applied, and a second tab has continued. The code is used and must not be sent again."""
     url = world.op.authorize(await world.start())
     before = dict(world.browser.cookies)
     await world.lose(url, "not applied")

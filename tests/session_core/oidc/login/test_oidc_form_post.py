@@ -229,7 +229,7 @@ async def test_a_form_to_a_login_that_expects_a_query_response_is_rejected() -> 
         response = await browser.post(
             "/auth/callback", content=urlencode(form), headers={**POSTED, "sec-fetch-site": "same-origin"}
         )
-    # Clocks and keys agree, so only the mode is wrong.
+    # Clocks and keys agree; only the mode is wrong.
     assert (response.status_code, world.reasons()) == (400, ["response_mode_mismatch"])
 
 

@@ -105,7 +105,7 @@ async def test_a_login_that_fails_ends_no_session(valkey_cluster: RedisCluster) 
 
 
 async def test_a_session_being_regenerated_counts_once(valkey_cluster: RedisCluster) -> None:
-    """Its reservation is in the index beside it, and a login at the limit ends neither."""
+    """The index has the session and its reservation. Both count as one session, so a login at the limit ends neither."""
     store = RedisStore(valkey_cluster.url)
     await store.open()
     old = session_key(new_session_id())

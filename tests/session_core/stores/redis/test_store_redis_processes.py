@@ -123,7 +123,7 @@ async def test_no_increment_of_several_processes_is_lost(url: str) -> None:
 
 
 async def test_twenty_logins_in_two_processes_never_exceed_the_limit(url: str) -> None:
-    """Polled all the time: sessions never come back, so those seen in two polls were all live between them."""
+    """An ended session never returns, so sessions seen in two consecutive polls were live at the same time."""
     store = RedisStore(url)
     await store.open()
     talks = [begin(url, "log_in", str(number))[1] for number in range(2)]

@@ -62,7 +62,7 @@ class HoldingProxy:
         self._go_on.set()
 
     def fall_silent(self) -> None:
-        """Deliver nothing more on the open connections; neither side notices."""
+        """Deliver nothing more on the open connections, without closing them."""
         self._silent |= self._connections
 
     @asynccontextmanager
