@@ -45,8 +45,9 @@ class Explanation(NamedTuple):
 
 _OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
 _NEEDS_COOKIES: Final = (
-    "Nothing was changed: an earlier session is unaffected. A login needs cookies: if your browser blocks them, please allow "
-    "them for this site. It has to be finished within ten minutes, in the window where it began. Start again from here, at {url}."
+    "Nothing was changed: an earlier session is unaffected. Perhaps the login took longer than ten minutes, or was already "
+    "finished. A login needs cookies: if your browser blocks them, please allow them for this site. Start again from here, at "
+    "{url}, and stay in the same window."
 )
 # The first that fits. After a failed login it is the same for every check, and must not show which of them has failed.
 _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
