@@ -276,10 +276,17 @@ class SessionHandle(Generic[D]):
 
     def has_to_save(self) -> bool:
         """Whether the response needs a store call before it starts: to save, to extend, or to confirm."""
-        snapshot = self.snapshot
-        if snapshot is not None and (self.has_to_confirm() or (self.extends and self._lifecycle.touch_due(snapshot))):
-            return True
-        return self.has_unsaved_changes()
+        draft, snapshot = self._draft, self.snapshot
+        if snapshot is not None:
+            lifecycle = self._lifecycle
+            now = lifecycle.clock.now()
+            if now - self._confirmed_at > lifecycle.confirm_after:
+                return True
+            # The first condition is that of `touch_due`, without a call on every read.
+            near = now >= snapshot.expires_at - lifecycle.touch_before or snapshot.record.idle
+            if near and self.extends and lifecycle.touch_due(snapshot):
+                return True
+        return self.has_unsaved_changes() if draft is None else draft.is_changed()
 
     def has_to_confirm(self) -> bool:
         """Whether the session was read so long ago that it may have ended since."""
@@ -557,6 +564,8 @@ class SessionHandle(Generic[D]):
     def _give_again(self, snapshot: Snapshot) -> None:
         """Set the cookie again at the first use of a day, if the browser could drop it before the session ends."""
         lifecycle, record = self._lifecycle, snapshot.record
+        if record.absolute_expires_at - record.created_at <= lifecycle.browser_keeps:  # nearly always, and cheaper
+            return
         seen = max(record.created_at, lifecycle.timeouts.with_idle(record.idle).last_seen(snapshot.expires_at))
         if record.absolute_expires_at - seen > lifecycle.browser_keeps and seen // _DAY != lifecycle.clock.now() // _DAY:
             self.cookie_action = "set"
