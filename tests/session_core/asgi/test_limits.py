@@ -15,6 +15,7 @@ from session_core.events import Events
 from session_core.sessions.notes import is_note
 from session_core.stores.memory import MemoryStore
 from session_core.testing import FakeClock
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 
@@ -50,10 +51,8 @@ class CountedStore(MemoryStore):
 
 @pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[CountedStore]:
-    store = CountedStore(clock)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(CountedStore(clock)) as store:
+        yield store
 
 
 def process(store: CountedStore, clock: FakeClock, **options: Any) -> RateLimits:

@@ -81,6 +81,19 @@ class Nodes:
         node.client.cookies.update(self._cookies)
         return node
 
+    async def pair(self, **environment: object) -> tuple[Node, Node]:
+        """Start a process in which the user logs in, and another one."""
+        one = await self.start(**environment)
+        await self.log_in(one)
+        return one, await self.start(**environment)
+
+    async def redeeming(self, node: Node) -> tuple[asyncio.Task[tuple[int, str]], asyncio.Event]:
+        """Ask a process for a token until it redeems; return that request, and what makes the provider respond."""
+        asked, go_on = self.op.hold()
+        request = asyncio.create_task(node.token())
+        await asked.wait()
+        return request, go_on
+
     async def log_in(self, node: Node, **answer: Any) -> None:
         """Log in at `node` with an access token that expires at once; every node gets the cookie from then on."""
         self.op.answer = {"expires_in": 0, **answer}

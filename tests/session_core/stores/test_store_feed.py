@@ -49,10 +49,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(place: str, clock: FakeClock) -> AsyncIterator[Any]:
-    store = open_store(place, clock=clock)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(open_store(place, clock=clock)) as store:
+        yield store
 
 
 @pytest.fixture(params=PUSHING)

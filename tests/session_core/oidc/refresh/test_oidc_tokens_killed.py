@@ -17,12 +17,8 @@ pytestmark = pytest.mark.anyio
 @on_postgres
 @pytest.mark.attack("35")
 async def test_killed_before_the_provider_responds(nodes: Nodes) -> None:
-    one = await nodes.start(lease=3)
-    await nodes.log_in(one)
-    two = await nodes.start(lease=3)
-    asked, _ = nodes.op.hold()
-    lost = asyncio.create_task(one.token())
-    await asked.wait()
+    one, two = await nodes.pair(lease=3)
+    lost, _ = await nodes.redeeming(one)
     one.kill()
     nodes.op.replies.clear()
     begun = time.monotonic()
@@ -62,9 +58,7 @@ async def test_killed_before_the_token_was_sent(nodes: Nodes) -> None:
 @pytest.mark.attack("35")
 async def test_killed_after_the_provider_responds(nodes: Nodes) -> None:
     """The old token is consumed and the new one is lost: the login ends, and no request hangs."""
-    one = await nodes.start(lease=3)
-    await nodes.log_in(one)
-    two = await nodes.start(lease=3)
+    one, two = await nodes.pair(lease=3)
 
     def kill_and_answer(request: httpx2.Request) -> httpx2.Response:
         answer = nodes.op.token(request)

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.attack("35")
 async def test_twenty_requests_in_two_processes_redeem_once(nodes: Nodes) -> None:
-    one = await nodes.start()
-    await nodes.log_in(one)
-    two = await nodes.start()
+    one, two = await nodes.pair()
     asked, go_on = nodes.op.hold()
     requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
     await asked.wait()
@@ -34,9 +32,7 @@ async def test_twenty_requests_in_two_processes_redeem_once(nodes: Nodes) -> Non
 @on_valkey
 async def test_without_a_lease_two_processes_redeem_twice(nodes: Nodes) -> None:
     """The test above can fail."""
-    one = await nodes.start(broken="lease")
-    await nodes.log_in(one)
-    two = await nodes.start(broken="lease")
+    one, two = await nodes.pair(broken="lease")
     _, go_on = nodes.op.hold()
     requests = [asyncio.create_task(node.token()) for node in (one, two) for _ in range(10)]
     await until(lambda: sum(nodes.redemptions().values()) == 2)
@@ -48,12 +44,8 @@ async def test_without_a_lease_two_processes_redeem_twice(nodes: Nodes) -> None:
 @on_valkey
 @pytest.mark.attack("35")
 async def test_a_slow_redemption_keeps_its_lease(nodes: Nodes) -> None:
-    one = await nodes.start(lease=5)  # a process on a busy machine may be late to renew it by a few seconds
-    await nodes.log_in(one)
-    two = await nodes.start(lease=5)
-    asked, go_on = nodes.op.hold()
-    first = asyncio.create_task(one.token())
-    await asked.wait()
+    one, two = await nodes.pair(lease=5)  # a process on a busy machine may be late to renew it by a few seconds
+    first, go_on = await nodes.redeeming(one)
     second = asyncio.create_task(two.token())
     await until(two.waiting)
     begun = time.monotonic()
@@ -69,9 +61,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
     one = await nodes.start(lease=1, broken="renewal")
     await nodes.log_in(one)
     two = await nodes.start(lease=1)
-    asked, go_on = nodes.op.hold()
-    first = asyncio.create_task(one.token())
-    await asked.wait()
+    first, go_on = await nodes.redeeming(one)
     second = asyncio.create_task(two.token())
     await until(lambda: list(nodes.redemptions().values()) == [2])
     go_on.set()
@@ -84,9 +74,7 @@ async def test_without_renewal_a_slow_redemption_loses_its_lease(nodes: Nodes) -
 async def test_a_client_that_disconnects_does_not_stop_the_redemption(nodes: Nodes) -> None:
     one = await nodes.start()
     await nodes.log_in(one)
-    asked, go_on = nodes.op.hold()
-    request = asyncio.create_task(one.token())
-    await asked.wait()
+    request, go_on = await nodes.redeeming(one)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
@@ -118,12 +106,8 @@ async def test_clocks_five_minutes_apart_redeem_once(nodes: Nodes, clock: int) -
 @on_valkey
 @pytest.mark.attack("35")
 async def test_a_late_refusal_of_a_former_holder_ends_nothing(nodes: Nodes) -> None:
-    one = await nodes.start(lease=1)
-    await nodes.log_in(one)
-    two = await nodes.start(lease=1)
-    asked, go_on = nodes.op.hold()
-    late = asyncio.create_task(one.token())
-    await asked.wait()
+    one, two = await nodes.pair(lease=1)
+    late, go_on = await nodes.redeeming(one)
     freeze(one.process.pid)
     del nodes.op.replies["/token"]
     assert await two.token() == (200, "at-2")
@@ -163,12 +147,8 @@ async def test_a_late_response_of_a_former_holder_overwrites_nothing_newer(nodes
 @on_valkey
 @pytest.mark.attack("39")
 async def test_a_regeneration_during_the_redemption_keeps_the_new_tokens(nodes: Nodes) -> None:
-    one = await nodes.start()
-    await nodes.log_in(one)
-    two = await nodes.start()
-    asked, go_on = nodes.op.hold()
-    late = asyncio.create_task(one.token())
-    await asked.wait()
+    one, two = await nodes.pair()
+    late, go_on = await nodes.redeeming(one)
     regenerated = await two.client.post("/regenerate-now")
     assert regenerated.status_code == 201
     two.client.cookies = httpx.Cookies({"session-8000": regenerated.cookies["session-8000"]})
@@ -181,12 +161,8 @@ async def test_a_regeneration_during_the_redemption_keeps_the_new_tokens(nodes: 
 @on_valkey
 @pytest.mark.attack("40")
 async def test_a_logout_during_the_redemption_wins(nodes: Nodes) -> None:
-    one = await nodes.start()
-    await nodes.log_in(one)
-    two = await nodes.start()
-    asked, go_on = nodes.op.hold()
-    late = asyncio.create_task(one.token())
-    await asked.wait()
+    one, two = await nodes.pair()
+    late, go_on = await nodes.redeeming(one)
     assert (await two.client.post("/logout")).status_code == 201
     go_on.set()
     assert (await late)[0] == 401

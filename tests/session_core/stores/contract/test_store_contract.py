@@ -15,24 +15,21 @@ from session_core.stores.memory import MemoryStore
 from session_core.stores.sqlite.store import SqliteStore
 from session_core.testing import FakeClock, SessionStoreContract
 from session_core.testing.contract_deadlines import DeadlinesContract
+from tests.support.opened_store import opened_store
 
 
 class TestMemoryStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock) -> AsyncIterator[SessionStore]:
-        store = MemoryStore(clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(MemoryStore(clock=clock)) as store:
+            yield store
 
 
 class TestSqliteStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        store = SqliteStore(tmp_path / "sessions.db", clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(SqliteStore(tmp_path / "sessions.db", clock=clock)) as store:
+            yield store
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:
@@ -50,10 +47,8 @@ class TestSqliteStoreOnASlowDisk(DeadlinesContract):
 
     @pytest.fixture
     async def store(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[SessionStore]:
-        store = SqliteStore(tmp_path / "sessions.db", clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(SqliteStore(tmp_path / "sessions.db", clock=clock)) as store:
+            yield store
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:

@@ -14,6 +14,7 @@ from session_core.stores.opening import open_store
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.contract.one_process import OneProcessContract
 from tests.session_core.stores.document.cloudflare_standin import ACCOUNT, NAMESPACE, TOKEN, URL, KvStandIn
+from tests.support.opened_store import opened_store
 
 pytestmark = pytest.mark.anyio
 
@@ -28,10 +29,8 @@ def _store(kv: KvStandIn, place: str = "here", *, clock: FakeClock | None = None
 
 
 async def _opened(kv: KvStandIn, clock: FakeClock) -> AsyncIterator[SessionStore]:
-    store = _store(kv, clock=clock)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(_store(kv, clock=clock)) as store:
+        yield store
 
 
 class TestCloudflareKv(SessionStoreContract):

@@ -25,6 +25,7 @@ from tests.session_core.stores.document.unstorage_process import (  # noqa: F401
     unstorage_command,
     unstorage_server,
 )
+from tests.support.opened_store import opened_store
 from tests.support.stopwatch import stopwatch
 
 pytestmark = pytest.mark.anyio
@@ -43,10 +44,8 @@ def _base(kind: str) -> str:
 
 async def _opened(url: str, clock: FakeClock) -> AsyncIterator[SessionStore]:
     # A long deadline: these tests check the order of writes, and a loaded machine must not cause an outage.
-    store = UnstorageStore(url, clock=clock, timeout=30)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(UnstorageStore(url, clock=clock, timeout=30)) as store:
+        yield store
 
 
 class TestMemoryDriver(SessionStoreContract):

@@ -17,6 +17,7 @@ from session_core.ids import new_session_id, session_key
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.redis.layout import encode_record, member_of
 from session_core.stores.redis.store import RedisStore
+from tests.support.opened_store import opened_store
 from tests.support.redis_servers import RedisCluster, RedisServer, cluster, needed_redis, needed_valkey, running, statistics
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +42,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.fixture
 async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
     clustered = b"cluster_enabled:1" in server.admin("INFO", "cluster")  # type: ignore[operator]
-    store = RedisStore(RedisCluster([server], 1).url if clustered else server.url, timeout=60)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(RedisStore(RedisCluster([server], 1).url if clustered else server.url, timeout=60)) as store:
+        yield store
 
 
 def fill(server: RedisServer, store: RedisStore, number: int = MANY, *, milliseconds: int | None = None) -> list[str]:

@@ -31,10 +31,8 @@ class TestSentinelStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, valkey_sentinels: Sentinels) -> AsyncIterator[SessionStore]:
         valkey_sentinels.primary.admin("FLUSHALL")
-        store = RedisStore(valkey_sentinels.url, clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(RedisStore(valkey_sentinels.url, clock=clock)) as store:
+            yield store
 
 
 @pytest.fixture(params=["valkey", "redis"])

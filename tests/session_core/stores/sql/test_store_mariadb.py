@@ -12,16 +12,15 @@ from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.sql.sql_faults import frozen
 from tests.support.mariadb_server import MariadbServer
+from tests.support.opened_store import opened_store
 
 
 class TestMariadbStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, mariadb_url: str, mariadb: MariadbServer) -> AsyncIterator[SessionStore]:
         self.server = mariadb
-        store = SqlStore(mariadb_url, clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(SqlStore(mariadb_url, clock=clock)) as store:
+            yield store
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
+from tests.support.opened_store import opened_store
 from tests.support.pgbouncer_server import pgbouncer
 from tests.support.postgres_server import PostgresServer
 
@@ -31,10 +32,8 @@ class TestPgbouncerStore(SessionStoreContract):
 
     @pytest.fixture
     async def store(self, clock: FakeClock, database: str, pooled: str) -> AsyncIterator[SqlStore]:
-        store = SqlStore(pooled, clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(SqlStore(pooled, clock=clock)) as store:
+            yield store
 
 
 async def use(store: SqlStore, name: str) -> None:

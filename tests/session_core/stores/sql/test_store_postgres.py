@@ -20,6 +20,7 @@ from session_core.stores.sql.statements import LOAD
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock, SessionStoreContract
 from tests.session_core.stores.sql.sql_faults import frozen, short_timeout
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
 
 
@@ -35,10 +36,8 @@ class TestPostgresStore(SessionStoreContract):
     @pytest.fixture
     async def store(self, clock: FakeClock, database: str, postgres: PostgresServer) -> AsyncIterator[SessionStore]:
         self.server = postgres
-        store = SqlStore(database, clock=clock)
-        await store.open()
-        yield store
-        await store.close()
+        async with opened_store(SqlStore(database, clock=clock)) as store:
+            yield store
 
     @asynccontextmanager
     async def stalled(self, store: SessionStore) -> AsyncIterator[None]:

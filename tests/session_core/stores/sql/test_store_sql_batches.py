@@ -21,6 +21,7 @@ from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.statements import Statement
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.redis.redis_faults import CuttingProxy
+from tests.support.opened_store import opened_store
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -31,10 +32,8 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT gra
 
 @pytest.fixture
 async def store(database: str) -> AsyncIterator[SqlStore]:
-    store = SqlStore(database)
-    await store.open()
-    yield store
-    await store.close()
+    async with opened_store(SqlStore(database)) as store:
+        yield store
 
 
 @pytest.fixture
