@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from session_core.oidc.verify.jws import VerificationKey, optional_text
+from session_core.oidc.verify.jws import VerificationKey, short_text
 
 __all__ = ("MAX_KEYS", "parse_jwk_set")
 
@@ -39,9 +39,9 @@ def parse_jwk_set(document: dict[str, Any]) -> tuple[VerificationKey, ...]:
 def _parse(entry: object) -> VerificationKey | None:
     if not isinstance(entry, dict) or any(entry.get(name) for name in _PRIVATE):
         return None
-    kid, alg, use, issuer = (optional_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
+    kid, alg, use, issuer = (short_text(entry.get(name)) for name in ("kid", "alg", "use", "issuer"))
     operations = entry.get("key_ops")
-    if not isinstance(operations, list) or not all(map(optional_text, operations)):
+    if not isinstance(operations, list) or not all(map(short_text, operations)):
         operations = None
     if use not in {None, "sig"} or (operations and "verify" not in operations):
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from joserfc.jws import JWSRegistry
@@ -19,8 +19,6 @@ from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-
-    from joserfc.jwk import ECKey, OKPKey, RSAKey
 
     from session_core.errors import OidcError
 
@@ -34,8 +32,6 @@ _JWE_PARTS: Final = 5
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
-
-PublicKey: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 
 class VerificationKey(msgspec.Struct, frozen=True):
@@ -89,7 +85,7 @@ def parse_jws(token: object, *, algorithms: AbstractSet[str], error: type[OidcEr
     # Critical extensions are not supported (RFC 7515 4.1.11); `b64` changes the signed bytes (RFC 7797).
     if "crit" in header or "b64" in header:
         raise error("crit_header")
-    kid, typ = optional_text(header.get("kid")), optional_text(header.get("typ"))
+    kid, typ = short_text(header.get("kid")), short_text(header.get("typ"))
     return Jws(alg, kid, typ, claims, token.rpartition(".")[0].encode("ascii"), parts[2] or b"")
 
 
@@ -127,6 +123,6 @@ def _is_encrypted(header: bytes | None) -> bool:
         return False
 
 
-def optional_text(value: object) -> str | None:
+def short_text(value: object) -> str | None:
     """Return a text of sane length, or None."""
     return value if isinstance(value, str) and 0 < len(value) <= _MAX_KID else None
