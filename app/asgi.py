@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from litestar import Router
 from litestar.di import Provide
 from pydantic import SecretStr
@@ -74,7 +73,6 @@ _FLUSH_SECONDS = 0.75
 _COMMAND_SECONDS = 10.0
 _CLOCK_SECONDS = 10
 """Seconds of clock difference to report; from a minute on, tokens are refused."""
-_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("app")
 
 
 def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Application:

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from session_core.errors import ConfigurationError
-from session_core.litestar.routes import is_ours, is_public, resolved, session_guards, takes_session
+from session_core.litestar.routes import CONNECTIONS, is_ours, is_public, resolved, session_guards, takes_session
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ("check_handler", "refuse_in_cached_dependency")
 
-_NAME: Final = "session"
-_CONNECTIONS: Final = frozenset({"request", "socket", "scope"})
 _BODY: Final = frozenset({"data", "body"})
 _cached: ContextVar[str | None] = ContextVar("session_core.litestar.cached_dependency", default=None)
 """The dependency with `use_cache` that is being computed."""
@@ -130,7 +128,7 @@ def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) 
                     "all visitors would get the first one's value; remove use_cache"
                 )
                 raise ConfigurationError(msg)
-            connected = connected or name in _CONNECTIONS
+            connected = connected or name in CONNECTIONS
             if inner is not None and name not in seen:
                 seen.add(name)
                 pending.append((inner, (*chain, name)))

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from litestar.di import Provide
 
 __all__ = (
-    "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "knows_layers", "resolved",
-    "session_guards", "takes_session", "uses_session",
+    "CONNECTIONS", "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "knows_layers",
+    "resolved", "session_guards", "takes_session", "uses_session",
 )  # fmt: skip
 
 PUBLIC: Final = "exclude_from_auth"
 """The option, on any layer, that makes routes public."""
-_CONNECTIONS = frozenset({"request", "socket", "scope"})
+CONNECTIONS = frozenset({"request", "socket", "scope"})
+"""The parameters by which a handler or a dependency gets its connection."""
 _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -97,7 +98,7 @@ def takes_session(handler: BaseRouteHandler, *, by_connection: bool = False) -> 
     while pending:
         name, field = pending.pop()
         provider = dependencies.get(name)
-        if field.is_subclass_of(SessionHandle) or is_ours(provider) or (by_connection and name in _CONNECTIONS):
+        if field.is_subclass_of(SessionHandle) or is_ours(provider) or (by_connection and name in CONNECTIONS):
             return True
         if provider is not None and name not in seen:
             seen.add(name)
