@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-
     from app.ops.stopping import GracefulStop
 
 __all__ = ("Application",)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ from session_core import (
     Identity,
     Impersonation,
     SessionConfig,
+    SessionHandle,
+    SessionManager,
     SessionPlugin,
     SystemClock,
     Timeouts,
@@ -60,11 +63,7 @@ from session_core.oidc import BatchRefresh, OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys, generate_key, parse_keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
     from litestar.connection import ASGIConnection
-
-    from session_core import SessionHandle, SessionManager
 
 __all__ = ("create_app",)
 

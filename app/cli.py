@@ -10,7 +10,9 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
+from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,9 +28,6 @@ from app.settings.report import Problem, SettingsError
 from app.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FrameType
-
     from app.application import Application
 
 __all__ = ("serve", "worker")

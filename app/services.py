@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from litestar.di import NamedDependency
 
 from app import NAME
-from app.data.audit import AuditTrail
+from app.data.audit import AuditEntry, AuditTrail
 from app.data.audit_search import AuditSearch
 from app.data.database import Database
-from app.data.users import Users
+from app.data.users import User, Users
 from app.ops.metrics import Metrics
 from app.settings.report import Problem, SettingsError
 from app.web.messages import Messages
 from app.web.pages import Pages
-from app.web.wording import activities
+from app.web.wording import Activity, activities
 from session_core.errors import LoginRequiredError
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.data.audit import AuditEntry
-    from app.data.users import User
     from app.ops.traces import Traces
     from app.session_data import AppSession
     from app.settings.settings import Settings
-    from app.web.wording import Activity
     from session_core import Clock, Identity, SessionHandle
 
 __all__ = ("Injected", "Services")

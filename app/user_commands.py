@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
@@ -18,8 +19,6 @@ from session_core.errors import SessionCoreError
 from session_core.litestar.output import JSON_OPTION, print_found, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from app.data.users import User
     from app.services import Services
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from auth_demo.cluster.watch import ClusterWatch
     from auth_demo.op import Account
     from auth_demo.servers import Addresses

@@ -12,18 +12,16 @@ import asyncio
 import os
 import sys
 import webbrowser
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from auth_demo.stop_signal import StopRequestedError, handling_signals
+from auth_demo.stop_signal import StopRequestedError, StopSignal, handling_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from auth_demo.cluster.watch import ClusterWatch
     from auth_demo.servers import Addresses, DemoServers
-    from auth_demo.stop_signal import StopSignal
 
 __all__ = ("main",)
 

@@ -9,19 +9,16 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from auth_demo.op import DEMO_ACCOUNTS, OpSettings, RegisteredClient, UnsafeProviderError, create_op
+from auth_demo.op import DEMO_ACCOUNTS, Account, OpSettings, RegisteredClient, UnsafeProviderError, create_op
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
     from litestar import Litestar
     from litestar.types import Receive, Scope, Send
-
-    from auth_demo.op import Account
 
 __all__ = ("Addresses", "DemoServers", "StartError", "end_with_launcher")
 

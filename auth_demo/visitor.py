@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ("SmokeFailure", "expect", "follow", "log_in", "new_client", "place")
 

@@ -5,12 +5,10 @@ Without observers calls are not wrapped and cost nothing extra.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from session_core.errors import OidcError, SessionCoreError, StoreUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
 
 __all__ = ("CallEnd", "CallObserver", "Calls", "failure_of")
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterable
+from typing import Final, TypeVar
 
 __all__ = ("back_off", "in_turns", "together")
 

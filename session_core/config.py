@@ -15,7 +15,7 @@ from session_core.calls import CallObserver
 from session_core.clock import Clock, SystemClock
 from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
-from session_core.events import EventListener
+from session_core.events import EventListener, Events
 from session_core.identity import Identity
 from session_core.impersonation import Impersonation
 from session_core.sessions.login_limits import LoginLimits, UserLimit
@@ -26,7 +26,6 @@ from session_core.trusted_origins import OriginRule, TrustedOrigins
 from session_core.urls import base_url_of
 
 if TYPE_CHECKING:
-    from session_core.events import Events
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("SessionConfig",)

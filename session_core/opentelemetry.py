@@ -5,16 +5,11 @@ SessionConfig(AppSession, observers=[OpenTelemetryCalls()])
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from session_core.calls import failure_of
+from session_core.calls import CallEnd, failure_of
 from session_core.extras import extra
 
 with extra("telemetry", "opentelemetry", wanted="session_core.opentelemetry"):
     from opentelemetry import context, trace
-
-if TYPE_CHECKING:
-    from session_core.calls import CallEnd
 
 __all__ = ("OpenTelemetryCalls",)
 

@@ -8,6 +8,7 @@ process runs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,15 +19,12 @@ from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.audit_repeats import Repeats
-from app.data.database import DatabaseUnavailableError
+from app.data.database import Database, DatabaseUnavailableError
 from app.data.tables import audit as table
 from app.web.request_context import current_request
 from session_core.events import current_actor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from app.data.database import Database
     from session_core import Clock, Event, SessionHandle
 
 __all__ = ("COMMAND_LINE", "AuditEntry", "AuditTrail", "AuditWatch", "acting")

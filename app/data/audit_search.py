@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,8 +14,6 @@ from app.data.audit import AuditEntry
 from app.data.tables import audit as table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from app.data.database import Database
 
 __all__ = ("AuditFilter", "AuditPage", "AuditSearch", "Hour", "as_csv")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
@@ -13,10 +14,6 @@ from session_core.errors import ForbiddenError, LoginRefusedError
 from session_core.oidc import claim_at, names_at
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from sqlalchemy import Row
-
     from app.data.database import Database
     from session_core import Clock, Identity
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
@@ -16,8 +17,6 @@ from litestar.enums import ScopeType
 from app.web.request_context import RequestContext, client_address, current_request, user_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from app.ops.metrics import Metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -11,13 +12,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from session_core.calls import failure_of
+from session_core.calls import CallEnd, failure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_core import Event, SessionStats
-    from session_core.calls import CallEnd
 
 __all__ = ("CONTENT_TYPE", "Metrics", "render_all")
 

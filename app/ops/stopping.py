@@ -10,6 +10,7 @@ seconds that Docker waits.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -21,8 +22,6 @@ from session_core.connections.closable import ClosableConnection
 from session_core.litestar.middleware import LITESTAR_DISCONNECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-
     from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
 __all__ = ("KILL_SECONDS", "SILENT_SECONDS", "GracefulStop")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from litestar import Request, get, post
 from litestar.exceptions import NotFoundException
@@ -13,15 +14,10 @@ from app.services import Injected, Services
 from app.session_data import AppSession
 from app.web.public_address import see_other
 from app.web.wording import device
-from session_core import Identity, Session, Sessions
+from session_core import Identity, Session, Sessions, SessionSummary
 from session_core.errors import LoginRequiredError
 from session_core.guards import requires_login, requires_recent_login
 from session_core.oidc import OidcPlugin
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from session_core import SessionSummary
 
 __all__ = ("MOST_SHOWN", "RECENT_MINUTES", "find_session", "handlers", "is_recent")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from collections.abc import Iterator
+from typing import Any, Final, get_type_hints
 
 import msgspec
 from litestar import Request, get, post
@@ -16,9 +17,6 @@ from app.web.public_address import see_other
 from app.web.wording import LANGUAGES, greeting
 from session_core import Session
 from session_core.errors import SessionConflictError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ("handlers",)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic.config import JsonDict
     from pydantic.fields import FieldInfo
 

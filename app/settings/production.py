@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -11,8 +12,6 @@ from app.settings.settings import EMBEDDED_ISSUER, HAS_EMBEDDED_OP, Settings
 from session_core.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic import SecretStr
 
     from app.settings.provider import ProviderSettings

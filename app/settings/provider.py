@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationInfo, field_validator
@@ -13,13 +14,8 @@ from pydantic_settings import NoDecode
 from app.settings.declared import example_of, setting
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
-from session_core.oidc import ClientKey, OAuth2Provider, OidcProvider, apple_client_secret, check_claim_path, claim_at
+from session_core.oidc import ClientKey, FetchJson, OAuth2Provider, OidcProvider, apple_client_secret, check_claim_path, claim_at
 from session_core.urls import is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from session_core.oidc import FetchJson
 
 __all__ = ("EMBEDDED_CLIENT_ID", "EMBEDDED_ISSUER", "ProviderSettings", "check_address", "problem_of")
 

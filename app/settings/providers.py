@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from app.settings.provider import ProviderSettings, problem_of
 from app.settings.report import Problem, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 __all__ = ("further_providers", "numbered_names")
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from app.settings.declared import otherwise, unless_set
 from app.settings.provider import ProviderSettings
 from app.settings.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ("env_example", "with_table", "written")
 

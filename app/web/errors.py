@@ -15,11 +15,11 @@ from litestar.response.base import ASGIResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import DatabaseUnavailableError
-from app.data.users import AccountDisabledError
+from app.data.users import AccountDisabledError, User
 from app.web.explanations import explain
 from app.web.form_user import SEEN
 from app.web.request_context import current_request
-from session_core import SessionPlugin, loaded_session_of, session_of
+from session_core import SessionHandle, SessionPlugin, loaded_session_of, session_of
 from session_core.errors import (
     CrossSiteRequestError,
     ForbiddenError,
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from litestar import Request
     from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
-    from app.data.users import User
     from app.services import Services
     from app.session_data import AppSession
-    from session_core import SessionHandle
 
 __all__ = ("exception_handlers",)
 

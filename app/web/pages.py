@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -15,19 +16,16 @@ from litestar.response import Response
 from app import NAME
 from app.web.public_address import COOKIE_CHECK
 from app.web.wording import address, device, duration, iso, origin, place, stamp, story
-from session_core import loaded_session_of
+from session_core import Clock, SessionHandle, loaded_session_of
 from session_core.events import current_session
 from session_core.litestar.problem import return_to
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from litestar import Request
 
     from app.data.users import User
     from app.session_data import AppSession
     from app.web.messages import Messages
-    from session_core import Clock, SessionHandle
     from session_core.oidc import ProviderChoice
     from session_core.urls import BaseUrl
 

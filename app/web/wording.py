@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from app.data.audit import COMMAND_LINE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from app.data.audit import AuditEntry
+from app.data.audit import COMMAND_LINE, AuditEntry
 
 __all__ = (
     "LANGUAGES",

@@ -14,18 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from redis import RedisError
 
 from auth_demo.cluster.node import HOST, ClusterNode, NodeFailedError, free_port_pairs
 from auth_demo.servers import StartError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __all__ = ("SLOTS", "DemoCluster", "running_cluster")
 

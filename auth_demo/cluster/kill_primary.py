@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import httpx2
 
 from auth_demo.visitor import SmokeFailure, expect, follow, log_in, new_client
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 __all__ = ("show_failover",)
 

@@ -6,15 +6,13 @@ import random
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import redis
 import redis.asyncio
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ("HOST", "NODE_TIMEOUT_MS", "ClusterNode", "NodeFailedError", "free_port_pairs")
 

@@ -6,25 +6,20 @@ application's session data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
-from litestar import get, post
+from litestar import Litestar, get, post
 from litestar.params import FromQuery
 from litestar.response import Redirect, Response
 from redis.crc import key_slot
 
 from auth_demo.cluster.watch import ClusterWatch, KillRefusedError
 from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response
-from session_core import session_of
+from session_core import SessionHandle, session_of
 from session_core.errors import StoreUnavailableError
 from session_core.litestar.problem import wants_page
 from session_core.stores.redis.layout import Layout
-
-if TYPE_CHECKING:
-    from litestar import Litestar
-
-    from session_core import SessionHandle
 
 __all__ = ("PATH", "add_cluster_page")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -12,17 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import msgspec
 from redis import RedisError
 
-from auth_demo.cluster.view import picture_of, report_of
+from auth_demo.cluster.view import NodeReport, NodeView, picture_of, report_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import redis.asyncio
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
     from auth_demo.cluster.cluster import DemoCluster
     from auth_demo.cluster.node import ClusterNode
-    from auth_demo.cluster.view import NodeReport, NodeView
 
 __all__ = ("ClusterWatch", "KillRefusedError", "LogLine", "Outage")
 

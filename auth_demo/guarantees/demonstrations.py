@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import uuid4
@@ -10,13 +11,10 @@ from uuid import uuid4
 import msgspec
 from websockets.exceptions import ConnectionClosed
 
-from auth_demo.guarantees.visitor import visitors
+from auth_demo.guarantees.visitor import Answer, Visitor, visitors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from auth_demo.guarantees.lab import Gate, Lab
-    from auth_demo.guarantees.visitor import Answer, Visitor
 
 __all__ = ("RUNS", "Outcome", "Row")
 

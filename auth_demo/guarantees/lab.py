@@ -18,7 +18,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, JSONBody
 
 from auth_demo.guarantees.outage import Outages
-from session_core import CookieConfig, Identity, Session, SessionConfig, SessionPlugin, Sessions
+from session_core import Clock, CookieConfig, Identity, Session, SessionConfig, SessionPlugin, Sessions
 from session_core.guards import requires_login
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.stores.base import Entry
@@ -26,7 +26,6 @@ from session_core.stores.base import Entry
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from session_core import Clock
     from session_core.stores.guarded import GuardedStore
 
 __all__ = ("COOKIE", "KEY_HEADER", "PREFIX", "WORK_SECONDS", "Gate", "Lab", "LabSession")

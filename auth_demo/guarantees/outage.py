@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from session_core import StoreUnavailableError
+from session_core import Clock, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from session_core import Clock
     from session_core.stores.guarded import GuardedStore
 
 __all__ = ("OUTAGE_SECONDS", "Outages")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import httpx2
 import msgspec
-from litestar import get, post
+from litestar import Litestar, get, post
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect, Response
@@ -23,14 +23,9 @@ from auth_demo.guarantees.demonstrations import RUNS, Outcome, Row
 from auth_demo.guarantees.lab import Lab
 from auth_demo.guarantees.outage import OUTAGE_SECONDS, Outages
 from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response
-from session_core import SessionPlugin, session_of
+from session_core import SessionHandle, SessionPlugin, session_of
 from session_core.errors import StoreUnavailableError
 from session_core.ids import session_key
-
-if TYPE_CHECKING:
-    from litestar import Litestar
-
-    from session_core import SessionHandle
 
 __all__ = ("PATH", "add_guarantees_page")
 

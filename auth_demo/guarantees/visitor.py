@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -9,14 +10,10 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from auth_demo.guarantees.lab import COOKIE, KEY_HEADER, PREFIX
+from auth_demo.guarantees.lab import COOKIE, KEY_HEADER, PREFIX, Lab
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from websockets.asyncio.client import ClientConnection
-
-    from auth_demo.guarantees.lab import Lab
 
 __all__ = ("Answer", "Visitor", "visitors")
 

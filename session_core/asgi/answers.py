@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from session_core.asgi.bearer import presents_bearer
-from session_core.asgi.web import HTML, PROBLEM, Redirect, Response
+from session_core.asgi.web import HTML, PROBLEM, HasHeaders, Redirect, Response
 from session_core.errors import (
     AmbiguousCredentialsError,
     ForbiddenError,
@@ -21,12 +21,10 @@ from session_core.errors import (
     StoreUnavailableError,
     TooManyRequestsError,
 )
-from session_core.urls import PATH_MARKS, encoded_query
+from session_core.urls import PATH_MARKS, BaseUrl, encoded_query
 
 if TYPE_CHECKING:
-    from session_core.asgi.web import HasHeaders
     from session_core.config import SessionConfig
-    from session_core.urls import BaseUrl
 
 __all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "return_to", "wants_page")
 

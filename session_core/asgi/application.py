@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
-from session_core.asgi.exchange import SessionServices
+from session_core.asgi.exchange import Framework, SessionServices
 from session_core.asgi.limits import RateLimits
 from session_core.asgi.same_origin import SameOriginRule
 from session_core.asgi.web import WebRequest
@@ -23,9 +24,6 @@ from session_core.sessions.sweeper import Sweeper
 from session_core.stores.guarded import GuardedStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from session_core.asgi.exchange import Framework
     from session_core.asgi_types import Receive, Scope
     from session_core.config import SessionConfig
     from session_core.sessions.record import Device

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from session_core.cookies.reader import presents_cookie
 from session_core.ids import UncertainId, is_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from session_core.asgi_types import Scope
     from session_core.cookies import CookieSigner
 

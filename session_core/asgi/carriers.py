@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
-from session_core.asgi.bearer import TOKEN_HEADER
+from session_core.asgi.bearer import TOKEN_HEADER, BearerTokens
 from session_core.errors import AmbiguousCredentialsError, ConfigurationError
 from session_core.sessions.record import Device
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from session_core.asgi.bearer import BearerTokens
     from session_core.asgi.exchange import SessionServices
     from session_core.asgi_types import Headers, Scope
     from session_core.ids import UncertainId

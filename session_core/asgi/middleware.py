@@ -9,6 +9,8 @@ The session is read on first use. A response is sent only after the writes it de
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
@@ -16,9 +18,6 @@ from session_core.asgi.exchange import Exchange, SessionServices
 from session_core.events import current_session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-    from contextvars import ContextVar
-
     from session_core.asgi.same_origin import SameOriginRule
     from session_core.asgi_types import ASGIApp, Receive, Scope, Send
     from session_core.sessions.handle import SessionHandle

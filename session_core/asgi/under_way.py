@@ -8,6 +8,7 @@ absolute timeout stays.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from session_core.errors import SessionCoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("RequestsUnderWay",)

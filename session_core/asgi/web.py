@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -11,8 +12,6 @@ from session_core.asgi.bearer import presents_bearer
 from session_core.asgi.middleware import SCOPE_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
     from session_core.asgi.limits import RateLimits
     from session_core.asgi_types import Receive, Scope, Send
     from session_core.config import SessionConfig

@@ -7,8 +7,9 @@ sees a WebSocket closed with 4401, or the end of the stream.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.connections.closable import ASGI_DISCONNECTS, ClosableConnection, Disconnects
@@ -16,9 +17,6 @@ from session_core.connections.watch import ConnectionWatch
 from session_core.ids import handle_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
-    from contextvars import Context
-
     from session_core.asgi_types import Message, Receive, Send
     from session_core.clock import Clock
     from session_core.events import Events

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from itertools import islice
@@ -17,16 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from session_core.connections.watched import WatchedSession, WatchedSessions
+from session_core.connections.watched import Watched, WatchedSession, WatchedSessions
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.sessions.record import UndecodableError
 from session_core.sessions.snapshot import STALE, Snapshot, lineage_of, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
-
     from session_core.clock import Clock
-    from session_core.connections.watched import Watched
     from session_core.stores.guarded import GuardedStore
 
 __all__ = ("ConnectionWatch",)

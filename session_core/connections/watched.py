@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
-from session_core.sessions.snapshot import lineage_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from session_core.sessions.snapshot import Snapshot
+from session_core.sessions.snapshot import Snapshot, lineage_of
 
 __all__ = ("Watched", "WatchedSession", "WatchedSessions")
 

@@ -10,17 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 import msgspec
 
 from session_core.cookies.encoding import encode_component
 from session_core.errors import ConfigurationError
 from session_core.ids import MAX_ID_CHARS
-from session_core.urls import base_url_of, ip_of, is_loopback
-
-if TYPE_CHECKING:
-    from session_core.urls import BaseUrl
+from session_core.urls import BaseUrl, base_url_of, ip_of, is_loopback
 
 __all__ = ("LONGEST_SECONDS", "CookieConfig", "ResolvedCookie", "cookie_name")
 

@@ -8,6 +8,7 @@ accepted only if its signature is valid and no second valid id exists. If there 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -15,8 +16,6 @@ from session_core.cookies.encoding import decode_component
 from session_core.ids import SecretStruct, UncertainId, is_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from session_core.cookies.config import ResolvedCookie
     from session_core.cookies.signing import CookieSigner
 

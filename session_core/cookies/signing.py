@@ -9,17 +9,15 @@ from __future__ import annotations
 import hmac
 from base64 import b64encode
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from session_core.errors import ConfigurationError
 from session_core.ids import SecretStruct
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ("CookieSigner", "Unsigned", "parse_secrets", "sign_cookie", "unsign_cookie")
 

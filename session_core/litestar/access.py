@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -12,8 +13,6 @@ from session_core.errors import ConfigurationError
 from session_core.litestar.checks import refuse_in_cached_dependency
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from litestar import Litestar
     from litestar.connection import ASGIConnection
     from litestar.types import Scope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
@@ -12,8 +13,6 @@ from session_core.litestar.routes import CONNECTIONS, is_ours, is_public, resolv
 from session_core.sessions.handle import SessionHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from litestar.di import Provide
     from litestar.handlers import BaseRouteHandler
     from litestar.typing import FieldDefinition

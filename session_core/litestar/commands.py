@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
@@ -22,8 +23,6 @@ from session_core.litestar.output import JSON_OPTION, print_found, printable
 from session_core.litestar.posture import routes_posture, routes_table, session_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from session_core.sessions.manager import SessionManager, SessionSummary
 
 __all__ = ("add_commands",)

@@ -10,15 +10,13 @@ import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
-from litestar.types import Empty
+from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import SessionDataError
 from session_core.litestar.routes import PUBLIC
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
-
     from session_core.asgi.exchange import Framework
     from session_core.config import SessionConfig
     from session_core.sessions.handle import SessionHandle

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable, Coroutine, Iterator
 from copy import copy
 from enum import Enum
 from functools import cache, partial, wraps
@@ -33,9 +34,9 @@ from litestar.enums import ScopeType
 from litestar.exceptions import ClientException, ImproperlyConfiguredException, LitestarException, SerializationException
 from litestar.middleware import ASGIMiddleware
 from litestar.response import Response
-from litestar.routes import HTTPRoute, WebSocketRoute
+from litestar.routes import BaseRoute, HTTPRoute, WebSocketRoute
 from litestar.serialization import get_serializer
-from litestar.types import Empty
+from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
@@ -44,11 +45,7 @@ from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
     from litestar.connection import ASGIConnection
-    from litestar.routes import BaseRoute
-    from litestar.types import ASGIApp, Receive, Scope, Send
 
 __all__ = (
     "ERROR_HANDLING", "HANDLING", "INJECTION", "ErrorGuard", "call_directly", "digest_of", "enabled", "error_guard_of",

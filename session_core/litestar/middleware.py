@@ -9,7 +9,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, WebSocketDisconnect
 from litestar.middleware import ASGIMiddleware
 
-from session_core.asgi.exchange import with_caching
+from session_core.asgi.exchange import SessionServices, with_caching
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
 from session_core.connections.closable import Disconnects
 from session_core.litestar.dependency import CURRENT
@@ -18,7 +18,6 @@ from session_core.litestar.internals import call_directly, error_guard_of, wrap
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-    from session_core.asgi.exchange import SessionServices
     from session_core.asgi.same_origin import SameOriginRule
     from session_core.sessions.handle import SessionHandle
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, Operation, SecurityScheme
 from litestar.types import Empty
@@ -16,7 +16,6 @@ from session_core.litestar.routes import is_public, is_state_changing, session_g
 
 if TYPE_CHECKING:
     from litestar.config.app import AppConfig
-    from litestar.handlers import BaseRouteHandler
 
     from session_core.config import SessionConfig
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,8 +11,6 @@ from session_core.litestar.outside import CACHED_KEY
 from session_core.litestar.routes import knows_layers, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from litestar.config.app import AppConfig
     from litestar.handlers import BaseRouteHandler
     from litestar.types import HTTPScope

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from session_core.asgi.exchange import STARTS, Exchange
+from session_core.asgi.exchange import STARTS, Exchange, SessionServices
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from litestar.types import Message, Scope
 
-    from session_core.asgi.exchange import SessionServices
     from session_core.sessions.handle import SessionHandle
 
 __all__ = ("CACHED_KEY", "TOUCH", "OutsideSessions")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions.responses import create_exception_response
 from litestar.plugins import CLIPlugin, InitPlugin, ReceiveRoutePlugin
-from litestar.routes import HTTPRoute
-from litestar.types import Message, Scope
+from litestar.routes import BaseRoute, HTTPRoute
+from litestar.types import Message, Receive, Scope, Send
 
 from session_core.asgi.application import SessionApplication
 from session_core.asgi.exchange import SessionServices
@@ -36,8 +37,6 @@ from session_core.litestar.problem import error_response
 from session_core.litestar.routes import forbid_cache, is_state_changing, knows_layers, resolved, uses_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
     from click import Group
     from litestar import Litestar, Request
     from litestar.config.app import AppConfig
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
     from litestar.response import Response
-    from litestar.routes import BaseRoute
-    from litestar.types import Receive, Send
 
     from session_core.config import SessionConfig
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from litestar.response import Response
 
-from session_core.asgi import answers
+from session_core.asgi import answers, web
 from session_core.asgi.answers import error_headers, is_browser_navigation, problem, return_to, wants_page
 
 if TYPE_CHECKING:
-    from session_core.asgi import web
     from session_core.config import SessionConfig
     from session_core.errors import SessionCoreError
 

@@ -11,21 +11,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Coroutine, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import httpx2
 
 from session_core.calls import Calls
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, OidcError
 from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from pathlib import Path
-
-    from session_core.errors import OidcError
 
 __all__ = ("MAX_BODY_BYTES", "OpHttp", "OpResponse", "check_proxy", "tls_context")
 

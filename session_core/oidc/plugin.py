@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -12,19 +13,16 @@ from session_core.errors import ConfigurationError, OidcError
 from session_core.litestar.online import OnlineCheck
 from session_core.litestar.plugin import SessionPlugin
 from session_core.oidc.refresh.access_tokens import AccessTokens
-from session_core.oidc.refresh.batch_refresh import RefreshBatch
+from session_core.oidc.refresh.batch_refresh import BatchResult, RefreshBatch
 from session_core.oidc.relying_parties import RelyingParties, check_sessions
 from session_core.oidc.routes.refresh import batch_route
 from session_core.oidc.routes.router import oidc_router
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from litestar import Litestar
     from litestar.config.app import AppConfig
 
     from session_core.oidc.config import OidcConfig
-    from session_core.oidc.refresh.batch_refresh import BatchResult
     from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("OidcPlugin", "Tokens")

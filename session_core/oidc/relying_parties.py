@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from session_core.errors import ConfigurationError, LoginRequiredError, LogoutTokenError
@@ -12,8 +13,6 @@ from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.verify.jws import parse_jws
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from session_core.asgi.application import SessionApplication
     from session_core.identity import Identity
     from session_core.oidc.config import OidcConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from session_core.errors import AuthorizationResponseError, DiscoveryError, OidcError
+from session_core.errors import AuthorizationResponseError, DiscoveryError, OidcError, SessionCoreError
 from session_core.identity import Identity
 from session_core.ids import SecretStruct
 from session_core.oidc.connection import ProviderConnection
@@ -29,7 +29,6 @@ from session_core.oidc.tokens.vault import TokenSet
 from session_core.sessions.store_order import Moment
 
 if TYPE_CHECKING:
-    from session_core.errors import SessionCoreError
     from session_core.oidc.config import OidcConfig
     from session_core.oidc.login.native_request import NativeRequest
     from session_core.oidc.provider.registration import Registration

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Generic, TypeVar
 
 from session_core.errors import SessionCoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
 
 __all__ = ("SingleFlight",)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -10,8 +11,6 @@ from session_core.errors import SessionDataError
 from session_core.sessions.record import DataCodec, SessionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from session_core.sessions.unknown_fields import Unknown
 
 __all__ = ("Draft", "updated", "with_data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -19,15 +20,11 @@ from session_core.errors import (
 )
 from session_core.ids import UncertainId, handle_of, session_key
 from session_core.sessions.draft import Draft, updated
-from session_core.sessions.lifecycle import NewId, NewLogin
-from session_core.sessions.record import SessionRecord, UndecodableError
+from session_core.sessions.lifecycle import NewId, NewLogin, SessionLifecycle
+from session_core.sessions.record import Device, SessionRecord, UndecodableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from session_core.identity import Identity
-    from session_core.sessions.lifecycle import SessionLifecycle
-    from session_core.sessions.record import Device
     from session_core.sessions.snapshot import Snapshot
     from session_core.sessions.store_order import Moment
     from session_core.sessions.timeouts import Timeouts

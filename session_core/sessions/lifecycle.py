@@ -8,6 +8,7 @@ Every write is "only if it still exists, at this version", so a write never revi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from os import urandom
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from session_core.clock import TOLERATED_SKEW_MS
+from session_core.clock import TOLERATED_SKEW_MS, Clock
 from session_core.concurrency import in_turns
 from session_core.errors import (
     AccessDeniedError,
@@ -31,7 +32,7 @@ from session_core.errors import (
     StoreUnavailableError,
 )
 from session_core.identity import Identity
-from session_core.ids import handle_of, new_session_id, session_key
+from session_core.ids import UncertainId, handle_of, new_session_id, session_key
 from session_core.recent import Recent
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import ActingAs, DataCodec, Device, SessionRecord, UndecodableError
@@ -42,11 +43,7 @@ from session_core.sessions.writer import Change, SessionWriter
 from session_core.stores.announcements import trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-
-    from session_core.clock import Clock
     from session_core.events import Events
-    from session_core.ids import UncertainId
     from session_core.impersonation import Impersonation
     from session_core.sessions.login_limits import LoginLimits
     from session_core.sessions.timeouts import Timeouts

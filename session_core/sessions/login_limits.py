@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -13,17 +14,13 @@ from session_core.errors import SessionConflictError, SessionLimitError, StoreUn
 from session_core.identity import Identity
 from session_core.sessions.notes import encode_note, is_note, note_key
 from session_core.sessions.record import UndecodableError
-from session_core.sessions.snapshot import snapshot_of
-from session_core.stores.base import Entry, SessionIndex
+from session_core.sessions.snapshot import Snapshot, snapshot_of
+from session_core.stores.base import Entry, SessionIndex, SessionStore, StoredSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
     from session_core.clock import Clock
     from session_core.events import Events
     from session_core.sessions.lifecycle import NewLogin
-    from session_core.sessions.snapshot import Snapshot
-    from session_core.stores.base import SessionStore, StoredSession
 
 __all__ = ("LoginLimits", "UserLimit")
 

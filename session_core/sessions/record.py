@@ -8,8 +8,9 @@ the record itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from os import urandom
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -24,9 +25,6 @@ from session_core.sessions.unknown_fields import (
     restore_fields,
     shape_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ("ActingAs", "DataCodec", "Device", "SessionRecord", "UndecodableError", "decode_record", "encode_record")
 

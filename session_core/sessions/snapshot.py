@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.sessions.record import SessionRecord, decode_record, encode_record
-from session_core.stores.base import Entry
-
-if TYPE_CHECKING:
-    from session_core.stores.base import StoredSession
+from session_core.stores.base import Entry, StoredSession
 
 __all__ = ("STALE", "Snapshot", "entry_of", "lineage_of", "snapshot_of")
 

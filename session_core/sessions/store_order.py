@@ -10,16 +10,13 @@ backup) does not repeat numbers: only then the clocks decide.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.sessions.notes import encode_note, note_digest, read_note
-from session_core.stores.base import Entry
-
-if TYPE_CHECKING:
-    from session_core.stores.base import SessionStore
+from session_core.stores.base import Entry, SessionStore
 
 __all__ = ("Moment", "current_moment", "next_moment")
 

@@ -5,6 +5,7 @@ Works without Starlette; if it is installed, its request classes and its excepti
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -25,8 +26,6 @@ except ModuleNotFoundError:  # a plain ASGI application
     HTTPConnection = WebSocketDisconnect = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from session_core.asgi_types import ASGIApp, Message, Receive, Scope, Send
     from session_core.config import SessionConfig
 

@@ -10,15 +10,13 @@ a session exists.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from session_core.stores.base import SessionStore
 
 __all__ = ("NAME_CHARS", "Heard", "RevocationFeed", "SessionTracing", "Trace", "announced_name", "trace")

@@ -20,15 +20,12 @@ Shared rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from session_core.errors import StoreUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
 
 __all__ = ("Entry", "SessionIndex", "SessionStore", "StoreCapabilities", "StoredSession", "keeps_time", "opened")
 

@@ -10,14 +10,11 @@ Instants are those of `time.monotonic`, in seconds.
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from session_core.errors import StoreUnavailableError
-
-if TYPE_CHECKING:
-    from contextvars import Token
 
 __all__ = (
     "START_SECONDS", "Deadlines", "RequestTime", "Step", "check_deadline", "lone_request", "open_request_time", "remaining",

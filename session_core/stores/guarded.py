@@ -6,6 +6,7 @@ Every end of a session passes here, so this module also reports the sessions tha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -13,15 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_core.calls import Calls
 from session_core.errors import SessionCoreError, StoreUnavailableError
-from session_core.stores.announcements import RevocationFeed, trace
-from session_core.stores.deadlines import START_SECONDS, Deadlines, Step, check_deadline, lone_request
+from session_core.stores.announcements import Heard, RevocationFeed, Trace, trace
+from session_core.stores.deadlines import START_SECONDS, Deadlines, RequestTime, Step, check_deadline, lone_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-
-    from session_core.stores.announcements import Heard, Trace
     from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
-    from session_core.stores.deadlines import RequestTime
 
 __all__ = ("GuardedStore",)
 

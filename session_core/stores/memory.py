@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession, keeps_time
 from session_core.stores.deadlines import check_deadline
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
 
 __all__ = ("MemoryStore",)
 

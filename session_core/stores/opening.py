@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Final
@@ -13,8 +14,6 @@ from session_core.errors import ConfigurationError
 from session_core.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_core.stores.base import SessionStore
 
 __all__ = ("open_store", "redacted")

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Coroutine
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.ids import TAG_CHARS
-from session_core.stores.base import Entry
+from session_core.stores.base import Entry, SessionStore
 from session_core.testing.clock import FakeClock
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
-
-    from session_core.stores.base import SessionStore
 
 __all__ = ("HOUR", "ContractBase", "outcome")
 

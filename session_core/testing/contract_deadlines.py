@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from session_core.errors import StoreUnavailableError
-from session_core.stores.base import SessionIndex
+from session_core.stores.base import SessionIndex, SessionStore, StoredSession
 from session_core.stores.deadlines import Step
 from session_core.testing.contract_base import HOUR, ContractBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from contextlib import AbstractAsyncContextManager
-
-    from session_core.stores.base import SessionStore, StoredSession
     from session_core.testing.clock import FakeClock
 
 __all__ = ("DeadlinesContract",)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from session_core.errors import ConfigurationError
-from session_core.stores.base import SessionIndex
+from session_core.stores.base import SessionIndex, SessionStore
 from session_core.testing.contract_base import HOUR, ContractBase
 
 if TYPE_CHECKING:
-    from session_core.stores.base import SessionStore
     from session_core.testing.clock import FakeClock
 
 __all__ = ("IndexContract",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,8 +13,6 @@ from session_core.litestar.plugin import SessionPlugin
 from session_core.sessions.record import Device
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
     from litestar import Litestar
     from litestar.testing import TestClient
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from session_core.errors import DiscoveryError, TokenExchangeError
@@ -12,8 +13,6 @@ from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.token_endpoint import error_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from session_core.oidc.http import OpHttp
     from session_core.oidc.login.transaction import LoginTransaction
     from session_core.oidc.provider.client_authentication import ClientAuthentication

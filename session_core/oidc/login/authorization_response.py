@@ -3,15 +3,12 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from session_core.errors import AuthorizationResponseError
+from session_core.errors import AuthorizationResponseError, OidcError
 from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
-
-if TYPE_CHECKING:
-    from session_core.errors import OidcError
 
 __all__ = (
     "AuthorizationResponse",

@@ -9,20 +9,17 @@ by GET, which has the session cookie.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from session_core.clock import TOLERATED_SKEW_MS
-from session_core.cookies import CookieConfig, cookie_name, read_cookies
+from session_core.clock import TOLERATED_SKEW_MS, Clock
+from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
 from session_core.ids import SecretStruct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from session_core.clock import Clock
-    from session_core.cookies import ResolvedCookie
     from session_core.oidc.login.authorization_response import AuthorizationResponse
     from session_core.oidc.login.transaction import LoginTransaction
     from session_core.sealing import SealingKeys

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
@@ -16,8 +17,6 @@ from session_core.oidc.login.authorization_response import single_params
 from session_core.urls import party_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from session_core.oidc.native_clients import NativeClient
 
 __all__ = ("NATIVE_PARAMS", "NativeRequest", "TokenRequest", "read_native_request", "read_token_request")

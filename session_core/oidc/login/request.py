@@ -9,6 +9,7 @@ again, configure `max_age=0`.
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,8 +20,6 @@ from session_core.oidc.login.return_to import local_return_to
 from session_core.oidc.provider.openid import OidcProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
     from session_core.oidc.provider.registration import Registration
     from session_core.urls import BaseUrl
 

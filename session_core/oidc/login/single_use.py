@@ -8,18 +8,16 @@ same cookie only one continues.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import AuthorizationResponseError, StoreUnavailableError
-from session_core.oidc.login.transaction import LIFETIME_SECONDS
+from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from session_core.oidc.login.transaction import LoginTransaction
     from session_core.stores.base import SessionStore
 
 __all__ = ("use_up",)

@@ -15,13 +15,14 @@ import hmac
 import re
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from session_core.clock import TOLERATED_SKEW_MS
-from session_core.cookies import CookieConfig, cookie_name, read_cookies
+from session_core.clock import TOLERATED_SKEW_MS, Clock
+from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.native_request import NativeRequest
@@ -29,10 +30,6 @@ from session_core.sessions.store_order import Moment
 from session_core.urls import packed, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from session_core.clock import Clock
-    from session_core.cookies import ResolvedCookie
     from session_core.oidc.login.request import LoginDemands
     from session_core.sealing import SealingKeys
 

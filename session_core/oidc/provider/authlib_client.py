@@ -6,13 +6,10 @@ registry keeps one login per browser; both would bypass the checks of this packa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ("address_with", "code_challenge")
 

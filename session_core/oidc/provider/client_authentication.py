@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from base64 import b64encode
+from collections.abc import Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
@@ -15,8 +16,6 @@ from urllib.parse import quote, urlencode
 from session_core.errors import TokenExchangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from session_core.clock import Clock
     from session_core.oidc.provider.client_key import ClientKey
     from session_core.oidc.provider.registration import Registration

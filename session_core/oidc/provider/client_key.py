@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 from joserfc.jws import JWSRegistry
 
 from session_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 __all__ = ("ClientKey",)
 

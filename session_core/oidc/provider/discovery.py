@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
 import msgspec
@@ -12,8 +13,6 @@ from session_core.oidc.single_flight import SingleFlight
 from session_core.urls import is_provider_url, party_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from session_core.clock import Clock
     from session_core.oidc.http import OpHttp
     from session_core.oidc.provider.openid import OidcProvider

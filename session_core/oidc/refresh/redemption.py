@@ -27,13 +27,12 @@ from session_core.errors import (
 )
 from session_core.ids import handle_of
 from session_core.oidc.refresh.refreshed_id_token import check_refreshed_id_token, nonce_digest
-from session_core.oidc.tokens.lease import freed
+from session_core.oidc.tokens.lease import HeldLease, freed
 
 if TYPE_CHECKING:
     from session_core.oidc.connection import ProviderConnection
     from session_core.oidc.logout.revocation import Revocation
     from session_core.oidc.provider.token_endpoint import RefreshResponse
-    from session_core.oidc.tokens.lease import HeldLease
     from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
     from session_core.oidc.tokens.vault import TokenSet
 

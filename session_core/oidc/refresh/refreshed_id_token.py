@@ -13,12 +13,11 @@ import msgspec
 from session_core.errors import IdTokenError
 from session_core.oidc.strict_json import parse_object
 from session_core.oidc.verify.claims import audiences_of
-from session_core.oidc.verify.id_token import validate_id_token
+from session_core.oidc.verify.id_token import ExpectedIdToken, validate_id_token
 
 if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.oidc.tokens.vault import TokenSet
-    from session_core.oidc.verify.id_token import ExpectedIdToken
     from session_core.oidc.verify.keys import KeyCache
 
 __all__ = ("check_refreshed_id_token", "nonce_digest")

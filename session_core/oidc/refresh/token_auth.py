@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -9,8 +10,6 @@ import httpx2
 from session_core.urls import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-
     from session_core.oidc.refresh.access_tokens import AccessTokens
     from session_core.sessions.handle import SessionHandle
 

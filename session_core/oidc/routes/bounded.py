@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from session_core.asgi.web import WebRequest
     from session_core.errors import OidcError
     from session_core.oidc.relying_parties import RelyingParties

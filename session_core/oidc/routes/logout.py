@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.answers import is_browser_navigation, problem
-from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response
+from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response, WebRequest
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError, TooManyRequestsError
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.provider.registration import DEFAULT_ID
@@ -17,7 +17,6 @@ from session_core.oidc.verify.claims import optional_sid
 from session_core.urls import origin_of
 
 if TYPE_CHECKING:
-    from session_core.asgi.web import WebRequest
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.oidc.relying_party import RelyingParty
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.same_origin import is_user_navigation
-from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response
+from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response, WebRequest
 from session_core.errors import (
     AmbiguousCredentialsError,
     CrossSiteRequestError,
@@ -19,7 +19,7 @@ from session_core.errors import (
     TooManyRequestsError,
 )
 from session_core.oidc.login.authorization_response import single_params
-from session_core.oidc.login.native_request import NATIVE_PARAMS, read_native_request, read_token_request
+from session_core.oidc.login.native_request import NATIVE_PARAMS, NativeRequest, read_native_request, read_token_request
 from session_core.oidc.login.request import carried_params, read_login_request
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
@@ -28,10 +28,6 @@ from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from session_core.asgi.web import WebRequest
-    from session_core.oidc.login.native_request import NativeRequest
     from session_core.oidc.native_clients import NativeClient
     from session_core.oidc.relying_parties import RelyingParties
     from session_core.sessions.handle import SessionHandle

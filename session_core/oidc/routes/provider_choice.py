@@ -3,21 +3,19 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from session_core.asgi.answers import wants_page
-from session_core.asgi.web import HTML, JSON, Response
+from session_core.asgi.web import HTML, JSON, Response, WebRequest
 from session_core.errors import AuthorizationResponseError
 from session_core.oidc.config import ProviderChoice
 from session_core.oidc.provider.registration import DEFAULT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from session_core.asgi.web import WebRequest
     from session_core.identity import Identity
     from session_core.oidc.login.request import LoginRequest
     from session_core.oidc.relying_parties import RelyingParties

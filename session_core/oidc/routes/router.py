@@ -18,7 +18,7 @@ from session_core.litestar.openapi import PublicOperation, problem_responses
 from session_core.litestar.problem import litestar_response
 from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
-from session_core.oidc.routes.route import NoSuchProviderError
+from session_core.oidc.routes.route import NoSuchProviderError, Route
 from session_core.stores.deadlines import open_request_time
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from session_core.asgi.application import SessionApplication
     from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.routes.route import Route
 
 __all__ = ("oidc_router",)
 

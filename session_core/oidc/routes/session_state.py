@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_core.asgi.answers import problem
 from session_core.asgi.middleware import SCOPE_KEY
-from session_core.asgi.web import JSON, PROBLEM, Response
+from session_core.asgi.web import JSON, PROBLEM, Response, WebRequest
 from session_core.errors import LoginRequiredError
 from session_core.oidc.routes.route import Route
 
 if TYPE_CHECKING:
-    from session_core.asgi.web import WebRequest
     from session_core.oidc.relying_parties import RelyingParties
 
 __all__ = ("session_routes",)

@@ -7,6 +7,7 @@ be missing (a process was killed) or out of date (the session has ended, or has 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -15,16 +16,13 @@ import msgspec
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.ids import DIGEST_CHARS
 from session_core.sessions.notes import encode_note, note_digest, read_note
-from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.base import Entry, SessionIndex, SessionStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from session_core.clock import Clock
     from session_core.identity import Identity
     from session_core.oidc.tokens.stored import HeldTokens
     from session_core.oidc.tokens.vault import TokenSet
-    from session_core.stores.base import SessionStore
 
 __all__ = ("DueNote", "DueNotes", "grant_digest")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -16,13 +17,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.oidc.tokens.vault import Lease
+from session_core.oidc.tokens.vault import Lease, TokenSet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
-    from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("HeldLease", "LeaseWatch", "take_lease")
 

@@ -13,16 +13,14 @@ import msgspec
 
 from session_core.concurrency import back_off
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
-from session_core.sessions.record import UndecodableError
+from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import entry_of, snapshot_of
-from session_core.stores.base import SessionIndex
+from session_core.stores.base import SessionIndex, StoredSession
 
 if TYPE_CHECKING:
     from session_core.identity import Identity
     from session_core.oidc.tokens.vault import TokenSet, TokenVault
     from session_core.sessions.manager import SessionManager
-    from session_core.sessions.record import SessionRecord
-    from session_core.stores.base import StoredSession
 
 __all__ = ("HeldTokens", "SessionTokens", "TokenChange")
 

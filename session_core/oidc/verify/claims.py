@@ -7,16 +7,12 @@ malformed is refused. An optional one that is null, empty or malformed counts as
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from session_core.errors import IdTokenError
+from session_core.errors import IdTokenError, OidcError
 from session_core.ids import SecretStruct
 from session_core.oidc.claim_path import claim_at
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from session_core.errors import OidcError
 
 __all__ = (
     "MAX_SKEW_SECONDS", "SKEW_SECONDS", "ExpectedToken", "audiences_of",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,8 +19,6 @@ from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
     from session_core.errors import OidcError
 
 __all__ = ("MAX_TOKEN_CHARS", "Jws", "VerificationKey", "fits", "parse_jws", "verifies")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
 from session_core.stores.base import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ("AWS_OPTIONS", "AwsClient", "code_of")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
 
 __all__ = ("ConditionalDocuments", "Versioned")
 

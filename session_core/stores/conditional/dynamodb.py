@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,8 +24,6 @@ from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
-
     from session_core.clock import Clock
 
 __all__ = ("DynamoDbStore",)

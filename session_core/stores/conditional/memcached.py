@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
@@ -25,8 +26,6 @@ from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from session_core.clock import Clock
 
 __all__ = ("MemcachedStore",)

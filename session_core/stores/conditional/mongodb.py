@@ -9,6 +9,7 @@ majority has. Expired documents leave by the index on `e`, which is made where i
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +26,6 @@ from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.store import ConditionalStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from pymongo.asynchronous.collection import AsyncCollection
 
     from session_core.clock import Clock

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from session_core.stores.conditional.documents import Versioned
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from session_core.stores.conditional.documents import ConditionalDocuments
+from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
 
 __all__ = ("InPieces",)
 

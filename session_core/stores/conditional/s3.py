@@ -9,6 +9,7 @@ conditions of writes or of deletions is refused when the store is opened.
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
@@ -22,8 +23,6 @@ from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
-
     from session_core.clock import Clock
 
 __all__ = ("S3Store",)

@@ -10,6 +10,7 @@ reader aborts the step, and the write fails.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from session_core.clock import Clock, SystemClock
 from session_core.concurrency import back_off
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.announcements import Trace
-from session_core.stores.base import Entry, SessionIndex, StoredSession
+from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.conditional.format import (
     FOREVER,
     Claim,
@@ -37,9 +38,6 @@ from session_core.stores.document.listing import ListedStore, Sweeper
 from session_core.stores.document.locks import NamedLocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
-
-    from session_core.stores.base import StoreCapabilities
     from session_core.stores.conditional.documents import ConditionalDocuments
 
 __all__ = ("ConditionalStore",)

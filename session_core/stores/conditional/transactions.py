@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from secrets import token_urlsafe
 from time import monotonic
@@ -29,8 +30,6 @@ from session_core.stores.deadlines import Step, check_deadline, remaining
 from session_core.stores.document.listing import read_again_at
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
-
     from session_core.clock import Clock
     from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
 

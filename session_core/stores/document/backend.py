@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from session_core.stores.document.format import Corrupt, Document, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from session_core.clock import Clock
 
 __all__ = ("DocumentFile", "Documents")

@@ -7,12 +7,10 @@ start while a write of this one is still in flight and arrives later.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from types import CoroutineType
+from types import CoroutineType
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 __all__ = ("CallsInFlight", "finished")
 

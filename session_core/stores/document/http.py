@@ -8,17 +8,15 @@ token are in no message and no repr.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import httpx2
 import msgspec
 
 from session_core.concurrency import together
 from session_core.errors import StoreUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 __all__ = ("MAX_VALUE_BYTES", "DocumentHttp", "HttpAnswer", "HttpDocuments")
 

@@ -11,6 +11,7 @@ Credentials of AWS come from where its own library finds them. Any other backend
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -20,8 +21,6 @@ import msgspec
 from session_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from key_value.aio.protocols.key_value import AsyncKeyValue
 
 __all__ = ("BACKENDS", "UNKNOWN", "Backend", "backend_of_url")

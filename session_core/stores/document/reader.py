@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,8 +11,6 @@ from session_core.stores.base import Entry, SessionIndex, StoredSession
 from session_core.stores.document.format import Corrupt, EndMark, Generation, Record, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from session_core.stores.document.backend import DocumentFile
 
 __all__ = ("DocumentReader", "Found", "index_names")

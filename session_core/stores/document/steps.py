@@ -16,14 +16,13 @@ from session_core.errors import SessionConflictError, SessionGoneError, StoreUna
 from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.format import KINDS, Document, EndMark, Record, Successor, decode
 from session_core.stores.document.listing import read_again_at
-from session_core.stores.document.reader import index_names
+from session_core.stores.document.reader import DocumentReader, Found, index_names
 
 if TYPE_CHECKING:
     from session_core.stores.base import SessionIndex
     from session_core.stores.document.backend import DocumentFile
     from session_core.stores.document.index import DocumentIndex
     from session_core.stores.document.locks import NamedLocks
-    from session_core.stores.document.reader import DocumentReader, Found
 
 __all__ = ("DocumentSteps",)
 

@@ -11,6 +11,7 @@ service has no deadlines: after a 503 the change may appear a moment later.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError
 from session_core.stores.announcements import Trace
 from session_core.stores.deadlines import check_deadline
-from session_core.stores.document.backend import DocumentFile
+from session_core.stores.document.backend import DocumentFile, Documents
 from session_core.stores.document.calls import finished
 from session_core.stores.document.claims import DocumentClaims
 from session_core.stores.document.format import KINDS, Record, Successor, decode, nonce
@@ -30,10 +31,7 @@ from session_core.stores.document.reader import DocumentReader, Found, index_nam
 from session_core.stores.document.steps import DocumentSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
-    from session_core.stores.document.backend import Documents
 
 __all__ = ("DocumentStore",)
 

@@ -11,6 +11,7 @@ it, which the protocol does not tell: whether values survive a restart, and whet
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,8 +23,6 @@ from session_core.stores.document.store import DocumentStore
 from session_core.stores.document.url import DocumentUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import httpx2
 
     from session_core.clock import Clock

@@ -8,13 +8,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Mapping
+from typing import Final, NoReturn
 from urllib.parse import parse_qsl, unquote
 
 from session_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ("DocumentUrl",)
 

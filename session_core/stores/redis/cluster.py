@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from itertools import count
 from math import inf
@@ -30,8 +31,6 @@ from session_core.stores.redis.connection import (
 from session_core.stores.redis.link import SCAN_COUNT, Command, Word, deadline_within, exchange, gather_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from redis.asyncio.connection import AbstractConnection
 
     from session_core.stores.redis.scripts import Script

@@ -30,6 +30,7 @@ node that fails in just these milliseconds, or a killed process, leaves the sess
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -39,13 +40,10 @@ from session_core.stores.deadlines import step_deadline
 from session_core.stores.redis import scripts
 from session_core.stores.redis.layout import decode_reservation, key_of, member_of, owner_bytes, pointed_to, read_record
 from session_core.stores.redis.link import gather_all
-from session_core.stores.redis.steps import expect
+from session_core.stores.redis.steps import RedisSteps, expect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from session_core.stores.base import Entry
-    from session_core.stores.redis.steps import RedisSteps
 
 __all__ = ("SteppedLogins",)
 

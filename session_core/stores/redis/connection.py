@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from time import monotonic
@@ -29,8 +30,6 @@ from session_core.errors import StoreUnavailableError
 from session_core.stores.cancellation import keeping_cancellation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from redis.asyncio.connection import AbstractConnection
 
 __all__ = (

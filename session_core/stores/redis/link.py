@@ -8,6 +8,7 @@ is not repeated.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
@@ -19,14 +20,19 @@ from session_core.concurrency import together
 from session_core.errors import StoreUnavailableError
 from session_core.stores.cancellation import keeping_cancellation
 from session_core.stores.deadlines import step_deadline
-from session_core.stores.redis.connection import ConnectionLostError, Endpoint, Reply, report_outage, unavailable, word_of
+from session_core.stores.redis.connection import (
+    ConnectionLostError,
+    Endpoint,
+    Reply,
+    SharedConnection,
+    report_outage,
+    unavailable,
+    word_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-
     from redis.asyncio.connection import AbstractConnection
 
-    from session_core.stores.redis.connection import SharedConnection
     from session_core.stores.redis.scripts import Script
     from session_core.stores.redis.url import Address, RedisTarget
 

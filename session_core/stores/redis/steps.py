@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from session_core.stores.redis import scripts
 from session_core.stores.redis.connection import Reply, report_outage, unavailable
 from session_core.stores.redis.layout import (
     INDEX_CELL_MS,
+    Layout,
     encode_record,
     is_in_use,
     key_of,
@@ -21,15 +23,11 @@ from session_core.stores.redis.layout import (
     pointed_to,
     pointer_to,
 )
-from session_core.stores.redis.link import AT_ONCE, gather_all, portions
+from session_core.stores.redis.link import AT_ONCE, RedisLink, gather_all, portions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-
     from session_core.clock import Clock
     from session_core.stores.base import Entry
-    from session_core.stores.redis.layout import Layout
-    from session_core.stores.redis.link import RedisLink
     from session_core.stores.redis.scripts import Script
 
 __all__ = ("Entered", "RedisSteps", "expect")

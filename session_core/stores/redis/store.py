@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,16 +53,12 @@ from session_core.stores.redis.cluster import ClusterLink
 from session_core.stores.redis.cluster_login import SteppedLogins
 from session_core.stores.redis.connection import report_outage
 from session_core.stores.redis.layout import TRACE_BYTES, Layout, decode_trace, key_of, member_of, owner_bytes, read_record
-from session_core.stores.redis.link import gather_all, link_to_one, portions
+from session_core.stores.redis.link import RedisLink, gather_all, link_to_one, portions
 from session_core.stores.redis.steps import RedisSteps
 from session_core.stores.redis.url import parse_redis_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-
     from redis.asyncio.connection import AbstractConnection
-
-    from session_core.stores.redis.link import RedisLink
 
 __all__ = ("RedisStore",)
 

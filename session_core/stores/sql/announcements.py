@@ -7,14 +7,13 @@ connections are polled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from session_core.stores.announcements import NAME_CHARS, announced_name
 from session_core.stores.sql.statements import NOTIFY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from session_core.stores.sql.link import Link
 
 __all__ = ("CHANNEL", "announce")

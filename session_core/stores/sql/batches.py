@@ -9,17 +9,15 @@ connection) are sent one by one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from session_core.errors import SessionCoreError, StoreUnavailableError
-from session_core.stores.sql.link import Late
+from session_core.stores.sql.link import Late, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from session_core.stores.sql.database import SqlDatabase
-    from session_core.stores.sql.link import Link
 
 __all__ = ("UNDECIDED", "Batches", "Call", "Undecided")
 

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.deadlines import START_SECONDS, step_deadline
 from session_core.stores.sql.errors import advice_for, is_lock_timeout, is_lost, is_read_only, is_undone, kind_of
-from session_core.stores.sql.link import Late
+from session_core.stores.sql.link import Driver, Late, Link
 from session_core.stores.sql.pool import Pool
 from session_core.stores.sql.tables import prepare_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-
-    from session_core.stores.sql.link import Driver, Link
     from session_core.stores.sql.statements import Statement
 
 __all__ = ("Earlier", "SqlDatabase")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from session_core.stores.sql.statements import Statement
 from session_core.stores.sql.steps import LOCK_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from session_core.stores.sql.database import Earlier, SqlDatabase
     from session_core.stores.sql.link import Link
 

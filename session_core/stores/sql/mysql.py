@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import ceil
 from time import monotonic
@@ -18,8 +19,6 @@ from session_core.stores.sql.link import Late, ServerClock, TakenError
 from session_core.stores.sql.urls.mysql import parse_mysql_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from session_core.stores.announcements import Heard
     from session_core.stores.sql.statements import Statement
 

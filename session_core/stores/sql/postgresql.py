@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,8 +19,6 @@ from session_core.stores.sql.link import Late, ServerClock
 from session_core.stores.sql.urls.postgresql import parse_postgresql_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
-
     from session_core.stores.announcements import Heard
     from session_core.stores.sql.statements import Statement
 

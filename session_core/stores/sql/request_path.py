@@ -6,6 +6,7 @@ PostgreSQL batches all of these. MySQL cannot return the rows that a statement h
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,13 +16,10 @@ from session_core.stores.announcements import announced_name
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql import statements, steps
 from session_core.stores.sql.batches import UNDECIDED, Batches, Call, Undecided
-from session_core.stores.sql.database import Earlier
+from session_core.stores.sql.database import Earlier, SqlDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from session_core.clock import Clock
-    from session_core.stores.sql.database import SqlDatabase
     from session_core.stores.sql.link import Link
 
 __all__ = ("Move", "RequestPath")

@@ -7,6 +7,7 @@ that of another caller.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,13 +15,10 @@ from session_core.errors import SessionConflictError, SessionGoneError, StoreUna
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql import statements
 from session_core.stores.sql.announcements import announce
-from session_core.stores.sql.link import Late, TakenError
+from session_core.stores.sql.link import Late, Link, TakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from session_core.stores.sql.database import Earlier
-    from session_core.stores.sql.link import Link
     from session_core.stores.sql.statements import Statement
 
 __all__ = (

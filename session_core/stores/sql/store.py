@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError, StoreUnavailableError
-from session_core.stores.announcements import Trace, announced_name
+from session_core.stores.announcements import Heard, Trace, announced_name
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.sql import statements, steps
-from session_core.stores.sql.database import SqlDatabase
+from session_core.stores.sql.database import Earlier, SqlDatabase
 from session_core.stores.sql.expiry import Pace, remove_expired
 from session_core.stores.sql.request_path import Move, RequestPath
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-
-    from session_core.stores.announcements import Heard
-    from session_core.stores.sql.database import Earlier
     from session_core.stores.sql.link import Driver, Link
     from session_core.stores.sql.statements import Statement
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.dialects import mysql, postgresql
@@ -12,8 +13,6 @@ from session_core.stores.sql.schema import metadata
 from session_core.stores.sql.statements import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Table
 
     from session_core.stores.sql.link import Link

@@ -8,14 +8,12 @@ changes anything, so a refusal never costs the other steps of its transaction th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from sqlite3 import Connection
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores.base import Entry, StoredSession
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = (
     "CLAIMED_UNTIL",

@@ -11,8 +11,9 @@ import asyncio
 import os
 import sqlite3
 import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError, StoreUnavailableError
@@ -23,9 +24,6 @@ from session_core.stores.sqlite import steps
 from session_core.stores.sqlite.checkpoints import Checkpoints
 from session_core.stores.sqlite.connection import is_busy, open_connections, unavailable
 from session_core.stores.sqlite.writer import Writer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 __all__ = ("SqliteStore",)
 

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,8 +20,6 @@ from session_core.errors import StoreUnavailableError
 from session_core.stores.sqlite.connection import is_busy, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_core.stores.sqlite.checkpoints import Checkpoints
 
 __all__ = ("Writer",)

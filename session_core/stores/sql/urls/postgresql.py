@@ -12,16 +12,13 @@ import re
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from session_core.errors import ConfigurationError
-from session_core.stores.sql.urls.parts import MAX_PORT, Options, split_hosts, split_url
+from session_core.stores.sql.urls.parts import MAX_PORT, Options, UrlParts, split_hosts, split_url
 from session_core.stores.sql.urls.tls import ENCRYPTED, VERIFIED_CA, VERIFIED_HOST, client_context
-
-if TYPE_CHECKING:
-    from session_core.stores.sql.urls.parts import UrlParts
 
 __all__ = ("PostgresqlAddress", "parse_postgresql_url")
 
