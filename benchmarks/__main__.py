@@ -178,7 +178,7 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="just bench", description="Measure the sessions beside their peers.")
     names = [stack.name for stack in STACKS]
-    parser.add_argument("--quick", action="store_true", help="a smoke of seconds: one short round, nothing written to docs/")
+    parser.add_argument("--quick", action="store_true", help="check that everything runs; the figures mean nothing")
     parser.add_argument("--only", nargs="+", default=(), choices=names, metavar="NAME", help=f"some stacks of {', '.join(names)}")
     parser.add_argument("--part", choices=("stacks", "scale", "sweep", "sockets"), help="one part of the whole")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add to what FILE has of earlier runs; a pickle: only your own")
