@@ -20,6 +20,7 @@ from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.manager import SessionManager
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.sweeper import Sweeper
 from session_core.stores.guarded import GuardedStore
 
@@ -52,6 +53,7 @@ class SessionApplication(Generic[D]):
             config.make_store(), timeout=config.store_timeout, on_outage=self._report_outage, calls=self.calls
         )
         self._refuse_impossible()
+        marks = RevocationMarks(self.store, config.timeouts, config.clock)
         self.lifecycle: SessionLifecycle[D] = SessionLifecycle(
             store=self.store,
             codec=config.codec,
@@ -59,6 +61,7 @@ class SessionApplication(Generic[D]):
             clock=config.clock,
             events=self.events,
             limits=config.login_limits(self.store, self.events),
+            marks=marks,
             patience=config.store_timeout,
             confirm_after=None if config.close_connections == "never" else config.poll_interval,
         )
@@ -67,7 +70,7 @@ class SessionApplication(Generic[D]):
         self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
-        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls)
+        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls, marks)
         if config.impersonation is not None:
             self.sessions.acting_ended = self.lifecycle.report_acting_ended
         self.connections = (

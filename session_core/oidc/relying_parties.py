@@ -32,7 +32,11 @@ class RelyingParties:
         self.clock = sessions.clock
         self.revocation = Revocation()
         """Revokes tokens that are no longer needed."""
-        sessions.marks_users = bool(config.native_clients)
+        if config.native_clients:
+            sessions.marks.include_users()
+        for options in config.login_options.values():
+            if options.timeouts is not None:
+                sessions.marks.cover(options.timeouts)
         self.native = NativeLogins(config, sessions)
         """The logins of native clients."""
         self._by_id = {provider.id: RelyingParty(config, sessions, provider) for provider in config.providers}

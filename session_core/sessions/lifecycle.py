@@ -36,7 +36,7 @@ from session_core.ids import UncertainId, handle_of, new_session_id, session_key
 from session_core.recent import Recent
 from session_core.sessions.logout_marks import CERTAIN_MS, was_ended_since
 from session_core.sessions.record import ActingAs, DataCodec, Device, SessionRecord, UndecodableError
-from session_core.sessions.revocation_marks import mark_revoked, was_revoked
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.snapshot import STALE, Snapshot, entry_of, lineage_of, snapshot_of
 from session_core.sessions.store_order import Moment
 from session_core.sessions.writer import Change, SessionWriter
@@ -101,6 +101,7 @@ class SessionLifecycle(Generic[D]):
         clock: Clock,
         events: Events,
         limits: LoginLimits,
+        marks: RevocationMarks | None = None,
         patience: float = 2.0,
         confirm_after: float | None = None,
     ) -> None:
@@ -110,6 +111,7 @@ class SessionLifecycle(Generic[D]):
         self.clock = clock
         self.events = events
         self._limits = limits
+        self.marks = marks or RevocationMarks(store, timeouts, clock)
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when the limit of anonymous sessions for this device is reached."""
@@ -479,7 +481,7 @@ class SessionLifecycle(Generic[D]):
 
     async def was_revoked(self, keys: Sequence[str]) -> bool:
         """Whether a session of one of these keys was revoked (see `revocation_marks`)."""
-        return await was_revoked(self.store, keys)
+        return await self.marks.any_of(keys)
 
     async def inherit_revocation(self, keys: Sequence[str], heir: str) -> None:
         """Copy the mark of a revoked session to the anonymous session `heir` of the same browser.
@@ -488,7 +490,7 @@ class SessionLifecycle(Generic[D]):
         """
         with suppress(StoreUnavailableError):
             if await self.was_revoked(keys):
-                await mark_revoked(self.store, [heir], self.timeouts, self.clock.now())
+                await self.marks.leave([heir])
 
     async def end_unreadable(self, session_id: str) -> None:
         """End the record of an id that this version cannot decode: another version may be able to."""
@@ -679,6 +681,6 @@ class SessionLifecycle(Generic[D]):
     async def _report_evicted(self, evicted: tuple[str, ...], identity: Identity | None) -> None:
         if not evicted:
             return
-        await mark_revoked(self.store, evicted, self.timeouts, self.clock.now())
+        await self.marks.leave(evicted, user=identity)
         async for key in in_turns(evicted):
             await self.events.emit("session.evicted", handle=handle_of(key), identity=identity)

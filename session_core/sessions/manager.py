@@ -19,7 +19,7 @@ from session_core.ids import handle_of
 from session_core.sessions.logout_marks import leave_mark, without_sid_key
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import Device, UndecodableError
-from session_core.sessions.revocation_marks import last_revoked, mark_revoked, mark_user_revoked
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.snapshot import Snapshot, snapshot_of
 from session_core.sessions.stats import SessionStats, StatsCounter
 from session_core.sessions.store_order import Moment, current_moment
@@ -61,7 +61,15 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class SessionManager:
     """Operations on all sessions, independent of requests. Every method may raise `StoreUnavailableError`."""
 
-    def __init__(self, store: SessionStore, timeouts: Timeouts, clock: Clock, events: Events, calls: Calls | None = None) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        timeouts: Timeouts,
+        clock: Clock,
+        events: Events,
+        calls: Calls | None = None,
+        marks: RevocationMarks | None = None,
+    ) -> None:
         self.store = store
         self.calls = calls or Calls()
         self.clock = clock
@@ -70,8 +78,8 @@ class SessionManager:
         self.acting_ended: Callable[[Snapshot, str], Awaitable[None]] | None = None
         """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
         administrator may."""
-        self.marks_users = False
-        """Whether revocations are also noted by user, for `needs_authentication` and `revoked_since`: for native clients."""
+        self.marks = marks or RevocationMarks(store, timeouts, clock)
+        """What revocations leave behind."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -171,14 +179,14 @@ class SessionManager:
 
         For the login of a client whose ended session cannot be known. Raises `StoreUnavailableError`.
         """
-        revoked_at = await last_revoked(self.store, identity)
+        revoked_at = await self.marks.last_of(identity)
         if revoked_at is None or identity.auth_time is None:
             return revoked_at is not None
         return identity.auth_time * 1000 <= revoked_at + TOLERATED_SKEW_MS
 
     async def revoked_since(self, identity: Identity, moment: int) -> bool:
         """Whether sessions of this user were revoked after `moment` (Unix milliseconds). Raises `StoreUnavailableError`."""
-        revoked_at = await last_revoked(self.store, identity)
+        revoked_at = await self.marks.last_of(identity)
         return revoked_at is not None and revoked_at > moment
 
     async def claim(self, name: str, *, seconds: int) -> bool:
@@ -318,18 +326,24 @@ class SessionManager:
         Marked before they end: whatever fails afterwards, single sign-on does not log their browsers in again. `marked`: how many
         this revocation has marked already.
         """
-        acting = await self._acting(found)
+        acting, until = await self._acting(found), await self._latest_end(found)
         keys = [stored.key for stored in found]
-        if not await mark_revoked(self.store, keys, self.timeouts, self.clock.now(), before=marked):
+        if not await self.marks.leave(keys, user=identity, until=until, before=marked):
             keys = []
-        if self.marks_users and identity is not None:
-            await mark_user_revoked(self.store, identity, self.clock.now())
         async with self._reported(reason, identity, handle=handle_of(found[0].key) if len(found) == 1 else None):
             ended = await end()
         if left := set(ended).difference(keys):
-            await mark_revoked(self.store, list(left), self.timeouts, self.clock.now(), before=marked + len(keys))
+            await self.marks.leave(list(left), user=identity, until=until, before=marked + len(keys))
         await self._report(ended, reason, identity, acting)
         return ended
+
+    async def _latest_end(self, found: Sequence[StoredSession]) -> int:
+        """Return when the last of these sessions would have ended: a login may have chosen a longer life than the configured."""
+        latest = 0
+        async for stored in in_turns(found):
+            with suppress(UndecodableError):
+                latest = max(latest, snapshot_of(stored).record.without_impersonation().absolute_expires_at)
+        return latest
 
     @asynccontextmanager
     async def _reported(self, reason: str, identity: Identity | None, *, handle: str | None = None) -> AsyncIterator[None]:

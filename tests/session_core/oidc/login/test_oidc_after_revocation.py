@@ -11,8 +11,9 @@ import pytest
 from litestar import get, post
 
 from session_core import Identity, Session, StoreUnavailableError
+from session_core.oidc import LoginOptions
 from session_core.sessions import revocation_marks
-from session_core.sessions.revocation_marks import mark_revoked, was_revoked
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.timeouts import Timeouts
 from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
 from tests.support.sessions import AppSession
@@ -207,6 +208,24 @@ class TestWhatTheBrowserDoesInBetween:
         world.clock.advance(seconds=1)
         assert await world.asked() == {}
 
+    @pytest.mark.parametrize(
+        ("chosen_by", "end"), [("link", revoke), ("link", by_limit), ("hook", revoke), ("hook", revoke_any), ("hook", revoke_all)]
+    )
+    async def test_the_mark_of_a_session_with_a_longer_life_lasts_as_long(self, chosen_by: str, end: End) -> None:
+        days = 86_400
+        remember = LoginOptions(timeouts=Timeouts(idle=20 * days, absolute=20 * days), persistent=True)
+
+        async def on_login(*_: object) -> LoginOptions:
+            return remember
+
+        world = SsoWorld(**({"login_options": {"remember": remember}} if chosen_by == "link" else {"on_login": on_login}))
+        await world.login(world.other, **({"option": "remember"} if chosen_by == "link" else {}))
+        await end(world)
+        world.clock.advance(seconds=20 * days - 1)
+        assert await world.asked() == {"prompt": "login", "max_age": "60"}
+        world.clock.advance(seconds=1)
+        assert await world.asked() == {}
+
 
 class TestWhatIsAskedFor:
     @pytest.mark.parametrize(
@@ -266,20 +285,22 @@ class TestMany:
         create = store.inner.create
         store.inner.create = counted
         keys = [f"{number:043d}abc" for number in range(10_000)]
-        await mark_revoked(store, keys, Timeouts(), world.clock.now())
-        await mark_revoked(store, keys, Timeouts(absolute=90_000), world.clock.now())
+        marks = RevocationMarks(store, Timeouts(absolute=90_000), world.clock)
+        await RevocationMarks(store, Timeouts(), world.clock).leave(keys)
+        await marks.leave(keys)
         assert calls == 1
-        assert await was_revoked(store, keys[:1])
+        assert await marks.any_of(keys[:1])
         world.clock.advance(seconds=89_999)
-        assert await was_revoked(store, ["any"])
+        assert await marks.any_of(["any"])
         world.clock.advance(seconds=1)
-        assert not await was_revoked(store, keys[:1])
+        assert not await marks.any_of(keys[:1])
 
     async def test_up_to_a_thousand_leave_one_mark_each(self, world: SsoWorld) -> None:
         keys = [f"{number:043d}abc" for number in range(1_000)]
-        await mark_revoked(world.sessions.store, keys, Timeouts(), world.clock.now())
-        assert all([await was_revoked(world.sessions.store, [key]) for key in keys])
-        assert not await was_revoked(world.sessions.store, ["another"])
+        marks = world.sessions.sessions.marks
+        await marks.leave(keys)
+        assert all([await marks.any_of([key]) for key in keys])
+        assert not await marks.any_of(["another"])
 
     async def test_a_store_outage_does_not_undo_a_revocation(self, world: SsoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         async def out(*_: object) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from session_core.clock import SystemClock
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.sessions.revocation_marks import mark_revoked
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql import statements, steps
@@ -154,7 +154,7 @@ async def test_the_marks_of_a_users_revoked_sessions_are_one_statement(
     store: SqlStore, batches: list[tuple[Statement, list[str]]]
 ) -> None:
     keys = [f"{number:043d}abc" for number in range(100)]
-    await mark_revoked(store, keys, Timeouts(), SystemClock().now())
+    await RevocationMarks(store, Timeouts(), SystemClock()).leave(keys)
     assert batches == [(statements.CLAIM_MANY, [f"revoked-{key}" for key in keys])]
 
 
