@@ -118,6 +118,9 @@ class RelyingParty:
         """
         demands = login_demands(asked, self.provider, reauthenticate=reauthenticate)
         metadata = await self.connection.discovery.metadata()
+        linked = {name: asked.others.get(name) for name in self.provider.link_params}
+        optional = {**linked, "login_hint": asked.login_hint, "ui_locales": asked.ui_locales}
+        hints = {name: value for name, value in optional.items() if value is not None}
         state, transaction, cookies = self.transactions.start(
             headers,
             provider=self.provider.id,
@@ -128,14 +131,11 @@ class RelyingParty:
             silent=asked.prompt == "none",
             option=asked.option,
             native=native,
+            hints=hints if native is not None else None,
         )
-        optional = {
-            "login_hint": asked.login_hint,
-            "ui_locales": asked.ui_locales,
-            "id_token_hint": id_token_hint if len(id_token_hint or "") <= _MAX_HINT_CHARS else None,
-        }
-        linked = {name: asked.others[name] for name in self.provider.link_params if name in asked.others}
-        given = linked | demands.params | {name: value for name, value in optional.items() if value is not None}
+        given = hints | demands.params
+        if id_token_hint is not None and len(id_token_hint) <= _MAX_HINT_CHARS:
+            given["id_token_hint"] = id_token_hint
         redirect_uri = self.config.redirect_uri(self.provider, base)
         return await self.requests.address(metadata, transaction, state, redirect_uri, given), cookies
 

@@ -30,6 +30,8 @@ from session_core.sessions.store_order import Moment
 from session_core.urls import packed, unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from session_core.oidc.login.request import LoginDemands
     from session_core.sealing import SealingKeys
 
@@ -71,6 +73,8 @@ class LoginTransaction(SecretStruct, frozen=True, array_like=True, omit_defaults
     """The one of `OidcConfig.login_options` that the link chose."""
     native: NativeRequest | None = None
     """The request of a native client, which gets the session in place of this browser."""
+    hints: dict[str, str] = msgspec.field(default_factory=dict)
+    """The hints of that request (`login_hint`, `ui_locales`, `link_params`): it may be sent to the provider a second time."""
 
     # Three independent secrets are derived from one, so that ten transactions fit into 4 KB; each has 43 characters, the minimum
     # of RFC 7636 4.1 for a verifier.
@@ -137,11 +141,13 @@ class LoginTransactions:
         silent: bool = False,
         option: str | None = None,
         native: NativeRequest | None = None,
+        hints: Mapping[str, str] | None = None,
     ) -> tuple[str, LoginTransaction, list[bytes]]:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
         Other login cookies of the browser are deleted until at most ten logins are open and all these cookies have at most
-        4 KB: first finished attempts, then the oldest. `return_to` must already be validated.
+        4 KB: first finished attempts, then the oldest. `return_to` must already be validated. `hints` are left out if the cookie
+        would be larger than that.
         """
         transaction = LoginTransaction(
             provider=provider,
@@ -156,8 +162,12 @@ class LoginTransactions:
             reauthenticate=demands.reauthenticate,
             option=option,
             native=native,
+            hints=dict(hints or {}),
         )
         cookie, value = self._sealed(transaction)
+        if transaction.hints and _cookie_bytes(cookie.name, value) > _MAX_COOKIE_BYTES:  # browsers refuse the cookie
+            transaction = msgspec.structs.replace(transaction, hints={})
+            cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)
         return transaction.state, transaction, [opened, *self._evict(headers, _cookie_bytes(cookie.name, value))]
 

@@ -301,7 +301,13 @@ async def _finish_native(
         return await _answer_native(request, relying_parties, native, refusal)
     party = party_at(relying_parties, transaction.provider)
     url, cookies = await party.start_login(
-        LoginRequest(max_age=transaction.max_age, acr_values=transaction.acr_values),
+        LoginRequest(
+            max_age=transaction.max_age,
+            acr_values=transaction.acr_values,
+            login_hint=transaction.hints.get("login_hint"),
+            ui_locales=transaction.hints.get("ui_locales"),
+            others=transaction.hints,
+        ),
         list(request.scope["headers"]),
         await sessions.moment(),
         base=party.base.at(request.scope),

@@ -15,7 +15,7 @@ from session_core.oidc import NativeClient, OidcConfig
 from session_core.sealing import SealingKeys
 from session_core.sessions.notes import is_note
 from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
-from tests.session_core.oidc.native_client import JSON, LOOPBACK, Native, ask, subject, world_of
+from tests.session_core.oidc.native_client import CLIENTS, JSON, LOOPBACK, Native, ask, subject, world_of
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
 from tests.support.factories import ProviderFactory
 from tests.support.form_fields import Fields
@@ -129,13 +129,17 @@ async def revoke_as(world: World, how: str) -> None:
         await sessions.revoke_any((await sessions.list_for(ALICE))[0].handle)
     elif how == "all":
         await sessions.revoke_all(ALICE)
+    elif how == "the limit":
+        world.sessions.lifecycle._limits._limit = 1
+        await world.login(world.new_browser())
+        world.sessions.lifecycle._limits._limit = 0
     else:
         await sessions.revoke_before(world.clock.now() + 1)
 
 
 @pytest.mark.attack("73")
 @pytest.mark.parametrize("auth_time", [None, -600, 0])
-@pytest.mark.parametrize("how", ["one of the user's", "one of any user", "all", "from before a moment"])
+@pytest.mark.parametrize("how", ["one of the user's", "one of any user", "all", "from before a moment", "the limit"])
 async def test_after_a_revocation_single_sign_on_is_not_enough(world: World, how: str, auth_time: int | None) -> None:
     def now() -> int:
         return world.clock.now() // 1000
@@ -179,6 +183,40 @@ async def test_a_code_from_before_a_revocation_gives_no_token(world: World, how:
     again = await go_on(world, await go_on(world, await native.agree()))
     later = dict(parse_qsl(urlsplit(again.headers["location"]).query))["code"]
     assert (await native.redeem(later)).status_code == 200
+
+
+HINTS = {"login_hint": "alice@example.org", "ui_locales": "de en", "organization": "org-1"}
+LONG = dict.fromkeys(("login_hint", "screen_hint"), "😀" * 256) | {"state": "s" * 512}
+"""More than a cookie holds."""
+
+
+@pytest.mark.parametrize(("given", "repeated"), [(HINTS, HINTS), ({**HINTS, **LONG}, {})])
+async def test_the_second_request_for_authentication_repeats_the_hints_of_the_link(
+    given: dict[str, str], repeated: dict[str, str]
+) -> None:
+    world = world_of(provider={"link_params": ("organization", "screen_hint", "realm")})
+    world.op.auth_time = world.clock.now() // 1000
+    await world.sessions.sessions.revoke_all(ALICE)
+    left = await Native(world, max_age="300", **given).agree()
+    first = dict(parse_qsl(urlsplit(left.headers["location"]).query))
+    second = await go_on(world, left)
+    asked = dict(parse_qsl(urlsplit(second.headers["location"]).query))
+    for sent, wanted in ((first, {**given, "max_age": "300"}), (asked, {**repeated, "prompt": "login", "max_age": "60"})):
+        names = {*HINTS, *LONG, "prompt", "max_age"} - {"state"}
+        assert {name: sent[name] for name in names if name in sent} == {name: wanted[name] for name in names if name in wanted}
+    world.clock.advance(seconds=10)
+    world.op.auth_time = world.clock.now() // 1000
+    assert "?code=" in (await go_on(world, second)).headers["location"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_the_limit_notes_the_user_once_and_only_for_native_clients(native: bool) -> None:
+    world = world_of(config={"max_sessions_per_user": 2}, native_clients=CLIENTS if native else ())
+    notes = []
+    for _ in range(4):
+        await world.login(world.new_browser())
+        notes.append([is_note(each.entry.data) async for each in world.sessions.store.scan()].count(True))
+    assert notes == ([0, 0, 1, 1] if native else [0] * 4)
 
 
 @pytest.mark.attack("73")
