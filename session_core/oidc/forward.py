@@ -22,7 +22,7 @@ from session_core.errors import ConfigurationError, CrossSiteRequestError, Upstr
 from session_core.litestar.access import session_of
 from session_core.litestar.plugin import plugin_of
 from session_core.oidc.plugin import OidcPlugin
-from session_core.urls import origin_of
+from session_core.urls import party_origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ class Upstream:
     path: str
     """The local path, for example `/api/orders`; the rest of a request's path is appended to the API's URL."""
     url: str
-    """The API's URL, for example `https://orders.example.org/v1`: without query and user name."""
+    """The API's URL, for example `https://orders.example.org/v1`: ASCII, without query and user name."""
     methods: Sequence[str] = ("GET", "HEAD")
     """The methods that are forwarded."""
     request_headers: Sequence[str] = _REQUEST_HEADERS
@@ -71,10 +71,11 @@ class Upstream:
         if not _PATH.fullmatch(self.path):
             msg = f"path must be a plain path, for example /api/orders, not {self.path!r}"
             raise ConfigurationError(msg)
-        url = httpx2.URL(self.url)
-        origin_of(f"{url.scheme}://{url.netloc.decode('ascii')}")
-        if url.userinfo or url.query or url.fragment or _UNSAFE.search(url.path) or ".." in url.path:
-            msg = "url must have a host and may have a path, for example https://orders.example.org/v1"
+        if party_origin(self.url) is None or _UNSAFE.search(self.url) or ".." in self.url:
+            msg = (
+                f"url of the upstream {self.path} is http(s)://host[:port] and may have a path, in ASCII and without percent "
+                "signs, user name, query and fragment, for example https://orders.example.org/v1"
+            )
             raise ConfigurationError(msg)
         if not self.methods or not set(self.methods) <= _METHODS:
             msg = f"methods must be a selection of {', '.join(sorted(_METHODS))}"

@@ -22,6 +22,7 @@ from session_core.calls import Calls
 from session_core.errors import ConfigurationError, OidcError
 from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
+from session_core.urls import normalised_origin
 
 __all__ = ("MAX_BODY_BYTES", "OpHttp", "OpResponse", "check_proxy", "tls_context")
 
@@ -174,11 +175,9 @@ def tls_context(ca_file: str | Path) -> ssl.SSLContext:
 
 def check_proxy(proxy: str) -> None:
     """Raise `ConfigurationError` unless `proxy` is the address of an HTTP proxy. The error omits its password."""
-    try:
-        fit = httpx2.Proxy(proxy).url.scheme in {"http", "https"} and bool(httpx2.URL(proxy).host)
-    except (ValueError, httpx2.InvalidURL):
-        fit = False
-    if not fit:
+    scheme, _, rest = proxy.removesuffix("/").partition("://")
+    userinfo, _, authority = rest.rpartition("@")
+    if normalised_origin(f"{scheme}://{authority}") is None or set(userinfo) & set("/?#\\") or not userinfo.isprintable():
         msg = "proxy must be the address of an HTTP proxy, for example http://proxy.example.org:3128"
         raise ConfigurationError(msg)
 

@@ -21,6 +21,7 @@ from session_core.stores.base import StoreCapabilities
 from session_core.stores.document.http import DocumentHttp, HttpAnswer, HttpDocuments
 from session_core.stores.document.store import DocumentStore
 from session_core.stores.document.url import DocumentUrl
+from session_core.urls import normalised_origin
 
 if TYPE_CHECKING:
     import httpx2
@@ -75,6 +76,8 @@ class UnstorageStore(DocumentStore):
             native_expiry=_URL.choice(options, "ttl"),
             keeps_deadlines=False,
         )
+        if normalised_origin(f"{match['scheme']}://{match['host']}") is None:
+            _URL.refuse("there is no such host and port")
         path = (match["path"] or "").rstrip("/")
         if any(part in {"", ".", ".."} for part in path.split("/")[1:]):
             _URL.refuse("its path has an empty part, or one of dots")

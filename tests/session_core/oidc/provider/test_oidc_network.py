@@ -225,6 +225,12 @@ class TestForwardProxy:
         lambda _: {"proxy": "socks5://user:hunter2@proxy.example"},
         lambda _: {"proxy": "proxy.example:3128"},
         lambda _: {"proxy": "http://"},
+        lambda _: {"proxy": "http://proxy.example:99999"},
+        lambda _: {"proxy": "http://proxy example:3128"},
+        lambda _: {"proxy": "http://user:hunter2@pröxy.example"},
+        lambda _: {"proxy": "http://user:hunter2@proxy.example/path"},
+        lambda _: {"proxy": "http://user:hunter2/@proxy.example"},
+        lambda _: {"proxy": "http://user:hunter2\n@proxy.example"},
     ],
 )
 def test_invalid_options_are_refused(tmp_path: Path, make: Callable[[Path], dict[str, object]]) -> None:
