@@ -54,8 +54,9 @@ class MetricsServer:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            writer.transport.abort()
+            pass
         finally:
+            writer.transport.abort()  # no effect after an orderly close; a client must not wait if rendering fails
             with suppress(ValueError):  # closed as the oldest
                 self._open.remove(writer)
 

@@ -24,11 +24,18 @@ class Serving:
     """A server of this event loop, and its clients."""
 
     def __init__(self, key: str | None) -> None:
-        self.server = MetricsServer(lambda: self.body, content_type="text/plain", key=key)
+        self.server = MetricsServer(self.render, content_type="text/plain", key=key)
         self.body = b"sessions_live 3\n"
+        self.broken = False
         self.writers: list[asyncio.StreamWriter] = []
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
+
+    def render(self) -> bytes:
+        if self.broken:
+            message = "a metric cannot be read"
+            raise ValueError(message)
+        return self.body
 
     async def connect(self, request: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -112,6 +119,19 @@ async def test_silent_and_slow_clients_are_closed(serving: Serving, monkeypatch:
     dripping = asyncio.create_task(drip(writer))
     assert await to_its_end(reader) == b""
     dripping.cancel()
+
+
+@pytest.mark.parametrize("after", ["nothing", "more than is read"])
+async def test_a_failure_closes_the_connection_and_the_next_scrape_works(serving: Serving, after: str) -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context.get("exception")))
+    serving.broken = True
+    reader, _ = await serving.connect(b"GET /metrics HTTP/1.1\r\n\r\n" + (b"x" * 100_000 if after != "nothing" else b""))
+    assert await to_its_end(reader) == b""
+    assert [type(each) for each in failures] == [ValueError]  # not hidden: it is in the log
+    assert not serving.server._open
+    serving.broken = False
+    assert (await serving.ask(b"GET /metrics HTTP/1.1")).endswith(serving.body)
 
 
 @pytest.mark.attack("68")
