@@ -71,6 +71,7 @@ class Application(Litestar):
 
         try:
             await super().__call__(scope, self._until_stop(receive), send_unless_failed)
+            self.graceful_stop.leave()
         except SystemExit as end:
             await send({"type": "lifespan.startup.failed", "message": str(end)})
         except BaseException:

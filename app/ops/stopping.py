@@ -1,6 +1,6 @@
 """A graceful stop: closes live connections, lets requests finish, then ends the lifespan. Independent of routes and stores.
 
-    signal -> WebSockets closed with 1012, event streams ended -> requests finish -> audit trail -> lifespan ends (store)
+    signal -> WebSockets closed with 1012, event streams ended -> requests finish -> audit trail -> lifespan ends (store) -> exit
 
 A server ends the lifespan when every response is complete. With an open event stream, Granian would wait until it is killed,
 without writing the audit trail and closing the store. So the signal is handled here first. All steps together fit into the ten
@@ -10,6 +10,7 @@ seconds that Docker waits.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -36,6 +37,8 @@ _LIVE_SECONDS: Final = 1.0
 _REQUEST_SECONDS: Final = 3.0
 """Seconds for requests to finish. More than the store's timeout, so that they end with 503 if its engine is frozen."""
 _CANCEL_SECONDS: Final = 0.5
+_LEFT_SECONDS: Final = 2.0
+"""Seconds for the server to send the rest of finished responses, before the process ends."""
 SILENT_SECONDS: Final = 30
 """For the headers of a connection's next request, and for the next part of a request's body."""
 _UNAVAILABLE: Final = 503
@@ -56,6 +59,7 @@ class GracefulStop:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owns_process = False
         self.begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,12 +102,20 @@ class GracefulStop:
 
         Later signals do nothing: Granian's handler blocks forever at its third call.
         """
-        add = loop.add_signal_handler
+        add, self._owns_process = loop.add_signal_handler, True
 
         def add_signal_handler(number: int, handler: Callable[..., object], *arguments: object) -> None:
             add(number, self._stop_once, partial(handler, *arguments))
 
         loop.add_signal_handler = add_signal_handler  # type: ignore[method-assign, assignment]
+
+    def leave(self) -> None:
+        """End the process soon: the lifespan is over, and what is still open has no request.
+
+        Granian would wait for a client that has sent half of a request's head, up to its time limit.
+        """
+        if self.begun and self._owns_process:
+            asyncio.get_running_loop().call_later(_LEFT_SECONDS, os._exit, 0)
 
     def _stop_once(self, tell_server: Callable[[], object]) -> None:
         if not self.begun:

@@ -146,6 +146,27 @@ async def test_responses_that_never_end_are_aborted_in_time(tmp_path: Path) -> N
     assert served.audited("session.created") == 1
 
 
+async def test_half_sent_requests_are_not_waited_for(tmp_path: Path) -> None:
+    with server(tmp_path) as served:
+        head = b"PATCH /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        begun = [b"G", head[:30], head + b"{"]
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
+            await client.post("/test/visit")
+            writers = [(await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2])))[1] for _ in range(30)]
+            for number, writer in enumerate(writers):
+                writer.write(begun[number % 3])
+                await writer.drain()
+            slow = await slow_request(served, client)  # by now the others have arrived
+            stopping = asyncio.create_task(served.stop())
+            assert (await slow).text == "done"
+        took, out = await stopping
+        for writer in writers:
+            writer.close()
+    assert took < SUPERVISOR_SECONDS
+    assert "Killing" not in out
+    assert served.audited("session.created") == 1
+
+
 async def test_several_signals_stop_it_once(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         stream = await Stream.open(f"{served.url}/test/events")
