@@ -221,7 +221,13 @@ class ProviderSettings(BaseModel):
         try:
             return self._built(allow_http=allow_http)
         except ConfigurationError as error:
-            raise SettingsError([Problem(self.name_of("oidc_*"), str(error), "see docs/reference/settings.md")]) from None
+            # The library's message begins with the name of its option, which most settings share.
+            option, _, message = str(error).partition(" ")
+            if f"oidc_{option}" in type(self).model_fields:
+                problem = Problem(self.name_of(option), message, self.example_of(option))
+            else:
+                problem = Problem(self.name_of("oidc_*"), str(error), "see docs/reference/settings.md")
+            raise SettingsError([problem]) from None
 
     def _built(self, *, allow_http: bool) -> OidcProvider | OAuth2Provider:
         method = self._auth_method()

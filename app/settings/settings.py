@@ -24,6 +24,7 @@ from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
 from session_core.oidc import NativeClient
+from session_core.oidc.http import check_proxy, tls_context
 from session_core.stores import open_store
 from session_core.urls import base_url_of
 
@@ -219,6 +220,26 @@ class Settings(ProviderSettings, BaseSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("oidc_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            if value is not None:
+                check_proxy(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("proxy ")) from None
+        return value
+
+    @field_validator("oidc_ca_file")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                tls_context(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("ca_file ")) from None
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _origin(cls, value: str) -> str:
@@ -249,7 +270,7 @@ class Settings(ProviderSettings, BaseSettings):
     def _database(cls, value: str) -> str:
         try:
             url = make_url(value)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             url = make_url("malformed://")
         driver = _ASYNC_DRIVERS.get(url.get_backend_name())
         if driver is None or url.drivername not in {url.get_backend_name(), f"{url.get_backend_name()}+{driver}"}:
@@ -292,7 +313,12 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     problems += _provider_problems(settings)
     if problems:
         raise SettingsError(problems)
-    return settings if settings.is_production else _with_generated_secrets(settings)
+    if settings.is_production:
+        return settings
+    settings = _with_generated_secrets(settings)
+    for each in settings.providers:
+        each.provider(allow_http=True)  # the embedded one too, now that it has a secret
+    return settings
 
 
 def _provider_problems(settings: Settings) -> list[Problem]:
@@ -308,6 +334,7 @@ def _provider_problems(settings: Settings) -> list[Problem]:
     if problems:
         return problems
     for each in settings.providers:
+        # Production refuses the embedded provider; in development its secret is made later.
         if each.oidc_issuer != EMBEDDED_ISSUER:
             try:
                 each.provider(allow_http=True)

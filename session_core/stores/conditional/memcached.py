@@ -24,6 +24,7 @@ from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
+from session_core.urls import normalised_origin
 
 if TYPE_CHECKING:
     from session_core.clock import Clock
@@ -62,6 +63,8 @@ class MemcachedStore(ConditionalStore):
 class _Memcached:
     def __init__(self, url: str) -> None:
         match, options = _URL.read(url)
+        if normalised_origin(f"http://{match['host']}:{match['port'] or _PORT}") is None:
+            _URL.refuse("there is no such host and port")
         self._address = match["host"].strip("[]"), int(match["port"] or _PORT)
         self._user = None if match["user"] is None else unquote(match["user"])
         self._password = None if match["password"] is None else unquote(match["password"])

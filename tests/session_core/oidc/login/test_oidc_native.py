@@ -186,7 +186,7 @@ async def test_a_code_from_before_a_revocation_gives_no_token(world: World, how:
 
 
 HINTS = {"login_hint": "alice@example.org", "ui_locales": "de en", "organization": "org-1"}
-LONG = dict.fromkeys(("login_hint", "screen_hint"), "😀" * 256) | {"state": "s" * 512}
+LONG = dict.fromkeys(("login_hint", "screen_hint", "realm"), "😀" * 256) | {"state": "s" * 512}
 """More than a cookie holds."""
 
 

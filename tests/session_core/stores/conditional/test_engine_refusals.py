@@ -99,6 +99,9 @@ async def test_a_full_memcached_is_an_outage_and_loses_nothing() -> None:
         "memcached://host?timeout=hunter2",
         "memcached://host?tls=hunter2",
         "memcached://a,b",
+        "memcached://user:hunter2@host:99999",
+        "memcached://user:hunter2@host:0",
+        "memcached://user:hunter2@host..example",
     ],
 )
 def test_an_invalid_url_is_refused_without_its_secrets(url: str) -> None:
