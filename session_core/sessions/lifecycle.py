@@ -92,7 +92,7 @@ class NewId:
 class SessionLifecycle(Generic[D]):
     """The operations on sessions of one application."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all sessions of an application share
         self,
         *,
         store: SessionStore,
