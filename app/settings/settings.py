@@ -23,8 +23,8 @@ from app.settings.provider import EMBEDDED_CLIENT_ID, EMBEDDED_ISSUER, ProviderS
 from app.settings.providers import further_providers, numbered_names
 from app.settings.report import Problem, SettingsError
 from session_core.errors import ConfigurationError
-from session_core.oidc import NativeClient
-from session_core.oidc.http import check_proxy, tls_context
+from session_core.oidc import NativeClient, OidcConfig, OidcProvider
+from session_core.sealing import SealingKeys
 from session_core.stores import open_store
 from session_core.urls import base_url_of
 
@@ -220,26 +220,6 @@ class Settings(ProviderSettings, BaseSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("oidc_proxy")
-    @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        try:
-            if value is not None:
-                check_proxy(value.get_secret_value())
-        except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix("proxy ")) from None
-        return value
-
-    @field_validator("oidc_ca_file")
-    @classmethod
-    def _certificates(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None:
-                tls_context(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix("ca_file ")) from None
-        return value
-
     @field_validator("public_url")
     @classmethod
     def _origin(cls, value: str) -> str:
@@ -289,6 +269,20 @@ class Settings(ProviderSettings, BaseSettings):
         if (self.session_cookie or "").startswith(("__Host-", "__Secure-")) and self.public_url.startswith("http:"):
             message = "SESSION_COOKIE|browsers refuse a __Host- or __Secure- cookie while PUBLIC_URL is http"
             raise ValueError(message)
+        try:
+            OidcConfig(
+                providers=[OidcProvider(issuer="https://any.example", client_id="any", client_secret=str)],
+                public_url=self.public_url,
+                sealing=SealingKeys([bytes(_MIN_SECRET)]),
+                native_clients=self.native_clients,
+                proxy=self.oidc_proxy.get_secret_value() if self.oidc_proxy else None,
+                ca_file=self.oidc_ca_file,
+            )
+        except ConfigurationError as error:
+            option, _, message = str(error).partition(" ")
+            known = option in {"proxy", "ca_file"}
+            message = f"OIDC_{option.upper()}|{message}" if known else f"NATIVE_CLIENTS|{error}"
+            raise ValueError(message) from None
         return self
 
 

@@ -121,6 +121,13 @@ def test_an_invalid_value_is_refused_by_name_with_a_valid_example(
     assert "hunter2" not in refused[name]
 
 
+def test_a_native_client_must_not_lead_back_to_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = "https://app.example.org"
+    refused = problems_of(monkeypatch, PUBLIC_URL=own, NATIVE_CLIENTS=f"mobile {own}/callback")
+    assert list(refused) == ["NATIVE_CLIENTS"]
+    assert "must not be on the application itself" in refused["NATIVE_CLIENTS"]
+
+
 def test_a_driver_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.settings.settings.find_spec", lambda name: None if name == "asyncpg" else name)
     refused = problems_of(monkeypatch, DATABASE_URL="postgresql://app:hunter2@db.example.org/app")
