@@ -15,7 +15,7 @@ import hmac
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
@@ -30,8 +30,6 @@ from session_core.sessions.store_order import Moment
 from session_core.urls import packed, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from session_core.oidc.login.request import LoginDemands
     from session_core.sealing import SealingKeys
 
