@@ -11,7 +11,7 @@ import pytest
 from litestar import get, post
 
 from session_core import Session, SessionConfig, SessionDataError, SessionGoneError, SessionHandle, SessionPlugin
-from session_core.errors import StoreUnavailableError
+from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.sessions.notes import is_note
 from session_core.sessions.writer import _Pending, _Queue
 from session_core.stores import MemoryStore
@@ -348,6 +348,60 @@ async def test_a_cancelled_request_does_not_cancel_the_writes_of_others(*, made:
     assert plugin_in(app).lifecycle._writer._queues == {}
 
 
+@pytest.mark.parametrize("beaten", [False, True])
+async def test_a_cancelled_request_does_not_hold_up_the_others_of_its_batch(*, beaten: bool) -> None:
+    """The first of three is cancelled while the store handles their write, which another process may have beaten."""
+    gates = [Gate(), Gate()]
+
+    class Gated(MemoryStore):
+        calls = 0
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            number, self.calls = self.calls, self.calls + 1
+            if number < len(gates):
+                await gates[number].wait()
+            if number == 1 and beaten:
+                raise SessionConflictError
+            return await super().replace(key, entry, version=version)
+
+    app = make_app(store=Gated())
+    handle = handle_on(plugin_in(app))
+    await handle.update(note="begun")
+
+    def bump(data: AppSession) -> None:
+        data.visits += 1
+
+    twins = [await handle_on(plugin_in(app), handle.session_id).load() for _ in range(4)]
+    tasks = [asyncio.create_task(twin.update(bump)) for twin in twins]
+    await gates[0].until(1)
+    gates[0].go.set()
+    await gates[1].until(1)
+    tasks[1].cancel()
+    gates[1].go.set()
+    alone, cancelled, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert [result.visits for result in (alone, *others)] == ([1, 2, 3] if beaten else [1, 3, 4])
+    assert (await handle.reload()).visits == (3 if beaten else 4)
+
+
+async def test_a_waiting_update_without_a_change_returns_the_newest_data() -> None:
+    gate = Gate()
+
+    class Gated(MemoryStore):
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            await gate.wait()
+            return await super().replace(key, entry, version=version)
+
+    app = make_app(store=Gated())
+    first = handle_on(plugin_in(app))
+    await first.update(note="begun")
+    second = await handle_on(plugin_in(app), first.session_id).load()
+    tasks = [asyncio.create_task(first.update(visits=1)), asyncio.create_task(second.update(lambda _: None))]
+    await gate.until(1)
+    gate.go.set()
+    assert [data.visits for data in await asyncio.gather(*tasks)] == [1, 1]
+
+
 async def test_fields_a_newer_version_wrote_survive_an_older_ones_writes() -> None:
     class Newer(AppSession):
         coupon: str = ""
@@ -379,6 +433,7 @@ async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> No
         with pytest.raises(StoreUnavailableError):
             await waiting[seconds].future
         assert monotonic() - began == pytest.approx(seconds, abs=0.01)
+    queue.close()
 
 
 @pytest.mark.usefixtures("virtual_time")
