@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
 
 from alembic import context
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import make_engine, why_unavailable
@@ -15,9 +14,6 @@ from app.data.tables import metadata
 from app.settings.report import SettingsError
 from app.settings.settings import load_settings
 from session_core.stores.sql.schema import metadata as session_metadata
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 _ADVISORY_LOCK = 0x5E5510
 _CONNECT_SECONDS = 5.0
