@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 import msgspec
 
 from session_core.calls import CallObserver
+from session_core.choices import check_choice
 from session_core.clock import Clock, SystemClock
 from session_core.cookies import CookieConfig, CookieSigner
 from session_core.errors import ConfigurationError
@@ -145,9 +146,10 @@ class SessionConfig(Generic[D]):
         """`trusted_origins`, checked."""
         self.base = base_url_of(self.public_url)
         """Origin and path of our own pages."""
-        if self.on_limit not in {"evict", "refuse"}:
-            msg = "on_limit must be 'evict' or 'refuse'"
-            raise ConfigurationError(msg)
+        check_choice(self, "on_limit", "evict", "refuse")
+        check_choice(self, "on_conflict", "refuse", "last_write_wins")
+        check_choice(self, "close_connections", "push", "poll", "never")
+        check_choice(self, "middleware_on", "session_routes", "all_routes")
         if isinstance(self.max_sessions_per_user, int) and self.max_sessions_per_user < 0:
             msg = "max_sessions_per_user must be 0 (the library's limit) or more, for example 5"
             raise ConfigurationError(msg)
@@ -164,12 +166,6 @@ class SessionConfig(Generic[D]):
             raise ConfigurationError(msg)
         if self.poll_interval <= 0:
             msg = "poll_interval must be positive seconds, for example 0.5"
-            raise ConfigurationError(msg)
-        if self.close_connections not in {"push", "poll", "never"}:
-            msg = "close_connections must be 'push', 'poll' or 'never'"
-            raise ConfigurationError(msg)
-        if self.on_conflict not in {"refuse", "last_write_wins"}:
-            msg = "on_conflict must be 'refuse' or 'last_write_wins'"
             raise ConfigurationError(msg)
         self._check_request_session()
         self.secrets_generated = not self.secrets

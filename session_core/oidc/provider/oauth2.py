@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from session_core.choices import check_choice
 from session_core.errors import ConfigurationError
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata
@@ -58,9 +59,7 @@ class OAuth2Provider(Registration):
         """Check what can be checked without the provider."""
         super().__post_init__()
         check_scopes(self.scopes)
-        if self.scope_separator not in {" ", ","}:
-            msg = 'scope_separator must be " " or ","'
-            raise ConfigurationError(msg)
+        check_choice(self, "scope_separator", " ", ",")
         endpoints = (
             self.authorization_endpoint, self.token_endpoint, self.userinfo_endpoint, self.revocation_endpoint,
             self.pushed_authorization_request_endpoint,

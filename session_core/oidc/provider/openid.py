@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from session_core.choices import check_choice
 from session_core.errors import ConfigurationError, DiscoveryError
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata, parse_metadata
@@ -79,9 +80,7 @@ class OidcProvider(Registration):
         if unknown := set(self.signing_algorithms) - SIGNING_ALGORITHMS:
             msg = f"{', '.join(sorted(unknown))} must not sign tokens; choose from {', '.join(sorted(SIGNING_ALGORITHMS))}"
             raise ConfigurationError(msg)
-        if self.logout_token_typ not in {"strict", "if_present"}:
-            msg = "logout_token_typ must be strict or if_present"
-            raise ConfigurationError(msg)
+        check_choice(self, "logout_token_typ", "strict", "if_present")
         if self.max_age is not None and self.max_age < 0:
             msg = "max_age is seconds, for example 3600"
             raise ConfigurationError(msg)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from session_core.choices import check_choice
 from session_core.errors import ConfigurationError
 from session_core.oidc.provider.client_key import ClientKey
 from session_core.urls import is_provider_url, origin_of
@@ -34,7 +35,6 @@ _ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _MAX_PARAM: Final = 2048
 _PARAM: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}\Z")
 _MAX_LINK_PARAMS: Final = 10
-_METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
 _WITH_SECRET: Final = frozenset({"client_secret_basic", "client_secret_post"})
 
 
@@ -134,9 +134,7 @@ class Registration:
 
     def _check_authentication(self) -> None:
         method = self.token_endpoint_auth_method
-        if method not in _METHODS:
-            msg = f"token_endpoint_auth_method must be {', '.join(_METHODS[:-1])} or none"
-            raise ConfigurationError(msg)
+        check_choice(self, "token_endpoint_auth_method", "client_secret_basic", "client_secret_post", "private_key_jwt", "none")
         if (method in _WITH_SECRET) != bool(self.client_secret):
             msg = (
                 "a client_secret is needed for client_secret_basic and client_secret_post, and for nothing else; "
@@ -148,20 +146,12 @@ class Registration:
             raise ConfigurationError(msg)
 
     def _check_choices(self) -> None:
-        if self.client_assertion_audience not in {"issuer", "token_endpoint"}:
-            msg = "client_assertion_audience must be issuer or token_endpoint"
-            raise ConfigurationError(msg)
-        if self.response_mode not in {"query", "form_post"}:
-            msg = "response_mode must be query or form_post"
-            raise ConfigurationError(msg)
+        check_choice(self, "client_assertion_audience", "issuer", "token_endpoint")
+        check_choice(self, "response_mode", "query", "form_post")
+        check_choice(self, "reauthentication_prompt", "login", "select_account", "consent")
+        check_choice(self, "pushed_authorization_requests", "auto", "required", "off")
         if self.posted_user and self.response_mode != "form_post":
             msg = 'posted_user needs response_mode="form_post"'
-            raise ConfigurationError(msg)
-        if self.reauthentication_prompt not in {"login", "select_account", "consent"}:
-            msg = "reauthentication_prompt must be login, select_account or consent"
-            raise ConfigurationError(msg)
-        if self.pushed_authorization_requests not in {"auto", "required", "off"}:
-            msg = "pushed_authorization_requests must be auto, required or off"
             raise ConfigurationError(msg)
 
     def _check_logout(self) -> None:
