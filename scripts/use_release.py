@@ -91,12 +91,23 @@ def _next_breaking(version: str) -> str:
     return f"0.{int(parts[2]) + 1}" if parts[1] == "0" else str(int(parts[1]) + 1)
 
 
+def _find(version: str) -> None:
+    """Raise `ValueError` unless the version can be installed: the clone is not edited for one that is missing."""
+    asked = f"{_LIBRARY}=={version}"
+    command = ["uv", "pip", "compile", "--quiet", "--no-deps", "--no-header", "-"]
+    found = subprocess.run(command, input=asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode:
+        message = f"{asked} was not found; nothing was changed\n{found.stderr.strip()}"
+        raise ValueError(message)
+
+
 def main() -> int:
     """Let this clone use the release named on the command line; return the exit code."""
     if len(sys.argv) != 2:  # noqa: PLR2004 - the script and its one argument
         print("usage: just use-release VERSION", file=sys.stderr)
         return 2
     try:
+        _find(sys.argv[1])
         print("\n".join(use_release(ROOT, sys.argv[1])))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -155,6 +155,17 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+def test_a_version_that_no_index_has_leaves_the_clone_as_it_was(copy: Path, tmp_path: Path) -> None:
+    before = (copy / "pyproject.toml").read_text()
+    environment = {**os.environ, "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path)}
+    command = [sys.executable, copy / "scripts" / "use_release.py", "9.0.0"]
+    ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "error: session-core==9.0.0 was not found; nothing was changed" in ran.stderr
+    assert (copy / "session_core").is_dir()
+    assert (copy / "pyproject.toml").read_text() == before
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("eject", ["", "eject before", "eject after"])
