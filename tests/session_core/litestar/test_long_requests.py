@@ -294,4 +294,6 @@ async def test_an_ordinary_request_calls_the_store_once(clock: FakeClock, monkey
 
         monkeypatch.setattr(store, "load", counted)
         assert (await client.get("/read")).status_code == 200
-    assert len(loads) == 1
+        assert len(loads) == 1
+        assert (await client.patch("/assign", json={"note": "kept"})).status_code == 200
+    assert len(loads) == 2

@@ -338,3 +338,17 @@ async def test_a_handle_names_its_session_without_the_secret_id(app: Litestar) -
     assert repr(handle) == f"<SessionHandle {handle.handle}>"
     assert handle.handle is not None
     assert handle.session_id not in repr(handle)
+
+
+async def test_a_handle_follows_its_session(app: Litestar, clock: FakeClock) -> None:
+    """To the later expiry, and to the id that another request has given to the session."""
+    first = handle_on(plugin_in(app))
+    await first.update(visits=1)
+    clock.advance(seconds=60)
+    await first.extend()
+    assert first.snapshot.expires_at == clock.now() + 600_000
+    second = await handle_on(plugin_in(app), first.session_id).load()
+    await second.regenerate()
+    assert first.key != second.key
+    await first.confirm()
+    assert first.key == second.key
