@@ -199,6 +199,29 @@ async def test_tokens_of_a_later_redemption_or_of_another_login_are_not_overwrit
     assert session.held.tokens == theirs
 
 
+class Moved(OneSession):
+    """Its session was regenerated meanwhile."""
+
+    async def load(self, key: str) -> HeldTokens | None:
+        assert key == "key"
+        return None
+
+    async def find_moved(self, lost: HeldTokens) -> HeldTokens | None:
+        assert lost.key == "key"
+        return self.held
+
+
+@pytest.mark.parametrize("other", ["!", "~"])
+@pytest.mark.parametrize("kind", [OneSession, Moved])
+async def test_a_login_that_the_provider_has_ended_is_found_under_any_id_and_no_other(kind: type[OneSession], other: str) -> None:
+    session = kind()
+    held = await taken(session)
+    redemption = Redemption(session, None)  # type: ignore[arg-type]
+    assert await redemption._newest(held) is session.held
+    session.put(family=other)
+    assert await redemption._newest(held) is None
+
+
 @pytest.mark.parametrize("other", ["!", "~"])
 async def test_the_lease_of_the_next_holder_stays_when_late_tokens_are_stored(other: str) -> None:
     session = OneSession()
