@@ -107,14 +107,13 @@ def _run(options: argparse.Namespace, connections: int) -> None:
         # Its other messages go through our redaction, as JSON in production.
         log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
     )
-    stopping: list[threading.Thread] = []
-    interrupt = server.signal_handler_interrupt
+    interrupt, first = server.signal_handler_interrupt, threading.Lock()
 
     def interrupt_once(number: int, frame: FrameType | None) -> None:
-        # Granian's handler takes a lock that the interrupted code may hold: in a thread it cannot deadlock.
-        if not stopping:
-            stopping.append(threading.Thread(target=interrupt, args=(number, frame)))
-            stopping[0].start()
+        # Signals arrive while this function handles another one: taking a lock is one step.
+        if first.acquire(blocking=False):
+            # Granian's handler takes a lock that the interrupted code may hold: in a thread it cannot deadlock.
+            threading.Thread(target=interrupt, args=(number, frame)).start()
 
     server.signal_handler_interrupt = interrupt_once  # type: ignore[method-assign]
     try:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from app.data.database import migrate
+from app.ops.stopping import KILL_SECONDS
 from tests.app.test_app_serve import serving, wait_until_free
 from tests.support.postgres_server import postgres_server
 from tests.support.redis_servers import needed_valkey
@@ -38,7 +39,11 @@ class Server:
         self.directory = directory
 
     async def stop(self, *numbers: signal.Signals) -> tuple[float, str]:
-        """Send signals to the whole group, as a terminal or a service manager does; return seconds and output."""
+        """Send signals to the whole group, as a terminal or a service manager does; return seconds and output.
+
+        Fewer than `KILL_SECONDS` mean that no worker was killed. Granian's message about that proves nothing: it also appears
+        when another thread of Granian has collected the exit status of a worker a moment before.
+        """
         async with stopwatch() as watch:
             for number in numbers or (signal.SIGTERM,):
                 os.killpg(self.process.pid, number)
@@ -122,8 +127,7 @@ async def test_live_connections_are_closed_first_and_requests_finish(tmp_path: P
             assert [await stream.end() for stream in streams] == ["complete"] * 3
             assert (await slow).text == "done"
         took, out = await stopping
-    assert took < SUPERVISOR_SECONDS
-    assert "Killing" not in out
+    assert took < KILL_SECONDS, out
     assert "Traceback" not in out, out
     assert served.audited("session.created") == 20
 
@@ -162,8 +166,7 @@ async def test_half_sent_requests_are_not_waited_for(tmp_path: Path) -> None:
         took, out = await stopping
         for writer in writers:
             writer.close()
-    assert took < SUPERVISOR_SECONDS
-    assert "Killing" not in out
+    assert took < KILL_SECONDS, out
     assert served.audited("session.created") == 1
 
 
@@ -177,8 +180,7 @@ async def test_several_signals_stop_it_once(tmp_path: Path) -> None:
             assert (await slow).text == "done"
         assert await stream.end() == "complete"
         took, out = await stopping
-    assert took < SUPERVISOR_SECONDS
-    assert "Killing" not in out
+    assert took < KILL_SECONDS, out
     assert served.audited("session.created") == 1
 
 
@@ -196,8 +198,7 @@ async def test_a_frozen_store_does_not_delay_the_stop(tmp_path: Path) -> None:
         assert await stream.end() == "complete"
         took, out = await stopping
         store.thaw()
-    assert took < SUPERVISOR_SECONDS
-    assert "Killing" not in out
+    assert took < KILL_SECONDS, out
     assert served.audited("session.created") == 1
 
 
