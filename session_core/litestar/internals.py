@@ -10,6 +10,7 @@ without a session: 1,910), Litestar 2.25 on CPython 3.11.
 | `error_guard_of` | the inner exception middleware, unless the handler raises | 81, 2.2 % | `ERROR_HANDLING` |
 | `wrap` | the path and scope checks of `ASGIMiddleware` for each request | 80, 2.1 % | public: overrides `__call__` |
 | `explain_refusals` | nothing; names the fix where the application has no plugin | - | the function is missing |
+| `refuse_guards` | nothing; refuses our guards in an application without the plugin | - | public: `on_registration` |
 
 The first three rely on private code, which may change in any version. So its source is compared with the reviewed source: with
 any difference, in a patched function too, Litestar's own code runs. A bypass that gains less than 1 % is removed.
@@ -29,9 +30,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from litestar import Litestar
 from litestar.datastructures import FormMultiDict
 from litestar.enums import ScopeType
 from litestar.exceptions import ClientException, ImproperlyConfiguredException, LitestarException, SerializationException
+from litestar.handlers import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.response import Response
 from litestar.routes import BaseRoute, HTTPRoute, WebSocketRoute
@@ -40,7 +43,9 @@ from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
+from session_core.litestar.access import application_in
 from session_core.litestar.dependency import provide_session
+from session_core.litestar.routes import session_guards
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager
 
@@ -49,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "ERROR_HANDLING", "HANDLING", "INJECTION", "ErrorGuard", "call_directly", "digest_of", "enabled", "error_guard_of",
-    "explain_refusals", "inject_directly", "is_known", "take_session", "wrap",
+    "explain_refusals", "inject_directly", "is_known", "refuse_guards", "take_session", "wrap",
 )  # fmt: skip
 
 enabled = True
@@ -402,4 +407,27 @@ def _fix_of(values: list[Any]) -> str | None:
     return None
 
 
+def refuse_guards() -> None:
+    """Refuse a handler with a guard of ours when it is registered in an application without the plugin.
+
+    Otherwise its first request finds the mistake.
+    """
+    register = BaseRouteHandler.on_registration
+
+    @wraps(register)
+    def registered(self: BaseRouteHandler, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - of any version of Litestar
+        register(self, *arguments, **named)
+        app = next((each for each in (*arguments, *named.values()) if isinstance(each, Litestar)), None)
+        automatic = getattr(self, "http_methods", None) == {"OPTIONS"}  # Litestar's own: a name that the owner does not know
+        if enabled and app is not None and not automatic and session_guards(self):
+            try:
+                application_in(app)
+            except ConfigurationError as error:
+                msg = f"{self} has a guard of session_core, but {error}"
+                raise ConfigurationError(msg) from None
+
+    BaseRouteHandler.on_registration = registered  # type: ignore[method-assign]
+
+
 explain_refusals()
+refuse_guards()

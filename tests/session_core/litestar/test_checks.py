@@ -343,7 +343,36 @@ def test_another_missing_dependency_is_refused_by_litestar() -> None:
         build(alone)
 
 
-@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("bypasses", [True], indirect=True)
+@pytest.mark.parametrize("layer", ["handler", "controller", "router", "application"])
+@pytest.mark.parametrize("public", [False, True])
+def test_a_guard_without_the_plugin_is_refused_with_the_handler_and_the_fix(layer: str, public: bool) -> None:
+    def at(name: str) -> list[Any]:
+        return [requires_login] if layer == name else []
+
+    class Area(Controller):
+        guards = at("controller")
+
+        @get("/x", guards=at("handler"), opt={"exclude_from_auth": public})
+        async def alone(self) -> None: ...
+
+    with pytest.raises(ConfigurationError) as refused:
+        Litestar([Router("/area", route_handlers=[Area], guards=at("router"))], guards=at("application"))
+    assert "alone has a guard of session_core, but the application has no SessionPlugin" in str(refused.value)
+    assert "plugins=[SessionPlugin(SessionConfig(AppSession))]" in str(refused.value)
+
+
+def test_the_guards_of_others_need_no_plugin() -> None:
+    def open_to_all(connection: object, handler: object) -> None:
+        del connection, handler
+
+    @get("/x", guards=[open_to_all])
+    async def alone() -> None: ...
+
+    assert build(alone, plugins=[]).routes
+
+
+@pytest.mark.parametrize(("guarded", "bypasses"), [(True, False), (False, False), (False, True)], indirect=["bypasses"])
 async def test_a_guard_or_session_of_without_the_plugin_is_logged_with_the_handler_and_the_fix(guarded: bool) -> None:
     """Litestar answers 500 and logs nothing by default."""
 
