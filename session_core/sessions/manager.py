@@ -296,16 +296,7 @@ class SessionManager:
         if self.acting_ended is not None:
             with suppress(StoreUnavailableError):  # a revocation does not depend on its report
                 found = await self.store.find(index)
-        return await self._acting(found)
-
-    async def _acting(self, found: Sequence[StoredSession]) -> Mapping[str, Snapshot]:
-        acting: dict[str, Snapshot] = {}
-        async for stored in in_turns(found if self.acting_ended is not None else ()):
-            with suppress(UndecodableError):
-                snapshot = snapshot_of(stored)
-                if snapshot.record.acting_as is not None:
-                    acting[stored.key] = snapshot
-        return acting
+        return (await _acting_and_end(found))[0]
 
     async def _revoke_one(
         self, stored: StoredSession, reason: str, identity: Identity | None, *, marked: int = 0
@@ -326,7 +317,7 @@ class SessionManager:
         Marked before they end: whatever fails afterwards, single sign-on does not log their browsers in again. `marked`: how many
         this revocation has marked already.
         """
-        acting, until = await self._acting(found), await self._latest_end(found)
+        acting, until = await _acting_and_end(found)
         keys = [stored.key for stored in found]
         if not await self.marks.leave(keys, user=identity, until=until, before=marked):
             keys = []
@@ -336,14 +327,6 @@ class SessionManager:
             await self.marks.leave(list(left), user=identity, until=until, before=marked + len(keys))
         await self._report(ended, reason, identity, acting)
         return ended
-
-    async def _latest_end(self, found: Sequence[StoredSession]) -> int:
-        """Return when the last of these sessions would have ended: a login may have chosen a longer life than the configured."""
-        latest = 0
-        async for stored in in_turns(found):
-            with suppress(UndecodableError):
-                latest = max(latest, snapshot_of(stored).record.without_impersonation().absolute_expires_at)
-        return latest
 
     @asynccontextmanager
     async def _reported(self, reason: str, identity: Identity | None, *, handle: str | None = None) -> AsyncIterator[None]:
@@ -366,3 +349,19 @@ class SessionManager:
 
 def _by_last_use(summary: SessionSummary) -> tuple[int, str]:
     return -summary.last_seen_at, summary.handle
+
+
+async def _acting_and_end(found: Sequence[StoredSession]) -> tuple[Mapping[str, Snapshot], int]:
+    """Return the sessions in which an administrator acts as another user, and when the last of all would have ended.
+
+    A login may have chosen a longer life than the configured one.
+    """
+    acting: dict[str, Snapshot] = {}
+    latest = 0
+    async for stored in in_turns(found):
+        with suppress(UndecodableError):
+            snapshot = snapshot_of(stored)
+            if snapshot.record.acting_as is not None:
+                acting[stored.key] = snapshot
+            latest = max(latest, snapshot.record.without_impersonation().absolute_expires_at)
+    return acting, latest
