@@ -62,6 +62,9 @@ class PostgresServer(ServerProcess):
         """End it at once, as a crash of the machine does: the postmaster and all its processes."""
         if self._process is None:
             return
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # It must keep its children until they are known: those of an ended process get another parent, and live on.
+            freeze(self._process.pid)
         self._signal_all(signal.SIGKILL)
         self._process.wait()
         self._process = None
@@ -77,8 +80,8 @@ class PostgresServer(ServerProcess):
 
     def _signal_all(self, number: signal.Signals) -> None:
         # The postmaster first: it must neither start processes nor react to their end.
-        self._running.send_signal(number)
         children = _children(self._running.pid)
+        self._running.send_signal(number)
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, number)
