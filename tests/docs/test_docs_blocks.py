@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from litestar.testing import TestClient
 from app.user_commands import UserCommands
 from session_core.litestar.commands import add_commands
 from tests.support.application_state import global_state_is_restored  # noqa: F401 - a fixture
+from tests.support.interpreters import find_python
 from tests.support.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, prose
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -64,20 +66,29 @@ def test_the_tests_in_blocks_pass(tmp_path: Path) -> None:
     assert _failures(with_tests, tmp_path, "-W", "error") == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.needs], ids=str)
 def test_the_tests_in_a_block_of_another_package_pass(block: Block, tmp_path: Path) -> None:
+    """In an environment with that package alone, as locked."""
     assert block.needs is not None
-    pytest.importorskip(block.needs)
-    assert _failures([block], tmp_path) == []
+    python = find_python(block.needs.python)
+    if python is None:
+        pytest.skip(f"no Python {'.'.join(map(str, block.needs.python))} or later on this machine")
+    environment = tmp_path / "environment"
+    options = ("--quiet", "--locked", "--no-install-project", "--only-group", block.needs.group, "--python", python)
+    settings = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment)}
+    synced = subprocess.run(["uv", "sync", *options], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert synced.returncode == 0, synced.stderr
+    assert _failures([block], tmp_path, python=environment / "bin" / "python") == []
 
 
-def _failures(chosen: list[Block], folder: Path, *options: str) -> list[str]:
+def _failures(chosen: list[Block], folder: Path, *options: str, python: Path = Path(sys.executable)) -> list[str]:
     """What pytest prints when it runs these blocks in a process of its own, and one of them does not pass."""
     files = {f"test_{_name(block)}.py": block.code for block in chosen}
     for name, code in files.items():
         (folder / name).write_text(code, encoding="utf-8")
     plugins = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis")
-    command = [sys.executable, "-m", "pytest", "-rA", *plugins, *options, *files]
+    command = [python, "-m", "pytest", "-rA", *plugins, *options, *files]
     tried = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     passed = tried.returncode == 0 and all(f"PASSED {name}::" in tried.stdout for name in files)
     return [] if passed else [tried.stdout]

@@ -14,7 +14,9 @@ _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
-_MARK = re.compile(r"<!-- (?P<mark>continues|same as (?P<file>\S+)|needs (?P<package>\w+)) -->\s*\Z")
+_MARK = re.compile(
+    r"<!-- (?P<mark>continues|same as (?P<file>\S+)|needs (?P<group>[\w-]+) on Python (?P<python>3\.\d+)) -->\s*\Z"
+)
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *(?:\{#(?P<id>[\w-]+)\})?$", re.MULTILINE)
 _CODE = re.compile(r"(?<!`)`(?P<code>[^`\n]+)`")
@@ -31,6 +33,15 @@ class Fence(NamedTuple):
     mark: re.Match[str] | None
 
 
+class Needs(NamedTuple):
+    """The environment of an example that does not run in the project's own."""
+
+    group: str
+    """A dependency group of pyproject.toml."""
+    python: tuple[int, int]
+    """The lowest version."""
+
+
 class Block(NamedTuple):
     """One example of a page: the code of a Python fence, preceded by that of the fences it continues."""
 
@@ -38,8 +49,7 @@ class Block(NamedTuple):
     line: int
     code: str
     same_as: str | None
-    needs: str | None
-    """A package that the project does not install, by the name it is imported by."""
+    needs: Needs | None
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -67,9 +77,15 @@ def blocks(page: Path) -> list[Block]:
             before = found.pop()
             found.append(before._replace(code=f"{before.code}\n\n{fence.body}"))
         else:
-            same_as, needs = (fence.mark["file"], fence.mark["package"]) if fence.mark else (None, None)
-            found.append(Block(page, fence.line, fence.body, same_as, needs))
+            same_as = fence.mark["file"] if fence.mark else None
+            found.append(Block(page, fence.line, fence.body, same_as, _needs(fence)))
     return found
+
+
+def _needs(fence: Fence) -> Needs | None:
+    if not fence.mark or not fence.mark["group"]:
+        return None
+    return Needs(fence.mark["group"], (3, int(fence.mark["python"].partition(".")[2])))
 
 
 def prose(page: Path) -> str:

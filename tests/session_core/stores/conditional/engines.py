@@ -119,3 +119,15 @@ def azurite() -> Iterator[EngineProcess]:
         _wait_for(process, port)
         address = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_AZURITE_KEY};"
         yield EngineProcess(process, f"{address}TableEndpoint=http://127.0.0.1:{port}/devstoreaccount1;")
+
+
+@pytest.fixture(scope="session")
+def secantusdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """A server with MongoDB's protocol, on MongoDB's storage engine, from the dependency group `interop`."""
+    pytest.importorskip("secantus", reason="SecantusDB is not installed: uv run --group dev --group interop pytest")
+    port = free_port()
+    program = str(Path(sys.executable).with_name("secantusd-py"))
+    options = ["--port", str(port), "--storage-path", str(tmp_path_factory.mktemp("secantusdb")), "--log-level", "ERROR"]
+    with _started([program, *options], stdout=subprocess.DEVNULL) as process:
+        _wait_for(process, port)
+        yield EngineProcess(process, f"127.0.0.1:{port}")

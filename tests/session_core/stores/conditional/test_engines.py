@@ -15,7 +15,7 @@ from pymongo import AsyncMongoClient
 from session_core.stores.base import SessionStore
 from session_core.stores.opening import open_store
 from session_core.testing import FakeClock, SessionStoreContract
-from tests.session_core.stores.conditional.engines import EngineProcess, azurite, memcached, moto  # noqa: F401 - fixtures
+from tests.session_core.stores.conditional.engines import EngineProcess, azurite, memcached, moto, secantusdb  # noqa: F401 - fixtures
 from tests.session_core.stores.conditional.mongodb_standin import MongoDbStandin
 from tests.support.opened_store import opened_store
 
@@ -78,6 +78,13 @@ class TestS3(_EngineContract):
 class TestAzureTables(_EngineContract):
     server = "azurite"
     url = "azure-tables://sessions?prefix={name}:"
+
+
+class TestSecantusDb(_EngineContract):
+    """MongoDB's driver, against a server that no part of this project wrote."""
+
+    server = "secantusdb"
+    url = "mongodb://{address}/app?collection={name}"
 
 
 class TestMongoDb(SessionStoreContract):
