@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ _NEVER: Final = frozenset({
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\%?#]")
+_DOTS: Final = re.compile(r"[.\s]*(?:;.*)?")
+"""A segment that an API could take for `..` or for none: Java servers drop parameters (`..;x`), Windows drops trailing spaces."""
+_QUERY: Final = re.compile(rb"[!-~]*")
 _ENCODED_SEPARATOR: Final = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _REDIRECTS: Final = range(300, 400)
 _NOT_MODIFIED: Final = 304
@@ -90,13 +94,18 @@ class Upstream:
         rest = path.removeprefix(self.path)
         segments = rest.removeprefix("/").split("/") if rest not in {"", "/"} else []
         # The path was decoded once. A slash, dot or percent sign that is still encoded could be decoded again by the API.
-        if any(segment in {"", ".", ".."} or _UNSAFE.search(segment) for segment in segments[:-1]) or (
-            segments and (segments[-1] in {".", ".."} or _UNSAFE.search(segments[-1]))
-        ):
+        named = segments[:-1] if segments and not segments[-1] else segments  # the path may end with a slash
+        if not all(map(_is_plain, named)) or not _QUERY.fullmatch(query) or b"#" in query:
             raise NotFoundException
         base = httpx2.URL(self.url)
         joined = base.path.rstrip("/") + "".join(f"/{quote(segment, safe='-._~!$&()*+,;=:@')}" for segment in segments)
         return base.copy_with(raw_path=(joined or "/").encode("ascii") + (b"?" + query if query else b""))
+
+
+def _is_plain(segment: str) -> bool:
+    """Whether no server can read a decoded segment as another one, also if it normalises characters (full-width dots)."""
+    normal = unicodedata.normalize("NFKC", segment)
+    return not (_DOTS.fullmatch(normal) or _UNSAFE.search(segment) or "/" in normal or "\\" in normal)
 
 
 class ForwardPlugin(InitPlugin):

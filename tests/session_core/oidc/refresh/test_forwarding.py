@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 import pytest
 from litestar import Litestar, get
+from litestar.exceptions import NotFoundException
 from litestar.params import FromQuery
 
 from session_core import ConfigurationError, Session, SessionPlugin
@@ -157,13 +158,31 @@ async def test_a_body_is_forwarded_and_other_methods_are_refused(site: Site, bro
 @pytest.mark.attack("77")
 @pytest.mark.parametrize(
     "path",
-    ["/../admin", "/%2e%2e/admin", "/a/%2e%2e%2f%2e%2e/x", "/a%5c..%5cx", "/%252e%252e/x", "/a%00", "/a%2Fb", "/a%2fb?x=%2f"],
-)
+    [
+        "/../admin", "/%2e%2e/admin", "/a/%2e%2e%2f%2e%2e/x", "/a%5c..%5cx", "/%252e%252e/x", "/a%00", "/a%2Fb", "/a%2fb?x=%2f",
+        "/..;/admin", "/..;x=1/admin", "/%2e%2e%3bx/admin", "/a/.;/x", "/a/;x/b", "/..%20/x", "/..%C2%A0/x", "/a/.../x",
+        "/%EF%BC%8E%EF%BC%8E/x", "/%E2%80%A5/x", "/a%EF%BC%8Fb", "/a%EF%BC%BCb",
+    ],
+)  # fmt: skip
 async def test_no_path_leaves_the_prefix(site: Site, browser: httpx.AsyncClient, path: str) -> None:
     url = httpx.URL("http://127.0.0.1:8000").copy_with(raw_path=f"/api/orders{path}".encode())
     answer = await browser.get(url, headers=SAME_ORIGIN)
     assert answer.status_code in {404, 405}
     assert site.api.calls == []
+
+
+@pytest.mark.attack("77")
+@pytest.mark.parametrize("query", [b"a=\xff", b"a=b#c", b"a b", b"a=b\r\nx: y", b"a\x00"])
+def test_a_query_that_no_client_sends_is_refused(query: bytes) -> None:
+    upstream = Upstream(path="/api/orders", url=API)
+    with pytest.raises(NotFoundException):
+        upstream.target("/api/orders/1", query)
+
+
+@pytest.mark.parametrize("path", ["/a.b/..c/d..", "/a;b=1/c", "/...x", "/%C3%A9", "/a b", "/a?b=%00&c=d/../e"])
+async def test_an_unusual_path_is_forwarded(site: Site, browser: httpx.AsyncClient, path: str) -> None:
+    assert (await browser.get(f"/api/orders{path}", headers=SAME_ORIGIN)).status_code == 200
+    assert site.api.calls[-1].url == httpx2.URL(f"{API}/v1{path}")
 
 
 @pytest.mark.attack("77")
