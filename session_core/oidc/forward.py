@@ -204,6 +204,8 @@ class ForwardPlugin(InitPlugin):
                 transport=self._transport,
                 follow_redirects=False,
                 trust_env=False,
+                # One API that does not answer must not keep requests for the others waiting: clients limit the connections.
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
                 # All users share this client.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )

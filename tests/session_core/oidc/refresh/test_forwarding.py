@@ -26,6 +26,8 @@ from tests.support.sessions import HANDLERS, AppSession, client_of, make_config
 pytestmark = pytest.mark.anyio
 API = "https://api.example"
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
+MANY = 120
+"""More than an `httpx2` client's own limit of connections."""
 
 
 class Api:
@@ -221,6 +223,39 @@ async def test_an_api_that_is_down_is_a_gateway_error(
 ) -> None:
     site.api.fails = fault
     assert (await browser.get("/api/orders", headers=SAME_ORIGIN)).status_code == status
+
+
+async def test_an_api_that_hangs_does_not_delay_another(site: Site) -> None:
+    waiting: list[asyncio.StreamWriter] = []
+    hung = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting.append(writer)
+        if len(waiting) == MANY:
+            hung.set()
+        await reader.read()
+        writer.close()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as one, await asyncio.start_server(answer, "127.0.0.1", 0) as two:
+        urls = [f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in (one, two)]
+        forward = ForwardPlugin([Upstream(path=path, url=url) for path, url in zip(("/slow", "/fast"), urls, strict=True)])
+        plugins = [site.app.plugins.get(SessionPlugin), site.app.plugins.get(OidcPlugin), forward]
+        app = Litestar(plugins=plugins, openapi_config=None, logging_config=None)
+        async with client_of(app) as client:
+            await site.log_in(client)
+            calls = [asyncio.ensure_future(client.get("/slow", headers=SAME_ORIGIN)) for _ in range(MANY)]
+            async with asyncio.timeout(60):
+                await hung.wait()
+            assert (await client.get("/fast", headers=SAME_ORIGIN)).status_code == 204
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(*(writer.wait_closed() for writer in waiting))
 
 
 async def test_fifty_concurrent_calls_refresh_once(site: Site, browser: httpx.AsyncClient) -> None:
