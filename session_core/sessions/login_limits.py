@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from session_core.concurrency import back_off
+from session_core.concurrency import back_off, in_turns
 from session_core.errors import SessionConflictError, SessionLimitError, StoreUnavailableError
 from session_core.identity import Identity
 from session_core.sessions.notes import encode_note, is_note, note_key
@@ -123,7 +123,7 @@ class LoginLimits:
             and login.identity.is_same_user(replaced.record.identity)
         ):
             return True
-        for stored in await self._sessions_of(login.identity):
+        async for stored in in_turns(await self._sessions_of(login.identity)):
             with suppress(UndecodableError):
                 if snapshot_of(stored).record.device.user_agent == login.device.user_agent:
                     return True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from session_core.concurrency import in_turns
 from session_core.errors import (
     ConfigurationError,
     DiscoveryError,
@@ -135,7 +136,7 @@ class RefreshBatch:
         """Return the session of a note, also under a new id; None if it cannot be refreshed."""
         held = await self._refresh.store.load(note.key)
         if held is None:
-            for stored in await self._rps.sessions.store.find(SessionIndex(user=note.user)):
+            async for stored in in_turns(await self._rps.sessions.store.find(SessionIndex(user=note.user))):
                 other = self._refresh.store.read(stored)
                 if other is not None and grant_digest(other.tokens) == note.grant:
                     held = other

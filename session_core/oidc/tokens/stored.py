@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from session_core.concurrency import back_off
+from session_core.concurrency import back_off, in_turns
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import entry_of, snapshot_of
@@ -93,7 +93,7 @@ class SessionTokens:
 
         A regenerated session keeps its tokens. The same `family` or refresh token means the same login.
         """
-        for stored in await self._store.find(SessionIndex(user=lost.identity.user_key)):
+        async for stored in in_turns(await self._store.find(SessionIndex(user=lost.identity.user_key))):
             held = self.read(stored)
             if held is not None and _same_login(held.tokens, lost.tokens):
                 return held

@@ -12,9 +12,12 @@ from msgspec.structs import replace
 from session_core import SessionPlugin, concurrency
 from session_core.concurrency import in_turns
 from session_core.errors import StoreUnavailableError
+from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
+from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.sealing import SealingKeys
 from session_core.sessions import manager
 from session_core.sessions.manager import SessionSummary
-from session_core.sessions.record import Device
+from session_core.sessions.record import Device, SessionRecord
 from session_core.stores import MemoryStore, StoreCapabilities, memory
 from session_core.stores.base import SessionIndex, StoredSession
 from tests.support.sessions import ALICE, AppSession, Recorder, handle_on, make_app, make_config, plugin_in
@@ -27,7 +30,7 @@ class WeakStore(MemoryStore):
 
 
 async def log_in(plugin: SessionPlugin, number: int) -> None:
-    data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="")
+    data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="another")
     for _ in range(number):
         await plugin.lifecycle.begin(data, device=device, identity=ALICE)
 
@@ -65,15 +68,28 @@ async def test_other_tasks_run_in_between(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == ["a", "other", "b", "other", "c", "other"]
 
 
-@pytest.mark.parametrize("verb", ["list_for", "revoke_all", "end_op_session"])
-async def test_listing_and_ending_sessions_yields_to_other_tasks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when none is ended: the provider ends a session of the user that is none of these, so all are only examined."""
-    plugin = SessionPlugin(make_config())
+async def find_moved(plugin: SessionPlugin) -> None:
+    """Look for the session that continues one with tokens, as a refresh does after a logout."""
+    vault = TokenVault(SealingKeys([b"k" * 32]))
+    lost = HeldTokens("", 0, 0, SessionRecord(created_at=0, absolute_expires_at=0), ALICE, TokenSet(access_token=""))
+    assert await SessionTokens(plugin.sessions, vault).find_moved(lost) is None
+
+
+VERBS: dict[str, Callable[[SessionPlugin], Awaitable[Any]]] = {
+    "list_for": lambda plugin: plugin.sessions.list_for(ALICE),
+    "revoke_all": lambda plugin: plugin.sessions.revoke_all(ALICE),
+    # A session of the user that is none of these, so all are only examined.
+    "end_op_session": lambda plugin: plugin.sessions.end_op_session(ALICE.issuer, "another", subject=ALICE.subject),
+    "login": lambda plugin: handle_on(plugin).login(ALICE),
+    "find_moved": find_moved,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_examining_and_ending_sessions_yields_to_other_tasks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = SessionPlugin(make_config(new_device_events=True))
     await plugin.store.open()
     await log_in(plugin, 50)
-    arguments: dict[str, Any] = {"identity": ALICE}
-    if verb == "end_op_session":
-        arguments = {"issuer": ALICE.issuer, "sid": "another", "subject": ALICE.subject}
     clock = iter(range(10_000))
     monkeypatch.setattr(concurrency, "perf_counter", lambda: next(clock))
     loop, passed = asyncio.get_running_loop(), 0
@@ -84,7 +100,7 @@ async def test_listing_and_ending_sessions_yields_to_other_tasks(verb: str, monk
         loop.call_soon(turn)
 
     loop.call_soon(turn)
-    await getattr(plugin.sessions, verb)(**arguments)
+    await VERBS[verb](plugin)
     assert passed >= 50
     await plugin.store.close()
 
@@ -197,7 +213,7 @@ class ReadInPages(MemoryStore):
 async def test_a_logout_of_the_op_finds_a_session_missing_from_the_first_list() -> None:
     plugin = SessionPlugin(make_config(store=ReadInPages()))
     await plugin.store.open()
-    data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="")
+    data, device = plugin.lifecycle.codec.encode(AppSession()), Device(ip="", user_agent="another")
     for _ in range(2):
         await plugin.lifecycle.begin(data, device=device, identity=replace(ALICE, sid=None))
     assert await plugin.sessions.end_op_session(ALICE.issuer, "another", subject=ALICE.subject) == 2
