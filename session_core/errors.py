@@ -21,6 +21,9 @@
     └── OidcError
         ├── DiscoveryError                 503: the provider's metadata or keys are unavailable or untrusted
         ├── AuthorizationResponseError     400: the callback does not belong to a login started here
+        │   ├── LoginExpiredError          400: the login took too long, or is already finished
+        │   ├── UnknownLoginError          400: the browser has no such login
+        │   └── LoginCancelledError        400: the user cancelled at the provider
         ├── TokenExchangeError             502: the token or userinfo endpoint failed
         ├── IdTokenError                   400: an ID token failed validation
         ├── NativeLoginError               400: the request of a native client is invalid
@@ -49,6 +52,8 @@ __all__ = (
     "IdTokenError",
     "ImpersonationForbiddenError",
     "InvalidTokenError",
+    "LoginCancelledError",
+    "LoginExpiredError",
     "LoginRefusedError",
     "LoginRequiredError",
     "LogoutTokenError",
@@ -66,6 +71,7 @@ __all__ = (
     "StoreUnavailableError",
     "TokenExchangeError",
     "TooManyRequestsError",
+    "UnknownLoginError",
     "UpstreamError",
     "UpstreamTimeoutError",
 )
@@ -302,6 +308,24 @@ class AuthorizationResponseError(OidcError):
     """The authorization response does not belong to a login that this browser started, or it is an error."""
 
     code = "authorization_response"
+
+
+class LoginExpiredError(AuthorizationResponseError):
+    """The login of the response was started by this browser, but took too long or is already finished."""
+
+    title = "This login has expired"
+
+
+class UnknownLoginError(AuthorizationResponseError):
+    """The browser sent no cookie of the login with this `state`: an attack, another browser, or the cookie has gone."""
+
+    title = "This login has expired, or was started in another browser"
+
+
+class LoginCancelledError(AuthorizationResponseError):
+    """The provider answered `access_denied` (RFC 6749 4.1.2.1): the user or the provider has refused."""
+
+    title = "The login was cancelled at the identity provider"
 
 
 class TokenExchangeError(OidcError):

@@ -170,7 +170,7 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
     elif isinstance(error, ForbiddenError) and session is not None and session.actor is not None:
         error = ImpersonationForbiddenError()  # the administrator may have the right that the user lacks
         details = {**details, "title": error.title}
-    explanation = explain(error, details["status"], url=base.url)
+    explanation = explain(error, details["status"], url=base.url, has_cookies="cookie" in request.headers)
     asked = {"next": error.return_to, "provider": error.provider} if isinstance(error, SessionCoreError) else {}
     query = urlencode({name: value for name, value in asked.items() if value not in {None, base.of("/")}})
     return services.pages.render(

@@ -14,6 +14,8 @@ from session_core.errors import (
     DiscoveryError,
     ForbiddenError,
     ImpersonationForbiddenError,
+    LoginCancelledError,
+    LoginExpiredError,
     LoginRefusedError,
     OidcError,
     SessionConflictError,
@@ -22,6 +24,7 @@ from session_core.errors import (
     StoreUnavailableError,
     TokenExchangeError,
     TooManyRequestsError,
+    UnknownLoginError,
 )
 
 __all__ = ("Explanation", "OwnAccountError", "Step", "explain")
@@ -44,12 +47,13 @@ class Explanation(NamedTuple):
 
 
 _OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
-_NEEDS_COOKIES: Final = (
-    "Nothing was changed: an earlier session is unaffected. Perhaps the login took longer than ten minutes, or was already "
-    "finished. A login needs cookies: if your browser blocks them, please allow them for this site. Start again from here, at "
-    "{url}, and stay in the same window."
+_UNCHANGED: Final = "Nothing was changed: an earlier session is unaffected."
+_ONE_BROWSER: Final = (
+    "A login is valid for ten minutes, works once, and ends in the browser in which it began. "
+    f"{_UNCHANGED} Start again from here, at {{url}}, and stay in the same window."
 )
-# The first that fits. After a failed login it is the same for every check, and must not show which of them has failed.
+_NO_COOKIES: Final = "Your browser sent no cookie, and a login needs them: if it blocks cookies, allow them for this site. "
+# The first that fits. Whatever check of a login has failed, the explanation is the same: it must not show which one.
 _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     (
         AccountDisabledError,
@@ -97,7 +101,23 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
         TokenExchangeError,
         Explanation("It did not respond correctly. An earlier session is unaffected. Please try again.", "login again"),
     ),
-    (OidcError, Explanation(_NEEDS_COOKIES, "login again")),
+    (
+        LoginExpiredError,
+        Explanation(f"It took longer than ten minutes, or was already finished. {_UNCHANGED} Please start again.", "login again"),
+    ),
+    (UnknownLoginError, Explanation(_ONE_BROWSER, "login again")),
+    (
+        LoginCancelledError,
+        Explanation(f"You pressed Cancel there, or it does not let you in here. {_UNCHANGED}", "login again"),
+    ),
+    (
+        OidcError,
+        Explanation(
+            "The identity provider reported an error, or a check failed. For security this page does not say which; the log "
+            f"does, under the reference below. {_UNCHANGED}",
+            "login again",
+        ),
+    ),
 )
 _BY_STATUS: Final = {
     400: Explanation("The request was not understood. Nothing was changed.", "back"),
@@ -112,8 +132,8 @@ _BY_STATUS: Final = {
 _UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "retry")
 
 
-def explain(error: Exception, status: int, *, url: str) -> Explanation:
-    """Return the explanation of an error. `url` is where the application is."""
+def explain(error: Exception, status: int, *, url: str, has_cookies: bool) -> Explanation:
+    """Return the explanation of an error. `url` is where the application is; `has_cookies`: the request had at least one."""
     found = next((case for kind, case in _CASES if isinstance(error, kind)), None) or _BY_STATUS.get(status, _UNKNOWN)
     advice = found.advice.format(url=url) if "{url}" in found.advice else found.advice
     if isinstance(error, ForbiddenError) and error.roles:
@@ -121,4 +141,6 @@ def explain(error: Exception, status: int, *, url: str) -> Explanation:
         advice = f"This page needs the role {roles}, which your account does not have."
     if isinstance(error, TooManyRequestsError):
         advice += f" Please wait {error.retry_after} seconds."
+    if isinstance(error, UnknownLoginError) and not has_cookies:
+        advice = _NO_COOKIES + advice
     return found._replace(advice=advice)

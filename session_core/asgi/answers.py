@@ -20,6 +20,7 @@ from session_core.errors import (
     StepUpRequiredError,
     StoreUnavailableError,
     TooManyRequestsError,
+    UnknownLoginError,
 )
 from session_core.urls import PATH_MARKS, BaseUrl, encoded_query
 
@@ -32,8 +33,8 @@ _SKEW_SECONDS = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _BROWSER_ACCEPT = "text/html,application/xhtml+xml"
 """How the `Accept` header of a navigation begins in Chromium, Firefox and WebKit."""
-# On every page of a failed login, whatever the reason: the answer must not show which check has failed.
-_COOKIES = "A login needs cookies: allow them for this site, and begin again in the same window, at {url}. "
+_ONE_BROWSER = "Begin again at {url}, and stay in the same window. "
+_NO_COOKIES = "Your browser sent no cookie, and a login needs them: if it blocks cookies, allow them for this site. "
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
 <body><main><h1>{title}</h1><p>Error {status}. {advice}<a href="{start}">Back to the start page</a></p></main></body></html>
@@ -143,10 +144,14 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
     headers = {"cache-control": "no-store", **error_headers(error, connection, config)}
     if wants_page(connection, bearer=config.bearer):
         base = config.base.at(connection.scope)
-        advice = _COOKIES.format(url=escape(config.base.url)) if isinstance(error, OidcError) else ""
-        if isinstance(error, OidcError | SessionLimitError) and error.return_to is not None:
-            asked = {"next": error.return_to} if error.provider is None else {"next": error.return_to, "provider": error.provider}
-            again = f"{_login_address(config, base)}{urlencode(asked, quote_via=quote)}"
+        advice = _ONE_BROWSER.format(url=escape(config.base.url)) if isinstance(error, UnknownLoginError) else ""
+        if advice and "cookie" not in connection.headers:
+            advice = _NO_COOKIES + advice
+        is_known = isinstance(error, OidcError | SessionLimitError) and error.return_to is not None
+        if is_known or isinstance(error, UnknownLoginError):
+            asked = {"next": error.return_to, "provider": error.provider}
+            query = urlencode({name: value for name, value in asked.items() if value is not None}, quote_via=quote)
+            again = f"{_login_address(config, base)}{query}"
             advice += f'<a href="{escape(again)}">Try again</a>. '
         start = escape(base.of("/"))
         page = _PAGE.format(title=error.title, status=error.status_code, start=start, advice=advice)

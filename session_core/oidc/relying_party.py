@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from session_core.errors import AuthorizationResponseError, DiscoveryError, OidcError, SessionCoreError
+from session_core.errors import AuthorizationResponseError, DiscoveryError, LoginCancelledError, OidcError, SessionCoreError
 from session_core.identity import Identity
 from session_core.ids import SecretStruct
 from session_core.oidc.connection import ProviderConnection
@@ -220,7 +220,8 @@ class RelyingParty:
         if response.error is not None:
             if transaction.silent:
                 return SilentRefusal(response.error, transaction.return_to)
-            raise AuthorizationResponseError(response.error)
+            cancelled = response.error == "access_denied"
+            raise (LoginCancelledError if cancelled else AuthorizationResponseError)(response.error)
         answer = await self.connection.token_endpoint.redeem_code(
             metadata.token_endpoint,
             code=check_code(response.code),

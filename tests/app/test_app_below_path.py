@@ -205,7 +205,7 @@ async def test_a_failed_login_says_that_cookies_are_needed_and_where_to_start(ru
     async with running.browser() as browser:
         page = await browser.get(f"/auth/callback?code=x&state={'s' * 43}")
         assert page.status_code == 400
-        assert "A login needs cookies" in page.text
+        assert "Your browser sent no cookie" in page.text
         assert "http://localhost:8000" in page.text
 
 

@@ -18,9 +18,13 @@ from session_core.sessions.handle import SessionHandle
 from session_core.testing import FakeClock
 from tests.app.conftest import Running, Start
 from tests.security.site import running_site
+from tests.support.hostile_op.misbehaviour import Misbehaviour
+from tests.support.hostile_op.signing import GONE
 
 pytestmark = pytest.mark.anyio
 
+UNKNOWN = "This login has expired, or was started in another browser"
+FAILED = "The login could not be completed"
 NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
@@ -194,16 +198,40 @@ async def test_logins_that_fail_together_lead_each_to_its_own_page(start: Start)
             assert f'href="/auth/login?next=%2F{page}">Try again' in answer.text
 
 
-async def test_an_expired_login_says_how_long_there_is_and_can_begin_again(database: Path, clock: FakeClock) -> None:
+@pytest.mark.parametrize(
+    ("fault", "title", "advice", "again"),
+    [
+        ("late", "This login has expired", "It took longer than ten minutes", "/auth/login?next=%2Faccount"),
+        ("another browser", UNKNOWN, "ends in the browser in which it began", "/auth/login"),
+        ("no cookies", UNKNOWN, "Your browser sent no cookie", "/auth/login"),
+        ("cancelled", "The login was cancelled at the identity provider", "You pressed Cancel", "/auth/login?next=%2Faccount"),
+        ("wrong nonce", FAILED, "this page does not say which", "/auth/login?next=%2Faccount"),
+        ("provider error", FAILED, "reported an error, or a check failed", "/auth/login?next=%2Faccount"),
+    ],
+)
+async def test_a_failed_login_says_what_happened_and_can_begin_again(
+    database: Path, clock: FakeClock, fault: str, title: str, advice: str, again: str
+) -> None:
+    misbehaviour = {
+        "cancelled": Misbehaviour(response={"error": "access_denied", "code": GONE}),
+        "provider error": Misbehaviour(response={"error": "server_error", "code": GONE}),
+        "wrong nonce": Misbehaviour(claims={"nonce": "another"}),
+    }
     async with running_site(database, clock) as site:
         browser = site.browser()
-        await site.begin_anonymous(browser)
-        late = await site.response_address(browser, path="/auth/login?next=/account")
-        clock.advance(minutes=11)
-        page = await site.come_back(browser, late)
+        if fault != "no cookies":
+            await site.begin_anonymous(browser)
+        starting = browser if fault in {"late", *misbehaviour} else site.browser()
+        address = await site.response_address(starting, misbehaviour.get(fault), path="/auth/login?next=/account")
+        if fault == "late":
+            clock.advance(minutes=11)
+        page = await site.come_back(browser, address)
         assert page.status == 400
-        assert "the login took longer than ten minutes, or was already finished" in page.text
-        assert '">Try again' in page.text
+        assert f"<h1>{title}</h1>" in page.text
+        assert advice in page.text
+        assert ("Your browser sent no cookie" in page.text) is (fault == "no cookies")
+        assert f'href="{again}">Try again' in page.text
+        assert re.search(r"reference: <code>[0-9a-f]+</code>", page.text)
         assert await site.who(browser) is None
 
 

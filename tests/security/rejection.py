@@ -16,6 +16,14 @@ Attempt = Callable[[Browser], Awaitable[Page]]
 
 BEFORE: Final = ("no session", "an anonymous session", "another user's session")
 """The browser's session before the attempt."""
+_EXPIRED: Final = "This login has expired"
+_OWN_TITLES: Final = {
+    "state_unknown": f"{_EXPIRED}, or was started in another browser",
+    "state_expired": _EXPIRED,
+    "state_replayed": _EXPIRED,
+    "access_denied": "The login was cancelled at the identity provider",
+}
+"""Reasons with a page of their own: it depends on the browser's own login cookie, or on the user. No check is among them."""
 _LEAST_SECRET: Final = 8
 """Shorter values occur by chance."""
 
@@ -50,8 +58,9 @@ async def assert_rejected(
 ) -> None:
     """Assert that the page, and everything else, is what a rejection leaves.
 
-    Generic: with the same status the response equals that to a callback without parameters, byte for byte. Unchanged: version and
-    data of every session in the store, and the user of the browser. There is one event, and no secret anywhere.
+    Generic: with the same status the response of every failed check equals that to a callback without parameters, byte for byte;
+    that of a login unknown in this browser equals that to an invented state. Unchanged: version and data of every session in the
+    store, and the user of the browser. There is one event, and no secret anywhere.
     """
     events, lines = site.events[before.events :], site.log.lines[before.lines :]
     # The response.
@@ -78,10 +87,13 @@ async def assert_rejected(
     logged = repr(events) + "\n".join(lines)
     assert MARK not in logged, "the log repeats text of the provider or the attacker"
     assert not (leaked := _secrets_in(site, browser, logged)), f"in the log: {leaked}"
-    # Last, because it is another failed login: the response to a callback without parameters.
-    if page.status == 400:
-        empty = await browser.tab(f"{site.op.issuer}/").follow(site.callback)
-        assert _plain(empty) == _plain(page), "the response is not the generic one"
+    # Last, because it is another failed login: the response to a callback without parameters, or with an invented state.
+    if page.status == 400 and reason in _OWN_TITLES:
+        assert f"<h1>{_OWN_TITLES[reason]}</h1>" in page.text
+    if page.status == 400 and reason in {"state_unknown", *({reason} - _OWN_TITLES.keys())}:
+        query = f"?state={'u' * 43}" if reason == "state_unknown" else ""
+        generic = await browser.tab(f"{site.op.issuer}/").follow(site.callback + query)
+        assert _plain(generic) == _plain(page), "the response is not the generic one"
 
 
 async def assert_all_rejected(

@@ -16,7 +16,7 @@ import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS, Clock
 from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read_cookies
-from session_core.errors import AuthorizationResponseError
+from session_core.errors import AuthorizationResponseError, LoginExpiredError
 from session_core.ids import SecretStruct
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class PostedResponses:
             # The sealed time decides: the cookie's Max-Age is only a request to the browser.
             # Another node, whose clock is ahead, may have received the form.
             if not -TOLERATED_SKEW_MS <= self._clock.now() - posted.posted_at < _LIFETIME_SECONDS * 1000:
-                raise AuthorizationResponseError("state_expired")
+                raise LoginExpiredError("state_expired")
             return msgspec.structs.replace(asked, code=posted.code, issuer=posted.issuer, error=posted.error, user=posted.user)
-        raise AuthorizationResponseError("response_missing")
+        raise LoginExpiredError("response_missing")
 
     def delete_header(self, transaction: LoginTransaction) -> bytes:
         """Return the Set-Cookie value that deletes the cookie of `keep`."""

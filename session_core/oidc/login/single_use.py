@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
-from session_core.errors import AuthorizationResponseError, StoreUnavailableError
+from session_core.errors import LoginExpiredError, StoreUnavailableError
 from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def use_up(
     """Return for one caller of each transaction only. `now` is in Unix milliseconds.
 
     `on_lost` is called with the transaction for the browser's next attempt, if the result of the claim is unknown.
-    Raises `AuthorizationResponseError` (`state_replayed`) and `StoreUnavailableError`.
+    Raises `LoginExpiredError` (`state_replayed`) and `StoreUnavailableError`.
     """
     until = transaction.claimed_until or now + _CLAIM_MS + secrets.randbelow(_CLAIM_MS)  # of no other request
     for number in range(transaction.lost_claims):
@@ -52,8 +52,8 @@ async def use_up(
         raise _replayed(transaction)
 
 
-def _replayed(transaction: LoginTransaction) -> AuthorizationResponseError:
-    return AuthorizationResponseError("state_replayed", return_to=transaction.return_to)
+def _replayed(transaction: LoginTransaction) -> LoginExpiredError:
+    return LoginExpiredError("state_replayed", return_to=transaction.return_to)
 
 
 def _name(transaction: LoginTransaction, number: int) -> str:

@@ -23,7 +23,7 @@ import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS, Clock
 from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read_cookies
-from session_core.errors import AuthorizationResponseError
+from session_core.errors import AuthorizationResponseError, LoginExpiredError, UnknownLoginError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.native_request import NativeRequest
 from session_core.sessions.store_order import Moment
@@ -177,16 +177,16 @@ class LoginTransactions:
     def find(self, headers: Iterable[tuple[bytes, bytes]], state: str) -> LoginTransaction:
         """Return the transaction that this browser opened with `state`.
 
-        Raises `AuthorizationResponseError`: `state_malformed`, `state_unknown` (no such cookie here: another browser, a forged
-        state, or login CSRF) or `state_expired`, this one with `return_to`.
+        Raises `AuthorizationResponseError` (`state_malformed`), `UnknownLoginError` (no such cookie here: another browser, a
+        forged state, or login CSRF) or `LoginExpiredError`, this one with `return_to`.
         """
         if not _STATE.match(state):
             raise AuthorizationResponseError("state_malformed")
         transaction = self.opened(headers, state)
         if transaction is None:
-            raise AuthorizationResponseError("state_unknown")
+            raise UnknownLoginError("state_unknown")
         if not self._is_recent(transaction.started_at):
-            raise AuthorizationResponseError("state_expired", return_to=transaction.return_to)
+            raise LoginExpiredError("state_expired", return_to=transaction.return_to)
         return transaction
 
     def opened(self, headers: Iterable[tuple[bytes, bytes]], state: str) -> LoginTransaction | None:

@@ -18,6 +18,7 @@ from session_core.errors import (
     AmbiguousCredentialsError,
     AuthorizationResponseError,
     CrossSiteRequestError,
+    LoginCancelledError,
     OidcError,
     SessionCoreError,
     SessionGoneError,
@@ -381,7 +382,7 @@ async def _answer_native(
     The session of the browser itself stays as it is.
     """
     if isinstance(outcome, SessionCoreError):
-        denied = isinstance(outcome, AuthorizationResponseError) and outcome.reason == "access_denied"
+        denied = isinstance(outcome, LoginCancelledError)
         failed = "temporarily_unavailable" if outcome.status_code == _UNAVAILABLE else "server_error"
         address = native.address(error="access_denied" if denied else failed)
     elif isinstance(outcome, SilentRefusal):
