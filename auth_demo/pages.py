@@ -11,7 +11,10 @@ from litestar import Request
 from litestar.enums import MediaType
 from litestar.response import Response
 
-__all__ = ("PageRequest", "PageResponse", "asset_response", "html_response")
+from session_core import SessionHandle, session_of
+from session_core.errors import SessionGoneError
+
+__all__ = ("PageRequest", "PageResponse", "asset_response", "html_response", "session_of_form")
 
 PageRequest: TypeAlias = Request[Any, Any, Any]
 PageResponse: TypeAlias = Response[Any]
@@ -30,6 +33,14 @@ def html_response(template: str, *, status: int = 200, **values: object) -> Page
     """Return a page, or a part of one."""
     html = _environment.get_template(template).render(**values)
     return Response(html, status_code=status, media_type=MediaType.HTML, headers=_NOT_KEPT)
+
+
+async def session_of_form(request: PageRequest) -> SessionHandle[Any]:
+    """Return the session. Raises `SessionGoneError` if the page of the form was shown to a user who is not logged in any more."""
+    session, seen = await session_of(request), (await request.form()).get("seen_user")
+    if seen and (session.identity is None or session.identity.user_key != seen):
+        raise SessionGoneError
+    return session
 
 
 def asset_response(request: PageRequest) -> PageResponse:

@@ -15,8 +15,8 @@ from litestar.response import Redirect, Response
 from redis.crc import key_slot
 
 from auth_demo.cluster.watch import ClusterWatch, KillRefusedError
-from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response
-from session_core import SessionHandle, session_of
+from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response, session_of_form
+from session_core import Identity, SessionHandle, session_of
 from session_core.errors import StoreUnavailableError
 from session_core.litestar.problem import wants_page
 from session_core.stores.redis.layout import Layout
@@ -46,7 +46,7 @@ class Tally(msgspec.Struct):
 class SessionPart(msgspec.Struct, kw_only=True):
     """The visitor's session on the page."""
 
-    user: str | None
+    identity: Identity | None
     acting: bool
     """Whether an administrator acts as the user."""
     visits: int
@@ -73,7 +73,7 @@ class _Page:
         visits = session.data.visits
         tally = self._tallies.get(session.handle or "") or Tally(visits)
         return SessionPart(
-            user=session.identity.subject if session.identity else None,
+            identity=session.identity,
             acting=session.actor is not None,
             visits=visits,
             handle=session.handle,
@@ -156,7 +156,7 @@ async def increment(request: PageRequest) -> PageResponse:
         data.visits += 1
 
     try:
-        session = await session_of(request)
+        session = await session_of_form(request)
         visits = (await session.update(bump)).visits
     except StoreUnavailableError:
         if not wants_page(request):
@@ -171,7 +171,7 @@ async def kill(request: PageRequest) -> PageResponse:
     """Kill the primary that holds the visitor's own session: a process of this demo."""
     shown = _page_of(request)
     try:
-        slot = _slot_of(await session_of(request))
+        slot = _slot_of(await session_of_form(request))
         if slot is None:
             raise KillRefusedError(_NO_SESSION)  # noqa: TRY301 - answered as the watch's refusals are
         outage = shown.watch.kill_holder(slot)

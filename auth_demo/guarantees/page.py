@@ -22,7 +22,7 @@ from auth_demo.guarantees.catalogue import CLUSTER_CODE, GUARANTEES
 from auth_demo.guarantees.demonstrations import RUNS, Outcome, Row
 from auth_demo.guarantees.lab import Lab
 from auth_demo.guarantees.outage import OUTAGE_SECONDS, Outages
-from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response
+from auth_demo.pages import PageRequest, PageResponse, asset_response, html_response, session_of_form
 from session_core import SessionHandle, SessionPlugin, session_of
 from session_core.errors import StoreUnavailableError
 from session_core.ids import session_key
@@ -140,7 +140,7 @@ async def take_store(request: PageRequest) -> Redirect:
         data.visits += 1
 
     await _limit(request)
-    session = await session_of(request)
+    session = await session_of_form(request)
     if session.key is None:
         await session.update(bump)
     if session.key is not None:

@@ -35,7 +35,8 @@ async function keepCurrent(part) {
 }
 
 async function send(form) {
-  const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" } });
+  const body = new URLSearchParams(new FormData(form));
+  const answer = await fetch(form.action, { method: "POST", body, headers: { accept: "application/json" } });
   if (answer.ok) return "";
   if (answer.status === 503) return "503: the store is out for a moment. You are still logged in; press again shortly.";
   const details = await answer.json().catch(() => ({}));
@@ -48,6 +49,7 @@ for (const form of document.querySelectorAll("form[data-quiet]")) {
     const problem = await send(form).catch(() => "The demo does not answer.");
     notice.textContent = problem;
     notice.hidden = problem === "";
+    if (problem) notice.scrollIntoView({ block: "nearest" });
     for (const part of parts) refresh(part).catch(() => {});
   });
 }

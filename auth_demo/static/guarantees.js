@@ -7,6 +7,7 @@ const outage = document.getElementById("switched");
 function say(text) {
   notice.textContent = text;
   notice.hidden = text === "";
+  if (text) notice.scrollIntoView({ block: "nearest" });
 }
 
 // The answer to a form is the whole page; only the result of this form changes.
@@ -27,8 +28,9 @@ async function send(form) {
   form.setAttribute("aria-busy", "true");
   say("");
   try {
-    const answer = await fetch(form.action, { method: "POST", headers: { accept: "text/html" } });
-    if (answer.status === 429) say("That was a little too often. Please wait a minute.");
+    const body = new URLSearchParams(new FormData(form));
+    const answer = await fetch(form.action, { method: "POST", body, headers: { accept: "text/html" } });
+    if (answer.headers.get("content-type") === "application/problem+json") say(`${(await answer.json()).title}.`);
     else await show(answer, form.dataset.shows);
   } catch (error) {
     say(`The demo did not answer: ${error.message}`);

@@ -19,4 +19,4 @@ class Fields(HTMLParser):
         if tag == "input":
             self.fields[str(given["name"])] = given["value"] or ""
         elif tag == "button":
-            self.buttons.append(given["value"] or "")
+            self.buttons.append(given.get("value") or "")

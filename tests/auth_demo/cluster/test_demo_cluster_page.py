@@ -16,6 +16,7 @@ import pytest
 
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.auth_demo.test_demo_flow import log_in
+from tests.support.form_fields import Fields
 from tests.support.freezing import freeze
 from tests.support.redis_servers import needed_valkey
 
@@ -116,6 +117,18 @@ def test_the_forms_work_without_a_script(client: httpx.Client, demo: Demo) -> No
     killed = client.post(f"{PAGE}/kill", headers=HTML)
     assert (killed.status_code, killed.headers["location"]) == (303, PAGE)
     assert client.post(f"{PAGE}/start", headers=HTML).status_code == 303
+
+
+@pytest.mark.parametrize("form", ["increment", "kill"])
+def test_a_form_of_a_page_whose_session_has_ended_is_refused(client: httpx.Client, demo: Demo, form: str) -> None:
+    log_in(client, demo)
+    seen = Fields(client.get(PAGE, headers=HTML).text).fields
+    assert client.post(f"{PAGE}/increment", data=seen).json() == {"visits": 1}
+    client.post("/auth/logout")
+    refused = client.post(f"{PAGE}/{form}", data=seen)
+    assert (refused.status_code, refused.json()["title"]) == (401, "The session has ended")
+    assert demo.cookie not in client.cookies, "the form has begun a session"
+    assert all(node["role"] != "down" for node in status(client)["nodes"])
 
 
 def test_the_page_responds_while_the_store_is_down_and_sessions_survive(client: httpx.Client, demo: Demo) -> None:

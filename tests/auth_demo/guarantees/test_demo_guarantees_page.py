@@ -12,6 +12,7 @@ from auth_demo.guarantees.demonstrations import RUNS
 from auth_demo.guarantees.lab import PREFIX
 from tests.auth_demo.demo_process import Demo, running_demo
 from tests.auth_demo.test_demo_flow import log_in
+from tests.support.form_fields import Fields
 
 PAGE = "/demo/guarantees"
 HTML = {"accept": "text/html"}
@@ -85,6 +86,17 @@ def test_a_visitor_gets_a_session_whose_store_can_be_cut_off(client: httpx.Clien
     assert client.get("/api/session").status_code == 503
     client.post(f"{PAGE}/store/give")
     assert client.get("/api/session").json()["visits"] == 1
+
+
+def test_a_form_of_a_page_whose_session_has_ended_is_refused(client: httpx.Client, demo: Demo) -> None:
+    assert 'name="seen_user" value=""' in client.get(PAGE, headers=HTML).text
+    log_in(client, demo)
+    seen = Fields(client.get(PAGE, headers=HTML).text).fields
+    client.post("/auth/logout")
+    refused = client.post(f"{PAGE}/store/take", data=seen, headers=HTML)
+    assert refused.status_code == 401
+    assert "<h1>The session has ended</h1>" in refused.text
+    assert demo.cookie not in client.cookies, "the form has begun a session"
 
 
 def test_another_site_cannot_press_the_buttons(client: httpx.Client) -> None:
