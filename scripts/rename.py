@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_TITLE: Final = re.compile(r"[^\W\d_](?:[\w .&'-]*[\w.])?")
+_TITLE: Final = re.compile(r"[^\W\d_](?:[\w .&'\x22-]*[\w.\x22])?")
 _LATIN: Final = re.compile(r"LATIN (?:SMALL LETTER|SMALL LIGATURE) (?:DOTLESS )?([A-Z]{1,2})\b")
 _MAX: Final = 60
 _BRAND: Final = re.compile(r'(<a class="brand".*> ).*</a>')
@@ -32,7 +32,7 @@ def rename(root: Path, title: str) -> list[str]:
     name = _project_name(title)
     if not _TITLE.fullmatch(title) or len(title) > _MAX or not name:
         message = (
-            f"{title!r} is not a usable name: begin with a letter, use letters, digits, spaces and . & ' - _, at most "
+            f"{title!r} is not a usable name: begin with a letter, use letters, digits, spaces and . & ' \" - _, at most "
             f"{_MAX} characters, one of them a Latin letter or a digit, for example: just rename Web Shop"
         )
         raise ValueError(message)
@@ -42,6 +42,8 @@ def rename(root: Path, title: str) -> list[str]:
         message = "pyproject.toml has no project name"
         raise ValueError(message)
     old, quoted = re.escape(found[1]), json.dumps(title, ensure_ascii=False)
+    # As the formatter writes it: in the quotes that the name has fewer of.
+    literal = quoted if title.count('"') <= title.count("'") else "'" + title.replace("'", r"\'") + "'"
     edits: dict[str, list[tuple[str | re.Pattern[str], str]]] = {
         # The project itself, and the extras that refer to it.
         "pyproject.toml": [
@@ -52,12 +54,12 @@ def rename(root: Path, title: str) -> list[str]:
         ],
         "uv.lock": [(rf'"{old}"', f'"{name}"')],
         ".devcontainer/devcontainer.json": [(r'"name": ".*"', f'"name": {quoted}')],
-        "app/__init__.py": [(r'(?m)^NAME = ".*"$', f"NAME = {quoted}")],
+        "app/__init__.py": [(r"(?m)^NAME = .*$", f"NAME = {literal}")],
         "zensical.toml": [
             (r'(?m)^site_name = ".*"$', f"site_name = {quoted}"),
             (r'(?m)^site_description = ".*"$', f"site_description = {quoted}"),
         ],
-        "auth_demo/servers.py": [(r'client_name=".*"', f"client_name={quoted}")],  # demo:line
+        "auth_demo/servers.py": [(r"client_name=.*,", f"client_name={literal},")],  # demo:line
         "auth_demo/templates/demo.html": [(_BRAND, rf"\1{title.replace('&', '&amp;')}</a>")],  # demo:line
         "app/templates/base.html": [(r"(?m)^<span>Built on .*</span>$", "<span>{{ brand }}</span>")],
     }

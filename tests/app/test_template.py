@@ -82,6 +82,9 @@ def test_a_renamed_project_still_starts(copy: Path) -> None:
         ("Магазин 24 shop", "24-shop"),
         ("O'Neill", "o-neill"),
         ("web_shop", "web-shop"),
+        ('The "Web" Shop', "the-web-shop"),
+        ('O\'Neill "Shop"', "o-neill-shop"),
+        ("O'Neill & Søn's \"Shop\"", "o-neill-son-s-shop"),
     ],
 )
 def test_a_display_name_is_written_verbatim(copy: Path, title: str, name: str) -> None:
@@ -89,9 +92,14 @@ def test_a_display_name_is_written_verbatim(copy: Path, title: str, name: str) -
     assert tomllib.loads((copy / "pyproject.toml").read_text())["project"]["name"] == name
     assert run(copy, sys.executable, "-c", "from app import NAME; print(NAME)").stdout == f"{title}\n"
     assert tomllib.loads((copy / "zensical.toml").read_text())["project"]["site_name"] == title
+    formatted = run(copy, str(BIN / "ruff"), "format", "--check", "app/__init__.py", "auth_demo/servers.py")
+    assert formatted.returncode == 0, formatted.stdout
+    assert run(copy, "scripts/rename.py", "Web Shop").returncode == 0
+    assert (copy / "app" / "__init__.py").read_text().count('NAME = "Web Shop"') == 1
+    assert (copy / "auth_demo" / "servers.py").read_text().count('client_name="Web Shop",') == 1
 
 
-@pytest.mark.parametrize("name", ["", " ", "1shop", "shop;rm", "../x", 'a"b', "a\nb", "<b>", "{{ x }}", "x" * 61])
+@pytest.mark.parametrize("name", ["", " ", "1shop", "shop;rm", "../x", "a\nb", "<b>", "{{ x }}", "x" * 61])
 def test_rename_refuses_an_invalid_name(copy: Path, name: str) -> None:
     before = (copy / "pyproject.toml").read_bytes()
     result = run(copy, "scripts/rename.py", name)
