@@ -46,11 +46,7 @@ def sign_cookie(value: str, secret: str | bytes) -> str:
     Raises `ValueError` for text that UTF-8 cannot encode (lone surrogates), `ConfigurationError` for an empty secret.
     """
     key = _key_bytes(secret)
-    message = _utf8(value)
-    if message is None:
-        msg = "a cookie value must be text that UTF-8 can encode"
-        raise ValueError(msg)
-    return f"{_PREFIX}{value}.{_signature(message, key).decode('ascii')}"
+    return f"{_PREFIX}{value}.{_signature(_message(value), key).decode('ascii')}"
 
 
 def unsign_cookie(signed: str, secrets: Sequence[str | bytes]) -> Unsigned | None:
@@ -80,7 +76,7 @@ class CookieSigner:
         if not secrets:
             msg = f"at least one cookie secret is needed; {_MAKE_ONE}"
             raise ConfigurationError(msg)
-        self._use([_strong_key(secret, position) for position, secret in enumerate(secrets, start=1)])
+        self._use(_strong_keys(secrets))
 
     @classmethod
     def for_cookie(cls, name: str, secrets: Sequence[str | bytes]) -> CookieSigner:
@@ -100,10 +96,7 @@ class CookieSigner:
 
     def sign(self, value: str) -> str:
         """Return the signed form, made with the first secret. Raises `ValueError` for lone surrogates."""
-        message = _utf8(value)
-        return (
-            f"{_PREFIX}{value}.{self._mac(message).decode('ascii')}" if message is not None else sign_cookie(value, self._keys[0])
-        )
+        return f"{_PREFIX}{value}.{self._mac(_message(value)).decode('ascii')}"
 
     def unsign(self, cookie: str) -> Unsigned | None:
         """Return the value when one of the secrets signed it, else `None`; never raises."""
@@ -135,8 +128,7 @@ def parse_secrets(text: str) -> tuple[str, ...]:
     Raises `ConfigurationError` for an empty entry or one shorter than 32 bytes; it names the position, never the text.
     """
     secrets = tuple(part.strip() for part in text.split(","))
-    for position, secret in enumerate(secrets, start=1):
-        _strong_key(secret, position)
+    _strong_keys(secrets)
     return secrets
 
 
@@ -159,6 +151,14 @@ def _signature(message: bytes, key: bytes) -> bytes:
     return b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=")
 
 
+def _message(value: str) -> bytes:
+    message = _utf8(value)
+    if message is None:
+        msg = "a cookie value must be text that UTF-8 can encode"
+        raise ValueError(msg)
+    return message
+
+
 def _utf8(text: str) -> bytes | None:
     # Callers raise outside of the except block: a UnicodeEncodeError contains the whole text, here always a secret, and tools
     # that print exception chains would show it.
@@ -176,10 +176,11 @@ def _key_bytes(secret: str | bytes) -> bytes:
     return key
 
 
-def _strong_key(secret: str | bytes, position: int) -> bytes:
-    # The message may contain the length, never the secret: it is printed at start and logged.
-    key = _key_bytes(secret) if secret else b""
-    if len(key) < _MIN_SECRET_BYTES:
-        msg = f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; {_MAKE_ONE}"
-        raise ConfigurationError(msg)
-    return key
+def _strong_keys(secrets: Sequence[str | bytes]) -> list[bytes]:
+    keys = [_key_bytes(secret) if secret else b"" for secret in secrets]
+    for position, key in enumerate(keys, start=1):
+        if len(key) < _MIN_SECRET_BYTES:
+            # The message may contain the length, never the secret: it is printed at start and logged.
+            msg = f"cookie secret number {position} has {len(key)} bytes, at least {_MIN_SECRET_BYTES} are needed; {_MAKE_ONE}"
+            raise ConfigurationError(msg)
+    return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ def test_on_https_the_default_is_a_host_cookie() -> None:
 
 def test_on_http_the_default_name_has_no_prefix_because_safari_refuses_secure_on_localhost() -> None:
     assert CookieConfig().resolve(HTTP).set_header("x", 1) == b"session-8000=x; Max-Age=1; Path=/; HttpOnly; SameSite=Lax"
+    strict = CookieConfig(same_site="strict").resolve(HTTP)
+    assert strict.set_header("x", 1) == b"session-8000=x; Max-Age=1; Path=/; HttpOnly; SameSite=Strict"
 
 
 def test_applications_on_one_host_have_different_cookie_names() -> None:
@@ -237,6 +240,31 @@ def test_four_former_domains_or_paths_are_the_maximum(former: str, form: str) ->
     CookieConfig(**{former: [*names[:4], names[0]]})
     with pytest.raises(ConfigurationError, match="at most 4"):
         CookieConfig(**{former: names})
+
+
+def test_former_cookies_are_all_other_forms_that_a_browser_may_have() -> None:
+    def forms(config: CookieConfig, url: str) -> list[tuple[str | None, str, bool]]:
+        return [(each.domain, each.path, each.partitioned) for each in config.resolve(url).former]
+
+    moved = CookieConfig(name="s", domain="example.com", former_domains=["APP.example.com"], former_paths=["/app"])
+    every = {*product((None, "example.com", "app.example.com"), ("/", "/app"), (False, True))}
+    assert len(forms(moved, HTTPS)) == 11
+    assert {*forms(moved, HTTPS)} == every - {("example.com", "/", False)}
+    assert forms(CookieConfig(), HTTPS) == [(None, "/", True)]
+    assert forms(CookieConfig(name="s", former_paths=["/app"]), HTTP) == [(None, "/app", False)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"), [({}, False), ({"former_domains": ["example.com"]}, True), ({"former_paths": ["/app"]}, True)]
+)
+def test_cookies_are_deleted_unseen_only_if_the_settings_name_them(settings: dict[str, list[str]], known: bool) -> None:
+    assert CookieConfig(name="s", **settings).resolve(HTTPS).known_former is known
+
+
+@pytest.mark.parametrize("settings", [{"former_domains": ["example.org"]}, {"name": "__Host-s", "former_paths": ["/app"]}])
+def test_a_former_cookie_that_no_browser_can_have_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        CookieConfig(**settings).resolve(HTTPS)
 
 
 @pytest.mark.attack("55")

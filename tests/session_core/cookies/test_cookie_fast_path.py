@@ -103,18 +103,38 @@ def test_a_cached_header_gives_the_same_result(request: tuple[str, str, list[tup
     assert reader.read([(b"cookie", genuine[:-1] + bytes([genuine[-1] ^ 1]))]).session_id is None
 
 
-def test_a_header_is_verified_once_and_a_long_one_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_cookie_is_read_by_the_fast_path() -> None:
     cookie = CookieConfig().resolve(PUBLIC_URLS[0])
-    reader = SessionCookieReader(cookie, SIGNER)
-    genuine, read_by = pairs_of(cookie.name)[0], []
+    line = b"a=b; %b; c=d" % pairs_of(cookie.name)[0]
+    assert transport._plain_id([(b"host", line), (b"cookie", line)], cookie.name, SIGNER) == IDS[0]
+    assert transport._plain_id([(b"host", line), (b"cookie", b"a=b")], cookie.name, SIGNER) == ""
+
+
+@pytest.mark.parametrize(("length", "times"), [(1024, 1), (1025, 3)])
+def test_a_line_is_verified_once_unless_it_is_long(length: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = CookieConfig().resolve(PUBLIC_URLS[0])
+    reader, read_by = SessionCookieReader(cookie, SIGNER), []
     monkeypatch.setattr(transport, "read_session_id", lambda *args: read_by.append(args[0]) or read_session_id(*args))
-    for line in (genuine, b"a=%b; %b" % (b"x" * 2000, genuine)):
-        assert [reader.read([(b"cookie", line)]).session_id for _ in range(3)] == [IDS[0]] * 3
-    assert len(read_by) == 1 + 3
+    line = (pairs_of(cookie.name)[0] + b"; a=").ljust(length, b"x")
+    assert [reader.read([(b"cookie", line)]).session_id for _ in range(3)] == [IDS[0]] * 3
+    assert len(read_by) == times
+
+
+def test_a_client_does_not_control_how_many_lines_are_kept() -> None:
+    cookie = CookieConfig().resolve(PUBLIC_URLS[0])
+    reader, genuine = SessionCookieReader(cookie, SIGNER), pairs_of(cookie.name)[0]
     for number in range(3000):
         reader.read([(b"cookie", b"%b; a=%d" % (genuine, number))])
-    assert reader._read_line.cache_info().currsize <= 1024
+    assert reader._read_line.cache_info().currsize == 1024
     assert "Zk3v" not in repr(vars(reader))
+
+
+def test_headers_can_be_any_iterable() -> None:
+    """As in an ASGI scope."""
+    cookie = CookieConfig().resolve(PUBLIC_URLS[0])
+    headers = [(b"cookie", pairs_of(cookie.name)[0])]
+    reader = SessionCookieReader(cookie, SIGNER)
+    assert [reader.read(form).session_id for form in (iter(headers), tuple(headers), headers)] == [IDS[0]] * 3
 
 
 def test_the_comparison_fails_for_a_fast_path_that_ignores_a_second_cookie(monkeypatch: pytest.MonkeyPatch) -> None:

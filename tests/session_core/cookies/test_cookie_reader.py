@@ -109,6 +109,8 @@ def test_a_cookie_with_any_byte_changed_or_cut_is_anonymous() -> None:
         (b'"' + GENUINE.partition(b"=")[2] + b'"', "re-encoded"),
         (GENUINE.partition(b"=")[2].replace(b"%", b"%25"), "unsigned"),
         (b"x" * 9000, "oversized"),
+        (b"+" * 4097, "oversized"),
+        (b"+" * 4096, "re-encoded"),
         (pair("not-an-id").partition(b"=")[2], "bad_form"),
         (pair(ID + "=").partition(b"=")[2], "bad_form"),
         (pair(ID + "\n").partition(b"=")[2], "bad_form"),
@@ -213,7 +215,7 @@ def test_the_repr_of_a_reading_hides_the_id() -> None:
         ([(b"cookie", b"session2=x; my-session=y; a=session; SESSION=x")], False),
         ([(b"cookie", b"zession=session")], False),
         ([(b"cookie", b"aession=session")], False),
-        ([(b"x-cookie", b"session=x")], False),
+        ([(b"accept", b"session=x"), (b"x-cookie", b"session=x")], False),
     ],
 )
 def test_a_cookie_is_recognized_by_its_exact_name(headers: list[tuple[bytes, bytes]], presents: bool) -> None:
