@@ -3,10 +3,11 @@
     uv run just mutants                          a sample from every module
     uv run just mutants --sample 0               every mutant (hours)
     uv run just mutants --only 'session_core/oidc/verify/*' --seed 7
+    uv run just mutants --sample 0 --progress var/mutants    what is in the file is not run again
 
 `tests/mutants.toml` lists the mutated files, the tests that must fail, and the mutants that change no behaviour with the reason
-for each. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything runs in copies of
-the tree. The exit status is 1 when an unlisted mutant survives.
+for each; those are not run. Python is mutated by Cosmic Ray's operators; Lua, SQL and patterns by the few rules below. Everything
+runs in copies of the tree. The exit status is 1 when an unlisted mutant survives.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from functools import partial
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
@@ -78,6 +81,11 @@ class Target(NamedTuple):
     tests: list[str]
 
 
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (tests/[^\s\[]+)", re.MULTILINE)
+_MANY: Final = 20
+"""How many of the test functions that killed mutants of a file run first."""
+
+
 class Mutant(NamedTuple):
     """One mutation."""
 
@@ -91,6 +99,10 @@ class Mutant(NamedTuple):
         before = (ROOT / self.file).read_text(encoding="utf-8").splitlines()
         lines = difflib.unified_diff(before, self.text.splitlines(), self.file, f"{self.file} ({self.rule})", lineterm="", n=0)
         return "\n".join(lines)
+
+    def digest(self) -> str:
+        """Return its name in the file of `--progress`."""
+        return sha256(f"{self.file}\n{self.text}".encode()).hexdigest()[:20]
 
     def changed(self) -> tuple[str, str]:
         """Return the first changed line before and after, for the list of equivalent mutants."""
@@ -106,40 +118,43 @@ def main() -> int:
     parser.add_argument("--only", default="*", help="files, as a pattern")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after that")
+    parser.add_argument("--progress", type=Path, help="a file of the killed mutants, which are not run again")
     options = parser.parse_args()
     plan = tomllib.loads((ROOT / "tests/mutants.toml").read_text(encoding="utf-8"))
     targets = [Target([file for pattern in each["files"] for file in _files(pattern)], each["tests"]) for each in plan["target"]]
     chosen = _choose(targets, options)
     print(f"{len(chosen)} mutants, seed {options.seed}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for number in range(options.jobs):
-            copies.put(_copy(Path(directory) / str(number)))
+        tests = _Tests(Path(directory), options.jobs, options.progress)
         for target in targets:
-            if any(mutant.target is target for mutant in chosen) and not _passes(directory, target):
-                print(f"the tests fail without a mutant: {' '.join(target.tests)}", file=sys.stderr)
+            if any(mutant.target is target for mutant in chosen) and (failed := tests.failing(target.tests)):
+                print(f"the tests fail without a mutant: {failed}", file=sys.stderr)
                 return 2
         equivalent = {(each["file"], each["before"], each["after"]) for each in plan.get("equivalent", [])}
         end = monotonic() + options.seconds
-        counts: Counter[str] = Counter()
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-        def judge(mutant: Mutant) -> None:
+        def judge(mutant: Mutant) -> str:
+            if (mutant.file, *mutant.changed()) in equivalent:
+                return "listed"
+            if mutant.digest() in tests.killed:
+                return "killed"
             if monotonic() > end:
-                counts["not run"] += 1
-            elif not _survives(mutant, copies):
-                counts["killed"] += 1
-            elif (mutant.file, *mutant.changed()) in equivalent:
-                counts["equivalent"] += 1
-            else:
-                counts["survived"] += 1
-                print(f"\nSURVIVED\n{mutant.diff()}", flush=True)
+                return "not run"
+            if tests.kill(mutant):
+                return "killed"
+            print(f"\nSURVIVED\n{mutant.diff()}", flush=True)
+            return "survived"
 
         chance = random.Random(options.seed)  # noqa: S311 - an order, no secret
         chance.shuffle(chosen)
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(judge, chosen))
-    print(f"\n{', '.join(f'{count} {what}' for what, count in counts.items())}")
-    return 1 if counts["survived"] else 0
+            for mutant, outcome in zip(chosen, pool.map(judge, chosen), strict=True):
+                counts[mutant.file][outcome] += 1
+    print()
+    for name, outcomes in sorted(counts.items()):
+        print(f"{name}: {', '.join(f'{number} {outcome}' for outcome, number in sorted(outcomes.items()))}")
+    return 1 if any(outcomes["survived"] for outcomes in counts.values()) else 0
 
 
 def mutants_of(file: str, target: Target) -> list[Callable[[], Mutant | None]]:
@@ -198,28 +213,65 @@ def _choose(targets: list[Target], options: argparse.Namespace) -> list[Mutant]:
     return chosen
 
 
-def _survives(mutant: Mutant, copies: SimpleQueue[Path]) -> bool:
-    copy = copies.get()
-    place = copy / mutant.file
-    try:
-        place.write_text(mutant.text, encoding="utf-8")
-        survived = _passes(copy, mutant.target)
-        print("S" if survived else ".", end="", flush=True)
-        return survived
-    finally:
-        shutil.copyfile(ROOT / mutant.file, place)
-        copies.put(copy)
+class _Tests:
+    """Runs tests in copies of the tree; first those that have killed the most mutants of the same file."""
 
+    def __init__(self, directory: Path, jobs: int, progress: Path | None) -> None:
+        self._directory = directory
+        self._copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(jobs):
+            self._copies.put(_copy(directory / str(number)))
+        self._stamps = count(1)
+        self._killers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._progress = progress
+        self.killed: set[str] = set()
+        """The digests of the mutants that the file of `--progress` names."""
+        if progress is not None and progress.exists():
+            for line in progress.read_text(encoding="utf-8").splitlines():
+                digest, file, killer = line.split(" ", 2)
+                self.killed.add(digest)
+                self._killers[file][killer] += 1
 
-def _passes(directory: str | Path, target: Target) -> bool:
-    root = Path(directory) if (Path(directory) / "session_core").is_dir() else Path(directory) / "0"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:randomly", *target.tests]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
-    try:
-        ended = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return ended.returncode == 0
+    def kill(self, mutant: Mutant) -> bool:
+        """Return whether a test fails with the mutant."""
+        copy = self._copies.get()
+        place, killers = copy / mutant.file, self._killers[mutant.file]
+        try:
+            place.write_text(mutant.text, encoding="utf-8")
+            stamp = next(self._stamps)
+            os.utime(place, (stamp, stamp))  # one of its own: Python must not use the cached bytecode of another mutant
+            quick = [name for name, _ in killers.most_common(_MANY) if "::" in name]
+            failed = self._run(copy, quick) if quick else None
+            if failed is None or "::" not in failed:
+                failed = self._run(copy, mutant.target.tests)
+        finally:
+            shutil.copyfile(ROOT / mutant.file, place)
+            self._copies.put(copy)
+        print("." if failed else "S", end="", flush=True)
+        if failed is None:
+            return False
+        killers[failed] += 1
+        if self._progress is not None:
+            with self._progress.open("a", encoding="utf-8") as file:
+                print(mutant.digest(), mutant.file, failed, file=file)
+        return True
+
+    def failing(self, tests: list[str]) -> str | None:
+        """Return the first of some tests that fails without a mutant."""
+        return self._run(self._directory / "0", tests)
+
+    def _run(self, copy: Path, tests: list[str]) -> str | None:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:randomly", "--timeout", "60", *tests]
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(self._directory / "bytecode"), "PYTHONPATH": str(copy)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        try:
+            ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        if ended.returncode == 0:
+            return None
+        found = _FAILED.search(ended.stdout)
+        return found[1] if found else "error"
 
 
 def _copy(place: Path) -> Path:
