@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -40,12 +41,12 @@ class _Pending:
 
     __slots__ = ("change", "context", "deadline", "error", "future", "outcome")
 
-    def __init__(self, change: Change, future: asyncio.Future[Snapshot]) -> None:
+    def __init__(self, change: Change, future: asyncio.Future[Snapshot], deadline: float) -> None:
         self.change = change
         self.future = future
         self.context = copy_context()
         """The context of the waiting request: a change must not see another request's context variables."""
-        self.deadline = 0.0
+        self.deadline = deadline
         """When the request is answered 503; its change must not be written later."""
         self.outcome: SessionRecord | None = None
         self.error: Exception | None = None
@@ -59,14 +60,14 @@ class _Queue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = 0.0
+        self._fires_at = inf
         self._writing: list[_Pending] = []
         self.waiting: list[_Pending] = []
 
     def add(self, pending: _Pending) -> None:
         """Add a writer that waits until its deadline."""
         self.waiting.append(pending)
-        if self._timer is None or pending.deadline < self._fires_at:
+        if pending.deadline < self._fires_at:
             self._set_timer(pending.deadline)
 
     def take(self, least: float) -> list[_Pending]:
@@ -91,11 +92,11 @@ class _Queue:
     def _set_timer(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(deadline - monotonic(), 0.0), self._answer_late)
+        self._timer = self._loop.call_later(deadline - monotonic(), self._answer_late)
         self._fires_at = deadline
 
     def _answer_late(self) -> None:
-        self._timer = None
+        self._fires_at = inf
         now = monotonic()
         for pending in (*self._writing, *self.waiting):
             if pending.deadline <= now:
@@ -164,7 +165,7 @@ class SessionWriter:
                     known = await self._write_newest(key, change)
                 return known
             finally:
-                if (others := queues[address]) is not None and others.waiting:
+                if (others := queues[address]) is not None:
                     # In a separate task: this request continues, or was cancelled, while others wait.
                     task = asyncio.create_task(self._drain(address, others, known))
                     self._tasks.add(task)
@@ -182,17 +183,16 @@ class SessionWriter:
 
     async def _wait(self, queue: _Queue, change: Change) -> Snapshot:
         """Write the change in a batch with others; waiting counts as store time."""
-        pending = _Pending(change, asyncio.get_running_loop().create_future())
         with Step(self._patience) as step:
             check_deadline(step.deadline)
-            pending.deadline = step.deadline
+            pending = _Pending(change, asyncio.get_running_loop().create_future(), step.deadline)
             queue.add(pending)
             return await pending.future
 
     async def _write_newest(self, key: str, change: Change) -> Snapshot:
         """Read the newest copy, apply one change to it and save it."""
-        pending = _Pending(change, asyncio.get_running_loop().create_future())
-        with Step(self._patience):
+        with Step(self._patience) as step:
+            pending = _Pending(change, asyncio.get_running_loop().create_future(), step.deadline)
             await self._commit(key, [pending], None)
         return pending.future.result()
 

@@ -423,9 +423,8 @@ async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> No
     """In any order of arrival, also while the store does not respond."""
     loop, began = asyncio.get_running_loop(), monotonic()
     queue = _Queue(loop)
-    waiting = {seconds: _Pending(lambda record: record, loop.create_future()) for seconds in (5, 2, 9)}
-    for seconds, pending in waiting.items():
-        pending.deadline = began + seconds
+    waiting = {seconds: _Pending(lambda record: record, loop.create_future(), began + seconds) for seconds in (5, 2, 9)}
+    for pending in waiting.values():
         queue.add(pending)
     if is_writing:
         assert queue.take(0.0) == list(waiting.values())
@@ -440,8 +439,7 @@ async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> No
 async def test_a_batch_leaves_out_writers_with_too_little_time() -> None:
     loop, began = asyncio.get_running_loop(), monotonic()
     queue = _Queue(loop)
-    late, fit = (_Pending(lambda record: record, loop.create_future()) for _ in range(2))
-    late.deadline, fit.deadline = began + 0.9, began + 1.1
+    late, fit = (_Pending(lambda record: record, loop.create_future(), began + seconds) for seconds in (0.9, 1.1))
     queue.add(late)
     queue.add(fit)
     assert queue.take(1.0) == [fit]
@@ -449,3 +447,47 @@ async def test_a_batch_leaves_out_writers_with_too_little_time() -> None:
         await late.future
     queue.close()
     assert fit.future.cancelled()
+
+
+@pytest.mark.usefixtures("virtual_time")
+@pytest.mark.parametrize(("left", "is_written"), [(0.98, False), (1.02, True)])
+async def test_a_twentieth_of_the_timeout_is_enough_to_join_a_batch(left: float, *, is_written: bool) -> None:
+    """The second of two updates waits while the first one's write takes nearly the whole timeout."""
+
+    class Slow(MemoryStore):
+        takes = 0.0
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            await asyncio.sleep(self.takes)
+            self.takes = 0.0
+            return await super().replace(key, entry, version=version)
+
+    store = Slow()
+    app = make_app(store=store, store_timeout=20)
+    handle = handle_on(plugin_in(app))
+    await handle.update(visits=1)
+    twin = await handle_on(plugin_in(app), handle.session_id).load()
+    store.takes = 20 - left
+    first, second = await asyncio.gather(handle.update(note="first"), twin.update(visits=2), return_exceptions=True)
+    assert isinstance(first, AppSession)
+    assert isinstance(second, AppSession if is_written else StoreUnavailableError)
+    assert (await handle.reload()).visits == (2 if is_written else 1)
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_write_that_always_loses_gives_up_after_a_hundred_attempts_that_wait() -> None:
+    class Contended(MemoryStore):
+        attempts = 0
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            self.attempts += 1
+            raise SessionConflictError
+
+    store = Contended()
+    handle = handle_on(plugin_in(make_app(store=store)))
+    await handle.update(visits=1)
+    began = monotonic()
+    with pytest.raises(SessionConflictError):
+        await handle.update(visits=2)
+    assert store.attempts == 1 + 100
+    assert monotonic() - began > 1
