@@ -14,7 +14,6 @@ from session_core.errors import (
     ImpersonationForbiddenError,
     InvalidTokenError,
     ResponseStartedError,
-    SessionConflictError,
     SessionDataError,
     SessionGoneError,
 )
@@ -662,8 +661,6 @@ class SessionHandle(Generic[D]):
             confirmed_at = self._confirmed_at
             self._adopt(self.snapshot)
             self._confirmed_at = confirmed_at
-        except SessionConflictError:
-            return
 
     def _enter(self, session_id: str, snapshot: Snapshot) -> None:
         self.session_id = session_id

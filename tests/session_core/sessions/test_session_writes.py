@@ -15,7 +15,7 @@ from session_core.errors import SessionConflictError, StoreUnavailableError
 from session_core.sessions.notes import is_note
 from session_core.sessions.writer import _Pending, _Queue
 from session_core.stores import MemoryStore
-from session_core.stores.base import Entry
+from session_core.stores.base import Entry, StoredSession
 from session_core.testing import FakeClock
 from tests.support.sessions import ALICE, AppSession, Recorder, client_of, cookie_of, handle_on, make_app, plugin_in
 
@@ -106,6 +106,35 @@ async def test_waiting_updates_share_store_writes(monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*(client.post("/visit") for _ in range(50)))
         assert (await client.get("/read")).json()["data"]["visits"] == 51
     assert writes < 50
+
+
+async def test_a_write_reads_first_only_where_a_later_write_is_known() -> None:
+    class Counted(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        async def load(self, key: str) -> StoredSession | None:
+            self.calls.append("load")
+            return await super().load(key)
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            self.calls.append("replace")
+            await asyncio.sleep(0)
+            return await super().replace(key, entry, version=version)
+
+    store = Counted()
+    app = make_app(store=store)
+    handles = [handle_on(plugin_in(app))]
+    await handles[0].update(visits=1)
+    handles += [await handle_on(plugin_in(app), handles[0].session_id).load() for _ in range(2)]
+    store.calls.clear()
+    await handles[0].update(visits=2)
+    assert store.calls == ["replace"]
+    await asyncio.gather(*(handle.update(visits=number) for number, handle in enumerate(handles)))
+    store.calls.clear()
+    await handles[1].update(visits=3)  # its last change was written together with a later one
+    assert store.calls == ["load", "replace"]
 
 
 async def test_concurrent_assignments_of_different_fields_are_merged() -> None:
