@@ -181,13 +181,17 @@ def _mutated(file: str, code: str, name: str, place: int, target: Target) -> Mut
         mutated = mutate_code(code, operator, place)
     except AttributeError:  # Cosmic Ray has no replacement for the dotted name of an exception
         return None
-    if mutated is None or _POSITIONAL.sub(r"\1*,", mutated).replace("if not TYPE_CHECKING:", "if TYPE_CHECKING:") == code:
+    if mutated is None or _behaviour(mutated) == _behaviour(code):
         return None
     try:
         compile(mutated, file, "exec")
     except SyntaxError:  # such as another operator in place of the `*` before keyword-only parameters
         return None
     return Mutant(file, name.removeprefix("core/"), mutated, target)
+
+
+def _behaviour(code: str) -> str:
+    return _POSITIONAL.sub(r"\1*,", code).replace("if not TYPE_CHECKING:", "if TYPE_CHECKING:")
 
 
 def _by_rules(code: str, rules: tuple[tuple[str, re.Pattern[str], str], ...]) -> list[tuple[str, str]]:

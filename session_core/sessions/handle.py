@@ -441,12 +441,10 @@ class SessionHandle(Generic[D]):
         What was written meanwhile is dropped. Raises `SessionGoneError` when the session has ended.
         """
         await self.load()
-        if self.actor is None:
+        if self.snapshot is None or self.actor is None:
             return
         self._refuse_without_cookie()
         await self._settle()
-        if self.snapshot is None:
-            raise SessionGoneError
         with self._new_id(self._loaded_draft()) as new_id:
             session_id, snapshot = await self._lifecycle.end_impersonation(self.snapshot, new_id=new_id)
         try:

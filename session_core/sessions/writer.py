@@ -262,10 +262,7 @@ class SessionWriter:
         stored = await self._store.load(key)
         if stored is None:
             raise SessionGoneError
-        try:
-            return snapshot_of(stored)
-        except UndecodableError as error:
-            raise SessionGoneError from error
+        return snapshot_of(stored)
 
 
 def _changed(base: Snapshot, change: Change) -> SessionRecord | None:

@@ -367,8 +367,8 @@ async def test_maintenance_may_take_longer_than_a_request() -> None:
     assert await plugin.sessions.prune() == 0
 
 
-async def made_unreadable() -> Any:
-    """A session that another version of the application has written since this request has loaded it."""
+async def made_unreadable(*, whole: bool = False) -> Any:
+    """A session of which another version has since written the data, or the whole record, in its own way."""
     store = MemoryStore()
     ours = handle_on(plugin_in(make_app(store=store)))
     await ours.update(note="begun")
@@ -376,7 +376,8 @@ async def made_unreadable() -> Any:
     assert stored is not None
     record = decode_record(stored.entry.data)
     data = msgspec.Raw(msgspec.msgpack.encode({"visits": "many"}))
-    entry = msgspec.structs.replace(stored.entry, data=encode_record(msgspec.structs.replace(record, data=data)))
+    encoded = b"?" if whole else encode_record(msgspec.structs.replace(record, data=data))
+    entry = msgspec.structs.replace(stored.entry, data=encoded)
     await store.replace(ours.key, entry, version=stored.version)
     return ours
 
@@ -396,8 +397,11 @@ def _assign(ours: Any) -> Awaitable[None]:
         lambda ours: ours.regenerate(),
     ],
 )
-async def test_a_record_made_unreadable_by_another_version_is_gone(verb: Callable[[Any], Awaitable[None]]) -> None:
-    ours = await made_unreadable()
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_record_made_unreadable_by_another_version_is_gone(
+    verb: Callable[[Any], Awaitable[None]], *, whole: bool
+) -> None:
+    ours = await made_unreadable(whole=whole)
     with pytest.raises(SessionGoneError):
         await verb(ours)
     assert (await ours._lifecycle.store.load(ours.key)).version == 2

@@ -476,6 +476,8 @@ async def test_a_batch_leaves_out_writers_with_too_little_time() -> None:
         await late.future
     queue.close()
     assert fit.future.cancelled()
+    assert queue._timer is not None
+    assert queue._timer.cancelled()
 
 
 @pytest.mark.usefixtures("virtual_time")
