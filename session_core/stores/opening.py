@@ -64,6 +64,12 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
     try:
         return opener(url, clock or SystemClock())
     except ConfigurationError as error:
+        if _may_hide_credentials(url.partition("://")[2]):  # what is wrong may be a part of the password
+            msg = (
+                f"the URL of the store {redacted(url)!r} is malformed: an @ behind the host has to be percent-encoded as %40, and "
+                "so have / ? # and @ in a user name or password"
+            )
+            raise ConfigurationError(msg) from None
         # Without the path: in a malformed URL it may be what was meant as the password.
         scheme, _, place = redacted(url).partition("://")
         msg = f"{error} (in {scheme}://{place.partition('/')[0]})"
@@ -85,6 +91,8 @@ def redacted(url: str) -> str:
         return f"{head.partition(':')[0]}..." if head.partition(":")[0].partition("+")[0] in _OPENERS else "..."
     if _hides_credentials(tail):
         return f"{head}://***@{tail.rpartition('@')[2].partition('?')[0]}"
+    if _may_hide_credentials(tail):
+        return f"{head}://***"
     credentials, at, place = tail.partition("?")[0].rpartition("@")
     name, colon, _ = credentials.partition(":")
     if at and not colon and scheme not in _USER_SCHEMES:
@@ -97,9 +105,18 @@ def redacted(url: str) -> str:
 
 def _hides_credentials(tail: str) -> bool:
     """Whether an unescaped character in the user name or password turns the rest into a path, query or fragment."""
-    authority = re.split(r"[/?#]", tail, maxsplit=1)[0]
-    password = authority.partition(":")[2]
-    return "@" not in authority and "@" in tail[len(authority) :] and bool(password) and not password.isdigit()
+    password = _authority(tail).partition(":")[2]
+    return _may_hide_credentials(tail) and bool(password) and not password.isdigit()
+
+
+def _may_hide_credentials(tail: str) -> bool:
+    """The same, also where what stands before may be a host and a port: a password may be a number, and a token has no colon."""
+    authority = _authority(tail)
+    return bool(authority) and "@" not in authority and "@" in tail
+
+
+def _authority(tail: str) -> str:
+    return re.split(r"[/?#]", tail, maxsplit=1)[0]
 
 
 def _is_in_extra(scheme: str, package: str) -> bool:

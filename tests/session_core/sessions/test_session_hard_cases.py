@@ -278,6 +278,8 @@ SCHEMES = [
         "://u:canary@host,other:bad/0",
         "://user:canary", "://user:x:canary", "://host:5432/db?password=canary", "://host:5432/db?user=u&password=x@canary",
         "://user:p@canary@host:bad/0", "://us/er:canary@host:bad/0", "://user:[canary@host/0", "://canary", "://u:canary@h/0?x=canary",
+        "://canary?x@host/db", "://canary/x@host/0", "://canary#x@host/db", "://x?canary@host/db", "://user:12?canary@host/db",
+        "://user:12?canary=x@host/db", "://user:12#canary@host/db", "://user:12/canary@host/db", "://12?canary&x@host/0",
     ],
 )  # fmt: skip
 def test_a_malformed_store_url_is_refused_without_its_password(scheme: str, form: str) -> None:
