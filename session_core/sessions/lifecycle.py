@@ -394,7 +394,8 @@ class SessionLifecycle(Generic[D]):
         nothing changes. `unreadable` are ids of the request without a session: records there, perhaps of another version of the
         application, are deleted.
 
-        Raises `SessionGoneError` when the OP has ended the login, and `SessionLimitError`.
+        Raises `SessionGoneError` when the OP has ended the login or, for a login that has begun earlier, the session was revoked
+        meanwhile, and `SessionLimitError`.
         """
         await self._refuse_ended(login.identity, login.begun)  # before anything of the session the browser has is touched
         new_id = new_id or NewId()
@@ -456,6 +457,9 @@ class SessionLifecycle(Generic[D]):
             try:
                 session_id, new, evicted = await self._rotate(current, log_in, limit=limit, new_id=new_id, any_version=True)
             except SessionGoneError:
+                # The authentication of a login that has begun earlier may be older than the revocation.
+                if begun is not None and await self.was_revoked([current.key]):
+                    raise
                 data = other  # it ended meanwhile: its data is dropped, and the login starts fresh
             else:
                 if snapshot is None:

@@ -328,6 +328,7 @@ async def enter(party: RelyingParty, session: SessionHandle[Any], finished: Fini
     decided = result if isinstance(result, LoginOptions) else LoginOptions(change=result)
     chosen = party.config.login_options.get(finished.option or "") or _kept_options(session, finished.identity)
     vault = party.connection.vault.seal(finished.tokens, finished.identity)
+    replaced = [] if session.key is None else [session.key]
     try:
         await session.login(
             finished.identity,
@@ -338,8 +339,10 @@ async def enter(party: RelyingParty, session: SessionHandle[Any], finished: Fini
             persistent=chosen.persistent if decided.persistent is None else decided.persistent,
         )
     except SessionGoneError:
-        # The provider ended this login while it was in progress. Not a 401, which would redirect to the login again.
-        raise AuthorizationResponseError("ended_by_provider") from None
+        # The provider ended this login while it was in progress, or the user's session was revoked. Not a 401, which would
+        # redirect to the login again.
+        revoked = await party.sessions.marks.any_of(replaced)
+        raise AuthorizationResponseError("reauthentication_required" if revoked else "ended_by_provider") from None
     if party.connection.notes is not None and session.key is not None:
         until = session.absolute_expires_at or 0
         await party.connection.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -194,6 +195,33 @@ class TestWhatTheBrowserDoesInBetween:
         assert (await world.come_back(world.op.authorize(started), world.other)).status_code == 400
         assert world.reasons() == ["reauthentication_required"]
         assert await world.subject(world.other) is None
+
+    @pytest.mark.parametrize("end", [revoke, revoke_any, revoke_all])
+    async def test_a_login_of_a_session_that_is_revoked_during_its_callback_is_refused(self, world: SsoWorld, end: End) -> None:
+        """Also the session of a user who is logged in, and logs in once more for a step-up."""
+        returned = world.op.authorize(await world.start(world.other, max_age="300"))
+        asked, go_on = world.op.hold()
+        callback = asyncio.create_task(world.come_back(returned, world.other))
+        await asked.wait()
+        await end(world)
+        go_on.set()
+        assert (await callback).status_code == 400
+        assert world.reasons() == ["reauthentication_required"]
+        await world.assert_reauthenticates()
+
+    @pytest.mark.parametrize("how", ["idle", "logout"])
+    async def test_a_login_of_a_session_that_ends_otherwise_during_its_callback_succeeds(self, world: SsoWorld, how: str) -> None:
+        returned = world.op.authorize(await world.start(world.other))
+        asked, go_on = world.op.hold()
+        callback = asyncio.create_task(world.come_back(returned, world.other))
+        await asked.wait()
+        if how == "idle":
+            key = (await world.other.get("/key")).text
+            await world.sessions.store.delete(key)
+        else:
+            await world.other.post("/auth/logout", headers={"sec-fetch-site": "same-origin"})
+        go_on.set()
+        assert (await callback).status_code == 303
 
     async def test_a_silent_login_returns_to_the_page(self, world: SsoWorld) -> None:
         await revoke(world)
