@@ -89,7 +89,7 @@ class Settings(ProviderSettings, BaseSettings):
     """[Cookie name](../explanation/cookie.md#its-attributes)."""
     session_idle_seconds: int = setting(3600, gt=0, example="3600")
     """A session ends after this long without use."""
-    session_absolute_seconds: int = setting(86400, gt=0, example="86400")
+    session_absolute_seconds: int = setting(86400, gt=0, le=316_224_000, example="86400")
     """A session ends this long after it began."""
     session_max_per_user: int = setting(0, ge=0, example="5, or 0 for no limit")
     """A login above it ends the user's oldest session; 0 sets no limit of yours (the library's is 1,000)."""

@@ -457,8 +457,8 @@ class SessionLifecycle(Generic[D]):
             try:
                 session_id, new, evicted = await self._rotate(current, log_in, limit=limit, new_id=new_id, any_version=True)
             except SessionGoneError:
-                # The authentication of a login that has begun earlier may be older than the revocation.
-                if begun is not None and await self.was_revoked([current.key]):
+                # The authentication of a login that has begun earlier may be older than a revocation.
+                if login.only_in_place or (begun is not None and await self.was_revoked([current.key])):
                     raise
                 data = other  # it ended meanwhile: its data is dropped, and the login starts fresh
             else:
@@ -467,8 +467,6 @@ class SessionLifecycle(Generic[D]):
                 await self.report_acting_ended(current, "login")
                 await self._report_evicted(evicted, identity)
                 entered = session_id, new
-        if entered is None and login.only_in_place:
-            raise SessionGoneError
         if entered is None:
             entered = await self.begin(first(data), device=login.device, login=login, limit=limit, new_id=new_id)
         for another in found[1:]:  # sessions of several cookies are merged into one

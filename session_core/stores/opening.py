@@ -66,8 +66,8 @@ def open_store(url: str, *, clock: Clock | None = None) -> SessionStore:
     except ConfigurationError as error:
         if _may_hide_credentials(url.partition("://")[2]):  # what is wrong may be a part of the password
             msg = (
-                f"the URL of the store {redacted(url)!r} is malformed: an @ behind the host has to be percent-encoded as %40, and "
-                "so have / ? # and @ in a user name or password"
+                f"the URL of the store {redacted(url)!r} is malformed: percent-encode an @ behind the host as %40, and also "
+                "/ ? # and @ in a user name or password"
             )
             raise ConfigurationError(msg) from None
         # Without the path: in a malformed URL it may be what was meant as the password.

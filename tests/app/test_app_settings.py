@@ -91,6 +91,7 @@ def test_env_example_and_the_reference_are_generated_from_the_settings() -> None
         ("SESSION_COOKIE", "__Host-session", "PUBLIC_URL is http"),
         ("SESSION_IDLE_SECONDS", "an hour", "integer"),
         ("SESSION_IDLE_SECONDS", "0", "greater than 0"),
+        ("SESSION_ABSOLUTE_SECONDS", "316224001", "less than or equal to 316224000"),
         ("SESSION_ABSOLUTE_SECONDS", "-1", "greater than 0"),
         ("SESSION_MAX_PER_USER", "-1", "greater than or equal to 0"),
         ("DATABASE_URL", "oracle://user:hunter2@host/x", "must begin with one of"),
