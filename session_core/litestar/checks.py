@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ("check_handler", "refuse_in_cached_dependency")
 
 _BODY: Final = frozenset({"data", "body"})
+_OF_THE_USER: Final = frozenset({"user", "auth", "session"})
+"""The keys of a scope that are filled from the session."""
 _cached: ContextVar[str | None] = ContextVar("session_core.litestar.cached_dependency", default=None)
 """The dependency with `use_cache` that is being computed."""
 
@@ -64,7 +68,7 @@ def refuse_in_cached_dependency() -> None:
     """Raise `ConfigurationError` while a dependency with `use_cache` is computed: all visitors would get this one's value."""
     name = _cached.get()
     if name is not None:
-        msg = f"the dependency `{name}` has use_cache=True and asks for the session; remove use_cache"
+        msg = f"the dependency `{name}` has use_cache=True and asks for the session or the user; remove use_cache"
         raise ConfigurationError(msg)
 
 
@@ -115,9 +119,11 @@ def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) 
     assert parameter.provider is not None  # noqa: S101 - the caller has looked
     dependencies = resolved(handler, "dependencies")
     pending: list[tuple[Provide, tuple[str, ...]]] = [(parameter.provider, (parameter.name,))]
-    seen, connected = {parameter.name}, False
+    seen = {parameter.name}
     while pending:
         provider, chain = pending.pop()
+        if not CONNECTIONS.isdisjoint(provider.parsed_fn_signature.parameters):
+            _watch(provider, handler, parameter.name)
         for name, field in provider.parsed_fn_signature.parameters.items():
             inner = dependencies.get(name)
             if is_ours(inner) or field.is_subclass_of(SessionHandle):
@@ -127,40 +133,72 @@ def _check_cached(parameter: _Parameter, handler: BaseRouteHandler, where: str) 
                     "all visitors would get the first one's value; remove use_cache"
                 )
                 raise ConfigurationError(msg)
-            connected = connected or name in CONNECTIONS
             if inner is not None and name not in seen:
                 seen.add(name)
                 pending.append((inner, (*chain, name)))
-    if connected:
-        _watch(parameter.provider, parameter.name)
 
 
-def _watch(provider: Provide, name: str) -> None:
-    """Make `session_of` raise while this dependency is computed; its signature does not show that it uses the session."""
+def _watch(provider: Provide, handler: BaseRouteHandler, name: str) -> None:
+    """Make `session_of` and `request.user` raise while this dependency is computed for a handler: its signature shows neither.
+
+    `name` is the dependency with `use_cache`: this one, or one that is computed from it.
+    """
     function: Any = provider.dependency
-    if getattr(function, "refuses_session", False):
+    if (cached_of := getattr(function, "cached_of", None)) is not None:
+        cached_of.setdefault(handler, name)
         return
+    cached_of = {handler: name}
+
+    @contextmanager
+    def computed(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        connection = next(values[each] for each in CONNECTIONS if each in values)
+        scope = connection if isinstance(connection, dict) else connection.scope
+        token = _cached.set(cached_of.get(scope["route_handler"]))
+        try:
+            yield {each: _hiding(value) if each in CONNECTIONS else value for each, value in values.items()}
+        finally:
+            _cached.reset(token)
 
     @wraps(function, updated=())
-    async def cached(**values: Any) -> Any:  # noqa: ANN401 - whatever the dependency gives
-        token = _cached.set(name)
-        try:
-            value = function(**values)
+    async def watched(**values: Any) -> Any:  # noqa: ANN401 - whatever the dependency gives
+        with computed(values) as given:
+            value = function(**given)
             return await value if inspect.isawaitable(value) else value
-        finally:
-            _cached.reset(token)
 
     @wraps(function, updated=())
-    def cached_sync(**values: Any) -> Any:  # noqa: ANN401 - likewise
-        token = _cached.set(name)
-        try:
-            return function(**values)
-        finally:
-            _cached.reset(token)
+    def watched_sync(**values: Any) -> Any:  # noqa: ANN401 - likewise
+        with computed(values) as given:
+            return function(**given)
 
-    watched: Any = cached_sync if provider.has_sync_callable else cached
-    watched.refuses_session = True
-    provider.dependency = watched
+    replaced: Any = watched_sync if provider.has_sync_callable else watched
+    replaced.cached_of = cached_of
+    provider.dependency = replaced
+
+
+class _HidingScope(dict[str, Any]):
+    """A scope that does not name the user."""
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - anything
+        if key in _OF_THE_USER:
+            refuse_in_cached_dependency()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - likewise
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+
+def _hiding(connection: Any) -> Any:  # noqa: ANN401 - a request, a WebSocket or a scope
+    """Return a copy of a connection that does not name the user, while a dependency with `use_cache` is computed."""
+    if _cached.get() is None:
+        return connection
+    if isinstance(connection, dict):
+        return _HidingScope(connection)
+    copied = copy(connection)
+    copied.scope = _HidingScope(connection.scope)
+    return copied
 
 
 def _check_cookie_names(handler: BaseRouteHandler, where: str, cookie: str) -> None:

@@ -18,7 +18,16 @@ from litestar.params import FromQuery, JSONBody
 from litestar.types import Scope
 from structlog.testing import capture_logs
 
-from session_core import ConfigurationError, CookieConfig, Session, SessionHandle, SessionPlugin, Sessions, session_of
+from session_core import (
+    ConfigurationError,
+    CookieConfig,
+    Session,
+    SessionConfig,
+    SessionHandle,
+    SessionPlugin,
+    Sessions,
+    session_of,
+)
 from session_core.guards import requires, requires_login
 from session_core.litestar.routes import uses_session
 from tests.support.pages import ROOT
@@ -115,13 +124,44 @@ async def settings(request: Request[Any, Any, Any]) -> str:
     return str(request.app.state.get("settings", "default"))
 
 
-@pytest.mark.parametrize("provide", [by_request, by_scope])
-async def test_a_cached_dependency_that_requests_the_session_is_refused_at_run_time(provide: Any) -> None:
-    app = build(two, dependencies={"title": Provide(provide, use_cache=True)})
+class WithOthers(AppSession):
+    others: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+async def by_user(request: Request[Any, Any, Any]) -> str:
+    return str(request.user)
+
+
+async def by_auth(scope: Scope) -> str:
+    return str(scope.get("auth"))
+
+
+def by_idiom(request: Request[Any, Any, Any]) -> str:
+    return str(request.session)
+
+
+@get("/greeting")
+async def greeting_alone(greeting: NamedDependency[str]) -> str:
+    return greeting
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("provide", [by_request, by_scope, by_user, by_auth, by_idiom])
+async def test_a_cached_dependency_that_requests_the_session_is_refused_at_run_time(provide: Any, inner: bool) -> None:
+    """Also one that is computed from another dependency, which is not cached."""
+    in_loop: dict[str, Any] = {"sync_to_thread": False} if provide is by_idiom else {}
+    cached = Provide(page_title, use_cache=True) if inner else Provide(provide, use_cache=True, **in_loop)
+    config = SessionConfig(
+        WithOthers, load_user=lambda identity, _: identity.subject, request_session="others", public_url="http://127.0.0.1:8000"
+    )
+    dependencies = {"title": cached, "greeting": Provide(provide, **in_loop)}
+    app = build(two, greeting_alone, plugins=[SessionPlugin(config)], dependencies=dependencies)
     async with client_of(app) as client:
         for _ in range(2):
             answer = await client.get("/two")
             assert (answer.status_code, "alice" in answer.text) == (500, False)
+        # Where nothing is cached that is computed from it, it may ask.
+        assert (await client.get("/greeting")).status_code == 200
 
 
 async def test_a_cached_dependency_with_a_request_but_no_session_is_computed_once() -> None:
