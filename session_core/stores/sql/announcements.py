@@ -8,25 +8,18 @@ connections are polled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from session_core.stores.announcements import NAME_CHARS, announced_name
-from session_core.stores.sql.statements import NOTIFY
+from session_core.stores.announcements import NAME_CHARS
 
-if TYPE_CHECKING:
-    from session_core.stores.sql.link import Link
-
-__all__ = ("CHANNEL", "announce")
+__all__ = ("CHANNEL", "notify")
 
 CHANNEL: Final = "session_core_ended"
 _NAMES_AT_ONCE: Final = 7900 // (NAME_CHARS + 1)
 """A payload is shorter than 8000 bytes."""
 
 
-async def announce(link: Link, keys: Sequence[str]) -> None:
-    """Announce in the current transaction that these sessions have ended or were rotated."""
-    if link.dialect != "postgresql" or not keys:
-        return
-    names = [announced_name(key.encode()) for key in keys]
-    messages = [" ".join(names[start : start + _NAMES_AT_ONCE]) for start in range(0, len(names), _NAMES_AT_ONCE)]
-    await link.rows(NOTIFY, {"names": messages})
+def notify(names: Sequence[str]) -> str:
+    """Return the statements that send these announced names, which are hexadecimal digits."""
+    parts = [" ".join(names[start : start + _NAMES_AT_ONCE]) for start in range(0, len(names), _NAMES_AT_ONCE)]
+    return "".join(f"NOTIFY {CHANNEL}, '{part}'; " for part in parts)

@@ -101,6 +101,10 @@ class Link(Protocol):
         """Begin a transaction whose server-side waits end at the deadline."""
         ...
 
+    def announce(self, names: Sequence[str]) -> None:
+        """Announce with the commit of the current transaction that sessions ended or were rotated, where there is a channel."""
+        ...
+
     async def commit(self) -> None:
         """Commit, unless the deadline has passed by the server's own clock: then raise `Late`."""
         ...

@@ -139,6 +139,9 @@ class MysqlLink:
             limits = f"SET SESSION max_statement_time = {seconds:.3f}, idle_transaction_timeout = {int(seconds) + 1}; "
         await self.script(f"{limits}START TRANSACTION")
 
+    def announce(self, names: Sequence[str]) -> None:
+        """See `Link.announce`: MySQL has no channel."""
+
     async def commit(self) -> None:
         """See `Link.commit`. One message, so that nothing can come between looking at the clock and the commit."""
         until = self.clock.at(self.deadline)

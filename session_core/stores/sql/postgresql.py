@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
-from session_core.stores.sql.announcements import CHANNEL
+from session_core.stores.sql.announcements import CHANNEL, notify
 from session_core.stores.sql.link import Late, ServerClock
 from session_core.stores.sql.urls.postgresql import parse_postgresql_url
 
@@ -118,6 +118,9 @@ class PostgresqlLink:
         self.clock = ServerClock()
         self.is_pooled = False
         """Whether a pooler answers in place of a server process of this connection's own."""
+        self._unsent = ""
+        """The begin of a transaction, which goes out with its first statement."""
+        self._announced: list[str] = []
         self._limits: tuple[str, ...] = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
         if connection.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT:
             self._limits = (*self._limits, "transaction_timeout")
@@ -155,6 +158,8 @@ class PostgresqlLink:
     async def rows(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """See `Link.rows`."""
         text, names = statement.postgresql
+        if self._unsent:
+            await self.script("")
         try:
             rows: Sequence[Sequence[Any]] = await self._open(self.connection.fetch(text, *self._arguments(names, values)))
         except asyncpg.DivisionByZeroError:
@@ -165,33 +170,44 @@ class PostgresqlLink:
     async def count(self, statement: Statement, values: Mapping[str, Any]) -> int:
         """See `Link.count`."""
         text, names = statement.postgresql
+        if self._unsent:
+            await self.script("")
         status = await self._open(self.connection.execute(text, *self._arguments(names, values)))
         self.answered_at = monotonic()
         return int(status.rpartition(" ")[2])
 
     async def script(self, text: str) -> None:
         """See `Link.script`."""
-        await self._open(self.connection.execute(text))
+        unsent, self._unsent = self._unsent, ""
+        await self._open(self.connection.execute(unsent + text))
         self.answered_at = monotonic()
 
     async def begin(self) -> None:
-        """See `Link.begin`."""
+        """See `Link.begin`. Sent with the first statement: a round trip less."""
         milliseconds = int((self.deadline - monotonic()) * 1000 * _SERVER_FIRST)
         if milliseconds <= 0:
             raise Late
-        limits = "".join(f"; SET LOCAL {limit} = {milliseconds}" for limit in self._limits)
-        await self.script(f"BEGIN ISOLATION LEVEL READ COMMITTED{limits}")
+        limits = "".join(f"SET LOCAL {limit} = {milliseconds}; " for limit in self._limits)
+        self._unsent = f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}"
+        self._announced = []
+
+    def announce(self, names: Sequence[str]) -> None:
+        """See `Link.announce`."""
+        self._announced += names
 
     async def commit(self) -> None:
         """See `Link.commit`. One message, so that nothing can come between looking at the clock and the commit."""
         until = self.clock.at(self.deadline)
         try:
-            await self.script(f"SELECT 1 / (extract(epoch FROM clock_timestamp()) < {until!r})::int; COMMIT")
+            await self.script(
+                f"{notify(self._announced)}SELECT 1 / (extract(epoch FROM clock_timestamp()) < {until!r})::int; COMMIT"
+            )
         except asyncpg.DivisionByZeroError:
             raise Late from None
 
     async def rollback(self) -> None:
         """See `Link.rollback`."""
+        self._unsent = ""
         if self.connection.is_in_transaction():
             await self.script("ROLLBACK")
 

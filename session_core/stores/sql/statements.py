@@ -9,9 +9,10 @@ import re
 from typing import Final
 
 __all__ = (
-    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CLAIM_MANY", "COUNT_OTHERS", "CREATE", "DELETE_KEYS", "FIND", "FORGET_EXPIRED_CLAIM",
-    "FORGET_EXPIRED_SESSION", "HOLD", "HOLD_KEYS", "KEYS_OF_OTHERS", "LOAD", "LOCK", "MOVE_MANY", "NOTIFY", "OVERWRITE", "PAGE",
-    "REPLACE_MANY", "SOME_OF", "TOUCH", "TOUCH_MANY", "TRACE", "TRY_LOCK", "TRY_WRITE", "VERSION", "VERSIONS", "Statement",
+    "CLAIM", "CLAIMED_BY", "CLAIMED_UNTIL", "CLAIM_MANY", "COUNT_OTHERS", "CREATE", "DELETE_KEYS", "END_SOME_OF", "FIND",
+    "FORGET_EXPIRED_CLAIM", "FORGET_EXPIRED_SESSION", "HOLD", "HOLD_KEYS", "KEYS_OF_OTHERS", "LOAD", "LOCK", "MOVE_MANY",
+    "OVERWRITE", "PAGE", "REPLACE_MANY", "TOUCH", "TOUCH_MANY", "TRACE", "TRY_LOCK", "TRY_WRITE", "VERSION", "VERSIONS",
+    "Statement",
 )  # fmt: skip
 
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
@@ -151,13 +152,23 @@ KEYS_OF_OTHERS: Final = Statement(
     mysql=f'SELECT "key" {_OTHERS} ORDER BY "rank", "key" LIMIT :most',
 )
 """Their keys, those of the lowest rank first; on MySQL `HOLD_KEYS` locks them afterwards."""
-SOME_OF: Final = {
-    index: Statement(f'WITH found AS MATERIALIZED ({select}) SELECT "key" FROM found LIMIT :most', mysql=f"{select} LIMIT :most")
+END_SOME_OF: Final = {
+    index: Statement(
+        f"WITH found AS MATERIALIZED ({select}), picked AS MATERIALIZED (SELECT key FROM found LIMIT :most),"
+        f" held AS MATERIALIZED (SELECT key FROM sessions WHERE key IN (SELECT key FROM picked) AND {_LIVE}"
+        " ORDER BY rank, key FOR UPDATE),"
+        " ended AS (DELETE FROM sessions USING held WHERE sessions.key = held.key RETURNING sessions.key)"
+        " SELECT key, key IN (SELECT key FROM ended) FROM picked",
+        mysql=f"{select} LIMIT :most",
+    )
     for index in ("user_key", "op_session_key")
     for select in (f'SELECT "key" FROM sessions WHERE {index} = :value AND "key" <> :keep AND {_LIVE}',)
 }
-"""Some keys of an index, for `HOLD_KEYS`. PostgreSQL plans the inner part for all rows, by the index: for a few it might read the
-table from its beginning, and pass all that earlier steps have deleted."""
+"""On PostgreSQL deletes some sessions of an index; returns their keys, and whether each was still live. On MySQL, which cannot
+return what it deletes, the keys for `HOLD_KEYS`.
+
+PostgreSQL plans the inner part for all rows, by the index: for a few it might read the table from its beginning, and pass all
+that earlier steps have deleted."""
 HOLD_KEYS: Final = Statement(
     f'SELECT "key" FROM sessions WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE',
     mysql=f'SELECT "key" FROM sessions FORCE INDEX (PRIMARY) WHERE "key" IN :keys AND {_LIVE} ORDER BY "rank", "key" FOR UPDATE',
@@ -186,16 +197,12 @@ CLAIMED_BY: Final = Statement("SELECT token FROM session_claims WHERE name = :na
 CLAIMED_UNTIL: Final = Statement("SELECT expires_at FROM session_claims WHERE name = :name AND expires_at > :now")
 
 LOCK: Final = Statement(
-    "SELECT pg_advisory_xact_lock(number::bigint) FROM unnest(:numbers::text[]) AS number",
-    # A separate row, in the table that is swept anyway.
-    mysql="INSERT INTO session_claims (name, expires_at) VALUES (:name, :expires_at)"
-    " ON DUPLICATE KEY UPDATE expires_at = :expires_at",
+    "INSERT INTO session_claims (name, expires_at) VALUES (:name, :expires_at) ON DUPLICATE KEY UPDATE expires_at = :expires_at"
 )
-"""Held until the transaction ends."""
+"""Held until the transaction ends, on MySQL: a separate row, in the table that is swept anyway."""
 TRY_LOCK: Final = Statement(
     "SELECT number FROM unnest(:numbers::text[]) AS number WHERE pg_try_advisory_xact_lock(number::bigint)"
 )
-"""The same for those of the locks that are free, which are returned; on PostgreSQL."""
-NOTIFY: Final = Statement("SELECT pg_notify('session_core_ended', names) FROM unnest(:names::text[]) AS names")
+"""Takes those of PostgreSQL's locks that are free, until the transaction ends, and returns them."""
 TRY_WRITE: Final = Statement("UPDATE session_claims SET expires_at = 0 WHERE name = ''")
 """Matches no row, but still fails where writes are impossible: on a read-only replica or a full disk."""

@@ -12,9 +12,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores.announcements import announced_name
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.sql import statements
-from session_core.stores.sql.announcements import announce
 from session_core.stores.sql.link import Late, Link, TakenError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def move(
         link, statements.CREATE, statements.FORGET_EXPIRED_SESSION, {"key": new_key, "now": now, **columns(entry)}
     ):
         raise SessionConflictError(_TAKEN)
-    await announce(link, [old_key])
+    _announce(link, [old_key])
     return True
 
 
@@ -139,9 +139,14 @@ async def end_some(
 ) -> tuple[tuple[str, ...], bool]:
     """Delete some of the live sessions of an index, except `keep`; return their keys, and whether more may be left."""
     await lock(link, [value], now)
-    found = await link.rows(statements.SOME_OF[index], {"value": value, "now": now, "keep": keep, "most": AT_ONCE})
-    keys = await _hold(link, [key for (key,) in found], now)
-    await _delete(link, keys)
+    values = {"value": value, "now": now, "keep": keep, "most": AT_ONCE}
+    found = await link.rows(statements.END_SOME_OF[index], values)
+    if link.dialect == "postgresql":
+        keys: Sequence[str] = [key for key, was_live in found if was_live]
+        _announce(link, keys)
+    else:
+        keys = await _hold(link, [key for (key,) in found], now)
+        await _delete(link, keys)
     return _together([result for result, _ in earlier.results], keys), len(found) == AT_ONCE
 
 
@@ -195,7 +200,7 @@ async def lock(link: Link, names: Iterable[str | None], now: int) -> None:
         for name in wanted:
             await link.count(statements.LOCK, {"name": f"{LOCK_PREFIX}{name}", "expires_at": now + _LOCK_ROW_MS})
     elif wanted:
-        await link.rows(statements.LOCK, {"numbers": [lock_number(name) for name in wanted]})
+        await link.script("; ".join(f"SELECT pg_advisory_xact_lock({lock_number(name)})" for name in wanted))
 
 
 def lock_number(name: str) -> str:
@@ -263,10 +268,13 @@ async def _hold(link: Link, keys: Sequence[str], now: int) -> Sequence[str]:
 
 
 async def _delete(link: Link, keys: Sequence[str]) -> None:
+    _announce(link, keys)
     for start in range(0, len(keys), AT_ONCE):
-        some = list(keys[start : start + AT_ONCE])
-        await announce(link, some)
-        await link.count(statements.DELETE_KEYS, {"keys": some})
+        await link.count(statements.DELETE_KEYS, {"keys": list(keys[start : start + AT_ONCE])})
+
+
+def _announce(link: Link, keys: Sequence[str]) -> None:
+    link.announce([announced_name(key.encode()) for key in keys])
 
 
 def _is(found: StoredSession, entry: Entry, version: int) -> bool:

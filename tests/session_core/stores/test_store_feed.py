@@ -17,7 +17,6 @@ from session_core.stores.announcements import RevocationFeed, SessionTracing, Tr
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.opening import open_store
 from session_core.stores.redis.store import RedisStore
-from session_core.stores.sql.announcements import announce
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
 from tests.support.opened_store import opened_store
@@ -243,9 +242,11 @@ async def test_a_rolled_back_end_is_not_announced(database: str) -> None:
     async with opened(database) as store, listening(store) as ear:
         async with store._database.pool.lend(monotonic() + 20) as link:
             await link.begin()
-            await announce(link, ["undone"])
+            link.announce([store.announced_name("undone")])
             await link.rollback()
-            await announce(link, ["done"])
+            await link.begin()
+            link.announce([store.announced_name("done")])
+            await link.commit()
         await ear.expect("done")
         assert ear.names == [store.announced_name("done")]
 
