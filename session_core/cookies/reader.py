@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from session_core.cookies.encoding import decode_component
@@ -145,13 +145,14 @@ def _plain_id(headers: Iterable[tuple[bytes, bytes]], name: str, signer: CookieS
     lines = [value for header, value in headers if header == b"cookie" and needle in value]
     if not lines:
         return ""
-    if len(lines) > 1 or lines[0].count(needle) != 1:
+    line, *others = lines
+    if others or line.count(needle) != 1:
         return None
-    found = pattern.search(lines[0])
+    found = pattern.search(line)
     return None if found is None else signer.unsign_id(found[1], found[2])
 
 
-@lru_cache(maxsize=64)
+@cache
 def _plain_form(name: str) -> tuple[re.Pattern[bytes], bytes]:
     needle = name.encode()
     value = rb"s%3A([A-Za-z0-9_-]{46})\.([A-Za-z0-9%]{43,129})"
@@ -171,9 +172,9 @@ def _scan(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[list[str
             # A cookie without a name or equals sign belongs to no application.
             if key != name or not equals:
                 continue
-            value = decode_component(raw) if len(raw) <= _MAX_VALUE_BYTES else None
+            value = None if (oversized := len(raw) > _MAX_VALUE_BYTES) else decode_component(raw)
             if value is None:
-                rejected = rejected or ("oversized" if len(raw) > _MAX_VALUE_BYTES else "re-encoded")
+                rejected = rejected or ("oversized" if oversized else "re-encoded")
                 continue
             values.append(value)
             if len(values) > _MAX_CANDIDATES:
