@@ -41,7 +41,7 @@ class OneSession:
     async def change(self, base: HeldTokens, change: Any, *, used: bool) -> tuple[HeldTokens, bool]:
         del base, used
         self.calls += 1
-        tokens = change(self.held.tokens)
+        tokens = change(msgspec.msgpack.decode(msgspec.msgpack.encode(self.held.tokens), type=TokenSet))
         if tokens is None:
             return self.held, False
         self.held = msgspec.structs.replace(self.held, tokens=tokens)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import httpx
 import httpx2
+import msgspec
 import pytest
 from litestar import get
 from litestar.params import FromQuery
@@ -89,6 +90,26 @@ async def test_a_refreshed_id_token_of_another_login_ends_the_session(world: Wor
     assert (await world.browser.get("/token-now")).status_code == 401
     assert await world.subject() is None
     assert world.reasons() == [f"refresh_{reason}"]
+
+
+@pytest.mark.attack("35")
+async def test_a_refusal_ends_nothing_when_another_process_has_redeemed_the_token(world: World) -> None:
+    store = world.oidc.tokens.refresh.store
+
+    async def refuse(_: httpx2.Request) -> httpx2.Response:
+        (stored,) = [each async for each in world.sessions.store.scan()]
+        held = store.read(stored)
+        assert held is not None
+        later = world.clock.now() + 300_000
+        lease = msgspec.structs.replace(held.tokens.lease, term=held.tokens.lease.term + 1, holder="")
+        newer = msgspec.structs.replace(held.tokens, access_token="at-other", expires_at=later, term=lease.term, lease=lease)
+        await store.change(held, lambda _: newer, used=False)
+        return httpx2.Response(400, json={"error": "invalid_grant"})
+
+    all_tokens_expired(world)
+    world.op.replies["/token"] = refuse
+    assert (await world.browser.get("/token-now")).text == "at-other"
+    assert await world.subject() == "alice"
 
 
 async def test_each_refresh_is_reported_with_its_session_and_user(world: World) -> None:
