@@ -94,7 +94,7 @@ async def move(
     """Rotate a session; return False when a first run had done so."""
     at = {"key": old_key, "now": now}
     retired = columns(Entry(b"", successor_until))
-    values = {**at, "expected": version, "version": version + 1, **retired, "successor": new_key}
+    values = {**at, "expected": version, "version": version, **retired, "successor": new_key}
     if await link.count(statements.OVERWRITE, values) != 1:
         if earlier.uncertain:
             # No other caller knows the new key.
