@@ -66,6 +66,7 @@ async def admin(
             ("users logged in", stats.users),
         ],
         query=q,
+        idle=stats.idle,
         hours=hours,
         most=max((max(hour.logins, hour.refusals) for hour in hours), default=0) or 1,
         rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found],

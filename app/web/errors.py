@@ -1,4 +1,4 @@
-"""Error responses: a page for browsers or problem+json for programs (RFC 9457), with the same status and title."""
+"""Error responses: a page for browsers or problem+json for programs (RFC 9457), with the same status."""
 
 from __future__ import annotations
 
@@ -172,6 +172,8 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
         details = {**details, "title": error.title}
     explanation = explain(error, details["status"], url=base.url, has_cookies="cookie" in request.headers)
     asked = {"next": error.return_to, "provider": error.provider} if isinstance(error, SessionCoreError) else {}
+    if explanation.step == "log out" and user is None:  # the provider would choose the refused account again
+        asked["prompt"] = "login"
     query = urlencode({name: value for name, value in asked.items() if value not in {None, base.of("/")}})
     return services.pages.render(
         request,
@@ -180,7 +182,7 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
         session=session,
         user=user,
         code=details["status"],
-        title=details["title"],
+        title=explanation.title or details["title"],
         advice=explanation.advice,
         step=explanation.step,
         again=base.of("/auth/login") + (f"?{query}" if query else ""),

@@ -30,7 +30,7 @@ from session_core.errors import (
 __all__ = ("Explanation", "OwnAccountError", "Step", "explain")
 
 Step: TypeAlias = Literal["", "back", "retry", "login", "login again", "log out"]
-"""What helps: back to the page of the form, the same again, log in, begin the failed login again, log out of this account."""
+"""What helps: back to the page of the form, the same again, log in, begin the failed login again, use another account."""
 
 
 class OwnAccountError(ForbiddenError):
@@ -40,10 +40,11 @@ class OwnAccountError(ForbiddenError):
 
 
 class Explanation(NamedTuple):
-    """One case."""
+    """One case. `title` takes the place of the phrase of HTTP, which programs get."""
 
     advice: str
     step: Step = ""
+    title: str = ""
 
 
 _OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
@@ -120,16 +121,16 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     ),
 )
 _BY_STATUS: Final = {
-    400: Explanation("The request was not understood. Nothing was changed.", "back"),
-    404: Explanation("This page does not exist, or no longer exists."),
-    405: Explanation("This address does not accept this kind of request.", "back"),
-    408: Explanation("The request did not arrive completely. Nothing was changed.", "retry"),
-    413: Explanation("That was too large. Nothing was changed.", "back"),
-    502: Explanation("The identity provider did not respond correctly. Your session is unaffected.", "retry"),
-    503: Explanation(f"A service that this page needs does not respond. {_OUTAGE}", "retry"),
-    504: Explanation("The identity provider took too long. Your session is unaffected.", "retry"),
+    400: Explanation("Nothing was changed.", "back", "The request was not understood"),
+    404: Explanation("It does not exist, or no longer exists.", "", "Page not found"),
+    405: Explanation("Nothing was changed.", "back", "This page only receives forms, or is only for reading"),
+    408: Explanation("Nothing was changed.", "retry", "The request did not arrive completely"),
+    413: Explanation("Nothing was changed.", "back", "That was too large"),
+    502: Explanation("Your session is unaffected.", "retry", "The identity provider did not respond correctly"),
+    503: Explanation(_OUTAGE, "retry", "A service that this page needs does not respond"),
+    504: Explanation("Your session is unaffected.", "retry", "The identity provider took too long"),
 }
-_UNKNOWN: Final = Explanation("An error occurred on our side. It has been logged.", "retry")
+_UNKNOWN: Final = Explanation("It has been logged.", "retry", "An error occurred on our side")
 
 
 def explain(error: Exception, status: int, *, url: str, has_cookies: bool) -> Explanation:

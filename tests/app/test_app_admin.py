@@ -101,4 +101,8 @@ async def test_the_chart_counts_events_per_hour(start: Start) -> None:
         assert [(hour.logins, hour.refusals) for hour in hours][-3:] == [(1, 0), (0, 0), (0, 2)]
         assert len(hours) == 24
         await administrator(running, admin)
-        assert 'aria-label="1 logins and 2 refusals in the last 24 hours"' in (await admin.get("/admin")).text
+        page = (await admin.get("/admin")).text
+        assert 'aria-label="1 logins and 2 refusals in the last 24 hours"' in page
+        used = re.findall(r'aria-label="(used [^"]+)"', page)
+        ages = ("at most 5 minutes", "at most 1 hour", "at most 1 day", "longer")
+        assert used == [f"used {age} ago: {number}" for age, number in zip(ages, (1, 0, 0, 0), strict=True)]

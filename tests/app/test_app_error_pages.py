@@ -235,6 +235,21 @@ async def test_a_failed_login_says_what_happened_and_can_begin_again(
         assert await site.who(browser) is None
 
 
+async def test_a_refused_login_can_be_repeated_as_another_user(database: Path, clock: FakeClock) -> None:
+    async with running_site(database, clock) as site:
+        browser = site.browser()
+        await site.login(browser)
+        (alice,) = await site.services.users.search()
+        await site.services.users.set_disabled(alice.key, disabled=True)
+        other = site.browser()
+        page = await site.login(other, path="/auth/login?next=/account")
+        assert page.status == 403
+        assert "<h1>This account is disabled</h1>" in page.text
+        # Without `prompt` the provider would choose the same account again.
+        assert 'href="/auth/login?next=%2Faccount&amp;prompt=login">Log in as another user' in page.text
+        assert "Log in as another user" not in (await browser.tab(f"{site.url}/").follow("/account")).text
+
+
 async def test_a_slow_database_does_not_delay_an_error_page(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def frozen(*_: object) -> None:
         await asyncio.Event().wait()

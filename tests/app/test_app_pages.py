@@ -81,7 +81,7 @@ async def test_an_invalid_form_value_gives_a_page_and_changes_nothing(running: R
     async with running.browser() as browser:
         response = await browser.post("/session/theme", data={"theme": "purple"})
         assert response.status_code == 400
-        assert "<h1>Bad Request</h1>" in response.text
+        assert "<h1>The request was not understood</h1>" in response.text
         assert (await running.plugin.sessions.stats()).total == 0
 
 

@@ -43,7 +43,7 @@ FAILED_SAVES = (
     (TooManyRequestsError(7), "Please wait 7 seconds"),
     (SessionGoneError(), "<h1>The session has ended</h1>"),
     (StoreUnavailableError(), "You are not logged out"),
-    (RuntimeError("broken"), "<h1>Internal server error</h1>"),
+    (RuntimeError("broken"), "<h1>An error occurred on our side</h1>"),
 )
 SHOTS = Path(shots) if (shots := os.environ.get("PAGE_SHOTS")) else None
 
@@ -215,7 +215,7 @@ async def pages_of_the_application(database: Path) -> list[str]:
             pages.append((await browser.get("/account")).text)
             assert "The user database does not respond" in pages[-1]
         pages.append((await browser.post("/session/preferences", data={"language": LONG, "note": LONG})).text)
-        assert "<h1>Bad Request</h1>" in pages[-1]
+        assert "<h1>The request was not understood</h1>" in pages[-1]
         choices = [ProviderChoice(name, title, f"/auth/login/{name}") for name, title in (("a", "Partner & sons"), ("b", LONG))]
         return [*pages, running.services.pages.choice(choices)]
 

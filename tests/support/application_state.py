@@ -31,7 +31,7 @@ __all__ = (
 SECRET = "kQ3vX9zLm2Rt7Wb5Yc8Nf4Hj6Ps1DgAaEeUuIiOo"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
 NO_PROVIDER = "http://127.0.0.1:1"
-"""An issuer at which nothing listens, so that the tests never ask the embedded provider of a running demo."""
+"""An issuer at which nothing listens, so that the tests never ask a provider on this machine."""
 
 
 @pytest.fixture(autouse=True)
