@@ -102,7 +102,7 @@ class SameOriginRule:
         else:
             await self._events.emit("request.cross_site", reason=reason, origin=origin, setting="trusted_origins")
         if scope["type"] == "http":
-            plain = origin is not None and self._origin == origin.replace("http:", "https:", 1) != origin
+            plain = origin == "http" + self._origin.removeprefix("https")
             error = PlainHttpRequestError() if plain else CrossSiteRequestError()
             await self._framework.answer_error(scope, receive, send, error)
         else:
@@ -147,7 +147,10 @@ def cross_site_websocket_reason(
 def sent_origin(headers: RawHeaders) -> str | None:
     """Return the `Origin` of a request, if there is one; safe to log."""
     sent = [value for name, value in headers if name == b"origin"]
-    return (_normalised(sent[0]) or _native(sent[0])) if len(sent) == 1 else None
+    if len(sent) != 1:
+        return None
+    (origin,) = sent
+    return _normalised(origin) or _native(origin)
 
 
 def _is_of_its_own_host(headers: list[tuple[bytes, bytes]], public_origin: str) -> bool:
@@ -217,13 +220,14 @@ def _judge(headers: RawHeaders, ours: str, trusted: Container[str]) -> CrossSite
     refusal = _SITES[sites[0]] if sites else None
     if not origins:
         return refusal
-    if not _is_well_formed(origins[0]):
+    (origin,) = origins
+    if not _is_well_formed(origin):
         # The scheme of a native application, or no origin.
-        native = _native(origins[0])
+        native = _native(origin)
         return None if native is not None and native in trusted else "origin_invalid"
     if sites and refusal is None:
         return None
-    return _judge_origin(origins[0], refusal, ours, trusted)
+    return _judge_origin(origin, refusal, ours, trusted)
 
 
 def _judge_origin(sent: bytes, refusal: CrossSiteReason | None, ours: str, trusted: Container[str]) -> CrossSiteReason | None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TokenExchangeError
 from session_core.oidc.refresh.redemption import Redemption
 from session_core.oidc.tokens import lease as leases
 from session_core.oidc.tokens.lease import HeldLease, LeaseWatch, take_lease
@@ -220,6 +220,19 @@ async def test_a_login_that_the_provider_has_ended_is_found_under_any_id_and_no_
     assert await redemption._newest(held) is session.held
     session.put(family=other)
     assert await redemption._newest(held) is None
+
+
+async def test_only_tokens_of_another_term_of_the_lease_are_newer() -> None:
+    session = OneSession()
+    session.put(term=1000)
+    held = await taken(session)
+    redemption = Redemption(session, None)  # type: ignore[arg-type]
+    old, refused = held.base.tokens, TokenExchangeError("invalid_grant")
+    session.put(term=int("1000"))
+    assert not await redemption._is_newer(held, old, refused)
+    session.put(term=1001)
+    assert await redemption._is_newer(held, old, refused)
+    assert not await redemption._is_newer(held, old, TokenExchangeError("token_status"))
 
 
 @pytest.mark.parametrize("other", ["!", "~"])
