@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from email.message import Message
 from email.parser import HeaderParser
 from importlib.metadata import distribution
 from pathlib import Path
@@ -44,10 +45,30 @@ def test_the_source_distribution_contains_nothing_of_the_template(built: dict[st
     assert "session_core" in names
 
 
+def metadata_of(wheel: Path) -> Message:
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        return HeaderParser().parsestr(archive.read(name).decode())
+
+
+def test_the_description_is_the_readme_without_links_into_the_repository(built: dict[str, Path], tmp_path: Path) -> None:
+    readme, text = (ROOT / "README.md").read_text(), str(metadata_of(built["wheel"]).get_payload())
+    assert re.findall(r"\]\((?!https?:)", readme)
+    assert re.findall(r"\]\((?!https?:)[^)]*\)|!\[", text) == []
+    for kept in (r"(?ms)^```.*?^```$", r"(?m)^\|.*\|$"):  # code and tables
+        assert len(re.findall(kept, text)) == len(re.findall(kept, readme)) > 2
+    assert readme.splitlines()[2:4] == text.splitlines()[2:4]
+    # The source distribution has what its own build needs.
+    with tarfile.open(built["sdist"]) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "dist")]
+    subprocess.run(command, cwd=unpacked, check=True, capture_output=True, timeout=200)
+    assert metadata_of(next((tmp_path / "dist").glob("*.whl"))).get_payload() == text
+
+
 def test_each_extra_belongs_to_the_library(built: dict[str, Path]) -> None:
-    with ZipFile(built["wheel"]) as wheel:
-        metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
-        told = HeaderParser().parsestr(wheel.read(metadata).decode())
+    told = metadata_of(built["wheel"])
     assert "app" not in told.get_all("Provides-Extra", [])
     assert not any("granian" in requirement for requirement in told.get_all("Requires-Dist", []))
 
