@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "security.md"
-BEGIN: Final = "<!-- tables: made by `just security`, not by hand -->"
+BEGIN: Final = "<!-- tables: generated -->"
 END: Final = "<!-- end of tables -->"
 _SHOWN: Final = 3
 _TITLES: Final = {

@@ -3,7 +3,8 @@
     uv run just use-release 0.1.0
 
 The tests, benchmarks and scripts of the library and of the template go with the folder; the application, its tests, the examples
-and the docs stay. A project that is still called `session-core` becomes `application`. An index, or UV_FIND_LINKS, must have the
+and the docs stay. In these files, the lines from `library:begin` to `library:end` go, and so does a line with the mark
+`library:line`. A project that is still called `session-core` becomes `application`. An index, or UV_FIND_LINKS, must have the
 version.
 """
 
@@ -49,10 +50,11 @@ def use_release(root: Path, version: str) -> list[str]:
         raise ValueError(message)
     proved, done = attacks(root), list[str]()
     pyproject.write_text(_edited(text, found[1], requirement), "utf-8")
-    for name in _MARKED:
-        path = root / name
-        path.write_text(_BLOCK.sub("", path.read_text("utf-8")), "utf-8")
-        done.append(f"changed {name}")
+    for path in (*(root / name for name in _MARKED), *root.glob("*.md"), *root.glob("docs/**/*.md")):
+        text = path.read_text("utf-8")
+        if (left := _BLOCK.sub("", text)) != text:
+            path.write_text(left, "utf-8")
+            done.append(f"changed {path.relative_to(root)}")
     for path in sorted((root / "tests").rglob("*.py")):
         if not any(path.is_relative_to(root / name) for name in _DIRECTORIES) and _ABOUT_LIBRARY.search(path.read_text("utf-8")):
             path.unlink()

@@ -53,6 +53,19 @@ def missing_imports(root: Path) -> list[str]:
     return sorted(str(name) for name, place in places.items() if not (place.is_dir() or place.with_suffix(".py").is_file()))
 
 
+def missing_recipes(root: Path) -> list[tuple[str, str]]:
+    """The recipes of `just` that pages below `root` name and that are not there. The changelog has former ones."""
+    recipes = set(re.findall(r"(?m)^([a-z][a-z0-9-]*)[^:=\n]*:(?!=)", (root / "Justfile").read_text()))
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md")]
+    named = {(page.name, name) for page in pages for name in re.findall(r"\bjust ([a-z][a-z0-9-]*)", code_of(page.read_text()))}
+    return sorted((page, name) for page, name in named if name not in recipes and page != "CHANGELOG.md")
+
+
+def code_of(page: str) -> str:
+    """Only the commands and the code of a page in Markdown."""
+    return "\n".join(re.findall(r"(?s)```.*?```|`[^`\n]+`", page))
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     target = tmp_path / "clone"
@@ -129,6 +142,7 @@ def test_a_released_wheel_replaces_the_folder(copy: Path, tmp_path: Path) -> Non
     }
     assert [name for name in ("copier.yml", "scripts/from_copier.py", "scripts/use_release.py") if (copy / name).exists()] == []
     assert missing_imports(copy) == []
+    assert missing_recipes(copy) == []
     project = tomllib.loads((copy / "pyproject.toml").read_text())
     assert project["project"]["name"] == "application"
     requirements = [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]
