@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from litestar.di import NamedDependency
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import NAME
 from app.data.audit import AuditEntry, AuditTrail
 from app.data.audit_search import AuditSearch
-from app.data.database import Database
+from app.data.database import Database, DatabaseUnavailableError
 from app.data.users import User, Users
 from app.ops.metrics import Metrics
 from app.settings.report import Problem, SettingsError
@@ -58,10 +59,13 @@ class Services:
         entries = await self.audit.of_user(user_key, limit=_ENTRIES_READ)
         return (await self._activity(entries, all_read=len(entries) < _ENTRIES_READ))[:lines]
 
-    async def activity_of_session(self, session: SessionHandle[AppSession], *, entries: int) -> list[Activity]:
-        """Return likewise the latest entries of a session and, with a login, of its user."""
-        found = await self.audit.of_session(session, limit=entries)
-        return await self._activity(found, all_read=len(found) < entries)
+    async def activity_of_session(self, session: SessionHandle[AppSession], *, entries: int) -> list[Activity] | None:
+        """Return likewise the latest entries of a session and, with a login, of its user; None while the database is out."""
+        try:
+            found = await self.audit.of_session(session, limit=entries)
+            return await self._activity(found, all_read=len(found) < entries)
+        except (SQLAlchemyError, DatabaseUnavailableError):
+            return None
 
     async def _activity(self, entries: Sequence[AuditEntry], *, all_read: bool) -> list[Activity]:
         return activities(entries, await self.audit.user_agents(entries), all_read=all_read)

@@ -19,7 +19,7 @@ from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.audit_repeats import Repeats
-from app.data.database import Database, DatabaseUnavailableError
+from app.data.database import Database, DatabaseUnavailableError, why_unavailable
 from app.data.tables import audit as table
 from app.web.request_context import current_request
 from session_core.events import current_actor
@@ -273,7 +273,7 @@ class AuditTrail:
                 async with self._database.begin() as connection:
                     await connection.execute(insert(table), rows)
             except (SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
-                _log.error("the audit trail cannot be written, trying again", error=type(error).__name__)
+                _log.error("the audit trail cannot be written, trying again", reason=why_unavailable(error))
                 await asyncio.sleep(_RETRY)
             else:
                 return
@@ -292,7 +292,7 @@ class AuditTrail:
                 if found:
                     await connection.execute(delete(table).where(table.c.id.in_(found)))
         except (SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
-            _log.error("the audit trail cannot be trimmed, trying again", error=type(error).__name__)
+            _log.error("the audit trail cannot be trimmed, trying again", reason=why_unavailable(error))
             return False
         if len(found) == _TRIM_BATCH:
             return True

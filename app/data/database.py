@@ -15,12 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.data.tables import metadata
+from app.settings.database_address import address_of
+from session_core.stores.sql.urls.postgresql import PostgresqlAddress
 from session_core.stores.sqlite.connection import make_private_file
 
 __all__ = ("Database", "DatabaseUnavailableError", "make_engine", "migrate", "newest_revision", "why_unavailable")
 
 _TIMEOUT: Final = 5.0
-_SILENT: Final = "the database does not answer"
 _NOW: Final = {"postgresql": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
 _CLOSE_SECONDS: Final = 0.5
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
@@ -84,7 +85,7 @@ class Database:
             async with self.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except SQLAlchemyError as error:
-            raise DatabaseUnavailableError(_SILENT) from error
+            raise DatabaseUnavailableError(why_unavailable(error)) from error
         revision = await self.revision()
         if revision is not None and revision == self._fits:
             return
@@ -99,7 +100,7 @@ class Database:
             async with self.connect() as connection:
                 return await connection.run_sync(_misfits)
         except SQLAlchemyError as error:
-            raise DatabaseUnavailableError(_SILENT) from error
+            raise DatabaseUnavailableError(why_unavailable(error)) from error
 
     async def now(self) -> float | None:
         """Return the database's time in Unix seconds; None if it is this machine's (SQLite) or unavailable."""
@@ -126,15 +127,21 @@ async def _answering() -> AsyncIterator[None]:
         async with asyncio.timeout(_TIMEOUT):
             yield
     except OSError as error:  # a timeout is one, too
-        raise DatabaseUnavailableError(_SILENT) from error
+        raise DatabaseUnavailableError(why_unavailable(error)) from error
 
 
 def make_engine(url: str) -> AsyncEngine:
     """Return an engine whose errors never quote values."""
-    engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
-    if url.startswith("sqlite"):
+    address = address_of(url)
+    if address is None:
+        engine = create_async_engine(url, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    return engine
+        return engine
+    arguments, pool = dict(address.arguments), {} if address.pool_size is None else {"pool_size": address.pool_size}
+    if isinstance(address, PostgresqlAddress) and address.named_statements is False:
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    driver = f"{make_url(url).drivername}://"
+    return create_async_engine(driver, connect_args=arguments, hide_parameters=True, pool_pre_ping=True, **pool)
 
 
 def migrate(url: str) -> None:
@@ -168,6 +175,8 @@ def newest_revision() -> str | None:
 
 def why_unavailable(error: Exception) -> str:
     """Return one line for an operator: the class and the code of the driver's error. No text of it, which may quote values."""
+    if isinstance(error, DatabaseUnavailableError):
+        return str(error)
     cause: Any = getattr(error, "orig", None) or error
     while cause.__cause__ is not None and not isinstance(cause, OSError):
         cause = cause.__cause__

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.settings.database_address import address_of
 from app.settings.declared import GENERATE, example_of, setting
 from app.settings.environment import given_names, misspelt
 from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_FILE, SESSION_SECRETS_FILE, read_or_create
@@ -98,7 +99,7 @@ class Settings(ProviderSettings, BaseSettings):
     database_url: str = setting(
         "sqlite+aiosqlite:///var/app.db", repr=False, example="postgresql+asyncpg://app@db.example.org/app"
     )
-    """Users and audit trail. Migrated by `uv run alembic upgrade head`."""
+    """Users and audit trail. Options are those of a [store URL](stores.md). Migrated by `uv run alembic upgrade head`."""
     oidc_http_timeout_seconds: float = setting(5, gt=0, le=60, example="5")
     """For every call to the provider, at most 60."""
     oidc_proxy: SecretStr | None = setting(None, example="http://proxy.example.org:3128", otherwise="`HTTPS_PROXY`")
@@ -262,7 +263,11 @@ class Settings(ProviderSettings, BaseSettings):
         if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
             message = "must name a file: an in-memory SQLite database is visible to one connection only"
             raise ValueError(message)
-        return url.set(drivername=f"{url.get_backend_name()}+{driver}").render_as_string(hide_password=False)
+        try:
+            address_of(value)
+        except ConfigurationError as error:
+            raise ValueError(re.sub(r"of the \w+ session store ", "", str(error))) from None
+        return f"{url.get_backend_name()}+{driver}:{value.partition(':')[2]}"
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -14,7 +14,7 @@ from litestar.response import Response
 from litestar.response.base import ASGIResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.data.database import DatabaseUnavailableError
+from app.data.database import DatabaseUnavailableError, why_unavailable
 from app.data.users import AccountDisabledError, User
 from app.web.explanations import explain
 from app.web.form_user import SEEN
@@ -24,6 +24,7 @@ from session_core.errors import (
     CrossSiteRequestError,
     ForbiddenError,
     ImpersonationForbiddenError,
+    OidcError,
     SessionCoreError,
     SessionDataError,
     SessionGoneError,
@@ -78,7 +79,7 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
 
 def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Answer 503: users and audit trail are unavailable. No session ends."""
-    _log.error("database unavailable", error=type(error).__name__)
+    _log.error("database unavailable", reason=why_unavailable(error))
     details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
     return _answer(request, error, details, headers={"retry-after": "1"})
 
@@ -116,8 +117,9 @@ def on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Re
 def _answer(
     request: Request[Any, Any, Any], error: Exception, details: dict[str, Any], *, headers: dict[str, str] | None = None
 ) -> Response[Any]:
-    # Under the id that the page shows.
-    _log.info("error answered", status=details["status"], error=details.get("code", type(error).__name__))
+    # Under the id that the page shows. The reason is not for clients: it can say how the provider fails.
+    reason = {"reason": error.reason} if isinstance(error, OidcError) else {}
+    _log.info("error answered", status=details["status"], error=details.get("code", type(error).__name__), **reason)
     response: Response[Any]
     if wants_page(request, bearer=request.app.plugins.get(SessionPlugin).config.bearer):
         response = _ErrorPage(error, details)

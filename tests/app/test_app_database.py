@@ -199,6 +199,27 @@ async def test_a_killed_or_frozen_server_is_an_outage_until_it_returns(monkeypat
 
 
 @pytest.mark.anyio
+async def test_the_reason_of_an_outage_is_named_without_values() -> None:
+    async def reason(url: str) -> str:
+        database = Database(url)
+        await database.open()
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            await database.ping()
+        await database.close()
+        return str(caught.value)
+
+    with postgres_server() as server:
+        # As libpq's, like those of a session store.
+        url = server.url_through(server.port).replace("?ssl=disable", "?sslmode=disable&application_name=app%20one&pool_size=2")
+        assert "table users is missing" in await reason(url)
+        await asyncio.to_thread(migrate, url)
+        assert (await reason(url.replace("/postgres?", "/hunter2?"))).endswith("InvalidCatalogNameError (3D000)")
+        assert (await reason(url.replace("postgres@", "hunter2@"))).endswith("InvalidAuthorizationSpecificationError (28000)")
+        assert "ConnectionError" in await reason(url.replace("sslmode=disable", "sslmode=require"))
+    assert "ConnectionRefusedError" in await reason(url)
+
+
+@pytest.mark.anyio
 async def test_concurrent_first_logins_create_one_user(running: Running) -> None:
     identity = Identity(issuer=ISSUER, subject="new")
     users = running.services.users

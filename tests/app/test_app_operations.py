@@ -70,15 +70,31 @@ async def test_ready_names_the_column_that_is_missing(running: Running, client: 
     assert (await client.get("/health/ready")).status_code == 200
 
 
-async def test_a_database_outage_is_a_503_and_ends_no_session(running: Running, client: httpx.AsyncClient) -> None:
+async def test_a_database_outage_is_a_503_and_ends_no_session(
+    running: Running, client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
     await running.log_in(client)
     await running.services.database.close()
     response = await client.get("/api/me")
     assert response.status_code == 503
     assert response.json()["code"] == "database_unavailable"
     assert "set-cookie" not in response.headers
+    assert "reason='the database is not open'" in capfd.readouterr().err
     await running.services.database.open()
     assert (await client.get("/api/me")).status_code == 200
+
+
+async def test_visitors_have_the_start_page_while_the_database_is_out(
+    running: Running, client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running.client() as visitor:
+        await visitor.post("/api/session/visits")
+        await running.services.audit.flush()
+        await running.services.database.close()
+        for http in (client, visitor):  # without and with a session
+            assert (await http.get("/", headers={"accept": "text/html"})).status_code == 200
+    assert "database unavailable" not in capfd.readouterr().err
+    await running.services.database.open()
 
 
 async def test_metrics_count_by_route_and_contain_no_identifiers(running: Running, client: httpx.AsyncClient) -> None:

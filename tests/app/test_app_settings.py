@@ -97,6 +97,8 @@ def test_env_example_and_the_reference_are_generated_from_the_settings() -> None
         ("DATABASE_URL", "oracle://user:hunter2@host/x", "must begin with one of"),
         ("DATABASE_URL", "postgresql+psycopg2://host/x", "must begin with one of"),
         ("DATABASE_URL", "sqlite+aiosqlite://", "must name a file"),
+        ("DATABASE_URL", "postgresql://user:hunter2@host/x?schema=hunter2", "the option schema in the URL is Prisma's"),
+        ("DATABASE_URL", "mysql+asyncmy://user:hunter2@host/x?nosuch=hunter2", "the option nosuch in the URL is not known"),
         ("DATABASE_URL", "postgresql+asyncpg://user:hunter2@host:port/x", "must begin with one of"),
         ("OIDC_PROXY", "http://user:hunter2@proxy.example:99999", "address of an HTTP proxy"),
         ("OIDC_PROXY", "http://pröxy.example", "address of an HTTP proxy"),

@@ -60,6 +60,14 @@ async def test_the_request_id_is_in_problems_pages_and_logs(
     assert any("in-the-log" in line and "login.failed" in line for line in capfd.readouterr().err.splitlines())
 
 
+async def test_the_log_has_the_reason_of_an_outage_of_the_provider(
+    client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (await client.get("/auth/login")).status_code == 503  # no provider runs in this test
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error answered" in line]
+    assert "reason=discovery_refused" in line
+
+
 async def test_metrics_need_the_configured_key(start: Start) -> None:
     async with start(app_metrics_key=KEY) as running, running.client() as client:
         for authorization in (None, "", KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer ä".encode()):

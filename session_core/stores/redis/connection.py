@@ -293,7 +293,11 @@ class Endpoint:
                     # The server was restarted, or a proxy moved, between connecting and the first command.
                     return await self._connect_once()
         except (RedisError, OSError, TimeoutError, ConnectionLostError) as error:
-            report_outage(type(error).__name__)
+            cause: BaseException | None = error
+            # redis-py has one ConnectionError for all errors of the network. The original is in the chain: refused, unknown, TLS.
+            while type(cause) is RedisConnectionError:
+                cause = cause.__context__
+            report_outage(type(cause or error).__name__)
 
     async def _connect_once(self) -> SharedConnection:
         connection = await self._locate()

@@ -120,6 +120,11 @@ async def test_a_unix_socket_url_connects(scheme: str, tmp_path: Path) -> None:
         await open_store(f"{scheme}://:p%40ss@{tmp_path}/the%20socket").open()
 
 
+async def test_the_error_of_the_network_is_the_reason() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"\(ConnectionRefusedError\)"):
+        await RedisStore(f"redis://127.0.0.1:{free_port()}").open()
+
+
 async def test_listening_ends_at_once_whenever_it_is_cancelled(valkey: RedisServer) -> None:
     """`asyncio.wait_for` of Python 3.11, which redis-py uses to send, may swallow the cancellation."""
     store = open_store(valkey.url)
