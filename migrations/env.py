@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from alembic import context
+from alembic import command, context
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,9 +37,26 @@ def _migrate(connection: Connection) -> None:
     elif connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
     context.configure(connection=connection, target_metadata=_TARGETS, render_as_batch=True)
+    if _upgrades() and (newer := _unknown_revisions()):
+        # A rollback of the application: revisions only add, and /health/ready checks that the tables still fit.
+        message = f"the database is at revision {', '.join(newer)}, which this version does not have: left as it is"
+        print(message, file=sys.stderr)  # noqa: T201 - a command prints to its terminal
+        return
     with context.begin_transaction():
         context.run_migrations()
     connection.commit()
+
+
+def _upgrades() -> bool:
+    """Whether this is an upgrade: of `migrate`, or of the command line."""
+    given = getattr(context.config.cmd_opts, "cmd", None)
+    return "url" in context.config.attributes or (given is not None and given[0] is command.upgrade)
+
+
+def _unknown_revisions() -> list[str]:
+    """Return the revisions of the database that are not in this folder."""
+    known = {script.revision for script in context.script.walk_revisions()}
+    return [revision for revision in context.get_context().get_current_heads() if revision not in known]
 
 
 async def _online() -> None:

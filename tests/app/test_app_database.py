@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -158,6 +159,25 @@ def test_alembic_upgrades_and_downgrades_the_configured_database(tmp_path: Path)
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "b.db").exists()
+
+
+def test_an_older_version_leaves_a_newer_database_as_it_is(tmp_path: Path) -> None:
+    """After a rollback, also where the migration is a step before each start."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'b.db'}"
+    migrate(url)
+    with sqlite3.connect(tmp_path / "b.db") as connection:
+        connection.execute("ALTER TABLE users ADD COLUMN phone TEXT")
+        connection.execute("UPDATE alembic_version SET version_num = 'newer'")
+    connection.close()
+    migrate(url)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": url}
+    for command, code, said in (
+        (["upgrade", "head"], 0, "the database is at revision newer, which this version does not have: left as it is"),
+        (["check"], 255, "Can't locate revision identified by 'newer'"),
+    ):
+        alembic = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *command]
+        ran = subprocess.run(alembic, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
+        assert (ran.returncode, said in ran.stderr + ran.stdout) == (code, True), ran.stderr
 
 
 @pytest.mark.anyio
