@@ -325,6 +325,30 @@ async def test_a_failing_update_fails_alone() -> None:
     assert (await twin.reload()).visits == 2
 
 
+async def test_an_outage_fails_every_update_of_a_batch() -> None:
+    class Failing(MemoryStore):
+        left = 1
+
+        async def replace(self, key: str, entry: Entry, *, version: int) -> int:
+            await asyncio.sleep(0)
+            self.left -= 1
+            if self.left < 0:
+                raise StoreUnavailableError
+            return await super().replace(key, entry, version=version)
+
+    store = Failing()
+    app = make_app(store=store)
+    handles = [handle_on(plugin_in(app))]
+    await handles[0].update(visits=1)
+    handles += [await handle_on(plugin_in(app), handles[0].session_id).load() for _ in range(2)]
+    updates = [handle.update(visits=number) for number, handle in enumerate(handles, start=2)]
+    first, *others = await asyncio.gather(*updates, return_exceptions=True)
+    assert isinstance(first, AppSession)
+    assert [type(error) for error in others] == [StoreUnavailableError] * 2
+    store.left = 2
+    assert (await handles[1].update(note="later")).visits == 2
+
+
 async def test_an_update_can_return_new_data() -> None:
     handle = handle_on(plugin_in(make_app()))
     assert (await handle.update(lambda data: AppSession(theme="dark", visits=data.visits + 5))).visits == 5
@@ -452,7 +476,7 @@ async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> No
     """In any order of arrival, also while the store does not respond."""
     loop, began = asyncio.get_running_loop(), monotonic()
     queue = _Queue(loop)
-    waiting = {seconds: _Pending(lambda record: record, loop.create_future(), began + seconds) for seconds in (5, 2, 9)}
+    waiting = {seconds: _Pending(lambda record: record, loop.create_future(), began + seconds) for seconds in (5.3, 2.6, 9.4)}
     for pending in waiting.values():
         queue.add(pending)
     if is_writing:
