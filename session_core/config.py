@@ -7,18 +7,18 @@ import secrets as random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from session_core.calls import CallObserver
-from session_core.choices import check_choice
 from session_core.clock import Clock, SystemClock
 from session_core.cookies import CookieConfig, CookieSigner
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, check_choices
 from session_core.events import EventListener, Events
 from session_core.identity import Identity
 from session_core.impersonation import Impersonation
+from session_core.sessions.handle import SessionHandle
 from session_core.sessions.login_limits import LoginLimits, UserLimit
 from session_core.sessions.record import DataCodec, Device
 from session_core.sessions.timeouts import Timeouts
@@ -26,16 +26,13 @@ from session_core.stores import SessionStore, open_store
 from session_core.trusted_origins import OriginRule, TrustedOrigins
 from session_core.urls import base_url_of
 
-if TYPE_CHECKING:
-    from session_core.sessions.handle import SessionHandle
-
 __all__ = ("SessionConfig",)
 
 D = TypeVar("D", bound=msgspec.Struct)
 _MOST_SESSIONS_PER_USER: Final = 1000
 
-RoleResolver: TypeAlias = "Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]"
-UserLoader: TypeAlias = "Callable[[Identity, Any], Any]"
+RoleResolver: TypeAlias = Callable[[SessionHandle[Any]], Collection[str] | Awaitable[Collection[str]]]
+UserLoader: TypeAlias = Callable[[Identity, Any], Any]
 DeviceReader: TypeAlias = Callable[[Any], Device]
 """Called with the framework's own request or WebSocket object."""
 
@@ -146,10 +143,7 @@ class SessionConfig(Generic[D]):
         """`trusted_origins`, checked."""
         self.base = base_url_of(self.public_url)
         """Origin and path of our own pages."""
-        check_choice(self, "on_limit", "evict", "refuse")
-        check_choice(self, "on_conflict", "refuse", "last_write_wins")
-        check_choice(self, "close_connections", "push", "poll", "never")
-        check_choice(self, "middleware_on", "session_routes", "all_routes")
+        check_choices(SessionConfig, self)
         if isinstance(self.max_sessions_per_user, int) and self.max_sessions_per_user < 0:
             msg = "max_sessions_per_user must be 0 (the library's limit) or more, for example 5"
             raise ConfigurationError(msg)

@@ -39,7 +39,7 @@ Codes of the JavaScript original: `COOKIE_ERROR` is the event `cookie.rejected`,
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 __all__ = (
     "AccessDeniedError",
@@ -74,6 +74,7 @@ __all__ = (
     "UnknownLoginError",
     "UpstreamError",
     "UpstreamTimeoutError",
+    "check_choices",
 )
 
 
@@ -93,9 +94,29 @@ class SessionCoreError(Exception):
 
 
 class ConfigurationError(SessionCoreError):
-    """A setting is missing, malformed or not allowed where it is used."""
+    """A setting is missing, malformed or not allowed where it is used.
+
+    `option` is the name of the option whose value is refused, if it is one; the message then begins with it.
+    """
 
     code = "configuration"
+
+    def __init__(self, *args: object, option: str | None = None) -> None:
+        super().__init__(*args)
+        self.option = option
+
+
+def check_choices(kind: type[Any], options: object) -> None:
+    """Raise `ConfigurationError` unless each option that `kind` declares as a `Literal` has one of its values.
+
+    A misspelt one must not mean the default.
+    """
+    for name, hint in get_type_hints(kind).items():
+        choices = get_args(hint)
+        if get_origin(hint) is Literal and getattr(options, name) not in choices:
+            *others, last = map(repr, choices)
+            msg = f"{name} must be {', '.join(others)} or {last}"
+            raise ConfigurationError(msg, option=name)
 
 
 class ResponseStartedError(SessionCoreError):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, Secret
 from pydantic_settings import NoDecode
 
 from app.settings.declared import example_of, setting
-from app.settings.report import Problem, SettingsError
+from app.settings.report import Problem, SettingsError, as_value_error, problem_in
 from session_core.errors import ConfigurationError
 from session_core.oidc import ClientKey, FetchJson, OAuth2Provider, OidcProvider, apple_client_secret, check_claim_path, claim_at
 from session_core.urls import is_loopback
@@ -182,10 +182,8 @@ class ProviderSettings(BaseModel):
     @field_validator("oidc_roles_claim", "oidc_subject_claim")
     @classmethod
     def _is_claim(cls, value: str | None) -> str | None:
-        try:
-            check_claim_path("sub" if value is None else value, "it")
-        except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix("it ")) from None
+        with as_value_error():
+            check_claim_path("sub" if value is None else value, "claim")
         return value
 
     def at(self, place: str) -> ProviderSettings:
@@ -221,10 +219,8 @@ class ProviderSettings(BaseModel):
         try:
             return self._built(allow_http=allow_http)
         except ConfigurationError as error:
-            # The library's message begins with the name of its option, which most settings share.
-            option, _, message = str(error).partition(" ")
-            if f"oidc_{option}" in type(self).model_fields:
-                problem = Problem(self.name_of(option), message, self.example_of(option))
+            if f"oidc_{error.option}" in type(self).model_fields:
+                problem = Problem(self.name_of(str(error.option)), problem_in(error), self.example_of(str(error.option)))
             else:
                 problem = Problem(self.name_of("oidc_*"), str(error), "see docs/reference/settings.md")
             raise SettingsError([problem]) from None

@@ -22,7 +22,7 @@ from app.settings.environment import given_names, misspelt
 from app.settings.generated_secrets import CLIENT_SECRET_FILE, ENCRYPTION_KEYS_FILE, SESSION_SECRETS_FILE, read_or_create
 from app.settings.provider import EMBEDDED_CLIENT_ID, EMBEDDED_ISSUER, ProviderSettings, check_address
 from app.settings.providers import further_providers, numbered_names
-from app.settings.report import Problem, SettingsError
+from app.settings.report import Problem, SettingsError, as_value_error, problem_in
 from session_core.errors import ConfigurationError
 from session_core.oidc import NativeClient, OidcConfig, OidcProvider
 from session_core.sealing import SealingKeys
@@ -201,10 +201,8 @@ class Settings(ProviderSettings, BaseSettings):
         redirect_uris: dict[str, list[str]] = {}
         for client_id, redirect_uri in pairs:
             redirect_uris.setdefault(client_id, []).append(redirect_uri)
-        try:
+        with as_value_error():
             return tuple(NativeClient(client_id, given) for client_id, given in redirect_uris.items())
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
 
     @field_validator("app_metrics_address")
     @classmethod
@@ -224,10 +222,8 @@ class Settings(ProviderSettings, BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _origin(cls, value: str) -> str:
-        try:
+        with as_value_error():
             return base_url_of(check_address(value)).url
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
 
     @field_validator("session_cookie")
     @classmethod
@@ -240,10 +236,8 @@ class Settings(ProviderSettings, BaseSettings):
     @field_validator("session_store")
     @classmethod
     def _store(cls, value: str) -> str:
-        try:
+        with as_value_error():
             open_store(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
         return value
 
     @field_validator("database_url")
@@ -284,9 +278,8 @@ class Settings(ProviderSettings, BaseSettings):
                 ca_file=self.oidc_ca_file,
             )
         except ConfigurationError as error:
-            option, _, message = str(error).partition(" ")
-            known = option in {"proxy", "ca_file"}
-            message = f"OIDC_{option.upper()}|{message}" if known else f"NATIVE_CLIENTS|{error}"
+            name = error.option if error.option in type(self).model_fields else f"oidc_{error.option}"
+            message = f"{str(name).upper()}|{problem_in(error)}"
             raise ValueError(message) from None
         return self
 

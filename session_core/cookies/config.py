@@ -14,9 +14,8 @@ from typing import Final, Literal, NoReturn
 
 import msgspec
 
-from session_core.choices import check_choice
 from session_core.cookies.encoding import encode_component
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, check_choices
 from session_core.ids import MAX_ID_CHARS
 from session_core.urls import BaseUrl, base_url_of, ip_of, is_loopback
 
@@ -74,7 +73,7 @@ class CookieConfig(msgspec.Struct, frozen=True, kw_only=True):
             _refuse("former domains and paths are lists", 'former_domains=["example.com"]')
         if len({*self.former_domains}) > _MAX_FORMER or len({*self.former_paths}) > _MAX_FORMER:
             _refuse(f"at most {_MAX_FORMER} former domains and paths are deleted", 'former_domains=["example.com"]')
-        check_choice(self, "same_site", *_SAME_SITE)
+        check_choices(CookieConfig, self)
 
     def resolve(self, public_url: str) -> ResolvedCookie:
         """Return the complete cookie for the site at `public_url`.

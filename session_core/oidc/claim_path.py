@@ -44,4 +44,4 @@ def check_claim_path(path: str, name: str) -> None:
     """Raise `ConfigurationError` unless `path` can lead to a claim; `name` is the option that holds it."""
     if not 0 < len(path) <= _MAX_PATH or not path.isprintable() or path != path.strip() or not all(path.split(".")):
         msg = f"{name} is the path of a claim, for example realm_access.roles or https://app.example.org/roles"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, option=name)

@@ -100,11 +100,11 @@ class OidcConfig:
         self._check_providers()
         if len({client.id for client in self.native_clients}) != len(self.native_clients):
             msg = 'each native client needs a different id, for example NativeClient(id="desktop", ...)'
-            raise ConfigurationError(msg)
-        origin = base_url_of(self.public_url).origin
+            raise ConfigurationError(msg, option="native_clients")
+        origin = self.base.origin
         if any(party_origin(uri) == origin for client in self.native_clients for uri in client.redirect_uris):
             msg = "a redirect URI of a native client must not be on the application itself, whose scripts could read the code"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="native_clients")
         if self.http_timeout_seconds <= 0 or self.jwks_cooldown_seconds < 0:
             msg = "timeouts must be positive seconds, for example http_timeout_seconds=5"
             raise ConfigurationError(msg)

@@ -169,7 +169,7 @@ def tls_context(ca_file: str | Path) -> ssl.SSLContext:
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ssl.SSLError):
         msg = "ca_file must be a readable file of certificates in PEM, for example /etc/ssl/company-ca.pem"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg, option="ca_file") from None
     return context
 
 
@@ -179,7 +179,7 @@ def check_proxy(proxy: str) -> None:
     userinfo, _, authority = rest.rpartition("@")
     if normalised_origin(f"{scheme}://{authority}") is None or set(userinfo) & set("/?#\\") or not userinfo.isprintable():
         msg = "proxy must be the address of an HTTP proxy, for example http://proxy.example.org:3128"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, option="proxy")
 
 
 def _kind_of(failure: BaseException) -> str:

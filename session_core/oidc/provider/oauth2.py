@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from session_core.choices import check_choice
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, check_choices
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata
-from session_core.oidc.provider.registration import Registration, check_scopes
+from session_core.oidc.provider.registration import Registration, check_words
 from session_core.urls import is_provider_url
 
 __all__ = ("FetchJson", "OAuth2Provider", "UserHook")
@@ -58,8 +57,8 @@ class OAuth2Provider(Registration):
     def __post_init__(self) -> None:
         """Check what can be checked without the provider."""
         super().__post_init__()
-        check_scopes(self.scopes)
-        check_choice(self, "scope_separator", " ", ",")
+        check_words(self.scopes, "scopes")
+        check_choices(OAuth2Provider, self)
         endpoints = (
             self.authorization_endpoint, self.token_endpoint, self.userinfo_endpoint, self.revocation_endpoint,
             self.pushed_authorization_request_endpoint,
@@ -70,7 +69,7 @@ class OAuth2Provider(Registration):
         check_claim_path(self.subject_claim, "subject_claim")
         if self.pushed_authorization_requests == "required" and self.pushed_authorization_request_endpoint is None:
             msg = "pushed_authorization_requests needs a pushed_authorization_request_endpoint"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="pushed_authorization_requests")
 
     @property
     def scope(self) -> str:

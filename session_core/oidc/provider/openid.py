@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from session_core.choices import check_choice
-from session_core.errors import ConfigurationError, DiscoveryError
+from session_core.errors import ConfigurationError, DiscoveryError, check_choices
 from session_core.oidc.claim_path import check_claim_path
 from session_core.oidc.provider.discovery import ProviderMetadata, parse_metadata
-from session_core.oidc.provider.registration import Registration, check_scopes
+from session_core.oidc.provider.registration import Registration, check_words
 from session_core.oidc.verify.claims import MAX_SKEW_SECONDS
 from session_core.urls import is_provider_url
 
@@ -73,22 +72,22 @@ class OidcProvider(Registration):
     def __post_init__(self) -> None:
         """Check what can be checked without the provider."""
         super().__post_init__()
-        check_scopes(self.scopes)
+        check_words(self.scopes, "scopes")
         if "openid" not in self.scopes:
             msg = 'scopes must include openid, for example ("openid", "profile", "email")'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="scopes")
         if unknown := set(self.signing_algorithms) - SIGNING_ALGORITHMS:
             msg = f"{', '.join(sorted(unknown))} must not sign tokens; choose from {', '.join(sorted(SIGNING_ALGORITHMS))}"
-            raise ConfigurationError(msg)
-        check_choice(self, "logout_token_typ", "strict", "if_present")
+            raise ConfigurationError(msg, option="signing_algorithms")
+        check_choices(OidcProvider, self)
         if self.max_age is not None and self.max_age < 0:
             msg = "max_age is seconds, for example 3600"
-            raise ConfigurationError(msg)
-        check_scopes(self.acr_values)
+            raise ConfigurationError(msg, option="max_age")
+        check_words(self.acr_values, "acr_values")
         check_claim_path(self.subject_claim, "subject_claim")
         if not 0 <= self.clock_tolerance_seconds <= MAX_SKEW_SECONDS:
             msg = f"clock_tolerance_seconds is between 0 and {MAX_SKEW_SECONDS}, for example 60"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="clock_tolerance_seconds")
         self._check_metadata()
         self._check_tenants()
 
@@ -123,7 +122,7 @@ class OidcProvider(Registration):
     def _check_metadata(self) -> None:
         if self.metadata is not None and self.metadata_url is not None:
             msg = "give either metadata or metadata_url: metadata that are given are not fetched"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="metadata")
         try:
             self.given_metadata()
         except DiscoveryError:
@@ -131,24 +130,24 @@ class OidcProvider(Registration):
                 "metadata need https URLs as authorization_endpoint, token_endpoint and jwks_uri; "
                 "an issuer there must be the configured one (OpenID Connect Discovery 3)"
             )
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg, option="metadata") from None
         if self.metadata_url is not None and not is_provider_url(self.metadata_url, allow_http=self.allow_http):
             msg = "metadata_url must be an https URL, for example https://login.example.org/.well-known/openid-configuration"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="metadata_url")
 
     def _check_tenants(self) -> None:
         if not self.tenants:
             return
         if self.issuer.count(TENANT) != 1 or (self.metadata_url is None and self.metadata is None):
             msg = f"tenants need {TENANT} in the issuer and a metadata_url, as the documentation for Entra ID shows"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="tenants")
         ids = () if callable(self.tenants) else self.tenants
         if isinstance(ids, str) or not all(map(_TENANT_ID.match, ids)):
             msg = "tenants are the ids of tenants in lower case, for example 00000000-0000-0000-0000-000000000000"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="tenants")
         if self.client_key is not None and self.client_assertion_audience == "issuer":
             msg = 'with tenants there is no single issuer: client_assertion_audience="token_endpoint"'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="client_assertion_audience")
 
     @property
     def scope(self) -> str:

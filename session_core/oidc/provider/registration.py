@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from session_core.choices import check_choice
-from session_core.errors import ConfigurationError
+from session_core.errors import ConfigurationError, check_choices
 from session_core.oidc.provider.client_key import ClientKey
 from session_core.urls import is_provider_url, origin_of
 
-__all__ = ("DEFAULT_ID", "ClientSecret", "Registration", "check_scopes")
+__all__ = ("DEFAULT_ID", "ClientSecret", "Registration", "check_words")
 
 ClientSecret: TypeAlias = Callable[[], str | Awaitable[str]]
 """Called for every request to the provider: for a secret that changes, such as Apple's, which expires."""
@@ -102,15 +101,15 @@ class Registration:
                 "the issuer must be an https URL without query and fragment, for example https://login.example.org "
                 "(http needs allow_http and a loopback host)"
             )
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="issuer")
         if not self.client_id.isascii() or not self.client_id.isprintable() or not self.client_id:
             msg = "client_id must be the identifier that the provider issued, for example my-app"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="client_id")
         if not _ID.match(self.id):
             msg = "a provider's id is lower-case letters, digits and hyphens, for example keycloak"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="id")
+        check_choices(Registration, self)
         self._check_authentication()
-        self._check_choices()
         self._check_params()
         self._check_logout()
 
@@ -134,37 +133,30 @@ class Registration:
 
     def _check_authentication(self) -> None:
         method = self.token_endpoint_auth_method
-        check_choice(self, "token_endpoint_auth_method", "client_secret_basic", "client_secret_post", "private_key_jwt", "none")
         if (method in _WITH_SECRET) != bool(self.client_secret):
             msg = (
                 "a client_secret is needed for client_secret_basic and client_secret_post, and for nothing else; "
                 'token_endpoint_auth_method="none" is for a public client without one'
             )
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="client_secret")
         if (method == "private_key_jwt") != (self.client_key is not None):
             msg = 'client_key=ClientKey(...) and token_endpoint_auth_method="private_key_jwt" go together'
-            raise ConfigurationError(msg)
-
-    def _check_choices(self) -> None:
-        check_choice(self, "client_assertion_audience", "issuer", "token_endpoint")
-        check_choice(self, "response_mode", "query", "form_post")
-        check_choice(self, "reauthentication_prompt", "login", "select_account", "consent")
-        check_choice(self, "pushed_authorization_requests", "auto", "required", "off")
+            raise ConfigurationError(msg, option="client_key")
         if self.posted_user and self.response_mode != "form_post":
             msg = 'posted_user needs response_mode="form_post"'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="posted_user")
 
     def _check_logout(self) -> None:
         if self.end_session_endpoint is not None and not is_provider_url(self.end_session_endpoint, allow_http=self.allow_http):
             msg = "end_session_endpoint must be an https URL, for example https://login.example.org/logout"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="end_session_endpoint")
         names = [self.logout_return_param, *self.logout_params]
         if len(set(names) | {"client_id", "id_token_hint", "state"}) != len(names) + 3 or not all(map(_PARAM.match, names)):
             msg = 'logout_params are further parameters of a logout, for example {"federated": ""}; logout_return_param is a name'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="logout_params")
         if not all(len(value) <= _MAX_PARAM and (value.isprintable()) for value in self.logout_params.values()):
             msg = f"the values of logout_params are printable text of at most {_MAX_PARAM} characters"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="logout_params")
 
     def _check_params(self) -> None:
         given, links = set(self.authorization_params), set(self.link_params)
@@ -174,25 +166,25 @@ class Registration:
                 f"link_params are at most {_MAX_LINK_PARAMS} names that a login decides nothing by, "
                 'for example ("kc_idp_hint", "organization")'
             )
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="link_params")
         if clashing := _OURS & given:
             msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the login decides about them"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="authorization_params")
         if clashing := _CHECKED & given:
             msg = f"authorization_params must not set {', '.join(sorted(clashing))}: the options of that name are also checked"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="authorization_params")
         if self.authorization_params.get("prompt") == "none":
             msg = 'authorization_params must not set prompt="none": no login could ever succeed; ask /auth/login?prompt=none'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="authorization_params")
         if not all(0 < len(value) <= _MAX_PARAM and value.isprintable() for value in self.authorization_params.values()):
             msg = f"the values of authorization_params are printable text of at most {_MAX_PARAM} characters"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, option="authorization_params")
 
 
-def check_scopes(scopes: Sequence[str]) -> None:
-    """Raise `ConfigurationError` unless each is one scope token (RFC 6749 3.3)."""
-    if isinstance(scopes, str) or any(
-        not each or not each.isascii() or not each.isprintable() or set(each) & set(' "\\') for each in scopes
+def check_words(words: Sequence[str], option: str) -> None:
+    """Raise `ConfigurationError` unless each of the words in `option` has the form of a scope (RFC 6749 3.3)."""
+    if isinstance(words, str) or any(
+        not each or not each.isascii() or not each.isprintable() or set(each) & set(' "\\') for each in words
     ):
-        msg = 'scopes must be a sequence of single words, for example ("openid", "profile", "email")'
-        raise ConfigurationError(msg)
+        msg = f'{option} must be a sequence of single words, for example {option}=("one", "two")'
+        raise ConfigurationError(msg, option=option)
