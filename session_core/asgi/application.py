@@ -70,7 +70,7 @@ class SessionApplication(Generic[D]):
         self.lifecycle.browser_keeps = LONGEST_SECONDS * 1000
         if config.max_anonymous_per_client:
             self.lifecycle.admit_anonymous = self._admit_anonymous
-        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, self.calls, marks)
+        self.sessions = SessionManager(self.store, config.timeouts, config.clock, self.events, marks, self.calls)
         if config.impersonation is not None:
             self.sessions.acting_ended = self.lifecycle.report_acting_ended
         self.connections = (

@@ -101,7 +101,7 @@ class SessionLifecycle(Generic[D]):
         clock: Clock,
         events: Events,
         limits: LoginLimits,
-        marks: RevocationMarks | None = None,
+        marks: RevocationMarks,
         patience: float = 2.0,
         confirm_after: float | None = None,
     ) -> None:
@@ -111,7 +111,7 @@ class SessionLifecycle(Generic[D]):
         self.clock = clock
         self.events = events
         self._limits = limits
-        self.marks = marks or RevocationMarks(store, timeouts, clock)
+        self.marks = marks
         self._patience = patience
         self.admit_anonymous: Callable[[Device], Awaitable[None]] | None = None
         """Raises when the limit of anonymous sessions for this device is reached."""

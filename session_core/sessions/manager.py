@@ -67,8 +67,8 @@ class SessionManager:
         timeouts: Timeouts,
         clock: Clock,
         events: Events,
+        marks: RevocationMarks,
         calls: Calls | None = None,
-        marks: RevocationMarks | None = None,
     ) -> None:
         self.store = store
         self.calls = calls or Calls()
@@ -78,7 +78,7 @@ class SessionManager:
         self.acting_ended: Callable[[Snapshot, str], Awaitable[None]] | None = None
         """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
         administrator may."""
-        self.marks = marks or RevocationMarks(store, timeouts, clock)
+        self.marks = marks
         """What revocations leave behind."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:

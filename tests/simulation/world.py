@@ -19,6 +19,7 @@ from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.notes import is_note
 from session_core.sessions.record import DataCodec
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex
 from session_core.stores.redis.store import RedisStore
@@ -84,6 +85,7 @@ class World:
     def __init__(self, store: SteppedStore, clock: FakeClock) -> None:
         self.store = store
         self.clock = clock
+        self.marks = RevocationMarks(store, TIMEOUTS, clock)
         self.browsers: dict[str, Browser] = {}
         self.given = 0
         self.stale = False
@@ -96,14 +98,14 @@ class World:
         events = Events(self.clock, ())
         lifecycle = SessionLifecycle(
             store=self.store, codec=CODEC, timeouts=TIMEOUTS, clock=self.clock, events=events,
-            limits=LoginLimits(self.store, self.clock, events, LIMIT), patience=60,
+            limits=LoginLimits(self.store, self.clock, events, LIMIT), marks=self.marks, patience=60,
         )  # fmt: skip
         lifecycle.impersonation, lifecycle.may_impersonate = Impersonation(allow=_allow), _allow
         return lifecycle
 
     @property
     def manager(self) -> SessionManager:
-        return SessionManager(self.store, TIMEOUTS, self.clock, Events(self.clock, ()))
+        return SessionManager(self.store, TIMEOUTS, self.clock, Events(self.clock, ()), self.marks)
 
     def identity(self, name: str) -> Identity:
         user = self.browsers[name].user

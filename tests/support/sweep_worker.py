@@ -8,6 +8,7 @@ import sys
 
 from session_core import SessionManager, SystemClock, Timeouts
 from session_core.events import Events
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.sweeper import Sweeper
 from session_core.stores.guarded import GuardedStore
 from session_core.stores.opening import open_store
@@ -38,7 +39,8 @@ async def main(url: str, interval: float) -> None:
         await store.open()
     os.write(1, b"begun\n")
     for store in stores:
-        Sweeper(SessionManager(store, Timeouts(), clock, Events(clock)), interval=interval).start()
+        marks = RevocationMarks(store, Timeouts(), clock)
+        Sweeper(SessionManager(store, Timeouts(), clock, Events(clock), marks), interval=interval).start()
     await asyncio.Event().wait()
 
 

@@ -24,6 +24,7 @@ from session_core.events import Events
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.record import DataCodec
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.stores.base import Entry, SessionStore
 from session_core.stores.opening import open_store
 from tests.support.presented import PresentedId
@@ -77,8 +78,9 @@ async def log_in_or_be_refused(store: SessionStore, count: int) -> None:
     limits = LoginLimits(store, clock, events, 3, on_limit="refuse", patience=60)
     timeouts = Timeouts()
     lifecycle: SessionLifecycle[Any] = SessionLifecycle(
-        store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events, limits=limits
-    )
+        store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events, limits=limits,
+        marks=RevocationMarks(store, timeouts, clock),
+    )  # fmt: skip
 
     async def once() -> None:
         handle: SessionHandle[Any] = SessionHandle(lifecycle, PresentedId())

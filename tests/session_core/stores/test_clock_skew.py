@@ -23,6 +23,7 @@ from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.logout_marks import was_ended_since
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import DataCodec
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex, SessionStore
 from session_core.testing import FakeClock
@@ -84,11 +85,12 @@ async def nodes(make_store: MakeStore) -> AsyncIterator[Nodes]:  # noqa: F811
         store = make_store(clock)
         await store.open()
         timeouts, events = Timeouts(idle=3600, absolute=8 * 3600), Events(clock, ())
+        marks = RevocationMarks(store, timeouts, clock)
         lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=store, codec=DataCodec(Data), timeouts=timeouts, clock=clock, events=events,
-            limits=LoginLimits(store, clock, events, 3), patience=30,
+            limits=LoginLimits(store, clock, events, 3), marks=marks, patience=30,
         )  # fmt: skip
-        both.append(Node(clock, store, lifecycle, SessionManager(store, timeouts, clock, events)))
+        both.append(Node(clock, store, lifecycle, SessionManager(store, timeouts, clock, events, marks)))
     yield Nodes(*both)
     for node in both:
         await node.store.close()

@@ -39,6 +39,7 @@ from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.login_limits import LoginLimits
 from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import DataCodec
+from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
 from session_core.stores.base import SessionIndex, SessionStore
@@ -103,12 +104,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.place.examples += 1
         self.clock = self.place.clock
         self.store = self.place.store
-        events = Events(self.clock, ())
+        events, marks = Events(self.clock, ()), RevocationMarks(self.store, self.timeouts, self.clock)
         self.lifecycle: SessionLifecycle[Data] = SessionLifecycle(
             store=self.store, codec=DataCodec(Data), timeouts=self.timeouts, clock=self.clock, events=events,
-            limits=LoginLimits(self.store, self.clock, events, LIMIT), patience=30,
+            limits=LoginLimits(self.store, self.clock, events, LIMIT), marks=marks, patience=30,
         )  # fmt: skip
-        self.manager = SessionManager(self.store, self.timeouts, self.clock, events)
+        self.manager = SessionManager(self.store, self.timeouts, self.clock, events, marks)
         self.model = Model(self.timeouts)
         self.written = 0
         self.claimed: dict[str, int] = {}
