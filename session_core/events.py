@@ -8,15 +8,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 from weakref import ref
 
 import msgspec
 import structlog
 
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.identity import Identity
+from session_core.clock import Clock
+from session_core.identity import Identity
 
 __all__ = ("Event", "EventListener", "EventName", "Events", "current_actor", "current_session")
 

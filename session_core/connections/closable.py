@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from session_core.asgi_types import Message, Receive, Send
+from session_core.asgi_types import Message, Receive, Send
 
 __all__ = ("ASGI_DISCONNECTS", "ClosableConnection", "ConnectionEndedError", "Disconnects")
 

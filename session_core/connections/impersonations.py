@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
-if TYPE_CHECKING:
-    from session_core.connections.live import LiveConnections
-    from session_core.sessions.lifecycle import SessionLifecycle
-    from session_core.sessions.snapshot import Snapshot
+from session_core.connections.live import LiveConnections
+from session_core.sessions.lifecycle import SessionLifecycle
+from session_core.sessions.snapshot import Snapshot
 
 __all__ = ("WatchedImpersonations",)
 

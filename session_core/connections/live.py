@@ -10,19 +10,17 @@ import asyncio
 from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from session_core.asgi_types import Message, Receive, Send
+from session_core.clock import Clock
 from session_core.connections.closable import ASGI_DISCONNECTS, ClosableConnection, Disconnects
 from session_core.connections.watch import ConnectionWatch
+from session_core.events import Events
 from session_core.ids import handle_of
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Message, Receive, Send
-    from session_core.clock import Clock
-    from session_core.events import Events
-    from session_core.sessions.handle import SessionHandle
-    from session_core.sessions.snapshot import Snapshot
-    from session_core.stores.guarded import GuardedStore
+from session_core.sessions.handle import SessionHandle
+from session_core.sessions.snapshot import Snapshot
+from session_core.stores.guarded import GuardedStore
 
 __all__ = ("SESSION_ENDED", "LiveConnection", "LiveConnections")
 

@@ -14,18 +14,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
+from session_core.clock import Clock
 from session_core.connections.watched import Watched, WatchedSession, WatchedSessions
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.sessions.record import UndecodableError
 from session_core.sessions.snapshot import STALE, Snapshot, lineage_of, snapshot_of
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.stores.guarded import GuardedStore
+from session_core.stores.guarded import GuardedStore
 
 __all__ = ("ConnectionWatch",)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import click
 from click.core import ParameterSource
@@ -21,9 +21,7 @@ from session_core.litestar.env_file import is_overridden, rotate_secret
 from session_core.litestar.online import check_online
 from session_core.litestar.output import JSON_OPTION, print_found, printable
 from session_core.litestar.posture import routes_posture, routes_table, session_problems
-
-if TYPE_CHECKING:
-    from session_core.sessions.manager import SessionManager, SessionSummary
+from session_core.sessions.manager import SessionManager, SessionSummary
 
 __all__ = ("add_commands",)
 

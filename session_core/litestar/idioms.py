@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -12,14 +12,12 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Empty, Receive, Scope, Send
 
+from session_core.asgi.exchange import Framework
 from session_core.asgi.middleware import SCOPE_KEY
+from session_core.config import SessionConfig
 from session_core.errors import SessionDataError
 from session_core.litestar.routes import PUBLIC
-
-if TYPE_CHECKING:
-    from session_core.asgi.exchange import Framework
-    from session_core.config import SessionConfig
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("ConnectionIdioms",)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar.response import Response
 
 from session_core.asgi import answers, web
 from session_core.asgi.answers import error_headers, is_browser_navigation, problem, return_to, wants_page
-
-if TYPE_CHECKING:
-    from session_core.config import SessionConfig
-    from session_core.errors import SessionCoreError
+from session_core.config import SessionConfig
+from session_core.errors import SessionCoreError
 
 __all__ = (
     "error_headers", "error_response", "is_browser_navigation", "litestar_response", "login_redirect", "problem", "return_to",

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from session_core.errors import DiscoveryError, IdTokenError
+from session_core.identity import Identity
+from session_core.oidc.config import OidcConfig
 from session_core.oidc.http import OpHttp, tls_context
+from session_core.oidc.login.transaction import LoginTransaction
 from session_core.oidc.provider.client_authentication import ClientAuthentication
 from session_core.oidc.provider.discovery import Discovery, FixedMetadata, MetadataSource, ProviderMetadata
 from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS, OidcProvider
+from session_core.oidc.provider.registration import Registration
 from session_core.oidc.provider.token_endpoint import TokenEndpoint, TokenResponse, fetch_userinfo
 from session_core.oidc.provider.user_endpoint import UserEndpoint
 from session_core.oidc.tokens.due_notes import DueNotes
@@ -23,13 +27,7 @@ from session_core.oidc.verify.claims import text
 from session_core.oidc.verify.id_token import ExpectedIdToken, ValidIdToken, validate_id_token
 from session_core.oidc.verify.jws import parse_jws
 from session_core.oidc.verify.keys import KeyCache
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.oidc.config import OidcConfig
-    from session_core.oidc.login.transaction import LoginTransaction
-    from session_core.oidc.provider.registration import Registration
-    from session_core.sessions.manager import SessionManager
+from session_core.sessions.manager import SessionManager
 
 __all__ = ("ProviderConnection",)
 

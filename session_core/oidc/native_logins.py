@@ -9,23 +9,19 @@ the verifier it is refused before the store is asked.
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
+from session_core.config import SessionConfig
 from session_core.errors import ConfigurationError, IdTokenError, NativeLoginError
 from session_core.ids import SecretStruct, handle_of, new_session_id, session_key
-from session_core.oidc.login.native_request import NativeRequest
+from session_core.oidc.config import OidcConfig
+from session_core.oidc.login.native_request import NativeRequest, TokenRequest
 from session_core.oidc.relying_party import FinishedLogin
+from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import SessionRecord, UndecodableError
-from session_core.sessions.snapshot import entry_of, snapshot_of
-
-if TYPE_CHECKING:
-    from session_core.config import SessionConfig
-    from session_core.oidc.config import OidcConfig
-    from session_core.oidc.login.native_request import TokenRequest
-    from session_core.sessions.manager import SessionManager
-    from session_core.sessions.snapshot import Snapshot
+from session_core.sessions.snapshot import Snapshot, entry_of, snapshot_of
 
 __all__ = ("NativeLogins", "check_native_clients")
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from session_core.asgi.application import SessionApplication
 from session_core.errors import ConfigurationError, LoginRequiredError, LogoutTokenError
+from session_core.identity import Identity
+from session_core.oidc.config import OidcConfig
 from session_core.oidc.logout.revocation import Revocation
 from session_core.oidc.native_logins import NativeLogins, check_native_clients
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
+from session_core.oidc.tokens.vault import TokenVault
 from session_core.oidc.verify.jws import parse_jws
-
-if TYPE_CHECKING:
-    from session_core.asgi.application import SessionApplication
-    from session_core.identity import Identity
-    from session_core.oidc.config import OidcConfig
-    from session_core.oidc.tokens.vault import TokenVault
-    from session_core.sessions.manager import SessionManager
+from session_core.sessions.manager import SessionManager
 
 __all__ = ("RelyingParties", "check_sessions")
 

@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from session_core.errors import AuthorizationResponseError, DiscoveryError, LoginCancelledError, OidcError, SessionCoreError
 from session_core.identity import Identity
 from session_core.ids import SecretStruct
+from session_core.oidc.config import OidcConfig
 from session_core.oidc.connection import ProviderConnection
 from session_core.oidc.login.authorization_request import AuthorizationRequests
 from session_core.oidc.login.authorization_response import AuthorizationResponse, check_code, read_authorization_response
 from session_core.oidc.login.form_post import PostedResponses
+from session_core.oidc.login.native_request import NativeRequest
 from session_core.oidc.login.request import LoginRequest, login_demands, return_to_of
 from session_core.oidc.login.single_use import use_up
 from session_core.oidc.login.transaction import LoginTransaction, LoginTransactions, ResponseMode
 from session_core.oidc.logout.provider_logout import ProviderLogout
 from session_core.oidc.provider.authlib_client import address_with
 from session_core.oidc.provider.discovery import ProviderMetadata
+from session_core.oidc.provider.registration import Registration
 from session_core.oidc.tokens.vault import TokenSet
+from session_core.sessions.manager import SessionManager
 from session_core.sessions.store_order import Moment
-
-if TYPE_CHECKING:
-    from session_core.oidc.config import OidcConfig
-    from session_core.oidc.login.native_request import NativeRequest
-    from session_core.oidc.provider.registration import Registration
-    from session_core.sessions.manager import SessionManager
-    from session_core.urls import BaseUrl
+from session_core.urls import BaseUrl
 
 __all__ = ("Callback", "FinishedLogin", "ProviderEndSession", "RelyingParty", "SilentRefusal")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -24,10 +24,8 @@ try:
     from starlette.websockets import WebSocketDisconnect
 except ModuleNotFoundError:  # a plain ASGI application
     HTTPConnection = WebSocketDisconnect = None  # type: ignore[assignment, misc]
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import ASGIApp, Message, Receive, Scope, Send
-    from session_core.config import SessionConfig
+from session_core.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from session_core.config import SessionConfig
 
 __all__ = ("SessionMiddleware", "StarletteSessions", "sessions_of")
 

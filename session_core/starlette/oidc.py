@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.asgi.web import PROBLEM, Response
+from session_core.asgi_types import Receive, Scope, Send
 from session_core.errors import SessionCoreError
+from session_core.oidc.config import OidcConfig
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.relying_parties import RelyingParties, check_sessions
 from session_core.oidc.routes.all_routes import oidc_routes
@@ -14,10 +16,6 @@ from session_core.oidc.routes.auth_headers import with_auth_headers
 from session_core.oidc.routes.route import NoSuchProviderError, Route
 from session_core.starlette.middleware import StarletteSessions, sessions_of
 from session_core.stores.deadlines import open_request_time
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Receive, Scope, Send
-    from session_core.oidc.config import OidcConfig
 
 __all__ = ("OidcRoutes",)
 

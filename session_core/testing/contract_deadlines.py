@@ -6,17 +6,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import SessionIndex, SessionStore, StoredSession
 from session_core.stores.deadlines import Step
+from session_core.testing.clock import FakeClock
 from session_core.testing.contract_base import HOUR, ContractBase
-
-if TYPE_CHECKING:
-    from session_core.testing.clock import FakeClock
 
 __all__ = ("DeadlinesContract",)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING
 
 import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError
 from session_core.stores.base import SessionIndex, SessionStore
+from session_core.testing.clock import FakeClock
 from session_core.testing.contract_base import HOUR, ContractBase, outcome
-
-if TYPE_CHECKING:
-    from session_core.testing.clock import FakeClock
 
 __all__ = ("RacesContract",)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError
 from session_core.stores.base import SessionIndex, SessionStore
+from session_core.testing.clock import FakeClock
 from session_core.testing.contract_base import HOUR, ContractBase
-
-if TYPE_CHECKING:
-    from session_core.testing.clock import FakeClock
 
 __all__ = ("UpkeepContract",)
 

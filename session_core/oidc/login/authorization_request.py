@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from session_core.errors import DiscoveryError, TokenExchangeError
+from session_core.oidc.http import OpHttp
+from session_core.oidc.login.transaction import LoginTransaction
 from session_core.oidc.provider.authlib_client import address_with, code_challenge
+from session_core.oidc.provider.client_authentication import ClientAuthentication
+from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.provider.registration import Registration
 from session_core.oidc.provider.token_endpoint import error_reason
-
-if TYPE_CHECKING:
-    from session_core.oidc.http import OpHttp
-    from session_core.oidc.login.transaction import LoginTransaction
-    from session_core.oidc.provider.client_authentication import ClientAuthentication
-    from session_core.oidc.provider.discovery import ProviderMetadata
-    from session_core.oidc.provider.registration import Registration
 
 __all__ = ("AuthorizationRequests",)
 

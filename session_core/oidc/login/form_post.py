@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -18,11 +18,9 @@ from session_core.clock import TOLERATED_SKEW_MS, Clock
 from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read_cookies
 from session_core.errors import AuthorizationResponseError, LoginExpiredError
 from session_core.ids import SecretStruct
-
-if TYPE_CHECKING:
-    from session_core.oidc.login.authorization_response import AuthorizationResponse
-    from session_core.oidc.login.transaction import LoginTransaction
-    from session_core.sealing import SealingKeys
+from session_core.oidc.login.authorization_response import AuthorizationResponse
+from session_core.oidc.login.transaction import LoginTransaction
+from session_core.sealing import SealingKeys
 
 __all__ = ("PostedResponses",)
 

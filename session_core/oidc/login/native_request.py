@@ -8,16 +8,14 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from session_core.errors import NativeLoginError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.authorization_response import single_params
+from session_core.oidc.native_clients import NativeClient
 from session_core.urls import party_origin
-
-if TYPE_CHECKING:
-    from session_core.oidc.native_clients import NativeClient
 
 __all__ = ("NATIVE_PARAMS", "NativeRequest", "TokenRequest", "read_native_request", "read_token_request")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -18,10 +18,8 @@ from session_core.errors import AuthorizationResponseError
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.login.return_to import local_return_to
 from session_core.oidc.provider.openid import OidcProvider
-
-if TYPE_CHECKING:
-    from session_core.oidc.provider.registration import Registration
-    from session_core.urls import BaseUrl
+from session_core.oidc.provider.registration import Registration
+from session_core.urls import BaseUrl
 
 __all__ = (
     "LoginDemands", "LoginRequest", "carried_params", "login_demands", "read_initiated_login", "read_login_request",

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import LoginExpiredError, StoreUnavailableError
 from session_core.oidc.login.transaction import LIFETIME_SECONDS, LoginTransaction
-
-if TYPE_CHECKING:
-    from session_core.stores.base import SessionStore
+from session_core.stores.base import SessionStore
 
 __all__ = ("use_up",)
 

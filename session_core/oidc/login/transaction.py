@@ -17,7 +17,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -26,12 +26,10 @@ from session_core.cookies import CookieConfig, ResolvedCookie, cookie_name, read
 from session_core.errors import AuthorizationResponseError, LoginExpiredError, UnknownLoginError
 from session_core.ids import SecretStruct
 from session_core.oidc.login.native_request import NativeRequest
+from session_core.oidc.login.request import LoginDemands
+from session_core.sealing import SealingKeys
 from session_core.sessions.store_order import Moment
 from session_core.urls import packed, unpacked
-
-if TYPE_CHECKING:
-    from session_core.oidc.login.request import LoginDemands
-    from session_core.sealing import SealingKeys
 
 __all__ = ("LIFETIME_SECONDS", "LoginTransaction", "LoginTransactions", "ResponseMode", "state_digest")
 

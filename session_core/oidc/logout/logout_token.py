@@ -7,7 +7,7 @@ Any client can send one, so nothing is stored or fetched (except keys, within th
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -24,9 +24,7 @@ from session_core.oidc.verify.claims import (
     text,
 )
 from session_core.oidc.verify.jws import parse_jws
-
-if TYPE_CHECKING:
-    from session_core.oidc.verify.keys import KeyCache
+from session_core.oidc.verify.keys import KeyCache
 
 __all__ = ("REPLAY_SECONDS", "ExpectedLogoutToken", "LogoutOrder", "validate_logout_token")
 

@@ -6,17 +6,13 @@ A login in progress during the logout must not survive; see `session_core.sessio
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from session_core.errors import LogoutTokenError
 from session_core.identity import Identity, op_session_key
+from session_core.oidc.connection import ProviderConnection
 from session_core.oidc.logout.logout_token import REPLAY_SECONDS, ExpectedLogoutToken, LogoutOrder, validate_logout_token
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS, OidcProvider
 from session_core.oidc.verify.jws import parse_jws
 from session_core.stores.base import SessionIndex
-
-if TYPE_CHECKING:
-    from session_core.oidc.connection import ProviderConnection
 
 __all__ = ("ProviderLogout",)
 

@@ -7,13 +7,11 @@ sessions: they decide what happens at the provider.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from session_core.errors import OidcError
-
-if TYPE_CHECKING:
-    from session_core.oidc.connection import ProviderConnection
-    from session_core.oidc.tokens.vault import TokenSet
+from session_core.oidc.connection import ProviderConnection
+from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("Revocation",)
 

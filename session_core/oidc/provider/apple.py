@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from session_core.oidc.provider.client_key import ClientKey
+from session_core.oidc.provider.client_key import ClientKey
 
 __all__ = ("apple_client_secret",)
 

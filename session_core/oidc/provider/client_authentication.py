@@ -10,15 +10,13 @@ import secrets
 from base64 import b64encode
 from collections.abc import Mapping
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
+from session_core.clock import Clock
 from session_core.errors import TokenExchangeError
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.oidc.provider.client_key import ClientKey
-    from session_core.oidc.provider.registration import Registration
+from session_core.oidc.provider.client_key import ClientKey
+from session_core.oidc.provider.registration import Registration
 
 __all__ = ("ClientAuthentication",)
 

@@ -3,20 +3,18 @@
 # ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import IdTokenError, TokenExchangeError
 from session_core.ids import SecretStruct
+from session_core.oidc.http import OpHttp, OpResponse
+from session_core.oidc.provider.client_authentication import ClientAuthentication
+from session_core.oidc.provider.discovery import ProviderMetadata
 from session_core.oidc.provider.openid import OidcProvider
+from session_core.oidc.provider.registration import Registration
 from session_core.oidc.verify.claims import audiences_of, check_issuer, optional_text
 from session_core.oidc.verify.jws import MAX_TOKEN_CHARS, parse_jws
-
-if TYPE_CHECKING:
-    from session_core.oidc.http import OpHttp, OpResponse
-    from session_core.oidc.provider.client_authentication import ClientAuthentication
-    from session_core.oidc.provider.discovery import ProviderMetadata
-    from session_core.oidc.provider.registration import Registration
-    from session_core.oidc.verify.keys import KeyCache
+from session_core.oidc.verify.keys import KeyCache
 
 __all__ = ("RefreshResponse", "TokenEndpoint", "TokenResponse", "error_reason", "fetch_userinfo")
 

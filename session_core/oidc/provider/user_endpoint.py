@@ -3,17 +3,15 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import TokenExchangeError
 from session_core.identity import Identity
+from session_core.oidc.http import OpHttp
+from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.strict_json import parse_json
 from session_core.oidc.verify.claims import subject_of
 from session_core.urls import is_provider_url, origin_of
-
-if TYPE_CHECKING:
-    from session_core.oidc.http import OpHttp
-    from session_core.oidc.provider.oauth2 import OAuth2Provider
 
 __all__ = ("UserEndpoint",)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import (
     DiscoveryError,
@@ -23,13 +23,11 @@ from session_core.errors import (
 )
 from session_core.oidc.refresh.refresh import TokenRefresh
 from session_core.oidc.refresh.token_auth import TokenAuth
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.single_flight import SingleFlight
-
-if TYPE_CHECKING:
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.tokens.stored import HeldTokens
-    from session_core.oidc.tokens.vault import TokenSet
-    from session_core.sessions.handle import SessionHandle
+from session_core.oidc.tokens.stored import HeldTokens
+from session_core.oidc.tokens.vault import TokenSet
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("AccessTokens",)
 

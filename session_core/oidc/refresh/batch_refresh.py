@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -17,15 +17,13 @@ from session_core.errors import (
     StoreUnavailableError,
     TokenExchangeError,
 )
+from session_core.oidc.batch_config import BatchRefresh
 from session_core.oidc.refresh.refresh import TokenRefresh, is_another
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.tokens.due_notes import DueNote, DueNotes, grant_digest
+from session_core.oidc.tokens.stored import HeldTokens
+from session_core.oidc.tokens.vault import TokenSet
 from session_core.stores.base import SessionIndex
-
-if TYPE_CHECKING:
-    from session_core.oidc.batch_config import BatchRefresh
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.tokens.stored import HeldTokens
-    from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("BatchResult", "RefreshBatch")
 

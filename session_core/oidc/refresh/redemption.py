@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -26,15 +26,13 @@ from session_core.errors import (
     TokenExchangeError,
 )
 from session_core.ids import handle_of
+from session_core.oidc.connection import ProviderConnection
+from session_core.oidc.logout.revocation import Revocation
+from session_core.oidc.provider.token_endpoint import RefreshResponse
 from session_core.oidc.refresh.refreshed_id_token import check_refreshed_id_token, nonce_digest
 from session_core.oidc.tokens.lease import HeldLease, freed
-
-if TYPE_CHECKING:
-    from session_core.oidc.connection import ProviderConnection
-    from session_core.oidc.logout.revocation import Revocation
-    from session_core.oidc.provider.token_endpoint import RefreshResponse
-    from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
-    from session_core.oidc.tokens.vault import TokenSet
+from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
+from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("EndLogin", "Redemption")
 

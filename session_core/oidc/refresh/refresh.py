@@ -6,20 +6,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from session_core.errors import LoginRequiredError, SessionGoneError, TokenExchangeError
+from session_core.identity import Identity
 from session_core.ids import handle_of
 from session_core.oidc.refresh.redemption import EndLogin, Redemption
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.single_flight import SingleFlight
+from session_core.oidc.tokens.due_notes import DueNotes
 from session_core.oidc.tokens.lease import LeaseWatch, take_lease
 from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
 from session_core.oidc.tokens.vault import TokenSet
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.tokens.due_notes import DueNotes
 
 __all__ = ("Judge", "TokenRefresh", "is_another")
 

@@ -6,19 +6,17 @@ from __future__ import annotations
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from session_core.errors import IdTokenError
+from session_core.identity import Identity
 from session_core.oidc.strict_json import parse_object
+from session_core.oidc.tokens.vault import TokenSet
 from session_core.oidc.verify.claims import audiences_of
 from session_core.oidc.verify.id_token import ExpectedIdToken, validate_id_token
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.oidc.tokens.vault import TokenSet
-    from session_core.oidc.verify.keys import KeyCache
+from session_core.oidc.verify.keys import KeyCache
 
 __all__ = ("check_refreshed_id_token", "nonce_digest")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.login import login_routes
 from session_core.oidc.routes.logout import logout_routes
 from session_core.oidc.routes.native import native_routes
+from session_core.oidc.routes.route import Route
 from session_core.oidc.routes.session_state import session_routes
-
-if TYPE_CHECKING:
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.routes.route import Route
 
 __all__ = ("oidc_routes",)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from session_core.asgi_types import Message, Scope, Send
+from session_core.asgi_types import Message, Scope, Send
 
 __all__ = ("queued_cookies", "with_auth_headers")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from session_core.asgi.web import WebRequest
-    from session_core.errors import OidcError
-    from session_core.oidc.relying_parties import RelyingParties
+from session_core.asgi.web import WebRequest
+from session_core.errors import OidcError
+from session_core.oidc.relying_parties import RelyingParties
 
 __all__ = ("count", "limited", "read_form_body")
 

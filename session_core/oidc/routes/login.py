@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.same_origin import is_speculative, is_user_navigation
 from session_core.asgi.web import HTML, JSON, Redirect, Response, WebRequest
+from session_core.asgi_types import Headers
 from session_core.concurrency import together
 from session_core.errors import (
     AmbiguousCredentialsError,
@@ -24,25 +25,22 @@ from session_core.errors import (
     SessionGoneError,
     TooManyRequestsError,
 )
+from session_core.events import Events
+from session_core.identity import Identity
 from session_core.oidc.config import LoginOptions, OidcConfig
+from session_core.oidc.login.native_request import NativeRequest
 from session_core.oidc.login.request import LoginRequest, carried_params, read_initiated_login, read_login_request, return_to_of
 from session_core.oidc.provider.registration import DEFAULT_ID
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.relying_party import Callback, FinishedLogin, RelyingParty, SilentRefusal
 from session_core.oidc.routes.auth_headers import queued_cookies
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave, leave_for_client
 from session_core.oidc.routes.provider_choice import choice_response, chosen_party, usual_party
 from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
+from session_core.sessions.handle import SessionHandle
+from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Headers
-    from session_core.events import Events
-    from session_core.identity import Identity
-    from session_core.oidc.login.native_request import NativeRequest
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.sessions.handle import SessionHandle
-    from session_core.sessions.store_order import Moment
 
 __all__ = ("begin_login", "enter", "login_routes")
 

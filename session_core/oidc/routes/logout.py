@@ -3,22 +3,20 @@
 # ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.asgi.answers import is_browser_navigation, problem
 from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response, WebRequest
 from session_core.errors import LogoutTokenError, OidcError, SessionCoreError, TooManyRequestsError
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.provider.registration import DEFAULT_ID
+from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.routes.bounded import count, limited, read_form_body
 from session_core.oidc.routes.leaving import leave, leave_by_form
 from session_core.oidc.routes.route import NO_CONTENT, NoSuchProviderError, Route, party_at
 from session_core.oidc.verify.claims import optional_sid
 from session_core.urls import origin_of
-
-if TYPE_CHECKING:
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("logout_routes",)
 

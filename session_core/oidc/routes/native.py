@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.asgi.answers import is_browser_navigation
 from session_core.asgi.middleware import SCOPE_KEY
@@ -21,16 +21,14 @@ from session_core.errors import (
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.login.native_request import NATIVE_PARAMS, NativeRequest, read_native_request, read_token_request
 from session_core.oidc.login.request import carried_params, read_login_request
+from session_core.oidc.native_clients import NativeClient
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
 from session_core.oidc.routes.login import begin_login, enter
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
-
-if TYPE_CHECKING:
-    from session_core.oidc.native_clients import NativeClient
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("native_routes",)
 

@@ -6,20 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from session_core.asgi.answers import wants_page
 from session_core.asgi.web import HTML, JSON, Response, WebRequest
 from session_core.errors import AuthorizationResponseError
+from session_core.identity import Identity
 from session_core.oidc.config import ProviderChoice
+from session_core.oidc.login.request import LoginRequest
 from session_core.oidc.provider.registration import DEFAULT_ID
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.oidc.login.request import LoginRequest
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.relying_party import RelyingParty
+from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("choice_response", "chosen_party", "usual_party")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from session_core.asgi.web import Response, WebRequest
-    from session_core.oidc.relying_parties import RelyingParties
-    from session_core.oidc.relying_party import RelyingParty
+from session_core.asgi.web import Response, WebRequest
+from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("Endpoint", "NoSuchProviderError", "Route", "party_at")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.asgi.answers import problem
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.web import JSON, PROBLEM, Response, WebRequest
 from session_core.errors import LoginRequiredError
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.route import Route
-
-if TYPE_CHECKING:
-    from session_core.oidc.relying_parties import RelyingParties
 
 __all__ = ("session_routes",)
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from session_core.clock import Clock
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.identity import Identity
 from session_core.ids import DIGEST_CHARS
+from session_core.oidc.tokens.stored import HeldTokens
+from session_core.oidc.tokens.vault import TokenSet
 from session_core.sessions.notes import encode_note, note_digest, read_note
 from session_core.stores.base import Entry, SessionIndex, SessionStore
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.identity import Identity
-    from session_core.oidc.tokens.stored import HeldTokens
-    from session_core.oidc.tokens.vault import TokenSet
 
 __all__ = ("DueNote", "DueNotes", "grant_digest")
 

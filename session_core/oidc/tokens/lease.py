@@ -12,15 +12,13 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
 from session_core.oidc.tokens.vault import Lease, TokenSet
-
-if TYPE_CHECKING:
-    from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
 
 __all__ = ("HeldLease", "LeaseWatch", "take_lease")
 

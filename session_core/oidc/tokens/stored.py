@@ -7,20 +7,18 @@ second writer applies its change again to the result of the first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from session_core.concurrency import back_off, in_turns
 from session_core.errors import LoginRequiredError, SessionConflictError, SessionGoneError
+from session_core.identity import Identity
+from session_core.oidc.tokens.vault import TokenSet, TokenVault
+from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import entry_of, snapshot_of
 from session_core.stores.base import SessionIndex, StoredSession
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.oidc.tokens.vault import TokenSet, TokenVault
-    from session_core.sessions.manager import SessionManager
 
 __all__ = ("HeldTokens", "SessionTokens", "TokenChange")
 

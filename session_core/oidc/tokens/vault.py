@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from session_core.identity import Identity
 from session_core.ids import SecretStruct
+from session_core.sealing import SealingKeys
 from session_core.sessions.unknown_fields import Unknown, find_unknown, restore, shape_of
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
-    from session_core.sealing import SealingKeys
 
 __all__ = ("FREE", "Lease", "TokenSet", "TokenVault")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import IdTokenError
 from session_core.identity import Identity
@@ -28,9 +28,7 @@ from session_core.oidc.verify.claims import (
     text,
 )
 from session_core.oidc.verify.jws import Jws, parse_jws
-
-if TYPE_CHECKING:
-    from session_core.oidc.verify.keys import KeyCache
+from session_core.oidc.verify.keys import KeyCache
 
 __all__ = ("ExpectedIdToken", "ValidIdToken", "validate_id_token")
 

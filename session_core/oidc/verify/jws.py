@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from joserfc.jws import JWSRegistry
 
+from session_core.errors import OidcError
 from session_core.ids import SecretStruct
 from session_core.oidc.strict_json import parse_object
-
-if TYPE_CHECKING:
-    from session_core.errors import OidcError
 
 __all__ = ("MAX_TOKEN_CHARS", "Jws", "VerificationKey", "fits", "parse_jws", "verifies")
 

@@ -7,16 +7,14 @@ logout tokens cannot exhaust and which every verified ID token refills, so that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from session_core.clock import Clock
 from session_core.errors import DiscoveryError
+from session_core.oidc.http import OpHttp
 from session_core.oidc.single_flight import SingleFlight
 from session_core.oidc.verify.jwk_set import parse_jwk_set
 from session_core.oidc.verify.jws import Jws, VerificationKey, fits, verifies
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.oidc.http import OpHttp
 
 __all__ = ("KeyCache", "TokenSource")
 
