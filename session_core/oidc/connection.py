@@ -1,6 +1,5 @@
 """OpenID Connect client for one provider: calls it and validates its responses. Independent of browsers."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime

@@ -5,7 +5,6 @@ passes every per-read timeout) and a limit on the bytes read, and no redirects, 
 into a megabyte of gzip) or netrc passwords.
 """
 
-# ruff: noqa: EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio

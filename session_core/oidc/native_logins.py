@@ -6,7 +6,6 @@ every store, so of many that redeem one code at most one gets a token. The code 
 the verifier it is refused before the store is asked.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import Any, Final

@@ -3,7 +3,6 @@
 start_login -> (browser, provider) -> receive_callback -> finish_login -> session.login
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hmac

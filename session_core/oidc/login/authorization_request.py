@@ -1,6 +1,5 @@
 """Builds the authorization request: a URL with the parameters of the login, or with a reference to them (RFC 9126)."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import re

@@ -1,6 +1,5 @@
 """Parses the authorization response: bounded, each parameter once. Validates no login."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import Any, Final

@@ -5,7 +5,6 @@ lose or duplicate the browser's session. So the POST only stores the response in
 by GET, which has the session cookie.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hmac

@@ -1,6 +1,5 @@
 """What a native client asks of us: a login in the user's browser, and later its token (RFC 8252, RFC 7636). Keeps nothing."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hmac

@@ -5,7 +5,6 @@ configured, and are checked at the callback. `prompt` proves nothing and replace
 again, configure `max_age=0`.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import re

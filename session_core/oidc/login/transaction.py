@@ -8,7 +8,6 @@ A cookie outlives its attempt, so that "try again" after ten minutes, and Back t
 requested page.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hmac

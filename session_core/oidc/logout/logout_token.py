@@ -3,7 +3,6 @@
 Any client can send one, so nothing is stored or fetched (except keys, within the cooldown) before the whole token is valid.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from hashlib import sha256

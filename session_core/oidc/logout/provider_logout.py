@@ -3,7 +3,6 @@
 A login in progress during the logout must not survive; see `session_core.sessions.logout_marks`.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from session_core.errors import LogoutTokenError

@@ -1,6 +1,5 @@
 """Calls the token and userinfo endpoints and parses their responses. Independent of sessions and browsers."""
 
-# ruff: noqa: EM101, EM102 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import Any, Final

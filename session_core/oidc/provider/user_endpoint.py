@@ -1,6 +1,5 @@
 """Fetches the user of an access token from a plain OAuth 2.0 provider. Independent of sessions and browsers."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import Any, Final

@@ -4,7 +4,6 @@ A refresh token may be valid for one use, and a second use may revoke everything
 in all processes, one redeems it and the others use its result.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,5 @@
 """Renews the tokens of one session: once over all processes and callers; independent of requests and batches."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio

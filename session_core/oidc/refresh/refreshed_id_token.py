@@ -1,6 +1,5 @@
 """Checks that the ID token of a refresh belongs to the same login as the first one (OpenID Connect Core 12.2)."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hmac

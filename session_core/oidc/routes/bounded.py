@@ -1,6 +1,5 @@
 """Bounds what a client may send: the size of a form body, and how many logins, callbacks and logout messages in a minute."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio

@@ -1,6 +1,5 @@
 """The HTTP routes of a login: calls the relying party and turns its results into responses."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import asyncio

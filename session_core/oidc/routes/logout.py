@@ -1,6 +1,5 @@
 """The HTTP routes of a logout, by the user and by the provider."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from typing import Any, Final

@@ -1,6 +1,5 @@
 """The addresses at which a native client gets its token: the browser's half and the client's own (RFC 8252)."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from html import escape

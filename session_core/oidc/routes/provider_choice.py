@@ -1,6 +1,5 @@
 """Selects the provider of a login, or lets the user choose. Starts no login."""
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from collections.abc import Mapping

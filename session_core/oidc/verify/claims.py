@@ -4,7 +4,6 @@ Each takes the error to raise, with a reason slug; errors never contain a claim'
 malformed is refused. An optional one that is null, empty or malformed counts as absent: many providers send these.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -3,7 +3,6 @@
 The expected values are passed in as one object; none is taken from the token itself.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import hashlib

@@ -4,7 +4,6 @@ joserfc verifies the signature. The stricter checks before it are here, because 
 canonical base64, strict JSON and a few asymmetric algorithms.
 """
 
-# ruff: noqa: EM101 - what an OidcError is given is a reason slug, not a message
 from __future__ import annotations
 
 import re
