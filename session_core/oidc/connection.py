@@ -141,10 +141,6 @@ class ProviderConnection:
         except ValueError:
             return None
 
-    async def close(self) -> None:
-        """Close the connections to the provider."""
-        await self.http.close()
-
     async def _validate(self, answer: TokenResponse, metadata: ProviderMetadata, transaction: LoginTransaction) -> ValidIdToken:
         expected = msgspec.structs.replace(
             self.expected_id_token(metadata, answer.access_token, transaction.nonce),

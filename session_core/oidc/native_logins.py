@@ -8,12 +8,11 @@ the verifier it is refused before the store is asked.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from session_core.config import SessionConfig
-from session_core.errors import ConfigurationError, IdTokenError, NativeLoginError
+from session_core.errors import IdTokenError, NativeLoginError
 from session_core.ids import SecretStruct, handle_of, new_session_id, session_key
 from session_core.oidc.config import OidcConfig
 from session_core.oidc.login.native_request import NativeRequest, TokenRequest
@@ -22,7 +21,7 @@ from session_core.sessions.manager import SessionManager
 from session_core.sessions.record import SessionRecord, UndecodableError
 from session_core.sessions.snapshot import Snapshot, entry_of, snapshot_of
 
-__all__ = ("NativeLogins", "check_native_clients")
+__all__ = ("NativeLogins",)
 
 _CODE_MS: Final = 60_000
 _CODE_CONTEXT: Final = "native code"
@@ -94,13 +93,6 @@ class NativeLogins:
         for each in ended:
             await self._sessions.events.emit("session.destroyed", handle=handle_of(each), reason="code_withdrawn")
         return key in ended
-
-
-def check_native_clients(config: OidcConfig, sessions: SessionConfig[Any]) -> None:
-    """Raise `ConfigurationError` where native clients could not use the tokens that they would get."""
-    if config.native_clients and not sessions.bearer:
-        msg = "OidcConfig(native_clients=...) needs SessionConfig(bearer=True): native clients get a bearer token"
-        raise ConfigurationError(msg)
 
 
 def _invalid(reason: str) -> NativeLoginError:

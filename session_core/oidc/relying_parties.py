@@ -10,7 +10,7 @@ from session_core.errors import ConfigurationError, LoginRequiredError, LogoutTo
 from session_core.identity import Identity
 from session_core.oidc.config import OidcConfig
 from session_core.oidc.logout.revocation import Revocation
-from session_core.oidc.native_logins import NativeLogins, check_native_clients
+from session_core.oidc.native_logins import NativeLogins
 from session_core.oidc.provider.openid import SIGNING_ALGORITHMS
 from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.tokens.vault import TokenVault
@@ -98,7 +98,7 @@ class RelyingParties:
     async def close(self) -> None:
         """Close the connections to all providers."""
         for each in self:
-            await each.connection.close()
+            await each.connection.http.close()
 
 
 def check_sessions(needs: str, config: OidcConfig, application: SessionApplication[Any]) -> None:
@@ -112,4 +112,6 @@ def check_sessions(needs: str, config: OidcConfig, application: SessionApplicati
             "token or refresh token; use another store, or set SessionConfig(accept_weak_store=True)"
         )
         raise ConfigurationError(msg)
-    check_native_clients(config, application.config)
+    if config.native_clients and not application.config.bearer:
+        msg = "OidcConfig(native_clients=...) needs SessionConfig(bearer=True): native clients get a bearer token"
+        raise ConfigurationError(msg)

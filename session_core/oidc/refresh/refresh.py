@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Final, TypeAlias
 
@@ -18,7 +19,7 @@ from session_core.oidc.tokens.lease import LeaseWatch, take_lease
 from session_core.oidc.tokens.stored import HeldTokens, SessionTokens
 from session_core.oidc.tokens.vault import TokenSet
 
-__all__ = ("Judge", "TokenRefresh", "is_another")
+__all__ = ("TokenRefresh", "is_another")
 
 Judge: TypeAlias = Callable[[TokenSet], bool]
 
@@ -60,7 +61,8 @@ class TokenRefresh:
             if is_another(held.tokens, first) or is_new(held.tokens) or held.tokens.refresh_token is None:
                 return held
             if watch.may_take(held.tokens.lease):
-                renewed = await self._redeem(held, used=used, end=end)
+                # In a separate task, for batches too: redeemed tokens are stored even if the caller stops waiting.
+                renewed = await self._redeeming.run(object(), partial(self._redeem, held, used=used, end=end))
                 if renewed is not None:
                     return renewed
                 continue
@@ -80,10 +82,6 @@ class TokenRefresh:
         await self._redeeming.drain(seconds)
 
     async def _redeem(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
-        # In a separate task, for batches too: redeemed tokens are stored even if the caller stops waiting.
-        return await self._redeeming.run(object(), lambda: self._redeem_under_lease(held, used=used, end=end))
-
-    async def _redeem_under_lease(self, held: HeldTokens, *, used: bool, end: EndLogin) -> HeldTokens | None:
         connection = self._rps.of(held.tokens.provider, held.identity).connection
         try:
             lease = await take_lease(self.store, held, seconds=self.lease_seconds, used=used)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from session_core.asgi.web import WebRequest
 from session_core.errors import OidcError
@@ -13,6 +13,8 @@ from session_core.oidc.relying_parties import RelyingParties
 __all__ = ("count", "limited", "read_form_body")
 
 T = TypeVar("T")
+
+_MAX_BODY: Final = 16_384
 
 
 async def limited(
@@ -40,7 +42,7 @@ async def count(request: WebRequest, relying_parties: RelyingParties, what: str)
     await request.limits.take(what, request.client_address, limit=relying_parties.config.requests_per_minute)
 
 
-async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int) -> bytes:
+async def read_form_body(request: WebRequest, error: type[OidcError], *, max_bytes: int = _MAX_BODY) -> bytes:
     """Return the encoded body.
 
     Raises `error` for another content type, a body over the limit (the rest is not read) and a disconnected client.

@@ -41,12 +41,11 @@ from session_core.sessions.handle import SessionHandle
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
 
-__all__ = ("begin_login", "enter", "login_routes")
+__all__ = ("begin_login", "enter", "login_routes", "refuse_token")
 
 _SEE_OTHER: Final = 303
 _TEMPORARY: Final = 307
 _UNAVAILABLE: Final = 503
-_MAX_BODY: Final = 16_384
 
 
 def login_routes(relying_parties: RelyingParties) -> list[Route]:
@@ -115,7 +114,7 @@ async def callback(request: WebRequest, relying_parties: RelyingParties, provide
 async def posted_callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Receive the provider's response as a form (OAuth 2.0 Form Post Response Mode) and continue by GET with the session."""
     party = _party(relying_parties, provider_id)
-    _refuse_token(request)
+    refuse_token(request)
     try:
         body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
@@ -142,7 +141,7 @@ async def begin_login(
     native: NativeRequest | None = None,
 ) -> Response:
     """Send the browser to the provider that `query` or the path names. `native`: the client that gets the session."""
-    _refuse_token(request)
+    refuse_token(request)
     headers = request.scope["headers"]
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
     # Prefetchers, images and frames follow links too; a login that the user does not see would only add cookies.
@@ -198,11 +197,11 @@ def _id_token_hint(session: SessionHandle[Any], relying_parties: RelyingParties,
 
 
 def _read_body(request: WebRequest) -> Coroutine[Any, Any, bytes]:
-    return read_form_body(request, AuthorizationResponseError, max_bytes=_MAX_BODY)
+    return read_form_body(request, AuthorizationResponseError)
 
 
 async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Response:
-    _refuse_token(request)
+    refuse_token(request)
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
     if is_speculative(headers):  # it would use up the code before the user does
@@ -365,7 +364,7 @@ def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptio
     return LoginOptions(timeouts=Timeouts(record.idle, absolute) if record.idle else None, persistent=record.persistent)
 
 
-def _refuse_token(request: WebRequest) -> None:
+def refuse_token(request: WebRequest) -> None:
     """Refuse a bearer token where a browser logs in: the answer would have to set cookies."""
     if request.presents_token:
         raise AmbiguousCredentialsError

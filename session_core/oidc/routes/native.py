@@ -10,7 +10,6 @@ from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi.same_origin import is_user_navigation
 from session_core.asgi.web import HTML, JSON, PROBLEM, Redirect, Response, WebRequest
 from session_core.errors import (
-    AmbiguousCredentialsError,
     CrossSiteRequestError,
     NativeLoginError,
     OidcError,
@@ -24,7 +23,7 @@ from session_core.oidc.native_clients import NativeClient
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
-from session_core.oidc.routes.login import begin_login, enter
+from session_core.oidc.routes.login import begin_login, enter, refuse_token
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
 from session_core.sessions.handle import SessionHandle
@@ -35,7 +34,6 @@ _TEMPORARY: Final = 307
 _LEADS: Final = {200: (HTML,), 303: NO_CONTENT, _TEMPORARY: NO_CONTENT}
 _REDEEMS: Final = {200: (JSON,), 400: (JSON, PROBLEM)}
 """The errors of RFC 6749 5.2 are JSON; a request that presents a session at the same time is a problem."""
-_MAX_BODY: Final = 16_384
 _NOT_CARRIED: Final = frozenset({"next", "option"})
 """What a login link may say that is not for a native client: a page, and how long a browser is remembered."""
 _NO_CACHE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -69,8 +67,7 @@ async def ask(request: WebRequest, relying_parties: RelyingParties, provider_id:
     """
     del provider_id
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
-    if request.presents_token:
-        raise AmbiguousCredentialsError
+    refuse_token(request)
     if not is_user_navigation(request.scope["headers"]):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError
@@ -80,7 +77,8 @@ async def ask(request: WebRequest, relying_parties: RelyingParties, provider_id:
     native, client, problem = await _read(relying_parties, query)
     if problem is not None:
         return _back(request, native, problem)
-    carried = {**single_params(query, NativeLoginError, only=frozenset(NATIVE_PARAMS)), **_carried(relying_parties, query)}
+    carried = single_params(query, NativeLoginError, only=frozenset(NATIVE_PARAMS))
+    carried |= carried_params(query, relying_parties.link_params)
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
         for name, value in carried.items()
@@ -99,7 +97,7 @@ async def ask(request: WebRequest, relying_parties: RelyingParties, provider_id:
 async def authorize(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
     """Send the browser of a native client to the provider, after the user has agreed. From our own page only."""
     del provider_id
-    body = await read_form_body(request, NativeLoginError, max_bytes=_MAX_BODY)
+    body = await read_form_body(request, NativeLoginError)
     native, _, problem = await _read(relying_parties, body)
     if problem is not None:
         return _back(request, native, problem)
@@ -116,8 +114,7 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
     Form: `grant_type=authorization_code`, `code`, `redirect_uri`, `client_id`, `code_verifier`. Neither cookie nor token.
     """
     del provider_id
-    if request.presents_token:
-        raise AmbiguousCredentialsError
+    refuse_token(request)
     session: SessionHandle[Any] = request.scope[SCOPE_KEY]
     session.use_bearer()
     events = relying_parties.sessions.events
@@ -140,9 +137,7 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
 
 
 async def _redeem(request: WebRequest, relying_parties: RelyingParties, session: SessionHandle[Any]) -> None:
-    body = await limited(
-        request, relying_parties, "token", lambda: read_form_body(request, NativeLoginError, max_bytes=_MAX_BODY)
-    )
+    body = await limited(request, relying_parties, "token", lambda: read_form_body(request, NativeLoginError))
     asked = read_token_request(body)
     pending, finished = await relying_parties.native.redeem(asked)
     party = relying_parties.of_session(finished.tokens.provider, finished.identity)
@@ -174,10 +169,6 @@ async def _read(relying_parties: RelyingParties, params: bytes) -> tuple[NativeR
     if problem is not None:
         await relying_parties.sessions.events.emit("login.failed", reason=problem.reason)
     return native, client, problem
-
-
-def _carried(relying_parties: RelyingParties, query: bytes) -> dict[str, str]:
-    return carried_params(query, relying_parties.link_params)
 
 
 def _buttons(relying_parties: RelyingParties, query: bytes) -> str:

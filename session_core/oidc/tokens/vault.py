@@ -11,7 +11,7 @@ from session_core.ids import SecretStruct
 from session_core.sealing import SealingKeys
 from session_core.sessions.unknown_fields import Unknown, find_unknown, restore, shape_of
 
-__all__ = ("FREE", "Lease", "TokenSet", "TokenVault")
+__all__ = ("Lease", "TokenSet", "TokenVault")
 
 
 class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,10 +31,6 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
         return bool(self.holder)
 
 
-FREE: Final = Lease()
-"""The lease of a login that has never been refreshed."""
-
-
 class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     """The tokens of one login. `expires_at` is when the access token expires, Unix milliseconds; None if unknown."""
 
@@ -52,7 +48,8 @@ class TokenSet(SecretStruct, frozen=True, kw_only=True, omit_defaults=True):
     """The term of the lease under which these were redeemed; 0 for the tokens of the login."""
     nonce: str | None = msgspec.field(name="n", default=None)
     """Digest of the nonce of the login's own ID token, once that has been replaced by a refreshed one."""
-    lease: Lease = msgspec.field(name="l", default=FREE)
+    lease: Lease = msgspec.field(name="l", default=Lease())
+    """Free for a login that has never been refreshed."""
     newer: Unknown | None = msgspec.field(name="-", default=None)
     """Fields that a newer version of this library has written; never stored under this name."""
 
