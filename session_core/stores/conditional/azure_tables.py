@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -23,15 +23,13 @@ from azure.core.exceptions import (
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
+from session_core.clock import Clock
 from session_core.concurrency import together
 from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("AzureTablesStore",)
 

@@ -11,10 +11,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from session_core.clock import Clock
 from session_core.errors import ConfigurationError
 from session_core.stores.base import StoreCapabilities
 from session_core.stores.conditional.aws import AWS_OPTIONS, AwsClient, code_of
@@ -22,9 +23,6 @@ from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("DynamoDbStore",)
 

@@ -9,12 +9,10 @@ Each is a `Held` document: what is so, and perhaps the intent of a transaction u
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.document.format import Corrupt, Document, decode, encode, nonce
-
-if TYPE_CHECKING:
-    from session_core.stores.base import Entry, SessionIndex
 
 __all__ = (
     "FOREVER",

@@ -13,11 +13,12 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 from memcachio import Client
 
+from session_core.clock import Clock
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
@@ -25,9 +26,6 @@ from session_core.stores.conditional.pieces import InPieces
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
 from session_core.urls import normalised_origin
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("MemcachedStore",)
 

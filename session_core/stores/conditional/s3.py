@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from botocore.exceptions import ClientError
 
+from session_core.clock import Clock
 from session_core.concurrency import together
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import StoreCapabilities
@@ -21,9 +22,6 @@ from session_core.stores.conditional.aws import AWS_OPTIONS, AwsClient, code_of
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.store import ConditionalStore
 from session_core.stores.document.url import DocumentUrl
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("S3Store",)
 

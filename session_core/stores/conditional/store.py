@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from session_core.concurrency import back_off
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.announcements import Trace
 from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
+from session_core.stores.conditional.documents import ConditionalDocuments
 from session_core.stores.conditional.format import (
     FOREVER,
     Claim,
@@ -36,9 +37,6 @@ from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.calls import finished
 from session_core.stores.document.listing import ListedStore, Sweeper
 from session_core.stores.document.locks import NamedLocks
-
-if TYPE_CHECKING:
-    from session_core.stores.conditional.documents import ConditionalDocuments
 
 __all__ = ("ConditionalStore",)
 

@@ -21,17 +21,15 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from secrets import token_urlsafe
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
+from session_core.clock import Clock
 from session_core.concurrency import back_off, together
 from session_core.errors import SessionCoreError, StoreUnavailableError
+from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
 from session_core.stores.conditional.format import FOREVER, Corrupt, Decision, Document, Held, Intent, decode, encode, nonce
 from session_core.stores.deadlines import Step, check_deadline, remaining
 from session_core.stores.document.listing import read_again_at
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.stores.conditional.documents import ConditionalDocuments, Versioned
 
 __all__ = ("Change", "Found", "Transactions")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from session_core.clock import Clock
 from session_core.stores.document.format import Corrupt, Document, decode, encode
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("DocumentFile", "Documents")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from session_core.errors import StoreUnavailableError
 from session_core.stores.deadlines import check_deadline
+from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.format import Claim, nonce
-
-if TYPE_CHECKING:
-    from session_core.stores.document.backend import DocumentFile
-    from session_core.stores.document.locks import NamedLocks
+from session_core.stores.document.locks import NamedLocks
 
 __all__ = ("DocumentClaims",)
 

@@ -7,15 +7,13 @@ not depend on the list: it is a new generation, and sessions of an old generatio
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from session_core.stores.base import SessionIndex
+from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.format import Generation, KeyList, nonce
+from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import index_names
-
-if TYPE_CHECKING:
-    from session_core.stores.base import SessionIndex
-    from session_core.stores.document.backend import DocumentFile
-    from session_core.stores.document.locks import NamedLocks
 
 __all__ = ("DocumentIndex", "index_name")
 

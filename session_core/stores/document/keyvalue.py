@@ -11,18 +11,16 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from key_value.aio.errors import DeserializationError
 from key_value.aio.protocols.key_value import AsyncCullProtocol, AsyncKeyValue
 
+from session_core.clock import Clock
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.document.keyvalue_backends import BACKENDS, UNKNOWN, Backend, backend_of_url
 from session_core.stores.document.store import DocumentStore
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
 
 __all__ = ("KeyValueStore",)
 

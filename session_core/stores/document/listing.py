@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+from session_core.clock import Clock
 from session_core.errors import ConfigurationError
+from session_core.stores.base import StoreCapabilities, StoredSession
 from session_core.stores.document.calls import CallsInFlight
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.stores.base import StoreCapabilities, StoredSession
 
 __all__ = ("ListedStore", "Sweeper", "read_again_at")
 

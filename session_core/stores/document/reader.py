@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from session_core.stores.base import Entry, SessionIndex, StoredSession
+from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.format import Corrupt, EndMark, Generation, Record, decode
-
-if TYPE_CHECKING:
-    from session_core.stores.document.backend import DocumentFile
 
 __all__ = ("DocumentReader", "Found", "index_names")
 

@@ -8,21 +8,19 @@ names the new key is the instant of a rotation: before it the old key alone is l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.stores.base import SessionIndex
 from session_core.stores.deadlines import check_deadline
+from session_core.stores.document.backend import DocumentFile
 from session_core.stores.document.format import KINDS, Document, EndMark, Record, Successor, decode
+from session_core.stores.document.index import DocumentIndex
 from session_core.stores.document.listing import read_again_at
+from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import DocumentReader, Found, index_names
-
-if TYPE_CHECKING:
-    from session_core.stores.base import SessionIndex
-    from session_core.stores.document.backend import DocumentFile
-    from session_core.stores.document.index import DocumentIndex
-    from session_core.stores.document.locks import NamedLocks
 
 __all__ = ("DocumentSteps",)
 

@@ -12,13 +12,14 @@ service has no deadlines: after a 503 the change may appear a moment later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.clock import Clock, SystemClock
 from session_core.errors import ConfigurationError, SessionConflictError, SessionGoneError
 from session_core.stores.announcements import Trace
+from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 from session_core.stores.deadlines import check_deadline
 from session_core.stores.document.backend import DocumentFile, Documents
 from session_core.stores.document.calls import finished
@@ -29,9 +30,6 @@ from session_core.stores.document.listing import ListedStore, Sweeper
 from session_core.stores.document.locks import NamedLocks
 from session_core.stores.document.reader import DocumentReader, Found, index_names
 from session_core.stores.document.steps import DocumentSteps
-
-if TYPE_CHECKING:
-    from session_core.stores.base import Entry, SessionIndex, StoreCapabilities, StoredSession
 
 __all__ = ("DocumentStore",)
 
