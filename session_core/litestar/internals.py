@@ -27,10 +27,11 @@ from functools import cache, partial, wraps
 from hashlib import sha256
 from importlib import import_module
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
+from litestar.connection import ASGIConnection
 from litestar.datastructures import FormMultiDict
 from litestar.enums import ScopeType
 from litestar.exceptions import ClientException, ImproperlyConfiguredException, LitestarException, SerializationException
@@ -48,9 +49,6 @@ from session_core.litestar.dependency import provide_session
 from session_core.litestar.routes import session_guards
 from session_core.sessions.handle import SessionHandle
 from session_core.sessions.manager import SessionManager
-
-if TYPE_CHECKING:
-    from litestar.connection import ASGIConnection
 
 __all__ = (
     "ERROR_HANDLING", "HANDLING", "INJECTION", "ErrorGuard", "call_directly", "digest_of", "enabled", "error_guard_of",

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, WebSocketDisconnect
 from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_core.asgi.exchange import SessionServices, with_caching
 from session_core.asgi.middleware import SCOPE_KEY, SessionMiddleware
+from session_core.asgi.same_origin import SameOriginRule
 from session_core.connections.closable import Disconnects
 from session_core.litestar.dependency import CURRENT
 from session_core.litestar.internals import call_directly, error_guard_of, wrap
-
-if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
-
-    from session_core.asgi.same_origin import SameOriginRule
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("LITESTAR_DISCONNECTS", "LitestarSessionMiddleware", "SameOriginMiddleware", "vary_on_cookie")
 

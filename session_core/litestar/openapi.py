@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
+from litestar.config.app import AppConfig
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, Operation, SecurityScheme
 from litestar.types import Empty
 
+from session_core.config import SessionConfig
 from session_core.litestar.routes import is_public, is_state_changing, session_guards
-
-if TYPE_CHECKING:
-    from litestar.config.app import AppConfig
-
-    from session_core.config import SessionConfig
 
 __all__ = ("PublicOperation", "SessionProblem", "describe", "describe_application", "problem_responses")
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from litestar import Controller, Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.routes import HTTPRoute, WebSocketRoute
 
+from session_core.config import SessionConfig
 from session_core.litestar.routes import is_public, is_session_guard, resolved
+from session_core.stores.base import StoreCapabilities
 from session_core.trusted_origins import native_origin
 from session_core.urls import normalised_origin
-
-if TYPE_CHECKING:
-    from litestar.config.cors import CORSConfig
-
-    from session_core.config import SessionConfig
-    from session_core.stores.base import StoreCapabilities
 
 __all__ = ("RoutePosture", "cors_disagreements", "routes_posture", "routes_table", "session_problems")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from litestar.di import Provide
 from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler, WebsocketRouteHandler
 
 from session_core.litestar.dependency import provide_session
 from session_core.sessions.handle import SessionHandle
-
-if TYPE_CHECKING:
-    from litestar.di import Provide
 
 __all__ = (
     "CONNECTIONS", "PUBLIC", "forbid_cache", "is_ours", "is_public", "is_session_guard", "is_state_changing", "knows_layers",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx2
-from litestar import HttpMethod, Request, route
+from litestar import HttpMethod, Litestar, Request, route
+from litestar.config.app import AppConfig
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import InitPlugin
 from litestar.response import Stream
+from litestar.types import Guard
 
 from session_core.asgi.same_origin import cross_site_reason
 from session_core.errors import ConfigurationError, CrossSiteRequestError, UpstreamError, UpstreamTimeoutError
@@ -24,13 +26,6 @@ from session_core.litestar.access import session_of
 from session_core.litestar.plugin import plugin_of
 from session_core.oidc.plugin import OidcPlugin
 from session_core.urls import party_origin
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from litestar import Litestar
-    from litestar.config.app import AppConfig
-    from litestar.types import Guard
 
 __all__ = ("ForwardPlugin", "Upstream")
 

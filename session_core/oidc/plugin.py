@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from litestar import Litestar
+from litestar.config.app import AppConfig
 from litestar.di import NamedDependency, Provide
 from litestar.plugins import InitPlugin
 
 from session_core.errors import ConfigurationError, OidcError
 from session_core.litestar.online import OnlineCheck
 from session_core.litestar.plugin import SessionPlugin
+from session_core.oidc.config import OidcConfig
 from session_core.oidc.refresh.access_tokens import AccessTokens
 from session_core.oidc.refresh.batch_refresh import BatchResult, RefreshBatch
 from session_core.oidc.relying_parties import RelyingParties, check_sessions
+from session_core.oidc.relying_party import RelyingParty
 from session_core.oidc.routes.refresh import batch_route
 from session_core.oidc.routes.router import oidc_router
-
-if TYPE_CHECKING:
-    from litestar import Litestar
-    from litestar.config.app import AppConfig
-
-    from session_core.oidc.config import OidcConfig
-    from session_core.oidc.relying_party import RelyingParty
 
 __all__ = ("OidcPlugin", "Tokens")
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from litestar import Request, Response, post
+from litestar.handlers import HTTPRouteHandler
 
-if TYPE_CHECKING:
-    from litestar.handlers import HTTPRouteHandler
-
-    from session_core.oidc.refresh.batch_refresh import RefreshBatch
-    from session_core.sessions.manager import SessionManager
+from session_core.oidc.refresh.batch_refresh import RefreshBatch
+from session_core.sessions.manager import SessionManager
 
 __all__ = ("batch_route",)
 

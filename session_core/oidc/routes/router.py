@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Request, Router
 from litestar import Response as LitestarResponse
@@ -13,19 +13,16 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Reference, Schema
 from litestar.params import FromPath
+from litestar.types import ASGIApp, Receive, Scope, Send
 
+from session_core.asgi.application import SessionApplication
 from session_core.litestar.openapi import PublicOperation, problem_responses
 from session_core.litestar.problem import litestar_response
+from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.all_routes import oidc_routes
 from session_core.oidc.routes.auth_headers import with_auth_headers
 from session_core.oidc.routes.route import NoSuchProviderError, Route
 from session_core.stores.deadlines import open_request_time
-
-if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
-
-    from session_core.asgi.application import SessionApplication
-    from session_core.oidc.relying_parties import RelyingParties
 
 __all__ = ("oidc_router",)
 
