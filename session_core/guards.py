@@ -45,7 +45,7 @@ async def requires_login(connection: Connection, handler: BaseRouteHandler) -> N
 
 
 async def forbids_impersonation(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Let logged-in users pass who act for themselves. An administrator who acts as the user gets 403.
+    """Accept logged-in users who act for themselves. An administrator who acts as the user gets 403.
 
     `requires_recent_login` and `requires_acr` do so as well: an impersonation never satisfies them.
     """

@@ -160,7 +160,7 @@ def error_response(connection: HasHeaders, error: SessionCoreError, config: Sess
 
 
 def return_to(connection: HasHeaders, base: BaseUrl) -> str:
-    """Return where to lead a person back: to this page or, after a form post, to the page that the form was on."""
+    """Return the page to redirect a person to after the login: this one or, after a form post, the one with the form."""
     if connection.scope.get("method", "GET") in _SAFE_METHODS:
         return base.page(connection.scope)
     try:

@@ -18,7 +18,7 @@ __all__ = ("TOKEN_HEADER", "BearerTokens", "presents_bearer")
 TOKEN_HEADER: Final = b"session-token"
 """The response header that gives a client its new token."""
 _SIGNED: Final = "s:"
-"""What a signed cookie begins with; a colon has no place in a token (RFC 6750 2.1, `b64token`)."""
+"""The prefix of a signed cookie; a token cannot contain its colon (RFC 6750 2.1, `b64token`)."""
 _SCHEME: Final = re.compile(rb"\s*bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 """The authentication scheme, which is a whole word in any case (RFC 9110 11.1)."""
 _CREDENTIALS: Final = re.compile(rb"\s*bearer +([A-Za-z0-9._~+/-]{1,512}=*)\s*\Z", re.IGNORECASE)

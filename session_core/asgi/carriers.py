@@ -65,14 +65,14 @@ class CookieCarrier:
     def answer_by_token(self) -> None:
         """Give the client a bearer token in place of a cookie.
 
-        Raises `AmbiguousCredentialsError` for a request with a session cookie: what a script cannot read stays so.
+        Raises `AmbiguousCredentialsError` for a request with a session cookie: a script must not get the id that HttpOnly hides.
         """
         if self._tokens.presents_cookie(self._headers):
             raise AmbiguousCredentialsError
         self._by_token = True
 
     def token_of(self, text: str) -> str | None:
-        """Return the token of what the response gives to the client; None where that is a cookie."""
+        """Return the bearer token for the response; None where the client gets a cookie."""
         return self._tokens.sign(text) if self._by_token else None
 
     def with_id(self, headers: Headers, handle: SessionHandle[Any]) -> Headers:

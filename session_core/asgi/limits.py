@@ -81,7 +81,7 @@ class RateLimits:
                 await self._refuse(what, window.ends_at - self._clock.now())
             if window.turn is None:
                 await self._reserve(window, note_key("limit", name), max(share, window.waiting + 1), limit, seconds)
-            else:  # another request of this client; its write, or the next one, counts for all that wait
+            else:  # another request of this client is writing; that write, or the next one, counts those that wait
                 window.waiting += 1
                 try:
                     error = await asyncio.shield(window.turn)

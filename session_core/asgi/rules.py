@@ -53,7 +53,7 @@ async def login_rule(session: SessionHandle[Any], identity: Identity, config: Se
 
 
 async def own_rule(session: SessionHandle[Any], identity: Identity, config: SessionConfig[Any]) -> None:
-    """Users may pass who act for themselves: an administrator who acts as the user may not."""
+    """Accepts users who act for themselves; refuses an administrator who acts as the user."""
     del identity, config
     if session.actor is not None:
         raise ImpersonationForbiddenError

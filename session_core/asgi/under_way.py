@@ -34,14 +34,14 @@ class RequestsUnderWay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, session: SessionHandle[Any]) -> None:
-        """A request has begun."""
+        """Add a request that has begun."""
         loop = asyncio.get_running_loop()
         self._requests[session] = loop
         if loop not in self._timers:
             self._schedule(loop)
 
     def end(self, session: SessionHandle[Any]) -> None:
-        """It is over."""
+        """Remove a request that has ended."""
         self._requests.pop(session, None)
 
     async def extend(self) -> None:
@@ -50,7 +50,7 @@ class RequestsUnderWay:
         await self._extend([session for session, its_loop in tuple(self._requests.items()) if its_loop is loop])
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the timer of this event loop."""
         timer = self._timers.pop(asyncio.get_running_loop(), None)
         if timer is not None:
             timer.cancel()

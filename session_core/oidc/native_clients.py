@@ -1,4 +1,4 @@
-"""Which native clients may log users in, and where their browser may lead back to (RFC 8252 7); reads no request."""
+"""The native clients that may log users in, and their redirect URIs (RFC 8252 7); reads no request."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class NativeClient:
     """A native application that logs users in through their browser. Raises `ConfigurationError` when it cannot work."""
 
     id: str
-    """Its `client_id`. It has no secret: what is installed on devices keeps none."""
+    """Its `client_id`. It has no secret: a program on the user's device cannot keep one."""
     redirect_uris: Sequence[str]
-    """Where its logins may lead back to, each compared character for character: `http://127.0.0.1/callback` (with whatever port
-    it listens on), `com.example.app:/callback`, or an https address that the application has claimed."""
+    """Where its logins may redirect to, each compared character for character: `http://127.0.0.1/callback` (with the port that it
+    listens on), `com.example.app:/callback`, or an https address that the application has claimed."""
     title: str | None = None
-    """What the user is asked about; the id when None."""
+    """The name that the user sees; the id when None."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no safe place to lead back to."""
+        """Refuse an unsafe redirect URI."""
         if not _ID.match(self.id):
             msg = 'the id of a native client is 1 to 64 letters, digits and -._~, for example "desktop"'
             raise ConfigurationError(msg)
@@ -47,11 +47,11 @@ class NativeClient:
 
     @property
     def name(self) -> str:
-        """What to call it before the user."""
+        """The name that the user sees."""
         return self.title or self.id
 
     def allows(self, redirect_uri: str) -> bool:
-        """Whether a login may lead back there: on loopback with any port (RFC 8252 7.3), else exactly as given."""
+        """Whether a login may redirect there: on loopback with any port (RFC 8252 7.3), else exactly as given."""
         if redirect_uri in self.redirect_uris:
             return True
         found = _LOOPBACK.match(redirect_uri) if len(redirect_uri) <= _MAX_URI else None

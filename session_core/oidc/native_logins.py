@@ -1,9 +1,8 @@
 """The one-time code between a native client's browser and the client: issued, redeemed once. Independent of HTTP.
 
-What a login has proved is kept as a session that was set aside: without a user, for a minute, sealed, under an id that nothing
-but the code names. To redeem the code is to move that session to its new id, as a login moves every session: one atomic step on
-every store, so of many that redeem one code at most one gets a token. The code is sealed and holds the PKCE challenge: without
-the verifier it is refused before the store is asked.
+The result of a login is stored, sealed, for one minute as a session without a user. Only the code holds its id. Redeeming the
+code moves that session to a new id, as every login does: one atomic step on every store, so of many requests with one code at
+most one gets a token. The code is sealed and holds the PKCE challenge: without the verifier it is refused without a store call.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ class NativeLogins:
         return self._sealing.seal_text(_Code(session_id, request.code_challenge), context=_CODE_CONTEXT)
 
     async def redeem(self, asked: TokenRequest) -> tuple[Snapshot, FinishedLogin]:
-        """Return the session that was set aside, for `SessionHandle.take_over`, and what it is to become.
+        """Return the stored session, for `SessionHandle.take_over`, and the finished login.
 
-        Raises `NativeLoginError` (`invalid_grant`), and `StoreUnavailableError`. A code that was used already ends what it was
-        used for (RFC 6749 4.1.2): code and verifier are known to another party then.
+        Raises `NativeLoginError` (`invalid_grant`), and `StoreUnavailableError`. A second use of a code ends the session of the
+        first (RFC 6749 4.1.2): another party knows code and verifier.
         """
         opened = self._sealing.unseal_text(asked.code, _Code, context=_CODE_CONTEXT)
         if opened is None or not asked.proves(opened.code_challenge):
@@ -88,7 +87,7 @@ class NativeLogins:
         return snapshot, pending.finished
 
     async def withdraw(self, key: str) -> bool:
-        """End what was set aside under a key, or the session that it has become; return whether it was still set aside."""
+        """End the stored login of a key, or the session made of it; return whether the code was still unused."""
         ended = await self._sessions.store.delete(key)
         for each in ended:
             await self._sessions.events.emit("session.destroyed", handle=handle_of(each), reason="code_withdrawn")

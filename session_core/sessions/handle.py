@@ -170,7 +170,7 @@ class SessionHandle(Generic[D]):
 
     @property
     def vault(self) -> bytes:
-        """What the login layer keeps sealed in this session; nothing while an administrator acts as another user."""
+        """The sealed data of the login layer; empty while an administrator acts as another user."""
         return self.snapshot.record.vault if self.snapshot and self.snapshot.record.acting_as is None else b""
 
     @property
@@ -436,9 +436,9 @@ class SessionHandle(Generic[D]):
         await self._enter_as_another(session_id, snapshot)
 
     async def end_impersonation(self) -> None:
-        """Give the administrator the own session back, under a new id, as it was; nothing to do where no user is impersonated.
+        """Restore the administrator's own session under a new id; does nothing without an impersonation.
 
-        What was written meanwhile is dropped. Raises `SessionGoneError` when the session has ended.
+        Data that was written meanwhile is dropped. Raises `SessionGoneError` when the session has ended.
         """
         await self.load()
         if self.snapshot is None or self.actor is None:
@@ -483,9 +483,9 @@ class SessionHandle(Generic[D]):
         return None if held is None else self.source.token_of(held[0])
 
     def take_over(self, snapshot: Snapshot) -> None:
-        """Go on with a session that was set aside for one login; that takes its place, or fails.
+        """Let the next `login` move this stored session to its new id, or fail.
 
-        For the login layer. Of many requests that take it over one logs in; the others get `SessionGoneError`.
+        For the login layer. Of many requests that do so one logs in; the others get `SessionGoneError`.
         """
         fresh = self._lifecycle.codec.encode(self._lifecycle.codec.fresh())
         self._adopt(msgspec.structs.replace(snapshot, record=msgspec.structs.replace(snapshot.record, data=msgspec.Raw(fresh))))

@@ -371,7 +371,7 @@ class SessionLifecycle(Generic[D]):
         return session_id, new
 
     async def end_impersonation(self, snapshot: Snapshot, *, new_id: NewId) -> tuple[str, Snapshot]:
-        """Give an administrator the own session back, under a new id, in one step. Raises `SessionGoneError`."""
+        """Restore an administrator's own session under a new id, in one step. Raises `SessionGoneError`."""
         session_id, new, _ = await self._rotate(snapshot, SessionRecord.without_impersonation, limit=0, new_id=new_id)
         await self.report_acting_ended(snapshot, "stopped", handle=handle_of(new.key))
         return session_id, new
@@ -505,8 +505,7 @@ class SessionLifecycle(Generic[D]):
     async def end_refused(self, snapshot: Snapshot) -> bool:
         """End a session whose owner may no longer act as another user; return whether it was.
 
-        Also where the rule was changed or taken away. The whole session ends: whether its owner may still do anything is for the
-        next login to say.
+        Also if the rule was changed or removed. The whole session ends: the next login decides what its owner may still do.
         """
         owner, acting_as = snapshot.record.identity, snapshot.record.acting_as
         if acting_as is None:
@@ -526,7 +525,7 @@ class SessionLifecycle(Generic[D]):
         try:
             name = f"impersonation-ended:{acting_as.number:x}"
             first = await self.store.claim(name, record.absolute_expires_at + _REPORTED_MS)
-        except StoreUnavailableError:  # better twice on the record than not at all
+        except StoreUnavailableError:  # better reported twice than not at all
             first = True
         if first:
             await self.events.emit(

@@ -59,7 +59,7 @@ class LoginLimits:
 
     @property
     def fixed(self) -> int | None:
-        """What `admitted` gives to every login where it has nothing else to do, else None."""
+        """The limit that `admitted` yields for every login, if it needs no other check, else None."""
         limit = self._limit
         if not isinstance(limit, int) or self._new_device_events or (limit > 0 and self._on_limit == "refuse"):
             return None
@@ -82,7 +82,7 @@ class LoginLimits:
                 if len(others) >= limit:
                     raise SessionLimitError
                 yield 0
-                # The note may be over for others by now: this process was stopped for seconds, or its clock is behind theirs.
+                # The note may have expired for others by now: this process was suspended, or its clock is behind.
                 if len(await self._sessions_of(login.identity)) > limit:
                     raise SessionLimitError
         else:

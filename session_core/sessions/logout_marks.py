@@ -108,7 +108,7 @@ def without_sid_key(user: Identity) -> str:
 
 
 def _later(one: Moment | None, other: Moment) -> Moment:
-    # Another count: the store has lost the old one, and with it the order.
+    # Another count: the store has lost the old one, so the order is unknown.
     return other if one is None or one.is_before(other) else one
 
 

@@ -79,7 +79,7 @@ class SessionManager:
         """Called with each session ended here in which an administrator acted as another user, and the reason; None where no
         administrator may."""
         self.marks = marks
-        """What revocations leave behind."""
+        """The marks that revocations leave."""
 
     async def list_for(self, identity: Identity) -> list[SessionSummary]:
         """Return the live sessions of a user, the most recently used first."""
@@ -312,7 +312,7 @@ class SessionManager:
         *,
         marked: int = 0,
     ) -> tuple[str, ...]:
-        """End the sessions that were found, and those that they have become; mark and report them.
+        """End the sessions that were found, also under new ids; mark and report them.
 
         Marked before they end: whatever fails afterwards, single sign-on does not log their browsers in again. `marked`: how many
         this revocation has marked already.

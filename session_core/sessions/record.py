@@ -48,7 +48,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ActingAs(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The user as whom the owner of a session acts. Beside it, what the session goes back to. Times are Unix milliseconds."""
+    """The user as whom the owner of a session acts, and what is restored afterwards. Times are Unix milliseconds."""
 
     identity: Identity = msgspec.field(name="i")
     since: int = msgspec.field(name="s")

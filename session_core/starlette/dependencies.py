@@ -52,7 +52,7 @@ async def requires_login(connection: HTTPConnection) -> None:
 
 
 async def forbids_impersonation(connection: HTTPConnection) -> None:
-    """Let logged-in users pass who act for themselves. An administrator who acts as the user gets 403."""
+    """Accept logged-in users who act for themselves. An administrator who acts as the user gets 403."""
     await _check(connection, rules.own_rule)
 
 

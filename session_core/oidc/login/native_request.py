@@ -1,4 +1,4 @@
-"""What a native client asks of us: a login in the user's browser, and later its token (RFC 8252, RFC 7636). Keeps nothing."""
+"""Parses the requests of native clients: for a login in the user's browser, and for the token (RFC 8252, RFC 7636)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TokenRequest(SecretStruct, frozen=True):
     code_verifier: str
 
     def proves(self, code_challenge: str) -> bool:
-        """Whether it comes from where the login was begun (RFC 7636 4.6, `S256`)."""
+        """Whether its verifier matches the challenge of the login (RFC 7636 4.6, `S256`)."""
         digest = urlsafe_b64encode(sha256(self.code_verifier.encode("ascii")).digest()).rstrip(b"=")
         return hmac.compare_digest(digest, code_challenge.encode("ascii"))
 
@@ -57,9 +57,9 @@ class TokenRequest(SecretStruct, frozen=True):
 def read_native_request(
     query: bytes, clients: Iterable[NativeClient], *, origin: str
 ) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:
-    """Return the request, its client, and what is wrong with the rest of it. `origin` is the application's own.
+    """Return the request, its client, and the error of its other parameters, if any. `origin` is the application's own.
 
-    Raises `NativeLoginError` where there is no registered place to answer at: the browser must be led nowhere then.
+    Raises `NativeLoginError` without a registered redirect URI: the browser must then not be redirected.
     """
     params = single_params(query, NativeLoginError, only=frozenset(NATIVE_PARAMS))
     client = next((each for each in clients if each.id == params.get("client_id")), None)

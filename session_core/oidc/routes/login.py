@@ -376,7 +376,7 @@ async def _answer_native(
     native: NativeRequest,
     outcome: FinishedLogin | SilentRefusal | SessionCoreError,
 ) -> Response:
-    """Lead the browser back to the native client, with a code or with what went wrong (RFC 6749 4.1.2.1).
+    """Redirect the browser to the native client, with a code or an error (RFC 6749 4.1.2.1).
 
     The session of the browser itself stays as it is.
     """

@@ -1,4 +1,4 @@
-"""The addresses at which a native client gets its token: the browser's half and the client's own (RFC 8252)."""
+"""The routes of a native client's login: two for the user's browser, one for the client itself (RFC 8252)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEADS: Final = {200: (HTML,), 303: NO_CONTENT, _TEMPORARY: NO_CONTENT}
 _REDEEMS: Final = {200: (JSON,), 400: (JSON, PROBLEM)}
 """The errors of RFC 6749 5.2 are JSON; a request that presents a session at the same time is a problem."""
 _NOT_CARRIED: Final = frozenset({"next", "option"})
-"""What a login link may say that is not for a native client: a page, and how long a browser is remembered."""
+"""The parameters of a login link that do not apply to a native client."""
 _NO_CACHE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 _POLICY: Final = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 _PAGE: Final = """<!doctype html>
@@ -49,7 +49,7 @@ there.</p>
 
 
 def native_routes(relying_parties: RelyingParties) -> list[Route]:
-    """Return the routes, where there are native clients."""
+    """Return the routes; none without native clients."""
     if not relying_parties.config.native_clients:
         return []
     return [
@@ -154,7 +154,7 @@ async def _redeem(request: WebRequest, relying_parties: RelyingParties, session:
 
 
 async def _read(relying_parties: RelyingParties, params: bytes) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:
-    """Read the request of a native client; what is wrong with it is an event."""
+    """Read the request of a native client; emit an event if it is invalid."""
     try:
         origin = relying_parties.config.base.origin
         native, client, problem = read_native_request(params, relying_parties.config.native_clients, origin=origin)

@@ -37,11 +37,11 @@ D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 
 _SLACK_SECONDS: Final = 60
-"""A document stays this much longer than it is good for: the clocks of the nodes and of the engine may differ."""
+"""A document is kept this much longer than it is valid: the clocks of the nodes and of the engine may differ."""
 _CALL_SECONDS: Final = 10.0
 """How long a call may take that has no deadline."""
 _PATIENCE: Final = 10
-"""How often a writer looks whether a transaction in progress has ended, before it aborts that."""
+"""How often a writer checks whether another transaction has ended, before it aborts it."""
 _TIDY_SECONDS: Final = 2.0
 _DECISION_MS: Final = 86_400_000
 
@@ -57,7 +57,7 @@ class Found(NamedTuple):
     """It holds no intent, so it can be written."""
 
     def read(self, kind: type[D]) -> D | Corrupt | None:
-        """Return what is in it."""
+        """Return its content."""
         return decode(self.value, kind)
 
 
@@ -163,7 +163,7 @@ class Transactions:
         return now if due is None and not await self._delete(name, stored.version) else due
 
     async def _judged(self, name: str, stored: Versioned | None) -> Found:
-        """Return what is so, with what has been decided of it."""
+        """Return the document after all decided transactions."""
         while stored is not None:
             held = decode(stored.value, Held)
             if not isinstance(held, Held):

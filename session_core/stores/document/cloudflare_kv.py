@@ -1,10 +1,10 @@
-"""Sessions in Cloudflare Workers KV, over the REST API; for what can live with its limits.
+"""Sessions in Cloudflare Workers KV, over the REST API; for applications that tolerate its limits.
 
     cloudflare-kv://[:token@]account_id/namespace_id?token_env=CLOUDFLARE_API_TOKEN&prefix=sc:&timeout=5
 
-KV is eventually consistent: what one place has written, others may not see for a minute or more, a logout among it, and a value
-that was looked for and not found may go on not being found. The API also limits how often one key is written (once a second)
-and how many calls an account makes. A process sees its own writes at once; for two processes nothing of the kind is promised.
+KV is eventually consistent: other locations may see a write, also a logout, only after a minute or more, and may cache that a
+value is absent. The API also limits how often one key is written (once a second) and how many calls an account makes. A process
+sees its own writes at once; between processes nothing is promised.
 """
 
 from __future__ import annotations

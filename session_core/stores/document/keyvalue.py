@@ -1,7 +1,7 @@
 """Sessions in any backend of py-key-value: MongoDB, DynamoDB, Memcached, S3, Vault, RocksDB, a directory, ...
 
-None of them offers compare-and-swap through that library, nor all its keys, so what `DocumentStore` says of such places holds
-here. Values are JSON objects of one member, base64 of the document, in one collection.
+That library offers no compare-and-swap and no list of all keys, so the limits of `DocumentStore` apply. Values are JSON objects
+of one member, base64 of the document, in one collection.
 """
 
 from __future__ import annotations

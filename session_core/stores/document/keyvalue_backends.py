@@ -1,4 +1,4 @@
-"""What is known of the backends of py-key-value, and which of them a URL can name.
+"""The capabilities of the backends of py-key-value, and the URLs of some.
 
     keyvalue+memory://                       keyvalue+redis://..., keyvalue+rediss://...
     keyvalue+disk:///directory               keyvalue+mongodb://..., keyvalue+mongodb+srv://...?db=name
@@ -27,7 +27,7 @@ __all__ = ("BACKENDS", "UNKNOWN", "Backend", "backend_of_url")
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend is, apart from what the library makes of it; see `StoreCapabilities`."""
+    """The capabilities of a backend; see `StoreCapabilities`."""
 
     shared: bool
     durable: bool

@@ -171,7 +171,7 @@ class DocumentStore(ListedStore):
 
     @finished
     async def claim(self, name: str, expires_at: int) -> bool:
-        """See `SessionStore.claim`; for one caller of this process, and for one process as far as the place allows."""
+        """See `SessionStore.claim`; exact within this process, best effort between processes."""
         return await self._claims.claim(name, expires_at, consistent=self.capabilities.consistent)
 
     @finished

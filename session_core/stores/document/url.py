@@ -43,7 +43,7 @@ class DocumentUrl:
         return match, options
 
     def token(self, userinfo: str | None, options: Mapping[str, str], given: str | None) -> str | None:
-        """Return the token of the URL, of the variable that `token_env` names, or the one that was given apart from it."""
+        """Return the token of the URL, of the variable that `token_env` names, or `given`."""
         variable = options.get("token_env")
         if userinfo is not None:
             user, _, password = userinfo.partition(":")
@@ -76,7 +76,7 @@ class DocumentUrl:
         return value == "true"
 
     def prefix(self, options: Mapping[str, str], default: str) -> str:
-        """Return what the names of all documents begin with."""
+        """Return the prefix of the names of all documents."""
         prefix = options.get("prefix", default)
         if prefix != default and not _PREFIX.match(prefix):
             self.refuse("prefix may hold letters, digits and _ . : - only, for example ?prefix=shop:")
