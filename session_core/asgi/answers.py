@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from session_core.asgi.bearer import presents_bearer
 from session_core.asgi.web import HTML, PROBLEM, HasHeaders, Redirect, Response
+from session_core.config import SessionConfig
 from session_core.errors import (
     AmbiguousCredentialsError,
     ForbiddenError,
@@ -23,9 +24,6 @@ from session_core.errors import (
     UnknownLoginError,
 )
 from session_core.urls import PATH_MARKS, BaseUrl, encoded_query
-
-if TYPE_CHECKING:
-    from session_core.config import SessionConfig
 
 __all__ = ("error_headers", "error_response", "is_browser_navigation", "login_redirect", "problem", "return_to", "wants_page")
 

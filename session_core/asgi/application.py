@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -12,7 +12,9 @@ from session_core.asgi.exchange import Framework, SessionServices
 from session_core.asgi.limits import RateLimits
 from session_core.asgi.same_origin import SameOriginRule
 from session_core.asgi.web import WebRequest
+from session_core.asgi_types import Receive, Scope
 from session_core.calls import Calls
+from session_core.config import SessionConfig
 from session_core.connections.impersonations import WatchedImpersonations
 from session_core.connections.live import LiveConnections
 from session_core.cookies import LONGEST_SECONDS
@@ -20,14 +22,10 @@ from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.events import Events
 from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.sessions.manager import SessionManager
+from session_core.sessions.record import Device
 from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.sweeper import Sweeper
 from session_core.stores.guarded import GuardedStore
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Receive, Scope
-    from session_core.config import SessionConfig
-    from session_core.sessions.record import Device
 
 __all__ = ("SessionApplication",)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from session_core.asgi_types import Scope
+from session_core.cookies import CookieSigner
 from session_core.cookies.reader import presents_cookie
 from session_core.ids import UncertainId, is_session_id
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Scope
-    from session_core.cookies import CookieSigner
 
 __all__ = ("TOKEN_HEADER", "BearerTokens", "presents_bearer")
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from session_core.asgi.bearer import BearerTokens, presents_bearer
 from session_core.asgi.carriers import BearerCarrier, CookieCarrier
 from session_core.asgi.under_way import RequestsUnderWay
+from session_core.asgi_types import Headers, Message, Receive, Scope, Send
+from session_core.config import SessionConfig
+from session_core.connections.closable import Disconnects
 from session_core.connections.live import LiveConnection, LiveConnections
 from session_core.cookies import SessionCookieReader
 from session_core.errors import AmbiguousCredentialsError, SessionCoreError
 from session_core.sessions.handle import SessionHandle
+from session_core.sessions.lifecycle import SessionLifecycle
 from session_core.stores.deadlines import open_request_time
-
-if TYPE_CHECKING:
-    from session_core.asgi_types import Headers, Message, Receive, Scope, Send
-    from session_core.config import SessionConfig
-    from session_core.connections.closable import Disconnects
-    from session_core.sessions.lifecycle import SessionLifecycle
 
 __all__ = ("STARTS", "Exchange", "Framework", "SessionServices", "with_caching")
 

@@ -13,18 +13,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from session_core.clock import Clock
 from session_core.concurrency import back_off
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError, TooManyRequestsError
+from session_core.events import Events
 from session_core.recent import Recent
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.stores.base import Entry, SessionStore
 from session_core.urls import ip_of, network_of
-
-if TYPE_CHECKING:
-    from session_core.clock import Clock
-    from session_core.events import Events
 
 __all__ = ("RateLimits",)
 

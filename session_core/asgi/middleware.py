@@ -11,16 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import ref
 
 from session_core.asgi.exchange import Exchange, SessionServices
+from session_core.asgi.same_origin import SameOriginRule
+from session_core.asgi_types import ASGIApp, Receive, Scope, Send
 from session_core.events import current_session
-
-if TYPE_CHECKING:
-    from session_core.asgi.same_origin import SameOriginRule
-    from session_core.asgi_types import ASGIApp, Receive, Scope, Send
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("SCOPE_KEY", "ErrorHandling", "SessionMiddleware")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from session_core.config import SessionConfig
 from session_core.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -15,12 +16,9 @@ from session_core.errors import (
     LoginRequiredError,
     StepUpRequiredError,
 )
-
-if TYPE_CHECKING:
-    from session_core.config import SessionConfig
-    from session_core.events import Events
-    from session_core.identity import Identity
-    from session_core.sessions.handle import SessionHandle
+from session_core.events import Events
+from session_core.identity import Identity
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("Rule", "acr_rule", "check", "login_rule", "own_rule", "predicate_rule", "recent_login_rule", "role_rule")
 

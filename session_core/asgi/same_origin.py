@@ -21,17 +21,15 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+from session_core.asgi.exchange import Framework
+from session_core.asgi_types import Receive, Scope, Send
+from session_core.config import SessionConfig
 from session_core.errors import CrossSiteRequestError, PlainHttpRequestError
+from session_core.events import Events
 from session_core.trusted_origins import native_origin
 from session_core.urls import base_url_of, is_loopback, normalised_origin
-
-if TYPE_CHECKING:
-    from session_core.asgi.exchange import Framework
-    from session_core.asgi_types import Receive, Scope, Send
-    from session_core.config import SessionConfig
-    from session_core.events import Events
 
 __all__ = (
     "CrossSiteReason",

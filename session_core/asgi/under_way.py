@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from session_core.errors import SessionCoreError
-
-if TYPE_CHECKING:
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("RequestsUnderWay",)
 

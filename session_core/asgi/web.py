@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from session_core.asgi.bearer import presents_bearer
+from session_core.asgi.limits import RateLimits
 from session_core.asgi.middleware import SCOPE_KEY
-
-if TYPE_CHECKING:
-    from session_core.asgi.limits import RateLimits
-    from session_core.asgi_types import Receive, Scope, Send
-    from session_core.config import SessionConfig
-    from session_core.identity import Identity
-    from session_core.sessions.handle import SessionHandle
+from session_core.asgi_types import Receive, Scope, Send
+from session_core.config import SessionConfig
+from session_core.identity import Identity
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest")
 

@@ -7,19 +7,17 @@ store's own count (`session_core.sessions.store_order`), independent of nodes an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.concurrency import back_off, together
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
+from session_core.identity import Identity
 from session_core.sessions.notes import encode_note, note_key, read_note
 from session_core.sessions.store_order import Moment, next_moment
 from session_core.stores.base import Entry, SessionStore
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
 
 __all__ = ("CERTAIN_MS", "EndMark", "leave_mark", "was_ended_since", "without_sid_key")
 

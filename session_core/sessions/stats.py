@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from hashlib import blake2b
 from math import ceil, log
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from session_core.identity import Identity
+from session_core.identity import Identity
 
 __all__ = ("SessionStats", "StatsCounter")
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from session_core.errors import StoreUnavailableError
-
-if TYPE_CHECKING:
-    from session_core.sessions.manager import SessionManager
+from session_core.sessions.manager import SessionManager
 
 __all__ = ("Sweeper",)
 

@@ -10,15 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from session_core.calls import Calls
 from session_core.errors import SessionCoreError, StoreUnavailableError
 from session_core.stores.announcements import Heard, RevocationFeed, Trace, trace
+from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
 from session_core.stores.deadlines import START_SECONDS, Deadlines, RequestTime, Step, check_deadline, lone_request
-
-if TYPE_CHECKING:
-    from session_core.stores.base import Entry, SessionIndex, SessionStore, StoreCapabilities, StoredSession
 
 __all__ = ("GuardedStore",)
 
