@@ -1,4 +1,4 @@
-"""What the clients of DynamoDB and S3 have in common: made in the running event loop, without retries."""
+"""The client of DynamoDB and S3: made in the running event loop, without retries."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class ConditionalDocuments(Protocol):
     """
 
     async def open(self) -> None:
-        """Make what calls need. Raises `ConfigurationError` where the engine is set up so that it cannot keep the promises."""
+        """Connect, and create what is missing. Raises `ConfigurationError` for an engine whose settings break the promises."""
         ...
 
     async def close(self) -> None:

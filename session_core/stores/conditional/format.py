@@ -1,10 +1,10 @@
-"""What the documents of an engine with conditional writes are called, and what is in them; independent of engines.
+"""Names and content of the documents of an engine with conditional writes; independent of engines.
 
     s:key    a session, or where it was rotated to     c:name   a claim
     u:user   the keys of a user's sessions             o:value  those of a session at the OP
     t:id     the decision on a transaction             p:id     a piece of a document too large for the engine
 
-Each is a `Held` document: what is so, and perhaps the intent of a transaction under way to change it.
+Each is a `Held` document: the current value and, during a transaction, the intent to change it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FOREVER: Final = 1 << 52
 
 
 class SessionDocument(Document, frozen=True, array_like=True):
-    """One session, or with `moved_to` what is remembered of one that was rotated. `until` is the end of either."""
+    """One session or, with `moved_to`, the successor of a rotated one. `until` is the expiry of either."""
 
     version: int
     data: bytes
@@ -44,7 +44,7 @@ class SessionDocument(Document, frozen=True, array_like=True):
     op_session: str | None
     rank: int
     listed_until: int
-    """Until when the lists that have its key stay; a longer life has to prolong them."""
+    """When the lists with its key expire; a longer life must extend them."""
     moved_to: str | None = None
 
 
@@ -53,21 +53,21 @@ class KeyList(Document, frozen=True, array_like=True):
 
     keys: list[str]
     prune_at: int
-    """How many keys there are when those of ended sessions are struck off next."""
+    """The number of keys at which those of ended sessions are removed next."""
 
 
 class Claim(Document, frozen=True, array_like=True):
-    """Single use, until then."""
+    """A claimed name."""
 
 
 class Decision(Document, frozen=True, array_like=True):
-    """What became of a transaction. It stays for as long as a document may hold an intent of it."""
+    """The outcome of a transaction. It is kept for as long as a document may hold an intent of it."""
 
     committed: bool
 
 
 class Intent(Document, frozen=True, array_like=True):
-    """What the document becomes when the transaction is committed; `value` is None for one that goes."""
+    """The value of the document if the transaction is committed; None removes it."""
 
     transaction: str
     due: int
@@ -78,7 +78,7 @@ class Intent(Document, frozen=True, array_like=True):
 
 
 class Held(Document, frozen=True, array_like=True):
-    """What is stored under a name. `until` is that of `value`."""
+    """The document of a name. `until` is that of `value`."""
 
     nonce: int
     """Random per write, so that no two writes have the same bytes."""

@@ -2,9 +2,9 @@
 
     memcached://[user:password@]host[:11211]?prefix=sc:&tls=true&ca=/path/of/authority.pem
 
-A server that throws values away when its memory is full is refused: an evicted list of sessions would make a revocation miss
-them, and an evicted claim be given twice. So it is started with `-M` (out of memory is an error) and `-o slab_automove=0` (no
-value is lost when memory is moved). A second server would divide the values between them anew when one of the two is out.
+A server that evicts values when its memory is full is refused: with an evicted list a revocation would miss sessions, and an
+evicted claim could be made twice. So start it with `-M` (out of memory is an error) and `-o slab_automove=0` (no value is lost
+when memory is moved). Only one server: with two, an outage of one would move values to the other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MAX_CONNECTIONS: Final = 8
 _MOST_BYTES: Final = 400_000
 _MONTH_SECONDS: Final = 30 * 86_400
 _PAST: Final = _MONTH_SECONDS + 1
-"""An expiry above a month is an instant in Unix seconds, this one in January 1970: the value is gone at once."""
+"""An expiry above a month is a time in Unix seconds, this one in January 1970: the value expires at once."""
 _MUST_KEEP: Final = {"evictions": "off", "slab_automove": "0"}
 
 

@@ -1,4 +1,4 @@
-"""Documents larger than an engine takes, in pieces that the document names. Pieces are written once and never changed."""
+"""Splits documents that are too large for an engine into pieces. Pieces are written once and never changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Version(NamedTuple):
 
 
 class InPieces:
-    """`documents` of at most `most` bytes each, as ones of any size."""
+    """Documents of any size in `documents`, each of which has at most `most` bytes."""
 
     def __init__(self, documents: ConditionalDocuments, most: int) -> None:
         self._documents = documents

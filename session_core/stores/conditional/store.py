@@ -160,7 +160,7 @@ class ConditionalStore(ListedStore):
 
     @finished
     async def delete(self, key: str) -> tuple[str, ...]:
-        """See `SessionStore.delete`. The way to the newest key of a session that was rotated stays until it is forgotten."""
+        """See `SessionStore.delete`. The successor of a rotated session is followed until it expires."""
         seen: set[str] = set()
         current: str | None = key
         while current is not None and current not in seen:
@@ -261,9 +261,9 @@ class ConditionalStore(ListedStore):
         limit: int = 0,
         ended: list[str] | None = None,
     ) -> int:
-        """Put a key on the lists of its entry, in place of `leaving`, and let sessions above the limit go.
+        """Put a key on the lists of its entry, in place of `leaving`, and end sessions above the limit.
 
-        Adds to `changes`, and to `ended` those that end before; returns until when the lists will stay.
+        Adds to `changes`, and to `ended` the sessions that are ended at once; returns when the lists expire.
         """
         ended = [] if ended is None else ended
         earliest = FOREVER
@@ -292,7 +292,7 @@ class ConditionalStore(ListedStore):
         return earliest
 
     async def _strike(self, names: list[str], key: str) -> None:
-        """Strike a key off its lists; where that fails it is done when the list is read."""
+        """Remove a key from its lists; if that fails, the next read of a list removes it."""
         with suppress(StoreUnavailableError):
             for listed in await self._transactions.read(names):
                 await self._prune(listed, [each for each in _keys(listed) if each != key])
@@ -309,7 +309,7 @@ class ConditionalStore(ListedStore):
 
     @asynccontextmanager
     async def _turn(self, user: str | None) -> AsyncIterator[None]:
-        """Let the logins of one user in this process follow one another: their transactions would fail each other."""
+        """Serialize the logins of one user in this process: concurrent transactions would make each other fail."""
         if user is None:
             yield
             return
