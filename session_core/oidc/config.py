@@ -124,11 +124,6 @@ class OidcConfig:
             msg = 'post_logout_path must be a local path, for example "/goodbye"'
             raise ConfigurationError(msg)
 
-    @property
-    def provider(self) -> OidcProvider | OAuth2Provider:
-        """The first provider."""
-        return self.providers[0]
-
     def provider_of(self, issuer: str) -> OidcProvider | OAuth2Provider | None:
         """Return the provider of an issuer, for example `identity.issuer`; None if it is no longer configured."""
         return next((provider for provider in self.providers if provider.is_issuer(issuer)), None)

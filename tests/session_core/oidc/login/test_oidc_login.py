@@ -382,7 +382,7 @@ async def test_tokens_are_sealed_in_the_store(world: World) -> None:
 
 async def test_reprs_and_events_contain_no_secret(world: World) -> None:
     await world.login()
-    shown = repr(world.oidc.config) + repr(world.oidc.config.provider) + repr(world.events)
+    shown = repr(world.oidc.config) + repr(world.oidc.config.providers[0]) + repr(world.events)
     assert "s3cret" not in shown
     assert "at-1" not in shown
 
