@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.types import Scope
 
+from session_core.asgi.application import SessionApplication
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
 from session_core.litestar.checks import refuse_in_cached_dependency
-
-if TYPE_CHECKING:
-    from litestar import Litestar
-    from litestar.connection import ASGIConnection
-    from litestar.types import Scope
-
-    from session_core.asgi.application import SessionApplication
-    from session_core.litestar.outside import OutsideSessions
-    from session_core.sessions.handle import SessionHandle
+from session_core.litestar.outside import OutsideSessions
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("KeepsSessions", "application_in", "loaded_session_of", "missing_plugin", "session_of")
 

@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.typing import FieldDefinition
+
+from session_core.config import SessionConfig
 from session_core.errors import ConfigurationError
 from session_core.litestar.routes import CONNECTIONS, is_ours, is_public, resolved, session_guards, takes_session
 from session_core.sessions.handle import SessionHandle
-
-if TYPE_CHECKING:
-    from litestar.di import Provide
-    from litestar.handlers import BaseRouteHandler
-    from litestar.typing import FieldDefinition
-
-    from session_core.config import SessionConfig
 
 __all__ = ("check_handler", "refuse_in_cached_dependency")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
-
-if TYPE_CHECKING:
-    from litestar import Litestar
+from litestar import Litestar
 
 __all__ = ("ChecksOnline", "OnlineCheck", "check_online")
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from litestar.config.app import AppConfig
+from litestar.handlers import BaseRouteHandler
+from litestar.types import HTTPScope
 
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.litestar.outside import CACHED_KEY
 from session_core.litestar.routes import knows_layers, resolved
-
-if TYPE_CHECKING:
-    from litestar.config.app import AppConfig
-    from litestar.handlers import BaseRouteHandler
-    from litestar.types import HTTPScope
 
 __all__ = ("keep_out_of_cache", "may_ask_outside")
 

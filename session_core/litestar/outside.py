@@ -5,16 +5,14 @@ It is created when code asks for it. Then the messages of the response are chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from litestar.types import Message, Scope
 
 from session_core.asgi.exchange import STARTS, Exchange, SessionServices
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from litestar.types import Message, Scope
-
-    from session_core.sessions.handle import SessionHandle
+from session_core.sessions.handle import SessionHandle
 
 __all__ = ("CACHED_KEY", "TOUCH", "OutsideSessions")
 

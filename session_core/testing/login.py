@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from litestar import Litestar
+from litestar.testing import TestClient
 
 from session_core.identity import Identity
 from session_core.litestar.plugin import SessionPlugin
 from session_core.sessions.record import Device
-
-if TYPE_CHECKING:
-    from litestar import Litestar
-    from litestar.testing import TestClient
 
 __all__ = ("log_in", "log_in_sync", "logged_in_cookie")
 
