@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from session_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from session_core.identity import Identity
+from session_core.identity import Identity
 
 __all__ = ("Impersonation",)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import httpx2
 
 from session_core.cookies import CookieConfig
 from session_core.errors import ConfigurationError
@@ -17,13 +19,9 @@ from session_core.oidc.provider.oauth2 import OAuth2Provider
 from session_core.oidc.provider.openid import OidcProvider
 from session_core.oidc.provider.registration import DEFAULT_ID, Registration
 from session_core.sealing import SealingKeys
+from session_core.sessions.handle import SessionHandle
 from session_core.sessions.timeouts import Timeouts
 from session_core.urls import BaseUrl, base_url_of, party_origin
-
-if TYPE_CHECKING:
-    import httpx2
-
-    from session_core.sessions.handle import SessionHandle
 
 __all__ = ("ChoicePage", "DataChange", "LoginHook", "LoginOptions", "OidcConfig", "ProviderChoice")
 

@@ -12,23 +12,20 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
+from session_core.clock import Clock
 from session_core.errors import ConfigurationError
 from session_core.stores.base import StoreCapabilities, opened
 from session_core.stores.conditional.documents import Versioned
 from session_core.stores.conditional.store import ConditionalStore
-
-if TYPE_CHECKING:
-    from pymongo.asynchronous.collection import AsyncCollection
-
-    from session_core.clock import Clock
 
 __all__ = ("MongoDbStore",)
 

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import httpx2
 import msgspec
 
+from session_core.clock import Clock
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import StoreCapabilities
 from session_core.stores.document.http import DocumentHttp, HttpAnswer, HttpDocuments
 from session_core.stores.document.store import DocumentStore
 from session_core.stores.document.url import DocumentUrl
 from session_core.urls import normalised_origin
-
-if TYPE_CHECKING:
-    import httpx2
-
-    from session_core.clock import Clock
 
 __all__ = ("UnstorageStore",)
 
