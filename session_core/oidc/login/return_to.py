@@ -61,23 +61,28 @@ def local_return_to(
     was accepted once is accepted again, unchanged. The fragment is dropped. A path under one of `forbidden_prefixes` is
     refused, also without its last slash: returning to the login would loop, returning to the logout would log out.
     """
-    if not isinstance(next, str) or len(next) > 3 * _MAX_CHARS:  # each character may be percent-encoded
-        return default
-    parts = _RETURN_TO.match(next)
+    return _local(next, forbidden_prefixes, _MAX_LAYERS) or default
+
+
+def _local(address: object, forbidden_prefixes: tuple[str, ...], layers: int) -> str | None:
+    """Return the local path, None for anything else. `layers`: how many addresses may be nested in it."""
+    if not isinstance(address, str) or len(address) > 3 * _MAX_CHARS:  # each character may be percent-encoded
+        return None
+    parts = _RETURN_TO.match(address)
     if parts is None:
-        return default
+        return None
     path = parts["path"]
     try:
-        next.encode()
+        address.encode()
     except UnicodeError:
-        return default
+        return None
     query = encoded_query(parts["query"] or "")
-    if not _is_plain_path(path, forbidden_prefixes) or not _is_plain_query(query, forbidden_prefixes):
-        return default
+    if not _is_plain_path(path, forbidden_prefixes) or not _is_plain_query(query, forbidden_prefixes, layers):
+        return None
     target = quote(path, safe=PATH_MARKS + "/%")
     if query:
         target += "?" + query
-    return target if len(packed(target)) <= _MAX_CHARS else default
+    return target if len(packed(target)) <= _MAX_CHARS else None
 
 
 def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
@@ -93,7 +98,7 @@ def _is_plain_path(path: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     return not any(folded.startswith(prefix.casefold()) for prefix in forbidden_prefixes)
 
 
-def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
+def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...], layers: int) -> bool:
     if _HIDDEN_IN_QUERY.search(query):
         return False
     decoded = unquote(query, errors="replace")
@@ -101,7 +106,7 @@ def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
         return False
     # A page that redirects to its own `next` must not lead to a URL that this function refuses.
     for _ in range(_MAX_LAYERS):
-        if any(_leads_elsewhere(value, forbidden_prefixes) for value in _NESTED.findall(decoded)):
+        if any(_leads_elsewhere(value, forbidden_prefixes, layers) for value in _NESTED.findall(decoded)):
             return False
         again = unquote(decoded)
         if again == decoded:
@@ -110,11 +115,9 @@ def _is_plain_query(query: str, forbidden_prefixes: tuple[str, ...]) -> bool:
     return False
 
 
-def _leads_elsewhere(value: str, forbidden_prefixes: tuple[str, ...]) -> bool:
-    """Whether a nested `next` is a URL that is not allowed."""
-    if not _ADDRESS.match(value):
-        return False
-    return local_return_to(value, default="", forbidden_prefixes=forbidden_prefixes) == ""
+def _leads_elsewhere(value: str, forbidden_prefixes: tuple[str, ...], layers: int) -> bool:
+    """Whether a nested `next` is a URL that is not allowed; one that is nested too deeply is not: checking it costs too much."""
+    return _ADDRESS.match(value) is not None and (not layers or _local(value, forbidden_prefixes, layers - 1) is None)
 
 
 def _is_query_char(char: str) -> bool:

@@ -187,6 +187,15 @@ def test_other_values_become_the_default(next_: str) -> None:
 
 
 @pytest.mark.attack("56")
+def test_nested_targets_are_checked_to_a_limited_depth() -> None:
+    """A link with hundreds of them must not reach the interpreter's limit of recursion."""
+    assert return_to("/a" + "?next=/a" * 4) == "/a" + "?next=/a" * 4
+    for layers in (5, 290):
+        assert return_to("/a" + "?next=/a" * layers) == DEFAULT
+    assert return_to("/a" + "?next=/a" * 3 + "?next=//evil.example") == DEFAULT
+
+
+@pytest.mark.attack("56")
 @pytest.mark.parametrize("next_", [None, b"/x", 1, ["/x"], ("/x",), {"/x": 1}, object(), True])
 def test_values_other_than_text_become_the_default(next_: object) -> None:
     assert return_to(next_) == DEFAULT
