@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -220,6 +221,31 @@ async def test_a_login_that_the_provider_has_ended_is_found_under_any_id_and_no_
     assert await redemption._newest(held) is session.held
     session.put(family=other)
     assert await redemption._newest(held) is None
+
+
+@pytest.mark.attack("35")
+async def test_no_token_is_redeemed_under_a_lost_lease(time: Time) -> None:
+    session = OneSession()
+    held = await taken(session)
+    asked: list[str | None] = []
+
+    async def metadata() -> Any:
+        return SimpleNamespace(token_endpoint="https://op.example/token")
+
+    async def refresh(endpoint: str, *, refresh_token: str | None) -> None:
+        asked.append(refresh_token)
+
+    connection: Any = SimpleNamespace(
+        discovery=SimpleNamespace(metadata=metadata), token_endpoint=SimpleNamespace(refresh=refresh)
+    )
+    redemption = Redemption(session, None)  # type: ignore[arg-type]
+    time.now += 4  # after which the lease is looked up in the store
+    await redemption._ask(connection, held, held.base.tokens)
+    assert asked == ["r"]
+    session.put(lease=Lease(term=2, holder="!"))
+    time.now += 4
+    await redemption._ask(connection, held, held.base.tokens)
+    assert asked == ["r"]
 
 
 async def test_only_tokens_of_another_term_of_the_lease_are_newer() -> None:
