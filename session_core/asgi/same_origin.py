@@ -244,7 +244,7 @@ def _is_well_formed(origin: bytes) -> bool:
 
 
 def _native(origin: bytes) -> str | None:
-    return native_origin(origin.decode("latin-1")) if len(origin) <= _MAX_ORIGIN_BYTES else None
+    return native_origin(origin.decode("latin-1"))
 
 
 def _normalised(origin: bytes) -> str | None:

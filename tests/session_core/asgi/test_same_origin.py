@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from session_core.asgi.same_origin import (
     CrossSiteReason,
     SameOriginRule,
+    _parsed,
     cross_site_reason,
     cross_site_websocket_reason,
     is_plainly_same_origin,
@@ -220,10 +221,11 @@ class TestWebSocket:
     def test_a_page_on_another_host_of_the_application_connects_to_its_own_host(
         self, host: str, origin: str, reason: CrossSiteReason | None
     ) -> None:
-        sent = [(b"host", host.encode()), (b"origin", origin.encode())]
+        sent = [(b"accept", b"*/*"), (b"host", host.encode()), (b"origin", origin.encode()), (b"upgrade", b"websocket")]
         assert cross_site_websocket_reason(sent, public_origin=OURS) == reason
         assert cross_site_reason("POST", sent, public_origin=OURS) == "origin_mismatch"
         twice = [(b"host", host.encode()), *sent]
+        assert cross_site_websocket_reason(sent[2:], public_origin=OURS) == "origin_mismatch"
         assert cross_site_websocket_reason(twice, public_origin=OURS) == "origin_mismatch"
 
     def test_dns_rebinding_of_a_development_server_is_refused(self) -> None:
@@ -443,6 +445,14 @@ def test_the_origin_is_reported_only_when_there_is_exactly_one() -> None:
     assert sent_origin(headers()) is None
     assert sent_origin([one, one]) is None
     assert sent_origin(headers(origin="https://" + "x" * 300)) is None
+
+
+def test_an_origin_above_300_bytes_is_neither_parsed_nor_kept() -> None:
+    """A client must not control how much memory its origins take."""
+    parsed = _parsed.cache_info().misses
+    for length in (301, 9000):
+        assert sent_origin(headers(origin="https://".ljust(length, "x"))) is None
+    assert _parsed.cache_info().misses == parsed
 
 
 def test_only_prefetch_headers_count_as_prefetch() -> None:
