@@ -108,31 +108,31 @@ class ProviderSettings(BaseModel):
     oidc_authorization_endpoint: str | None = setting(
         None, example="https://login.example.org/authorize", otherwise="of the metadata"
     )
-    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    """For a provider without metadata. Those of authorization, tokens and keys are needed then, and nothing is fetched."""
     oidc_token_endpoint: str | None = setting(None, example="https://login.example.org/token", otherwise="of the metadata")
-    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    """For a provider without metadata. Those of authorization, tokens and keys are needed then, and nothing is fetched."""
     oidc_jwks_uri: str | None = setting(None, example="https://login.example.org/keys", otherwise="of the metadata")
-    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    """For a provider without metadata. Those of authorization, tokens and keys are needed then, and nothing is fetched."""
     oidc_userinfo_endpoint: str | None = setting(None, example="https://login.example.org/userinfo", otherwise="of the metadata")
-    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    """For a provider without metadata. Those of authorization, tokens and keys are needed then, and nothing is fetched."""
     oidc_revocation_endpoint: str | None = setting(None, example="https://login.example.org/revoke", otherwise="of the metadata")
-    """For a provider that publishes none; then the first three are needed, and nothing is fetched."""
+    """For a provider without metadata. Those of authorization, tokens and keys are needed then, and nothing is fetched."""
     oidc_end_session_endpoint: str | None = setting(None, example="https://login.example.org/logout", otherwise="of the metadata")
     """The end-session endpoint."""
     oidc_account_url: str | None = setting(
         None, example="https://login.example.org/account", otherwise="of the metadata (`account_management_uri`)"
     )
     """Where users manage their account at the provider; the page "Account" links to it."""
-    oidc_logout_params: Params = setting({}, example="federated=", otherwise="none, `post_logout_redirect_uri`")
-    """Further parameters of a logout, and the name of the one that says where the browser comes back."""
+    oidc_logout_params: Params = setting({}, example="federated=")
+    """Further parameters of a logout."""
     oidc_logout_return_param: str = setting("post_logout_redirect_uri", example="logout_uri")
-    """Further parameters of a logout, and the name of the one that says where the browser comes back."""
+    """The name of the parameter of a logout with the address to come back to."""
     oidc_tenants: Words = setting((), example="00000000-0000-0000-0000-000000000000")
     """Ids of [Entra tenants](../how-to/providers.md#microsoft-entra-id); `{tenantid}` stands in the issuer."""
     oidc_max_age: int | None = setting(None, ge=0, example="3600")
-    """What every login must prove."""
+    """Every login at the provider must be at most so many seconds old, which is verified."""
     oidc_acr_values: Words = setting((), example="phr phrh")
-    """What every login must prove."""
+    """Every login must have one of these authentication classes, which is verified."""
     oidc_logout_token_typ: Literal["strict", "if_present"] = setting("strict", example="strict")
     """`if_present` also takes logout tokens without `exp`, and without `typ: logout+jwt` or with the general `JWT`."""
     oidc_step_up_prompt: bool = setting(default=False, example="true")

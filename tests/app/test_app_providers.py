@@ -12,14 +12,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from app.asgi import create_app
 from app.settings.declared import example_of
 from app.settings.production import production_problems
 from app.settings.provider import ProviderSettings
 from app.settings.report import SettingsError
 from app.settings.settings import Settings, load_settings
-from session_core.oidc import OAuth2Provider, OidcProvider
+from session_core.oidc import OAuth2Provider, OidcPlugin, OidcProvider
 from session_core.testing import FakeClock
 from tests.security.site import Site, running_site
+from tests.support.certificates import make_certificate
 from tests.support.hostile_op.grants import CLIENT_ID, CLIENT_SECRET
 from tests.support.hostile_op.misbehaviour import Misbehaviour
 from tests.support.hostile_op.provider import HostileOp
@@ -218,10 +220,10 @@ class TestTheOneProvider:
         assert (provider.token_endpoint_auth_method, provider.posted_user) == ("client_secret_post", True)
 
     def test_metadata_can_be_set_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        names = ("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "JWKS_URI")
+        names = ("AUTHORIZATION_ENDPOINT", "TOKEN_ENDPOINT", "JWKS_URI", "USERINFO_ENDPOINT", "REVOCATION_ENDPOINT")
         endpoints = {f"OIDC_{name}": f"https://login.example.org/{name}" for name in names}
-        provider = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **endpoints))
-        assert provider.given_metadata().jwks_uri == "https://login.example.org/JWKS_URI"
+        metadata = built(loaded(monkeypatch, **self.BASE, OIDC_CLIENT_SECRET=GOOD, **endpoints)).given_metadata()
+        assert {f"OIDC_{name}": getattr(metadata, name.lower()) for name in names} == endpoints
 
     def test_an_audience_and_parameters_can_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         options = {"OIDC_AUDIENCE": "https://api.example.org", "OIDC_AUTHORIZATION_PARAMS": "prompt=consent&a=%26"}
@@ -236,6 +238,76 @@ def test_every_provider_setting_has_a_valid_example() -> None:
             continue
         assert match, name
         ProviderSettings(**{name: match[1]})
+
+
+PARAMETERS = {"audience": "https://api.example.org", "prompt": "consent"}
+TEXTS = {
+    "ID": ("partner", "id", "partner"),
+    "TITLE": ("Partner", "title", "Partner"),
+    "ISSUER": ("https://login.example.org/{tenantid}/v2.0", "issuer", "https://login.example.org/{tenantid}/v2.0"),
+    "CLIENT_ID": ("shop", "client_id", "shop"),
+    "CLIENT_SECRET": (GOOD, "client_secret", GOOD),
+    "CLIENT_AUTH_METHOD": ("client_secret_post", "token_endpoint_auth_method", "client_secret_post"),
+    "CLIENT_ASSERTION_AUDIENCE": ("token_endpoint", "client_assertion_audience", "token_endpoint"),
+    "SCOPES": ("openid offline_access", "scope", "openid offline_access"),
+    "AUDIENCE": ("https://api.example.org", "authorization_params", PARAMETERS),
+    "AUTHORIZATION_PARAMS": (
+        "prompt=consent",
+        "authorization_params",
+        {"audience": "https://api.example.org", "prompt": "consent"},
+    ),
+    "LINK_PARAMS": ("kc_idp_hint organization", "link_params", ("kc_idp_hint", "organization")),
+    "RESPONSE_MODE": ("form_post", "response_mode", "form_post"),
+    "PAR": ("required", "pushed_authorization_requests", "required"),
+    "USERINFO": ("false", "use_userinfo", False),
+    "SUBJECT_CLAIM": ("oid", "subject_claim", "oid"),
+    "METADATA_URL": ("https://login.example.org/policy", "metadata_url", "https://login.example.org/policy"),
+    "END_SESSION_ENDPOINT": ("https://login.example.org/logout", "end_session_endpoint", "https://login.example.org/logout"),
+    "LOGOUT_PARAMS": ("federated=", "logout_params", {"federated": ""}),
+    "LOGOUT_RETURN_PARAM": ("logout_uri", "logout_return_param", "logout_uri"),
+    "TENANTS": ("00000000-0000-0000-0000-000000000000", "tenants", ("00000000-0000-0000-0000-000000000000",)),
+    "MAX_AGE": ("3600", "max_age", 3600),
+    "ACR_VALUES": ("phr phrh", "acr_values", ("phr", "phrh")),
+    "LOGOUT_TOKEN_TYP": ("if_present", "logout_token_typ", "if_present"),
+    "STEP_UP_PROMPT": ("true", "step_up_prompt", True),
+    "REAUTHENTICATION_PROMPT": ("select_account", "reauthentication_prompt", "select_account"),
+    "VERIFY_REAUTHENTICATION": ("false", "verify_reauthentication", False),
+    "REVOKE_AT_LOGOUT": ("false", "revoke_at_logout", False),
+    "POSTED_USER": ("true", "posted_user", True),
+    "CLOCK_TOLERANCE_SECONDS": ("120", "clock_tolerance_seconds", 120),
+    "ACCEPT_CODE_INJECTION_WITHOUT_PKCE": ("true", "accept_code_injection_without_pkce", True),
+    "ACCEPT_ID_TOKEN_REPLAY_WITHOUT_NONCE": ("true", "accept_id_token_replay_without_nonce", True),
+}
+"""A value for each setting, and what the library's option of the other name is then."""
+ELSEWHERE = {
+    "PROTOCOL", "CLIENT_SECRET_FILE", "CLIENT_KEY_FILE", "CLIENT_KEY_ID", "APPLE_TEAM_ID", "AUTHORIZATION_ENDPOINT",
+    "TOKEN_ENDPOINT", "JWKS_URI", "USERINFO_ENDPOINT", "REVOCATION_ENDPOINT", "ROLES_CLAIM", "ACCOUNT_URL",
+}  # fmt: skip
+"""Settings with a test of their own in this module or in `test_app_pages.py`."""
+
+
+@pytest.mark.parametrize("source", ["variables", "numbered variables", "file"])
+def test_every_setting_reaches_the_provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
+    assert {name.removeprefix("oidc_").upper() for name in ProviderSettings.model_fields} == TEXTS.keys() | ELSEWHERE
+    if source == "file":
+        file = tmp_path / "providers.toml"
+        file.write_text("[[provider]]\n" + "".join(f'{name.lower()} = "{text}"\n' for name, (text, _, _) in TEXTS.items()))
+        given = {"OIDC_PROVIDERS_FILE": str(file)}
+    else:
+        place = "OIDC_" if source == "variables" else "OIDC_7_"
+        given = {f"{place}{name}": text for name, (text, _, _) in TEXTS.items()}
+    provider = built(loaded(monkeypatch, **given))
+    assert {name: getattr(provider, option) for name, (_, option, _) in TEXTS.items()} == {
+        name: expected for name, (_, _, expected) in TEXTS.items()
+    }
+
+
+def test_proxy_and_authority_reach_the_calls_to_the_provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority, _ = make_certificate(tmp_path)
+    monkeypatch.setenv("OIDC_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.setenv("OIDC_CA_FILE", str(authority))
+    config = create_app(loaded(monkeypatch)).plugins.get(OidcPlugin).config
+    assert (config.proxy, config.ca_file) == ("http://proxy.example.org:3128", authority)
 
 
 async def of_two_providers(clock: FakeClock, database: Path, stack: AsyncExitStack, **partner: Any) -> tuple[Site, HostileOp]:
