@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any, Protocol, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar import Litestar
-from litestar.testing import TestClient
 
+from session_core.asgi.application import SessionApplication
+from session_core.errors import ConfigurationError
 from session_core.identity import Identity
-from session_core.litestar.plugin import SessionPlugin
 from session_core.sessions.record import Device
+
+if TYPE_CHECKING:
+    from litestar import Litestar
 
 __all__ = ("log_in", "log_in_sync", "logged_in_cookie")
 
 _ISSUER = "https://issuer.test"
-
-T = TypeVar("T")
 
 
 class _HasCookies(Protocol):
@@ -26,38 +27,73 @@ class _HasCookies(Protocol):
     def cookies(self) -> MutableMapping[str, str]: ...
 
 
-async def logged_in_cookie(app: Litestar, user: Identity | str, data: msgspec.Struct | None = None) -> tuple[str, str]:
+class _HasSessions(Protocol):
+    """`StarletteSessions`."""
+
+    application: SessionApplication[Any]
+
+
+class _TestClient(_HasCookies, Protocol):
+    """Litestar's or Starlette's."""
+
+    app: Any
+
+    @property
+    def portal(self) -> Any: ...  # noqa: ANN401 - a method of Litestar's that returns it, an attribute of Starlette's
+
+
+_App: TypeAlias = "Litestar | _HasSessions"
+
+
+async def logged_in_cookie(app: _App, user: Identity | str, data: msgspec.Struct | None = None) -> tuple[str, str]:
     """Store a session in which `user` is logged in; return the name and value of its cookie.
 
-    A user given by name is that subject of the issuer `https://issuer.test`, logged in now. `data` is the session's data;
-    what a fresh session has when None.
+    `app` is the Litestar application, or the `StarletteSessions` of another one. A user given by name is that subject of the
+    issuer `https://issuer.test`, logged in now. `data` is the session's data; what a fresh session has when None.
     """
-    plugin = app.plugins.get(SessionPlugin)
-    now = plugin.config.clock.now() // 1000
+    sessions = _sessions_of(app)
+    config, codec = sessions.config, sessions.lifecycle.codec
+    now = config.clock.now() // 1000
     identity = user if isinstance(user, Identity) else Identity(issuer=_ISSUER, subject=user, auth_time=now)
-    codec: Any = plugin.lifecycle.codec
     encoded = codec.encode(codec.fresh() if data is None else data)
-    session_id, _ = await plugin.lifecycle.begin(encoded, device=Device(), identity=identity)
-    header = plugin.config.resolved_cookie.set_header(plugin.config.signer.sign(session_id), None)
+    session_id, _ = await sessions.lifecycle.begin(encoded, device=Device(), identity=identity)
+    header = config.resolved_cookie.set_header(config.signer.sign(session_id), None)
     name, _, value = header.partition(b";")[0].partition(b"=")
     return name.decode(), value.decode()
 
 
-async def log_in(client: _HasCookies, app: Litestar, user: Identity | str, data: msgspec.Struct | None = None) -> None:
+async def log_in(client: _HasCookies, app: _App, user: Identity | str, data: msgspec.Struct | None = None) -> None:
     """Log an asynchronous client of `app` in (see `logged_in_cookie`); works with any client that has `cookies`."""
     _keep(client, app, *await logged_in_cookie(app, user, data))
 
 
-def log_in_sync(client: TestClient[Litestar], user: Identity | str, data: msgspec.Struct | None = None) -> None:
-    """Log Litestar's synchronous test client in (see `logged_in_cookie`)."""
-    with client.portal() as portal:
-        name, value = portal.call(logged_in_cookie, client.app, user, data)
-    _keep(client, client.app, name, value)
+def log_in_sync(
+    client: _TestClient, user: Identity | str, data: msgspec.Struct | None = None, *, app: _App | None = None
+) -> None:
+    """Log the synchronous test client of Litestar, or with `app` that of Starlette, in (see `logged_in_cookie`)."""
+    app = client.app if app is None else app
+    if client.portal is None:
+        msg = "the store is not open: use the test client in a with statement"
+        raise ConfigurationError(msg)
+    with client.portal() if callable(client.portal) else nullcontext(client.portal) as portal:
+        cookie = portal.call(logged_in_cookie, app, user, data)
+    _keep(client, app, *cookie)
 
 
-def _keep(client: _HasCookies, app: Litestar, name: str, value: str) -> None:
+def _sessions_of(app: Any) -> SessionApplication[Any]:  # noqa: ANN401 - of several frameworks
+    if isinstance(sessions := getattr(app, "application", None), SessionApplication):
+        return sessions
+    if not hasattr(app, "plugins"):
+        msg = "app must be the Litestar application, or the StarletteSessions of another one"
+        raise ConfigurationError(msg)
+    from session_core.litestar.plugin import SessionPlugin  # noqa: PLC0415 - other frameworks do without Litestar
+
+    return app.plugins.get(SessionPlugin).application  # type: ignore[no-any-return]
+
+
+def _keep(client: _HasCookies, app: _App, name: str, value: str) -> None:
     """Put the cookie where the application's own Set-Cookie would: the next one replaces it, instead of standing beside it."""
-    cookie = app.plugins.get(SessionPlugin).config.resolved_cookie
+    cookie = _sessions_of(app).config.resolved_cookie
     keep, host = getattr(client.cookies, "set", None), urlsplit(str(getattr(client, "base_url", ""))).hostname
     if keep is None or host is None:
         client.cookies[name] = value

@@ -86,7 +86,6 @@ def test_names_that_need_litestar_say_so(environment: Path, name: str) -> None:
     ("statement", "wanted", "package", "extra"),
     [
         ("import session_core.guards", "guards", "litestar", "litestar"),
-        ("from session_core.testing import log_in", "testing.log_in", "litestar", "litestar"),
         ("import session_core.stores.sql.schema", "stores.sql", "sqlalchemy", "sql"),
         ("import session_core.oidc", "oidc", "authlib", "oidc"),
         ("import session_core.starlette.oidc", "oidc", "authlib", "oidc"),
