@@ -2,8 +2,8 @@
 
     mongodb://user:password@host1,host2/database?replicaSet=rs0&collection=sessions     also mongodb+srv://
 
-All other options are those of MongoDB. Writes are acknowledged by a majority, reads come from the primary and are of what a
-majority has. Expired documents leave by the index on `e`, which is made where it is missing.
+All other options are those of MongoDB, except that nothing is retried. Writes are acknowledged by a majority, reads come from the
+primary and are of what a majority has. Expired documents leave by the index on `e`, which is made where it is missing.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class _Collection:
         options = parse_qsl(query, keep_blank_values=True)
         names = [value for name, value in options if name == "collection"]
         self._name = names[0] if names else "sessions"
+        waits = any(name.lower() == "serverselectiontimeoutms" for name, _ in options)
+        self._timeout: dict[str, Any] = {} if waits else {"serverSelectionTimeoutMS": _DEFAULT_TIMEOUT_MS}
         rest = urlencode([pair for pair in options if pair[0] != "collection"])
         self._url = f"{head}?{rest}" if rest else head
         self._database = re.sub(r"^[a-z+]+://[^/]*/?", "", head) or "session_core"
@@ -64,9 +66,7 @@ class _Collection:
     async def open(self) -> None:
         await self.close()
         # A repetition could come after the deadline of its step.
-        self._client = AsyncMongoClient(
-            self._url, retryWrites=False, retryReads=False, serverSelectionTimeoutMS=_DEFAULT_TIMEOUT_MS, tz_aware=True
-        )
+        self._client = AsyncMongoClient(self._url, retryWrites=False, retryReads=False, tz_aware=True, **self._timeout)
         await self._collection.create_index("e", expireAfterSeconds=0)
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
+from pymongo.errors import ServerSelectionTimeoutError
 
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.base import Entry
@@ -18,6 +19,7 @@ from session_core.testing import FakeClock
 from tests.session_core.stores.conditional.engines import EngineProcess, memcached, memcached_server, moto  # noqa: F401 - fixtures
 from tests.session_core.stores.conditional.stepped_engine import CAPABILITIES, SteppedEngine, processes
 from tests.session_core.stores.turns import Turns
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -164,3 +166,9 @@ async def test_a_document_is_read_consistently_while_it_is_overwritten() -> None
     (found,) = await InPieces(_WrittenOver(values, Turns(), 1), 10).get(["s:key"])
     assert found is not None
     assert found.value == b"new" * 20
+
+
+async def test_the_url_of_mongodb_sets_how_long_a_server_is_waited_for() -> None:
+    store = open_store(f"mongodb://127.0.0.1:{free_port()}/app?serverSelectionTimeoutMS=50")
+    with pytest.raises(ServerSelectionTimeoutError, match=r"Timeout: 0\.05s"):
+        await store.open()
