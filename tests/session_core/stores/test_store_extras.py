@@ -27,8 +27,6 @@ async def main():
                 raise
             error = error.__cause__ or error.__context__
         print("no server")
-    else:
-        print("opened")
     await store.close()
 
 asyncio.run(main())
@@ -36,21 +34,20 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("extra", "url", "outcome"),
+    ("extra", "url"),
     [
-        ("redis", "redis://127.0.0.1:1/0", "no server"),
-        ("postgresql", "postgresql://u@127.0.0.1:1/d", "no server"),
-        ("mysql", "mysql://u@127.0.0.1:1/d", "no server"),
-        ("sql", "sqlite+aiosqlite:///s.db", "opened"),
-        ("http", "http://127.0.0.1:1/", "no server"),
-        ("dynamodb", "dynamodb://sessions?region=eu-central-1&endpoint=http://127.0.0.1:1", "no server"),
-        ("s3", "s3://bucket/sessions?region=eu-central-1&endpoint=http://127.0.0.1:1", "no server"),
-        ("azure-tables", "azure-tables://sessions", "no server"),
-        ("mongodb", "mongodb://127.0.0.1:1/d", "no server"),
-        ("memcached", "memcached://127.0.0.1:1", "no server"),
+        ("redis", "redis://127.0.0.1:1/0"),
+        ("postgresql", "postgresql://u@127.0.0.1:1/d"),
+        ("mysql", "mysql://u@127.0.0.1:1/d"),
+        ("http", "http://127.0.0.1:1/"),
+        ("dynamodb", "dynamodb://sessions?region=eu-central-1&endpoint=http://127.0.0.1:1"),
+        ("s3", "s3://bucket/sessions?region=eu-central-1&endpoint=http://127.0.0.1:1"),
+        ("azure-tables", "azure-tables://sessions"),
+        ("mongodb", "mongodb://127.0.0.1:1/d"),
+        ("memcached", "memcached://127.0.0.1:1"),
     ],
 )
-def test_an_extra_is_enough_for_its_store(extra: str, url: str, outcome: str, tmp_path: Path) -> None:
+def test_an_extra_is_enough_for_its_store(extra: str, url: str, tmp_path: Path) -> None:
     environment = make_environment(tmp_path, f"session-core[{extra}]")
     ran = run_in(environment, OPEN, url)
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, [outcome]), ran.stderr
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["no server"]), ran.stderr
