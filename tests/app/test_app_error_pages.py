@@ -297,6 +297,8 @@ async def test_two_tabs_that_change_the_same_note_conflict_and_see_both_texts(ru
         answer = await browser.post("/session/preferences", data={**seen, "note": "second tab"})
         assert answer.status_code == 409
         assert "The change was not saved: another tab changed the same value first" in answer.text
+        assert answer.text.index("The change was not saved") < answer.text.index("<h1>"), "out of sight on a phone"
+        assert 'href="#edit">What you typed is kept.' in answer.text
         assert ">second tab</textarea>" in answer.text
         assert "“first tab”" in answer.text
         assert (await browser.get("/api/session")).json()["note"] == "first tab"

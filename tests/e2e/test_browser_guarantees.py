@@ -96,6 +96,21 @@ def test_every_button_works_without_scripts(browser: Browser, demo: Demo) -> Non
     context.close()
 
 
+def test_a_refusal_is_in_sight_of_the_button(browser: Browser, demo: Demo) -> None:
+    context = browser.new_context(base_url=demo.app_url, viewport={"width": 390, "height": 844})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    log_in(page, "bob")
+    page.goto(PAGE)
+    context.clear_cookies()  # as after a logout in another tab
+    page.get_by_role("button", name="Take the store from me").click()
+    notice = page.locator("[data-notice]")
+    expect(notice).to_have_text("The session has ended.")
+    expect(notice).to_be_in_viewport()
+    assert context.cookies() == []
+    context.close()
+
+
 def test_results_and_an_outage_are_readable_on_every_screen(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page()
     page.goto(PAGE)

@@ -98,6 +98,7 @@ def test_the_start_page_and_an_error_page_have_no_finding(page: Page) -> None:
 
 def test_pages_of_a_visitor_have_no_finding(page: Page, demo: Demo) -> None:
     found = look(page, "/", "/?unsent=1", "/?cookies=1", "/nowhere", "/auth/callback?state=unknown", "/demo/guarantees")
+    found += look(page, f"/auth/callback?state={'u' * 43}")
     found += look(page, "/session/visits")  # 405: only a form posts there
     found += look(page, "/auth/login", f"{demo.issuer}/", f"{demo.issuer}/nowhere", f"{demo.issuer}/authorize?client_id=unknown")
     page.goto("/auth/login")
