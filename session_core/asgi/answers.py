@@ -125,7 +125,7 @@ def login_redirect(connection: HasHeaders, error: SessionCoreError, config: Sess
         # This may be the response to a form of ours, and `form-action` would block a redirect to the provider: send a page
         # instead.
         query["page"] = "1"
-    return Redirect(f"{_login_address(config, base)}{urlencode(query, quote_via=quote)}", status_code=303)
+    return Redirect(f"{_login_address(config, base)}{urlencode(query, quote_via=quote)}")
 
 
 def _login_address(config: SessionConfig[Any], base: BaseUrl) -> str:

@@ -16,7 +16,6 @@ from session_core.asgi.web import HTML, Redirect, Response
 
 __all__ = ("leave", "leave_by_form", "leave_for_client")
 
-_SEE_OTHER: Final = 303
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="0;url={url}"><title>One moment</title></head>
@@ -40,8 +39,8 @@ _FORM: Final = """<!doctype html>
 def leave(url: str, *, by_page: bool, headers: dict[str, str] | None = None) -> Response:
     """Return a response that sends the browser to `url`: a page that navigates at once, or a redirect (303)."""
     if not by_page:
-        return Redirect(url, status_code=_SEE_OTHER, headers=headers)
-    return Response(_PAGE.format(url=escape(url)), status_code=200, media_type=HTML, headers=headers)
+        return Redirect(url, headers=headers)
+    return Response(_PAGE.format(url=escape(url)), media_type=HTML, headers=headers)
 
 
 def leave_for_client(url: str, *, by_page: bool) -> Response:
@@ -57,4 +56,4 @@ def leave_by_form(action: str, fields: dict[str, str], *, headers: dict[str, str
     inputs = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items())
     page = _FORM.format(action=escape(action), fields=inputs, script=_SCRIPT)
     given = {**(headers or {}), "content-security-policy": _POLICY}
-    return Response(page, status_code=200, media_type=HTML, headers=given)
+    return Response(page, media_type=HTML, headers=given)

@@ -103,7 +103,7 @@ async def initiated_login(request: WebRequest, relying_parties: RelyingParties, 
         await relying_parties.sessions.events.emit("login.failed", reason=error.reason)
         raise
     path = relying_parties.base.at(request.scope).of("/auth/login")
-    return Redirect(f"{path}?{urlencode(params, quote_via=quote)}", status_code=_SEE_OTHER)
+    return Redirect(f"{path}?{urlencode(params, quote_via=quote)}")
 
 
 async def callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
@@ -124,7 +124,7 @@ async def posted_callback(request: WebRequest, relying_parties: RelyingParties, 
         raise
     queued_cookies(request.scope).append(cookie)
     path = party.base.at(request.scope).of("/auth/continue" if provider_id is None else f"/auth/continue/{provider_id}")
-    return Redirect(f"{path}?{urlencode({'state': state})}", status_code=_SEE_OTHER)
+    return Redirect(f"{path}?{urlencode({'state': state})}")
 
 
 async def continue_login(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
@@ -173,7 +173,7 @@ async def begin_login(
     except OidcError as error:
         if asked is not None and asked.prompt == "none" and native is None:  # a silent login always leads to its page
             await events.emit("login.silent_failed", reason=error.reason)
-            return Redirect(return_to_of(asked, base), status_code=_SEE_OTHER)
+            return Redirect(return_to_of(asked, base))
         await events.emit("login.failed", reason=error.reason)
         _begin_again(error, relying_parties, party, return_to=None if asked is None else return_to_of(asked, base))
         raise
@@ -213,7 +213,7 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         session = await limited(request, relying_parties, "continue" if posted else "callback", request.session)
         handle = session.handle
         if session.identity is not None and (led_to := party.repeated_login(query, headers)) is not None:
-            return Redirect(led_to, status_code=_SEE_OTHER)
+            return Redirect(led_to)
         base = party.base.at(request.scope)
         received, revoked = await _receive(session, party.receive_callback(query, headers, cookies, base=base, posted=posted))
         cookies += party.spent_cookies(received)
@@ -226,12 +226,12 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         if not isinstance(finished, SilentRefusal):
             await enter(party, session, finished)
             cookies.append(party.transactions.finish_header(received.transaction, received.response.code))
-        return Redirect(finished.return_to, status_code=_SEE_OTHER)
+        return Redirect(finished.return_to)
     except SessionCoreError as error:
         led_to = party.silent_return_to(query, headers, error)
         await _report(events, handle, error, silent=led_to is not None)
         if led_to is not None:
-            return Redirect(led_to, status_code=_SEE_OTHER)
+            return Redirect(led_to)
         return_to = None if received is None else received.transaction.return_to
         _begin_again(error, relying_parties, party, return_to=return_to)
         if received is None or received.transaction.native is None:

@@ -73,9 +73,9 @@ async def logout(request: WebRequest, relying_parties: RelyingParties, provider_
         answer: dict[str, Any] = {"logout_url": end.url if end is not None else None}
         if end is not None and end.form is not None:
             answer["logout_form"] = {"action": end.action, "fields": end.form}
-        return Response(answer, status_code=200, media_type=JSON, headers=headers)
+        return Response(answer, media_type=JSON, headers=headers)
     if end is None:
-        return Redirect(base.of(relying_parties.config.post_logout_path), status_code=_SEE_OTHER, headers=headers)
+        return Redirect(base.of(relying_parties.config.post_logout_path), headers=headers)
     if end.form is not None and is_browser_navigation(request):
         return leave_by_form(end.action, end.form, headers=headers)
     return leave(end.url, by_page=is_browser_navigation(request), headers=headers)
