@@ -195,10 +195,8 @@ class SessionHandle(Generic[D]):
     def begin_as_visitor(self) -> bool:
         """Begin without a session if the request has no cookie; return False if the session has to be loaded."""
         if not self.loaded:
-            if not self.source.is_bare():
-                return False
-            self.loaded = True
-        return True
+            self.loaded = self.source.is_bare()
+        return self.loaded
 
     async def load(self) -> SessionHandle[D]:
         """Read the cookie and load the session, once per request. Raises `StoreUnavailableError`.

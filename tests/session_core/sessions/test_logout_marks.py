@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import NamedTuple
 
 import msgspec
@@ -11,8 +12,9 @@ import pytest
 
 from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
-from session_core.sessions.logout_marks import EndMark, leave_mark, was_ended_since
-from session_core.sessions.notes import encode_note
+from session_core.oidc.login.transaction import LIFETIME_SECONDS
+from session_core.sessions.logout_marks import CERTAIN_MS, EndMark, _key, leave_mark, was_ended_since
+from session_core.sessions.notes import encode_note, read_note
 from session_core.sessions.store_order import Moment, current_moment, next_moment
 from session_core.stores.base import Entry, StoredSession
 from session_core.stores.memory import MemoryStore
@@ -133,6 +135,78 @@ async def test_an_unreadable_mark_refuses_and_is_replaced() -> None:
     await leave_mark(store, ALICE.user_key, clock.now())
     assert await was_ended_since(store, ALICE, begun)
     assert not await was_ended_since(store, ALICE, await current_moment(store))
+
+
+class CrossedStore(MemoryStore):
+    """Runs a step after the next read of the mark of `ALICE`, before it is written."""
+
+    step: Callable[[], Awaitable[object]] | None = None
+
+    async def load(self, key: str) -> StoredSession | None:
+        stored = await super().load(key)
+        if key == _key(ALICE.user_key) and (step := self.step) is not None:
+            self.step = None
+            await step()
+        return stored
+
+    async def mark(self) -> EndMark:
+        stored = await self.load(_key(ALICE.user_key))
+        assert stored is not None
+        mark = read_note(stored.entry.data, EndMark)
+        assert mark is not None
+        return mark
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_marked", [False, True])
+async def test_of_two_marks_left_at_once_both_count(is_marked: bool) -> None:
+    store = CrossedStore()
+    if is_marked:
+        await leave_mark(store, ALICE.user_key, NOON * 1000, iat=1)
+    store.step = lambda: leave_mark(store, ALICE.user_key, NOON * 1000, iat=5)
+    await leave_mark(store, ALICE.user_key, NOON * 1000, iat=3)
+    assert (await store.mark()).iat == 5
+
+
+@pytest.mark.anyio
+async def test_a_mark_that_ends_while_another_is_left_is_replaced() -> None:
+    store = CrossedStore()
+    await leave_mark(store, ALICE.user_key, NOON * 1000, iat=5)
+    store.step = lambda: store.delete(_key(ALICE.user_key))
+    await leave_mark(store, ALICE.user_key, NOON * 1000, iat=3)
+    assert (await store.mark()).iat == 3
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_mark_that_always_loses_is_an_outage_after_a_hundred_attempts_that_wait() -> None:
+    class Contended(MemoryStore):
+        attempts = 0
+
+        async def create(self, key: str, entry: Entry, *, limit: int = 0) -> tuple[str, ...]:
+            if key != _key(ALICE.user_key):
+                return await super().create(key, entry, limit=limit)
+            self.attempts += 1
+            raise SessionConflictError
+
+    store, began = Contended(), monotonic()
+    with pytest.raises(StoreUnavailableError, match="kept writing the same mark"):
+        await leave_mark(store, ALICE.user_key, NOON * 1000)
+    assert store.attempts == 100
+    assert monotonic() - began > 1
+
+
+@pytest.mark.anyio
+async def test_a_mark_outlives_every_login_that_it_could_end() -> None:
+    """Also where a node whose clock is behind leaves a second one."""
+    assert CERTAIN_MS == LIFETIME_SECONDS * 1000
+    clock = FakeClock()
+    store, now = MemoryStore(clock=clock), clock.now()
+    for moment in (now, now - TOLERATED_SKEW_MS):
+        await leave_mark(store, ALICE.user_key, moment)
+        stored = await store.load(_key(ALICE.user_key))
+        assert stored is not None
+        assert stored.entry.expires_at == now + CERTAIN_MS + 2 * TOLERATED_SKEW_MS + 60_000
 
 
 @pytest.mark.anyio

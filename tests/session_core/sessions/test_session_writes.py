@@ -483,7 +483,7 @@ async def test_each_waiting_writer_fails_at_its_deadline(is_writing: bool) -> No
         assert queue.take(0.0) == list(waiting.values())
     for seconds in sorted(waiting):
         with pytest.raises(StoreUnavailableError):
-            await waiting[seconds].future
+            await asyncio.wait_for(waiting[seconds].future, 60)
         assert monotonic() - began == pytest.approx(seconds, abs=0.01)
     queue.close()
 
