@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from session_core.errors import IdTokenError, NativeLoginError
+from session_core.identity import Identity
 from session_core.ids import SecretStruct, handle_of, new_session_id, session_key
 from session_core.oidc.config import OidcConfig
 from session_core.oidc.login.native_request import NativeRequest, TokenRequest
@@ -81,10 +82,16 @@ class NativeLogins:
             raise _invalid("code_undecodable") from None
         if (asked.client_id, asked.redirect_uri) != (pending.request.client_id, pending.request.redirect_uri):
             raise _invalid("client_mismatch")
-        # Otherwise a client that keeps a fresh code logs in again after a revocation, without authentication.
-        if await self._sessions.revoked_since(pending.finished.identity, snapshot.record.created_at):
+        if await self.is_outdated(snapshot, pending.finished.identity):
             raise _invalid("code_older_than_revocation")
         return snapshot, pending.finished
+
+    async def is_outdated(self, pending: Snapshot, identity: Identity) -> bool:
+        """Whether sessions of the user were revoked since the code was issued. Raises `StoreUnavailableError`.
+
+        Otherwise a client that keeps a fresh code logs in again after a revocation, without authentication.
+        """
+        return await self._sessions.revoked_since(identity, pending.record.created_at)
 
     async def withdraw(self, key: str) -> bool:
         """End the stored login of a key, or the session made of it; return whether the code was still unused."""

@@ -151,6 +151,10 @@ async def _redeem(request: WebRequest, relying_parties: RelyingParties, session:
         if await relying_parties.native.withdraw(pending.key):
             raise
         raise NativeLoginError("code_used_or_expired", error="invalid_grant") from None
+    # Again, now that a revocation finds the session: one since the first check ended nothing.
+    if await relying_parties.native.is_outdated(pending, finished.identity):
+        await session.destroy()
+        raise NativeLoginError("code_older_than_revocation", error="invalid_grant")
 
 
 async def _read(relying_parties: RelyingParties, params: bytes) -> tuple[NativeRequest, NativeClient, NativeLoginError | None]:

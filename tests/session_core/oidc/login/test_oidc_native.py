@@ -185,6 +185,23 @@ async def test_a_code_from_before_a_revocation_gives_no_token(world: World, how:
     assert (await native.redeem(later)).status_code == 200
 
 
+@pytest.mark.attack("73")
+async def test_a_revocation_while_a_code_is_redeemed_is_not_undone() -> None:
+    async def on_login(identity: Identity, claims: Any, session: SessionHandle[AppSession]) -> None:
+        if world.clock.now() > issued:
+            await revoke_as(world, "all")
+
+    world = world_of(on_login=on_login)
+    issued = world.clock.now()
+    await Native(world).token()
+    code = await (native := Native(world)).code()
+    world.clock.advance(seconds=1)
+    response = await native.redeem(code)
+    assert (response.json(), "session-token" in response.headers) == ({"error": "invalid_grant"}, False)
+    assert world.reasons() == ["code_older_than_revocation"]
+    assert await world.sessions.sessions.list_for(ALICE) == []
+
+
 HINTS = {"login_hint": "alice@example.org", "ui_locales": "de en", "organization": "org-1"}
 LONG = dict.fromkeys(("login_hint", "screen_hint", "realm"), "😀" * 256) | {"state": "s" * 512}
 """More than a cookie holds."""
