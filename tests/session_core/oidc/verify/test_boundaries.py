@@ -76,6 +76,20 @@ async def test_an_id_token_needs_no_typ_header() -> None:
     assert (await world.login()).status_code == 303
 
 
+@pytest.mark.parametrize(("age", "status"), [(3600 + SKEW_SECONDS, 303), (3601 + SKEW_SECONDS, 400)])
+async def test_an_id_token_is_at_most_an_hour_old(age: int, status: int) -> None:
+    world = World()
+    world.op.claims = {"iat": world.clock.now() // 1000 - age}
+    assert (await world.login()).status_code == status
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(SKEW_SECONDS, 303), (SKEW_SECONDS + 1, 400)])
+async def test_the_limit_of_an_authentication_in_the_future(ahead: int, status: int) -> None:
+    world = World()
+    world.op.auth_time = world.clock.now() // 1000 + ahead
+    assert (await world.login()).status_code == status
+
+
 @pytest.mark.parametrize(("age", "status"), [(60 + SKEW_SECONDS, 303), (61 + SKEW_SECONDS, 400)])
 async def test_the_limit_of_a_recent_login(age: int, status: int) -> None:
     """The clock skew extends the limit in the user's favour, and no further."""
@@ -98,6 +112,12 @@ def test_the_limit_of_a_login_that_must_be_newer_than_its_request(age: int, pass
     with pytest.raises(IdTokenError) as raised:
         id_token._identity(claims, expected, "https://op.example")
     assert raised.value.reason == "auth_time_too_old"
+
+
+def test_at_most_32_authentication_methods_are_kept() -> None:
+    """All or none: some of them have another meaning."""
+    assert id_token._methods({"amr": ["pwd"] * 32}) == ("pwd",) * 32
+    assert id_token._methods({"amr": ["pwd"] * 33}) == ()
 
 
 def test_a_logout_token_is_remembered_as_long_as_it_could_pass() -> None:
