@@ -20,7 +20,7 @@ __all__ = ("DeadlinesContract",)
 
 _STEPS: Final = ("create", "replace", "rotate", "touch", "delete", "delete_by_user", "delete_by_op_session", "claim")
 _TURNS: Final = 20
-"""Turns of the event loop in which a step that was refused must not come up again."""
+"""Turns of the event loop in which a refused step must not take effect."""
 
 
 class DeadlinesContract(ContractBase):
@@ -29,10 +29,10 @@ class DeadlinesContract(ContractBase):
     step_seconds = 0.2
     """How long a step may take while the store is stalled."""
     watch_seconds = 0.0
-    """For how long the records are watched after a stall. An engine may come to its waiting commands some time later."""
+    """For how long the records are watched after a stall. An engine may run its queued commands some time later."""
 
     def stalled(self, store: SessionStore) -> AbstractAsyncContextManager[None]:
-        """Override this one where you can: an asynchronous context in which the engine takes commands and answers none."""
+        """Override this one if possible: an asynchronous context in which the engine accepts commands and answers none."""
         del store
         return nullcontext()
 
@@ -49,7 +49,7 @@ class DeadlinesContract(ContractBase):
 
     @pytest.mark.parametrize("step", _STEPS)
     async def test_a_late_step_is_never_applied(self, store: SessionStore, clock: FakeClock, step: str) -> None:
-        """Its caller gives up at the deadline; from then on only what was there then is there."""
+        """The caller gives up at the deadline; after it the step changes nothing more."""
         await self._begin(store, clock)
         before = await self._picture(store)
         async with self.stalled(store):
@@ -91,7 +91,7 @@ class DeadlinesContract(ContractBase):
         return True
 
     async def _settled(self, store: SessionStore) -> None:
-        """Give what is still under way the time to come up."""
+        """Wait for steps that are still in progress."""
         until = monotonic() + self.watch_seconds
         while True:
             for _ in range(_TURNS):

@@ -31,7 +31,7 @@ class IndexContract(ContractBase):
         return set(keys)
 
     async def test_find_returns_the_sessions_of_a_user(self, store: SessionStore, clock: FakeClock) -> None:
-        """Those of others are not among them; sessions without a user belong to no list."""
+        """Other users' sessions are not found; sessions without a user have no index entry."""
         mine = await self.fill(store, clock, "abc", "u")
         await self.fill(store, clock, "ab", "v")
         await store.create(self.key("anonymous"), self.entry(clock))
@@ -39,7 +39,7 @@ class IndexContract(ContractBase):
         assert await self.found(store, SessionIndex(user="another")) == set()
 
     async def test_find_returns_the_same_as_load(self, store: SessionStore, clock: FakeClock) -> None:
-        """The whole record, as it is now."""
+        """Each found record is complete and current."""
         (key,) = await self.fill(store, clock, "a", "u", "o")
         await store.replace(key, self.entry(clock, b"2", user="u", op_session="o", rank=7), version=1)
         assert list(await store.find(SessionIndex(user="u"))) == [await store.load(key)]
@@ -91,20 +91,20 @@ class IndexContract(ContractBase):
         assert await self.live(store, *mine, *others) == others
 
     async def test_delete_by_keeps_one(self, store: SessionStore, clock: FakeClock) -> None:
-        """'Log out everywhere else' leaves the session that asked for it."""
+        """'Log out everywhere else' keeps the current session."""
         a, b, c = await self.fill(store, clock, "abc", "u")
         assert sorted(await store.delete_by(SessionIndex(user="u"), keep=b)) == sorted([a, c])
         assert await self.live(store, a, b, c) == [b]
         assert await self.found(store, SessionIndex(user="u")) == {b}
 
     async def test_delete_by_does_not_report_expired_records(self, store: SessionStore, clock: FakeClock) -> None:
-        """They had ended already."""
+        """Expired sessions are not reported."""
         await self.fill(store, clock, "ab", "u")
         clock.advance(hours=1)
         assert await store.delete_by(SessionIndex(user="u")) == ()
 
     async def test_delete_by_ends_a_rotated_session(self, store: SessionStore, clock: FakeClock) -> None:
-        """Under its new key, which is what is reported."""
+        """A rotated session is deleted and reported under its new key."""
         (old,) = await self.fill(store, clock, "a", "u", "o")
         new = self.key("new", after=old)
         entry = self.entry(clock, user="u", op_session="o")
@@ -123,7 +123,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, a, b, c, new, *others) == [a, new, *others]
 
     async def test_the_limit_keeps_the_new_session(self, store: SessionStore, clock: FakeClock) -> None:
-        """Even where its rank is the lowest: its user has just logged in."""
+        """The new session stays even if its rank is the lowest."""
         self.needs_an_atomic_store(store)
         (old,) = await self.fill(store, clock, "a", "u")
         new = self.key("new")
@@ -142,7 +142,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, *names) == names
 
     async def test_the_limit_does_not_count_ended_sessions(self, store: SessionStore, clock: FakeClock) -> None:
-        """Expired, deleted and rotated sessions take no room."""
+        """Expired, deleted and rotated sessions do not count."""
         self.needs_an_atomic_store(store)
         keys = await self.fill(store, clock, "abcd", "u")
         await store.touch(keys[0], clock.now() + 3 * HOUR)
@@ -153,7 +153,7 @@ class IndexContract(ContractBase):
         assert await self.live(store, keys[0], self.key("f")) == [keys[0], self.key("f")]
 
     async def test_the_limit_applies_to_a_login_that_rotates(self, store: SessionStore, clock: FakeClock) -> None:
-        """A login is a rotation of the anonymous session; the lowest rank goes."""
+        """A login rotates the anonymous session; the session of the lowest rank ends."""
         self.needs_an_atomic_store(store)
         a, b = await self.fill(store, clock, "ab", "u")
         old = self.key("anonymous")

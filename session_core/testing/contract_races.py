@@ -16,7 +16,7 @@ __all__ = ("RacesContract",)
 
 
 class RacesContract(ContractBase):
-    """What must hold whichever of two calls reaches the store first."""
+    """Holds whichever of two calls reaches the store first."""
 
     async def meet(self, number: int, *calls: Coroutine[object, object, object]) -> list[object]:
         """Run the calls at once, in another order each time; return the outcomes in the order given."""
@@ -64,7 +64,7 @@ class RacesContract(ContractBase):
     @pytest.mark.parametrize("end", ["delete", "delete_by"])
     @pytest.mark.parametrize("write", ["replace", "touch", "rotate"])
     async def test_the_end_of_a_session_wins(self, store: SessionStore, clock: FakeClock, end: str, write: str) -> None:
-        """Whichever comes first, a write in flight brings nothing back, under no key."""
+        """Whichever comes first, a write in flight restores no ended session, under any key."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
             old = self.key(f"old{number}")
@@ -96,7 +96,7 @@ class RacesContract(ContractBase):
             assert sorted(key for ended in results if isinstance(ended, tuple) for key in ended) == sorted(keys)
 
     async def test_a_touch_never_reverts_a_concurrent_write(self, store: SessionStore, clock: FakeClock) -> None:
-        """A touch beside a write leaves the written data and version as they are, and is not lost itself."""
+        """A touch concurrent with a write changes neither data nor version, and is not lost."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
             key = self.key(f"a{number}")
@@ -112,7 +112,7 @@ class RacesContract(ContractBase):
             assert stored.entry.expires_at == clock.now() + 5 * HOUR
 
     async def test_of_a_rotation_and_a_write_one_wins(self, store: SessionStore, clock: FakeClock) -> None:
-        """A write that was acknowledged is never left behind by a rotation."""
+        """A rotation keeps every acknowledged write."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
             old = self.key(f"old{number}")
@@ -170,7 +170,7 @@ class RacesContract(ContractBase):
         await asyncio.gather(rotate(), look(), look())
 
     async def test_a_logout_ends_a_session_under_continuous_rotation(self, store: SessionStore, clock: FakeClock) -> None:
-        """The first key is enough to end the last."""
+        """Deleting the first key ends the session under its last key."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds // 4):
             keys = [self.key(f"{number}-0")]
@@ -216,7 +216,7 @@ class RacesContract(ContractBase):
         assert sorted([*evicted, *alive]) == sorted(keys)
 
     async def test_of_many_claims_one_wins(self, store: SessionStore, clock: FakeClock) -> None:
-        """Single use means single, also when the claim before has just expired."""
+        """One caller gets the claim, also when the previous claim has just expired."""
         self.needs_an_atomic_store(store)
         for number in range(self.rounds):
             results = await self.meet(number, *(store.claim("name", clock.now() + HOUR) for _ in range(8)))

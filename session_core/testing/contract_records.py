@@ -44,7 +44,7 @@ class RecordsContract(ContractBase):
         assert stored.entry.data == data[::-1]
 
     async def test_keys_are_case_sensitive(self, store: SessionStore, clock: FakeClock) -> None:
-        """Two keys, users or claims that differ in case only are two."""
+        """Keys, users and claims that differ only in case are different."""
         await store.create("Abc", self.entry(clock, b"upper", user="U"))
         await store.create("abc", self.entry(clock, b"lower", user="u"))
         stored = await store.load("Abc")
@@ -65,7 +65,7 @@ class RecordsContract(ContractBase):
 
     @pytest.mark.parametrize("rotated", [False, True])
     async def test_create_replaces_an_expired_record(self, store: SessionStore, clock: FakeClock, *, rotated: bool) -> None:
-        """An expired record does not exist, and a key rotated long ago is free again, without remains."""
+        """An expired record does not exist, and the key of a forgotten rotation is free again."""
         key, after = self.key("a"), self.key("b", after=self.key("a"))
         await store.create(key, self.entry(clock, user="u", op_session="o", rank=9))
         if rotated:
@@ -129,7 +129,7 @@ class RecordsContract(ContractBase):
         assert await store.load(key) is None
 
     async def test_replace_can_end_a_session(self, store: SessionStore, clock: FakeClock) -> None:
-        """An expiry that has passed is taken as it is."""
+        """An expiry in the past ends the session."""
         await store.create(self.key("a"), self.entry(clock))
         await store.replace(self.key("a"), self.entry(clock, hours=0), version=1)
         assert await store.load(self.key("a")) is None
@@ -146,7 +146,7 @@ class RecordsContract(ContractBase):
         assert await store.replace(self.key("a"), entry, version=1) == 2
 
     async def test_touch_never_shortens(self, store: SessionStore, clock: FakeClock) -> None:
-        """A touch that arrives late has nothing to say, but the record is live."""
+        """A touch with an earlier expiry changes nothing and returns that the record is live."""
         await store.create(self.key("a"), self.entry(clock, hours=2))
         assert await store.touch(self.key("a"), clock.now() + HOUR) is True
         assert await store.touch(self.key("a"), clock.now() - HOUR) is True
@@ -156,7 +156,7 @@ class RecordsContract(ContractBase):
 
     @pytest.mark.parametrize("how", ["never", "deleted", "expired", "rotated"])
     async def test_touch_never_revives(self, store: SessionStore, clock: FakeClock, how: str) -> None:
-        """Touching what has ended says so and changes nothing."""
+        """Touching an ended session returns False and changes nothing."""
         key = self.key("a")
         if how != "never":
             await store.create(key, self.entry(clock))

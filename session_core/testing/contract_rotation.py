@@ -34,7 +34,7 @@ class RotationContract(ContractBase):
         assert await store.load(new) == StoredSession(new, 1, entry)
 
     async def test_rotate_starts_at_version_1_from_any_version(self, store: SessionStore, clock: FakeClock) -> None:
-        """The versions of a key begin anew."""
+        """The version starts at 1 under the new key."""
         old = self.key("old")
         await store.create(old, self.entry(clock))
         await store.replace(old, self.entry(clock), version=1)
@@ -62,7 +62,7 @@ class RotationContract(ContractBase):
 
     @pytest.mark.parametrize("version", [0, 1, 3])
     async def test_rotate_refuses_another_version(self, store: SessionStore, clock: FakeClock, version: int) -> None:
-        """What was saved meanwhile would be lost in the move."""
+        """A rotation of an outdated version would lose another request's write."""
         old = self.key("old")
         await store.create(old, self.entry(clock))
         await store.replace(old, self.entry(clock, b"2"), version=1)
@@ -92,7 +92,7 @@ class RotationContract(ContractBase):
         assert await self.live(store, old, new) == []
 
     async def test_rotate_refuses_a_taken_key(self, store: SessionStore, clock: FakeClock) -> None:
-        """No session is overwritten, and the old one stays what it was."""
+        """No session is overwritten, and the old one is unchanged."""
         old = self.key("old")
         new = self.key("new", after=old)
         await store.create(old, self.entry(clock, b"mine", user="u"))
@@ -128,7 +128,7 @@ class RotationContract(ContractBase):
             assert [stored.key for stored in await store.find(index)] == [self.key("b")]
 
     async def test_delete_is_idempotent(self, store: SessionStore, clock: FakeClock) -> None:
-        """Deleting what is not there is no error and reports nothing."""
+        """Deleting an absent session is no error and reports nothing."""
         assert await store.delete(self.key("a")) == ()
         await store.create(self.key("a"), self.entry(clock))
         await store.delete(self.key("a"))
@@ -148,27 +148,27 @@ class RotationContract(ContractBase):
         assert await store.load(self.key("a")) == StoredSession(self.key("a"), 1, self.entry(clock, b"new"))
 
     async def test_delete_follows_the_successor(self, store: SessionStore, clock: FakeClock) -> None:
-        """A logout that carries the id of before a regeneration ends the session all the same."""
+        """A logout with the id from before a regeneration ends the session too."""
         old, new = await self.rotated(store, clock, "old", "new")
         assert await store.delete(old) == (new,)
         assert await self.live(store, old, new) == []
         assert list(await store.find(SessionIndex(user="u"))) == []
 
     async def test_delete_follows_all_successors(self, store: SessionStore, clock: FakeClock) -> None:
-        """However often it was regenerated meanwhile."""
+        """Also after several regenerations."""
         keys = await self.rotated(store, clock, "a", "b", "c", "d")
         assert await store.delete(keys[0]) == (keys[-1],)
         assert await self.live(store, *keys) == []
 
     async def test_delete_follows_only_forward(self, store: SessionStore, clock: FakeClock) -> None:
-        """The end of the newest key leaves no way back to it."""
+        """After the newest key is deleted, earlier keys lead to no session."""
         keys = await self.rotated(store, clock, "a", "b", "c")
         assert await store.delete(keys[2]) == (keys[2],)
         assert await store.delete(keys[0]) == ()
         assert await self.live(store, *keys) == []
 
     async def test_delete_follows_only_while_it_is_remembered(self, store: SessionStore, clock: FakeClock) -> None:
-        """From `successor_until` on, an old id has no power over the session any more."""
+        """From `successor_until` on, an old id cannot end the session."""
         old, new = await self.rotated(store, clock, "old", "new", minutes=10)
         clock.advance(seconds=599.999)
         newest = self.key("newest", after=new)
@@ -179,7 +179,7 @@ class RotationContract(ContractBase):
         assert await store.delete(new) == (newest,)
 
     async def test_a_remembered_key_is_used_by_delete_only(self, store: SessionStore, clock: FakeClock) -> None:
-        """Nothing else may treat a regenerated id as alive: that is what regenerating is for."""
+        """Apart from `delete`, every method treats an old id as absent."""
         old, new = await self.rotated(store, clock, "old", "new")
         assert await store.load(old) is None
         assert await store.touch(old, clock.now() + 9 * HOUR) is False

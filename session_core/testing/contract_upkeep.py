@@ -1,4 +1,4 @@
-"""The store contract, part five: claims, sweeping, looking around, opening and closing."""
+"""The store contract, part five: claims, sweeping, scanning, opening and closing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UpkeepContract(ContractBase):
     """claim, delete_expired, scan, ping, close, and requests that are cancelled."""
 
     async def test_a_name_is_claimed_once(self, store: SessionStore, clock: FakeClock) -> None:
-        """Until the claim ends, whatever end later callers ask for."""
+        """The claim holds until its own expiry, whatever expiry later callers pass."""
         name, until = self.key("name"), clock.now() + HOUR
         assert await store.claimed_until(name) is None
         assert await store.claim(name, until) is True
@@ -33,7 +33,7 @@ class UpkeepContract(ContractBase):
         assert await store.claim(self.key("other"), until) is True
 
     async def test_a_claim_ends(self, store: SessionStore, clock: FakeClock) -> None:
-        """From then on the name is free, for one."""
+        """After its expiry one caller gets the claim."""
         name = self.key("name")
         await store.claim(name, clock.now() + HOUR)
         clock.advance(seconds=3599.999)
@@ -54,7 +54,7 @@ class UpkeepContract(ContractBase):
         assert await store.claim(name, clock.now() + HOUR) is False
 
     async def test_delete_expired_removes_expired_records_only(self, store: SessionStore, clock: FakeClock) -> None:
-        """Live sessions, remembered successors and claims that hold all stay."""
+        """Live sessions, remembered successors and live claims stay."""
         for name in ("a", "b"):
             await store.create(self.key(name), self.entry(clock, user="u", op_session="o"))
         await store.create(self.key("live"), self.entry(clock, hours=2, user="u", op_session="o"))
@@ -72,7 +72,7 @@ class UpkeepContract(ContractBase):
         assert await store.delete(self.key("old")) == (new,)
 
     async def test_delete_expired_forgets_successors(self, store: SessionStore, clock: FakeClock) -> None:
-        """What was remembered for a delete leaves storage too; the session itself does not."""
+        """Expired successors are removed; the session stays."""
         await store.create(self.key("old"), self.entry(clock))
         new, until = self.key("new", after=self.key("old")), clock.now() + HOUR
         await store.rotate(self.key("old"), new, self.entry(clock, hours=3), version=1, successor_until=until)
@@ -81,7 +81,7 @@ class UpkeepContract(ContractBase):
         assert await store.load(new) is not None
 
     async def test_delete_expired_works_in_batches(self, store: SessionStore, clock: FakeClock) -> None:
-        """Never more than `limit` in one call, and in the end everything."""
+        """At most `limit` in one call; repeated calls remove all."""
         if not self.sweeps(store):
             pytest.skip("expired records leave by themselves, or cannot be listed")
         for number in range(7):
@@ -105,7 +105,7 @@ class UpkeepContract(ContractBase):
         assert [stored.key for stored in await store.find(SessionIndex(user="u"))] == [self.key("new")]
 
     async def test_scan_yields_the_live_records(self, store: SessionStore, clock: FakeClock) -> None:
-        """Each once, as `load` gives it; nothing that has ended."""
+        """Each live record once, as `load` returns it."""
         self.needs_a_listable_store(store)
         for number in range(5):
             await store.create(self.key(str(number)), self.entry(clock, hours=1 + number))
@@ -128,7 +128,7 @@ class UpkeepContract(ContractBase):
         assert [stored async for stored in store.scan()] == []
 
     async def test_sessions_are_listed_or_it_is_refused(self, store: SessionStore, clock: FakeClock) -> None:
-        """To an operator, none is not the same as unknown."""
+        """A store that cannot list raises an error instead of yielding nothing."""
         await store.create(self.key("a"), self.entry(clock))
         if store.capabilities.listable:
             assert [stored.key async for stored in store.scan()] == [self.key("a")]
@@ -142,7 +142,7 @@ class UpkeepContract(ContractBase):
             pytest.skip("the store says that it cannot list its sessions")
 
     async def test_ping_answers(self, store: SessionStore) -> None:
-        """And leaves nothing visible behind."""
+        """`ping` leaves no visible record."""
         await store.ping()
         if store.capabilities.listable:
             assert [stored async for stored in store.scan()] == []
@@ -153,7 +153,7 @@ class UpkeepContract(ContractBase):
         await store.close()
 
     async def test_durable_sessions_survive_reopening(self, store: SessionStore, clock: FakeClock) -> None:
-        """A store that says it is durable has everything after a restart."""
+        """A durable store has all records after a restart."""
         await store.create(self.key("old"), self.entry(clock, user="u"))
         new = self.key("new", after=self.key("old"))
         entry = self.entry(clock, b"kept", user="u")
@@ -171,7 +171,7 @@ class UpkeepContract(ContractBase):
         assert await store.delete(self.key("old")) == (new,)
 
     async def test_a_cancelled_request_harms_no_other_request(self, store: SessionStore, clock: FakeClock) -> None:
-        """Clients hang up at any moment: the call was made or was not, and the store goes on answering."""
+        """Clients disconnect at any time: the call took effect or not, and the store keeps answering."""
         keys = [self.key("0")]
         entry, until = self.entry(clock, user="u"), clock.now() + HOUR
         limit = 5 if store.capabilities.atomic else 0
@@ -188,7 +188,7 @@ class UpkeepContract(ContractBase):
             assert await self.live(store, *keys) == []
 
     async def _first_live(self, store: SessionStore, keys: list[str]) -> str:
-        """Look for the session where it was first: a rotation may still be made after its caller has gone."""
+        """Read the first key first: a rotation may still take effect after its caller is gone."""
         async with asyncio.timeout(10):
             for key in keys:
                 if await store.load(key) is not None:
