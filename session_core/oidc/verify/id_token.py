@@ -143,7 +143,8 @@ def _identity(claims: dict[str, Any], expected: ExpectedIdToken, issuer: str) ->
 
 def _methods(claims: dict[str, Any]) -> tuple[str, ...]:
     given = claims.get("amr")
-    methods = [optional_text(method) for method in given[: _MAX_METHODS + 1]] if isinstance(given, list) else []
-    known = tuple(method for method in methods if method is not None)
+    if not isinstance(given, list) or len(given) > _MAX_METHODS:
+        return ()
+    known = tuple(method for each in given if (method := optional_text(each)) is not None)
     # All or none: a partial list has another meaning.
-    return known if len(known) == len(methods) <= _MAX_METHODS else ()
+    return known if len(known) == len(given) else ()
