@@ -74,7 +74,6 @@ __all__ = (
     "UnknownLoginError",
     "UpstreamError",
     "UpstreamTimeoutError",
-    "check_choices",
 )
 
 
