@@ -214,6 +214,13 @@ async def test_a_response_extends_the_session_after_the_touch_interval(
     assert handle.has_to_save()
 
 
+async def test_a_response_that_sets_no_cookie_gives_no_token(plugin: SessionPlugin) -> None:
+    handle = handle_on(plugin)
+    assert (handle.new_token, handle.cookie_action) == (None, None)
+    await handle.destroy()
+    assert (handle.new_token, handle.cookie_action) == (None, "delete")
+
+
 async def test_a_visitor_extends_nothing(plugin: SessionPlugin) -> None:
     handle = handle_on(plugin)
     await handle.extend()
