@@ -10,6 +10,7 @@ import pytest
 
 from session_core.errors import SessionConflictError, SessionGoneError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
+from session_core.stores.sql import steps
 from session_core.stores.sql.database import Earlier
 from session_core.stores.sql.link import Link
 from session_core.stores.sql.store import SqlStore
@@ -132,6 +133,20 @@ async def test_a_rotation_is_applied_once(place: Place, limit: int) -> None:
     assert ended == (("other",) if limit else ())
     assert await place.other.load("k") is None
     assert await place.other.delete("k") == ("n",)
+
+
+@pytest.mark.parametrize("successor", ["!", "~"])
+async def test_a_rotation_by_another_caller_is_not_taken_for_ours(place: Place, successor: str) -> None:
+    """The commit was lost without effect, and another caller rotated the session meanwhile."""
+    await place.other.create("k", entry())
+    await place.other.rotate("k", successor, entry(), version=1, successor_until=FOREVER)
+
+    async def work(link: Link, _: Earlier[bool]) -> bool:
+        lost: Earlier[bool] = Earlier(uncertain=True)
+        return await steps.move(link, lost, "k", "n", entry(), version=1, successor_until=FOREVER, now=1)
+
+    with pytest.raises(SessionGoneError):
+        await place.other._database.transact(work)
 
 
 async def test_a_rotation_that_was_never_committed_is_repeated(place: Place) -> None:
