@@ -71,13 +71,15 @@ def log_in_sync(
     client: _TestClient, user: Identity | str, data: msgspec.Struct | None = None, *, app: _App | None = None
 ) -> None:
     """Log the synchronous test client of Litestar, or with `app` that of Starlette, in (see `logged_in_cookie`)."""
-    app = client.app if app is None else app
-    if client.portal is None:
+    target: _App = client.app if app is None else app
+    portal: Any = client.portal
+    if portal is None:
         msg = "the store is not open: use the test client in a with statement"
         raise ConfigurationError(msg)
-    with client.portal() if callable(client.portal) else nullcontext(client.portal) as portal:
-        cookie = portal.call(logged_in_cookie, app, user, data)
-    _keep(client, app, *cookie)
+    opened: Any = portal() if callable(portal) else nullcontext(portal)
+    with opened as thread:
+        cookie = thread.call(logged_in_cookie, target, user, data)
+    _keep(client, target, *cookie)
 
 
 def _sessions_of(app: Any) -> SessionApplication[Any]:  # noqa: ANN401 - of several frameworks
