@@ -138,7 +138,8 @@ class IndexContract(ContractBase):
         assert await store.create(self.key("d"), self.entry(clock, user="u"), limit=0) == ()
         assert await store.create(self.key("e"), self.entry(clock), limit=1) == ()
         assert await store.create(self.key("f"), self.entry(clock), limit=1) == ()
-        names = [*keys, *(self.key(name) for name in "cdef")]
+        assert await store.create(self.key("g"), self.entry(clock, user="u"), limit=-1) == ()
+        names = [*keys, *(self.key(name) for name in "cdefg")]
         assert await self.live(store, *names) == names
 
     async def test_the_limit_does_not_count_ended_sessions(self, store: SessionStore, clock: FakeClock) -> None:

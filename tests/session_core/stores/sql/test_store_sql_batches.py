@@ -210,6 +210,12 @@ async def test_logins_of_one_user_in_one_batch_keep_the_limit(limit: int, store:
     assert len(await store.find(SessionIndex(user="other"))) == 1
 
 
+async def test_a_surplus_that_has_ended_meanwhile_ends_no_other_session(store: SqlStore) -> None:
+    await store.create("a", entry(b"", "alice"))
+    assert await store._end_in_steps(steps.end_surplus, "alice", keep="b", limit=5) == ()
+    assert await store.load("a") is not None
+
+
 async def test_revoking_a_users_sessions_finds_a_concurrent_login(store: SqlStore, client: Any) -> None:
     """The revocation waits for logins in progress and sees their result."""
     await fill(store, "guest")
