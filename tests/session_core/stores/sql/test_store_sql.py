@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -18,7 +19,7 @@ from session_core.stores.sql.link import Link
 from session_core.stores.sql.mysql import MysqlLink
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import metadata, session_tables
-from session_core.stores.sql.statements import COUNT_OTHERS, DELETE_KEYS, KEYS_OF_OTHERS, Statement
+from session_core.stores.sql.statements import COUNT_OTHERS, DELETE_KEYS, END_SOME_OF, KEYS_OF_OTHERS, Statement
 from session_core.stores.sql.store import SqlStore
 from session_core.testing import FakeClock
 from tests.session_core.stores.sql.sql_faults import Server
@@ -46,6 +47,18 @@ def noting_deletes(count: Any, deleted: list[int]) -> Any:
             deleted.append(len(values["keys"]))
             assert changed == deleted[-1]
         return changed
+
+    return run
+
+
+def noting_ends(rows: Any, deleted: list[int]) -> Any:
+    """`Link.rows`, which notes how many sessions of an index a statement of PostgreSQL ends at most."""
+
+    async def run(link: Link, statement: Statement, values: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = await rows(link, statement, values)
+        if link.dialect == "postgresql" and statement in END_SOME_OF.values():
+            deleted.append(len(found))
+        return found
 
     return run
 
@@ -181,6 +194,7 @@ async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: 
 
         for kind in (PostgresqlLink, MysqlLink):
             monkeypatch.setattr(kind, "count", noting_deletes(kind.count, deleted))
+            monkeypatch.setattr(kind, "rows", noting_ends(kind.rows, deleted))
             monkeypatch.setattr(kind, "commit", noted(kind.commit))
         turns = 0
 
