@@ -183,7 +183,7 @@ class JsonStore:
             raise SessionConflictError
 
     async def _make_room(self, entry: Entry, limit: int) -> tuple[str, ...]:
-        if not limit or entry.user is None:
+        if limit <= 0 or entry.user is None:
             return ()
         mine = sorted(await self.find(SessionIndex(user=entry.user)), key=lambda stored: stored.entry.rank)
         evicted = tuple(stored.key for stored in mine[: max(len(mine) - limit + 1, 0)])
