@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from litestar.di import NamedDependency
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import NAME
 from app.data.audit import AuditEntry, AuditTrail
@@ -64,7 +63,7 @@ class Services:
         try:
             found = await self.audit.of_session(session, limit=entries)
             return await self._activity(found, all_read=len(found) < entries)
-        except (SQLAlchemyError, DatabaseUnavailableError):
+        except DatabaseUnavailableError:
             return None
 
     async def _activity(self, entries: Sequence[AuditEntry], *, all_read: bool) -> list[Activity]:

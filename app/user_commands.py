@@ -11,7 +11,6 @@ import click
 import msgspec
 from litestar import Litestar
 from litestar.plugins import CLIPlugin
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.data.database import DatabaseUnavailableError
 from session_core import Identity, SessionPlugin
@@ -117,7 +116,7 @@ def _run(app: Litestar, work: Callable[[Services], Coroutine[Any, Any, T]]) -> T
 
     try:
         return asyncio.run(with_database())
-    except (SQLAlchemyError, DatabaseUnavailableError, OSError):
+    except DatabaseUnavailableError:
         click.echo("error: the database does not answer, or is not migrated", err=True)
     except SessionCoreError as error:
         click.echo(f"error: {error.title}", err=True)

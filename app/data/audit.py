@@ -272,7 +272,7 @@ class AuditTrail:
             try:
                 async with self._database.begin() as connection:
                     await connection.execute(insert(table), rows)
-            except (SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
+            except (SQLAlchemyError, DatabaseUnavailableError) as error:
                 _log.error("the audit trail cannot be written, trying again", reason=why_unavailable(error))
                 await asyncio.sleep(_RETRY)
             else:
@@ -291,7 +291,7 @@ class AuditTrail:
                 found = (await connection.execute(oldest)).scalars().all()
                 if found:
                     await connection.execute(delete(table).where(table.c.id.in_(found)))
-        except (SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
+        except DatabaseUnavailableError as error:
             _log.error("the audit trail cannot be trimmed, trying again", reason=why_unavailable(error))
             return False
         if len(found) == _TRIM_BATCH:

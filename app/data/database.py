@@ -11,11 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.data.tables import metadata
 from app.settings.database_address import address_of
+from session_core.errors import SessionCoreError
 from session_core.stores.sql.urls.postgresql import PostgresqlAddress
 from session_core.stores.sqlite.connection import make_private_file
 
@@ -28,8 +30,15 @@ _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _REVISION: Final = re.compile(r"(?m)^(revision|down_revision)(?:: [^=]+)? = [\"']([^\"']+)[\"']")
 
 
-class DatabaseUnavailableError(Exception):
-    """The database did not answer, or its tables are not migrated; the message may be shown to an operator."""
+class DatabaseUnavailableError(SessionCoreError):
+    """The database did not answer, or its tables are not migrated; the message may be shown to an operator.
+
+    One of the library's errors, so that a login that it stops is reported as an outage, not as refused by the application.
+    """
+
+    code = "database_unavailable"
+    status_code = 503
+    title = "The database is unavailable"
 
 
 class Database:
@@ -73,7 +82,7 @@ class Database:
             async with self.connect() as connection:
                 found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
                 return found
-        except (SQLAlchemyError, DatabaseUnavailableError):
+        except DatabaseUnavailableError:
             return None
 
     async def ping(self) -> None:
@@ -81,11 +90,8 @@ class Database:
 
         Tables and columns decide, not the revision: later migrations that only add columns are accepted.
         """
-        try:
-            async with self.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailableError(why_unavailable(error)) from error
+        async with self.connect() as connection:
+            await connection.execute(text("SELECT 1"))
         revision = await self.revision()
         if revision is not None and revision == self._fits:
             return
@@ -96,11 +102,8 @@ class Database:
         self._fits = revision
 
     async def _misfits(self) -> list[str]:
-        try:
-            async with self.connect() as connection:
-                return await connection.run_sync(_misfits)
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailableError(why_unavailable(error)) from error
+        async with self.connect() as connection:
+            return await connection.run_sync(_misfits)
 
     async def now(self) -> float | None:
         """Return the database's time in Unix seconds; None if it is this machine's (SQLite) or unavailable."""
@@ -110,7 +113,7 @@ class Database:
         try:
             async with self.connect() as connection:
                 return float(await connection.scalar(text(query)) or 0)
-        except (SQLAlchemyError, DatabaseUnavailableError):
+        except DatabaseUnavailableError:
             return None
 
     def _opened(self) -> AsyncEngine:
@@ -122,11 +125,13 @@ class Database:
 
 @asynccontextmanager
 async def _answering() -> AsyncIterator[None]:
-    """Bound what is done with the database. A driver's own errors of the network are no `SQLAlchemyError`."""
+    """Bound what is done with the database, and turn failures of the engine and of the network into outages."""
     try:
         async with asyncio.timeout(_TIMEOUT):
             yield
-    except OSError as error:  # a timeout is one, too
+    except (IntegrityError, DataError):  # the engine answers, and refuses the values
+        raise
+    except (OSError, DBAPIError, PoolTimeoutError) as error:  # a driver's own errors of the network are no `DBAPIError`
         raise DatabaseUnavailableError(why_unavailable(error)) from error
 
 

@@ -12,11 +12,10 @@ import structlog
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.response import Response
 from litestar.response.base import ASGIResponse
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.data.database import DatabaseUnavailableError, why_unavailable
+from app.data.database import DatabaseUnavailableError
 from app.data.users import AccountDisabledError, User
-from app.web.explanations import explain
+from app.web.explanations import Act, explain
 from app.web.form_user import SEEN
 from app.web.request_context import current_request
 from session_core import SessionHandle, SessionPlugin, loaded_session_of, session_of
@@ -55,7 +54,6 @@ def exception_handlers() -> ExceptionHandlersMap:
     """Return the handlers for the whole application."""
     return {
         SessionCoreError: on_session_core_error,
-        SQLAlchemyError: on_database_error,
         DatabaseUnavailableError: on_database_error,
         HTTPException: on_http_error,
         RecursionError: on_deep_nesting,
@@ -77,11 +75,10 @@ def on_session_core_error(request: Request[Any, Any, Any], error: SessionCoreErr
     return _answer(request, error, details, headers=error_headers(error, request, config))
 
 
-def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+def on_database_error(request: Request[Any, Any, Any], error: DatabaseUnavailableError) -> Response[Any]:
     """Answer 503: users and audit trail are unavailable. No session ends."""
-    _log.error("database unavailable", reason=why_unavailable(error))
-    details = {"type": "about:blank", "title": "The database is unavailable", "status": 503, "code": "database_unavailable"}
-    return _answer(request, error, details, headers={"retry-after": "1"})
+    _log.error("database unavailable", reason=str(error))
+    return _answer(request, error, problem(error), headers={"retry-after": "1"})
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -172,7 +169,8 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
     elif isinstance(error, ForbiddenError) and session is not None and session.actor is not None:
         error = ImpersonationForbiddenError()  # the administrator may have the right that the user lacks
         details = {**details, "title": error.title}
-    explanation = explain(error, details["status"], url=base.url, has_cookies="cookie" in request.headers)
+    act = _act(request.method, base.local(request.scope["path"]))
+    explanation = explain(error, details["status"], act=act, url=base.url, has_cookies="cookie" in request.headers)
     asked = {"next": error.return_to, "provider": error.provider} if isinstance(error, SessionCoreError) else {}
     if explanation.step == "log out" and user is None:  # the provider would choose the refused account again
         asked["prompt"] = "login"
@@ -188,7 +186,8 @@ async def _page(request: Request[Any, Any, Any], error: Exception, details: dict
         advice=explanation.advice,
         step=explanation.step,
         again=base.of("/auth/login") + (f"?{query}" if query else ""),
-        sent=await _sent_form(request, error),
+        sent=await _sent_form(request, error) if act == "send" else [],
+        is_refused=details["status"] < _SERVER_ERROR,
         back_to=return_to(request, base),
         request_id=current_request.get().request_id,
     )
@@ -204,16 +203,22 @@ async def _visitor(
             if session is None and not isinstance(error, StoreUnavailableError | CrossSiteRequestError):
                 session = await session_of(request)
             identity = session.identity if session is not None else None
-            if identity is None or isinstance(error, SessionGoneError | SQLAlchemyError | DatabaseUnavailableError):
+            if identity is None or isinstance(error, SessionGoneError | DatabaseUnavailableError):
                 return session, None
             return session, await services.users.find(identity.user_key)
     except Exception:  # noqa: BLE001 - the page shows the first error, without the user
         return session, None
 
 
+def _act(method: str, path: str) -> Act:
+    if path.startswith("/auth/"):
+        return "log out" if path.startswith("/auth/logout") else "log in"
+    return "send" if method == "POST" else "read"
+
+
 async def _sent_form(request: Request[Any, Any, Any], error: Exception) -> list[tuple[str, str]]:
-    """Return what a person sent with a form that was not carried out, so that nothing typed is lost."""
-    if request.method != "POST" or request.url.path.startswith("/auth/") or isinstance(error, CrossSiteRequestError):
+    """Return what a person sent with a form that failed, so that nothing typed is lost."""
+    if isinstance(error, CrossSiteRequestError):
         return []
     try:
         async with asyncio.timeout(_PATIENCE):

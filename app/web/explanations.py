@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.data.database import DatabaseUnavailableError
 from app.data.users import AccountDisabledError
 from app.web.form_user import OtherUserError
@@ -27,8 +25,10 @@ from session_core.errors import (
     UnknownLoginError,
 )
 
-__all__ = ("Explanation", "OwnAccountError", "Step", "explain")
+__all__ = ("Act", "Explanation", "OwnAccountError", "Step", "explain")
 
+Act: TypeAlias = Literal["read", "send", "log in", "log out"]
+"""What the failed request was for."""
 Step: TypeAlias = Literal["", "back", "retry", "login", "login again", "log out"]
 """What helps: back to the page of the form, the same again, log in, begin the failed login again, use another account."""
 
@@ -47,7 +47,11 @@ class Explanation(NamedTuple):
     title: str = ""
 
 
-_OUTAGE: Final = "You are not logged out, and nothing was changed. Please try again in a moment."
+_AGAIN: Final = "Please try again in a moment."
+_OUTAGE: Final = f"You are not logged out. {_AGAIN}"
+_UNSURE: Final = "It is not known whether what you sent was carried out: go back and look before you send it again."
+"""The answer of a store or database can be lost after it has made the change, and a handler can fail after a change."""
+_NOT_LOGGED_OUT: Final = "You may still be logged in: please go back and log out again in a moment."
 _UNCHANGED: Final = "Nothing was changed: an earlier session is unaffected."
 _ONE_BROWSER: Final = (
     "A login is valid for ten minutes, works once, and ends in the browser in which it began. "
@@ -88,7 +92,6 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     (SessionLimitError, Explanation("Sign one of them out, then log in here again.", "login again")),
     (TooManyRequestsError, Explanation("Too many requests. Nothing was changed.", "retry")),
     (StoreUnavailableError, Explanation(f"The session store does not respond. {_OUTAGE}", "retry")),
-    (SQLAlchemyError, Explanation(f"The user database does not respond. {_OUTAGE}", "retry")),
     (DatabaseUnavailableError, Explanation(f"The user database does not respond. {_OUTAGE}", "retry")),
     (
         LoginRefusedError,
@@ -131,9 +134,10 @@ _BY_STATUS: Final = {
     504: Explanation("Your session is unaffected.", "retry", "The identity provider took too long"),
 }
 _UNKNOWN: Final = Explanation("It has been logged.", "retry", "An error occurred on our side")
+_SERVER_ERROR: Final = 500
 
 
-def explain(error: Exception, status: int, *, url: str, has_cookies: bool) -> Explanation:
+def explain(error: Exception, status: int, *, act: Act, url: str, has_cookies: bool) -> Explanation:
     """Return the explanation of an error. `url` is where the application is; `has_cookies`: the request had at least one."""
     found = next((case for kind, case in _CASES if isinstance(error, kind)), None) or _BY_STATUS.get(status, _UNKNOWN)
     advice = found.advice.format(url=url) if "{url}" in found.advice else found.advice
@@ -144,4 +148,9 @@ def explain(error: Exception, status: int, *, url: str, has_cookies: bool) -> Ex
         advice += f" Please wait {error.retry_after} seconds."
     if isinstance(error, UnknownLoginError) and not has_cookies:
         advice = _NO_COOKIES + advice
-    return found._replace(advice=advice)
+    if status < _SERVER_ERROR or act == "read":
+        return found._replace(advice=advice)
+    if act == "log in":  # the response of the provider may be used up
+        return found._replace(advice=advice, step="login again")
+    advice = advice.replace(_OUTAGE, "").strip() if act == "log out" else advice.removesuffix(_AGAIN).strip()
+    return found._replace(advice=f"{advice} {_NOT_LOGGED_OUT if act == 'log out' else _UNSURE}".strip())

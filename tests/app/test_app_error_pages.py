@@ -20,6 +20,7 @@ from tests.app.conftest import Running, Start
 from tests.security.site import running_site
 from tests.support.hostile_op.misbehaviour import Misbehaviour
 from tests.support.hostile_op.signing import GONE
+from tests.support.postgres_server import postgres_server
 
 pytestmark = pytest.mark.anyio
 
@@ -123,15 +124,16 @@ async def test_an_expired_session_leads_to_the_login_and_keeps_the_text(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "words"),
+    ("error", "status", "words", "is_refused"),
     [
-        (StoreUnavailableError(), 503, "You are not logged out"),
-        (TooManyRequestsError(7), 429, "Please wait 7 seconds"),
-        (RuntimeError("broken"), 500, "An error occurred on our side"),
+        (StoreUnavailableError(), 503, "You are not logged out", False),
+        (DatabaseUnavailableError(), 503, "You are not logged out", False),
+        (TooManyRequestsError(7), 429, "Please wait 7 seconds", True),
+        (RuntimeError("broken"), 500, "An error occurred on our side", False),
     ],
 )
-async def test_typed_text_is_kept(
-    running: Running, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+async def test_typed_text_is_kept_and_only_a_refusal_says_that_nothing_was_changed(
+    running: Running, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str, *, is_refused: bool
 ) -> None:
     async with running.browser() as browser:
         await dark(running, browser)
@@ -140,7 +142,28 @@ async def test_typed_text_is_kept(
         assert page.status_code == status
         assert words in page.text
         assert "&lt;b&gt;milk&lt;/b&gt; and bread" in page.text
-        assert has_user_theme_and_navigation(page.text)
+        # An outage can lose the answer to a change that was made, and a handler can fail after one.
+        assert ("It was not carried out" in page.text) is is_refused
+        assert ("othing was changed" in page.text) is is_refused
+        assert ("It is not known whether what you sent was carried out" in page.text) is not is_refused
+        if not isinstance(error, DatabaseUnavailableError):
+            assert has_user_theme_and_navigation(page.text)
+
+
+async def test_a_logout_that_an_outage_stops_claims_neither_logout_nor_login(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running.browser() as browser:
+        await dark(running, browser)
+
+        async def out(*_: object) -> None:
+            raise StoreUnavailableError
+
+        monkeypatch.setattr(type(running.plugin.store), "load", out)
+        page = await browser.post("/auth/logout")
+        assert page.status_code == 503
+        assert "You may still be logged in" in page.text
+        assert "You are not logged out" not in page.text
 
 
 async def test_an_outage_page_is_minimal_and_mentions_no_logout(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +256,22 @@ async def test_a_failed_login_says_what_happened_and_can_begin_again(
         assert f'href="{again}">Try again' in page.text
         assert re.search(r"reference: <code>[0-9a-f]+</code>", page.text)
         assert await site.who(browser) is None
+
+
+async def test_an_outage_of_the_database_is_no_refused_login_and_a_new_login_works(database: Path, clock: FakeClock) -> None:
+    with postgres_server() as server:
+        async with running_site(database, clock, database_url=server.url_through(server.port)) as site:
+            browser = site.browser()
+            address = await site.response_address(browser, path="/auth/login?next=/account")
+            server.kill()
+            page = await site.come_back(browser, address)
+            assert page.status == 503
+            assert site.reasons() == ["database_unavailable"]
+            assert "The user database does not respond. You are not logged out" in page.text
+            # The response of the provider is used up: loading it again would fail.
+            assert 'href="/auth/login?next=%2Faccount">Try again' in page.text
+            server.start()
+            assert (await site.login(browser, path="/auth/login?next=/account")).status == 200
 
 
 async def test_a_refused_login_can_be_repeated_as_another_user(database: Path, clock: FakeClock) -> None:

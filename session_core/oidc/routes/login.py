@@ -41,11 +41,12 @@ from session_core.sessions.handle import SessionHandle
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
 
-__all__ = ("begin_login", "enter", "login_routes", "refuse_token")
+__all__ = ("begin_login", "enter", "login_routes", "reason_of", "refuse_token")
 
 _SEE_OTHER: Final = 303
 _TEMPORARY: Final = 307
 _UNAVAILABLE: Final = 503
+_REFUSALS: Final = range(400, 500)
 
 
 def login_routes(relying_parties: RelyingParties) -> list[Route]:
@@ -237,18 +238,24 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         if received is None or received.transaction.native is None:
             raise
         return await _answer_native(request, relying_parties, received.transaction.native, error)
-    except Exception:
-        await events.emit("login.failed", handle=handle, reason="refused_by_application")
+    except Exception as error:
+        await events.emit("login.failed", handle=handle, reason=reason_of(error))
         raise
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a login failed, for its event. What the hook raises is a refusal only if its status says so."""
+    if isinstance(error, SessionCoreError):
+        return error.reason if isinstance(error, OidcError) else error.code
+    return "refused_by_application" if getattr(error, "status_code", None) in _REFUSALS else "application_failed"
 
 
 async def _report(events: Events, handle: str | None, error: SessionCoreError, *, silent: bool) -> None:
     """Emit the event of a failed login; the limit of callbacks has its own."""
-    reason = error.reason if isinstance(error, OidcError) else error.code
     if silent:
-        await events.emit("login.silent_failed", handle=handle, reason=reason)
+        await events.emit("login.silent_failed", handle=handle, reason=reason_of(error))
     elif not isinstance(error, TooManyRequestsError):
-        await events.emit("login.failed", handle=handle, reason=reason)
+        await events.emit("login.failed", handle=handle, reason=reason_of(error))
 
 
 def _begin_again(

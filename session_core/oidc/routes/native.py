@@ -13,7 +13,6 @@ from session_core.errors import (
     CrossSiteRequestError,
     NativeLoginError,
     OidcError,
-    SessionCoreError,
     TooManyRequestsError,
 )
 from session_core.oidc.login.authorization_response import single_params
@@ -23,7 +22,7 @@ from session_core.oidc.native_clients import NativeClient
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
-from session_core.oidc.routes.login import begin_login, enter, refuse_token
+from session_core.oidc.routes.login import begin_login, enter, reason_of, refuse_token
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
 from session_core.sessions.handle import SessionHandle
@@ -124,12 +123,9 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
         await events.emit("login.failed", reason=error.reason)
         code = error.error if isinstance(error, NativeLoginError) else "invalid_grant"
         return Response({"error": code}, status_code=NativeLoginError.status_code, media_type=JSON, headers=_NO_CACHE)
-    except SessionCoreError as error:
+    except Exception as error:
         if not isinstance(error, TooManyRequestsError):
-            await events.emit("login.failed", reason=error.code)
-        raise
-    except Exception:
-        await events.emit("login.failed", reason="refused_by_application")
+            await events.emit("login.failed", reason=reason_of(error))
         raise
     left = (session.absolute_expires_at or 0) - relying_parties.sessions.clock.now()
     answer = {"access_token": session.new_token, "token_type": "Bearer", "expires_in": left // 1000}

@@ -15,6 +15,7 @@ from litestar import Litestar
 from litestar.exceptions import PermissionDeniedException
 
 from session_core import ConfigurationError, Identity, SessionHandle, SessionPlugin
+from session_core.errors import SessionCoreError
 from session_core.oidc import OidcConfig, OidcPlugin
 from session_core.sealing import SealingKeys
 from tests.session_core.oidc.fake_op import EC_KEY, ED_KEY, GET_PAGE, GONE, ISSUER, RSA_KEY, World, b64, public_jwk, sign
@@ -311,6 +312,26 @@ async def test_the_hook_can_refuse_a_login() -> None:
     response = await world.login()
     assert response.status_code == 403
     await world.assert_rejected(response, "refused_by_application")
+
+
+class DirectoryDownError(SessionCoreError):
+    code = "directory_down"
+    status_code = 503
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "reason"),
+    [(DirectoryDownError, 503, "directory_down"), (ConnectionRefusedError, 500, "application_failed")],
+)
+async def test_a_failure_of_the_hook_is_not_reported_as_a_refusal(raised: type[Exception], status: int, reason: str) -> None:
+    async def on_login(identity: Identity, claims: Mapping[str, Any], session: SessionHandle[Any]) -> None:
+        raise raised
+
+    world = World(on_login=on_login)
+    await world.plant()
+    response = await world.login()
+    assert response.status_code == status
+    await world.assert_rejected(response, reason)
 
 
 @pytest.mark.parametrize("wrong", ["raises", "type"])
