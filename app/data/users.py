@@ -49,6 +49,10 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         return "admin" in self.roles
 
 
+_COLUMNS: Final = [table.c.user_key.label("key"), *(table.c[name] for name in User.__struct_fields__ if name != "key")]
+"""By name: a clone may add a column to the table and not to the struct."""
+
+
 class Users:
     """The table of users."""
 
@@ -59,7 +63,7 @@ class Users:
     async def find(self, key: str) -> User | None:
         """Return the user of an `Identity.user_key`."""
         async with self._database.connect() as connection:
-            row = (await connection.execute(select(table).where(table.c.user_key == key))).first()
+            row = (await connection.execute(select(*_COLUMNS).where(table.c.user_key == key))).first()
         return _user(row) if row else None
 
     async def is_active(self, identity: Identity) -> bool:
@@ -112,7 +116,7 @@ class Users:
 
     async def search(self, query: str = "", *, limit: int = 50) -> list[User]:
         """Return users whose name, email or subject contains `query`, the latest login first."""
-        statement = select(table).order_by(table.c.last_login_at.desc(), table.c.user_key).limit(limit)
+        statement = select(*_COLUMNS).order_by(table.c.last_login_at.desc(), table.c.user_key).limit(limit)
         # PostgreSQL refuses the NUL character, and SQLite ends the text there.
         query = "".join(character for character in query if character.isprintable())
         if query:
@@ -124,8 +128,7 @@ class Users:
 
 def _user(row: Row[Any]) -> User:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    roles = msgspec.json.decode(values.pop("roles"), type=tuple[str, ...])
-    return User(key=values.pop("user_key"), roles=roles, **values)
+    return User(**{**values, "roles": msgspec.json.decode(values["roles"], type=tuple[str, ...])})
 
 
 def _name(claims: Mapping[str, Any]) -> str | None:

@@ -218,6 +218,41 @@ async def test_a_killed_or_frozen_server_is_an_outage_until_it_returns(monkeypat
         await database.close()
 
 
+def test_a_column_of_a_clone_that_no_struct_has_changes_nothing(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        for name in ("users", "audit_trail"):
+            connection.execute(f"ALTER TABLE {name} ADD COLUMN city TEXT DEFAULT 'Bern'")
+    connection.close()
+    code = f"""
+import asyncio
+from sqlalchemy import Column, Text
+from app.data import tables
+for table in (tables.users, tables.audit):
+    table.append_column(Column("city", Text))
+from app.data.audit import AuditTrail
+from app.data.audit_search import AuditFilter, AuditSearch
+from app.data.database import Database
+from app.data.users import Users
+from session_core import Identity, SystemClock
+
+async def main():
+    clock, database = SystemClock(), Database("sqlite+aiosqlite:///{database}")
+    await database.open()
+    users, trail = Users(database, clock), AuditTrail(database, clock, days=1)
+    user = await users.remember(Identity(issuer="https://op.example", subject="alice"), {{"roles": ["admin"]}})
+    await trail.open()
+    trail.add("user.enabled", user_key=user.key)
+    await trail.close()
+    page = await AuditSearch(database).page(AuditFilter(), limit=5)
+    print(await users.search() == [user], [e.event for e in await trail.latest()], [e.event for e in page.entries])
+    await database.close()
+
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert ran.stdout == "True ['user.enabled'] ['user.enabled']\n", ran.stderr
+
+
 @pytest.mark.anyio
 async def test_a_refused_value_is_no_outage(database: Path) -> None:
     opened = Database(f"sqlite+aiosqlite:///{database}")
