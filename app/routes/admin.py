@@ -19,7 +19,7 @@ from app.services import Injected, Services
 from app.session_data import AppSession
 from app.web.explanations import OwnAccountError
 from app.web.public_address import see_other
-from app.web.wording import device
+from app.web.wording import EVENTS, device
 from session_core import Identity, Session, Sessions
 from session_core.errors import LoginRequiredError
 from session_core.guards import forbids_impersonation, requires_recent_login, requires_role
@@ -186,6 +186,7 @@ async def audit_page(
         event=event,
         text=text,
         user_key=user,
+        known=sorted(EVENTS.items()),
         query=urlencode({"event": event, "user": user, "text": text}),
         names=await services.users.names({key for entry in page.entries for key in (entry.user_key, entry.actor) if key}),
     )

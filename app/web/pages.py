@@ -15,7 +15,7 @@ from litestar.response import Response
 
 from app import NAME
 from app.web.public_address import COOKIE_CHECK
-from app.web.wording import address, device, duration, iso, origin, place, stamp, story
+from app.web.wording import actor, address, device, duration, iso, origin, place, stamp, story, who
 from session_core import Clock, SessionHandle, loaded_session_of
 from session_core.events import current_session
 from session_core.litestar.problem import return_to
@@ -64,7 +64,9 @@ class Pages:
             "origin": origin,
             "place": place,
             "stamp": stamp,
+            "actor": actor,
             "story": story,
+            "who": who,
         }
         self._environment = environment
 

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from app.data.audit import COMMAND_LINE, AuditEntry
+from app.web.reasons import because
 
 __all__ = (
+    "EVENTS",
     "LANGUAGES",
     "Activity",
     "DeviceName",
     "activities",
+    "actor",
     "address",
     "device",
     "duration",
@@ -22,6 +25,7 @@ __all__ = (
     "place",
     "stamp",
     "story",
+    "who",
 )
 
 LANGUAGES: Final = (
@@ -45,10 +49,9 @@ _GREETINGS: Final = {
     "pt": "Olá",
 }
 _STORIES: Final = {
-    "login.started": ("Went to the identity provider to log in", ""),
     "login.succeeded": ("Logged in", "good"),
     "login.new_device": ("Logged in on a new device", ""),
-    "login.failed": ("A login was refused", "bad"),
+    "login.failed": ("A login failed", "bad"),
     "login.silent_failed": ("An automatic login was not possible", ""),
     "logout.local": ("Logged out", ""),
     "logout.backchannel": ("The identity provider ended the login", ""),
@@ -64,21 +67,22 @@ _STORIES: Final = {
     "session.undecodable": ("A stored session could not be read and was ignored", "bad"),
     "session.unsaved": ("A change came too late and was not saved", "bad"),
     "connection.closed": ("An open connection was closed with its session", ""),
-    "request.cross_site": ("A request from another site was refused", "bad"),
     "access.denied": ("A page was refused", "bad"),
     "impersonation.started": ("An administrator logged in as this user", "bad"),
     "impersonation.ended": ("The administrator who was logged in as this user left", ""),
     "tokens.refreshed": ("The access to the provider was renewed", ""),
     "tokens.refresh_failed": ("The access to the provider could not be renewed", "bad"),
-    "tokens.revocation_failed": ("The provider did not end its access tokens", "bad"),
+    "tokens.revocation_failed": ("The provider did not confirm that its access tokens ended", "bad"),
     "user.disabled": ("The account was disabled", "bad"),
     "user.enabled": ("The account was enabled", "good"),
     "user.signed_out": ("The account was signed out everywhere", "bad"),
 }
+EVENTS: Final = {event: text for event, (text, _) in _STORIES.items()}
+"""The text of each event of the trail."""
+_BY_ACTOR: Final = frozenset({"administrator", "operator"})
+"""Reasons that only say who did it."""
 _ENDED: Final = frozenset({"session.revoked", "session.evicted"})
-_REFUSED: Final = frozenset(
-    {"access.denied", "login.failed", "logout.rejected", "request.cross_site", "session.conflict", "session.gone"}
-)
+_REFUSED: Final = frozenset({"access.denied", "login.failed", "logout.rejected", "session.conflict", "session.gone"})
 """Events that a client can repeat in any number; equal lines of them are counted."""
 _BROWSERS: Final = (
     ("Edg", "Edge"),
@@ -162,18 +166,40 @@ def _counted(text: str, times: int) -> str:
 
 def place(entry: AuditEntry) -> str:
     """Return the origin of an audit entry for its user, without the location of an administrator."""
-    if entry.actor is not None:
-        if entry.event == "access.denied":  # refused to the administrator who acts as the user, not by one
-            return "to an administrator"
-        return "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
-    return origin(entry)
+    if entry.actor is None:
+        return origin(entry)
+    if entry.event == "access.denied":  # refused to the administrator who acts as the user, not by one
+        by = "to an administrator"
+    elif entry.event.startswith("impersonation."):  # its text names the administrator
+        by = ""
+    else:
+        by = "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
+    return " · ".join(filter(None, (by, _reason(entry))))
 
 
 def origin(entry: AuditEntry) -> str:
     """Return the origin of an audit entry for administrators."""
     client = device(entry.user_agent).name if entry.user_agent else ""
-    parts = [client, address(entry.ip) if entry.ip else "", (entry.reason or "").replace("_", " ")]
-    return " · ".join(filter(None, parts))
+    return " · ".join(filter(None, (client, address(entry.ip) if entry.ip else "", _reason(entry))))
+
+
+def who(entry: AuditEntry, names: Mapping[str, str]) -> str:
+    """Return the name of the user that an audit entry is about, given the names by user key."""
+    if entry.user_key is not None:
+        return names.get(entry.user_key, "unknown user")
+    return "identity provider" if entry.event == "logout.backchannel" else "visitor"
+
+
+def actor(entry: AuditEntry, names: Mapping[str, str]) -> str:
+    """Return who did to the user what an audit entry is about."""
+    return "the command line" if entry.actor == COMMAND_LINE else names.get(entry.actor or "", "unknown user")
+
+
+def _reason(entry: AuditEntry) -> str:
+    if entry.actor is not None and entry.reason in _BY_ACTOR:
+        return ""
+    text = because(entry.event, entry.reason)
+    return (entry.reason or "").replace("_", " ") if text is None else text
 
 
 def address(ip: str) -> str:
