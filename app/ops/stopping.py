@@ -1,6 +1,7 @@
 """A graceful stop: closes live connections, lets requests finish, then ends the lifespan. Independent of routes and stores.
 
-    signal -> WebSockets closed with 1012, event streams ended -> requests finish -> audit trail -> lifespan ends (store) -> exit
+    signal -> WebSockets closed with 1012, event streams ended -> server stops -> requests finish -> audit trail
+           -> lifespan ends (store) -> exit
 
 A server ends the lifespan when every response is complete. With an open event stream, Granian would wait until it is killed,
 without writing the audit trail and closing the store. So the signal is handled here first. All steps together fit into the ten
@@ -120,7 +121,13 @@ class GracefulStop:
     def _stop_once(self, tell_server: Callable[[], object]) -> None:
         if not self.begun:
             self.begin()
-            tell_server()
+            self.spawn(self._pass_on(tell_server))
+
+    async def _pass_on(self, tell_server: Callable[[], object]) -> None:
+        # Granian waits for responses, not for WebSockets: it would drop them before their close frames are sent.
+        for exchange in tuple(self._open):
+            await exchange.closed()
+        tell_server()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a background task."""
@@ -194,6 +201,11 @@ class _Exchange:
             self.started = True
             self._live.begin_close(_SERVICE_RESTART, _REASON)
             self._stop.spawn(self._finish(self._live))
+
+    async def closed(self) -> None:
+        """Return when a connection that was ended here is closed towards the client, or its time limit is over."""
+        if self._live is not None:
+            await self._live.closed()
 
     def cancel(self) -> None:
         """Cancel the handler after its time limit."""

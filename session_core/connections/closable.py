@@ -125,6 +125,10 @@ class ClosableConnection:
         # The handler is interrupted only now: servers drop the connection, and an unsent close frame, when it returns.
         self._told.set()
 
+    async def closed(self) -> None:
+        """Return when `finish_close` has closed the connection towards the client, or has given up."""
+        await self._told.wait()
+
     async def cancel_after(self, seconds: float) -> None:
         """Cancel the handler when it has not ended in this time."""
         with suppress(TimeoutError):

@@ -223,3 +223,13 @@ async def test_a_frozen_database_does_not_delay_the_stop_and_its_entries_are_log
         database.thaw()
     assert took < SUPERVISOR_SECONDS
     assert "audit entries lost" in out
+
+
+async def test_websockets_alone_are_told_that_the_server_restarts(tmp_path: Path) -> None:
+    with server(tmp_path) as served:
+        kinds = ["echo", "deaf", "ticks"] * 4
+        sockets = [await WebSocketClient.connect(f"{served.url}/test/socket/{kind}", "") for kind in kinds]
+        stopping = asyncio.create_task(served.stop())
+        assert [await next_code(socket) for socket in sockets] == [1012] * len(kinds)
+        took, out = await stopping
+    assert took < KILL_SECONDS, out
