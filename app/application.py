@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar
+from litestar.plugins import ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
+
+from session_core.asgi.web import without_content
 
 if TYPE_CHECKING:
     from app.ops.stopping import GracefulStop
 
-__all__ = ("Application",)
+__all__ = ("Application", "HeadRoutes")
 
 _ONLY_FOR_CHECK = (
     "error: this application was built for `litestar check`, with placeholders for invalid settings; it cannot serve"
 )
 
 
-_NO_HEAD = re.compile(r"/auth/(?!session\b)")
-"""A HEAD must not begin or finish a login or a logout."""
+class HeadRoutes(ReceiveRoutePlugin):
+    """Answers HEAD with the handler of GET (RFC 9110 9.3.2), except on routes with a handler for HEAD.
 
+    A GET with effects needs one: link scanners and monitors send HEAD.
+    """
 
-def _without_body(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-    """Answer a HEAD as the GET is answered, headers and length included, without the content (RFC 9110 9.3.2)."""
-
-    async def send_head(message: Any) -> None:  # noqa: ANN401 - as ASGI's own
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_head
+    def receive_route(self, route: BaseRoute) -> None:
+        """Add HEAD to the methods of the route."""
+        if isinstance(route, HTTPRoute) and "GET" in route.methods and "HEAD" not in route.methods:
+            handler, parameters = route.route_handler_map["GET"]
+            unlisted = copy(handler)
+            unlisted._resolved_include_in_schema = False  # noqa: SLF001 - Litestar has resolved it on registration
+            route.methods.add("HEAD")
+            route.route_handler_map["HEAD"] = (unlisted, parameters)
 
 
 class Application(Litestar):
@@ -53,11 +60,9 @@ class Application(Litestar):
             await self._live(scope, receive, send)
         elif self.only_for_check:
             raise RuntimeError(_ONLY_FOR_CHECK)
-        elif scope["type"] == "http" and scope["method"] == "HEAD" and not _NO_HEAD.search(scope["path"]):
-            as_get: Any = {**scope, "method": "GET"}
-            await super().__call__(as_get, receive, _without_body(send))
         else:
-            await super().__call__(scope, receive, send)
+            is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+            await super().__call__(scope, receive, without_content(send) if is_head else send)
 
     async def _live(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - likewise
         """Run the lifespan; the server gets the line of a failed start instead of a traceback."""

@@ -19,7 +19,7 @@ from litestar import Router
 from litestar.di import Provide
 from pydantic import SecretStr
 
-from app.application import Application
+from app.application import Application, HeadRoutes
 from app.data.audit import COMMAND_LINE, acting
 from app.data.database import DatabaseUnavailableError, migrate, newest_revision
 from app.data.users import AccountDisabledError
@@ -132,7 +132,7 @@ def _assemble(settings: Settings, clock: Clock, *, judged: Settings) -> Applicat
             *health.handlers,
             *static.handlers,
         ],
-        plugins=[kept, login, UserCommands()],
+        plugins=[kept, login, HeadRoutes(), UserCommands()],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=exception_handlers(),
         before_send=[announce_logout],

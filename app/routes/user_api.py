@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import delete, get
+from litestar import delete, get, head
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery
 
@@ -106,4 +106,9 @@ async def userinfo(session: Session[AppSession], tokens: Tokens) -> dict[str, An
     return await tokens.userinfo(session)
 
 
-handlers = [me, userinfo, list_sessions, end_session, end_sessions]
+@head("/api/userinfo", guards=[requires_login], include_in_schema=False, media_type="text/plain")
+async def userinfo_head() -> None:
+    """Answer without a call to the provider: refreshing the token would use up the refresh token."""
+
+
+handlers = [me, userinfo, userinfo_head, list_sessions, end_session, end_sessions]

@@ -47,8 +47,8 @@ class Messages:
         return self._cookie(code if count is None else f"{code}.{count}", _SECONDS)
 
     def waiting(self, request: Request[Any, Any, Any]) -> bool:
-        """Whether the browser has the cookie, which is then to be deleted."""
-        return self._name in request.cookies
+        """Whether the browser has the cookie, which is then to be deleted: not by a HEAD, which shows nothing."""
+        return self._name in request.cookies and request.method != "HEAD"
 
     def read(self, request: Request[Any, Any, Any]) -> str | None:
         """Return what the page is to say; None without a cookie, and for one that is not ours."""

@@ -90,6 +90,7 @@ class Pages:
         path = base.local(request.scope["path"])
         # After a form the page that it was on. The address of a callback holds a code, which must not go on.
         here = base.of("/") if path.startswith("/auth/") else return_to(request, base)
+        fetched = request.method in {"GET", "HEAD"}
         html = self._environment.get_template(name).render(
             bare=session is None,
             theme=session.data.theme if session is not None and session.data.theme_chosen else None,
@@ -97,11 +98,11 @@ class Pages:
             user=user,
             acting=loaded if loaded is not None and loaded.actor is not None else None,
             navigation=navigation,
-            path=path if request.method == "GET" else base.local(here.partition("?")[0]),
+            path=path if fetched else base.local(here.partition("?")[0]),
             here=here,
             message=self._messages.read(request),
             base=base.path,
-            fetched=request.method == "GET",
+            fetched=fetched,
             seen_user=session.identity.user_key if session is not None and session.identity is not None else "",
             unsent=request.query_params.get("unsent") == "1",
             cookie_lost=request.query_params.get(COOKIE_CHECK) == "1" and session is not None and not session.exists,

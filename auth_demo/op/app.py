@@ -5,7 +5,7 @@ import time
 from urllib.parse import urlsplit
 
 import httpx2
-from litestar import Litestar
+from litestar import Litestar, head
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
@@ -32,6 +32,12 @@ from auth_demo.op.web.web import (
 
 __all__ = ("create_op", "op_of")
 
+
+@head(["/authorize", "/end_session"], media_type="text/plain")
+async def without_effect() -> None:
+    """Answer without a code, and without a sign-out: link scanners send HEAD (RFC 9110 9.2.1)."""
+
+
 _HANDLERS = (
     home,
     stylesheet,
@@ -48,6 +54,7 @@ _HANDLERS = (
     end_session,
     end_session_by_post,
     confirm_end_session,
+    without_effect,
 )
 
 

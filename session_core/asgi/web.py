@@ -11,17 +11,19 @@ import msgspec
 from session_core.asgi.bearer import presents_bearer
 from session_core.asgi.limits import RateLimits
 from session_core.asgi.middleware import SCOPE_KEY
-from session_core.asgi_types import Receive, Scope, Send
+from session_core.asgi_types import Headers, Message, Receive, Scope, Send
 from session_core.config import SessionConfig
 from session_core.identity import Identity
 from session_core.sessions.handle import SessionHandle
 
-__all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest")
+__all__ = ("HTML", "JSON", "PROBLEM", "TEXT", "HasHeaders", "Redirect", "Response", "WebRequest", "without_content")
 
 HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"
+_EMPTY: Final = (b"content-length", b"0")
+_OF_CONTENT: Final = frozenset({b"content-length", b"content-type"})
 _SEE_OTHER: Final = 303
 
 
@@ -117,3 +119,20 @@ class Redirect(Response):
 
     def __init__(self, url: str, *, status_code: int = _SEE_OTHER, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status_code=status_code, headers={"location": url, **(headers or {})})
+
+
+def without_content(send: Send) -> Send:
+    """Return a `send` for the response to a HEAD: status and headers, then the end, also of a stream (RFC 9110 9.3.2).
+
+    Without content from the handler, the length and the type are left out: those of the GET are not known (RFC 9110 8.6).
+    """
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers: Headers = message.get("headers") or ()
+            if _EMPTY in headers:
+                message = {**message, "headers": [header for header in headers if header[0] not in _OF_CONTENT]}
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_head

@@ -60,10 +60,9 @@ class OidcRoutes:
 
     async def _answer(self, sessions: StarletteSessions[Any], path: str, scope: Scope, receive: Receive) -> Response:
         head, _, name = path.strip("/").partition("/")
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = self._routes.get((method, f"/{head}", bool(name)))
-        if route is None or (scope["method"] == "HEAD" and not route.head):
-            allowed = [known for known in ("GET", "POST") if (known, f"/{head}", bool(name)) in self._routes]
+        route = self._routes.get((scope["method"], f"/{head}", bool(name)))
+        if route is None:
+            allowed = [known for known in ("GET", "HEAD", "POST") if (known, f"/{head}", bool(name)) in self._routes]
             return _problem(405, {"allow": ", ".join(allowed)}) if allowed else _problem(404)
         try:
             request = sessions.application.web_request(scope, receive)

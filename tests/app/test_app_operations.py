@@ -211,21 +211,6 @@ async def test_https_sets_hsts_and_the_host_cookie(start: Start) -> None:
         assert schema["components"]["securitySchemes"]["session"]["name"] == "__Host-session"
 
 
-@pytest.mark.parametrize("path", ["/", "/health/live", "/api/session", "/schema", "/static/app.css"])
-async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
-    got, head = await client.get(path), await client.head(path)
-    assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-type", "content-length", "cache-control", "vary", "content-security-policy"):
-        assert head.headers.get(name) == got.headers.get(name)
-
-
-async def test_a_head_request_starts_no_login(client: httpx.AsyncClient) -> None:
-    answer = await client.head("/auth/login")
-    assert answer.status_code == 405
-    assert "set-cookie" not in answer.headers
-    assert (await client.head("/auth/session")).status_code == 401
-
-
 @pytest.mark.parametrize("status", [404, 405])
 async def test_errors_are_pages_for_browsers_and_problem_json_for_programs(running: Running, status: int) -> None:
     method, path = ("GET", "/nowhere") if status == 404 else ("POST", "/")

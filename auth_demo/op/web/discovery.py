@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import get
+from litestar import route
 
 from auth_demo.op.protocol.assurance import ACR_VALUES
 from auth_demo.op.protocol.authorization_request import PROMPTS, RESPONSE_MODES
@@ -10,7 +10,7 @@ from auth_demo.op.protocol.authorization_server import AUTH_METHODS
 from auth_demo.op.protocol.claims import SCOPE_CLAIMS, SUPPORTED_SCOPES
 from auth_demo.op.settings import OpSettings
 from auth_demo.op.state.keys import SIGNING_ALGORITHM
-from auth_demo.op.web.web import OpRequest, op_of
+from auth_demo.op.web.web import READ, OpRequest, op_of
 
 __all__ = ("jwks", "metadata_document", "openid_configuration")
 
@@ -54,13 +54,13 @@ def metadata_document(settings: OpSettings) -> dict[str, Any]:
     }
 
 
-@get("/.well-known/openid-configuration")
+@route("/.well-known/openid-configuration", http_method=READ)
 async def openid_configuration(request: OpRequest) -> dict[str, Any]:
     """Answer with the provider metadata."""
     return metadata_document(op_of(request).settings)
 
 
-@get("/jwks.json")
+@route("/jwks.json", http_method=READ)
 async def jwks(request: OpRequest) -> dict[str, Any]:
     """Answer with the public keys (RFC 7517 5)."""
     return op_of(request).keys.public_jwks()

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from litestar import Response, get
+from litestar import Response, route
 
 from auth_demo.op.web.pages import render, static_asset
-from auth_demo.op.web.web import OpRequest, op_of, session_of
+from auth_demo.op.web.web import READ, OpRequest, op_of, session_of
 
 __all__ = ("auto_submit", "home", "icon", "stylesheet")
 
 
-@get("/")
+@route("/", http_method=READ)
 async def home(request: OpRequest) -> Response[Any]:
     """Show who is signed in here and at which applications."""
     op, session = op_of(request), session_of(request)
@@ -19,19 +19,19 @@ async def home(request: OpRequest) -> Response[Any]:
     return render("home.html", account=account, accounts=op.accounts, signed_in_at=signed_in_at, issuer=op.settings.issuer)
 
 
-@get("/static/op.css")
+@route("/static/op.css", http_method=READ)
 async def stylesheet() -> Response[bytes]:
     """Serve the one stylesheet."""
     return Response(static_asset("op.css"), media_type="text/css; charset=utf-8")
 
 
-@get("/static/op.svg")
+@route("/static/op.svg", http_method=READ)
 async def icon() -> Response[bytes]:
     """Serve the icon."""
     return Response(static_asset("op.svg"), media_type="image/svg+xml")
 
 
-@get("/static/form_post.js")
+@route("/static/form_post.js", http_method=READ)
 async def auto_submit() -> Response[bytes]:
     """Serve the script that sends the form_post page; the page has a button without it."""
     return Response(static_asset("form_post.js"), media_type="text/javascript; charset=utf-8")

@@ -5,12 +5,12 @@ from typing import Any
 from litestar import HttpMethod, Response, route
 
 from auth_demo.op.protocol.claims import claims_for
-from auth_demo.op.web.web import OpRequest, op_of
+from auth_demo.op.web.web import READ, OpRequest, op_of
 
 __all__ = ("userinfo",)
 
 
-@route("/userinfo", http_method=[HttpMethod.GET, HttpMethod.POST], status_code=200)
+@route("/userinfo", http_method=[*READ, HttpMethod.POST], status_code=200)
 async def userinfo(request: OpRequest) -> Response[Any]:
     """Answer with the claims the token's scope releases (OIDC Core 5.3).
 

@@ -4,7 +4,7 @@ import logging
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from litestar import Litestar, Request, Response
+from litestar import HttpMethod, Litestar, Request, Response
 from litestar.datastructures import Cookie, MutableScopeHeaders
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException
@@ -17,6 +17,7 @@ from auth_demo.op.web.pages import content_security_policy, render_error
 from auth_demo.op.web.parameters import MAX_PARAMETER_BYTES, ParameterError, Parameters, parse_parameters
 
 __all__ = (
+    "READ",
     "OpRequest",
     "add_security_headers",
     "expired_cookie",
@@ -34,6 +35,8 @@ __all__ = (
 
 OpRequest: TypeAlias = Request[Any, Any, Any]
 
+READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
+"""The methods of a route without effects."""
 _JSON_PATHS: Final = frozenset({"/token", "/revoke", "/userinfo", "/jwks.json"})
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -124,6 +127,8 @@ async def add_security_headers(message: Message, scope: Scope) -> None:
     if message["type"] != "http.response.start":
         return
     headers = MutableScopeHeaders.from_message(message)
+    if scope.get("method") == "HEAD" and headers.get("content-length") == "0":
+        del headers["content-length"]  # not what GET would send (RFC 9110 8.6)
     static = scope["path"].startswith("/static/")
     for name, value in (
         ("Cache-Control", "public, max-age=300" if static else "no-store"),

@@ -1,9 +1,10 @@
-"""Headers that every response under /auth has, and cookies that error responses set too."""
+"""Headers that every response under /auth has, and cookies that error responses set too. A HEAD gets no content."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from session_core.asgi.web import without_content
 from session_core.asgi_types import Message, Scope, Send
 
 __all__ = ("queued_cookies", "with_auth_headers")
@@ -13,6 +14,8 @@ _COOKIES_KEY: Final = "session_core.oidc.cookies"
 
 def with_auth_headers(scope: Scope, send: Send) -> Send:
     """Return a `send` that adds the common headers and the queued cookies to every response, errors included."""
+    if scope["method"] == "HEAD":
+        send = without_content(send)
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -38,7 +38,7 @@ def logout_routes(relying_parties: RelyingParties) -> list[Route]:
         frame = {200: (HTML,)}
         routes += [
             Route("POST", "/backchannel-logout", backchannel_logout, f"Back-channel logout{of}", **kind),
-            Route("GET", "/backchannel-logout", backchannel_logout_by_get, by_provider=by_provider, status=_NOT_ALLOWED),
+            Route("GET", "/backchannel-logout", backchannel_logout_by_get, "", _NOT_ALLOWED, by_provider=by_provider, safe=True),
             Route("GET", "/frontchannel-logout", frontchannel_logout, f"Front-channel logout{of}", answers=frame, **kind),
         ]
     return routes

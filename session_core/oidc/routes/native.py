@@ -51,9 +51,10 @@ def native_routes(relying_parties: RelyingParties) -> list[Route]:
     """Return the routes; none without native clients."""
     if not relying_parties.config.native_clients:
         return []
+    shared: dict[str, Any] = {"session": True, "answers": _LEADS}
     return [
-        Route("GET", "/authorize", ask, "Start the login of a native client", session=True, answers=_LEADS, errors=(400, 403)),
-        Route("POST", "/authorize", authorize, "Go on with that login", 303, session=True, answers=_LEADS, errors=(400, 429)),
+        Route("GET", "/authorize", ask, "Start the login of a native client", safe=True, **shared, errors=(400, 403)),
+        Route("POST", "/authorize", authorize, "Go on with that login", 303, **shared, errors=(400, 429)),
         Route("POST", "/token", token, "Redeem the code of a native client", session=True, answers=_REDEEMS, errors=(429,)),
     ]
 

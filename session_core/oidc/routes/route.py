@@ -10,7 +10,7 @@ from session_core.asgi.web import Response, WebRequest
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.relying_party import RelyingParty
 
-__all__ = ("Endpoint", "NoSuchProviderError", "Route", "party_at")
+__all__ = ("Endpoint", "NoSuchProviderError", "Route", "head_of", "party_at")
 
 Endpoint: TypeAlias = "Callable[[WebRequest, RelyingParties, str | None], Awaitable[Response]]"
 """Called with the request, the relying parties and the provider's id from the path, if the route has one."""
@@ -26,7 +26,7 @@ class NoSuchProviderError(Exception):
 class Route(NamedTuple):
     """`path` is below `/auth`; with `by_provider` a provider's id is appended."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "HEAD", "POST"]
     path: str
     endpoint: Endpoint
     summary: str = ""
@@ -35,12 +35,30 @@ class Route(NamedTuple):
     session: bool = False
     """Whether it uses the session. Other routes read no cookie, so cross-site requests are accepted."""
     by_provider: bool = False
-    head: bool = False
-    """Whether it answers HEAD: a GET without effects. The others start a login, end a session or use up a code."""
+    safe: bool = False
+    """Whether it is a GET that starts no login, ends no session and uses up no code, so that a HEAD may run it."""
     answers: Mapping[int, tuple[str, ...]] = MappingProxyType({200: NO_CONTENT})
     """The media types of each response that is not one of `errors`, by its status, for the schema."""
     errors: tuple[int, ...] = ()
     """The statuses of its errors, for the schema: problem+json (RFC 9457), or a page for browsers."""
+
+
+def head_of(route: Route) -> Route:
+    """Return the route that answers HEAD where `route` answers GET (RFC 9110 9.3.2). It is not in the schema.
+
+    Link scanners and monitors send HEAD: it must not do what only a browser may do for its user.
+    """
+    if route.safe:
+        return route._replace(method="HEAD", summary="")
+    return Route("HEAD", route.path, without_effect, by_provider=route.by_provider)
+
+
+async def without_effect(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:
+    """Answer 200, whatever the request presents: it is not read, so that the response discloses nothing about it."""
+    del request
+    if provider_id is not None:
+        party_at(relying_parties, provider_id)
+    return Response()
 
 
 def party_at(relying_parties: RelyingParties, provider_id: str) -> RelyingParty:

@@ -72,7 +72,7 @@ def litestar_handler(route: Route, relying_parties: RelyingParties, application:
     handler.__doc__ = route.endpoint.__doc__
     return HTTPRouteHandler(
         f"{route.path}/{{provider_id:str}}" if route.by_provider else route.path,
-        http_method=[route.method, "HEAD"] if route.head else route.method,
+        http_method=route.method,
         status_code=route.status,
         # Without the session no cookie is read, so cross-site requests are harmless.
         opt={"session": True} if route.session else {"session": False, "cross_site": route.method == "POST"},

@@ -20,7 +20,7 @@ def session_routes() -> list[Route]:
     """Return the routes."""
     summary = "Who is logged in, and for how long"
     answers = {200: (JSON,)}
-    return [Route("GET", "/session", session_state, summary, session=True, head=True, answers=answers, errors=(401, 503))]
+    return [Route("GET", "/session", session_state, summary, session=True, safe=True, answers=answers, errors=(401, 503))]
 
 
 async def session_state(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Response:

@@ -88,6 +88,13 @@ def test_a_visitor_sees_the_six_servers_and_gets_no_session(client: httpx.Client
     assert not re.search(r"<script(?![^>]*\bsrc=)|\bon\w+=|\bstyle=|https?://", page.text)
 
 
+@pytest.mark.parametrize("path", ["", "/nodes", "/session", "/status", "/cluster.css", "/cluster.js"])
+def test_a_head_is_answered_as_the_get(client: httpx.Client, path: str) -> None:
+    got, head = client.get(f"{PAGE}{path}"), client.head(f"{PAGE}{path}")
+    assert (got.status_code, head.status_code, head.content) == (200, 200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
 def test_a_visitor_without_a_session_cannot_kill_a_server(client: httpx.Client) -> None:
     refused = client.post(f"{PAGE}/kill")
     assert (refused.status_code, refused.headers["content-type"]) == (409, "application/problem+json")

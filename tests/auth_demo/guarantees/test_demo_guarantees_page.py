@@ -39,7 +39,10 @@ def test_the_start_page_links_to_it_and_a_visitor_gets_no_session(client: httpx.
     assert not re.search(r"<script(?![^>]*\bsrc=)|\bon\w+=|\bstyle=|https?://", page.text)
     files = set(re.findall(r'(?:href|src)="(/[^"]+\.(?:css|js|svg))"', page.text))
     assert len(files) == 4
-    assert all(client.get(file).status_code == 200 for file in files)
+    for address in (PAGE, *files):
+        got, head = client.get(address), client.head(address)
+        assert (got.status_code, head.status_code, head.content) == (200, 200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -32,16 +32,6 @@ async def test_the_state_has_user_and_lifetime_and_extends_nothing(world: World)
     assert answer.status_code == 401
 
 
-async def test_a_head_gets_the_headers_of_the_get_and_starts_nothing_elsewhere(world: World) -> None:
-    await world.login()
-    got, head = await world.browser.get("/auth/session"), await world.browser.head("/auth/session")
-    assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-type", "content-length", "cache-control", "vary"):
-        assert head.headers.get(name) == got.headers.get(name)
-    for path in ("/auth/login", "/auth/callback?code=x&state=y", "/auth/frontchannel-logout?iss=x&sid=y"):
-        assert (await world.browser.head(path)).status_code == 405
-
-
 @pytest.mark.parametrize("accept", ["application/json", "text/html,application/xhtml+xml", "*/*"])
 async def test_a_visitor_gets_401_and_never_a_redirect(world: World, accept: str) -> None:
     answer = await world.browser.get("/auth/session", headers={"accept": accept})
