@@ -496,6 +496,26 @@ async def test_each_end_is_one_event(anywhere: World, ending: Ending, reason: st
     assert world.happened("impersonation.ended") == [("bob", "admin", reason)]
 
 
+async def test_a_session_without_impersonation_is_not_refused(world: World) -> None:
+    """It may still be watched for a moment after its impersonation has ended."""
+    handle = await world.logged_in()
+    world.allowed.clear()
+    assert await world.plugin.lifecycle.end_refused(handle.snapshot) is False
+    assert await world.live(world.admin) == [handle.key]
+
+
+@pytest.mark.attack("85")
+async def test_an_end_during_an_outage_of_the_store_is_reported() -> None:
+    """It is then unknown whether another process has reported it."""
+    clock = FakeClock()
+    store = LosingStore(clock=clock)
+    world = World(store, clock)
+    handle = await world.acting()
+    store.fail("claim", "not applied")
+    await handle.end_impersonation()
+    assert world.happened("impersonation.ended") == [("bob", "admin", "stopped")]
+
+
 @pytest.mark.attack("85")
 async def test_its_time_being_over_is_one_event_when_it_is_noticed(world: World) -> None:
     handle = await world.acting()

@@ -410,8 +410,9 @@ async def test_a_record_made_unreadable_by_another_version_is_gone(
 
 
 @pytest.mark.parametrize("first", [None, lambda data: setattr(data, "visits", data.visits + 1)])
-async def test_a_login_after_another_version_made_the_record_unreadable_begins_fresh(first: Any) -> None:
-    ours = await made_unreadable()
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_login_after_another_version_made_the_record_unreadable_begins_fresh(first: Any, *, whole: bool) -> None:
+    ours = await made_unreadable(whole=whole)
     await ours.login(ALICE, first=first)
     assert (ours.data.note, ours.data.visits) == ("", 0 if first is None else 1)
     assert ours.identity == ALICE
