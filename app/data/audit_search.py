@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -99,12 +100,16 @@ class AuditSearch:
 
 
 def as_csv(entries: Iterable[AuditEntry]) -> str:
-    """Return entries as CSV (RFC 4180). A cell that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Return entries as CSV (RFC 4180), with times in UTC (RFC 3339).
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
     for entry in entries:
-        writer.writerow([_cell(getattr(entry, name)) for name in _COLUMNS])
+        at = datetime.fromtimestamp(entry.at / 1000, tz=UTC).isoformat(timespec="milliseconds")
+        writer.writerow([at, *(_cell(getattr(entry, name)) for name in _COLUMNS[1:])])
     return text.getvalue()
 
 

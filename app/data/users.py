@@ -114,9 +114,9 @@ class Users:
         async with self._database.connect() as connection:
             return {row.user_key: row.name for row in await connection.execute(statement)}
 
-    async def search(self, query: str = "", *, limit: int = 50) -> list[User]:
-        """Return users whose name, email or subject contains `query`, the latest login first."""
-        statement = select(*_COLUMNS).order_by(table.c.last_login_at.desc(), table.c.user_key).limit(limit)
+    async def search(self, query: str = "", *, limit: int = 50, skip: int = 0) -> list[User]:
+        """Return users whose name, email or subject contains `query`, the latest login first, without the first `skip`."""
+        statement = select(*_COLUMNS).order_by(table.c.last_login_at.desc(), table.c.user_key).limit(limit).offset(skip)
         # PostgreSQL refuses the NUL character, and SQLite ends the text there.
         query = "".join(character for character in query if character.isprintable())
         if query:

@@ -27,6 +27,9 @@ from session_core.guards import forbids_impersonation, requires_recent_login, re
 __all__ = ("handlers",)
 
 _PAGE: Final = 50
+_USERS: Final = 25
+"""Users on a page. The sessions of each are counted by a call of the store."""
+_LATEST: Final = 10
 _EXPORT: Final = 10_000
 _Text: TypeAlias = Annotated[str, QueryParameter(max_length=100)]
 _SIGNED_OUT: Final = "Ended sessions do not come back, and what was kept in them alone is lost. This cannot be undone."
@@ -45,11 +48,13 @@ async def admin(
     sessions: Sessions,
     services: Injected,
     q: Annotated[str, QueryParameter(max_length=100)] = "",
+    page: Annotated[int, QueryParameter(ge=1, le=100_000)] = 1,
 ) -> Response[str]:
-    """Show users, session counts and the latest events."""
+    """Show a page of users, session counts and the latest events."""
     await services.audit.flush(0.5)
-    found = await services.users.search(q)
-    events = await services.audit.latest(limit=50)
+    first = (page - 1) * _USERS
+    found = await services.users.search(q, limit=_USERS + 1, skip=first)
+    events = await services.audit.latest(limit=_LATEST)
     stats = await sessions.stats()
     hours = await services.audit_search.hours(services.clock.now())
     return services.pages.render(
@@ -66,10 +71,13 @@ async def admin(
             ("users logged in", stats.users),
         ],
         query=q,
+        first=first + 1,
+        newer=_page_of_users(q, page - 1) if page > 1 else None,
+        older=_page_of_users(q, page + 1) if len(found) > _USERS else None,
         idle=stats.idle,
         hours=hours,
         most=max((max(hour.logins, hour.refusals) for hour in hours), default=0) or 1,
-        rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found],
+        rows=[(user, len(await sessions.list_for(_identity(user)))) for user in found[:_USERS]],
         events=events,
         names=await services.users.names({key for entry in events for key in (entry.user_key, entry.actor) if key}),
     )
@@ -186,7 +194,10 @@ async def audit_page(
         event=event,
         text=text,
         user_key=user,
+        before=before,
         known=sorted(EVENTS.items()),
+        person=await services.users.find(user) if user.isprintable() else None,
+        most_exported=_EXPORT,
         query=urlencode({"event": event, "user": user, "text": text}),
         names=await services.users.names({key for entry in page.entries for key in (entry.user_key, entry.actor) if key}),
     )
@@ -217,7 +228,7 @@ async def ask_disable_or_sign_out(
         consequence=consequence,
         action=f"/admin/users/{key}/{action}",
         button=button,
-        back="/admin",
+        back=f"/admin/users/{key}",
     )
 
 
@@ -231,7 +242,7 @@ async def disable_user(
         await services.users.set_disabled(key, disabled=True)
         services.audit.add("user.disabled", user_key=key)
         await sessions.revoke_all(_identity(user), reason="disabled")
-    return see_other(request, "/admin", say="user-disabled")
+    return see_other(request, f"/admin/users/{key}", say="user-disabled")
 
 
 @post("/admin/users/{key:str}/enable", guards=_CHANGE, include_in_schema=False)
@@ -243,7 +254,7 @@ async def enable_user(
     with _recorded(session):
         await services.users.set_disabled(key, disabled=False)
         services.audit.add("user.enabled", user_key=key)
-    return see_other(request, "/admin", say="user-enabled")
+    return see_other(request, f"/admin/users/{key}", say="user-enabled")
 
 
 @post("/admin/users/{key:str}/sign-out", guards=_CHANGE, include_in_schema=False)
@@ -253,9 +264,13 @@ async def sign_out_user(
     """End all sessions of a user."""
     user = await _another_user(key, session, services)
     with _recorded(session):
-        services.audit.add("user.signed_out", user_key=key)
         await sessions.revoke_all(_identity(user), reason="administrator")
-    return see_other(request, "/admin", say="user-signed-out")
+        services.audit.add("user.signed_out", user_key=key)
+    return see_other(request, f"/admin/users/{key}", say="user-signed-out")
+
+
+def _page_of_users(query: str, page: int) -> str:
+    return f"/admin?{urlencode({'q': query, 'page': page})}#users"
 
 
 def _recorded(session: Session[AppSession]) -> AbstractContextManager[None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from session_core import Identity
-from tests.app.conftest import Running, Start
+from session_core.errors import StoreUnavailableError
+from tests.app.conftest import ISSUER, Running, Start
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +89,70 @@ async def test_the_csv_export_contains_no_spreadsheet_formula(running: Running) 
         assert row["event"] == "login.failed"
         assert row["user_agent"].startswith("'=cmd")
         assert row["ip"] == "127.0.0.1"
+        moment = datetime.fromtimestamp(running.clock.now() / 1000, tz=UTC)
+        assert datetime.fromisoformat(row["at"]) == moment
+
+
+async def test_users_are_shown_in_pages_and_the_search_stays(running: Running) -> None:
+    async with running.browser() as admin:
+        for number in range(60):
+            claims = {"name": f"Person {number:02}", "email": f"p{number}@example.org"}
+            await running.services.users.remember(Identity(issuer=ISSUER, subject=f"person-{number}"), claims)
+            running.clock.advance(seconds=1)
+        await administrator(running, admin)
+        seen: list[str] = []
+        shown: list[str] = []
+        address = "/admin?q=person"
+        while address:
+            page = (await admin.get(address)).text
+            seen += re.findall(r"<bdi>Person (\d+)</bdi>", page.partition('id="trail"')[0])
+            shown += re.findall(r"Shown are (\d+ to \d+)", page)
+            older = re.search(r'href="(/admin\?[^"#]+)#users" rel="next"', page)
+            address = older[1].replace("&amp;", "&") if older else ""
+        assert seen == [f"{number:02}" for number in reversed(range(60))]
+        assert shown == ["1 to 25", "26 to 50", "51 to 60"]
+        assert 'href="/admin?q=person&amp;page=2#users" rel="prev"' in page
+        few = (await admin.get("/admin?q=person-7")).text
+        assert "Shown are" not in few
+        assert 'rel="next"' not in few
+        assert (await admin.get("/admin?page=0")).status_code == 400
+        assert "No user matches" in (await admin.get("/admin?page=90")).text
+
+
+async def test_the_page_of_a_user_leads_to_every_act_and_the_acts_lead_back(running: Running) -> None:
+    async with running.browser() as admin, running.client() as user:
+        alice = await running.log_in(user)
+        root = await administrator(running, admin)
+        address = f"/admin/users/{alice.user_key}"
+        page = (await admin.get(address)).text
+        assert 'href="/admin" aria-current="true"' in page
+        for act in ("sign-out", "disable"):
+            assert f'href="{address}/{act}"' in page
+            assert f'href="{address}">Cancel' in (await admin.get(f"{address}/{act}")).text
+        for act, said in (("disable", "The account is disabled"), ("enable", "The account is enabled")):
+            answer = await admin.post(f"{address}/{act}")
+            assert (answer.status_code, answer.headers["location"]) == (303, address)
+            assert said in (await admin.get(address)).text
+        own = (await admin.get(f"/admin/users/{root.user_key}")).text
+        assert "/disable" not in own
+        found = (await admin.get(f"/admin/audit?user={alice.user_key}")).text
+        assert "Only those of" in found
+
+
+async def test_a_sign_out_that_an_outage_stops_is_not_recorded_as_done(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running.browser() as admin, running.client() as user:
+        alice = await running.log_in(user)
+        await administrator(running, admin)
+
+        async def out(*_: object, **__: object) -> int:
+            raise StoreUnavailableError
+
+        monkeypatch.setattr(type(running.plugin.sessions), "revoke_all", out)
+        answer = await admin.post(f"/admin/users/{alice.user_key}/sign-out")
+        assert answer.status_code == 503
+        assert "It is not known whether what you sent was carried out" in answer.text
+        await running.services.audit.flush()
+        assert "user.signed_out" not in {entry.event for entry in await running.services.audit.of_user(alice.user_key)}
 
 
 async def test_the_chart_counts_events_per_hour(start: Start) -> None:
