@@ -26,8 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def is_default_run(config: pytest.Config) -> bool:
     """Whether long tests are excluded: neither `--all` nor a selection of tests was given."""
-    chosen = config.option.run_all or config.option.keyword or config.option.markexpr or config.option.collectonly
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+    return is_complete(config) and not config.option.run_all
+
+
+def is_complete(config: pytest.Config) -> bool:
+    """Whether no selection of tests was given."""
+    selected = config.option.keyword or config.option.markexpr or config.option.collectonly
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not selected
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

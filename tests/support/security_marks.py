@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.long_run import is_default_run
+from tests.support.long_run import is_complete
 
 _PROPERTY: Final = "attack"
 _SEEN: Final = pytest.StashKey[dict[str, dict[str, Any]]]()
@@ -73,13 +73,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Check a complete run, and write the outcomes."""
+    """Check a complete run, and write the outcomes. A default run counts too: long tests alone prove no requirement."""
     config = session.config
     if hasattr(config, "workerinput"):
         return
     if file := os.environ.get("SECURITY_RESULTS"):
         Path(file).write_text(json.dumps(config.stash[_SEEN]), encoding="utf-8")
-    if not _is_everything(config) or session.shouldstop or session.shouldfail:
+    if not is_complete(config) or config.option.deselect or session.shouldstop or session.shouldfail:
         return
     config.stash[_PROBLEMS] = unproved(requirements(config.rootpath), config.stash[_SEEN])
     if config.stash[_PROBLEMS] and session.exitstatus == pytest.ExitCode.OK:
@@ -99,8 +99,3 @@ def unproved(known: dict[str, Any], seen: dict[str, dict[str, Any]]) -> list[str
             outcomes.setdefault(name, set()).add(test["outcome"])
     failed = [f"{name}: a test failed" for name, found in outcomes.items() if "failed" in found]
     return failed + [f"{name}: no test passed" for name, found in outcomes.items() if not found & {"passed", "failed"}]
-
-
-def _is_everything(config: pytest.Config) -> bool:
-    """A default run counts too: no requirement may be proved by long tests alone."""
-    return not config.option.deselect and (is_default_run(config) or config.option.run_all)
