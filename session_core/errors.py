@@ -281,11 +281,15 @@ class StoreUnavailableError(StoreError):
 
 
 class SessionGoneError(StoreError):
-    """The session was destroyed, revoked, regenerated or expired; the write was not made."""
+    """The session was destroyed, revoked, regenerated or expired; the write was not made.
+
+    `revoked`: set for a login, which is refused because the browser's session was revoked after the login began.
+    """
 
     code = "session_gone"
     status_code = 401
     title = "The session has ended"
+    revoked: bool = False
 
 
 class SessionConflictError(StoreError):

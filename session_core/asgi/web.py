@@ -13,6 +13,7 @@ from session_core.asgi.limits import RateLimits
 from session_core.asgi.middleware import SCOPE_KEY
 from session_core.asgi_types import Headers, Message, Receive, Scope, Send
 from session_core.config import SessionConfig
+from session_core.errors import AmbiguousCredentialsError
 from session_core.identity import Identity
 from session_core.sessions.handle import SessionHandle
 
@@ -68,6 +69,11 @@ class WebRequest:
     def headers(self) -> Mapping[str, str]:
         """The headers by lower-case name; of one that is repeated the first."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.scope["headers"])}
+
+    def refuse_token(self) -> None:
+        """Raise `AmbiguousCredentialsError` for a bearer token: a login in a browser has to set cookies."""
+        if self.presents_token:
+            raise AmbiguousCredentialsError
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the parts of the body. Raises `ConnectionError` when the client leaves before its end."""

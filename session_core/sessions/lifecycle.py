@@ -456,9 +456,10 @@ class SessionLifecycle(Generic[D]):
         if current is not None:
             try:
                 session_id, new, evicted = await self._rotate(current, log_in, limit=limit, new_id=new_id, any_version=True)
-            except SessionGoneError:
+            except SessionGoneError as error:
                 # The authentication of a login that has begun earlier may be older than a revocation.
-                if login.only_in_place or (begun is not None and await self.was_revoked([current.key])):
+                error.revoked = not login.only_in_place and begun is not None and await self.was_revoked([current.key])
+                if login.only_in_place or error.revoked:
                     raise
                 data = other  # it ended meanwhile: its data is dropped, and the login starts fresh
             else:

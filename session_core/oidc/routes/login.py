@@ -15,7 +15,6 @@ from session_core.asgi.web import HTML, JSON, Redirect, Response, WebRequest
 from session_core.asgi_types import Headers
 from session_core.concurrency import together
 from session_core.errors import (
-    AmbiguousCredentialsError,
     AuthorizationResponseError,
     CrossSiteRequestError,
     LoginCancelledError,
@@ -41,7 +40,7 @@ from session_core.sessions.handle import SessionHandle
 from session_core.sessions.store_order import Moment
 from session_core.sessions.timeouts import Timeouts
 
-__all__ = ("begin_login", "enter", "login_routes", "reason_of", "refuse_token")
+__all__ = ("begin_login", "enter", "login_routes", "reason_of")
 
 _SEE_OTHER: Final = 303
 _TEMPORARY: Final = 307
@@ -115,7 +114,7 @@ async def callback(request: WebRequest, relying_parties: RelyingParties, provide
 async def posted_callback(request: WebRequest, relying_parties: RelyingParties, provider_id: str | None) -> Redirect:
     """Receive the provider's response as a form (OAuth 2.0 Form Post Response Mode) and continue by GET with the session."""
     party = _party(relying_parties, provider_id)
-    refuse_token(request)
+    request.refuse_token()
     try:
         body = await limited(request, relying_parties, "callback", lambda: _read_body(request))
         state, cookie = party.receive_post(body, list(request.scope["headers"]))
@@ -142,7 +141,7 @@ async def begin_login(
     native: NativeRequest | None = None,
 ) -> Response:
     """Send the browser to the provider that `query` or the path names. `native`: the client that gets the session."""
-    refuse_token(request)
+    request.refuse_token()
     headers = request.scope["headers"]
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
     # Prefetchers, images and frames follow links too; a login that the user does not see would only add cookies.
@@ -202,7 +201,7 @@ def _read_body(request: WebRequest) -> Coroutine[Any, Any, bytes]:
 
 
 async def _finish(request: WebRequest, relying_parties: RelyingParties, party: RelyingParty, *, posted: bool) -> Response:
-    refuse_token(request)
+    request.refuse_token()
     events, cookies = party.sessions.events, queued_cookies(request.scope)
     query, headers = request.scope["query_string"], list(request.scope["headers"])
     if is_speculative(headers):  # it would use up the code before the user does
@@ -331,7 +330,6 @@ async def enter(party: RelyingParty, session: SessionHandle[Any], finished: Fini
     decided = result if isinstance(result, LoginOptions) else LoginOptions(change=result)
     chosen = party.config.login_options.get(finished.option or "") or _kept_options(session, finished.identity)
     vault = party.connection.vault.seal(finished.tokens, finished.identity)
-    replaced = [] if session.key is None else [session.key]
     try:
         await session.login(
             finished.identity,
@@ -341,11 +339,10 @@ async def enter(party: RelyingParty, session: SessionHandle[Any], finished: Fini
             timeouts=chosen.timeouts if decided.timeouts is None else decided.timeouts,
             persistent=chosen.persistent if decided.persistent is None else decided.persistent,
         )
-    except SessionGoneError:
+    except SessionGoneError as error:
         # The provider ended this login while it was in progress, or the user's session was revoked. Not a 401, which would
         # redirect to the login again.
-        revoked = await party.sessions.marks.any_of(replaced)
-        raise AuthorizationResponseError("reauthentication_required" if revoked else "ended_by_provider") from None
+        raise AuthorizationResponseError("reauthentication_required" if error.revoked else "ended_by_provider") from None
     if party.connection.notes is not None and session.key is not None:
         until = session.absolute_expires_at or 0
         await party.connection.notes.add(session.key, finished.identity, finished.tokens, absolute_expires_at=until)
@@ -369,12 +366,6 @@ def _kept_options(session: SessionHandle[Any], identity: Identity) -> LoginOptio
         return LoginOptions()
     absolute = (record.absolute_expires_at - record.created_at) // 1000
     return LoginOptions(timeouts=Timeouts(record.idle, absolute) if record.idle else None, persistent=record.persistent)
-
-
-def refuse_token(request: WebRequest) -> None:
-    """Refuse a bearer token where a browser logs in: the answer would have to set cookies."""
-    if request.presents_token:
-        raise AmbiguousCredentialsError
 
 
 async def _answer_native(

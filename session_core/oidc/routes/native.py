@@ -22,7 +22,7 @@ from session_core.oidc.native_clients import NativeClient
 from session_core.oidc.relying_parties import RelyingParties
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
-from session_core.oidc.routes.login import begin_login, enter, reason_of, refuse_token
+from session_core.oidc.routes.login import begin_login, enter, reason_of
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
 from session_core.sessions.handle import SessionHandle
@@ -67,7 +67,7 @@ async def ask(request: WebRequest, relying_parties: RelyingParties, provider_id:
     """
     del provider_id
     events, base = relying_parties.sessions.events, relying_parties.base.at(request.scope)
-    refuse_token(request)
+    request.refuse_token()
     if not is_user_navigation(request.scope["headers"]):
         await events.emit("request.cross_site", reason="login_without_navigation")
         raise CrossSiteRequestError
@@ -114,7 +114,7 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
     Form: `grant_type=authorization_code`, `code`, `redirect_uri`, `client_id`, `code_verifier`. Neither cookie nor token.
     """
     del provider_id
-    refuse_token(request)
+    request.refuse_token()
     session: SessionHandle[Any] = request.scope[SCOPE_KEY]
     session.use_bearer()
     events = relying_parties.sessions.events
