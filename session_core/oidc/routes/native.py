@@ -125,6 +125,7 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
         code = error.error if isinstance(error, NativeLoginError) else "invalid_grant"
         return Response({"error": code}, status_code=NativeLoginError.status_code, media_type=JSON, headers=_NO_CACHE)
     except Exception as error:
+        session.cookie_action = None  # no token in the header either: whether sessions of the user were revoked is not known
         if not isinstance(error, TooManyRequestsError):
             await events.emit("login.failed", reason=reason_of(error))
         raise

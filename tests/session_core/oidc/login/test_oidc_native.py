@@ -14,11 +14,13 @@ from session_core.errors import LoginRefusedError
 from session_core.oidc import NativeClient, OidcConfig
 from session_core.sealing import SealingKeys
 from session_core.sessions.notes import is_note
+from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
 from tests.session_core.oidc.native_client import CLIENTS, JSON, LOOPBACK, Native, ask, subject, world_of
 from tests.session_core.oidc.plain_op import PlainOp, plain_provider
 from tests.support.factories import ProviderFactory
 from tests.support.form_fields import Fields
+from tests.support.lost_answers import Fault, LosingStore
 from tests.support.sessions import AppSession
 
 pytestmark = pytest.mark.anyio
@@ -237,6 +239,37 @@ async def test_the_limit_notes_the_user_once_and_only_for_native_clients(native:
 
 
 @pytest.mark.attack("73")
+async def losing_world() -> tuple[World, LosingStore, Native, str]:
+    store = LosingStore(clock=(clock := FakeClock()))
+    world = world_of(store=store, clock=clock)
+    native = Native(world)
+    code = await native.code()
+    store.calls.clear()
+    return world, store, native, code
+
+
+@pytest.mark.attack("73")
+@pytest.mark.parametrize("fault", ["applied", "not applied", "applied later"])
+async def test_a_redemption_that_an_outage_interrupts_gives_no_token(fault: Fault) -> None:
+    """At each store call. The last one looks for a revocation: without its answer the session may be of before it."""
+    _, store, native, code = await losing_world()
+    assert (await native.redeem(code)).status_code == 200
+    names = list(store.calls)
+    assert names[-1] == "load"
+    for number, name in enumerate(names):
+        world, store, native, code = await losing_world()
+        store.fail(name, fault, after=names[:number].count(name))
+        failed = await native.redeem(code)
+        store.recover()
+        await store.apply_what_is_late()
+        assert (failed.status_code, "session-token" in failed.headers) == (503, False)
+        again = await native.redeem(code)
+        if again.status_code == 200:
+            assert await subject(world, again.json()["access_token"]) == "alice"
+        else:
+            assert (again.status_code, again.json(), await stored(world)) == (400, {"error": "invalid_grant"}, [])
+
+
 async def test_a_silent_login_after_a_revocation_is_refused_to_the_client(world: World) -> None:
     await Native(world).token()
     await world.sessions.sessions.revoke_all(ALICE)
