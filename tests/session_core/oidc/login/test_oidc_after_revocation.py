@@ -189,9 +189,10 @@ class TestWhatTheBrowserDoesInBetween:
             world.clock.advance(seconds=world.sessions.config.timeouts.idle)
         await world.assert_reauthenticates()
 
-    async def test_a_login_that_started_before_the_revocation_is_refused(self, world: SsoWorld) -> None:
+    @pytest.mark.parametrize("end", [revoke, by_limit])
+    async def test_a_login_that_started_before_the_revocation_is_refused(self, world: SsoWorld, end: End) -> None:
         started = await world.start(world.other)
-        await revoke(world)
+        await end(world)
         assert (await world.come_back(world.op.authorize(started), world.other)).status_code == 400
         assert world.reasons() == ["reauthentication_required"]
         assert await world.subject(world.other) is None
