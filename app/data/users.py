@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.data.tables import users as table
@@ -49,7 +49,10 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         return "admin" in self.roles
 
 
-_COLUMNS: Final = [table.c.user_key.label("key"), *(table.c[name] for name in User.__struct_fields__ if name != "key")]
+_COLUMNS: Final[list[ColumnElement[Any]]] = [
+    table.c.user_key.label("key"),
+    *(table.c[name] for name in User.__struct_fields__ if name != "key"),
+]
 """By name: a clone may add a column to the table and not to the struct."""
 
 

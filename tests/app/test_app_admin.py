@@ -102,7 +102,7 @@ async def test_users_are_shown_in_pages_and_the_search_stays(running: Running) -
         await administrator(running, admin)
         seen: list[str] = []
         shown: list[str] = []
-        address = "/admin?q=person"
+        address, page = "/admin?q=person", ""
         while address:
             page = (await admin.get(address)).text
             seen += re.findall(r"<bdi>Person (\d+)</bdi>", page.partition('id="trail"')[0])

@@ -287,6 +287,9 @@ async def test_a_refused_login_can_be_repeated_as_another_user(database: Path, c
         # Without `prompt` the provider would choose the same account again.
         assert 'href="/auth/login?next=%2Faccount&amp;prompt=login">Log in as another user' in page.text
         assert "Log in as another user" not in (await browser.tab(f"{site.url}/").follow("/account")).text
+        await site.services.audit.flush()
+        (refused,) = [entry for entry in await site.services.audit.of_user(alice.key) if entry.event == "login.failed"]
+        assert refused.reason == "account_disabled"
 
 
 async def test_a_slow_database_does_not_delay_an_error_page(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from session_core.errors import (
     SessionGoneError,
     TooManyRequestsError,
 )
-from session_core.events import Events
+from session_core.events import EventName, Events
 from session_core.identity import Identity
 from session_core.oidc.config import LoginOptions, OidcConfig
 from session_core.oidc.login.native_request import NativeRequest
@@ -208,6 +208,7 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         await events.emit("request.cross_site", reason="callback_prefetch")
         raise CrossSiteRequestError
     handle: str | None = None
+    identity: Identity | None = None
     received: Callback | None = None
     try:
         session = await limited(request, relying_parties, "continue" if posted else "callback", request.session)
@@ -224,12 +225,13 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
         if received.transaction.native is not None:
             return await _finish_native(request, relying_parties, received, finished, received.transaction.native)
         if not isinstance(finished, SilentRefusal):
+            identity = finished.identity
             await enter(party, session, finished)
             cookies.append(party.transactions.finish_header(received.transaction, received.response.code))
         return Redirect(finished.return_to)
     except SessionCoreError as error:
         led_to = party.silent_return_to(query, headers, error)
-        await _report(events, handle, error, silent=led_to is not None)
+        await _report(events, handle, identity, error, silent=led_to is not None)
         if led_to is not None:
             return Redirect(led_to)
         return_to = None if received is None else received.transaction.return_to
@@ -238,7 +240,7 @@ async def _finish(request: WebRequest, relying_parties: RelyingParties, party: R
             raise
         return await _answer_native(request, relying_parties, received.transaction.native, error)
     except Exception as error:
-        await events.emit("login.failed", handle=handle, reason=reason_of(error))
+        await events.emit("login.failed", handle=handle, identity=identity, reason=reason_of(error))
         raise
 
 
@@ -249,12 +251,13 @@ def reason_of(error: Exception) -> str:
     return "refused_by_application" if getattr(error, "status_code", None) in _REFUSALS else "application_failed"
 
 
-async def _report(events: Events, handle: str | None, error: SessionCoreError, *, silent: bool) -> None:
+async def _report(
+    events: Events, handle: str | None, identity: Identity | None, error: SessionCoreError, *, silent: bool
+) -> None:
     """Emit the event of a failed login; the limit of callbacks has its own."""
-    if silent:
-        await events.emit("login.silent_failed", handle=handle, reason=reason_of(error))
-    elif not isinstance(error, TooManyRequestsError):
-        await events.emit("login.failed", handle=handle, reason=reason_of(error))
+    if silent or not isinstance(error, TooManyRequestsError):
+        name: EventName = "login.silent_failed" if silent else "login.failed"
+        await events.emit(name, handle=handle, identity=identity, reason=reason_of(error))
 
 
 def _begin_again(

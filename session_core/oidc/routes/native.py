@@ -15,17 +15,20 @@ from session_core.errors import (
     OidcError,
     TooManyRequestsError,
 )
+from session_core.identity import Identity
 from session_core.oidc.login.authorization_response import single_params
 from session_core.oidc.login.native_request import NATIVE_PARAMS, NativeRequest, read_native_request, read_token_request
 from session_core.oidc.login.request import carried_params, read_login_request
 from session_core.oidc.native_clients import NativeClient
 from session_core.oidc.relying_parties import RelyingParties
+from session_core.oidc.relying_party import FinishedLogin
 from session_core.oidc.routes.bounded import limited, read_form_body
 from session_core.oidc.routes.leaving import leave_for_client
 from session_core.oidc.routes.login import begin_login, enter, reason_of
 from session_core.oidc.routes.provider_choice import chosen_party
 from session_core.oidc.routes.route import NO_CONTENT, Route
 from session_core.sessions.handle import SessionHandle
+from session_core.sessions.snapshot import Snapshot
 
 __all__ = ("native_routes",)
 
@@ -118,26 +121,29 @@ async def token(request: WebRequest, relying_parties: RelyingParties, provider_i
     session: SessionHandle[Any] = request.scope[SCOPE_KEY]
     session.use_bearer()
     events = relying_parties.sessions.events
+    identity: Identity | None = None
     try:
-        await _redeem(request, relying_parties, session)
+        body = await limited(request, relying_parties, "token", lambda: read_form_body(request, NativeLoginError))
+        pending, finished = await relying_parties.native.redeem(read_token_request(body))
+        identity = finished.identity
+        await _enter(relying_parties, session, pending, finished)
     except OidcError as error:
-        await events.emit("login.failed", reason=error.reason)
+        await events.emit("login.failed", identity=identity, reason=error.reason)
         code = error.error if isinstance(error, NativeLoginError) else "invalid_grant"
         return Response({"error": code}, status_code=NativeLoginError.status_code, media_type=JSON, headers=_NO_CACHE)
     except Exception as error:
         session.cookie_action = None  # no token in the header either: whether sessions of the user were revoked is not known
         if not isinstance(error, TooManyRequestsError):
-            await events.emit("login.failed", reason=reason_of(error))
+            await events.emit("login.failed", identity=identity, reason=reason_of(error))
         raise
     left = (session.absolute_expires_at or 0) - relying_parties.sessions.clock.now()
     answer = {"access_token": session.new_token, "token_type": "Bearer", "expires_in": left // 1000}
     return Response(answer, media_type=JSON, headers=_NO_CACHE)
 
 
-async def _redeem(request: WebRequest, relying_parties: RelyingParties, session: SessionHandle[Any]) -> None:
-    body = await limited(request, relying_parties, "token", lambda: read_form_body(request, NativeLoginError))
-    asked = read_token_request(body)
-    pending, finished = await relying_parties.native.redeem(asked)
+async def _enter(
+    relying_parties: RelyingParties, session: SessionHandle[Any], pending: Snapshot, finished: FinishedLogin
+) -> None:
     party = relying_parties.of_session(finished.tokens.provider, finished.identity)
     if party is None:
         raise NativeLoginError("unknown_provider", error="invalid_grant")

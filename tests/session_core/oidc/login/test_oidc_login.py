@@ -312,6 +312,11 @@ async def test_the_hook_can_refuse_a_login() -> None:
     response = await world.login()
     assert response.status_code == 403
     await world.assert_rejected(response, "refused_by_application")
+    # Everything was checked before, so the event can name the user.
+    assert [event.identity.subject for event in world.events if event.name == "login.failed" and event.identity] == ["alice"]
+    world.op.claims = {"nonce": "another"}
+    await world.login()
+    assert [event.identity is None for event in world.events if event.name == "login.failed"] == [False, True]
 
 
 class DirectoryDownError(SessionCoreError):
