@@ -13,8 +13,6 @@ from litestar import get, post
 
 from session_core import Identity, Session, StoreUnavailableError
 from session_core.oidc import LoginOptions
-from session_core.sessions import revocation_marks
-from session_core.sessions.revocation_marks import RevocationMarks
 from session_core.sessions.timeouts import Timeouts
 from tests.session_core.oidc.fake_op import GET_PAGE, ISSUER, World
 from tests.support.sessions import AppSession
@@ -302,35 +300,7 @@ class TestWhatIsAskedFor:
         assert await SsoWorld().asked(**params) == params
 
 
-class TestMany:
-    async def test_more_than_a_thousand_sessions_cost_two_calls_and_every_browser_is_marked(self, world: SsoWorld) -> None:
-        store, calls = world.sessions.store, 0
-
-        async def counted(*arguments: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return await create(*arguments, **options)
-
-        create = store.inner.create
-        store.inner.create = counted
-        keys = [f"{number:043d}abc" for number in range(10_000)]
-        marks = RevocationMarks(store, Timeouts(absolute=90_000), world.clock)
-        await RevocationMarks(store, Timeouts(), world.clock).leave(keys)
-        await marks.leave(keys)
-        assert calls == 1
-        assert await marks.any_of(keys[:1])
-        world.clock.advance(seconds=89_999)
-        assert await marks.any_of(["any"])
-        world.clock.advance(seconds=1)
-        assert not await marks.any_of(keys[:1])
-
-    async def test_up_to_a_thousand_leave_one_mark_each(self, world: SsoWorld) -> None:
-        keys = [f"{number:043d}abc" for number in range(1_000)]
-        marks = world.sessions.sessions.marks
-        await marks.leave(keys)
-        assert all([await marks.any_of([key]) for key in keys])
-        assert not await marks.any_of(["another"])
-
+class TestOutages:
     async def test_a_store_outage_does_not_undo_a_revocation(self, world: SsoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         async def out(*_: object) -> bool:
             message = "down"
@@ -362,6 +332,3 @@ class TestMany:
         assert world.reasons("session.revocation_failed") == ["operator" if end is revoke_any else "revoked"]
         assert world.reasons("session.revoked") == []
         await world.assert_reauthenticates()
-
-    def test_no_mark_lives_longer_than_thirty_days(self) -> None:
-        assert revocation_marks._MAX_KEPT_MS == 30 * 86_400_000

@@ -321,7 +321,8 @@ class TestSubject:
 
 class TestClockTolerance:
     @pytest.mark.parametrize(
-        ("tolerance", "late", "status"), [(60, 61, 400), (120, 61, 303), (120, 121, 400), (0, 0, 303), (0, 1, 400)]
+        ("tolerance", "late", "status"),
+        [(60, 61, 400), (120, 61, 303), (120, 121, 400), (300, 300, 303), (0, 0, 303), (0, 1, 400)],
     )
     async def test_an_id_token_is_accepted_within_the_clock_tolerance(self, tolerance: int, late: int, status: int) -> None:
         world = World(provider={"clock_tolerance_seconds": tolerance})
