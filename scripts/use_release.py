@@ -30,6 +30,8 @@ _FILES: Final = (
     "tests/security/test_cryptography_in_use.py", "tests/security/test_independence.py",
     # A copy of this clone by copier would lack the folder.
     "copier.yml", "{{_copier_conf.answers_file}}.jinja", "scripts/from_copier.py", "tests/app/test_template.py",
+    # It reads the library's sources.
+    "tests/app/test_app_reasons.py",
 )  # fmt: skip
 _MARKED: Final = ("Justfile", ".ci/run", ".dockerignore", "deploy/container/Containerfile", "pyproject.toml")
 _DRIVERS: Final = ("postgresql", "mysql")
