@@ -151,7 +151,7 @@ class AuditTrail:
         """Record an event of the session layer; an event listener for `SessionConfig`."""
         if event.name in _NOT_KEPT:
             return
-        self.add(
+        self._add(
             event.name,
             at=event.at,
             user_key=event.identity.user_key if event.identity else None,
@@ -172,12 +172,29 @@ class AuditTrail:
         reason: str | None = None,
         detail: str | None = None,
     ) -> None:
-        """Record an action of the application. Never blocks and never fails.
+        """Record and log an action of the application. Never blocks and never fails.
 
         `actor` is who did it, if not the user; None: what `acting` says, or the administrator who acts as the user now.
         """
+        actor = actor or _acting()
+        # The log, too: it is kept when the database is restored from a backup.
+        said = {"user": user_key, "actor": actor, "session": session, "reason": reason}
+        _log.info(event, **{name: value for name, value in said.items() if value})
+        self._add(event, at=at, user_key=user_key, actor=actor, session=session, reason=reason, detail=detail)
+
+    def _add(
+        self,
+        event: str,
+        *,
+        at: int | None,
+        user_key: str | None,
+        actor: str | None,
+        session: str | None,
+        reason: str | None,
+        detail: str | None,
+    ) -> None:
         request, now = current_request.get(), self._clock.now()
-        actor = actor or _actor.get() or (acting_now.user_key if (acting_now := current_actor()) is not None else None)
+        actor = actor or _acting()
         entry = AuditEntry(
             at=now if at is None else at,
             event=event,
@@ -298,3 +315,9 @@ class AuditTrail:
             return True
         self._trim_at = now + _TRIM_EVERY_MS
         return False
+
+
+def _acting() -> str | None:
+    """Return who acts on other users here: as `acting` says, or the administrator who acts as the user now."""
+    administrator = current_actor()
+    return _actor.get() or (administrator.user_key if administrator is not None else None)

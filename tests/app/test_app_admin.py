@@ -139,6 +139,20 @@ async def test_the_page_of_a_user_leads_to_every_act_and_the_acts_lead_back(runn
         assert "Only those of" in found
 
 
+async def test_acts_of_administrators_are_in_the_log_which_a_restored_database_has_not_changed(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with start() as running, running.browser() as admin, running.client() as user:
+        alice = await running.log_in(user)
+        root = await administrator(running, admin)
+        capsys.readouterr()
+        for act in ("sign-out", "disable", "enable"):
+            assert (await admin.post(f"/admin/users/{alice.user_key}/{act}")).status_code == 303
+        logged = [line for line in capsys.readouterr().err.splitlines() if " user." in line]
+        assert [re.findall(r"user\.\w+", line)[0] for line in logged] == ["user.signed_out", "user.disabled", "user.enabled"]
+        assert all(f"user={alice.user_key}" in line and f"actor={root.user_key}" in line for line in logged)
+
+
 async def test_a_sign_out_that_an_outage_stops_is_not_recorded_as_done(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running.browser() as admin, running.client() as user:
         alice = await running.log_in(user)
