@@ -129,7 +129,7 @@ class Users:
             return [_user(row) for row in await connection.execute(statement)]
 
 
-def _user(row: Row[Any]) -> User:
+def _user(row: Row[*tuple[Any, ...]]) -> User:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     return User(**{**values, "roles": msgspec.json.decode(values["roles"], type=tuple[str, ...])})
 
