@@ -14,15 +14,13 @@ from session_core.ids import SecretStruct
 from session_core.oidc.claim_path import claim_at
 
 __all__ = (
-    "MAX_SKEW_SECONDS", "SKEW_SECONDS", "ExpectedToken", "audiences_of",
+    "MAX_SKEW_SECONDS", "ExpectedToken", "audiences_of",
     "check_audience", "check_issuer", "check_times", "check_type", "number",
     "optional_number", "optional_sid", "optional_text", "subject_of", "text",
 )  # fmt: skip
 
-SKEW_SECONDS: Final = 60
-"""The default tolerance between a provider's clock and ours, in seconds."""
 MAX_SKEW_SECONDS: Final = 300
-"""The largest configurable tolerance."""
+"""The largest configurable tolerance between a provider's clock and ours, in seconds."""
 MAX_TEXT: Final = 255
 """The longest subject (OpenID Connect Core 2), and the longest of other identifiers here."""
 MAX_SID: Final = 2048
@@ -38,12 +36,12 @@ class ExpectedToken(SecretStruct, frozen=True, kw_only=True):
     """
 
     issuer_of: Callable[[Mapping[str, Any]], str | None]
-    several_issuers: bool = False
+    several_issuers: bool
     client_id: str
     algorithms: frozenset[str]
     jwks_uri: str
     now: float
-    skew: int = SKEW_SECONDS
+    skew: int
 
 
 def check_type(typ: str | None, expected: str, *, required: bool, error: type[OidcError]) -> None:
@@ -93,9 +91,9 @@ def check_times(
     *,
     now: float,
     max_age: int,
+    skew: int,
     error: type[OidcError],
     exp_required: bool = True,
-    skew: int = SKEW_SECONDS,
 ) -> int:
     """Check `exp`, `iat` (required) and `nbf`; `now` in Unix seconds, `max_age` is the oldest acceptable `iat`.
 

@@ -52,7 +52,7 @@ class ExpectedIdToken(ExpectedToken, frozen=True, kw_only=True):
     authenticated_within: float | None = None
     """The user must have authenticated at most this many seconds before the token was issued. Both times are by the provider's
     clock, so clock differences do not matter; the seconds are measured here from the start of the login to now."""
-    subject_claim: str = "sub"
+    subject_claim: str
     timeless: bool = False
     """Skip the time checks: only the identity is needed, and the token is not kept."""
 

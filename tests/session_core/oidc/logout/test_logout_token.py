@@ -26,7 +26,7 @@ class Logout:
         self.op = FakeOp(self.clock)
         http = OpHttp(timeout_seconds=30, transport=httpx2.MockTransport(self.op.handle))
         self.keys = KeyCache(http, self.clock, cooldown_seconds=10)
-        self.options: dict[str, Any] = {"typ_required": True, "exp_required": True}
+        self.options: dict[str, Any] = {"several_issuers": False, "typ_required": True, "exp_required": True}
 
     @property
     def now(self) -> int:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from session_core.clock import TOLERATED_SKEW_MS
-from session_core.oidc.verify.claims import SKEW_SECONDS
 from session_core.testing import FakeClock
 from tests.session_core.oidc.fake_op import GONE, World
 
 pytestmark = pytest.mark.anyio
+
+SKEW_SECONDS = 60
+"""The default of `clock_tolerance_seconds`."""
 
 SIDES = ("behind", "ahead")
 NODES = pytest.mark.parametrize("finished_at", SIDES)

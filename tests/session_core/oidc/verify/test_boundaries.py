@@ -11,62 +11,13 @@ import pytest
 
 from session_core.errors import IdTokenError
 from session_core.oidc.logout import logout_token
-from session_core.oidc.verify import id_token
-from session_core.oidc.verify.claims import MAX_SKEW_SECONDS, SKEW_SECONDS, check_audience, check_times
 from session_core.oidc.verify.jws import parse_jws
 from tests.session_core.oidc.fake_op import GONE, World
 
 pytestmark = pytest.mark.anyio
-NOW = 1_700_000_000.0
 RSA = frozenset({"RS256"})
-
-
-def times(**changes: Any) -> int:
-    claims = {"iat": NOW, "exp": NOW + 300, **changes}
-    return check_times(
-        {name: value for name, value in claims.items() if value is not GONE}, now=NOW, max_age=600, error=IdTokenError
-    )
-
-
-@pytest.mark.parametrize(
-    ("accepted", "refused", "reason"),
-    [
-        ({"exp": NOW - SKEW_SECONDS + 1}, {"exp": NOW - SKEW_SECONDS}, "expired"),
-        ({"iat": NOW + SKEW_SECONDS}, {"iat": NOW + SKEW_SECONDS + 1}, "iat_in_future"),
-        ({"iat": NOW - 600 - SKEW_SECONDS}, {"iat": NOW - 601 - SKEW_SECONDS}, "iat_too_old"),
-        ({"nbf": NOW + SKEW_SECONDS}, {"nbf": NOW + SKEW_SECONDS + 1}, None),
-    ],
-    ids=["exp", "iat in the future", "iat too old", "nbf"],
-)
-def test_the_limits_of_the_times(accepted: dict[str, Any], refused: dict[str, Any], reason: str | None) -> None:
-    assert times(**accepted) == int(accepted.get("iat", NOW))
-    with pytest.raises(IdTokenError) as raised:
-        times(**refused)
-    assert reason is None or raised.value.reason == reason
-
-
-@pytest.mark.parametrize(
-    ("claims", "passes"),
-    [
-        ({"aud": "us"}, True),
-        ({"aud": ["us"]}, True),
-        ({"aud": ["us", "us"]}, True),
-        ({"aud": ["us", "other"], "azp": "us"}, True),
-        ({"aud": ["us", "other"]}, False),
-        ({"aud": ["other", "us"]}, False),
-        ({"aud": "us", "azp": "other"}, False),
-        ({"aud": "other", "azp": "us"}, False),
-        ({"aud": ["us", 1], "azp": "us"}, False),
-        ({"aud": []}, False),
-        ({}, False),
-    ],
-)
-def test_each_audience_is_checked(claims: dict[str, Any], passes: bool) -> None:
-    if passes:
-        check_audience(claims, "us", IdTokenError)
-        return
-    with pytest.raises(IdTokenError):
-        check_audience(claims, "us", IdTokenError)
+SKEW_SECONDS = 60
+"""The default of `clock_tolerance_seconds`."""
 
 
 async def test_an_id_token_needs_no_typ_header() -> None:
@@ -98,31 +49,9 @@ async def test_the_limit_of_a_recent_login(age: int, status: int) -> None:
     assert (await world.login(max_age="60")).status_code == status
 
 
-@pytest.mark.parametrize(("age", "passes"), [(0, True), (12, True), (13, False), (60, False)])
-def test_the_limit_of_a_login_that_must_be_newer_than_its_request(age: int, passes: bool) -> None:
-    """Both times are the provider's, in whole seconds: a tolerance of two seconds and no clock skew."""
-    expected = id_token.ExpectedIdToken(
-        issuer_of=lambda _: None, client_id="us", algorithms=RSA, jwks_uri="", now=NOW + 1000, nonce=None, access_token="",
-        authenticated_within=10,
-    )  # fmt: skip
-    claims = {"sub": "alice", "iat": NOW, "auth_time": NOW - age}
-    if passes:
-        assert id_token._identity(claims, expected, "https://op.example").subject == "alice"
-        return
-    with pytest.raises(IdTokenError) as raised:
-        id_token._identity(claims, expected, "https://op.example")
-    assert raised.value.reason == "auth_time_too_old"
-
-
-def test_at_most_32_authentication_methods_are_kept() -> None:
-    """All or none: some of them have another meaning."""
-    assert id_token._methods({"amr": ["pwd"] * 32}) == ("pwd",) * 32
-    assert id_token._methods({"amr": ["pwd"] * 33}) == ()
-
-
 def test_a_logout_token_is_remembered_as_long_as_it_could_pass() -> None:
     """From the earliest valid `iat` (in the future by the skew) to the last moment at which it is valid."""
-    assert logout_token.REPLAY_SECONDS >= logout_token._MAX_AGE_SECONDS + 2 * MAX_SKEW_SECONDS
+    assert logout_token.REPLAY_SECONDS == 180 + 2 * 300
 
 
 def part(value: dict[str, Any]) -> str:
