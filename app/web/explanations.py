@@ -77,7 +77,8 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     (
         SessionGoneError,
         Explanation(
-            "It ran out, or was ended in another tab or on another device. Nothing was changed. Log in to go on.",
+            "It ran out, or was ended in another tab, on another device or by an administrator. Nothing was changed. "
+            "Log in to go on.",
             "login",
         ),
     ),

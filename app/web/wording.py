@@ -173,7 +173,7 @@ def place(entry: AuditEntry) -> str:
     elif entry.event.startswith("impersonation."):  # its text names the administrator
         by = ""
     else:
-        by = "by the command line" if entry.actor == COMMAND_LINE else "by an administrator"
+        by = "by an operator" if entry.actor == COMMAND_LINE else "by an administrator"
     return " · ".join(filter(None, (by, _reason(entry))))
 
 

@@ -27,7 +27,7 @@ def test_an_entry_says_who_and_why_in_words() -> None:
     assert (place(ended), origin(ended)) == ("by an administrator", "192.0.2.7")
     disabled = AuditEntry(at=0, event="session.revoked", user_key="gone", actor=COMMAND_LINE, reason="disabled")
     assert (who(disabled, names), actor(disabled, names)) == ("unknown user", "the command line")
-    assert place(disabled) == "by the command line · the account was disabled"
+    assert place(disabled) == "by an operator · the account was disabled"
     conflict = AuditEntry(at=0, event="session.conflict", reason="note,theme")
     assert (who(conflict, names), origin(conflict)) == ("visitor", "the value: note, theme")
     assert origin(AuditEntry(at=0, event="login.failed", reason="not_invited")) == "not invited"  # a reason of a clone
