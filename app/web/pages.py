@@ -15,7 +15,7 @@ from litestar.response import Response
 
 from app import NAME
 from app.web.public_address import COOKIE_CHECK
-from app.web.wording import actor, address, device, duration, iso, origin, place, stamp, story, who
+from app.web.wording import actor, address, device, duration, iso, methods, origin, place, stamp, story, who
 from session_core import Clock, SessionHandle, loaded_session_of
 from session_core.events import current_session
 from session_core.litestar.problem import return_to
@@ -60,6 +60,7 @@ class Pages:
             "device": device,
             "host": lambda url: url.partition("://")[2] or url,
             "iso": iso,
+            "methods": methods,
             "site": lambda url: urlsplit(url).netloc,
             "origin": origin,
             "place": place,

@@ -21,6 +21,7 @@ __all__ = (
     "duration",
     "greeting",
     "iso",
+    "methods",
     "origin",
     "place",
     "stamp",
@@ -84,6 +85,30 @@ _BY_ACTOR: Final = frozenset({"administrator", "operator"})
 _ENDED: Final = frozenset({"session.revoked", "session.evicted"})
 _REFUSED: Final = frozenset({"access.denied", "login.failed", "logout.rejected", "session.conflict", "session.gone"})
 """Events that a client can repeat in any number; equal lines of them are counted."""
+_METHODS: Final = {
+    "face": "face recognition",
+    "fpt": "fingerprint",
+    "geo": "location",
+    "hwk": "hardware key",
+    "iris": "iris scan",
+    "kba": "security question",
+    "mca": "a message to another device",
+    "mfa": "several factors",
+    "otp": "one-time password",
+    "pin": "PIN",
+    "pop": "key",
+    "pwd": "password",
+    "rba": "risk assessment",
+    "retina": "retina scan",
+    "sc": "smart card",
+    "sms": "text message",
+    "swk": "key in software",
+    "tel": "telephone call",
+    "user": "presence of the user",
+    "vbm": "voice",
+    "wia": "Windows login",
+}
+"""The methods of RFC 8176."""
 _BROWSERS: Final = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -146,6 +171,11 @@ def activities(entries: Sequence[AuditEntry], user_agents: Mapping[str, str], *,
     if lines and lines[-1][1] > 1 and not all_read:  # the oldest line may have begun before what was read
         shown[-1] = lines[-1][0]._replace(text=f"{lines[-1][0].text} (at least {lines[-1][1]} times)")
     return shown
+
+
+def methods(amr: Sequence[str]) -> str:
+    """Return how a user has authenticated (`Identity.amr`); a provider's own methods as it names them."""
+    return ", ".join(_METHODS.get(method, method) for method in amr)
 
 
 def greeting(language: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from app.data.audit import _NOT_KEPT, COMMAND_LINE, AuditEntry
-from app.web.wording import EVENTS, actor, origin, place, who
+from app.web.wording import EVENTS, actor, methods, origin, place, who
 from session_core.events import EventName
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -31,3 +31,10 @@ def test_an_entry_says_who_and_why_in_words() -> None:
     conflict = AuditEntry(at=0, event="session.conflict", reason="note,theme")
     assert (who(conflict, names), origin(conflict)) == ("visitor", "the value: note, theme")
     assert origin(AuditEntry(at=0, event="login.failed", reason="not_invited")) == "not invited"  # a reason of a clone
+
+
+def test_the_authentication_methods_of_rfc_8176_are_in_words() -> None:
+    known = re.findall(r"\w+", "face fpt geo hwk iris kba mca mfa otp pin pop pwd rba retina sc sms swk tel user vbm wia")
+    assert [method for method in known if methods([method]) == method] == []
+    assert methods(["pwd", "otp"]) == "password, one-time password"
+    assert methods(["urn:example:badge"]) == "urn:example:badge"
