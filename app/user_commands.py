@@ -63,10 +63,13 @@ def _disable(app: Litestar, who: str, as_json: bool) -> None:  # noqa: FBT001 - 
         await services.users.set_disabled(user.key, disabled=True)
         services.audit.add("user.disabled", user_key=user.key)
         plugin = app.plugins.get(SessionPlugin)
-        await plugin.store.open()
         try:
+            await plugin.store.open()
             identity = Identity(issuer=user.issuer, subject=user.subject)
             return msgspec.structs.replace(user, disabled=True), await plugin.sessions.revoke_all(identity, reason="disabled")
+        except SessionCoreError:
+            click.echo(f"disabled {printable(user.name)}, but some sessions may not have ended: repeat the command", err=True)
+            raise
         finally:
             await plugin.store.close()
 

@@ -92,7 +92,10 @@ _CASES: Final[tuple[tuple[type[Exception], Explanation], ...]] = (
     ),
     (SessionLimitError, Explanation("Sign one of them out, then log in here again.", "login again")),
     (TooManyRequestsError, Explanation("Too many requests. Nothing was changed.", "retry")),
-    (StoreUnavailableError, Explanation(f"The session store does not respond. {_OUTAGE}", "retry")),
+    (
+        StoreUnavailableError,
+        Explanation(f"The session store does not respond. {_OUTAGE}", "retry", "The session store is unavailable"),
+    ),
     (DatabaseUnavailableError, Explanation(f"The user database does not respond. {_OUTAGE}", "retry")),
     (
         LoginRefusedError,

@@ -136,7 +136,7 @@ async def test_the_page_of_a_user_leads_to_every_act_and_the_acts_lead_back(runn
         own = (await admin.get(f"/admin/users/{root.user_key}")).text
         assert "/disable" not in own
         found = (await admin.get(f"/admin/audit?user={alice.user_key}")).text
-        assert "Only those of" in found
+        assert "Only events of" in found
 
 
 async def test_acts_of_administrators_are_in_the_log_which_a_restored_database_has_not_changed(

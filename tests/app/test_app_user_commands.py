@@ -19,7 +19,8 @@ from app.asgi import create_app
 from app.services import Services
 from app.settings.settings import Settings
 from app.user_commands import UserCommands
-from session_core import Identity
+from session_core import Identity, SessionPlugin
+from session_core.errors import StoreUnavailableError
 from session_core.testing import FakeClock
 
 ISSUER = "https://op.example"
@@ -85,6 +86,19 @@ def test_disable_and_enable_by_email_are_audited(run: Callable[..., Result], app
         ("user.enabled", "command line"),
         ("user.disabled", "command line"),
     ]
+
+
+def test_an_outage_of_the_store_is_not_taken_for_an_account_that_was_not_disabled(
+    run: Callable[..., Result], app: Litestar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def out(*_: object, **__: object) -> int:
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(type(app.plugins.get(SessionPlugin).sessions), "revoke_all", out)
+    failed = run("disable", "alice@example.org")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "disabled Alice, but some sessions may not have ended: repeat the command" in failed.stderr
+    assert "disabled" in run("find", "alice").output
 
 
 def test_a_partial_or_ambiguous_name_disables_no_user(run: Callable[..., Result], app: Litestar) -> None:
