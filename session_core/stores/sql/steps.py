@@ -171,7 +171,7 @@ async def make_room(link: Link, key: str, user: str | None, limit: int, now: int
     surplus = await _count_others(link, user, key, now) - limit + 1
     if surplus <= 0:
         return ()
-    if surplus > AT_ONCE + 1:
+    if surplus > AT_ONCE:
         raise SurplusError
     others = await _hold_others(link, user, key, now, most=limit + surplus)
     evicted = others[: max(len(others) - limit + 1, 0)]

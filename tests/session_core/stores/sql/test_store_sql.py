@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -138,6 +139,20 @@ async def test_an_expired_former_key_ends_no_session(late: int, sql_server: Serv
         assert await store.load("new") is not None
 
 
+async def test_the_end_of_a_session_that_was_rotated_often_leaves_no_row(
+    sql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are deleted by several statements."""
+    monkeypatch.setattr(steps, "AT_ONCE", 2)
+    keys = list("abcdef")
+    async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
+        await store.create("a", Entry(b"", FOREVER))
+        for old, new in pairwise(keys):
+            await store.rotate(old, new, Entry(b"", FOREVER), version=1, successor_until=FOREVER)
+        assert await store.delete("a") == ("f",)
+        assert await store.trace(keys) == {}
+
+
 @pytest.mark.parametrize("sessions", [2, 3, 4, 5, 6, 9])
 async def test_a_login_near_the_limit_ends_the_sessions_above_it(
     sessions: int, sql_server: Server, monkeypatch: pytest.MonkeyPatch
@@ -152,27 +167,35 @@ async def test_a_login_near_the_limit_ends_the_sessions_above_it(
         assert len(await store.find(SessionIndex(user="user"))) == min(sessions + 1, 4)
 
 
+def test_all_versions_of_the_library_lock_the_same_number_for_a_name() -> None:
+    """During a rolling deployment two versions share a database."""
+    assert (steps.lock_number("alice"), steps.lock_number("bob")) == ("7334112565275333667", "-7255192790611781400")
+
+
+@pytest.mark.parametrize("logouts", [1, 2])
 async def test_a_login_at_the_limit_counts_no_session_that_a_logout_ends_meanwhile(
-    sql_server: Server, monkeypatch: pytest.MonkeyPatch
+    logouts: int, sql_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last_without_locks = COUNT_OTHERS if isinstance(sql_server, PostgresServer) else KEYS_OF_OTHERS
+    keys = ["a", "b", "c", "d"]
     async with opened_store(SqlStore(sql_server.url, timeout=60)) as store, opened_store(SqlStore(sql_server.url)) as other:
-        await store.create("oldest", Entry(b"", FOREVER, "user", None, 1))
-        await store.create("logged out", Entry(b"", FOREVER, "user", None, 2))
+        for rank, key in enumerate(keys):
+            await store.create(key, Entry(b"", FOREVER, "user", None, rank))
 
         def interrupted(rows: Any) -> Any:
             async def run(link: Link, statement: Statement, values: Any) -> Any:
                 found = await rows(link, statement, values)
                 if statement is last_without_locks:
-                    assert await other.delete("logged out") == ("logged out",)
+                    for key in keys[-logouts:]:
+                        assert await other.delete(key) == (key,)
                 return found
 
             return run
 
         for kind in (PostgresqlLink, MysqlLink):
             monkeypatch.setattr(kind, "rows", interrupted(kind.rows))
-        assert await store.create("new", Entry(b"", FOREVER, "user", None, 3), limit=2) == ()
-        assert {stored.key for stored in await store.find(SessionIndex(user="user"))} == {"oldest", "new"}
+        assert await store.create("new", Entry(b"", FOREVER, "user", None, 4), limit=4) == ()
+        assert {stored.key for stored in await store.find(SessionIndex(user="user"))} == {"new", *keys[:-logouts]}
 
 
 async def test_a_user_with_very_many_sessions_does_not_block_others(sql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
