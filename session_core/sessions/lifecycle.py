@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from os import urandom
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -121,11 +122,11 @@ class SessionLifecycle(Generic[D]):
         """Whether an administrator may act as a user now; asked whenever such a session is loaded."""
         self.on_acting: Callable[[Snapshot], None] | None = None
         """Called with each session that is loaded while an administrator acts as another user."""
-        self.browser_keeps = 2**62
+        self.browser_keeps = inf
         """Milliseconds after which browsers drop any cookie."""
         self.extend_at_once = timeouts.idle * 500
         """If less time than this is left when a session is loaded, it is extended at once; milliseconds."""
-        self.confirm_after = 2**62 if confirm_after is None else round(confirm_after * 1000)
+        self.confirm_after = inf if confirm_after is None else confirm_after * 1000
         """Milliseconds after which a response is sent only after checking that its session still exists."""
         self.touch_before = timeouts.touch_before
         # The cache of decoded sessions. A snapshot is used only if the store has just returned the same version, expiry and
