@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from time import monotonic
 from typing import Any
@@ -16,7 +16,8 @@ from sqlalchemy.schema import CreateTable
 from session_core.errors import ConfigurationError, StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.sql import steps
-from session_core.stores.sql.link import Link
+from session_core.stores.sql.database import Earlier
+from session_core.stores.sql.link import Late, Link
 from session_core.stores.sql.mysql import MysqlLink
 from session_core.stores.sql.postgresql import PostgresqlLink
 from session_core.stores.sql.schema import metadata, session_tables
@@ -126,6 +127,31 @@ async def test_a_role_without_create_permission_can_use_the_tables(sql_server: S
     if isinstance(sql_server, PostgresServer):
         await script(owner, "DROP OWNED BY app", "DROP ROLE app")
     await owner.close()
+
+
+@pytest.mark.parametrize("version", [1, 1000])
+async def test_a_late_change_is_an_outage_and_no_conflict(sql_server: Server, version: int) -> None:
+    """A conflict would be retried, an end would log the user out."""
+    async with opened_store(SqlStore(sql_server.url, timeout=60)) as store:
+        await store.create("replaced", Entry(b"kept", FOREVER))
+        await store.create("old", Entry(b"kept", FOREVER))
+        async with store._database.pool.lend(monotonic() + 60) as link:
+            await link.script(f"UPDATE sessions SET version = {version}")
+
+            async def late(step: Callable[..., Awaitable[object]], **values: object) -> None:
+                link.deadline = monotonic() + 60
+                await link.begin()
+                link.deadline = monotonic() - 0.001
+                await step(link, Earlier(), entry=Entry(b"late", FOREVER), version=version, now=0, **values)
+                await link.commit()
+
+            with pytest.raises(Late):
+                await late(steps.overwrite, key="replaced")
+            await link.rollback()
+            with pytest.raises(Late):
+                await late(steps.move, old_key="old", new_key="new", successor_until=FOREVER)
+            await link.rollback()
+        assert {stored.entry.data async for stored in store.scan()} == {b"kept"}
 
 
 @pytest.mark.parametrize("late", [0, 1, 1000])

@@ -12,8 +12,6 @@ import pytest
 from session_core.errors import StoreUnavailableError
 from session_core.stores.base import Entry, SessionIndex
 from session_core.stores.guarded import GuardedStore
-from session_core.stores.sql import steps
-from session_core.stores.sql.database import Earlier
 from session_core.stores.sql.link import Late
 from session_core.stores.sql.store import SqlStore
 from tests.session_core.stores.sql.sql_faults import HoldingProxy, Server, frozen, until_alone
@@ -141,30 +139,6 @@ async def test_a_commit_after_the_deadline_is_refused_by_the_server(own_server: 
                 await link.commit()
             await link.rollback()
         assert len([stored async for stored in store.scan()]) == len(BEFORE)
-
-
-@pytest.mark.parametrize("version", [1, 1000])
-async def test_a_late_change_is_an_outage_and_no_conflict(own_server: Server, version: int) -> None:
-    """A conflict would be retried, an end would log the user out."""
-    async with directly(own_server) as store:
-        await begin(store)
-        async with store._database.pool.lend(time.monotonic() + 20) as link:
-            await link.script(f"UPDATE sessions SET version = {version}")
-
-            async def late(step: Callable[..., Awaitable[object]], **values: object) -> None:
-                link.deadline = time.monotonic() + 20
-                await link.begin()
-                link.deadline = time.monotonic() - 0.001
-                await step(link, Earlier(), version=version, now=0, **values)  # refused here by MariaDB
-                await link.commit()
-
-            with pytest.raises(Late):
-                await late(steps.overwrite, key="replaced", entry=entry("replaced", b"late"))
-            await link.rollback()
-            with pytest.raises(Late):
-                await late(steps.move, old_key="old", new_key="new", entry=entry("old", b"late"), successor_until=FOREVER)
-            await link.rollback()
-        assert {stored.entry.data async for stored in store.scan()} == {b"kept"}
 
 
 async def test_a_vanished_peer_costs_one_timeout(own_server: Server) -> None:

@@ -177,6 +177,17 @@ async def test_a_claim_held_by_another_process_is_not_won(place: Place) -> None:
     assert await place.cut_off.claim("claimed", FOREVER) is False
 
 
+@pytest.mark.parametrize("token", [1, 3])
+async def test_a_claim_by_another_caller_is_not_taken_for_ours(place: Place, token: int) -> None:
+    """The commit was lost without effect, and another caller claimed the name meanwhile."""
+
+    async def work(link: Link, _: Earlier[bool]) -> bool:
+        assert await steps.claim(link, Earlier(), "claimed", FOREVER, 2, now=1)
+        return await steps.claim(link, Earlier(uncertain=True), "claimed", FOREVER, token, now=1)
+
+    assert await place.other._database.transact(work) is False
+
+
 async def test_an_end_is_reported_also_after_a_lost_response(place: Place) -> None:
     await place.other.create("k", entry())
     await place.other.rotate("k", "n", entry(), version=1, successor_until=FOREVER)
