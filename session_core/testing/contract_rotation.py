@@ -137,8 +137,11 @@ class RotationContract(ContractBase):
     async def test_delete_does_not_report_an_expired_record(self, store: SessionStore, clock: FakeClock) -> None:
         """It had ended already."""
         await store.create(self.key("a"), self.entry(clock))
+        await store.create(self.key("b"), self.entry(clock))
         clock.advance(hours=1)
         assert await store.delete(self.key("a")) == ()
+        clock.advance(seconds=0.001)
+        assert await store.delete(self.key("b")) == ()
 
     async def test_a_deleted_key_is_free_again(self, store: SessionStore, clock: FakeClock) -> None:
         """A new record starts at version 1."""

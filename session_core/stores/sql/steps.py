@@ -107,9 +107,8 @@ async def move(
         if found[0][0] == version:
             raise Late
         raise SessionConflictError
-    if old_key == new_key or not await _insert(
-        link, statements.CREATE, statements.FORGET_EXPIRED_SESSION, {"key": new_key, "now": now, **columns(entry)}
-    ):
+    created = {"key": new_key, "now": now, **columns(entry)}
+    if not await _insert(link, statements.CREATE, statements.FORGET_EXPIRED_SESSION, created):
         raise SessionConflictError(_TAKEN)
     _announce(link, [old_key])
     return True
