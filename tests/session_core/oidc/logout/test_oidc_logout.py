@@ -261,6 +261,25 @@ class TestFromTheProviderInTheBack:
         world.clock.advance(seconds=179)
         assert_refused(await world.send_logout(token))
 
+    async def test_the_age_of_a_token_counts_in_parts_of_a_second(self, world: World) -> None:
+        world.clock.advance(seconds=0.5)
+        now = world.clock.now() // 1000
+        assert_refused(await world.send_logout(world.op.logout_token(iat=now - 240)))
+        assert (await world.send_logout(world.op.logout_token(iat=now - 239))).status_code == 200
+
+    @pytest.mark.parametrize("claim", ["oid", "upn"])
+    async def test_a_token_with_sub_alone_ends_nothing_where_another_claim_names_the_user(self, claim: str) -> None:
+        """The subject of another user could equal that claim's value."""
+        world = World(provider={"subject_claim": claim})
+        world.op.claims = {claim: "alice"}
+        await world.login()
+        world.events.clear()
+        assert_refused(await world.send_logout(world.op.logout_token(sid=GONE, sub="alice")))
+        assert world.reasons("logout.rejected") == ["sid_missing"]
+        assert await world.subject() == "alice"
+        assert (await world.send_logout(world.op.logout_token(sub="bob"))).status_code == 200
+        assert await world.subject() is None
+
     @pytest.mark.attack("44")
     async def test_a_replayed_jti_is_refused_at_the_largest_clock_tolerance(self) -> None:
         """A provider whose clock is five minutes ahead: its token is valid for the longest possible time."""
