@@ -225,7 +225,7 @@ async def test_a_frozen_database_does_not_delay_the_stop_and_its_entries_are_log
     assert "audit entries lost" in out
 
 
-async def test_websockets_alone_are_told_that_the_server_restarts(tmp_path: Path) -> None:
+async def test_websockets_alone_are_closed_with_the_code_of_a_restart(tmp_path: Path) -> None:
     with server(tmp_path) as served:
         kinds = ["echo", "deaf", "ticks"] * 4
         sockets = [await WebSocketClient.connect(f"{served.url}/test/socket/{kind}", "") for kind in kinds]
