@@ -16,6 +16,7 @@ from litestar.params import FromQuery
 from session_core import Identity, Session, StoreUnavailableError
 from session_core.ids import handle_of
 from session_core.oidc import Tokens
+from session_core.oidc.refresh.refreshed_id_token import nonce_digest
 from session_core.oidc.tokens.vault import TokenSet, TokenVault
 from session_core.sealing import SealingKeys
 from tests.session_core.oidc.fake_op import EC_KEY, GONE, ISSUER, OTHER_RSA_KEY, World, b64_json, public_jwk, sign
@@ -179,16 +180,37 @@ async def test_a_malformed_optional_claim_of_a_refreshed_id_token_counts_as_abse
     assert (await stored_tokens(world)).id_token != first
 
 
-@pytest.mark.parametrize("value", [GONE, None, "", 7, [], {}], ids=lambda value: "gone" if value is GONE else repr(value))
-async def test_an_azp_that_only_the_first_id_token_has_ends_nothing(value: Any) -> None:
+@pytest.mark.parametrize("value", [GONE, None, "", 7, [], {}, "app"], ids=lambda value: "gone" if value is GONE else repr(value))
+async def test_an_azp_that_the_first_id_token_has_may_be_left_out(value: Any) -> None:
     made = World(handlers=HANDLERS)
     made.op.refreshable = True
     made.op.claims = {"azp": "app"}
     assert (await made.login()).status_code == 303
+    first = (await stored_tokens(made)).id_token
     all_tokens_expired(made)
     made.op.claims = {"azp": value}
     assert (await made.browser.get("/token-now")).text == "at-2"
     assert await made.subject() == "alice"
+    assert (await stored_tokens(made)).id_token != first
+
+
+async def test_a_refreshed_id_token_with_fewer_audiences_ends_the_session() -> None:
+    made = World(handlers=HANDLERS)
+    made.op.refreshable = True
+    made.op.claims = {"aud": ["app", "other"], "azp": "app"}
+    assert (await made.login()).status_code == 303
+    all_tokens_expired(made)
+    made.op.claims = {"aud": "app"}
+    assert (await made.browser.get("/token-now")).status_code == 401
+    assert made.reasons() == ["refresh_aud_mismatch"]
+
+
+async def test_the_stored_digest_of_a_nonce_is_that_of_earlier_versions(world: World) -> None:
+    """Another digest would end every login at its first refresh after an upgrade."""
+    for length in range(4):  # and any length of the payload
+        token = f"e30.{b64_json({'nonce': 'n-1', 'x': 'x' * length})}.c2ln"
+        tokens = msgspec.structs.replace(await stored_tokens(world), id_token=token, nonce=None)
+        assert nonce_digest(tokens) == "Ua7qj_oF0mINNch0Y0ZYhQ"
 
 
 async def test_an_azp_that_only_the_refreshed_id_token_has_ends_nothing_and_is_not_stored(world: World) -> None:
