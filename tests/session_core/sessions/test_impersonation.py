@@ -496,6 +496,13 @@ async def test_each_end_is_one_event(anywhere: World, ending: Ending, reason: st
     assert world.happened("impersonation.ended") == [("bob", "admin", reason)]
 
 
+async def test_begin_and_end_leave_the_administrators_other_sessions(world: World) -> None:
+    other = await world.logged_in()
+    handle = await world.acting()
+    await handle.end_impersonation()
+    assert set(await world.live(world.admin)) == {other.key, handle.key}
+
+
 async def test_a_session_without_impersonation_is_not_refused(world: World) -> None:
     """It may still be watched for a moment after its impersonation has ended."""
     handle = await world.logged_in()

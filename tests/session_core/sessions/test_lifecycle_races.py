@@ -12,6 +12,7 @@ import pytest
 from session_core import Identity, SessionGoneError, SessionPlugin
 from session_core.errors import SessionConflictError, SessionLimitError, StoreUnavailableError
 from session_core.ids import UncertainId, new_session_id, session_key
+from session_core.sessions.logout_marks import CERTAIN_MS
 from session_core.stores import MemoryStore
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock
@@ -95,8 +96,32 @@ async def test_an_uncertain_id_is_settled_by_the_rotation_that_arrives_meanwhile
     assert found[0] == new
 
 
+@pytest.mark.parametrize(("position", "version"), [(0, 1), (1, 2)])
+async def test_only_the_last_of_several_new_ids_is_settled_without_a_write(
+    position: int, version: int, plugin: SessionPlugin
+) -> None:
+    """The session of an earlier one may still be about to move to the last, which is named first."""
+    handle, new = await begun(plugin), [new_session_id(), new_session_id()]
+    new[position] = handle.session_id
+    found = await plugin.lifecycle.settle(UncertainId(tuple(new), None))
+    assert found is not None
+    assert (found[0], found[1].version) == (handle.session_id, version)
+
+
 async def test_an_uncertain_id_without_a_session_settles_as_none(plugin: SessionPlugin) -> None:
     assert await plugin.lifecycle.settle(UncertainId((new_session_id(),), new_session_id())) is None
+
+
+@pytest.mark.parametrize(("late", "is_live"), [(-1, True), (0, False), (1, False)])
+async def test_a_login_that_was_never_confirmed_ends_when_no_mark_can_tell(
+    late: int, is_live: bool, plugin: SessionPlugin, clock: FakeClock
+) -> None:
+    handle = handle_on(plugin)
+    begun = await plugin.sessions.moment()
+    await handle.login(ALICE)
+    clock.advance(seconds=(CERTAIN_MS + late) / 1000)
+    found = await plugin.lifecycle.settle(UncertainId((handle.session_id,), None, (begun.count, begun.number)))
+    assert (found is not None) is is_live
 
 
 async def test_an_anonymous_session_is_not_ended_by_the_op(plugin: SessionPlugin) -> None:

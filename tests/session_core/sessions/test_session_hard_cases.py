@@ -17,6 +17,7 @@ from session_core import (
     ConfigurationError,
     Session,
     SessionConfig,
+    SessionConflictError,
     SessionGoneError,
     SessionPlugin,
     StoreUnavailableError,
@@ -122,8 +123,6 @@ async def test_concurrent_first_writes_of_a_visitor_create_one_session() -> None
 
 @pytest.mark.usefixtures("virtual_time")
 async def test_a_waiting_update_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    from session_core import SessionConflictError
-
     app = make_app(store_timeout=0.05)
     handle, _ = await pair(app)
 
@@ -413,6 +412,62 @@ async def test_a_record_made_unreadable_by_another_version_is_gone(
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_login_after_another_version_made_the_record_unreadable_begins_fresh(first: Any, *, whole: bool) -> None:
     ours = await made_unreadable(whole=whole)
+    key = ours.key
     await ours.login(ALICE, first=first)
+    assert await ours._lifecycle.store.load(key) is None
     assert (ours.data.note, ours.data.visits) == ("", 0 if first is None else 1)
     assert ours.identity == ALICE
+
+
+async def test_a_record_made_unreadable_by_another_version_is_not_confirmed() -> None:
+    ours = await made_unreadable(whole=True)
+    with pytest.raises(SessionGoneError):
+        await ours.confirm()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_only_a_login_begun_before_a_revocation_is_refused(*, earlier: bool, revoked: bool) -> None:
+    plugin = plugin_in(make_app())
+    visitor = handle_on(plugin)
+    await visitor.update(note="begun")
+    begun = await plugin.sessions.moment() if earlier else None
+    if revoked:
+        await plugin.lifecycle.marks.leave([visitor.key])
+    await plugin.store.delete(visitor.key)
+    if earlier and revoked:
+        with pytest.raises(SessionGoneError) as refused:
+            await visitor.login(ALICE, begun=begun)
+        assert refused.value.revoked
+    else:
+        await visitor.login(ALICE, begun=begun)
+        assert (visitor.identity, visitor.data.note) == (ALICE, "")
+
+
+async def test_the_event_of_a_conflict_names_the_fields() -> None:
+    reasons: list[str | None] = []
+    first, second = await pair(make_app(on_event=[lambda event: reasons.append(event.reason)]))
+    await first.update(note="first", theme="dark")
+    reasons.clear()
+    second.data.note = "second"
+    with pytest.raises(SessionConflictError):
+        await second.save()
+    assert reasons == ["note"]
+
+
+async def test_a_revoked_visitor_stays_revoked_under_a_new_id() -> None:
+    """The browser's next login must ask for credentials."""
+    plugin = plugin_in(make_app())
+    visitor = handle_on(plugin)
+    await visitor.update(note="begun")
+    await plugin.lifecycle.marks.leave([visitor.key])
+    await visitor.regenerate()
+    assert await plugin.lifecycle.was_revoked([visitor.key])
+
+
+async def test_a_login_of_a_visitor_reports_no_ended_session() -> None:
+    names: list[str] = []
+    visitor, _ = await pair(make_app(on_event=[lambda event: names.append(event.name)]))
+    names.clear()
+    await visitor.login(ALICE)
+    assert names == ["login.succeeded"]
