@@ -1,6 +1,6 @@
 """Readable texts for the reasons of events. Pure functions; in English.
 
-A test compares them with every reason that the library and the application can give.
+A test compares them with every reason that the library and this application can give.
 """
 
 from __future__ import annotations
