@@ -468,8 +468,11 @@ async def test_an_impersonation_is_listed_with_the_administrators_sessions(world
 async def test_events_name_both(world: World) -> None:
     handle = await world.acting()
     await handle.end_impersonation()
+    handles = [handle.handle]
     await handle.impersonate(BOB)
+    handles.append(handle.handle)
     await handle.destroy()
+    assert [event.handle for event in world.events if event.name == "impersonation.ended"] == handles
     assert world.happened("impersonation.started") == [("bob", "admin", None)] * 2
     assert world.happened("impersonation.ended") == [("bob", "admin", "stopped"), ("bob", "admin", "logout")]
 

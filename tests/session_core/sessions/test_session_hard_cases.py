@@ -471,3 +471,12 @@ async def test_a_login_of_a_visitor_reports_no_ended_session() -> None:
     names.clear()
     await visitor.login(ALICE)
     assert names == ["login.succeeded"]
+
+
+async def test_a_new_id_ends_no_other_session_of_the_user() -> None:
+    plugin = plugin_in(make_app())
+    handles = [handle_on(plugin), handle_on(plugin)]
+    for handle in handles:
+        await handle.login(ALICE)
+    await handles[0].regenerate()
+    assert {each.handle for each in await plugin.sessions.list_for(ALICE)} == {handle.handle for handle in handles}
