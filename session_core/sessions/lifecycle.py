@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from math import inf
-from os import urandom
+from secrets import randbits
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -353,7 +353,7 @@ class SessionLifecycle(Generic[D]):
             raise
         # The provider's claims about its user's login do not prove this one.
         user = Identity(issuer=identity.issuer, subject=identity.subject)
-        begun_with, number = first(self._blank()), int.from_bytes(urandom(8)) >> 1
+        begun_with, number = first(self._blank()), randbits(63)
         end = min(snapshot.record.absolute_expires_at, now + rules.seconds * 1000)
 
         def begin(record: SessionRecord) -> SessionRecord:
