@@ -241,9 +241,9 @@ class SessionLifecycle(Generic[D]):
 
         `limit`: the most sessions of the user; the oldest ends above it. Default with `identity`: the configured limit.
         """
+        new_id = new_id or NewId()
         if login is None and identity is not None:
             login = NewLogin(identity, device)
-            new_id = new_id or NewId()
             async with self._limited(login, None, new_id) as allowed:
                 return await self.begin(data, device=device, login=login, limit=allowed, new_id=new_id)
         identity = login.identity if login else None
@@ -252,7 +252,6 @@ class SessionLifecycle(Generic[D]):
         now = self.clock.now()
         record = self._logged_in(login, now, data) if login else self._anonymous(device, now, data)
         expires_at = self._expiry(record)
-        new_id = new_id or NewId()
         session_id = new_id.session_id = new_session_id()
         key = session_key(session_id)
         try:

@@ -243,6 +243,14 @@ async def test_only_a_recently_logged_in_administrator_can_start_one(world: Worl
     assert world.happened("impersonation.started") == []
 
 
+async def test_a_login_is_recent_until_its_last_second_has_passed(world: World) -> None:
+    """`auth_time` is in whole seconds."""
+    handle = await world.logged_in()
+    world.clock.advance(seconds=300.999)
+    await handle.impersonate(BOB)
+    assert handle.actor == world.admin
+
+
 @pytest.mark.parametrize("answer", [None, "yes", 1])
 async def test_only_true_allows_an_impersonation(answer: Any) -> None:
     world = World(impersonation=Impersonation(allow=lambda *_: answer))
@@ -526,16 +534,34 @@ async def test_an_end_during_an_outage_of_the_store_is_reported() -> None:
     assert world.happened("impersonation.ended") == [("bob", "admin", "stopped")]
 
 
+async def test_an_end_is_reported_once_until_an_hour_after_its_time(world: World) -> None:
+    """Longer than any process takes to notice it."""
+    handle = await world.acting()
+    for after, reported in ((0, 1), (900 + 3599.999, 1), (0.001, 2)):
+        world.clock.advance(seconds=after)
+        await world.plugin.lifecycle.report_acting_ended(handle.snapshot, "expired")
+        assert len(world.happened("impersonation.ended")) == reported
+
+
 @pytest.mark.attack("85")
-async def test_its_time_being_over_is_one_event_when_it_is_noticed(world: World) -> None:
+@pytest.mark.parametrize("after", [900, 901])
+async def test_its_time_being_over_is_one_event_when_it_is_noticed(world: World, after: int) -> None:
     handle = await world.acting()
     await world.loaded(handle.session_id)
     (started,) = [event for event in world.events if event.name == "impersonation.started"]
     assert started.detail == {"until": world.clock.now() + MINUTES_15}
-    world.clock.advance(seconds=900)
+    world.clock.advance(seconds=after)
     assert world.happened("impersonation.ended") == []
     await asyncio.gather(*(world.loaded(handle.session_id) for _ in range(5)))
     assert world.happened("impersonation.ended") == [("bob", "admin", "expired")]
+
+
+async def test_an_end_before_its_time_is_not_reported_as_expired(world: World) -> None:
+    handle = await world.acting()
+    await world.loaded(handle.session_id)
+    await world.plugin.store.inner.delete(handle.key)
+    await world.loaded(handle.session_id)
+    assert world.happened("impersonation.ended") == []
 
 
 @pytest.fixture

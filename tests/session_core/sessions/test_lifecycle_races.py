@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -174,6 +175,37 @@ async def test_a_session_that_ends_before_it_gets_a_new_id_is_gone(plugin: Sessi
     with pytest.raises(SessionGoneError):
         await handle.regenerate()
     assert handle.uncertain is None
+
+
+@pytest.mark.parametrize(
+    ("end", "loads", "traces"), [(lambda handle: handle.destroy(), 1, 1), (lambda handle: handle.login(ALICE), 2, 1)]
+)
+async def test_an_ended_session_is_looked_up_once(
+    plugin: SessionPlugin,
+    store: MeetingStore,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Any], Awaitable[None]],
+    loads: int,
+    traces: int,
+) -> None:
+    """Also if a login in the same browser has replaced it."""
+    handle = await begun(plugin)
+    await end(await handle_on(plugin, handle.session_id).load())
+    load, trace = AsyncMock(wraps=store.load), AsyncMock(wraps=store.trace)
+    monkeypatch.setattr(store, "load", load)
+    monkeypatch.setattr(store, "trace", trace)
+    with pytest.raises(SessionGoneError):
+        await plugin.lifecycle.confirm(handle.snapshot)
+    assert (load.await_count, trace.await_count) == (loads, traces)
+
+
+async def test_none_of_several_ids_without_a_session_is_used(
+    plugin: SessionPlugin, store: MeetingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = AsyncMock(wraps=store.trace)
+    monkeypatch.setattr(store, "trace", trace)
+    assert await plugin.lifecycle.choose([new_session_id(), new_session_id()]) is None
+    assert trace.await_count == 1
 
 
 async def test_an_outage_does_not_fail_a_request_that_only_extends(
