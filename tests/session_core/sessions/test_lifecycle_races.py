@@ -11,9 +11,11 @@ from unittest.mock import AsyncMock
 import pytest
 
 from session_core import Identity, SessionGoneError, SessionPlugin
+from session_core.clock import TOLERATED_SKEW_MS
 from session_core.errors import SessionConflictError, SessionLimitError, StoreUnavailableError
 from session_core.ids import UncertainId, new_session_id, session_key
 from session_core.sessions.logout_marks import CERTAIN_MS
+from session_core.sessions.snapshot import entry_of
 from session_core.stores import MemoryStore
 from session_core.stores.base import StoredSession
 from session_core.testing import FakeClock
@@ -197,6 +199,63 @@ async def test_an_ended_session_is_looked_up_once(
     with pytest.raises(SessionGoneError):
         await plugin.lifecycle.confirm(handle.snapshot)
     assert (load.await_count, trace.await_count) == (loads, traces)
+
+
+@pytest.mark.parametrize(
+    ("later", "at", "is_live"), [(-1, 0, True), (0, 0, True), (0, 1, True), (1, -1, True), (1, 0, False), (1, 1, False)]
+)
+async def test_the_store_decides_when_a_session_ends_but_never_after_its_absolute_timeout(
+    clock: FakeClock, *, later: int, at: int, is_live: bool
+) -> None:
+    """The store's clock may be behind; only an entry that would outlive its session is checked again."""
+    store = MemoryStore(clock=FakeClock())
+    plugin = plugin_in(make_app(store=store, clock=clock))
+    handle = await begun(plugin)
+    record = handle.snapshot.record
+    end = record.absolute_expires_at
+    await store.replace(handle.key, entry_of(record, end + later), version=1)
+    clock.advance(seconds=(end + at - clock.now()) / 1000)
+    assert (await plugin.lifecycle.load(handle.session_id) is not None) is is_live
+
+
+async def test_a_former_id_leads_to_its_successor_for_six_minutes(plugin: SessionPlugin, clock: FakeClock) -> None:
+    handle = await begun(plugin)
+    former = handle.session_id
+    await handle.regenerate()
+    clock.advance(seconds=(60_000 + TOLERATED_SKEW_MS - 1) / 1000)
+    assert await plugin.lifecycle.has_moved([former])
+    clock.advance(seconds=0.001)
+    assert not await plugin.lifecycle.has_moved([former])
+
+
+async def test_an_equal_entry_of_another_version_is_loaded_with_that_version(plugin: SessionPlugin, store: MeetingStore) -> None:
+    """It can be lower after the store was restored from a backup."""
+    handle = await begun(plugin)
+    stored = await store.load(handle.key)
+    assert stored is not None
+
+    async def version() -> int:
+        return (await handle_on(plugin, handle.session_id).load()).snapshot.version
+
+    assert await version() == 1
+    await store.replace(handle.key, stored.entry, version=1)
+    assert await version() == 2
+    await store.delete(handle.key)
+    await store.create(handle.key, stored.entry, limit=0)
+    assert await version() == 1
+
+
+@pytest.mark.parametrize(
+    "verb", [lambda _: asyncio.sleep(0), lambda handle: handle.regenerate(), lambda handle: handle.login(ALICE)]
+)
+async def test_the_first_write_under_a_new_id_is_one_step(
+    plugin: SessionPlugin, store: MeetingStore, verb: Callable[[Any], Awaitable[None]]
+) -> None:
+    handle = await begun(plugin)
+    await verb(handle)
+    store.calls.clear()
+    await handle.update(visits=2)
+    assert store.calls == ["replace"]
 
 
 async def test_none_of_several_ids_without_a_session_is_used(
