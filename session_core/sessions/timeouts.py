@@ -50,9 +50,7 @@ class Timeouts(msgspec.Struct, frozen=True):
 
     def touch_due(self, now: int, expires_at: int, absolute_expires_at: int) -> bool:
         """Whether a use `now` moves the stored expiry by at least the touch interval."""
-        if now < expires_at - self.touch_before:
-            return False
-        interval = min(self.touch_interval * _SECOND, self.idle * _SECOND // 2)
+        interval = self.idle * _SECOND - self.touch_before
         return self.expiry(now, absolute_expires_at) - expires_at >= max(interval, 1)
 
     @property

@@ -93,6 +93,14 @@ def test_the_format_is_the_documented_one() -> None:
     assert KEYS.seal(b"plain", context=CONTEXT)[:5] == header
 
 
+@pytest.mark.parametrize("version", [b"\x00", b"\x02"])
+def test_a_value_of_another_format_version_does_not_open(version: bytes) -> None:
+    header, nonce = version + sha256(FIRST).digest()[:4], b"n" * 12
+    assert (
+        KEYS.unseal(header + nonce + AESGCM(FIRST).encrypt(nonce, b"plain", header + CONTEXT.encode()), context=CONTEXT) is None
+    )
+
+
 def test_a_value_sealed_by_an_earlier_release_still_opens() -> None:
     golden = base64.b64decode("AWMNzSkBThmfsO0+JK4JT+0+gpzz8W/LH8sQqpcOy6VxXrNHZ3Pg")
     assert KEYS.unseal(golden, context=CONTEXT) == b"golden"
@@ -144,6 +152,7 @@ class TestParseKeys:
         [
             "", ",", " ", "short", "A" * 42, "A" * 44, "A" * 42 + "B", "A" * 43 + "==", "+" + "A" * 42, "/" + "A" * 42,
             "A" * 21 + " " + "A" * 21, "A" * 21 + "é" + "A" * 21, "A" * 43 + ",", "," + "A" * 43, "A" * 43 + "," + "B" * 42,
+            "A" * 42 + "-", "A" * 42 + "1",
             "\uff21" * 43, "A" * 42 + "\udc80", "deadbeef" * 8,
         ],
     )  # fmt: skip
@@ -167,6 +176,12 @@ class TestParseKeys:
 def test_keys_of_another_length_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ConfigurationError, match="encryption key"):
         SealingKeys(keys)
+
+
+def test_the_error_counts_keys_from_one() -> None:
+    for number in (1, 2, 3):
+        with pytest.raises(ConfigurationError, match=f"key number {number} "):
+            SealingKeys([FIRST] * (number - 1) + [b"short"])
 
 
 def test_reprs_show_no_keys() -> None:

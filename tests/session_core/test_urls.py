@@ -23,6 +23,7 @@ GOOD = {
     "http://127.0.0.1:9000/x": "http://127.0.0.1:9000",
     "http://[::1]:9000/x": "http://[::1]:9000",
     "https://[2001:db8::7]/": "https://[2001:db8::7]",
+    "https://[1:2:3:4:5:6:7:8]/": "https://[1:2:3:4:5:6:7:8]",
     f"https://{'a' * 63}.example": f"https://{'a' * 63}.example",
 }
 
@@ -80,6 +81,12 @@ def test_a_path_or_query_outside_the_grammar_is_refused(rest: str) -> None:
 )
 def test_a_url_that_is_not_absolute_is_refused(url: str) -> None:
     assert party_origin(url) is None
+
+
+def test_a_url_has_at_most_2048_characters() -> None:
+    url = "https://x/" + "a" * 2038
+    assert party_origin(url) == "https://x"
+    assert party_origin(url + "a") is None
 
 
 @pytest.mark.attack("70")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from session_core.asgi.rules import check, login_rule, predicate_rule, recent_login_rule
+from session_core.asgi.rules import acr_rule, check, login_rule, predicate_rule, recent_login_rule
 from session_core.errors import ConfigurationError, ForbiddenError, StepUpRequiredError
 from session_core.events import Events
 from session_core.identity import Identity
@@ -53,7 +53,8 @@ async def test_a_login_is_recent_for_the_sum_of_minutes_and_seconds(time: tuple[
     assert max_age == most
     now = clock.now() // 1000
     clock.advance(seconds=0.999)
-    assert await passes(rule, auth_time=now - most, clock=clock)
+    for age in (0, 1, most):
+        assert await passes(rule, auth_time=now - age, clock=clock)
     assert not await passes(rule, auth_time=now - most - 1, clock=clock)
 
 
@@ -61,3 +62,16 @@ async def test_a_login_is_recent_for_the_sum_of_minutes_and_seconds(time: tuple[
 def test_a_recent_login_of_zero_time_is_refused(time: tuple[float, float]) -> None:
     with pytest.raises(ConfigurationError):
         recent_login_rule(*time)
+
+
+def test_the_shortest_recent_login_is_one_second() -> None:
+    assert recent_login_rule(0, 1)[1] == 1
+
+
+@pytest.mark.parametrize("value", ["", "a b", "phr ", "phr\n", 'phr"', "phr\\", "ph\xe9", "a" * 256])
+def test_an_acr_value_that_is_no_single_word_is_refused(value: str) -> None:
+    """Values are sent in a space-separated list in a quoted header."""
+    for values in ((value,), ("phr", value)):
+        with pytest.raises(ConfigurationError):
+            acr_rule(values)
+    acr_rule(("phr", "urn:mace:incommon:iap:silver", "a" * 255))

@@ -287,3 +287,10 @@ def test_the_property_test_detects_a_naive_check() -> None:
 
     taken_in = [next_ for next_ in OPEN_REDIRECTS if leaves_the_site(naive(next_))]
     assert len(taken_in) > 20
+
+
+def test_a_dropped_fragment_counts_for_the_length_that_is_looked_at() -> None:
+    """Each of the 2048 characters may be percent-encoded."""
+    longest = "/#" + "a" * (3 * 2048 - 2)
+    assert local_return_to(longest, default="/home") == "/"
+    assert local_return_to(longest + "a", default="/home") == "/home"
