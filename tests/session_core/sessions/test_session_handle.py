@@ -180,8 +180,14 @@ async def test_the_data_of_a_session_that_is_not_loaded_is_refused(plugin: Sessi
             read()
 
 
-async def test_a_session_is_confirmed_after_its_time(plugin: SessionPlugin, clock: FakeClock) -> None:
-    plugin.lifecycle.confirm_after = 5000
+async def test_no_session_is_confirmed_where_connections_are_never_closed(clock: FakeClock) -> None:
+    handle = await begun(plugin_in(make_app(clock=clock, close_connections="never")))
+    clock.advance(seconds=599)
+    assert not handle.has_to_confirm()
+
+
+async def test_a_session_is_confirmed_after_its_time(clock: FakeClock) -> None:
+    plugin = plugin_in(make_app(clock=clock, poll_interval=5))
     assert not handle_on(plugin).has_to_confirm()
     handle = await begun(plugin)
     clock.advance(seconds=5)
