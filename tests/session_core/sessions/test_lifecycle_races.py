@@ -296,6 +296,12 @@ async def test_an_anonymous_session_begins_only_if_admitted(plugin: SessionPlugi
     assert (await plugin.sessions.stats()).total == 1
 
 
+async def test_an_anonymous_session_counts_as_no_login(clock: FakeClock) -> None:
+    plugin = plugin_in(make_app(clock=clock, max_sessions_per_user=1, on_limit="refuse"))
+    for handle in (await begun(plugin), await begun(plugin)):
+        assert handle.snapshot.record.logged_in_at == 0
+
+
 async def test_a_login_that_a_stopped_process_made_too_late_is_undone(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process has logged the user in meanwhile, because the note that keeps it out was over."""
     store, recorder = MemoryStore(clock=clock), Recorder()
