@@ -41,6 +41,8 @@ _MAX_DELETED: Final = 20
 """A sibling host can plant any number of cookies; the response that deletes them must stay small enough for proxies."""
 _MAX_COOKIE_BYTES: Final = 4096
 """The limit for all login cookies of a browser, with names and separators."""
+_RESERVED_BYTES: Final = 128
+"""For the attributes of a Set-Cookie header, and for what a lost answer to the claim adds to the transaction."""
 _COOKIE_SECONDS: Final = 3600
 _SECRET_BYTES: Final = 32
 _CODE_DIGEST_BYTES: Final = 16
@@ -141,8 +143,8 @@ class LoginTransactions:
         """Open a transaction; return its state, itself, and the Set-Cookie values for the response.
 
         Other login cookies of the browser are deleted until at most ten logins are open and all these cookies have at most
-        4 KB: first finished attempts, then the oldest. `return_to` must already be validated. `hints` are left out if the cookie
-        would be larger than that.
+        4 KB: first finished attempts, then the oldest. `return_to` must already be validated. `hints` are left out if the
+        Set-Cookie header would be larger than browsers accept.
         """
         transaction = LoginTransaction(
             provider=provider,
@@ -160,7 +162,7 @@ class LoginTransactions:
             hints=dict(hints or {}),
         )
         cookie, value = self._sealed(transaction)
-        if transaction.hints and _cookie_bytes(cookie.name, value) > _MAX_COOKIE_BYTES:  # browsers refuse the cookie
+        if transaction.hints and _cookie_bytes(cookie.name, value) > _MAX_COOKIE_BYTES - _RESERVED_BYTES:
             transaction = msgspec.structs.replace(transaction, hints={})
             cookie, value = self._sealed(transaction)
         opened = cookie.set_header(value, _COOKIE_SECONDS)

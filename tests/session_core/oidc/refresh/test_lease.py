@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import pairwise
 from time import monotonic
@@ -31,6 +32,7 @@ class OneSession:
         self.held = HeldTokens("key", 1, 1, RecordFactory.build(), ALICE, tokens)
         self.after: Callable[[], None] = lambda: None
         self.calls = 0
+        self.used: list[bool] = []
 
     def put(self, **changes: Any) -> None:
         self.held = msgspec.structs.replace(self.held, tokens=msgspec.structs.replace(self.held.tokens, **changes))
@@ -40,12 +42,14 @@ class OneSession:
         return self.held
 
     async def change(self, base: HeldTokens, change: Any, *, used: bool) -> tuple[HeldTokens, bool]:
-        del base, used
+        del base
         self.calls += 1
+        self.used.append(used)
         tokens = change(msgspec.msgpack.decode(msgspec.msgpack.encode(self.held.tokens), type=TokenSet))
         if tokens is None:
             return self.held, False
-        self.held = msgspec.structs.replace(self.held, tokens=tokens)
+        stored = msgspec.msgpack.decode(msgspec.msgpack.encode(tokens), type=TokenSet)
+        self.held = msgspec.structs.replace(self.held, tokens=stored)
         self.after()
         return self.held, True
 
@@ -170,7 +174,80 @@ def test_a_holder_counts_as_dead_when_its_lease_did_not_change_for_a_full_term(t
     time.now += 7.9
     assert not watch.may_take(lease)
     time.now += 0.1
+    assert watch.may_take(msgspec.structs.replace(lease))
+    time.now += 1
     assert watch.may_take(lease)
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_only_the_taking_of_a_lease_may_count_as_a_use_of_the_session(time: Time, used: bool) -> None:
+    """A renewal must not extend the idle timeout."""
+    session = OneSession()
+    held = await take_lease(session, session.held, seconds=8, used=used)  # type: ignore[arg-type]
+    assert held is not None
+    time.now += 3
+    assert await held.confirm()
+    await held.release()
+    assert session.used == [used, False, False]
+
+
+async def test_a_lease_of_a_time_that_four_does_not_divide_is_confirmed_from_memory_for_a_quarter_of_it(time: Time) -> None:
+    session = OneSession()
+    held = await taken(session, seconds=10)
+    time.now += 2.4375
+    assert await held.confirm()
+    assert session.calls == 1
+    time.now += 0.0625
+    assert await held.confirm()
+    assert session.calls == 2
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, SessionConflictError])
+async def test_a_lease_that_cannot_be_renewed_is_not_confirmed(time: Time, error: type[Exception]) -> None:
+    session = OneSession()
+    held = await taken(session)
+
+    def fail() -> None:
+        raise error
+
+    session.after = fail
+    time.now += 3
+    assert not await held.confirm()
+
+
+@pytest.mark.parametrize("family", ["", "family"])
+@pytest.mark.parametrize("term", [6, 7])
+async def test_a_taken_lease_has_the_next_term_and_the_family_of_the_tokens(term: int, family: str) -> None:
+    session = OneSession(Lease(term=term), family)
+    held = await taken(session)
+    tokens = session.held.tokens
+    assert (tokens.lease.term, tokens.family, tokens.lease.holder) == (term + 1, held.family, held.holder)
+    assert held.family == family if family else len(held.family) == 12
+    assert len(held.holder) == 12
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, SessionConflictError])
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_lease_is_renewed_four_times_in_its_time_until_it_is_lost(error: type[Exception]) -> None:
+    session = OneSession()
+    held = await taken(session, seconds=10)
+    tries: list[float] = []
+    start = monotonic()
+
+    def fail_once() -> None:
+        tries.append(monotonic() - start)
+        if len(tries) == 1:
+            raise error
+
+    session.after = fail_once
+    async with held.renewed():
+        await asyncio.sleep(8)
+        assert tries == pytest.approx([2.5, 5, 7.5], abs=0.01)
+        assert session.held.tokens.lease.beat == 3
+        session.put(lease=Lease(term=2, holder="!"))
+        await asyncio.sleep(20)
+    assert len(tries) == 3
+    assert session.calls == 5
 
 
 FRESH = TokenSet(access_token="b", refresh_token="s")
@@ -187,6 +264,7 @@ async def test_new_tokens_are_stored_twice_and_the_lease_ends_with_the_second() 
     for release in (False, True):
         stored = await saved(session, held, release=release)
         assert stored is session.held is held.base
+        assert stored is not None
         assert (stored.tokens.refresh_token, stored.tokens.lease.held) == ("s", not release)
 
 
