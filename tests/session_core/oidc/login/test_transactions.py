@@ -97,7 +97,7 @@ class Jar(Browser):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         line = b"; ".join(name + b"=" + value for name, value in self.cookies.items())
-        return [(b"accept", b"*/*"), (b"cookie", line), (b"x-cookie", line)]
+        return [(b"accept", b"*/*"), (b"cookie", line), (b"x-cookie", b"x")]
 
     @property
     def bytes(self) -> int:
