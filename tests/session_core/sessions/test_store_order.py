@@ -25,7 +25,12 @@ def test_moments_of_one_count_are_ordered_and_those_of_two_are_not() -> None:
     for number in (0, 1, 2):
         assert Moment(1, 1).is_before(Moment(2, number))
         assert Moment(2, 1).is_before(Moment(1, number))
+    assert Moment(2**61, 1).is_before(Moment(int("2") ** 61, 2))
+    assert not Moment(2**61, 2).is_before(Moment(int("2") ** 61, 1))
     assert Moment() == Moment(0, 0)
+    assert encode_note(Moment(1, 2)).endswith(b"\x92\x01\x02")
+    with pytest.raises(AttributeError):
+        Moment().count = 1  # type: ignore[misc]
 
 
 async def test_a_moment_is_the_time_or_the_next_number() -> None:
@@ -59,11 +64,14 @@ async def test_a_damaged_number_begins_another_count() -> None:
     assert moment.count > 0
 
 
+@pytest.mark.parametrize("time", [0, 1])
 @pytest.mark.parametrize(("error", "number"), [(SessionConflictError, 1), (SessionGoneError, None)])
-async def test_a_number_that_another_process_raises_is_raised_far_enough(error: type[Exception], number: int | None) -> None:
+async def test_a_number_that_another_process_raises_is_raised_far_enough(
+    error: type[Exception], number: int | None, time: int
+) -> None:
     clock = FakeClock()
     store: Any = MemoryStore(clock=clock)
-    known = await next_moment(store, clock.now())
+    known = await next_moment(store, clock.now() + time)
     tries = []
 
     async def replace(*_: object, **__: object) -> None:
