@@ -65,8 +65,9 @@ def test_the_defaults_are_an_hour_a_day_and_a_minute() -> None:
 
 
 def test_the_smallest_and_the_largest_times_are_accepted() -> None:
-    Timeouts(idle=1, absolute=1, touch_interval=0)
-    Timeouts(absolute=10 * 366 * 24 * 60 * 60)
+    assert Timeouts(idle=1, absolute=1, touch_interval=0).absolute_expiry(0) == 1000
+    ten_years = 10 * 366 * 24 * 60 * 60
+    assert Timeouts(absolute=ten_years).absolute_expiry(0) == ten_years * 1000
 
 
 @pytest.mark.parametrize(
